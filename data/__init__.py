@@ -1,0 +1,1 @@
+"""From a source to a validated, masked table with a manifest."""

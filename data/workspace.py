@@ -1,0 +1,127 @@
+"""Where the hand-over files of every stage lie, and how they are replaced without a half-written moment."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One pipeline's files below one folder (`var` unless configured). Names only: nothing is created."""
+
+    root: Path
+
+    # data -> features
+    @property
+    def data(self) -> Path:
+        return self.root / "data" / "current"
+
+    @property
+    def records(self) -> Path:
+        return self.data / "records.parquet"
+
+    @property
+    def rejected(self) -> Path:
+        return self.data / "rejected.parquet"
+
+    @property
+    def manifest(self) -> Path:
+        return self.data / "manifest.json"
+
+    @property
+    def mask_key(self) -> Path:
+        return self.root / "secrets" / "mask.key"
+
+    # features -> training
+    @property
+    def features(self) -> Path:
+        return self.root / "features" / "current"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.features / "customer_snapshots.parquet"
+
+    @property
+    def labels(self) -> Path:
+        return self.features / "labels.parquet"
+
+    @property
+    def feature_manifest(self) -> Path:
+        return self.features / "features.json"
+
+    @property
+    def feast(self) -> Path:
+        """Feast's own files: feature_store.yaml, registry.db, online.db."""
+        return self.root / "feast"
+
+    # training -> gates -> packaging -> serving
+    @property
+    def training(self) -> Path:
+        return self.root / "training" / "current"
+
+    @property
+    def gate_report(self) -> Path:
+        return self.root / "gates" / "current"
+
+    @property
+    def model_store(self) -> Path:
+        return self.root / "model-store"
+
+    @property
+    def serving(self) -> Path:
+        return self.root / "serving"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def run_record(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+
+@contextmanager
+def replaced_directory(current: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; on success `current` becomes it in one rename, on failure nothing changes.
+
+    `current` is a symbolic link into its own parent folder, so that a reader sees the old files or the
+    new ones and never a mixture. The folder it pointed to before is removed.
+    """
+    current.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix="version-", dir=current.parent))
+    fresh.chmod(0o755)
+    try:
+        yield fresh
+        link = fresh.with_name(fresh.name + ".link")
+        link.symlink_to(fresh.name)
+        old = current.resolve() if current.is_symlink() else None
+        link.replace(current)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    if old is not None and old != fresh:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

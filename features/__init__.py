@@ -1,0 +1,1 @@
+"""From validated records to point-in-time features, offline and online."""

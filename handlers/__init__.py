@@ -1,0 +1,1 @@
+"""All that ships inside the .mar. Imports nothing else of this project."""

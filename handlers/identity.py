@@ -1,0 +1,29 @@
+"""How a customer's identifier is masked: once at the door of the data, once at the door of the server."""
+
+import hmac
+import re
+
+MASKED = re.compile(r"u_[0-9a-f]{32}")
+
+
+def canonical_id(user_id: object, id_type: str) -> str:
+    """The one spelling of an identifier, so that 123 masks alike wherever it comes from.
+
+    Raises ValueError when `user_id` is not of the declared type (`integer` or `string`).
+    """
+    if id_type == "integer":
+        if isinstance(user_id, bool) or not isinstance(user_id, int):
+            raise ValueError("user_id must be an integer")
+        return str(user_id)
+    if not isinstance(user_id, str) or not user_id:
+        raise ValueError("user_id must be a non-empty string")
+    return user_id
+
+
+def mask(canonical: str, key: bytes) -> str:
+    """Keyed HMAC-SHA256, cut to 128 bits: not reversible without the key, stable with it."""
+    return "u_" + hmac.digest(key, canonical.encode(), "sha256")[:16].hex()
+
+
+def is_masked(user_id: object) -> bool:
+    return isinstance(user_id, str) and MASKED.fullmatch(user_id) is not None

@@ -1,0 +1,1 @@
+"""The network as one program: raw features in, calibrated probability out."""

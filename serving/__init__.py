@@ -1,0 +1,1 @@
+"""Start, watch, ask and stop TorchServe on one machine."""
