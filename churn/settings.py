@@ -75,7 +75,11 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping) and value.get("kind", below.get("kind")) == below.get("kind"):
+        if (
+            isinstance(value, Mapping)
+            and isinstance(below, Mapping)
+            and value.get("kind", below.get("kind")) == below.get("kind")
+        ):
             merged[key] = merge(below, value)
         else:
             merged[key] = value

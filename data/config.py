@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Config(BaseModel):
@@ -34,7 +34,33 @@ class TableSource(Config):
     duplicates: Literal["refuse", "drop", "keep"] = "refuse"
     """Rows equal in every column (or in `transaction_id`, or in `user_id` of a labelled table)."""
     options: dict[str, Any] = {}
-    """Passed to `pandas.read_csv` or `read_parquet`."""
+    """Passed to `pandas.read_csv` or `pyarrow.parquet.read_table`. `decimal`, `thousands` and
+    `date_format` (default: ISO 8601) say how our columns are written; `storage_options` goes to fsspec."""
+
+    @field_validator("options")
+    @classmethod
+    def _ours_to_decide(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(_DECIDED_BY_INGEST & options.keys()):
+            raise ValueError(
+                f"{', '.join(taken)} cannot be set here: columns and types come from the mapping"
+            )
+        return options
+
+    @model_validator(mode="after")
+    def _types_are_of_further_columns(self) -> "TableSource":
+        if fixed := sorted(self.types.keys() & self.columns.values()):
+            raise ValueError(f"source.types names {', '.join(fixed)}, whose type source.columns decides")
+        return self
+
+
+_DECIDED_BY_INGEST = {
+    *("dtype", "dtype_backend", "converters", "parse_dates"),
+    *("columns", "usecols", "index_col", "chunksize", "iterator"),
+}
+_COLUMNS = {
+    "transactions": ("user_id", "timestamp", "amount", "quantity", "transaction_id"),
+    "labelled": ("user_id", "target", "event_timestamp"),
+}
 
 
 class DataConfig(Config):
@@ -57,7 +83,18 @@ class DataConfig(Config):
         needed = {"transactions": ("user_id", "timestamp", "amount"), "labelled": ("user_id", "target")}
         if missing := [c for c in needed[self.shape] if c not in self.source.columns]:
             raise ValueError(f"source.columns lacks {', '.join(missing)} for shape {self.shape}")
-        if self.shape == "labelled" and "event_timestamp" not in self.source.columns and self.observed_at is None:
+        if unknown := [c for c in self.source.columns if c not in _COLUMNS[self.shape]]:
+            known = ", ".join(_COLUMNS[self.shape])
+            raise ValueError(
+                f"source.columns.{unknown[0]} is not a column of ours: {self.shape} take {known}"
+            )
+        if self.shape == "labelled" and self.source.duplicates == "keep":
+            raise ValueError("source.duplicates cannot be keep: a labelled table has one row a user_id")
+        if (
+            self.shape == "labelled"
+            and "event_timestamp" not in self.source.columns
+            and self.observed_at is None
+        ):
             raise ValueError("a labelled table needs source.columns.event_timestamp or observed_at")
         return self
 

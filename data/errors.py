@@ -1,10 +1,19 @@
-"""Errors that a person can act on. The command line prints the message as one line and exits with the code."""
+"""Errors that a person can act on. The command line prints one line and exits with the code."""
+
+from collections.abc import Mapping, Sequence
 
 
 class ChurnError(Exception):
-    """Base of all errors with a remedy in their message."""
+    """Base of all errors with a remedy in their message.
+
+    `table` holds the details when one line cannot: rows with the same keys, for the command line to render.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, table: Sequence[Mapping[str, object]] = ()) -> None:
+        super().__init__(message)
+        self.table = [dict(row) for row in table]
 
 
 class ConfigError(ChurnError):

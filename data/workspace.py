@@ -33,6 +33,10 @@ class Workspace:
         return self.data / "manifest.json"
 
     @property
+    def validation(self) -> Path:
+        return self.data / "validation.json"
+
+    @property
     def mask_key(self) -> Path:
         return self.root / "secrets" / "mask.key"
 
@@ -58,7 +62,17 @@ class Workspace:
         """Feast's own files: feature_store.yaml, registry.db, online.db."""
         return self.root / "feast"
 
+    @property
+    def training_set(self) -> Path:
+        """Labels joined with the features known at their moments, as the feature store gave them."""
+        return self.root / "training-set.parquet"
+
     # training -> gates -> packaging -> serving
+    @property
+    def tuned(self) -> Path:
+        """The best hyperparameters of the study."""
+        return self.root / "tuned.json"
+
     @property
     def training(self) -> Path:
         return self.root / "training" / "current"
@@ -70,6 +84,11 @@ class Workspace:
     @property
     def model_store(self) -> Path:
         return self.root / "model-store"
+
+    @property
+    def archive_record(self) -> Path:
+        """Which archive packaging wrote last: path, sha256, version."""
+        return self.model_store / "newest.json"
 
     @property
     def serving(self) -> Path:
@@ -90,7 +109,7 @@ class Workspace:
 
 @contextmanager
 def replaced_directory(current: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; on success `current` becomes it in one rename, on failure nothing changes.
+    """Yield an empty folder to fill; on success `current` becomes it in one rename, else nothing changes.
 
     `current` is a symbolic link into its own parent folder, so that a reader sees the old files or the
     new ones and never a mixture. The folder it pointed to before is removed.
@@ -109,6 +128,16 @@ def replaced_directory(current: Path) -> Iterator[Path]:
         raise
     if old is not None and old != fresh:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(current: Path) -> None:
+    """Remove what a killed run left beside `current`. Hold a lock: a run that lives looks the same."""
+    kept = current.resolve() if current.is_symlink() else None
+    for version in current.parent.glob("version-*"):
+        if version.is_symlink():
+            version.unlink()
+        elif version != kept:
+            shutil.rmtree(version, ignore_errors=True)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -67,8 +67,8 @@ class FeaturesConfig(Config):
     snapshots: Snapshots = Snapshots()
     features: tuple[Feature, ...] = Field(min_length=1)
     derived: tuple[Ratio, ...] = ()
-    offline_store: dict[str, Any] = {"type": "duckdb"}
-    online_store: dict[str, Any] = {"type": "sqlite", "path": "online.db"}
+    offline_store: dict[str, Any] = Field({"type": "duckdb"})
+    online_store: dict[str, Any] = Field({"type": "sqlite", "path": "online.db"})
     registry: dict[str, Any] | str = "registry.db"
     """Feast's own blocks; relative paths are taken below the workspace's `feast` folder."""
     memory_limit: str = "2GB"
@@ -78,7 +78,7 @@ class FeaturesConfig(Config):
     @field_validator("features")
     @classmethod
     def _default_fits_type(cls, features: tuple[Feature, ...]) -> tuple[Feature, ...]:
-        kinds = {"int64": int, "float64": (int, float), "string": str}
+        kinds: dict[str, type | tuple[type, ...]] = {"int64": int, "float64": (int, float), "string": str}
         for feature in features:
             if feature.default is not None and not isinstance(feature.default, kinds[feature.dtype]):
                 raise ValueError(f"{feature.name}: default {feature.default!r} is not {feature.dtype}")

@@ -27,3 +27,13 @@ def mask(canonical: str, key: bytes) -> str:
 
 def is_masked(user_id: object) -> bool:
     return isinstance(user_id, str) and MASKED.fullmatch(user_id) is not None
+
+
+def pseudonym(user_id: object, id_type: str, key: bytes) -> str:
+    """The masked form of an identifier as it was asked for; one that is masked already passes as it is.
+
+    Raises ValueError when `user_id` is neither.
+    """
+    if isinstance(user_id, str) and is_masked(user_id):
+        return user_id
+    return mask(canonical_id(user_id, id_type), key)

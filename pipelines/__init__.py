@@ -1,0 +1,1 @@
+"""The loop as steps, defined once; people, schedulers and tests run the same ones."""

@@ -24,10 +24,13 @@ class TrainingConfig(Config):
     weight_decay: float = Field(1e-2, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
     calibration: Literal["none", "auto"] = "none"
-    """`auto`: Platt scaling where it lowers log-loss on held-out customers of the newest complete snapshot."""
+    """`auto`: Platt scaling where it lowers log-loss on other customers of the newest complete snapshot."""
     threshold: float = Field(0.5, gt=0, lt=1)
-    baselines: tuple[Literal["base_rate", "logistic_regression", "random_forest", "gradient_boosting", "bg_nbd"], ...]
-    threads: int | None = None
+    baselines: tuple[
+        Literal["base_rate", "logistic_regression", "random_forest", "gradient_boosting", "bg_nbd"], ...
+    ]
+    threads: int | None = Field(None, gt=0)
+    """Of the network's arithmetic; default 1, since the last bits of the weights depend on it."""
 
 
 class Range(Config):

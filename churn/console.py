@@ -1,0 +1,81 @@
+"""How results and progress look in a terminal: results to stdout, everything else to stderr."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], emphasise_first: bool = False
+) -> None:
+    """Print rows; numbers to the right, four decimals. Without column names, no head is drawn."""
+    grid = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        show_header=any(columns),
+    )
+    rows = [list(row) for row in rows]
+    for index, column in enumerate(columns):
+        numeric = any(isinstance(row[index], int | float) for row in rows)
+        grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for index, row in enumerate(rows):
+        grid.add_row(*map(_text, row), style="bold cyan" if emphasise_first and index == 0 else None)
+    out.print(grid)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return str(value)
+
+
+def pairs(title: str, facts: Mapping[str, Any]) -> None:
+    table(title, ("", ""), [(key, str(value)) for key, value in facts.items()])
+
+
+class Steps:
+    """A bar over the steps with the present one's progress beside it; lines where there is no terminal."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=total)
+        self._title = ""
+
+    def start(self, title: str) -> None:
+        self._title = title
+        self._progress.update(self._task, description=title)
+
+    def say(self, message: str) -> None:
+        self._progress.update(self._task, description=f"{self._title} [dim]{message}[/]")
+
+    def end(self, line: str) -> None:
+        self._progress.console.print(line)
+        self._progress.advance(self._task)
+
+
+@contextmanager
+def steps(total: int) -> Iterator[Steps]:
+    with Progress(
+        SpinnerColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed}/{task.total} {task.description}"),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+    ) as progress:
+        yield Steps(progress, total)

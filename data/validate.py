@@ -1,0 +1,197 @@
+"""The expectations of the config, and the ones that always hold, judged by Great Expectations."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from difflib import get_close_matches
+from typing import Any
+
+import great_expectations as gx
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.exceptions.exceptions import ExpectationNotFoundError
+from great_expectations.expectations.registry import (
+    get_expectation_impl,
+    list_registered_expectation_implementations,
+)
+from pydantic import ValidationError
+from pydantic.v1 import ValidationError as ValidationErrorV1
+
+from data.errors import DataError
+
+Row = dict[str, Any]
+
+
+def validate(records: pa.Table, expectations: Sequence[Mapping[str, Any]], as_of: datetime) -> list[Row]:
+    """One row an expectation: what was expected, of which column, whether it holds, what was found.
+
+    No row tells an identifier. Raises DataError when an expectation is unknown or wrongly written.
+    """
+    standing = always(records.column_names, as_of)
+    asked = [e for e in expectations if e not in standing and not _skipped(e, records.column_names)]
+    suite = [_built(e, records.schema) for e in (*standing, *asked)]
+    return [_outcome(result, records.schema) for result in _run(suite, records)]
+
+
+def always(columns: Sequence[str], as_of: datetime) -> list[dict[str, Any]]:
+    """What features and labels rest on, whatever the config says."""
+    moment = "timestamp" if "timestamp" in columns else "event_timestamp"
+    checks: list[dict[str, Any]] = [
+        {"type": "expect_column_values_to_not_be_null", "column": "user_id"},
+        {
+            "type": "expect_column_values_to_be_between",
+            "column": moment,
+            "max_value": as_of,
+            "strict_max": True,
+        },
+    ]
+    if "target" in columns:
+        checks.append({"type": "expect_column_values_to_be_in_set", "column": "target", "value_set": [0, 1]})
+    return checks
+
+
+def failed(outcomes: Sequence[Row]) -> list[Row]:
+    """The table for people: the expectations that do not hold."""
+    shown = ("expectation", "column", "expected", "found")
+    return [{name: outcome[name] for name in shown} for outcome in outcomes if not outcome["success"]]
+
+
+def _skipped(expectation: Mapping[str, Any], columns: Sequence[str]) -> bool:
+    return bool(expectation.get("optional")) and not set(_columns_of(expectation)) <= set(columns)
+
+
+def _columns_of(arguments: Mapping[str, Any]) -> list[str]:
+    single = [arguments[name] for name in ("column", "column_A", "column_B") if name in arguments]
+    return [*single, *arguments.get("column_list", ())]
+
+
+def _built(expectation: Mapping[str, Any], schema: pa.Schema) -> Any:
+    arguments = {name: value for name, value in expectation.items() if name not in ("type", "optional")}
+    kind = str(expectation.get("type"))
+    try:
+        implementation = get_expectation_impl(kind)
+    except ExpectationNotFoundError:
+        close = get_close_matches(kind, list_registered_expectation_implementations(), n=1)
+        meant = f"; did you mean {close[0]}?" if close else "; see the gallery of Great Expectations"
+        raise DataError(f"data.expectations: no expectation is called {kind}{meant}") from None
+    if any(pa.types.is_timestamp(schema.field(c).type) for c in _columns_of(arguments) if c in schema.names):
+        arguments = {name: _as_moment(value) for name, value in arguments.items()}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the library's own models
+            return implementation(**arguments)
+    except (ValidationError, ValidationErrorV1, TypeError, ValueError) as error:
+        raise DataError(f"data.expectations: {kind}: {_complaint(error)}; correct its arguments") from None
+
+
+def _complaint(error: Exception) -> str:
+    if isinstance(error, ValidationError | ValidationErrorV1):
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return " ".join(str(error).split())
+
+
+def _as_moment(value: Any) -> Any:
+    """Dates of a YAML file, as they compare with a column of UTC times."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return value
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=UTC)
+    return value
+
+
+def _run(suite: list[Any], records: pa.Table) -> list[ExpectationValidationResult]:
+    """In memory, silent, and without a word to anybody's server."""
+    context = gx.get_context(mode="ephemeral")
+    context.enable_analytics(False)
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+    asset = context.data_sources.add_pandas("records").add_dataframe_asset("records")
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": _frame(records)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number, expectation in enumerate(suite):
+            expectation.meta = {**(expectation.meta or {}), "number": number}
+        outcome = batch.validate(gx.ExpectationSuite("records", expectations=suite), result_format="BASIC")
+    # GE sorts by column; people look for the order of their config
+    return sorted(outcome.results, key=lambda result: _config(result).meta["number"])
+
+
+def _config(result: ExpectationValidationResult) -> Any:
+    assert result.expectation_config is not None
+    return result.expectation_config
+
+
+def _frame(records: pa.Table) -> pd.DataFrame:
+    text = pd.StringDtype("pyarrow", na_value=np.nan)
+    frame: pd.DataFrame = records.to_pandas(types_mapper={pa.string(): text}.get, split_blocks=True)
+    return frame
+
+
+def _outcome(result: ExpectationValidationResult, schema: pa.Schema) -> Row:
+    config = _config(result)
+    arguments = {k: v for k, v in config.kwargs.items() if k != "batch_id" and v is not None}
+    columns = _columns_of(arguments)
+    expected = {
+        k: v for k, v in arguments.items() if k not in ("column", "column_A", "column_B", "column_list")
+    }
+    return {
+        "expectation": config.type,
+        "column": ", ".join(columns),
+        "expected": ", ".join(f"{name}={_text(value)}" for name, value in expected.items()),
+        "success": bool(result.success),
+        "found": _found(result, columns, schema),
+    }
+
+
+def _found(result: ExpectationValidationResult, columns: list[str], schema: pa.Schema) -> str:
+    if absent := [c for c in columns if c not in schema.names]:
+        return f"no column {absent[0]}; there are {', '.join(schema.names)}"
+    complaint = _exception(result.exception_info)
+    if not _may_show(columns, schema):
+        kinds = ", ".join(str(schema.field(c).type) for c in columns)
+        complaint = complaint and f"not with columns of type {kinds}"
+    if complaint:
+        return f"cannot be judged: {complaint}"
+    return _counted(result.result, _may_show(columns, schema)) or (
+        "as expected" if result.success else "not so"
+    )
+
+
+def _counted(measured: Mapping[str, Any], may_show: bool) -> str:
+    """What was measured, of the forms that GE has for it; empty when there is none that may be shown."""
+    if "element_count" in measured:
+        count = measured["unexpected_count"]
+        if not count:
+            return ""
+        found = f"{count:,} of {measured['element_count']:,} values ({measured['unexpected_percent']:.3g} %)"
+        examples = measured.get("partial_unexpected_list", [])
+        return f"{found}, such as {_text(examples[0])}" if examples and may_show else found
+    if "observed_value" in measured and may_show:
+        return _text(measured["observed_value"])
+    return ""
+
+
+def _may_show(columns: list[str], schema: pa.Schema) -> bool:
+    """Texts and identifiers can be personal; numbers and times help to find the fault."""
+    return all(c != "user_id" and not pa.types.is_string(schema.field(c).type) for c in columns)
+
+
+def _exception(info: Mapping[str, Any]) -> str:
+    """GE gives one flat record, or a record for each metric that failed."""
+    records = [info] if "raised_exception" in info else list(info.values())
+    for record in records:
+        if record["raised_exception"]:
+            return " ".join(str(record["exception_message"]).split())
+    return ""
+
+
+def _text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

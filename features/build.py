@@ -1,0 +1,177 @@
+"""Builds `customer_snapshots` and `labels`: what was known of a customer at a moment, and what followed."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from data.config import utc_text
+from data.errors import FeatureError
+from data.workspace import Workspace, remove_leftovers, replaced_directory
+from features import purchases, table
+from features.snapshots import Schedule, schedule, schedule_of
+from features.spec import FeaturesConfig
+
+ROW_GROUP = 100_000
+MOMENT = pa.timestamp("us", "UTC")
+LABELS = pa.schema([("user_id", pa.string()), ("event_timestamp", MOMENT), ("churned", pa.int8())])
+ARROW = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string()}
+
+log = logging.getLogger("churn.features")
+
+
+def build_features(
+    spec: FeaturesConfig,
+    files: Workspace,
+    as_of: Sequence[datetime] | None = None,
+    progress: Callable[[str], None] = log.info,
+    *,
+    labels: bool = True,
+) -> dict[str, Any]:
+    """Write `files.features` anew from the records and return its features.json.
+
+    Transactions: `as_of` asks for exactly these moments, all labelled unless `labels` is false; by default
+    the spec's schedule is taken, labelled as far as the horizon has passed. Labelled tables carry their own
+    times. Equal records and spec give equal bytes. Raises FeatureError, and then nothing has changed.
+    """
+    folder = files.features.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            remove_leftovers(files.features)
+            return _build(spec, files, as_of, progress, labels)
+    except Timeout:
+        raise FeatureError(f"{folder}: features are being built there already; wait for it to end") from None
+
+
+def read_feature_manifest(files: Workspace) -> dict[str, Any]:
+    """features.json; FeatureError when features were not built yet."""
+    return _read_json(files.feature_manifest, "churn features build")
+
+
+def _build(
+    spec: FeaturesConfig,
+    files: Workspace,
+    as_of: Sequence[datetime] | None,
+    progress: Callable[[str], None],
+    labels: bool,
+) -> dict[str, Any]:
+    manifest = _manifest(files)
+    with replaced_directory(files.features) as fresh:
+        parts = fresh / "parts"
+        if manifest["shape"] == "transactions":
+            plan = _schedule(spec, manifest, as_of, labels)
+            purchases.write_parts(spec, files.records, plan, parts, progress)
+        elif as_of is None:
+            plan = table.write_parts(spec, files.records, parts)
+        else:
+            raise FeatureError("as_of: a labelled table carries its own times; leave it out")
+        progress("snapshots: joining the parts")
+        rows = _join(parts / "snapshots", fresh / files.snapshots.name, snapshot_schema(spec))
+        label_rows = _join(parts / "labels", fresh / files.labels.name, LABELS)
+        if rows == 0:
+            raise FeatureError(
+                f"as_of {utc_text(plan.latest)}: no customer was known yet; take a later moment"
+            )
+        shutil.rmtree(parts)
+        record = {
+            "schema_version": 1,
+            "spec_digest": spec.digest(),
+            "manifest_sha256": hashlib.sha256(files.manifest.read_bytes()).hexdigest(),
+            "shape": manifest["shape"],
+            "snapshots": [utc_text(moment) for moment in plan.snapshots],
+            "labelled_snapshots": [utc_text(moment) for moment in plan.labelled],
+            "latest": utc_text(plan.latest),
+            "rows": rows,
+            "label_rows": label_rows,
+            "horizon_days": spec.horizon_days,
+        }
+        (fresh / files.feature_manifest.name).write_text(
+            json.dumps(record, indent=2) + "\n", encoding="utf-8"
+        )
+    progress(f"snapshots: {rows:,} rows at {len(plan.snapshots)} moments, {label_rows:,} labelled")
+    return record
+
+
+def snapshot_schema(spec: FeaturesConfig) -> pa.Schema:
+    """Of customer_snapshots.parquet."""
+    keys = [("user_id", pa.string()), ("event_timestamp", MOMENT), ("created_timestamp", MOMENT)]
+    return pa.schema(keys + [(feature.name, ARROW[feature.dtype]) for feature in spec.features])
+
+
+def _schedule(
+    spec: FeaturesConfig, manifest: Mapping[str, Any], as_of: Sequence[datetime] | None, labels: bool
+) -> Schedule:
+    start, end = (datetime.fromisoformat(manifest["window"][edge]) for edge in ("start", "end"))
+    if as_of is None:
+        return schedule(spec, start, end)
+    return schedule_of(as_of, spec, start, end, labels)
+
+
+def _manifest(files: Workspace) -> dict[str, Any]:
+    manifest = _read_json(files.manifest, "churn ingest")
+    try:
+        rows = pq.read_metadata(files.records).num_rows
+    except OSError as error:
+        raise FeatureError(f"{files.records}: {error.strerror or error}; run `churn ingest`") from None
+    if rows != manifest["rows"]:
+        raise FeatureError(
+            f"{files.records} has {rows} rows, its manifest {manifest['rows']}; run `churn ingest` again"
+        )
+    if rows == 0:
+        raise FeatureError(f"{files.records}: no rows; ingest a source that has some")
+    return manifest
+
+
+def _read_json(file: Path, remedy: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise FeatureError(f"{file}: not there; run `{remedy}` first") from None
+    except ValueError:
+        raise FeatureError(f"{file}: not JSON; run `{remedy}` again") from None
+
+
+def _join(parts: Path, file: Path, schema: pa.Schema) -> int:
+    """Write the parts into one file, in the order of their names, which is the order of their rows.
+
+    Row groups are cut anew: the file's bytes depend on the rows and not on the parts. Returns the rows.
+    """
+    written = 0
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for rows in _regrouped(_read(parts, schema)):
+            writer.write_table(rows)
+            written += rows.num_rows
+    return written
+
+
+def _read(parts: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for part in sorted(parts.iterdir()):  # one open file at a time: there may be thousands
+        with pq.ParquetFile(part) as file:
+            for batch in file.iter_batches():
+                yield batch.cast(schema)  # parts differ in what they declare as never null
+
+
+def _regrouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The same rows, ROW_GROUP at a time; the last group may be smaller."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += batch.num_rows
+        if rows >= ROW_GROUP:
+            table = pa.Table.from_batches(waiting).combine_chunks()
+            for start in range(0, rows - rows % ROW_GROUP, ROW_GROUP):
+                yield table.slice(start, ROW_GROUP)
+            waiting = table.slice(rows - rows % ROW_GROUP).to_batches()
+            rows %= ROW_GROUP
+    if rows:
+        yield pa.Table.from_batches(waiting).combine_chunks()

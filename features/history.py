@@ -1,0 +1,103 @@
+"""Training rows as Feast sees history: for each label, the features that were known at its moment."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ibis
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data.errors import FeatureError
+from data.workspace import Workspace
+from features.lean_feast import FeatureStore, quiet
+from features.spec import FeaturesConfig
+from features.store import open_store
+
+CHUNK_ROWS = 100_000
+"""Entity rows a query. The on-demand view goes through Python lists: about 1 kB a row and chunk."""
+
+_ROW = "entity_row"
+
+log = logging.getLogger("churn.features")
+
+
+def training_set(
+    spec: FeaturesConfig, files: Workspace, progress: Callable[[str], None] = log.info
+) -> pd.DataFrame:
+    """user_id, event_timestamp, churned, then the spec's numeric and categorical inputs; rows as the labels.
+
+    Values come from Feast's point-in-time join through the service, derived ones included. Raises
+    FeatureError when the join loses a row, moves one in time, or finds no snapshot within the ttl.
+    """
+    store = open_store(spec, files)
+    if not files.labels.is_file():
+        raise FeatureError(f"{files.labels}: not there; run `churn features build` first")
+    labels = pq.ParquetFile(files.labels)
+    if labels.metadata.num_rows == 0:
+        raise FeatureError(f"{files.labels}: no labels; build features without as_of")
+    chunks: list[pa.Table] = []
+    done = 0
+    for batch in labels.iter_batches(CHUNK_ROWS):
+        chunks.append(point_in_time(spec, store, pa.Table.from_batches([batch])))
+        done += batch.num_rows
+        progress(f"training set: {done:,} of {labels.metadata.num_rows:,} rows")
+    table: pd.DataFrame = pa.concat_tables(chunks).to_pandas()
+    return table
+
+
+def point_in_time(spec: FeaturesConfig, store: FeatureStore, entities: pa.Table) -> pa.Table:
+    """`entities` (user_id, event_timestamp, anything else), same rows and order, and the spec's inputs."""
+    numbered = entities.append_column(_ROW, pa.array(np.arange(entities.num_rows)))
+    with _own_duckdb(spec, store.config.repo_path), quiet():
+        job = store.get_historical_features(
+            entity_df=numbered.to_pandas(),
+            features=store.get_feature_service(spec.service),
+            filter_by_created_timestamp=True,  # or a correction made later would leak into the past
+        )
+        found = job.to_arrow().sort_by(_ROW)
+    _assert_complete(spec, numbered, found)
+    inputs = found.select([*spec.numeric, *spec.categorical])
+    return pa.table(
+        [*entities.columns, *inputs.columns], names=[*entities.column_names, *inputs.column_names]
+    )
+
+
+def _assert_complete(spec: FeaturesConfig, asked: pa.Table, found: pa.Table) -> None:
+    """Some offline stores drop rows without a word; training must not go on with the rest."""
+    if found.num_rows != asked.num_rows:
+        raise FeatureError(
+            f"the offline store answered {found.num_rows} of {asked.num_rows} training rows; "
+            "set features.offline_store to {type: duckdb}"
+        )
+    for key in (_ROW, "user_id", "event_timestamp"):
+        if not pc.all(pc.equal(found[key].cast(asked[key].type), asked[key])).as_py():
+            raise FeatureError(
+                f"the offline store changed {key} of a training row; check features.offline_store"
+            )
+    whole = [f.name for f in spec.features if f.dtype == "int64"]  # never null in a snapshot
+    if lost := max((found[name].null_count for name in whole), default=0):
+        raise FeatureError(
+            f"{lost} of {asked.num_rows} training rows have no snapshot within features.ttl_days "
+            f"({spec.ttl_days}); run `churn features build` again"
+        )
+
+
+@contextmanager
+def _own_duckdb(spec: FeaturesConfig, folder: Path | None) -> Iterator[None]:
+    """Feast's DuckDB store computes in ibis' default connection, which would take most of the machine."""
+    before = ibis.options.default_backend
+    settings = {"memory_limit": spec.memory_limit, **({"threads": spec.threads} if spec.threads else {})}
+    with tempfile.TemporaryDirectory(prefix="spill-", dir=folder) as spill:
+        connection = ibis.duckdb.connect(":memory:", temp_directory=spill, **settings)
+        ibis.options.default_backend = connection
+        try:
+            yield
+        finally:
+            ibis.options.default_backend = before
+            connection.disconnect()

@@ -1,0 +1,133 @@
+"""What Feast knows about us: entity, view, on-demand view, service and push source, all made from the spec.
+
+`define` serves our own code. Feast's command line imports this file by its bare name; then, and only then,
+the names that it looks for are bound at the end. To use it (from the project's folder):
+
+    export CHURN_FEAST_REGISTRY=$PWD/var/feast/registry.db CHURN_FEAST_ONLINE=$PWD/var/feast/online.db
+    feast -c features/repo feature-views list
+"""
+
+import os
+from pathlib import Path
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import yaml
+
+from features import lean_feast  # first: it makes the next imports quick
+from features.spec import FeaturesConfig
+
+# isort: split
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, OnDemandFeatureView, PushSource
+from feast.types import Float64, Int64, String
+from feast.value_type import ValueType
+
+JOIN_KEY = "user_id"
+DTYPES = {"int64": Int64, "float64": Float64, "string": String}
+
+
+class Definitions(NamedTuple):
+    entity: Entity
+    source: FileSource
+    push: PushSource
+    view: FeatureView
+    derived: OnDemandFeatureView | None
+    service: FeatureService
+
+    def objects(self) -> list[Any]:
+        return [item for item in self if item is not None]
+
+
+def define(spec: FeaturesConfig, snapshots: Path) -> Definitions:
+    """The spec in Feast's words. The service's tag `spec_digest` lets a reader refuse another contract."""
+    tags = {"spec_digest": spec.digest()}
+    entity = Entity(name=spec.entity, join_keys=[JOIN_KEY], value_type=ValueType.STRING)
+    source = FileSource(
+        name="customer_snapshots",
+        path=str(snapshots),
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created_timestamp",
+    )
+    push = PushSource(name=f"{spec.view}_push", batch_source=source)
+    view = FeatureView(
+        name=spec.view,
+        entities=[entity],
+        ttl=spec.ttl,
+        schema=[Field(name=f.name, dtype=DTYPES[f.dtype], description=f.description) for f in spec.features],
+        source=push,
+        tags=tags,
+    )
+    derived = _derived(spec, view)
+    return Definitions(
+        entity=entity,
+        source=source,
+        push=push,
+        view=view,
+        derived=derived,
+        service=FeatureService(
+            name=spec.service, features=[view, *([derived] if derived else [])], tags=tags
+        ),
+    )
+
+
+def derivation(spec: FeaturesConfig) -> str:
+    """Source of the on-demand transformation: lists in, lists out, null where a part is null.
+
+    Feast ships a transformation as source and runs it where this project is not installed, so the ratios
+    are written into the text and nothing outside the function is named.
+    """
+    ratios = "\n".join(
+        f"        {r.name!r}: ratio(inputs[{r.numerator!r}], inputs[{r.denominator!r}], {r.floor!r}),"
+        for r in spec.derived
+    )
+    return f"""def derive(inputs):
+    def ratio(numerators, denominators, floor):
+        return [
+            None if top is None or bottom is None else float(top) / max(float(bottom), floor)
+            for top, bottom in zip(numerators, denominators)
+        ]
+
+    return {{
+{ratios}
+    }}
+"""
+
+
+def _derived(spec: FeaturesConfig, view: FeatureView) -> OnDemandFeatureView | None:
+    if not spec.derived:
+        return None
+    source = derivation(spec)
+    parts = sorted({part for r in spec.derived for part in (r.numerator, r.denominator)})
+    with lean_feast.quiet():
+        return OnDemandFeatureView(
+            name=spec.derived_view,
+            sources=[view[parts]],  # Feast copies every source column, so name only those that are read
+            # without descriptions: Feast compares these fields, whole, with those that it infers
+            schema=[Field(name=r.name, dtype=Float64) for r in spec.derived],
+            description="; ".join(f"{r.name}: {r.description}" for r in spec.derived),
+            udf=_compiled(source),
+            udf_string=source,
+            mode="python",
+        )
+
+
+def _compiled(source: str) -> FunctionType:
+    # under a module's name that no one can import, dill stores the function itself
+    namespace: dict[str, Any] = {"__name__": "features_on_demand"}
+    exec(source, namespace)  # noqa: S102  our own text, made above from validated names
+    function: FunctionType = namespace["derive"]
+    return function
+
+
+if __name__ == "definitions":
+    _root = Path(__file__).resolve().parents[2]
+    if "CHURN_FEAST_REGISTRY" not in os.environ:
+        raise SystemExit(
+            "export CHURN_FEAST_REGISTRY and CHURN_FEAST_ONLINE first: see features/repo/definitions.py"
+        )
+    _config = Path(os.environ.get("CHURN_FEATURES_CONFIG", _root / "configs" / "features.yaml"))
+    _workspace = Path(os.environ["CHURN_FEAST_REGISTRY"]).parents[1]
+    entity, source, push, view, derived, service = define(
+        FeaturesConfig.model_validate(yaml.safe_load(_config.read_text(encoding="utf-8"))),
+        _workspace / "features" / "current" / "customer_snapshots.parquet",
+    )

@@ -1,0 +1,53 @@
+"""What the feature store holds, for people."""
+
+from typing import Any
+
+from data.errors import FeatureError
+from data.workspace import Workspace
+from features.build import read_feature_manifest
+from features.database import name, opened, parquet
+from features.spec import FeaturesConfig, Ratio
+
+MEASURES = ("non_null_share", "min", "median", "max")
+
+
+def describe(spec: FeaturesConfig, files: Workspace) -> list[dict[str, Any]]:
+    """A row a feature: feature, type, default, description, non_null_share, min, median, max.
+
+    Derived features come last. Measured at the newest snapshot (a labelled table: over all rows). A text
+    feature's median is its most frequent value.
+    """
+    record = read_feature_manifest(files)
+    if record["spec_digest"] != spec.digest():
+        raise FeatureError("the snapshots were built for another feature spec; run `churn features build`")
+    rows = [
+        {"feature": f.name, "type": f.dtype, "default": f.default, "description": f.description}
+        for f in spec.features
+    ] + [
+        {"feature": r.name, "type": "float64", "default": None, "description": r.description}
+        for r in spec.derived
+    ]
+    columns = ", ".join([*(name(f.name) for f in spec.features), *(_ratio(r) for r in spec.derived)])
+    newest = f"event_timestamp = TIMESTAMPTZ '{record['latest']}'"
+    where = newest if record["shape"] == "transactions" else "true"
+    measures = ", ".join(_measures(str(row["feature"]), str(row["type"])) for row in rows)
+    with opened(spec, files.features / "spill") as connection:
+        numbers = connection.execute(
+            f"SELECT {measures} FROM (SELECT {columns} FROM {parquet(files.snapshots)} WHERE {where})"
+        ).fetchall()[0]
+    for place, row in enumerate(rows):
+        row |= zip(MEASURES, numbers[4 * place : 4 * place + 4], strict=True)
+    return rows
+
+
+def _ratio(ratio: Ratio) -> str:
+    top, bottom = (f"{name(part)}::DOUBLE" for part in (ratio.numerator, ratio.denominator))
+    # greatest() would pass over a null denominator
+    value = f"CASE WHEN {bottom} IS NOT NULL THEN {top} / greatest({bottom}, {ratio.floor!r}) END"
+    return f"{value} AS {name(ratio.name)}"
+
+
+def _measures(feature: str, dtype: str) -> str:
+    column = name(feature)
+    middle = "mode" if dtype == "string" else "median"
+    return f"count({column}) / count(*), min({column}), {middle}({column}), max({column})"

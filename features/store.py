@@ -1,0 +1,163 @@
+"""The feature store of a workspace: its configuration, its definitions, and the newest values online."""
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import yaml
+
+from data.errors import FeatureError
+from data.workspace import Workspace, write_atomically
+from features.build import read_feature_manifest
+from features.lean_feast import FeatureStore, quiet
+from features.repo.definitions import define
+from features.spec import FeaturesConfig
+
+# isort: split
+from feast.errors import FeatureServiceNotFoundException
+from feast.repo_config import RepoConfig
+
+PROJECT = "churn_prediction"
+REGISTRY_VARIABLE = "CHURN_FEAST_REGISTRY"
+ONLINE_VARIABLE = "CHURN_FEAST_ONLINE"
+
+WRITE_ROWS = 5_000
+"""Customers a transaction: few commits, and a reader never waits long for the writer."""
+
+_ADDRESSES = ("path", "connection_string")
+"""Under which key an online store says where it is; only that differs between here and the server."""
+
+log = logging.getLogger("churn.features")
+
+
+def open_store(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
+    """The store as it was applied; FeatureError when it was not, or for another spec."""
+    store = _connect(spec, files)
+    try:
+        tags = store.get_feature_service(spec.service).tags
+    except (FeatureServiceNotFoundException, FileNotFoundError):
+        raise FeatureError(
+            f"features.service {spec.service} is not in the feature store; run `churn features materialize`"
+        ) from None
+    if tags.get("spec_digest") != spec.digest():
+        raise FeatureError(
+            f"features.service {spec.service} was registered for another feature spec; "
+            "run `churn features build` and `churn features materialize`, or name a new service"
+        )
+    return store
+
+
+def apply(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
+    """Register the spec's definitions, and leave a feature_store.yaml for Feast's own command line."""
+    write_atomically(files.feast / "feature_store.yaml", yaml.safe_dump(_config(spec, *_placed(spec, files))))
+    store = _connect(spec, files)
+    with quiet():
+        store.apply(define(spec, files.snapshots).objects())
+    return store
+
+
+def materialize(spec: FeaturesConfig, files: Workspace, progress: Callable[[str], None] = log.info) -> int:
+    """Apply, then put each customer's newest snapshot online; returns the number of customers.
+
+    Feast's own `materialize` would write every snapshot of the interval, one over the other. Each batch is
+    one transaction, so a reader sees a customer's old vector or the new one; running it again is harmless.
+    """
+    record = read_feature_manifest(files)
+    if record["spec_digest"] != spec.digest():
+        raise FeatureError(
+            "the snapshots were built for another feature spec; run `churn features build` first"
+        )
+    store = apply(spec, files)
+    _let_readers_in(spec, files)
+    written = 0
+    for batch in newest(files, record):
+        store.write_to_online_store(spec.view, df=batch.to_pandas())
+        written += batch.num_rows
+        progress(f"online: {written:,} customers")
+    return written
+
+
+def newest(
+    files: Workspace, record: Mapping[str, Any], columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Each customer's newest snapshot: in a log all are at `latest`, a labelled table has one row each."""
+    latest = datetime.fromisoformat(record["latest"])
+    at_latest = ds.field("event_timestamp") == pa.scalar(latest, pa.timestamp("us", tz="UTC"))
+    scanner = ds.dataset(files.snapshots).scanner(
+        columns=columns,
+        filter=at_latest if record["shape"] == "transactions" else None,
+        batch_size=WRITE_ROWS,
+    )
+    return (batch for batch in scanner.to_batches() if batch.num_rows)
+
+
+def serving_yaml(spec: FeaturesConfig) -> str:
+    """The archive's feature_store.yaml; its addresses are environment variables, which Feast puts in."""
+    registry = f"${{{REGISTRY_VARIABLE}}}"
+    named = registry if isinstance(spec.registry, str) else {**spec.registry, "path": registry}
+    online = {**spec.online_store, _address_key(spec): f"${{{ONLINE_VARIABLE}}}"}
+    return yaml.safe_dump(_config(spec, named, online), sort_keys=False)
+
+
+def serving_environment(spec: FeaturesConfig, files: Workspace) -> dict[str, str]:
+    """The variables that `serving_yaml` needs, for this workspace."""
+    registry, online = _placed(spec, files)
+    return {
+        REGISTRY_VARIABLE: registry if isinstance(registry, str) else str(registry["path"]),
+        ONLINE_VARIABLE: str(online[_address_key(spec)]),
+    }
+
+
+def _connect(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
+    return FeatureStore(config=RepoConfig(**_config(spec, *_placed(spec, files)), repo_path=files.feast))
+
+
+def _config(spec: FeaturesConfig, registry: str | dict[str, Any], online: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "project": PROJECT,
+        "provider": "local",
+        "registry": registry,
+        "online_store": online,
+        "offline_store": dict(spec.offline_store),
+        # without a batch size Feast 0.67 writes only the first Arrow chunk of a materialization
+        "materialization": {"online_write_batch_size": WRITE_ROWS},
+        "entity_key_serialization_version": 3,
+    }
+
+
+def _placed(spec: FeaturesConfig, files: Workspace) -> tuple[str | dict[str, Any], dict[str, Any]]:
+    """Registry and online store with relative paths below the workspace's feast folder."""
+
+    def below(address: str) -> str:
+        return address if "://" in address else str(files.feast / address)
+
+    registry: str | dict[str, Any]
+    if isinstance(spec.registry, str):
+        registry = below(spec.registry)
+    else:
+        registry = {**spec.registry, "path": below(str(spec.registry["path"]))}
+    online = dict(spec.online_store)
+    if "path" in online:
+        online["path"] = below(str(online["path"]))
+    return registry, online
+
+
+def _address_key(spec: FeaturesConfig) -> str:
+    for key in _ADDRESSES:
+        if key in spec.online_store:
+            return key
+    raise FeatureError(f"features.online_store: give its address as {' or '.join(_ADDRESSES)}")
+
+
+def _let_readers_in(spec: FeaturesConfig, files: Workspace) -> None:
+    """SQLite's write-ahead log: a serving process keeps reading while we write. The file remembers it."""
+    if spec.online_store["type"] == "sqlite":
+        path = Path(serving_environment(spec, files)[ONLINE_VARIABLE])
+        with closing(sqlite3.connect(path, timeout=60)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")

@@ -1,0 +1,116 @@
+"""bundle.json: what the archive says of itself, checked before anything is loaded by it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+STORE_TAG = "spec_digest"
+
+
+class BundleError(RuntimeError):
+    """The archive must not serve; the message says why, in one line."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    model_version: str
+    program: Path
+    join_key: str
+    id_type: str
+    spec: Mapping[str, Any]
+    spec_digest: str
+    numeric: tuple[str, ...]
+    vocabulary: Mapping[str, tuple[str, ...]]
+    threshold: float
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The network's inputs, in order."""
+        return (*self.numeric, *self.vocabulary)
+
+
+def read_bundle(model_dir: Path) -> Bundle:
+    """Read and check the bundle beside the handler.
+
+    Raises BundleError for another schema version, a missing or wrong field, a program or a spec that is
+    not the one the bundle was made with.
+    """
+    content = _read(model_dir / "bundle.json")
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise BundleError(
+            f"bundle.json: schema_version {content.get('schema_version')!r} is unknown to this handler, "
+            f"which reads {SCHEMA_VERSION}; package the model again"
+        )
+    try:
+        bundle = Bundle(
+            model_version=str(content["model_version"]),
+            program=model_dir / Path(content["program"]["file"]).name,
+            join_key=str(content["entity"]["join_key"]),
+            id_type=str(content["entity"]["id_type"]),
+            spec=dict(content["spec"]),
+            spec_digest=str(content["spec_digest"]),
+            numeric=tuple(content["numeric"]),
+            vocabulary={name: tuple(values) for name, values in content["vocabulary"].items()},
+            threshold=float(content["threshold"]),
+        )
+        program_digest = str(content["program"]["sha256"])
+    except KeyError as error:
+        raise BundleError(f"bundle.json: {error.args[0]} is missing; package the model again") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BundleError(f"bundle.json: {error}; package the model again") from None
+    _check(bundle, program_digest)
+    return bundle
+
+
+def check_store(bundle: Bundle, service: str, tags: Mapping[str, str]) -> None:
+    """Refuse a feature store whose FeatureService was made from another feature spec."""
+    found = tags.get(STORE_TAG)
+    if found != bundle.spec_digest:
+        raise BundleError(
+            f"feature store: FeatureService {service} carries {STORE_TAG} {_short(found)}, "
+            f"the model was trained with {_short(bundle.spec_digest)}; build and materialize the features "
+            "of this spec, or package the model again"
+        )
+
+
+def digest_of_spec(spec: Mapping[str, Any]) -> str:
+    """sha256 of the spec as the bundle carries it: the digest that `features` puts on the FeatureService."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"bundle.json: {error.strerror}; package the model again") from None
+    except ValueError as error:
+        raise BundleError(f"bundle.json: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise BundleError("bundle.json: expected an object")
+    return content
+
+
+def _check(bundle: Bundle, program_digest: str) -> None:
+    if bundle.id_type not in ("integer", "string"):
+        raise BundleError(f"bundle.json: entity.id_type {bundle.id_type!r} is neither integer nor string")
+    if not 0 < bundle.threshold < 1:
+        raise BundleError(f"bundle.json: threshold {bundle.threshold} is not between 0 and 1")
+    if digest_of_spec(bundle.spec) != bundle.spec_digest:
+        raise BundleError("bundle.json: spec is not the one that spec_digest names; package the model again")
+    try:
+        found = hashlib.sha256(bundle.program.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BundleError(f"{bundle.program.name}: {error.strerror}; package the model again") from None
+    if found != program_digest:
+        raise BundleError(
+            f"{bundle.program.name}: sha256 {_short(found)} is not the bundle's {_short(program_digest)}; "
+            "the archive was changed, package the model again"
+        )
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "none"

@@ -1,0 +1,59 @@
+"""What happens to numbers before the network, learned once and carried inside the exported program."""
+
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+class Preprocessing(nn.Module):
+    """float64 [B, N] raw numbers -> float32 [B, N + M].
+
+    Signed log1p and standardising, in float64 because amounts and counts differ by orders of magnitude. A
+    missing value (NaN or infinite) becomes 0, the mean; each of the M columns that had gaps in training
+    gets an indicator as well. A column without gaps in training gets none: its weight would be noise.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    flagged: Tensor
+
+    def __init__(self, numeric: int, flagged: int, log1p: bool = True) -> None:
+        super().__init__()
+        self.log1p = log1p
+        self.register_buffer("mean", torch.zeros(numeric, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(numeric, dtype=torch.float64))
+        self.register_buffer("flagged", torch.zeros(flagged, dtype=torch.int64))
+
+    @classmethod
+    def fit(cls, numeric: NDArray[np.float64], log1p: bool = True) -> Self:
+        """Learn means, scales and gaps from the rows [B, N] of the training window, and from no others."""
+        known = np.isfinite(numeric)
+        flagged = np.flatnonzero(~known.all(axis=0))
+        values = np.where(known, numeric, 0.0)
+        if log1p:
+            values = np.sign(values) * np.log1p(np.abs(values))
+        count = np.maximum(known.sum(axis=0), 1)
+        mean = np.where(known, values, 0.0).sum(axis=0) / count
+        scale = np.sqrt((np.where(known, values - mean, 0.0) ** 2).sum(axis=0) / count)
+        fitted = cls(numeric.shape[1], len(flagged), log1p)
+        fitted.mean.copy_(torch.from_numpy(mean))
+        fitted.scale.copy_(torch.from_numpy(np.where(scale > 1e-12, scale, 1.0)))  # a constant column
+        fitted.flagged.copy_(torch.from_numpy(flagged))
+        return fitted
+
+    @property
+    def outputs(self) -> int:
+        """N + M, the width of the network's numeric input."""
+        return len(self.mean) + len(self.flagged)
+
+    def forward(self, numeric: Tensor) -> Tensor:
+        known = torch.isfinite(numeric)
+        values = torch.where(known, numeric, 0.0)
+        if self.log1p:
+            values = torch.sign(values) * torch.log1p(torch.abs(values))
+        values = torch.where(known, (values - self.mean) / self.scale, 0.0)
+        gaps = (~known).index_select(1, self.flagged).to(torch.float64)
+        return torch.cat([values, gaps], dim=1).to(torch.float32)

@@ -1,0 +1,79 @@
+"""The whole model as one program: preprocessing, the members' averaged logits, calibration."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.calibration import Calibration
+from model.config import ModelConfig
+from model.network import Network
+from model.preprocessing import Preprocessing
+
+MAX_BATCH = 4096
+"""Rows that one call of the exported program takes."""
+
+
+class Program(nn.Module):
+    """float64 [B, N] raw numbers and int64 [B, C] codes -> float64 [B] calibrated churn probability."""
+
+    def __init__(
+        self, preprocessing: Preprocessing, members: Sequence[Network], calibration: Calibration
+    ) -> None:
+        super().__init__()
+        self.preprocessing = preprocessing
+        self.members = nn.ModuleList(members)
+        self.calibration = calibration
+
+    def forward(self, numeric: Tensor, categorical: Tensor) -> Tensor:
+        return torch.sigmoid(self.calibration(self.logit(numeric, categorical)))
+
+    def logit(self, numeric: Tensor, categorical: Tensor) -> Tensor:
+        """Before calibration, float64 [B]."""
+        inputs = self.preprocessing(numeric)
+        logits = [member(inputs, categorical).to(torch.float64) for member in self.members]
+        return torch.stack(logits).mean(dim=0)
+
+    def save(self, path: Path, cardinalities: Sequence[int], config: ModelConfig) -> None:
+        """A checkpoint of tensors and plain values; `torch.load(weights_only=True)` reads it."""
+        shape = {
+            "numeric": len(self.preprocessing.mean),
+            "flagged": len(self.preprocessing.flagged),
+            "cardinalities": list(cardinalities),
+            "members": len(self.members),
+        }
+        torch.save(
+            {"model": config.model_dump(mode="json"), "shape": shape, "state": self.state_dict()}, path
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The eager program of a checkpoint, in evaluation mode."""
+        content: dict[str, Any] = torch.load(path, weights_only=True)
+        config, shape = ModelConfig.model_validate(content["model"]), content["shape"]
+        preprocessing = Preprocessing(shape["numeric"], shape["flagged"], config.log1p)
+        members = [
+            Network(preprocessing.outputs, shape["cardinalities"], config) for _ in range(shape["members"])
+        ]
+        program = cls(preprocessing, members, Calibration())
+        program.load_state_dict(content["state"])
+        return program.eval()
+
+
+def score(program: nn.Module, numeric: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Probabilities of any number of rows, in calls of at most MAX_BATCH rows."""
+    if not len(numeric):
+        return np.empty(0)
+    with torch.inference_mode():
+        parts = [
+            program(
+                torch.from_numpy(numeric[start : start + MAX_BATCH]),
+                torch.from_numpy(codes[start : start + MAX_BATCH]),
+            )
+            for start in range(0, len(numeric), MAX_BATCH)
+        ]
+    return np.asarray(torch.cat(parts).numpy())

@@ -1,0 +1,1 @@
+"""What the data and the model do once they are out: drift, and later performance."""

@@ -1,0 +1,125 @@
+"""Runs steps in order and skips what is already there: the mechanism, knowing nothing of churn."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from data.workspace import write_atomically
+from pipelines.code import ROOT
+from pipelines.context import Context
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of the loop and all that its result depends on."""
+
+    name: str
+    title: str
+    act: Callable[[Context], None]
+    depends: Callable[[Context], Any]
+    """Whatever else than files and code the result depends on, as JSON: configs, the state of a source."""
+    rooms: tuple[str, ...]
+    """Packages whose code decides the result."""
+    reads: Callable[[Context], Sequence[Path]]
+    """Small files of earlier steps that stand for all of their output (they carry its hashes)."""
+    writes: Callable[[Context], Sequence[Path]]
+    keeps: Callable[[Context], Sequence[Path]] = lambda context: ()
+    """Databases that have to be there, and that others may change."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    step: str
+    seconds: float
+    skipped: bool
+
+
+def run_steps(
+    steps: Sequence[Step],
+    context: Context,
+    force: bool = False,
+    started: Callable[[Step], None] = lambda step: None,
+    ended: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Run each step whose inputs have changed since its last success, or all of them with `force`.
+
+    A step that fails leaves the record of the others; the next run begins with it.
+    """
+    ledger = context.files.root / "steps.json"
+    outcomes = []
+    for step in steps:
+        started(step)
+        clock = time.perf_counter()
+        before = _fingerprint(step, context)
+        record = _read(ledger).get(step.name, {})
+        skip = (
+            not force
+            and record.get("fingerprint") == before
+            and record.get("written") == _written(step, context)
+        )
+        if not skip:
+            # Forgotten first: a step killed half-way must not count as done with the inputs it had before.
+            _write(ledger, {key: value for key, value in _read(ledger).items() if key != step.name})
+            step.act(context)
+            record = {
+                "fingerprint": before,
+                "written": _written(step, context),
+                "seconds": round(time.perf_counter() - clock, 3),
+            }
+            _write(ledger, {**_read(ledger), step.name: record})
+        outcome = Outcome(step.name, record["seconds"] if skip else time.perf_counter() - clock, skip)
+        outcomes.append(outcome)
+        ended(outcome)
+    return outcomes
+
+
+def _fingerprint(step: Step, context: Context) -> str:
+    read = {str(path): _digest(path) for path in step.reads(context)}
+    facts = [step.name, step.depends(context), read, [_code_digest(room) for room in step.rooms]]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _stands(step: Step, context: Context, record: dict[str, Any]) -> bool:
+    """Whether the result is as the step left it."""
+    return record["written"] == _written(step, context) and all(path.exists() for path in step.keeps(context))
+
+
+def _written(step: Step, context: Context) -> list[str | None]:
+    return [_digest(path) for path in step.writes(context)]
+
+
+def _digest(path: Path) -> str | None:
+    """sha256 of a small file; size and time of a large one; None when it is not there."""
+    if not path.is_file():
+        return None
+    status = path.stat()
+    if status.st_size > 4_000_000:
+        return f"{status.st_size}:{status.st_mtime_ns}"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@cache
+def _code_digest(room: str) -> str:
+    digest = hashlib.sha256()
+    for file in sorted((ROOT / room).rglob("*.py")):
+        digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _read(ledger: Path) -> dict[str, Any]:
+    if not ledger.is_file():
+        return {}
+    try:
+        content: dict[str, Any] = json.loads(ledger.read_text(encoding="utf-8"))
+    except ValueError:  # damaged by hand or by a disk: nothing counts as done
+        return {}
+    return content
+
+
+def _write(ledger: Path, content: dict[str, Any]) -> None:
+    write_atomically(ledger, json.dumps(content, indent=2))

@@ -1,0 +1,107 @@
+"""`churn run`: every step in order, a live server at the end, and the facts for people and for machines."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from data.errors import GateFailure
+from data.workspace import Workspace, write_atomically
+from pipelines.context import Context
+from pipelines.engine import Outcome, Step, run_steps
+from pipelines.live import ask, masked
+from pipelines.memory import PeakMemory
+from pipelines.report import write_report
+from pipelines.steps import STEPS
+
+JUDGED = next(index for index, step in enumerate(STEPS) if step.name == "gates") + 1
+TOTAL = len(STEPS) + 2
+"""The steps, then serving and the report, which are done every time."""
+
+
+def run_loop(
+    context: Context,
+    force: bool,
+    started: Callable[[str], None],
+    ended: Callable[[Outcome], None],
+) -> tuple[dict[str, Any], list[dict[str, Any]], GateFailure | None]:
+    """Run the loop; returns the content of run.json, the answers as asked (they name customers as the source
+    does, so they are shown and not kept), and the refusal when the gates did not let the model pass.
+
+    A refused model is reported but neither archived nor served. What the loop started has stopped when it
+    returns or raises.
+    """
+    outcomes: list[Outcome] = []
+
+    def finished(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        ended(outcome)
+
+    def title(step: Step) -> None:
+        started(step.title)
+
+    answers: list[dict[str, Any]] = []
+    with PeakMemory() as peak:
+        run_steps(STEPS[:JUDGED], context, force, title, finished)
+        failure = gate_failure(context.files)
+        if failure is None:
+            run_steps(STEPS[JUDGED:], context, force, title, finished)
+            started("Ask a live server")
+            with _timed("serve", finished):
+                answers = ask(context)
+        started("Write the report")
+        with _timed("report", finished):
+            record = _record(context, answers)
+            record["report"] = str(write_report(context, record, outcomes))
+    record["timings_s"] = {outcome.step: round(outcome.seconds, 3) for outcome in outcomes}
+    record["skipped"] = [outcome.step for outcome in outcomes if outcome.skipped]
+    record["peak_rss_bytes"] = peak.bytes
+    write_atomically(context.files.run_record, json.dumps(record, indent=2))
+    return record, answers, failure
+
+
+def gate_failure(files: Workspace) -> GateFailure | None:
+    """The refusal in the newest gate report, or None."""
+    from training.gates import GateReport
+
+    report = GateReport.read(files.gate_report)
+    if report.passed:
+        return None
+    reasons = "; ".join(verdict.reason for verdict in report.refusals) or "no rule was judged"
+    page = files.gate_report / "gate_report.md"
+    return GateFailure(f"the gates of profile {report.profile} refuse this model: {reasons}; see {page}")
+
+
+@contextmanager
+def _timed(name: str, ended: Callable[[Outcome], None]) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    ended(Outcome(name, time.perf_counter() - start, skipped=False))
+
+
+def _record(context: Context, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    files = context.files
+    training = _read(files.training / "metrics.json")
+    names = masked(context.settings, [answer["user_id"] for answer in answers])
+    return {
+        "as_of": context.as_of.isoformat(),
+        "data": _read(files.manifest),
+        "tuning": _read(files.tuned),
+        "metrics": training["metrics"],
+        "baselines": training["baselines"],
+        "gates": _read(files.gate_report / "gate_report.json"),
+        "archive": _read(files.archive_record) if answers else None,
+        # for files, a customer has no other name than the masked one
+        "answers": [
+            {
+                **{k: a[k] for k in ("churn_probability", "prediction", "status", "model_version")},
+                "user_id": name,
+            }
+            for name, a in zip(names, answers, strict=True)
+        ],
+    }
+
+
+def _read(path: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

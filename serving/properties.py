@@ -1,0 +1,114 @@
+"""config.properties for one start of TorchServe: where it listens, what it loads, its sizes."""
+
+import json
+import socket
+import zipfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from data.errors import ServingError
+from serving.config import ServingConfig
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "configs" / "torchserve"
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
+@dataclass(frozen=True)
+class Ports:
+    inference: int
+    management: int
+    metrics: int
+    grpc_inference: int
+    grpc_management: int
+    worker: int
+
+
+def choose_ports(config: ServingConfig) -> Ports:
+    """The configured ports, and free ones of the system's choice for the rest.
+
+    Raises ServingError that names the key when a configured port is taken or the host is not this machine.
+    """
+    if config.host not in LOOPBACK:
+        raise ServingError(
+            f"serving.host {config.host}: TorchServe listens on this machine only; "
+            "use 127.0.0.1 and put a gateway in front"
+        )
+    with ExitStack() as held:  # all at once, so that no two are the same
+
+        def port(key: str = "", host: str = "127.0.0.1") -> int:
+            wanted = int(getattr(config, key)) if key else 0
+            probe = held.enter_context(socket.socket())
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, wanted))
+                probe.listen(1)
+            except OSError as error:
+                raise ServingError(
+                    f"serving.{key}: port {wanted} on {host}: {error.strerror}; "
+                    "stop what listens there or choose another (0: the system chooses)"
+                ) from None
+            return int(probe.getsockname()[1])
+
+        return Ports(
+            inference=port("inference_port", config.host),
+            management=port("management_port"),
+            metrics=port("metrics_port"),
+            grpc_inference=port(),
+            grpc_management=port(),
+            worker=port(),
+        )
+
+
+def properties(config: ServingConfig, ports: Ports, archive: Path) -> str:
+    """The text of config.properties. Raises ServingError when `archive` is not a model archive."""
+    store = str(archive.parent)
+    sizes = {
+        "defaultVersion": True,
+        "marName": archive.name,
+        "minWorkers": config.workers,
+        "maxWorkers": config.workers,
+        "batchSize": config.batch_size,
+        "maxBatchDelay": config.max_batch_delay_ms,
+        "responseTimeout": config.response_timeout_s,
+    }
+    values = {
+        "host": config.host,
+        **{f"{name}_port": value for name, value in vars(ports).items()},
+        "model_store": store,
+        "model_name": config.model_name,
+        "archive": archive.name,
+        "allowed_urls": f"file://{_literal(store)}/.*",
+        "models": json.dumps({config.model_name: {_archive_version(archive): sizes}}),
+        "response_timeout_s": config.response_timeout_s,
+        "start_timeout_s": int(config.start_timeout_s),
+        "job_queue_size": config.job_queue_size,
+        "max_request_bytes": config.max_request_bytes,
+    }
+    template = Template((TEMPLATES / "config.properties").read_text(encoding="utf-8"))
+    return template.substitute({name: _escaped(str(value)) for name, value in values.items()})
+
+
+def _archive_version(archive: Path) -> str:
+    """The model version in the archive's manifest: TorchServe finds a model's sizes by name and version."""
+    try:
+        with zipfile.ZipFile(archive) as content:
+            manifest = json.loads(content.read("MAR-INF/MANIFEST.json"))
+        return str(manifest["model"]["modelVersion"])
+    except OSError as error:
+        raise ServingError(f"{archive}: {error.strerror}; package a model first") from None
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError):
+        raise ServingError(f"{archive}: not a model archive; package the model again") from None
+
+
+def _literal(path: str) -> str:
+    """`path` as a Java regular expression that matches nothing else."""
+    return "".join(c if c.isalnum() or c in "/_-" else f"\\{c}" for c in path)
+
+
+def _escaped(value: str) -> str:
+    """A value in a Java properties file: backslashes doubled, anything but ASCII as \\uXXXX."""
+    units = value.replace("\\", "\\\\").encode("utf-16-be")
+    pairs = (int.from_bytes(units[i : i + 2]) for i in range(0, len(units), 2))
+    return "".join(chr(unit) if unit < 128 else f"\\u{unit:04x}" for unit in pairs)

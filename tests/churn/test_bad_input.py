@@ -1,0 +1,136 @@
+"""Bad input through the front door: one line on stderr, a code that is not zero, nothing lost or half-written."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from churn.cli import main
+
+Refused = Callable[..., str]
+
+
+def orders(rows: int = 1500, first: str = "2023-01-01", days: int = 400) -> pd.DataFrame:
+    rng = np.random.default_rng(7)
+    return pd.DataFrame(
+        {
+            "customer": rng.integers(1, 300, rows),
+            "when": pd.Timestamp(first) + pd.to_timedelta(np.sort(rng.uniform(0, days, rows)), unit="D").floor("s"),
+            "value": rng.gamma(2.0, 20.0, rows).round(2),
+        }
+    )
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> list[str]:
+    file = tmp_path / "orders.yaml"
+    file.write_text(
+        f"workspace: {tmp_path / 'var'}\n"
+        "data:\n"
+        "  shape: transactions\n"
+        "  source:\n"
+        "    kind: csv\n"
+        f"    uri: {tmp_path / 'orders.csv'}\n"
+        "    columns: {user_id: customer, timestamp: when, amount: value}\n"
+        "    user_id_type: integer\n"
+    )
+    return ["--config", str(file)]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, overlay: list[str], capfd: pytest.CaptureFixture[str]) -> Refused:
+    """Run a command that has to be refused; its one line. What an earlier run wrote is as it was."""
+
+    def run(*command: str, code: int = 2) -> str:
+        before = written(tmp_path / "var")
+        capfd.readouterr()
+        assert main([*command, *overlay]) == code
+        stderr = capfd.readouterr().err
+        assert written(tmp_path / "var") == before
+        lines = [line for line in stderr.splitlines() if line.strip()]
+        assert len(lines) == 1 and lines[0].startswith("churn: "), stderr
+        return lines[0]
+
+    return run
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """Every hand-over file; locks, secrets and the steps' ledger are not results."""
+    results = [p for stage in ("data", "features") for p in (folder / stage).rglob("*") if p.is_file()]
+    return {str(path): path.read_bytes() for path in results if path.name != ".lock"}
+
+
+def ingested(tmp_path: Path, overlay: list[str], table: pd.DataFrame) -> None:
+    table.to_csv(tmp_path / "orders.csv", index=False)
+    assert main(["ingest", *overlay]) == 0
+
+
+def test_a_missing_file(refused: Refused) -> None:
+    assert "orders.csv" in refused("ingest")
+
+
+def test_wrong_columns(refused: Refused, tmp_path: Path, overlay: list[str]) -> None:
+    ingested(tmp_path, overlay, orders())
+    orders().rename(columns={"value": "valeu"}).to_csv(tmp_path / "orders.csv", index=False)
+    message = refused("ingest")
+    assert "value" in message and "valeu" in message
+
+
+def test_a_typo_in_the_config(refused: Refused, tmp_path: Path) -> None:
+    assert "did you mean horizon_days?" in refused("ingest", "--set", "features.horizon_day=30")
+
+
+def test_an_empty_table(refused: Refused, tmp_path: Path, overlay: list[str]) -> None:
+    ingested(tmp_path, overlay, orders())
+    orders().head(0).to_csv(tmp_path / "orders.csv", index=False)
+    assert "orders.csv" in refused("ingest")
+
+
+def test_duplicate_rows(refused: Refused, tmp_path: Path, overlay: list[str]) -> None:
+    table = orders()
+    pd.concat([table, table.head(3)]).to_csv(tmp_path / "orders.csv", index=False)
+    assert "duplicate" in refused("ingest").lower()
+
+
+def test_dates_in_the_future(refused: Refused, tmp_path: Path) -> None:
+    table = orders()
+    table.loc[5, "when"] = pd.Timestamp("2123-01-01")
+    table.to_csv(tmp_path / "orders.csv", index=False)
+    assert "timestamp" in refused("ingest")
+
+
+def test_a_label_horizon_past_the_end(refused: Refused, tmp_path: Path, overlay: list[str]) -> None:
+    ingested(tmp_path, overlay, orders())
+    assert main(["features", "build", *overlay]) == 0
+    message = refused("features", "build", "--as-of", "2024-01-01")
+    assert "horizon" in message and "the last as_of with a label is 2023-11-07" in message
+
+
+def test_a_log_too_short_to_learn_from(refused: Refused, tmp_path: Path, overlay: list[str]) -> None:
+    ingested(tmp_path, overlay, orders(days=60))
+    assert "too short" in refused("features", "build")
+
+
+def test_steps_out_of_order_name_the_one_to_run(refused: Refused) -> None:
+    assert "run `churn ingest` first" in refused("features", "build")
+    assert "churn package" in refused("serve", code=1)
+    assert "churn serve" in refused("predict", "1", code=1)
+
+
+def test_a_second_run_while_one_is_running(refused: Refused, tmp_path: Path) -> None:
+    hold = (
+        "import pathlib, sys\n"
+        "from churn.lock import alone\nfrom data.workspace import Workspace\n"
+        f"with alone(Workspace(pathlib.Path({str(tmp_path / 'var')!r}))):\n"
+        "    print('held', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None and first.stdout.readline() == b"held\n"
+        message = refused("ingest", code=1)
+        assert f"process {first.pid}" in message and "workspace=" in message
+        first.kill()  # a holder that dies leaves the workspace free
+    assert "orders.csv" in refused("ingest")

@@ -1,0 +1,140 @@
+"""Identifiers are masked with a key that nobody else may read, and raw ones do not survive."""
+
+import logging
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from data_tables import KEY, Configure, Ingest, cdnow
+
+from data import mask as data_mask
+from data.errors import DataError
+from data.mask import load_key, mask_ids
+from data.workspace import Workspace
+from handlers.identity import canonical_id, is_masked, mask
+
+CONFIG = cdnow()
+
+
+@pytest.fixture
+def keyless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHURN_MASK_KEY")
+
+
+def test_the_environment_holds_the_key(files: Workspace) -> None:
+    assert load_key(CONFIG, files) == KEY.encode()
+    assert not files.mask_key.exists()
+
+
+def test_the_variable_is_named_by_the_config(files: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_KEY", "s" * 32)
+    assert load_key(cdnow(mask_key_env="SHOP_KEY"), files) == b"s" * 32
+
+
+@pytest.mark.usefixtures("keyless")
+def test_a_key_is_made_once_for_its_owner_alone(files: Workspace) -> None:
+    key = load_key(CONFIG, files)
+    assert len(key) == 64
+    assert load_key(CONFIG, files) == key
+    assert files.mask_key.read_text().strip().encode() == key
+    assert stat.S_IMODE(files.mask_key.stat().st_mode) == 0o600
+    assert stat.S_IMODE(files.mask_key.parent.stat().st_mode) == 0o700
+    assert [p.name for p in files.mask_key.parent.iterdir()] == ["mask.key"]
+
+
+@pytest.mark.usefixtures("keyless")
+def test_two_workspaces_do_not_share_a_key(tmp_path: Path) -> None:
+    assert load_key(CONFIG, Workspace(tmp_path / "a")) != load_key(CONFIG, Workspace(tmp_path / "b"))
+
+
+@pytest.mark.usefixtures("keyless")
+def test_commands_that_start_together_agree_on_one_key(
+    files: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = Barrier(8)
+    generate = data_mask._generate
+
+    def all_at_once(path: Path) -> None:
+        together.wait()
+        generate(path)
+
+    monkeypatch.setattr(data_mask, "_generate", all_at_once)
+    with ThreadPoolExecutor(8) as pool:
+        keys = set(pool.map(lambda _: load_key(CONFIG, files), range(8)))
+    assert len(keys) == 1
+    assert [p.name for p in files.mask_key.parent.iterdir()] == ["mask.key"]
+
+
+@pytest.mark.usefixtures("keyless")
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o602])
+def test_a_key_file_open_to_others_is_refused(files: Workspace, mode: int) -> None:
+    key = load_key(CONFIG, files)
+    files.mask_key.chmod(mode)
+    with pytest.raises(DataError, match=f"mode {mode:o}.*chmod 600") as error:
+        load_key(CONFIG, files)
+    assert key.decode() not in str(error.value)
+
+
+@pytest.mark.usefixtures("keyless")
+@pytest.mark.parametrize("content", ["", "\n", "too short"])
+def test_an_empty_or_short_key_file_is_refused(files: Workspace, content: str) -> None:
+    load_key(CONFIG, files)
+    files.mask_key.write_text(content)
+    with pytest.raises(DataError, match="fewer than 32"):
+        load_key(CONFIG, files)
+
+
+@pytest.mark.parametrize("content", ["", "  ", "k" * 31])
+def test_an_empty_or_short_variable_is_refused(
+    files: Workspace, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.setenv("CHURN_MASK_KEY", content)
+    with pytest.raises(DataError, match=r"CHURN_MASK_KEY.*fewer than 32") as error:
+        load_key(CONFIG, files)
+    assert "kkk" not in str(error.value)
+
+
+def test_data_and_server_mask_alike_and_each_customer_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def counted(canonical: str, key: bytes) -> str:
+        calls.append(canonical)
+        return mask(canonical, key)
+
+    monkeypatch.setattr(data_mask, "mask", counted)
+    ids = pa.chunked_array([[3, 1, None], [3, 3, 1]])
+    masked = mask_ids(ids, "integer", KEY.encode()).to_pylist()
+    expected = {i: mask(canonical_id(i, "integer"), KEY.encode()) for i in (1, 3)}
+    assert masked == [expected[3], expected[1], None, expected[3], expected[3], expected[1]]
+    assert sorted(calls) == ["1", "3"]
+
+
+def test_no_raw_identifier_and_no_key_is_left_anywhere(
+    configure: Configure, run: Ingest, files: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    log = (
+        "customer,when,paid,order\n70000000001,2024-01-05,1,ord-900001\n70000000002,2024-01-05,1,ord-900002\n"
+        "70000000003,never,1,ord-900003\nalice@shop,2024-01-05,1,ord-900004\n"
+        "70000000001,2024-01-09,1,ord-900001\n"
+    )
+    columns = {"user_id": "customer", "timestamp": "when", "amount": "paid", "transaction_id": "order"}
+    run(
+        configure(log, columns=columns, user_id_type="integer", duplicates="drop", max_rejected_share=0.5),
+    )
+    rejected = pq.read_table(files.rejected).to_pylist()
+    ids = {r["row"]: r["customer"] for r in rejected}
+    assert ids == {
+        3: mask("70000000003", KEY.encode()),
+        4: None,  # not an integer: it cannot be masked as one
+        5: mask("70000000001", KEY.encode()),
+    }
+    assert all(is_masked(r["order"]) for r in rejected)
+    assert all(map(is_masked, pq.read_table(files.records)["user_id"].to_pylist()))
+    written = [p.read_bytes() for p in files.root.rglob("*") if p.is_file()] + [caplog.text.encode()]
+    for secret in (b"70000000", b"alice", b"ord-9000", KEY.encode()):
+        assert not any(secret in content for content in written)

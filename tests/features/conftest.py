@@ -1,0 +1,28 @@
+"""The shipped feature spec and the real log, for the feature tests."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from feature_records import CONFIG, cdnow
+
+from features.spec import FeaturesConfig
+
+SpecFactory = Callable[..., FeaturesConfig]
+
+
+@pytest.fixture
+def make_spec() -> SpecFactory:
+    """The shipped spec, with keys replaced."""
+
+    def make(**changes: Any) -> FeaturesConfig:
+        return FeaturesConfig.model_validate(yaml.safe_load(CONFIG.read_text()) | {"threads": 2} | changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cdnow_log() -> pd.DataFrame:
+    return cdnow()

@@ -1,0 +1,83 @@
+"""Canonical records for the feature tests, written as `churn ingest` promises them."""
+
+import hashlib
+import importlib.metadata
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.workspace import Workspace
+from handlers.identity import mask
+
+CONFIG = Path(__file__).parents[2] / "configs" / "features.yaml"
+SCHEMA = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("timestamp", pa.timestamp("us", tz="UTC")),
+        ("amount", pa.float64()),
+        ("quantity", pa.float64()),
+    ]
+)
+
+
+def write_transactions(
+    root: Path, log: pd.DataFrame, start: datetime | None = None, end: datetime | None = None
+) -> Workspace:
+    """`log` (user_id, timestamp, amount, quantity) as sorted records with a manifest."""
+    files = Workspace(root)
+    files.data.mkdir(parents=True, exist_ok=True)
+    log = log.sort_values(["user_id", "timestamp"], kind="stable")
+    pq.write_table(pa.Table.from_pandas(log, schema=SCHEMA, preserve_index=False), files.records)
+    last = log["timestamp"].max().to_pydatetime()
+    midnight = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
+    write_manifest(
+        files, "transactions", len(log), start or log["timestamp"].min().to_pydatetime(), end or midnight
+    )
+    return files
+
+
+def write_labelled(root: Path, table: pd.DataFrame) -> Workspace:
+    """`table` (user_id, event_timestamp, target, any columns) as records with a manifest."""
+    files = Workspace(root)
+    files.data.mkdir(parents=True, exist_ok=True)
+    arrow = pa.Table.from_pandas(table.sort_values("user_id"), preserve_index=False)
+    at = arrow.schema.get_field_index("event_timestamp")
+    arrow = arrow.set_column(
+        at, "event_timestamp", arrow["event_timestamp"].cast(pa.timestamp("us", tz="UTC"))
+    )
+    pq.write_table(arrow, files.records)
+    times = table["event_timestamp"]
+    write_manifest(files, "labelled", len(table), times.min().to_pydatetime(), times.max().to_pydatetime())
+    return files
+
+
+def write_manifest(files: Workspace, shape: str, rows: int, start: datetime, end: datetime) -> None:
+    manifest: dict[str, Any] = {
+        "schema_version": 1,
+        "shape": shape,
+        "output_sha256": hashlib.sha256(files.records.read_bytes()).hexdigest(),
+        "rows": rows,
+        "window": {"start": start.isoformat(), "end": end.isoformat()},
+    }
+    files.manifest.write_text(json.dumps(manifest))
+
+
+def cdnow() -> pd.DataFrame:
+    """The real log, masked with a key of the tests."""
+    package = importlib.metadata.distribution("Lifetimes").files or []
+    source = next(file for file in package if file.name == "CDNOW_master.txt").locate()
+    table = pd.read_csv(str(source), sep=r"\s+")
+    ids = {user: mask(str(user), b"key of the tests") for user in table["customer_id"].unique()}
+    return pd.DataFrame(
+        {
+            "user_id": table["customer_id"].map(ids),
+            "timestamp": pd.to_datetime(table["date"].astype(str), utc=True),
+            "amount": table["dollar_value"].astype(float),
+            "quantity": table["number_of_cds"].astype(float),
+        }
+    )

@@ -1,0 +1,270 @@
+"""The feature store on the real log: registered, materialised, read back in time and online."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from feature_records import CONFIG, cdnow, write_labelled, write_transactions
+
+from data.errors import FeatureError
+from features.build import build_features
+from features.history import point_in_time, training_set
+from features.parity import check, read_online
+from features.repo.definitions import derivation
+from features.show import describe
+from features.spec import FeaturesConfig
+from features.store import apply, materialize, open_store, serving_environment, serving_yaml
+
+pytestmark = pytest.mark.xdist_group("feature_store")  # one worker, one store
+
+ROOT = Path(__file__).parents[2]
+SPEC = FeaturesConfig.model_validate(yaml.safe_load(CONFIG.read_text()) | {"threads": 2})
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The whole of CDNOW, materialised. Tests read it only."""
+    files = write_transactions(tmp_path_factory.mktemp("cdnow"), cdnow())
+    build_features(SPEC, files)
+    assert materialize(SPEC, files) == 23_570
+    return files
+
+
+@pytest.fixture
+def own_files(tmp_path, cdnow_log):
+    """A few customers, for tests that change something."""
+    users = sorted(cdnow_log["user_id"].unique())[:200]
+    files = write_transactions(tmp_path, cdnow_log[cdnow_log["user_id"].isin(users)])
+    build_features(SPEC, files)
+    return files
+
+
+def test_offline_and_online_agree_exactly_for_a_thousand_customers(files):
+    report = check(SPEC, files, n=1000, seed=7)
+    assert report.customers == 1000
+    assert report.mismatches == {}
+    assert report.agree
+
+
+def test_parity_names_the_feature_that_differs(own_files):
+    materialize(SPEC, own_files)
+    store = open_store(SPEC, own_files)
+    snapshots = pd.read_parquet(own_files.snapshots)
+    pushed = snapshots[snapshots["event_timestamp"] == snapshots["event_timestamp"].max()].head(3)
+    pushed = pushed.assign(total_spend=np.nextafter(pushed["total_spend"], np.inf))
+    store.push(f"{SPEC.view}_push", pushed)
+    report = check(SPEC, own_files)
+    assert (report.customers, report.mismatches, report.agree) == (200, {"total_spend": 3}, False)
+    assert report.examples[0].startswith("total_spend: offline ")
+
+
+def test_training_set_is_the_labels_with_their_own_snapshots(files):
+    table = training_set(SPEC, files)
+    assert list(table.columns) == ["user_id", "event_timestamp", "churned", *SPEC.numeric, *SPEC.categorical]
+    labels, snapshots = pd.read_parquet(files.labels), pd.read_parquet(files.snapshots)
+    pd.testing.assert_frame_equal(table[["user_id", "event_timestamp", "churned"]], labels)
+    expected = labels.merge(snapshots, on=["user_id", "event_timestamp"], validate="1:1")
+    for name in (feature.name for feature in SPEC.features):
+        np.testing.assert_array_equal(table[name], expected[name])
+    ratio = expected["total_purchases"] / np.maximum(expected["tenure_months"], 1.0)
+    np.testing.assert_array_equal(table["purchase_frequency"], ratio)
+
+
+def test_point_in_time_equals_merge_asof_between_snapshots(files):
+    snapshots = pd.read_parquet(files.snapshots)
+    rng = np.random.default_rng(3)
+    asked = snapshots[["user_id", "event_timestamp"]].sample(5000, random_state=3)
+    asked["event_timestamp"] += pd.to_timedelta(rng.integers(0, 35 * 86_400, len(asked)), unit="s")
+    asked["event_timestamp"] = asked["event_timestamp"].astype("datetime64[us, UTC]")
+    found = point_in_time(SPEC, open_store(SPEC, files), pa.Table.from_pandas(asked, preserve_index=False))
+    expected = pd.merge_asof(
+        asked.reset_index(names="row").sort_values("event_timestamp"),
+        snapshots.sort_values("event_timestamp"),
+        on="event_timestamp",
+        by="user_id",
+        tolerance=SPEC.ttl,
+    )
+    expected = expected.set_index("row").loc[asked.index]
+    for name in (feature.name for feature in SPEC.features):
+        np.testing.assert_array_equal(found[name].to_numpy(), expected[name].to_numpy())
+
+
+def test_rows_without_a_fresh_snapshot_are_refused(files):
+    labels = pq.read_table(files.labels).slice(0, 10)
+    late = labels.to_pandas()
+    late["event_timestamp"] += timedelta(days=600)
+    with pytest.raises(
+        FeatureError, match=r"10 of 10 training rows have no snapshot within features\.ttl_days"
+    ):
+        point_in_time(SPEC, open_store(SPEC, files), pa.Table.from_pandas(late, preserve_index=False))
+
+
+def test_a_correction_made_later_stays_out_of_the_past(own_files):
+    """A second row for the same moment, created the day after, must not reach a label of that moment."""
+    snapshots = pq.read_table(own_files.snapshots)
+    corrected = snapshots.to_pandas()
+    corrected["created_timestamp"] += timedelta(days=1)
+    corrected["total_purchases"] = 99
+    both = pa.concat_tables([snapshots, pa.Table.from_pandas(corrected, schema=snapshots.schema)])
+    pq.write_table(both, own_files.snapshots)
+    apply(SPEC, own_files)
+    assert 99 not in training_set(SPEC, own_files)["total_purchases"].to_numpy()
+
+
+def test_materialize_again_takes_the_new_values_and_serves_the_definitions(own_files):
+    assert materialize(SPEC, own_files) == materialize(SPEC, own_files) == 200
+    store = open_store(SPEC, own_files)
+    service = store.get_feature_service(SPEC.service)
+    assert service.tags == {"spec_digest": SPEC.digest()}
+    in_order = [f.name for projection in service.feature_view_projections for f in projection.features]
+    assert in_order == [*(f.name for f in SPEC.features), "purchase_frequency"]
+    view = store.get_feature_view(SPEC.view)
+    assert (view.ttl, view.entities) == (SPEC.ttl, [SPEC.entity])
+    assert store.get_entity(SPEC.entity).join_key == "user_id"
+
+
+def test_an_unknown_customer_reads_as_nothing(files):
+    assert set(map(tuple, read_online(SPEC, open_store(SPEC, files), ["u_" + "0" * 32]).values())) == {
+        (None,)
+    }
+
+
+def test_a_store_for_another_spec_or_none_is_refused(own_files):
+    with pytest.raises(FeatureError, match="not in the feature store; run `churn features materialize`"):
+        open_store(SPEC, own_files)
+    apply(SPEC, own_files)
+    other = SPEC.model_copy(update={"ttl_days": 5})
+    with pytest.raises(FeatureError, match="registered for another feature spec"):
+        open_store(other, own_files)
+    with pytest.raises(FeatureError, match="snapshots were built for another feature spec"):
+        materialize(other, own_files)
+
+
+def test_the_archive_s_yaml_serves_where_the_project_is_not_installed(files, tmp_path):
+    """As in the .mar: addresses from the environment, on-demand code from the registry alone."""
+    (tmp_path / "feature_store.yaml").write_text(serving_yaml(SPEC))
+    assert str(files.root) not in serving_yaml(SPEC)
+    user_id = pq.read_table(files.snapshots, columns=["user_id"])["user_id"][0].as_py()
+    script = textwrap.dedent("""
+        import json, sys
+        for room in ("features", "data", "handlers", "churn"):
+            sys.modules[room] = None
+        from feast import FeatureStore
+        store = FeatureStore(repo_path=".")
+        service = store.get_feature_service(sys.argv[1])
+        answer = store.get_online_features(features=service, entity_rows=[{"user_id": sys.argv[2]}])
+        print(json.dumps(answer.to_dict()))
+    """)
+    result = subprocess.run(
+        [sys.executable, "-c", script, SPEC.service, user_id],
+        cwd=tmp_path,
+        env={**os.environ, **serving_environment(SPEC, files)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer = json.loads(result.stdout.splitlines()[-1])
+    assert answer.pop("user_id") == [user_id]
+    assert answer == read_online(SPEC, open_store(SPEC, files), [user_id])
+
+
+def test_the_derivation_needs_nothing_and_passes_null_on():
+    namespace = {"__builtins__": {"zip": zip, "float": float, "max": max}}
+    exec(derivation(SPEC), namespace)  # noqa: S102
+    inputs = {"total_purchases": [3, None, 2, 5], "tenure_months": [0.5, 2.0, None, 7.0]}
+    assert namespace["derive"](inputs) == {"purchase_frequency": [3.0, None, None, 5 / 7]}
+
+
+def test_feast_s_own_command_line_applies_the_same_definitions(own_files, tmp_path):
+    repo = tmp_path / "clone" / "features" / "repo"
+    shutil.copytree(ROOT / "features" / "repo", repo, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CONFIG.parent, tmp_path / "clone" / "configs")
+    own_files.feast.mkdir()
+    feast = Path(sys.executable).with_name("feast")
+    command = [str(feast), "-c", str(repo), "apply"]
+    without = {k: v for k, v in os.environ.items() if not k.startswith("CHURN_")}
+    refused = subprocess.run(command, env=without, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "export CHURN_FEAST_REGISTRY" in refused.stderr
+    environment = without | serving_environment(SPEC, own_files)
+    subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    store = open_store(SPEC, own_files)  # refuses another digest
+    assert store.get_data_source("customer_snapshots").path == str(own_files.snapshots)
+    assert sorted(path.name for path in repo.iterdir() if path.suffix) == [
+        "__init__.py",
+        "definitions.py",
+        "feature_store.yaml",
+    ]
+
+
+def test_the_repo_s_yaml_is_the_archive_s():
+    committed = yaml.safe_load((ROOT / "features" / "repo" / "feature_store.yaml").read_text())
+    assert committed == yaml.safe_load(serving_yaml(SPEC))
+
+
+def test_secrets_of_a_platform_stay_out_of_the_archive(files):
+    production = SPEC.model_copy(
+        update={
+            "online_store": {"type": "redis", "connection_string": "cache:6379,password=hidden"},
+            "registry": {"registry_type": "sql", "path": "postgresql://churn:hidden@db/feast"},
+        }
+    )
+    assert "hidden" not in serving_yaml(production)
+    assert serving_environment(production, files) == {
+        "CHURN_FEAST_REGISTRY": "postgresql://churn:hidden@db/feast",
+        "CHURN_FEAST_ONLINE": "cache:6379,password=hidden",
+    }
+
+
+def test_show_describes_the_newest_snapshot(files):
+    rows = {row["feature"]: row for row in describe(SPEC, files)}
+    assert list(rows) == [*(f.name for f in SPEC.features), "purchase_frequency"]
+    snapshots = pd.read_parquet(files.snapshots)
+    newest = snapshots[snapshots["event_timestamp"] == snapshots["event_timestamp"].max()]
+    gap = rows["gap_mean_days"]
+    assert gap["non_null_share"] == pytest.approx(newest["gap_mean_days"].notna().mean())
+    assert gap["median"] == pytest.approx(newest["gap_mean_days"].median())
+    assert (rows["total_purchases"]["min"], rows["total_purchases"]["max"]) == (1, 217)
+    assert gap["description"] == "mean days between purchases"
+
+
+def test_a_labelled_table_goes_the_same_road(tmp_path):
+    """Categorical columns, rows observed on different days, no derived feature."""
+    days = pd.to_datetime(["2019-01-01"] * 30 + ["2019-06-01"] * 20, utc=True)
+    table = pd.DataFrame(
+        {
+            "user_id": [f"u_{number:032x}" for number in range(50)],
+            "event_timestamp": days,
+            "target": np.arange(50, dtype="int8") % 2,
+            "tenure": np.arange(50),
+            "charges": [None if number % 7 == 0 else number / 3 for number in range(50)],
+            "Contract": [("Two year", "One year", None)[number % 3] for number in range(50)],
+        }
+    )
+    files = write_labelled(tmp_path, table)
+    features = [
+        {"name": "tenure", "dtype": "int64", "default": 0},
+        {"name": "charges", "dtype": "float64"},
+        {"name": "Contract", "dtype": "string"},
+    ]
+    spec = SPEC.model_validate(
+        SPEC.model_dump() | {"service": "telco_v1", "features": features, "derived": []}
+    )
+    build_features(spec, files)
+    assert materialize(spec, files) == 50
+    built = training_set(spec, files).sort_values("user_id", ignore_index=True)
+    assert list(built.columns[3:]) == ["tenure", "charges", "Contract"]
+    assert built["churned"].tolist() == table["target"].tolist()
+    assert built["Contract"].tolist() == table["Contract"].tolist()
+    assert check(spec, files).agree

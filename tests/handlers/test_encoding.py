@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from handlers.encoding import encode
+
+VOCABULARY = {"segment": ("gold", "silver"), "city": ("Bern",)}
+
+
+def test_missing_and_unknown_have_a_code_and_a_number_of_their_own() -> None:
+    columns = {
+        "spend": [1, None, 2.5],
+        "orders": np.array([1, 2, 3]),
+        "segment": ["silver", None, "lead"],
+        "city": np.array(["Bern", float("nan"), "Bern"], dtype=object),
+        "ignored": ["a", "b", "c"],
+    }
+
+    numbers, codes = encode(columns, ("orders", "spend"), VOCABULARY)
+
+    assert numbers.dtype == np.float64
+    assert codes.dtype == np.int64
+    np.testing.assert_array_equal(numbers, [[1, 1], [2, np.nan], [3, 2.5]])
+    assert codes.tolist() == [[2, 1], [0, 0], [0, 1]]
+
+
+def test_either_kind_may_be_absent() -> None:
+    numbers, codes = encode({"spend": [1.0, 2.0]}, ("spend",), {})
+    assert numbers.shape == (2, 1)
+    assert codes.shape == (2, 0)
+
+    numbers, codes = encode({"city": ["Bern"]}, (), {"city": ("Bern",)})
+    assert numbers.shape == (1, 0)
+    assert codes.tolist() == [[1]]
+
+
+def test_a_column_that_is_absent_is_named() -> None:
+    with pytest.raises(KeyError, match="spend"):
+        encode({"city": ["Bern"]}, ("spend",), {"city": ("Bern",)})
+
+
+def test_text_is_no_number() -> None:
+    with pytest.raises(ValueError, match="many"):
+        encode({"spend": ["many"]}, ("spend",), {})

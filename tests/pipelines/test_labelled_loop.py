@@ -1,0 +1,77 @@
+"""The loop on a labelled table with categorical columns: a config of its own, no code."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from churn.cli import main
+from churn.settings import CONFIGS
+from data.workspace import Workspace
+from serving.client import running
+
+REPOSITORY = CONFIGS.parent
+TABLE = REPOSITORY.parent / "shared" / "data" / "Telco-Customer-Churn.csv"
+pytestmark = pytest.mark.skipif(not TABLE.is_file(), reason="the Telco table is not beside the repository")
+
+
+@pytest.fixture(scope="module")
+def settings_flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    values = [
+        f"workspace={tmp_path_factory.mktemp('telco')}",
+        f"data.source.uri={TABLE}",
+        "tuning.trials=0",
+        "model.seeds=[0]",
+        "training.baselines=[base_rate, random_forest]",
+    ]
+    overlay = ["--config", str(REPOSITORY / "examples" / "telco.yaml")]
+    return [*overlay, *(word for value in values for word in ("--set", value))]
+
+
+@pytest.fixture(scope="module")
+def workspace(settings_flags: list[str]) -> Workspace:
+    assert main(["run", *settings_flags]) == 0
+    return Workspace(Path(settings_flags[3].removeprefix("workspace=")))
+
+
+def test_the_run_ends_with_answers_about_real_customers(workspace: Workspace) -> None:
+    record = json.loads(workspace.run_record.read_text())
+    assert record["gates"]["passed"] and len(record["answers"]) == 5
+    assert record["data"]["id_type"] == "string" and record["data"]["customers"] == 7043
+    assert record["metrics"]["log_loss"] < 0.44 < record["baselines"]["base_rate"]["log_loss"]
+
+
+def test_serve_and_predict_with_categorical_inputs(workspace: Workspace, settings_flags: list[str]) -> None:
+    """Both commands as a person uses them: one terminal serves, another asks, Ctrl-C ends it."""
+    served = subprocess.Popen(
+        [sys.executable, "-m", "churn", "serve", "--as-of", "2019-01-01", *settings_flags],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        asked = f"{wait_for(served, workspace)}/v1/models/churn:predict"
+        body = {"instances": [{"user_id": "7590-VHVEG"}, {"user_id": "nobody"}]}
+        known, unknown = httpx.post(asked, json=body, timeout=30).json()["predictions"]
+        assert known["features"]["Contract"] == "Month-to-month" and known["features"]["tenure"] == 1
+        assert known["status"] == "ok" and 0 < known["churn_probability"] < 1
+        assert unknown["error"] == "unknown user_id" and unknown["churn_probability"] is None
+        assert httpx.post(asked, json={"instances": [{"user_id": 7590}]}, timeout=30).status_code == 400
+        assert main(["predict", "7590-VHVEG", "5575-GNVDE", "--json", *settings_flags]) == 0
+        assert main(["predict", "nobody", *settings_flags]) == 1
+    finally:
+        served.send_signal(2)
+        assert served.wait(30) == 0
+    assert not (workspace.serving / "server.json").exists()
+
+
+def wait_for(served: subprocess.Popen[str], workspace: Workspace) -> str:
+    deadline = time.monotonic() + 90
+    while not (workspace.serving / "server.json").exists():
+        assert served.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    return str(running(workspace)["inference"])

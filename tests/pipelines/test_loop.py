@@ -1,0 +1,163 @@
+"""The whole loop through the front door on the real log: real files, a real store, a real server.
+
+Small settings (one member, one epoch, no study) keep it short; nothing else differs from `make run`.
+"""
+
+import hashlib
+import json
+import re
+import zipfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+import pytest
+
+from churn.cli import main
+from churn.settings import Settings, load_settings
+from data.mask import load_key
+from features.history import point_in_time
+from features.store import open_store, serving_environment
+from handlers import features as handler_features
+from handlers.bundle import read_bundle
+from handlers.identity import is_masked, mask
+from model.program import Program, score
+from training.inputs import Inputs
+
+SMALL = [
+    "tuning.trials=0",
+    "model.seeds=[0]",
+    "training.epochs=1",
+    "training.baselines=[base_rate, logistic_regression]",
+]
+
+
+@pytest.fixture(scope="module")
+def overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return [f"workspace={tmp_path_factory.mktemp('loop')}", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def settings(overrides: list[str]) -> Settings:
+    return load_settings(overrides=overrides)
+
+
+def churn(*command: str, overrides: list[str]) -> int:
+    return main([*command, *(word for override in overrides for word in ("--set", override))])
+
+
+@pytest.fixture(scope="module")
+def ran(overrides: list[str], settings: Settings) -> dict[str, Any]:
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    assert churn("run", overrides=overrides) == 0
+    after = {process.pid for process in psutil.Process().children(recursive=True)}
+    assert after <= before, "the run left a process behind"
+    return record_of(settings)
+
+
+def record_of(settings: Settings) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(settings.files.run_record.read_text())
+    return record
+
+
+def test_the_record_tells_what_is_there(ran: dict[str, Any], settings: Settings) -> None:
+    archive = Path(ran["archive"]["path"])
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() == ran["archive"]["sha256"]
+    assert ran["gates"]["passed"] and set(ran["baselines"]) == {"base_rate", "logistic_regression"}
+    assert ran["metrics"]["rows"] == 70_710 and ran["data"]["rows"] == 69_659
+    assert ran["metrics"]["log_loss"] <= 0.330 and ran["metrics"]["auroc"] >= 0.820
+    assert 0 < ran["peak_rss_bytes"] < 4 * 2**30
+    assert {"ingest", "train", "serve", "report"} <= set(ran["timings_s"])
+
+
+def test_the_server_gives_the_checkpoint_s_scores(ran: dict[str, Any], settings: Settings) -> None:
+    names = [answer["user_id"] for answer in ran["answers"]]
+    vectors = point_in_time(
+        settings.features, open_store(settings.features, settings.files), entities(settings, names)
+    )
+    folder = settings.files.training
+    inputs = Inputs.read(folder / "inputs.json")
+    expected = score(Program.load(folder / "members.ckpt"), *inputs.encode(vectors.to_pandas()))
+    found = [answer["churn_probability"] for answer in ran["answers"]]
+    assert len(names) == 5 and {answer["status"] for answer in ran["answers"]} == {"ok"}
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_the_handler_reads_the_point_in_time_vector_of_1000_customers(
+    ran: dict[str, Any], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(ran["archive"]["path"]) as archive:
+        archive.extractall(tmp_path)
+    for name, value in serving_environment(settings.features, settings.files).items():
+        monkeypatch.setenv(name, value)
+    known = pd.read_parquet(settings.files.snapshots, columns=["user_id"])["user_id"].unique()
+    names = [str(name) for name in np.random.default_rng(1).choice(known, 1000, replace=False)]
+    bundle = read_bundle(tmp_path)
+    store, service = handler_features.open_store(tmp_path, bundle)
+    online = handler_features.read(store, service, bundle, names, latest(settings))
+    offline = point_in_time(
+        settings.features, open_store(settings.features, settings.files), entities(settings, names)
+    )
+    assert set(online.status) == {"ok"}
+    for feature in bundle.inputs:
+        assert online.columns[feature] == offline[feature].to_pylist(), feature
+
+
+def test_no_file_names_a_customer(ran: dict[str, Any], settings: Settings) -> None:
+    files = settings.files
+    for table in (
+        files.records,
+        files.snapshots,
+        files.labels,
+        files.training_set,
+        files.training / "test_scores.parquet",
+    ):
+        assert pd.read_parquet(table, columns=["user_id"])["user_id"].map(is_masked).all(), table
+    assert all(is_masked(answer["user_id"]) for answer in ran["answers"])
+    assert mask("1", load_key(settings.data, files)) in {answer["user_id"] for answer in ran["answers"]}
+    assert files.mask_key.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_report_stands_alone(ran: dict[str, Any]) -> None:
+    page = Path(ran["report"]).read_text()
+    assert page.count("<svg") == 5 and "Gates passed" in page and ran["archive"]["sha256"] in page
+    # names of XML namespaces are no addresses to fetch
+    fetched = re.findall(r"(?:src|href)=[\"'](?!#)[^\"']*", re.sub(r"xmlns(:\w+)?=\"[^\"]*\"", "", page))
+    assert fetched == []
+
+
+def test_nothing_is_done_again_until_something_changes(
+    ran: dict[str, Any], overrides: list[str], settings: Settings
+) -> None:
+    assert churn("run", overrides=overrides) == 0
+    again = record_of(settings)
+    assert len(again["skipped"]) == 8
+    assert (again["archive"], again["answers"]) == (ran["archive"], ran["answers"])
+
+
+def test_a_refused_model_is_reported_and_never_archived(
+    ran: dict[str, Any], overrides: list[str], settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = sorted(settings.files.model_store.glob("*.mar"))
+    strict = [*overrides, "gates.profiles.default.floors.minimum={auroc: 0.95}"]
+    assert churn("run", overrides=strict) == 3
+    assert "churn: the gates of profile default refuse this model: auroc 0.8" in capfd.readouterr().err
+    refused = record_of(settings)
+    assert refused["archive"] is None and refused["answers"] == [] and not refused["gates"]["passed"]
+    assert "Gates failed" in Path(refused["report"]).read_text()
+    assert churn("package", overrides=strict) == 3
+    assert sorted(settings.files.model_store.glob("*.mar")) == store
+
+
+def entities(settings: Settings, names: list[str]) -> pa.Table:
+    moments = pa.array([latest(settings)] * len(names), pa.timestamp("us", tz="UTC"))
+    return pa.table({"user_id": names, "event_timestamp": moments})
+
+
+def latest(settings: Settings) -> datetime:
+    record = json.loads(settings.files.feature_manifest.read_text())
+    return datetime.fromisoformat(record["latest"])

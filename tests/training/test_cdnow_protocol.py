@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import pytest
+from training_frames import cdnow_frame, cdnow_records
+
+from churn.settings import load_settings
+from training.evidence import collect_evidence
+from training.gates import judge
+from training.train import train
+
+
+@pytest.mark.slow
+def test_cdnow_by_the_protocol(tmp_path: Path) -> None:
+    """All customers, 90 days, the last three snapshots: the figures that the README shows."""
+    settings = load_settings(overrides=[f"workspace={tmp_path}"])
+    files = settings.files
+    log = cdnow_records(None)
+    files.data.mkdir(parents=True)
+    log.to_parquet(files.records, index=False)
+    rows = cdnow_frame(log, settings.features)
+
+    result = train(rows, "transactions", settings.features, settings.model, settings.training, files)
+
+    assert result.rows == {"train": 188_560, "test": 70_710}
+    assert result.metrics["log_loss"] <= 0.322
+    assert result.metrics["auroc"] >= 0.826
+    evidence = collect_evidence(rows, "transactions", settings.features, settings.training, files)
+    assert judge(settings.gates, evidence).passed

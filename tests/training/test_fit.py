@@ -1,0 +1,153 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from training_frames import TELCO, telco_frame
+
+from churn.settings import CONFIGS, Settings, load_settings
+from data.errors import ConfigError, TrainingError
+from data.workspace import Workspace
+from features.spec import Feature, FeaturesConfig
+from training.fit import Fitted, fit
+from training.train import prepare, train
+
+
+def weights(fitted: Fitted) -> list[torch.Tensor]:
+    return list(fitted.program.state_dict().values())
+
+
+def quick(small: Settings, **training: object) -> Settings:
+    return small.model_copy(
+        update={
+            "training": small.training.model_copy(update={"epochs": 1, **training}),
+            "model": small.model.model_copy(update={"seeds": (0,)}),
+        }
+    )
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(small: Settings, rows: pd.DataFrame) -> None:
+    few, settings = rows.iloc[:4000], quick(small)
+    torch.manual_seed(1)
+    one = fit(few, None, settings.features, settings.model, settings.training)
+    torch.manual_seed(2)  # what the process drew before does not matter
+    two = fit(few, None, settings.features, settings.model, settings.training)
+    watched = fit(few, rows.iloc[4000:5000], settings.features, settings.model, settings.training)
+    other = fit(few, None, settings.features, settings.model, quick(small, seed=7).training)
+
+    assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(two), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(watched), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
+
+
+def test_fitting_leaves_the_process_as_it_was(small: Settings, rows: pd.DataFrame) -> None:
+    settings, threads = quick(small), torch.get_num_threads()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(rows.iloc[:2000], None, settings.features, settings.model, settings.training)
+
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+
+
+def test_test_rows_teach_nothing(small: Settings, rows: pd.DataFrame) -> None:
+    ordered, split = prepare(rows, "transactions", small.features, small.training)
+    settings = quick(small)
+    fitted = fit(ordered.iloc[split.train], None, settings.features, settings.model, settings.training)
+    mean = ordered.iloc[split.train][list(small.features.numeric)]
+
+    learned = fitted.program.preprocessing.mean.numpy()
+    expected = (np.sign(mean) * np.log1p(mean.abs())).mean().to_numpy()
+    assert np.allclose(learned, expected)
+
+
+def test_progress_names_member_and_epoch(small: Settings, rows: pd.DataFrame) -> None:
+    said: list[str] = []
+    settings = quick(small, epochs=2)
+    fit(rows.iloc[:2000], None, settings.features, settings.model, settings.training, said.append)
+
+    assert [line.split(":")[0] for line in said] == [
+        "member 1 of 1, epoch 1 of 2",
+        "member 1 of 1, epoch 2 of 2",
+    ]
+    assert all(0.1 < float(line.rsplit(" ", 1)[1]) < 1 for line in said)
+
+
+def categorical(number: int) -> pd.DataFrame:
+    draw = np.random.default_rng(0)
+    segment = draw.choice(["gold", "silver", "lead"], number)
+    return pd.DataFrame(
+        {
+            "user_id": [f"u{i:05}" for i in range(number)],
+            "event_timestamp": pd.Timestamp("2019-01-01", tz="UTC"),
+            "spend": draw.lognormal(size=number),
+            "segment": np.where(draw.random(number) < 0.1, None, segment),
+            "churned": (draw.random(number) < np.where(segment == "gold", 0.1, 0.5)).astype("int8"),
+        }
+    )
+
+
+def test_categories_are_learned_and_unknown_ones_are_scored(small: Settings) -> None:
+    spec = FeaturesConfig(
+        features=(Feature(name="spend", dtype="float64"), Feature(name="segment", dtype="string"))
+    )
+    settings = quick(small, epochs=5)
+    fitted = fit(categorical(4000), None, spec, settings.model, settings.training)
+    asked = pd.DataFrame({"spend": [1.0] * 5, "segment": ["gold", "lead", "brass", None, float("nan")]})
+
+    gold, lead, *unknown = fitted.score(asked)
+
+    assert fitted.inputs.vocabulary == {"segment": ("gold", "lead", "silver")}
+    assert gold < 0.2 < 0.4 < lead
+    assert max(unknown) - min(unknown) < 1e-6  # brass, None and NaN are one and the same: code 0
+    assert gold < unknown[0] < lead + 0.05
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda rows: rows.drop(columns="recency_days"), "lacks recency_days"),
+        (lambda rows: rows.assign(churned=2), "other than 0 and 1"),
+    ],
+)
+def test_rows_that_cannot_teach_are_refused(
+    small: Settings, rows: pd.DataFrame, tmp_path, damage, message: str
+) -> None:
+    files = Workspace(tmp_path)
+    with pytest.raises(TrainingError, match=message):
+        train(damage(rows), "transactions", small.features, small.model, small.training, files)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_log_baseline_is_refused_for_a_table(small: Settings, tmp_path) -> None:
+    spec = FeaturesConfig(
+        features=(Feature(name="spend", dtype="float64"), Feature(name="segment", dtype="string"))
+    )
+    with pytest.raises(ConfigError, match="bg_nbd"):
+        train(categorical(500), "labelled", spec, small.model, quick(small).training, Workspace(tmp_path))
+
+
+def test_calibration_is_kept_only_where_it_helps(small: Settings, rows: pd.DataFrame, tmp_path) -> None:
+    settings = quick(small, calibration="auto", baselines=("base_rate",))
+    files = Workspace(tmp_path)
+
+    result = train(rows, "transactions", settings.features, settings.model, settings.training, files)
+
+    assert result.calibration["slope"] > 0
+    assert result.metrics["auroc"] > 0.75
+
+
+@pytest.mark.skipif(not TELCO.is_file(), reason="the Telco table is not beside this repository")
+def test_a_labelled_table_with_categories_trains_by_its_config_alone(tmp_path) -> None:
+    settings = load_settings(
+        overlays=[CONFIGS.parent / "examples" / "telco.yaml"],
+        overrides=["training.baselines=[logistic_regression]"],
+    )
+    result = train(
+        telco_frame(), "labelled", settings.features, settings.model, settings.training, Workspace(tmp_path)
+    )
+
+    assert result.rows == {"train": 5634, "test": 1409}
+    assert result.metrics["log_loss"] < 0.425  # 5-fold: .4126 with a spread of .012
+    assert result.metrics["log_loss"] < result.baselines["logistic_regression"]["log_loss"] + 0.002
+    assert result.metrics["auroc"] > 0.835

@@ -1,0 +1,133 @@
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from churn.settings import Settings
+from data.errors import GateFailure, PackagingError
+from data.workspace import Workspace
+from handlers.bundle import read_bundle
+from training.config import GatesConfig
+from training.evidence import collect_evidence
+from training.gates import GateReport, judge, write_report
+from training.package import Archive, package
+
+
+@pytest.fixture
+def judged(small: Settings, rows: pd.DataFrame, workspace: Workspace) -> Workspace:
+    evidence = collect_evidence(rows, "transactions", small.features, small.training, workspace)
+    write_report(judge(small.gates, evidence), workspace)
+    return workspace
+
+
+def made(small: Settings, files: Workspace, run_id: str = "run-1") -> Archive:
+    return package(small.training, small.features, files, "project: churn\n", run_id, "c0ffee")
+
+
+def test_the_archive_holds_the_judged_program_and_a_bundle_the_handler_accepts(
+    small: Settings, judged: Workspace, tmp_path: Path
+) -> None:
+    archive = made(small, judged)
+
+    assert archive.path == judged.model_store / f"churn-{archive.version}.mar"
+    assert archive.sha256 == hashlib.sha256(archive.path.read_bytes()).hexdigest()
+    assert json.loads(judged.archive_record.read_text()) == {
+        "path": str(archive.path), "sha256": archive.sha256, "version": archive.version,
+    }  # fmt: skip
+    with zipfile.ZipFile(archive.path) as content:
+        content.extractall(tmp_path / "model")
+        manifest = json.loads(content.read("MAR-INF/MANIFEST.json"))["model"]
+    program = (tmp_path / "model" / "model.pt2").read_bytes()
+    assert program == (judged.training / "model.pt2").read_bytes()
+    assert GateReport.read(judged.gate_report).program_sha256 == hashlib.sha256(program).hexdigest()
+    assert manifest["handler"] == "churn_handler.py"
+    assert manifest["modelVersion"] == archive.version
+    assert (tmp_path / "model" / "handlers" / "encoding.py").is_file()
+    assert (tmp_path / "model" / "feature_store.yaml").read_text() == "project: churn\n"
+    bundle = read_bundle(tmp_path / "model")
+    assert bundle.model_version == archive.version
+    assert bundle.numeric == small.features.numeric
+    assert bundle.spec_digest == small.features.digest()
+    content = json.loads((tmp_path / "model" / "bundle.json").read_text())
+    assert content["run_id"] == "run-1"
+    assert content["gates"] == {"passed": True, "digest": GateReport.read(judged.gate_report).digest}
+    assert content["data_sha256"] == hashlib.sha256(judged.manifest.read_bytes()).hexdigest()
+
+
+def test_the_handlers_in_the_archive_import_without_the_repository(
+    small: Settings, judged: Workspace, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(made(small, judged).path) as content:
+        content.extractall(tmp_path / "model")
+    code = """
+import sys
+class Closed:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('model', 'training', 'features', 'data', 'churn', 'serving'):
+            raise ImportError(name)
+sys.meta_path.insert(0, Closed())
+sys.path.insert(0, '.')
+import handlers.encoding, handlers.bundle
+from pathlib import Path
+assert Path(handlers.encoding.__file__).is_relative_to(Path.cwd())
+handlers.bundle.read_bundle(Path.cwd())
+"""
+    subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path / "model", check=True, timeout=60)
+
+
+def test_the_version_names_the_content_and_not_the_run(small: Settings, judged: Workspace) -> None:
+    one, again = made(small, judged, "run-1"), made(small, judged, "run-2")
+    other = package(
+        small.training.model_copy(update={"threshold": 0.4}),
+        small.features,
+        judged,
+        "project: churn\n",
+        "r",
+        "c",
+    )
+
+    assert one.version == again.version != other.version
+    assert sorted(file.name for file in judged.model_store.iterdir()) == sorted(
+        [one.path.name, other.path.name, "newest.json"]
+    )
+
+
+def test_a_refused_model_cannot_be_packaged(
+    small: Settings, rows: pd.DataFrame, workspace: Workspace
+) -> None:
+    evidence = collect_evidence(rows, "transactions", small.features, small.training, workspace)
+    strict = GatesConfig(profile="p", profiles={"p": {"floors": {"minimum": {"auroc": 0.95}}}})
+    write_report(judge(strict, evidence), workspace)
+
+    with pytest.raises(GateFailure, match=r"auroc 0\.8\d+ is below 0\.95") as caught:
+        made(small, workspace)
+    assert caught.value.exit_code == 3
+    assert not workspace.model_store.exists()
+
+
+def test_an_unjudged_model_cannot_be_packaged(small: Settings, workspace: Workspace) -> None:
+    with pytest.raises(PackagingError, match="no gate report"):
+        made(small, workspace)
+
+
+def test_another_program_than_the_judged_one_cannot_be_packaged(small: Settings, judged: Workspace) -> None:
+    with (judged.training / "model.pt2").open("ab") as program:
+        program.write(b"\0")
+
+    with pytest.raises(GateFailure, match="another program"):
+        made(small, judged)
+    assert not judged.model_store.exists()
+
+
+def test_what_goes_wrong_leaves_the_store_as_it_was(small: Settings, judged: Workspace) -> None:
+    kept = made(small, judged)
+    judged.manifest.unlink()
+
+    with pytest.raises(PackagingError, match=r"manifest\.json"):
+        made(small, judged)
+    assert sorted(file.name for file in judged.model_store.iterdir()) == [kept.path.name, "newest.json"]

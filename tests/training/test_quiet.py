@@ -1,0 +1,56 @@
+"""What a person sees on the console while the training room works: nothing but our own progress."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from churn.settings import CONFIGS
+from data.workspace import Workspace
+
+CODE = """
+import sys
+from pathlib import Path
+import pandas as pd
+from churn.settings import load_settings
+from data.workspace import Workspace
+from training.evidence import collect_evidence
+from training.gates import judge, write_report
+from training.tracking import record_run
+from training.train import train
+from training.tune import tune
+
+rows, files = pd.read_parquet(sys.argv[1]), Workspace(Path(sys.argv[2]))
+s = load_settings(overrides=sys.argv[3:])
+tuning = s.tuning.model_copy(update={"trials": 2})
+best = tune(rows, "transactions", s.features, s.model, s.training, tuning)
+train(rows, "transactions", s.features, best.model, best.training, files)
+report = judge(s.gates, collect_evidence(rows, "transactions", s.features, best.training, files))
+write_report(report, files)
+record_run(s.features, best.model, best.training, files, report, "c0ffee")
+"""
+
+
+def test_the_libraries_are_silent(rows: pd.DataFrame, shared: Path, workspace: Workspace) -> None:
+    overrides = [
+        f"workspace={workspace.root}",
+        "training.epochs=1",
+        "model.hidden=[8]",
+        "model.seeds=[0]",
+        "training.baselines=[base_rate, gradient_boosting]",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(shared / "rows.parquet"), str(workspace.root), *overrides],
+        capture_output=True,
+        text=True,
+        cwd=CONFIGS.parent,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"},
+        timeout=180,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr == ""

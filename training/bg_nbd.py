@@ -1,0 +1,96 @@
+"""Customers as purchase processes: BG/NBD of Fader, Hardie and Lee (2005), without any label.
+
+While alive a customer buys at a rate that is gamma(r, alpha) across customers; after each purchase the
+customer leaves for good with a probability that is beta(a, b).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import betaln, expit, gammaln
+
+from data.errors import TrainingError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BgNbd:
+    """The four parameters; times are in the unit of the data they were fitted on (ours: days)."""
+
+    r: float
+    alpha: float
+    a: float
+    b: float
+
+    @classmethod
+    def fit(cls, frequency: Floats, recency: Floats, age: Floats) -> Self:
+        """Maximum likelihood from repeat purchases, time of the last, time observed, each [customers]."""
+        summary, counts = np.unique(np.stack([frequency, recency, age]), axis=1, return_counts=True)
+        # the search runs in units in which the mean age is 1 and in logarithms, from where it is well scaled
+        unit = float(age.mean())
+        x, last, observed = summary[0], summary[1] / unit, summary[2] / unit
+
+        def loss(logarithms: Floats) -> float:
+            likelihood = _log_likelihood(x, last, observed, *np.exp(logarithms))
+            return -float(counts @ likelihood) / float(counts.sum())
+
+        found = minimize(loss, np.zeros(4), method="L-BFGS-B", bounds=[(-12, 12)] * 4)
+        if not found.success:
+            raise TrainingError(
+                f"BG/NBD found no parameters ({found.message}); remove bg_nbd from training.baselines"
+            )
+        r, alpha, a, b = np.exp(found.x)
+        return cls(float(r), float(alpha) * unit, float(a), float(b))
+
+    def log_likelihood(self, frequency: Floats, recency: Floats, age: Floats) -> float:
+        return float(_log_likelihood(frequency, recency, age, self.r, self.alpha, self.a, self.b).sum())
+
+    def alive(self, frequency: Floats, recency: Floats, age: Floats) -> Floats:
+        """P(has not left | history). Nobody leaves before a repeat purchase, so without one it is 1."""
+        odds = (
+            np.log(self.a)
+            - np.log(self.b + np.maximum(frequency, 1) - 1)
+            + (self.r + frequency) * (np.log(self.alpha + age) - np.log(self.alpha + recency))
+        )
+        return np.where(frequency > 0, expit(-odds), 1.0)
+
+    def churn(self, frequency: Floats, recency: Floats, age: Floats, horizon: float) -> Floats:
+        """P(no purchase in the next `horizon`): has left, or is alive and pauses for that long."""
+        pause = ((self.alpha + age) / (self.alpha + age + horizon)) ** (self.r + frequency)
+        return 1 - self.alive(frequency, recency, age) * (1 - pause)
+
+
+def purchase_summary(records: Path, as_of: datetime) -> pd.DataFrame:
+    """user_id -> frequency (days with a repeat purchase), recency and age in days, before `as_of`."""
+    import duckdb
+
+    query = """
+        with past as (
+            select user_id, epoch(date_trunc('day', timestamp)) / 86400 as day
+            from read_parquet($records) where timestamp < $as_of
+        )
+        select user_id, count(distinct day) - 1.0 as frequency, max(day) - min(day) as recency,
+               epoch($as_of::timestamptz) / 86400 - min(day) as age
+        from past group by user_id order by user_id
+    """
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        return connection.execute(query, {"records": str(records), "as_of": as_of}).df().set_index("user_id")
+
+
+def _log_likelihood(
+    x: Floats, last: Floats, observed: Floats, r: float, alpha: float, a: float, b: float
+) -> Floats:
+    """Of each customer, equation 6 of the paper, in logarithms."""
+    common = gammaln(r + x) - gammaln(r) + r * np.log(alpha) + betaln(a, b + x) - betaln(a, b)
+    alive = -(r + x) * np.log(alpha + observed)
+    left = np.log(a) - np.log(b + np.maximum(x, 1) - 1) - (r + x) * np.log(alpha + last)
+    result: Floats = common + np.where(x > 0, np.logaddexp(alive, left), alive)
+    return result

@@ -1,0 +1,31 @@
+"""Metrics that a model must reach whatever else there is."""
+
+from pydantic import Field, model_validator
+
+from training.gates.rule import Rule
+from training.gates.verdict import Evidence, Verdict, number
+
+
+class Floors(Rule):
+    """`minimum` and `maximum`: metric -> bound, the bound itself allowed."""
+
+    minimum: dict[str, float] = Field(default_factory=dict)
+    maximum: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Floors":
+        if not self.minimum and not self.maximum:
+            raise ValueError("give a minimum or a maximum")
+        return self
+
+    def judge(self, evidence: Evidence) -> list[Verdict]:
+        return [
+            *(
+                Verdict.at_least(f"floors.{name}", name, number(evidence.metrics, name), bound)
+                for name, bound in self.minimum.items()
+            ),
+            *(
+                Verdict.at_most(f"floors.{name}", name, number(evidence.metrics, name), bound)
+                for name, bound in self.maximum.items()
+            ),
+        ]

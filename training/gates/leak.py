@@ -1,0 +1,28 @@
+"""A score too good to be true: the label stands in the features, where it will not be when it counts."""
+
+from math import nan
+
+from pydantic import Field
+
+from training.gates.rule import Rule
+from training.gates.verdict import Evidence, Verdict, number
+
+
+class Leak(Rule):
+    """Neither the model nor any single feature may all but reproduce the label."""
+
+    max_auroc: float = Field(gt=0.5, le=1)
+    max_single_feature_auroc: float = Field(gt=0.5, le=1)
+
+    def judge(self, evidence: Evidence) -> list[Verdict]:
+        model = Verdict.at_most("leak.model", "auroc", number(evidence.metrics, "auroc"), self.max_auroc)
+        found = evidence.single_feature_auroc
+        # a NaN is worse than any number: max() would drop it silently
+        worst = max(
+            found,
+            key=lambda name: (number(found, name) != number(found, name), number(found, name)),
+            default="",
+        )
+        value = number(found, worst) if worst else nan
+        what = f"auroc of {worst} alone" if worst else "auroc of each feature alone"
+        return [model, Verdict.at_most("leak.feature", what, value, self.max_single_feature_auroc)]

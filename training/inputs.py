@@ -1,0 +1,48 @@
+"""Which columns the network reads, and the categories that it knows."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from features.spec import FeaturesConfig
+from handlers.encoding import encode
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Numeric columns in order, and each categorical column's values; what follows from code 1 on."""
+
+    numeric: tuple[str, ...]
+    vocabulary: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def learn(cls, rows: pd.DataFrame, spec: FeaturesConfig) -> Self:
+        """The spec's columns, and the categories that occur in `rows` (the training window)."""
+        values = {name: tuple(sorted(rows[name].dropna().unique())) for name in spec.categorical}
+        return cls(spec.numeric, values)
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        return tuple(len(values) for values in self.vocabulary.values())
+
+    def encode(self, rows: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        columns = {name: rows[name].to_numpy() for name in (*self.numeric, *self.vocabulary)}
+        return encode(columns, self.numeric, self.vocabulary)
+
+    def to_json(self) -> str:
+        content = {
+            "numeric": list(self.numeric),
+            "vocabulary": {k: list(v) for k, v in self.vocabulary.items()},
+        }
+        return json.dumps(content, indent=1)
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return cls(tuple(content["numeric"]), {k: tuple(v) for k, v in content["vocabulary"].items()})

@@ -1,0 +1,56 @@
+"""Scores of scores. Every number that a gate, a table or the tracking server shows is computed here."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+ECE_BINS = 15
+"""Equal-width bins of probability; the usual number, and with it the bounds in configs/gates.yaml."""
+
+
+def evaluate(churned: ArrayLike, probability: ArrayLike, threshold: float = 0.5) -> dict[str, float]:
+    """Metrics of probabilities against 0/1 labels.
+
+    `precision`, `recall` and `f1` are macro averages at `threshold` (churn above it). `auprc_lift` is AUPRC
+    over the base rate: 1 is what a coin gets. A metric that is undefined (one class only, a score that is
+    not a number) is NaN, which every gate refuses.
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
+
+    y = np.asarray(churned, dtype=np.int64)
+    p = np.asarray(probability, dtype=np.float64)
+    base_rate = float(y.mean()) if len(y) else np.nan
+    result: dict[str, float] = dict.fromkeys(NAMES, np.nan) | {"base_rate": base_rate, "rows": len(y)}
+    if not len(y) or not np.isfinite(p).all() or base_rate in (0.0, 1.0):
+        return result
+    predicted = (p > threshold).astype(np.int64)
+    precision, recall, f1, _ = precision_recall_fscore_support(y, predicted, average="macro", zero_division=0)
+    auprc = float(average_precision_score(y, p))
+    return result | {
+        "log_loss": log_loss(y, p),
+        "auroc": float(roc_auc_score(y, p)),
+        "auprc": auprc,
+        "auprc_lift": auprc / base_rate,
+        "accuracy": float((predicted == y).mean()),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "brier": float(np.mean((p - y) ** 2)),
+        "ece": expected_calibration_error(y, p),
+    }
+
+
+NAMES = ("log_loss", "auroc", "auprc", "auprc_lift", "accuracy", "precision", "recall", "f1", "brier", "ece",
+         "base_rate", "rows")  # fmt: skip
+
+
+def log_loss(churned: NDArray[np.integer], probability: NDArray[np.float64]) -> float:
+    """Mean negative log-likelihood; a probability of exactly 0 or 1 costs at most 36 nats."""
+    p = np.clip(probability, 1e-16, 1 - 1e-16)
+    return float(-np.mean(np.where(churned == 1, np.log(p), np.log1p(-p))))
+
+
+def expected_calibration_error(churned: NDArray[np.integer], probability: NDArray[np.float64]) -> float:
+    """Mean distance of score and frequency over ECE_BINS equal-width bins, weighted by their rows."""
+    bins = np.minimum((probability * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    gap = np.bincount(bins, weights=probability - churned, minlength=ECE_BINS)
+    return float(np.abs(gap).sum() / len(churned))

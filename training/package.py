@@ -1,0 +1,151 @@
+"""From a judged model to a .mar that TorchServe can load: program, bundle, handler, feature store address."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import handlers
+from data.errors import GateFailure, PackagingError
+from data.workspace import Workspace, write_atomically
+from features.spec import FeaturesConfig
+from training.config import TrainingConfig
+from training.gates import GateReport
+
+PROGRAM = "model.pt2"
+
+
+@dataclass(frozen=True)
+class Archive:
+    path: Path
+    sha256: str
+    version: str
+
+
+def package(
+    training: TrainingConfig,
+    spec: FeaturesConfig,
+    files: Workspace,
+    feature_store: str,
+    run_id: str,
+    git_sha: str,
+    name: str = "churn",
+) -> Archive:
+    """Archive `files.training` as `<name>-<version>.mar` in `files.model_store`; note it in `archive_record`.
+
+    `feature_store` is the text of the archive's feature_store.yaml. Batch sizes stay out: they are the
+    server's, and TorchServe would prefer the archive's. The version is a digest of the content, run id and
+    git sha aside: the same model is the same version. Raises GateFailure unless the newest gate report
+    passed and is of this very program, and PackagingError when the archive cannot be made; the store then
+    holds what it held before.
+    """
+    report = _passed_report(files)
+    files.model_store.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".packaging-", dir=files.model_store) as scratch:
+        folder = Path(scratch)
+        _stage(folder / "extra", feature_store)
+        shutil.copyfile(files.training / PROGRAM, folder / PROGRAM)
+        bundle = _bundle(training, spec, files, report)
+        version = _digest_of(bundle, folder)
+        bundle |= {"model_version": version, "run_id": run_id, "git_sha": git_sha}
+        (folder / "extra" / "bundle.json").write_text(json.dumps(bundle, indent=1), encoding="utf-8")
+        made = _archive(folder, name, version)
+        _check_program(made, report.program_sha256)
+        target = files.model_store / f"{name}-{version}.mar"
+        made.replace(target)
+    archive = Archive(target, hashlib.sha256(target.read_bytes()).hexdigest(), version)
+    record = {"path": str(archive.path), "sha256": archive.sha256, "version": archive.version}
+    write_atomically(files.archive_record, json.dumps(record, indent=1))
+    return archive
+
+
+def _passed_report(files: Workspace) -> GateReport:
+    report = GateReport.read(files.gate_report)
+    if not report.passed:
+        reasons = "; ".join(verdict.reason for verdict in report.refusals) or "no rule was judged"
+        raise GateFailure(f"the gates refused this model: {reasons}")
+    try:
+        found = hashlib.sha256((files.training / PROGRAM).read_bytes()).hexdigest()
+    except OSError as error:
+        raise PackagingError(
+            f"{files.training / PROGRAM}: {error.strerror}; run `churn train` first"
+        ) from None
+    if found != report.program_sha256:
+        raise GateFailure("the gate report is of another program; run `churn gates` on this one")
+    return report
+
+
+def _bundle(
+    training: TrainingConfig, spec: FeaturesConfig, files: Workspace, report: GateReport
+) -> dict[str, Any]:
+    """bundle.json, but for what names this run."""
+    try:
+        manifest_bytes = files.manifest.read_bytes()
+        manifest = json.loads(manifest_bytes)
+        inputs = json.loads((files.training / "inputs.json").read_bytes())
+    except OSError as error:
+        raise PackagingError(f"{error.filename}: {error.strerror}; run the steps before packaging") from None
+    return {
+        "schema_version": 1,
+        "model_name": training.model_name,
+        "program": {"file": PROGRAM, "sha256": report.program_sha256},
+        "entity": {"join_key": "user_id", "id_type": manifest["id_type"]},
+        "spec": spec.contract(),
+        "spec_digest": spec.digest(),
+        "numeric": inputs["numeric"],
+        "vocabulary": inputs["vocabulary"],
+        "threshold": training.threshold,
+        "data_sha256": hashlib.sha256(manifest_bytes).hexdigest(),
+        "gates": {"passed": report.passed, "digest": report.digest},
+        "window": {edge: manifest["window"][edge] for edge in ("start", "end")},
+    }
+
+
+def _stage(extra: Path, feature_store: str) -> None:
+    """What the archiver puts beside the program as it is: the handlers package and the store's address."""
+    source = Path(handlers.__file__).parent
+    package_folder = extra / source.name
+    package_folder.mkdir(parents=True)
+    for module in sorted(source.glob("*.py")):
+        shutil.copyfile(module, package_folder / module.name)
+    (extra / "feature_store.yaml").write_text(feature_store, encoding="utf-8")
+
+
+def _digest_of(bundle: Mapping[str, Any], folder: Path) -> str:
+    digest = hashlib.sha256(json.dumps(bundle, sort_keys=True).encode())
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _archive(folder: Path, name: str, version: str) -> Path:
+    command = [
+        *(sys.executable, "-m", "model_archiver.model_packaging"),
+        *("--model-name", name, "--version", version),
+        *("--serialized-file", str(folder / PROGRAM)),
+        *("--handler", str(folder / "extra" / "handlers" / "churn_handler.py")),
+        *("--extra-files", str(folder / "extra")),
+        *("--export-path", str(folder)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    archive = folder / f"{name}.mar"
+    if done.returncode or not archive.is_file():
+        said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        raise PackagingError(f"torch-model-archiver: {said[-1]}")
+    return archive
+
+
+def _check_program(archive: Path, judged: str) -> None:
+    with zipfile.ZipFile(archive) as content:
+        packaged = hashlib.sha256(content.read(PROGRAM)).hexdigest()
+    if packaged != judged:
+        raise PackagingError(
+            f"{archive.name}: holds program {packaged[:12]}, the gates judged {judged[:12]}; package again"
+        )

@@ -1,0 +1,69 @@
+"""The search space of a study: settings by name, and how a point of it becomes a configuration."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from data.errors import ConfigError
+from model.config import ModelConfig
+from training.config import Range, TrainingConfig
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def suggest(trial: "optuna.Trial", key: str, within: Range) -> Any:
+    if within.choices is not None:
+        # as JSON, since a list is no category to the storage
+        return plain(
+            within, trial.suggest_categorical(key, [json.dumps(choice) for choice in within.choices])
+        )
+    if within.low is None or within.high is None:
+        raise ConfigError(f"tuning.space.{key}: give low and high, or choices")
+    if within.integer:
+        return trial.suggest_int(key, int(within.low), int(within.high), log=within.log)
+    return trial.suggest_float(key, within.low, within.high, log=within.log)
+
+
+def apply(
+    chosen: dict[str, Any], model: ModelConfig, training: TrainingConfig
+) -> tuple[ModelConfig, TrainingConfig]:
+    """`{"model.dropout": 0.2, ...}` laid upon the configs, checked like a configuration file."""
+    trees: dict[str, dict[str, Any]] = {"model": model.model_dump(), "training": training.model_dump()}
+    for key, value in chosen.items():
+        section, _, field = key.partition(".")
+        if field not in trees.get(section, {}):
+            raise ConfigError(
+                f"tuning.space.{key}: no such setting; write it as model.<field> or training.<field>"
+            )
+        trees[section][field] = value
+    try:
+        return ModelConfig.model_validate(trees["model"]), TrainingConfig.model_validate(trees["training"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"tuning.space: {first['loc'][0]}: {first['msg']}, not {first['input']!r}"
+        ) from None
+
+
+def given(space: Mapping[str, Range], model: ModelConfig, training: TrainingConfig) -> dict[str, Any]:
+    """The settings of the configs as a point of the space; empty where they lie outside of it."""
+    trees = {"model": model.model_dump(mode="json"), "training": training.model_dump(mode="json")}
+    point: dict[str, Any] = {}
+    for key, within in space.items():
+        section, _, field = key.partition(".")
+        value = trees.get(section, {}).get(field)
+        if within.choices is not None:
+            inside, value = value in json.loads(json.dumps(within.choices)), json.dumps(value)
+        else:
+            inside = value is not None and (within.low or 0) <= value <= (within.high or 0)
+        if not inside:
+            return {}
+        point[key] = value
+    return point
+
+
+def plain(within: Range, value: Any) -> Any:
+    return value if within.choices is None else json.loads(value)

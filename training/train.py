@@ -1,0 +1,149 @@
+"""The final fit: choose calibration, fit every member, score the test rows, export, write."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from data.errors import TrainingError
+from data.workspace import Workspace, replaced_directory
+from features.spec import FeaturesConfig
+from model.calibration import Calibration
+from model.config import ModelConfig
+from model.export import export_program
+from training.baselines import fit_baselines
+from training.config import TrainingConfig
+from training.fit import Fitted, fit
+from training.metrics import evaluate, log_loss
+from training.split import Shape, Split, split_rows
+
+KEYS = ("event_timestamp", "user_id")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What `metrics.json` holds."""
+
+    metrics: dict[str, float]
+    baselines: dict[str, dict[str, float]]
+    seconds: dict[str, float]
+    rows: dict[str, int]
+    calibration: dict[str, float]
+
+    def to_json(self) -> str:
+        return json.dumps(self.__dict__, indent=1)
+
+
+def train(
+    data: pd.DataFrame,
+    shape: Shape,
+    spec: FeaturesConfig,
+    model: ModelConfig,
+    training: TrainingConfig,
+    files: Workspace,
+    progress: Callable[[str], None] = lambda message: None,
+) -> TrainingResult:
+    """Fit on the training rows of `data` (user_id, event_timestamp, churned, inputs), score the test rows.
+
+    Replaces `files.training` as a whole: `model.pt2`, `members.ckpt`, `metrics.json`, `baselines.json`,
+    `inputs.json` and `test_scores.parquet` (user_id, event_timestamp, churned, score, baseline_<name>).
+    Raises TrainingError where the rows cannot be split; then the files of the last training stay.
+    """
+    rows, split = prepare(data, shape, spec, training)
+    train_rows, test_rows = rows.iloc[split.train], rows.iloc[split.test]
+
+    start = perf_counter()
+    calibration = _choose_calibration(rows, split, spec, model, training, progress)
+    fitted = fit(train_rows, None, spec, model, training, progress)
+    fitted.program.calibration = calibration
+    scores = fitted.score(test_rows)
+    seconds = {"network": perf_counter() - start}
+
+    baseline_scores, baseline_seconds = fit_baselines(
+        training.baselines, train_rows, test_rows, spec, shape, files.records, training.seed, progress
+    )
+    churned = test_rows["churned"].to_numpy()
+    result = TrainingResult(
+        metrics=evaluate(churned, scores, training.threshold),
+        baselines={k: evaluate(churned, v, training.threshold) for k, v in baseline_scores.items()},
+        seconds=seconds | baseline_seconds,
+        rows={"train": len(split.train), "test": len(split.test)},
+        calibration={"slope": float(calibration.slope), "shift": float(calibration.shift)},
+    )
+    progress("exporting the program")
+    with replaced_directory(files.training) as folder:
+        _write(folder, fitted, model, result, test_rows, {"score": scores} | _prefixed(baseline_scores))
+    return result
+
+
+def prepare(
+    data: pd.DataFrame, shape: Shape, spec: FeaturesConfig, training: TrainingConfig
+) -> tuple[pd.DataFrame, Split]:
+    """The rows in the one order that seeds refer to, and their split.
+
+    Raises TrainingError that names a column which is missing or a label which is not 0 or 1.
+    """
+    if missing := [c for c in (*KEYS, "churned", *spec.numeric, *spec.categorical) if c not in data]:
+        raise TrainingError(f"the training set lacks {', '.join(missing)}; run `churn features build` again")
+    if not data["churned"].isin([0, 1]).all():
+        raise TrainingError("churned holds values other than 0 and 1; run `churn features build` again")
+    rows = data.sort_values(list(KEYS), ignore_index=True)
+    return rows, split_rows(rows[["user_id", "event_timestamp", "churned"]], shape, spec.horizon, training)
+
+
+def _choose_calibration(
+    rows: pd.DataFrame,
+    split: Split,
+    spec: FeaturesConfig,
+    model: ModelConfig,
+    training: TrainingConfig,
+    progress: Callable[[str], None],
+) -> Calibration:
+    """`auto`: Platt scaling learned on half of the newest complete snapshot, if it helps the other half.
+
+    The scores come from a single member that has not seen that snapshot.
+    """
+    if training.calibration == "none":
+        return Calibration()
+    progress("calibration on the newest complete snapshot")
+    held_out = rows.iloc[split.inner_validation]
+    single = model.model_copy(update={"seeds": model.seeds[:1]})
+    logits = logit(
+        np.clip(
+            fit(rows.iloc[split.inner_train], None, spec, single, training).score(held_out), 1e-12, 1 - 1e-12
+        )
+    )
+    churned = held_out["churned"].to_numpy()
+    learns = np.random.default_rng(training.seed).random(len(churned)) < 0.5
+    learned = Calibration.platt(logits[learns], churned[learns])
+    before = log_loss(churned[~learns], expit(logits[~learns]))
+    after = log_loss(churned[~learns], expit(float(learned.slope) * logits[~learns] + float(learned.shift)))
+    return Calibration.platt(logits, churned) if after < before else Calibration()
+
+
+def _write(
+    folder: Path,
+    fitted: Fitted,
+    model: ModelConfig,
+    result: TrainingResult,
+    test_rows: pd.DataFrame,
+    scores: dict[str, NDArray[np.float64]],
+) -> None:
+    export_program(fitted.program, folder / "model.pt2")
+    fitted.program.save(folder / "members.ckpt", fitted.inputs.cardinalities, model)
+    (folder / "inputs.json").write_text(fitted.inputs.to_json(), encoding="utf-8")
+    (folder / "metrics.json").write_text(result.to_json(), encoding="utf-8")
+    (folder / "baselines.json").write_text(json.dumps(result.baselines, indent=1), encoding="utf-8")
+    keys = test_rows[["user_id", "event_timestamp", "churned"]].reset_index(drop=True)
+    keys.assign(**scores).to_parquet(folder / "test_scores.parquet", index=False)
+
+
+def _prefixed(scores: dict[str, Any]) -> dict[str, Any]:
+    return {f"baseline_{name}": values for name, values in scores.items()}
