@@ -31,7 +31,7 @@ lint: install  ## style, types, and the order of the rooms
 	$(BIN)/lint-imports --no-cache
 
 bench: install  ## feature building at 0.07, 0.7 and 7 million transactions, beside pandas
-	$(BIN)/python -m benchmarks.features --out var/bench $(ARGS)
+	$(BIN)/python -m benchmarks.features $(ARGS)
 
 lock:  ## write constraints.txt anew from what pip resolves today
 	rm -rf var/lock

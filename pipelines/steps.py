@@ -221,7 +221,7 @@ def _shape(context: Context) -> Any:
 
 def _chosen(context: Context) -> "tuple[ModelConfig, TrainingConfig]":
     """The configs with the study's best in them, where a study has been run."""
-    from training.tune import apply
+    from training.space import apply
 
     model, training = context.settings.model, context.settings.training
     if not context.files.tuned.is_file():

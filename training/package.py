@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from training.config import TrainingConfig
 from training.gates import GateReport
 
 PROGRAM = "model.pt2"
+HANDLERS = Path(handlers.__file__).parent
+ENTRY = HANDLERS / "churn_handler.py"
+"""At the archive's root; the other modules lie in its folder `handlers/`."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ def package(
         folder = Path(scratch)
         _stage(folder / "extra", feature_store)
         shutil.copyfile(files.training / PROGRAM, folder / PROGRAM)
+        shutil.copyfile(ENTRY, folder / ENTRY.name)
         bundle = _bundle(training, spec, files, report)
         version = _digest_of(bundle, folder)
         bundle |= {"model_version": version, "run_id": run_id, "git_sha": git_sha}
@@ -110,10 +115,9 @@ def _bundle(
 
 def _stage(extra: Path, feature_store: str) -> None:
     """What the archiver puts beside the program as it is: the handlers package and the store's address."""
-    source = Path(handlers.__file__).parent
-    package_folder = extra / source.name
+    package_folder = extra / HANDLERS.name
     package_folder.mkdir(parents=True)
-    for module in sorted(source.glob("*.py")):
+    for module in sorted(set(HANDLERS.glob("*.py")) - {ENTRY}):
         shutil.copyfile(module, package_folder / module.name)
     (extra / "feature_store.yaml").write_text(feature_store, encoding="utf-8")
 
@@ -130,11 +134,13 @@ def _archive(folder: Path, name: str, version: str) -> Path:
         *(sys.executable, "-m", "model_archiver.model_packaging"),
         *("--model-name", name, "--version", version),
         *("--serialized-file", str(folder / PROGRAM)),
-        *("--handler", str(folder / "extra" / "handlers" / "churn_handler.py")),
+        *("--handler", str(folder / ENTRY.name)),
         *("--extra-files", str(folder / "extra")),
         *("--export-path", str(folder)),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # the archiver works in TMPDIR/<model name>, where two at once would meet
+    private = {**os.environ, "TMPDIR": str(folder)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=private)
     archive = folder / f"{name}.mar"
     if done.returncode or not archive.is_file():
         said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]

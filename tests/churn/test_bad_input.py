@@ -1,4 +1,4 @@
-"""Bad input through the front door: one line on stderr, a code that is not zero, nothing lost or half-written."""
+"""Bad input at the front door: one line on stderr, an exit code that is not zero, nothing half-written."""
 
 import subprocess
 import sys
@@ -19,7 +19,8 @@ def orders(rows: int = 1500, first: str = "2023-01-01", days: int = 400) -> pd.D
     return pd.DataFrame(
         {
             "customer": rng.integers(1, 300, rows),
-            "when": pd.Timestamp(first) + pd.to_timedelta(np.sort(rng.uniform(0, days, rows)), unit="D").floor("s"),
+            "when": pd.Timestamp(first)
+            + pd.to_timedelta(np.sort(rng.uniform(0, days, rows)), unit="D").floor("s"),
             "value": rng.gamma(2.0, 20.0, rows).round(2),
         }
     )
@@ -128,7 +129,9 @@ def test_a_second_run_while_one_is_running(refused: Refused, tmp_path: Path) -> 
         f"with alone(Workspace(pathlib.Path({str(tmp_path / 'var')!r}))):\n"
         "    print('held', flush=True); sys.stdin.read()\n"
     )
-    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
         assert first.stdout is not None and first.stdout.readline() == b"held\n"
         message = refused("ingest", code=1)
         assert f"process {first.pid}" in message and "workspace=" in message

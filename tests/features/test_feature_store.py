@@ -26,8 +26,6 @@ from features.show import describe
 from features.spec import FeaturesConfig
 from features.store import apply, materialize, open_store, serving_environment, serving_yaml
 
-pytestmark = pytest.mark.xdist_group("feature_store")  # one worker, one store
-
 ROOT = Path(__file__).parents[2]
 SPEC = FeaturesConfig.model_validate(yaml.safe_load(CONFIG.read_text()) | {"threads": 2})
 

@@ -20,8 +20,6 @@ from serving.client import predict, running
 from serving.config import ServingConfig
 from serving.torchserve import TorchServe
 
-pytestmark = pytest.mark.xdist_group("torchserve")
-
 # the shipped handler, which also writes down how many requests it was handed at once
 COUNTED = """
 

@@ -15,8 +15,6 @@ from serving.config import ServingConfig
 from serving.java import find_java, java_version
 from serving.torchserve import TorchServe
 
-pytestmark = pytest.mark.xdist_group("torchserve")
-
 
 def refusal(archive: Path, environment: dict[str, str], tmp_path: Path, **config: object) -> str:
     settings = ServingConfig.model_validate({"start_timeout_s": 300, **config})
