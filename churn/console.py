@@ -30,7 +30,7 @@ def table(
     rows = [list(row) for row in rows]
     for index, column in enumerate(columns):
         numeric = any(isinstance(row[index], int | float) for row in rows)
-        grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        grid.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=index == 0)
     for index, row in enumerate(rows):
         grid.add_row(*map(_text, row), style="bold cyan" if emphasise_first and index == 0 else None)
     out.print(grid)

@@ -1,0 +1,49 @@
+"""What is written for people is what the program does."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from churn.cli import COMMANDS, parser
+from churn.settings import CONFIGS
+
+REPOSITORY = CONFIGS.parent
+README = (REPOSITORY / "README.md").read_text()
+SHOWN = sorted({line.split("#")[0].strip() for line in re.findall(r"^churn .*$", README, re.MULTILINE)})
+EXAMPLES = sorted({example for command in COMMANDS for example in command.examples})
+
+
+@pytest.mark.parametrize("line", [line for line in {*SHOWN, *EXAMPLES} if "--help" not in line])
+def test_every_command_that_is_shown_is_one(line: str) -> None:
+    arguments = parser().parse_args(shlex.split(line)[1:])
+    assert callable(arguments.act)
+
+
+def test_every_command_has_help_and_examples() -> None:
+    assert all(command.help and command.examples for command in COMMANDS)
+    assert all(f"churn {command.name}" in " ".join(command.examples) for command in COMMANDS)
+
+
+def test_readme_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (REPOSITORY / target).exists(), target
+    assert len(README.splitlines()) < 200
+
+
+def test_make_targets_in_the_readme_exist() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in re.findall(r"(?:^|`)make ([a-z][a-z-]+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_help_comes_without_the_heavy_libraries() -> None:
+    seen = (
+        "import sys; from churn.cli import parser; parser(); print([m for m in sys.modules if '.' not in m])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", seen], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "feast", "mlflow", "pandas", "optuna"} & set(re.findall(r"'(\w+)'", done.stdout))
