@@ -1,6 +1,7 @@
 """The front door: one table of commands, the same flags for each."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from churn.settings import Settings, load_settings
 from data.errors import ChurnError
 
 INTERRUPTED = 130
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:  # `churn ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        where = error.filename or "workspace"
+        commands.explain(
+            ChurnError(f"{where}: {error.strerror}; make room, or choose another --set workspace=DIR")
+        )
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -22,6 +22,7 @@ from features.spec import FeaturesConfig
 # isort: split
 from feast.errors import FeatureServiceNotFoundException
 from feast.repo_config import RepoConfig
+from redis.exceptions import RedisError
 
 PROJECT = "churn_prediction"
 REGISTRY_VARIABLE = "CHURN_FEAST_REGISTRY"
@@ -77,7 +78,12 @@ def materialize(spec: FeaturesConfig, files: Workspace, progress: Callable[[str]
     _let_readers_in(spec, files)
     written = 0
     for batch in newest(files, record):
-        store.write_to_online_store(spec.view, df=batch.to_pandas())
+        try:
+            store.write_to_online_store(spec.view, df=batch.to_pandas())
+        except (sqlite3.Error, RedisError) as error:
+            raise FeatureError(
+                f"features.online_store: {error}; see to the store and materialize again"
+            ) from None
         written += batch.num_rows
         progress(f"online: {written:,} customers")
     return written

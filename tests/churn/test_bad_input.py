@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from churn.cli import main
+from churn.settings import CONFIGS
 
 Refused = Callable[..., str]
 
@@ -137,3 +138,30 @@ def test_a_second_run_while_one_is_running(refused: Refused, tmp_path: Path) -> 
         assert f"process {first.pid}" in message and "workspace=" in message
         first.kill()  # a holder that dies leaves the workspace free
     assert "orders.csv" in refused("ingest")
+
+
+def test_a_workspace_that_cannot_be_written(refused: Refused) -> None:
+    assert "Not a directory" in refused("ingest", "--set", "workspace=/dev/null/var", code=1)
+
+
+@pytest.mark.parametrize(("room", "command"), [("100k", "ingest"), ("12m", "run"), ("60m", "run")])
+def test_a_full_disk_leaves_nothing_half_written(room: str, command: str, tmp_path: Path) -> None:
+    """On a real small disk: one line, and every hand-over file that is there is whole."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        words = [sys.executable, "-m", "churn", command, "--set", f"workspace={disk / 'var'}"]
+        done = subprocess.run(words, cwd=CONFIGS.parent, capture_output=True, text=True, check=False)
+        complaint = [line for line in done.stderr.splitlines() if line.startswith("churn: ")]
+        assert done.returncode in (1, 2) and len(complaint) == 1 and "Traceback" not in done.stderr, (
+            done.stderr
+        )
+        for link in (disk / "var").glob("*/current"):
+            assert link.is_symlink() and all(file.stat().st_size for file in link.iterdir())
+        for leftover in (disk / "var").glob("*/version-*"):
+            assert leftover == (leftover.parent / "current").resolve()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
