@@ -22,6 +22,7 @@ STYLE: Any = {
     "axes.spines.right": False,
     "axes.edgecolor": "#cbd5e1",
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#eef2f7",
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -107,7 +108,7 @@ def drift(table: pd.DataFrame, reference: pd.Timestamp, most: int = 8) -> str:
     figure, axes = _canvas(
         "Feature drift against the newest training snapshot", "snapshot", "PSI", width=10.6
     )
-    wide = table.pivot(index="event_timestamp", columns="feature", values="psi")
+    wide = table.pivot(index="event_timestamp", columns="feature", values="psi").clip(lower=1e-3)
     order = wide.loc[wide.index > reference].max().sort_values(ascending=False).index
     colours = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
     for colour, feature in zip(colours, order[:most], strict=False):

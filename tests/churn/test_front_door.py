@@ -12,11 +12,11 @@ from churn.settings import CONFIGS
 
 REPOSITORY = CONFIGS.parent
 README = (REPOSITORY / "README.md").read_text()
-SHOWN = sorted({line.split("#")[0].strip() for line in re.findall(r"^churn .*$", README, re.MULTILINE)})
-EXAMPLES = sorted({example for command in COMMANDS for example in command.examples})
+SHOWN = {line.split("#")[0].strip() for line in re.findall(r"^churn .*$", README, re.MULTILINE)}
+EXAMPLES = {example for command in COMMANDS for example in command.examples}
 
 
-@pytest.mark.parametrize("line", [line for line in {*SHOWN, *EXAMPLES} if "--help" not in line])
+@pytest.mark.parametrize("line", [line for line in sorted({*SHOWN, *EXAMPLES}) if "--help" not in line])
 def test_every_command_that_is_shown_is_one(line: str) -> None:
     arguments = parser().parse_args(shlex.split(line)[1:])
     assert callable(arguments.act)
