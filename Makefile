@@ -33,6 +33,13 @@ lint: install  ## style, types, and the order of the rooms
 bench: install  ## feature building at 0.07, 0.7 and 7 million transactions, beside pandas
 	$(BIN)/python -m benchmarks.features $(ARGS)
 
+bench-fit: install  ## the fit beside a bare PyTorch loop; memory and time an epoch up to 2 million rows
+	$(BIN)/python -m benchmarks.fit $(ARGS)
+
+bench-quality: install  ## our network and its rivals on the same rows: CDNOW and Telco
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.quality $(ARGS)
+
 lock:  ## write constraints.txt anew from what pip resolves today
 	rm -rf var/lock
 	$(PYTHON) -m venv var/lock
@@ -44,5 +51,5 @@ lock:  ## write constraints.txt anew from what pip resolves today
 clean:  ## remove what runs have made (var/); the environment stays
 	rm -rf var build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-all lint bench lock clean
+.PHONY: help install run test test-all lint bench bench-fit bench-quality lock clean
 .DEFAULT_GOAL := help

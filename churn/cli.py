@@ -32,6 +32,17 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="do every step again, changed or not")
 
 
+def _tune_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--trials", type=_whole, metavar="N", help="finished trials the study ends with")
+    parser.add_argument("--workers", type=_positive, metavar="K", help="processes that run trials")
+    parser.add_argument("--timeout", type=_seconds, metavar="S", help="start no trial after S seconds")
+    parser.add_argument("--study", metavar="NAME", help="go on with this study, or begin it")
+
+
+def _dashboard_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=_port, default=0, help="default: a free one, which is printed")
+
+
 def _as_of_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as-of",
@@ -54,6 +65,55 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATE",
         help="the server's clock starts here instead of now: features of an old log are then not stale",
     )
+
+
+def _gates_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--override",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="let a failed rule pass; needs --reason",
+    )
+    parser.add_argument("--reason", default="", help="why; recorded with your name")
+
+
+def _promote_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("version", nargs="?", help="number of the version; default: the challenger")
+    parser.add_argument("--reason", required=True, help="why; recorded with your name")
+
+
+def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", required=True, help="why; recorded with your name")
+
+
+def _whole(text: str) -> int:
+    return _number(text, 0)
+
+
+def _positive(text: str) -> int:
+    return _number(text, 1)
+
+
+def _port(text: str) -> int:
+    return _number(text, 0, 65535)
+
+
+def _number(text: str, low: int, high: int | None = None) -> int:
+    if not text.isdigit() or int(text) < low or (high is not None and int(text) > high):
+        allowed = f"of {low} or more" if high is None else f"from {low} to {high}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {allowed}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
 
 
 def _moment(text: str) -> datetime:
@@ -99,9 +159,24 @@ COMMANDS = (
     ),
     Command(
         "tune",
-        "search hyperparameters with Optuna, up to tuning.trials",
-        ("churn tune", "churn tune --set tuning.trials=30"),
+        "search hyperparameters with Optuna; called again, the study goes on",
+        ("churn tune", "churn tune --trials 30 --workers 2", "churn tune --study wide --timeout 600"),
         commands.tune,
+        _tune_arguments,
+    ),
+    Command(
+        "dashboard optuna",
+        "studies and trials, with each trial's plot and metrics, in the browser until interrupted",
+        ("churn dashboard optuna", "churn dashboard optuna --port 8080"),
+        commands.dashboard_optuna,
+        _dashboard_arguments,
+    ),
+    Command(
+        "dashboard mlflow",
+        "runs and registered models in the browser until interrupted",
+        ("churn dashboard mlflow", "churn dashboard mlflow --port 5000"),
+        commands.dashboard_mlflow,
+        _dashboard_arguments,
     ),
     Command(
         "train",
@@ -112,14 +187,45 @@ COMMANDS = (
     Command(
         "gates",
         "judge the trained model; exit code 3 when it is refused",
-        ("churn gates", "churn gates --set gates.profile=classic"),
+        (
+            "churn gates",
+            "churn gates --set gates.profile=classic",
+            'churn gates --override worst_segment --reason "new market, no history yet"',
+        ),
         commands.gates,
+        _gates_arguments,
     ),
     Command(
         "package",
         "archive the judged model into a .mar and register it as challenger",
         ("churn package",),
         commands.package,
+    ),
+    Command(
+        "registry list",
+        "registered versions, with their gates and aliases",
+        ("churn registry list",),
+        commands.registry_list,
+    ),
+    Command(
+        "registry promote",
+        "make a version the champion",
+        ('churn registry promote --reason "two weeks on trial"', 'churn registry promote 7 --reason "..."'),
+        commands.registry_promote,
+        _promote_arguments,
+    ),
+    Command(
+        "registry rollback",
+        "make the previous champion the champion again",
+        ('churn registry rollback --reason "calls rose"',),
+        commands.registry_rollback,
+        _rollback_arguments,
+    ),
+    Command(
+        "registry history",
+        "every change of champion and challenger: who, when, why",
+        ("churn registry history",),
+        commands.registry_history,
     ),
     Command(
         "serve",
@@ -143,7 +249,12 @@ COMMANDS = (
     ),
 )
 
-GROUPS = {"features": "build, materialize and show features", "config": "look at the settings"}
+GROUPS = {
+    "features": "build, materialize and show features",
+    "registry": "who serves, and why",
+    "dashboard": "Optuna's and MLflow's own pages, on this machine",
+    "config": "look at the settings",
+}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,6 +1,7 @@
 """What each command does: call the rooms, show the result. Rooms are imported when they are needed."""
 
 import json
+import os
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from churn import console
 from churn.lock import alone
 from churn.settings import Settings
-from data.errors import ChurnError, ServingError
+from data.errors import ChurnError, ConfigError, ServingError, TrainingError
 
 if TYPE_CHECKING:
     from pipelines.engine import Outcome
@@ -88,10 +89,51 @@ def features_show(settings: Settings, arguments: Namespace) -> int:
 
 
 def tune(settings: Settings, arguments: Namespace) -> int:
+    asked = {
+        "trials": arguments.trials,
+        "workers": arguments.workers,
+        "timeout_s": arguments.timeout,
+        "study": arguments.study,
+    }
+    tuning = settings.tuning.model_copy(
+        update={key: value for key, value in asked.items() if value is not None}
+    )
+    settings = settings.model_copy(update={"tuning": tuning})
     _run_one(settings, "tune")
-    console.pairs("Best hyperparameters", _read(settings.files.tuned)["parameters"] or {"": "as configured"})
-    console.out.print("Next: [bold]churn train[/]; browse with: optuna-dashboard " + settings.tuning.storage)
+    record = _read(settings.files.tuned)
+    facts = {"study": record["study"], "trials": record["trials"], "log-loss": record["log_loss"]}
+    console.pairs("Best hyperparameters", {**facts, **record["parameters"]})
+    console.out.print("Next: [bold]churn train[/]; look with: [bold]churn dashboard optuna[/]")
     return 0
+
+
+def dashboard_optuna(settings: Settings, arguments: Namespace) -> int:
+    from serving.dashboards import optuna_dashboard
+
+    server = optuna_dashboard(settings.tuning.storage, settings.files.trial_artifacts)
+    return _show_dashboard(settings, server, arguments.port)
+
+
+def dashboard_mlflow(settings: Settings, arguments: Namespace) -> int:
+    from serving.dashboards import mlflow_server
+
+    server = mlflow_server(settings.training.tracking_uri, settings.training.artifacts_uri)
+    return _show_dashboard(settings, server, arguments.port)
+
+
+def _show_dashboard(settings: Settings, server: Any, port: int) -> int:
+    from serving.dashboards import Dashboard
+
+    log = settings.files.root / "dashboards" / f"{server.name}.log"
+    with console.err.status(f"starting {server.name}") as shown, Dashboard(server, port, log) as ours:
+        shown.stop()
+        console.out.print(f"{server.name} until interrupted (Ctrl-C): {ours.url}", soft_wrap=True)
+        try:
+            while ours.alive:
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            return 0
+    raise ServingError(f"{server.name} ended by itself; see {log}")
 
 
 def train(settings: Settings, arguments: Namespace) -> int:
@@ -104,7 +146,10 @@ def train(settings: Settings, arguments: Namespace) -> int:
 def gates(settings: Settings, arguments: Namespace) -> int:
     from pipelines.loop import gate_failure
 
-    _run_one(settings, "gates")
+    if arguments.reason and not arguments.override:
+        raise ConfigError("--reason: of what? name the rule with --override")
+    overrides = tuple((rule, arguments.reason) for rule in arguments.override)
+    _run_one(settings, "gates", overrides)
     _show_gates(_read(settings.files.gate_report / "gate_report.json"))
     if refusal := gate_failure(settings.files):
         raise refusal
@@ -116,6 +161,72 @@ def package(settings: Settings, arguments: Namespace) -> int:
     _run_one(settings, "package")
     console.pairs("Archive", _read(settings.files.archive_record))
     console.out.print("Next: [bold]churn serve[/]")
+    return 0
+
+
+def registry_list(settings: Settings, arguments: Namespace) -> int:
+    from training.registry import Registry
+
+    registry = Registry(settings.training)
+    names: dict[str, list[str]] = {}
+    for alias, number in registry.aliases().items():
+        names.setdefault(number, []).append(alias)
+    rows = [
+        (
+            version.number,
+            ", ".join(sorted(names.get(version.number, []))),
+            version.tags.get("gates"),
+            version.tags.get("model_version"),
+            version.run_id,
+        )
+        for version in registry.versions()
+    ]
+    console.table(settings.training.model_name, ("version", "alias", "gates", "model", "run"), rows)
+    return 0
+
+
+def registry_promote(settings: Settings, arguments: Namespace) -> int:
+    from training.registry import CHALLENGER, Registry
+    from training.tracking import numbers_of
+
+    registry = Registry(settings.training)
+    number = arguments.version or registry.aliases().get(CHALLENGER)
+    if number is None:
+        raise TrainingError("registry promote: there is no challenger; name a version")
+    with alone(settings.files):
+        numbers = numbers_of(settings.training, registry.version(number).run_id)
+        done = registry.promote(number, _who(), datetime.now(UTC), arguments.reason, numbers)
+    words = "is the champion" if done else "was the champion already"
+    console.out.print(f"Version {number} {words}. Next: [bold]churn registry history[/]")
+    return 0
+
+
+def registry_rollback(settings: Settings, arguments: Namespace) -> int:
+    from training.registry import CHAMPION, Registry
+
+    registry = Registry(settings.training)
+    with alone(settings.files):
+        registry.rollback(_who(), datetime.now(UTC), arguments.reason)
+    console.out.print(f"Version {registry.aliases()[CHAMPION]} is the champion again.")
+    return 0
+
+
+def registry_history(settings: Settings, arguments: Namespace) -> int:
+    from training.registry import Registry
+
+    rows = [
+        (
+            d.when[:19],
+            d.who,
+            d.action,
+            d.version,
+            d.numbers.get("log_loss"),
+            d.why,
+            "" if d.applied else "cut short",
+        )
+        for d in Registry(settings.training).history()
+    ]
+    console.table("Decisions", ("when", "who", "action", "version", "log-loss", "why", ""), rows)
     return 0
 
 
@@ -177,13 +288,23 @@ def explain(error: ChurnError) -> None:
     console.err.print(f"[bold red]churn:[/] {_escaped(str(error))}", soft_wrap=True)
 
 
-def _context(settings: Settings, say: Any) -> Any:
+def _context(settings: Settings, say: Any, overrides: tuple[tuple[str, str], ...] = ()) -> Any:
     from pipelines.context import Context
 
-    return Context(settings, datetime.now(UTC), say)
+    return Context(settings, datetime.now(UTC), say, _who(), overrides)
 
 
-def _run_one(settings: Settings, name: str) -> None:
+def _who() -> str:
+    """The user, as the decision log names people."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"
+
+
+def _run_one(settings: Settings, name: str, overrides: tuple[tuple[str, str], ...] = ()) -> None:
     """One step of the loop, whether or not its inputs have changed: who names it wants it done."""
     from pipelines.engine import run_steps
     from pipelines.steps import STEPS
@@ -191,7 +312,11 @@ def _run_one(settings: Settings, name: str) -> None:
     step = next(step for step in STEPS if step.name == name)
     with alone(settings.files), console.steps(1) as shown:
         run_steps(
-            [step], _context(settings, shown.say), True, lambda step: shown.start(step.title), _told(shown)
+            [step],
+            _context(settings, shown.say, overrides),
+            True,
+            lambda step: shown.start(step.title),
+            _told(shown),
         )
 
 

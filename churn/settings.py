@@ -19,7 +19,7 @@ from data.workspace import Workspace
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from serving.config import ServingConfig
-from training.config import GatesConfig, TrainingConfig, TuningConfig
+from training.config import DecisionConfig, GatesConfig, TrainingConfig, TuningConfig
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -34,6 +34,7 @@ class Settings(Config):
     training: TrainingConfig
     tuning: TuningConfig
     gates: GatesConfig
+    decision: DecisionConfig
     serving: ServingConfig
 
     @property

@@ -74,12 +74,22 @@ class Workspace:
         return self.root / "tuned.json"
 
     @property
+    def trial_artifacts(self) -> Path:
+        """Plot and metrics of each trial, named by the study's database."""
+        return self.root / "optuna-artifacts"
+
+    @property
     def training(self) -> Path:
         return self.root / "training" / "current"
 
     @property
     def gate_report(self) -> Path:
         return self.root / "gates" / "current"
+
+    @property
+    def candidate(self) -> Path:
+        """The archive on trial, made to be measured by the gates."""
+        return self.root / "gates" / "candidate.mar"
 
     @property
     def model_store(self) -> Path:

@@ -1,4 +1,6 @@
-"""What `configs/model.yaml` may say."""
+"""What `configs/model.yaml` may say. A setting that is left out, or null, follows `training/recipe.py`."""
+
+from typing import Literal
 
 from pydantic import Field
 
@@ -6,12 +8,25 @@ from data.config import Config
 
 
 class ModelConfig(Config):
-    hidden: tuple[int, ...] = (128, 128)
-    dropout: float = Field(0.3, ge=0, lt=1)
+    architecture: Literal["mlp", "tabm"] | None = None
+    """`tabm`: many networks that share most of their weights (Gorishniy and others, 2025)."""
+    hidden: tuple[int, ...] | None = Field(None, min_length=1)
+    """Widths of the layers; those of `tabm` are all the same."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    submodels: int | None = Field(None, gt=0)
+    """How many networks one `tabm` holds."""
     log1p: bool = True
-    """sign(x) * log(1 + |x|) on numeric inputs before they are standardised."""
+    """sign(x) * log(1 + |x|) on numeric inputs before they are scaled."""
+    scaling: Literal["standard", "quantile"] = "standard"
+    """`quantile`: to the normal distribution by the training rows' quantiles."""
+    numeric_embedding: Literal["none", "piecewise_linear", "periodic"] | None = None
+    """How the deep path reads a number (Gorishniy and others, 2022)."""
+    numeric_embedding_size: int = Field(8, gt=0)
+    bins: int = Field(12, gt=1)
+    """Of the piecewise-linear embedding, between quantiles of the training rows."""
     embedding_size: int = Field(8, gt=0)
-    wide: bool = False
-    """A linear path from the inputs to the logit beside the network."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of a category, at most."""
+    wide: bool | None = None
+    """A logistic regression beside the deep path; out-of-fold scores say how much of each is heard."""
+    seeds: tuple[int, ...] | None = Field(None, min_length=1)
     """One member a seed; the program averages their logits."""

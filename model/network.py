@@ -1,74 +1,71 @@
-"""The network: one member of the ensemble, from preprocessed inputs to a logit."""
+"""The deep path: one member of the ensemble, from preprocessed inputs to a logit."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+from tabm import TabM
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from model.config import ModelConfig
+from model.embeddings import Numbers
 
 
 class Network(nn.Module):
     """float32 [B, inputs] and int64 codes [B, C] -> logit of churn, float32 [B].
 
     `cardinalities[c]` is the size of the c-th vocabulary; code 0 (missing or unknown) has a row of its own
-    that starts at zero, so that a category never seen in training moves nothing.
+    that starts at zero, so that a category never seen in training moves nothing. `config` has no gaps left
+    (`training/recipe.py`); `bins` come from `learn_bins`. While it trains, a `tabm` answers for each of its
+    sub-models, [B, submodels]: each has to be good on its own.
     """
 
-    def __init__(self, inputs: int, cardinalities: Sequence[int], config: ModelConfig) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        cardinalities: Sequence[int],
+        config: ModelConfig,
+        bins: Sequence[Sequence[float]] = (),
+    ) -> None:
         super().__init__()
+        assert config.hidden is not None
+        assert config.dropout is not None
         self.embeddings = nn.ModuleList(_embedding(n, config.embedding_size) for n in cardinalities)
-        widths = (inputs + config.embedding_size * len(cardinalities), *config.hidden)
-        layers: list[nn.Module] = []
-        for wide, narrow in pairwise(widths):
-            layers += [nn.Linear(wide, narrow), nn.ReLU(), nn.Dropout(config.dropout)]
-        last = nn.Linear(widths[-1], 1)
-        self.deep = nn.Sequential(*layers, last)
-        self.wide = Wide(inputs, cardinalities) if config.wide else None
-        if config.wide:  # the deep path starts silent: it only has to learn what the linear one cannot say
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        self.numbers = Numbers(inputs, config, bins)
+        width = self.numbers.width + sum(embedding.embedding_dim for embedding in self.embeddings)  # type: ignore[misc]
+        self.deep: nn.Module
+        if config.architecture == "tabm":
+            self.deep = TabM(
+                n_num_features=width,
+                d_out=1,
+                k=config.submodels,
+                n_blocks=len(config.hidden),
+                d_block=config.hidden[0],
+                dropout=config.dropout,
+                arch_type="tabm",
+                start_scaling_init="random-signs",
+            )
+        else:
+            self.deep = _layers(width, config.hidden, config.dropout)
 
     def forward(self, numeric: Tensor, categorical: Tensor) -> Tensor:
         embedded = [embed(categorical[:, c]) for c, embed in enumerate(self.embeddings)]
-        logit: Tensor = self.deep(torch.cat([numeric, *embedded], dim=1)).squeeze(1)
-        if self.wide is not None:
-            logit = logit + self.wide(numeric, categorical)
-        return logit
+        inputs = torch.cat([self.numbers(numeric), *embedded], dim=1)
+        if not isinstance(self.deep, TabM):
+            logit: Tensor = self.deep(inputs).squeeze(-1)
+            return logit
+        # its own forward is these two lines behind checks that torch.export takes for a fixed batch size
+        views = inputs.unsqueeze(1).expand(-1, self.deep.backbone.k, -1)
+        answers: Tensor = self.deep.output(self.deep.backbone(views)).squeeze(-1)
+        return answers if self.training else answers.mean(dim=1)
 
 
-class Wide(nn.Module):
-    """A logistic regression beside the deep path; it helps where rows are few."""
-
-    def __init__(self, inputs: int, cardinalities: Sequence[int]) -> None:
-        super().__init__()
-        self.numeric = nn.Linear(inputs, 1)
-        self.effects = nn.ModuleList(nn.Embedding(n + 1, 1) for n in cardinalities)
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, numeric: Tensor, categorical: Tensor) -> Tensor:
-        logit: Tensor = self.numeric(numeric).squeeze(1)
-        for c, effect in enumerate(self.effects):
-            logit = logit + effect(categorical[:, c]).squeeze(1)
-        return logit
-
-    def solve(self, numeric: Tensor, categorical: Tensor, churned: Tensor) -> None:
-        """Set the weights to those of least log-loss on these rows, under scikit-learn's usual L2 penalty."""
-        weights = [weight for name, weight in self.named_parameters() if name != "numeric.bias"]
-        optimizer = torch.optim.LBFGS(self.parameters(), max_iter=200, line_search_fn="strong_wolfe")
-
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            fit = binary_cross_entropy_with_logits(self(numeric, categorical), churned)
-            penalty = torch.stack([weight.square().sum() for weight in weights]).sum()
-            value = fit + penalty / (2 * len(churned))
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
-
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+def _layers(width: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
+    widths = (width, *hidden)
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 
 
 def _embedding(cardinality: int, size: int) -> nn.Embedding:

@@ -7,28 +7,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+QUANTILES = 1001
+
 
 class Preprocessing(nn.Module):
     """float64 [B, N] raw numbers -> float32 [B, N + M].
 
-    Signed log1p and standardising, in float64 because amounts and counts differ by orders of magnitude. A
-    missing value (NaN or infinite) becomes 0, the mean; each of the M columns that had gaps in training
-    gets an indicator as well. A column without gaps in training gets none: its weight would be noise.
+    Signed log1p and standardising, in float64 because amounts and counts differ by orders of magnitude; or,
+    where `scaling` says so, the normal quantile of the value's rank. A missing value (NaN or infinite)
+    becomes 0, the mean; each of the M columns that had gaps in training gets an indicator as well. A column
+    without gaps in training gets none: its weight would be noise.
     """
 
     mean: Tensor
     scale: Tensor
     flagged: Tensor
+    quantiles: Tensor
 
-    def __init__(self, numeric: int, flagged: int, log1p: bool = True) -> None:
+    def __init__(self, numeric: int, flagged: int, log1p: bool = True, scaling: str = "standard") -> None:
         super().__init__()
         self.log1p = log1p
+        self.scaling = scaling
+        if scaling == "quantile":
+            self.register_buffer("quantiles", torch.zeros(numeric, QUANTILES, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(numeric, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(numeric, dtype=torch.float64))
         self.register_buffer("flagged", torch.zeros(flagged, dtype=torch.int64))
 
     @classmethod
-    def fit(cls, numeric: NDArray[np.float64], log1p: bool = True) -> Self:
+    def fit(cls, numeric: NDArray[np.float64], log1p: bool = True, scaling: str = "standard") -> Self:
         """Learn means, scales and gaps from the rows [B, N] of the training window, and from no others."""
         known = np.isfinite(numeric)
         flagged = np.flatnonzero(~known.all(axis=0))
@@ -38,10 +45,15 @@ class Preprocessing(nn.Module):
         count = np.maximum(known.sum(axis=0), 1)
         mean = np.where(known, values, 0.0).sum(axis=0) / count
         scale = np.sqrt((np.where(known, values - mean, 0.0) ** 2).sum(axis=0) / count)
-        fitted = cls(numeric.shape[1], len(flagged), log1p)
+        fitted = cls(numeric.shape[1], len(flagged), log1p, scaling)
         fitted.mean.copy_(torch.from_numpy(mean))
         fitted.scale.copy_(torch.from_numpy(np.where(scale > 1e-12, scale, 1.0)))  # a constant column
         fitted.flagged.copy_(torch.from_numpy(flagged))
+        if scaling == "quantile":
+            levels = np.linspace(0, 1, QUANTILES)
+            for column, row in enumerate(fitted.quantiles):
+                seen = values[known[:, column], column]
+                row.copy_(torch.from_numpy(np.quantile(seen if len(seen) else np.zeros(1), levels)))
         return fitted
 
     @property
@@ -54,6 +66,16 @@ class Preprocessing(nn.Module):
         values = torch.where(known, numeric, 0.0)
         if self.log1p:
             values = torch.sign(values) * torch.log1p(torch.abs(values))
-        values = torch.where(known, (values - self.mean) / self.scale, 0.0)
+        scaled = self._normal(values) if self.scaling == "quantile" else (values - self.mean) / self.scale
+        values = torch.where(known, scaled, 0.0)
         gaps = (~known).index_select(1, self.flagged).to(torch.float64)
         return torch.cat([values, gaps], dim=1).to(torch.float32)
+
+    def _normal(self, values: Tensor) -> Tensor:
+        """The normal quantile of each value's rank; equal values share the middle of their ranks."""
+        turned = values.T.contiguous()
+        below = torch.searchsorted(self.quantiles, turned)
+        rank = (below + torch.searchsorted(self.quantiles, turned, right=True)) / (2.0 * QUANTILES)
+        inside = rank.clamp(0.5 / QUANTILES, 1 - 0.5 / QUANTILES)
+        normal: Tensor = torch.special.ndtri(inside).T
+        return normal.to(torch.float64)

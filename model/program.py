@@ -1,4 +1,4 @@
-"""The whole model as one program: preprocessing, the members' averaged logits, calibration."""
+"""The whole model as one program: preprocessing, the wide path, the members' averaged logits, calibration."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from model.calibration import Calibration
 from model.config import ModelConfig
 from model.network import Network
 from model.preprocessing import Preprocessing
+from model.wide import Blend, Wide
 
 MAX_BATCH = 4096
 """Rows that one call of the exported program takes."""
@@ -22,12 +23,21 @@ class Program(nn.Module):
     """float64 [B, N] raw numbers and int64 [B, C] codes -> float64 [B] calibrated churn probability."""
 
     def __init__(
-        self, preprocessing: Preprocessing, members: Sequence[Network], calibration: Calibration
+        self,
+        preprocessing: Preprocessing,
+        members: Sequence[Network],
+        calibration: Calibration,
+        wide: Wide | None = None,
+        bins: Sequence[Sequence[float]] = (),
     ) -> None:
         super().__init__()
         self.preprocessing = preprocessing
         self.members = nn.ModuleList(members)
         self.calibration = calibration
+        self.wide = wide
+        self.blend: Blend | None = None if wide is None else Blend()
+        self.bins = bins
+        """Those of the members, for `save`."""
 
     def forward(self, numeric: Tensor, categorical: Tensor) -> Tensor:
         return torch.sigmoid(self.calibration(self.logit(numeric, categorical)))
@@ -36,7 +46,15 @@ class Program(nn.Module):
         """Before calibration, float64 [B]."""
         inputs = self.preprocessing(numeric)
         logits = [member(inputs, categorical).to(torch.float64) for member in self.members]
-        return torch.stack(logits).mean(dim=0)
+        deep = torch.stack(logits).mean(dim=0)
+        return self.mix(inputs, categorical, deep)
+
+    def mix(self, inputs: Tensor, categorical: Tensor, deep: Tensor) -> Tensor:
+        """The members' averaged logit with what the wide path says of the same preprocessed rows."""
+        if self.wide is None or self.blend is None:
+            return deep
+        mixed: Tensor = self.blend(self.wide(inputs, categorical).to(torch.float64), deep)
+        return mixed
 
     def save(self, path: Path, cardinalities: Sequence[int], config: ModelConfig) -> None:
         """A checkpoint of tensors and plain values; `torch.load(weights_only=True)` reads it."""
@@ -45,6 +63,7 @@ class Program(nn.Module):
             "flagged": len(self.preprocessing.flagged),
             "cardinalities": list(cardinalities),
             "members": len(self.members),
+            "bins": [list(edges) for edges in self.bins],
         }
         torch.save(
             {"model": config.model_dump(mode="json"), "shape": shape, "state": self.state_dict()}, path
@@ -55,11 +74,12 @@ class Program(nn.Module):
         """The eager program of a checkpoint, in evaluation mode."""
         content: dict[str, Any] = torch.load(path, weights_only=True)
         config, shape = ModelConfig.model_validate(content["model"]), content["shape"]
-        preprocessing = Preprocessing(shape["numeric"], shape["flagged"], config.log1p)
-        members = [
-            Network(preprocessing.outputs, shape["cardinalities"], config) for _ in range(shape["members"])
-        ]
-        program = cls(preprocessing, members, Calibration())
+        preprocessing = Preprocessing(shape["numeric"], shape["flagged"], config.log1p, config.scaling)
+        size = preprocessing.outputs, shape["cardinalities"]
+        members = [Network(*size, config, shape["bins"]) for _ in range(shape["members"])]
+        program = cls(
+            preprocessing, members, Calibration(), Wide(*size) if config.wide else None, shape["bins"]
+        )
         program.load_state_dict(content["state"])
         return program.eval()
 

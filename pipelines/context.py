@@ -10,7 +10,7 @@ from data.workspace import Workspace
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from serving.config import ServingConfig
-from training.config import GatesConfig, TrainingConfig, TuningConfig
+from training.config import DecisionConfig, GatesConfig, TrainingConfig, TuningConfig
 
 
 class Stages(Protocol):
@@ -31,6 +31,8 @@ class Stages(Protocol):
     @property
     def gates(self) -> GatesConfig: ...
     @property
+    def decision(self) -> DecisionConfig: ...
+    @property
     def serving(self) -> ServingConfig: ...
 
 
@@ -41,6 +43,10 @@ class Context:
     """The present, for a step that has to know it."""
     say: Callable[[str], None]
     """Progress, for a person who waits."""
+    who: str = "churn"
+    """Who asked, for the log of decisions."""
+    overrides: tuple[tuple[str, str], ...] = ()
+    """Gates to pass over, each with the reason."""
 
     @property
     def files(self) -> Workspace:

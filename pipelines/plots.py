@@ -1,7 +1,8 @@
 """The report's plots, each an SVG that stands alone inside the page."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -10,6 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
+
+from training.config import DecisionConfig
+from training.decision_value import break_even, profit_curve
 
 Scores = npt.NDArray[np.float64]
 
@@ -103,6 +107,35 @@ def histogram(y: Scores, score: Scores, threshold: float) -> str:
     return _svg(figure)
 
 
+def profit(y: Scores, score: Scores, decision: DecisionConfig) -> str:
+    """What offers to the customers ranked first would have brought, and where the threshold stops."""
+    curve = profit_curve(y, score, decision)
+    figure, axes = _canvas(
+        "Profit: offers to the customers ranked first", "share of customers contacted", "profit per customer"
+    )
+    keep = np.unique(np.linspace(0, len(curve.share) - 1, 400).astype(int))
+    axes.plot(curve.share[keep], curve.profit[keep], color=NETWORK, linewidth=1.8)
+    axes.plot([0, 1], curve.profit[[0, -1]], color=GREY, linewidth=0.8, linestyle=":", label="in any order")
+    chosen = f"offers pay above {break_even(decision):.3f}: {curve.profit[curve.chosen]:.2f}"
+    best = f"best in hindsight: {curve.profit[curve.best]:.2f}"
+    axes.axvline(curve.share[curve.chosen], color=WARN, linewidth=1, linestyle="--", label=chosen)
+    axes.axvline(curve.share[curve.best], color=GREY, linewidth=1, linestyle="--", label=best)
+    axes.legend(fontsize=8, loc="best")
+    return _svg(figure)
+
+
+def of_scores(file: Path, decision: DecisionConfig) -> dict[str, str]:
+    """File name -> plot of the network's test scores, for whoever keeps plots beside a run."""
+    table = pd.read_parquet(file)
+    y, score = table["churned"].to_numpy(dtype=np.float64), table["score"].to_numpy()
+    return {
+        "calibration.svg": calibration(y, score),
+        "roc.svg": roc(y, {"network": score}),
+        "lift.svg": lift(y, score),
+        "profit.svg": profit(y, score, decision),
+    }
+
+
 def drift(table: pd.DataFrame, reference: pd.Timestamp, most: int = 8) -> str:
     """PSI of the features that moved most, snapshot by snapshot, against the newest training snapshot."""
     figure, axes = _canvas(
@@ -123,6 +156,35 @@ def drift(table: pd.DataFrame, reference: pd.Timestamp, most: int = 8) -> str:
     axes.annotate("0.2", (wide.index[0], 0.2), fontsize=8, color=WARN, va="bottom")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.autofmt_xdate()
+    return _svg(figure)
+
+
+def tuning_history(trials: Sequence[tuple[int, float, bool]]) -> str:
+    """(number, log-loss, whether it was completed) of each trial, and the best so far."""
+    figure, axes = _canvas("Tuning: log-loss on the validation rows", "trial", "log-loss")
+    axes.set_axisbelow(True)
+    done = [(number, value) for number, value, complete in trials if complete]
+    given_up = [(number, value) for number, value, complete in trials if not complete]
+    if given_up:
+        axes.scatter(*zip(*given_up, strict=True), color=GREY, marker="x", s=18, label="pruned")
+    axes.scatter(*zip(*done, strict=True), color=NETWORK, s=18, label="complete")
+    best = np.minimum.accumulate([value for _, value in done])
+    axes.step([number for number, _ in done], best, where="post", color=NETWORK, linewidth=1.2, label="best")
+    # one bad draw must not flatten the rest
+    losses = [value for _, value, _ in trials]
+    low, middle = min(losses), float(np.median(losses))
+    axes.set_ylim(low - 0.1 * max(middle - low, 1e-4), min(max(losses), middle + 4 * (middle - low)) + 1e-4)
+    axes.legend(fontsize=8)
+    return _svg(figure)
+
+
+def tuning_importances(shares: Mapping[str, float]) -> str:
+    """Which settings decided between the better trials and the rest."""
+    figure, axes = _canvas("Tuning: which settings mattered", "share of the importance", "")
+    names = list(shares)[::-1]
+    axes.barh(names, [shares[name] for name in names], color=NETWORK, height=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlim(0, 1)
     return _svg(figure)
 
 

@@ -42,6 +42,7 @@ def write_report(context: Context, record: Mapping[str, Any], outcomes: Sequence
         models=model_rows(record),
         threshold=settings.training.threshold,
         plots=_plots(context),
+        tuning=_tuning(context, record["tuning"]),
         answers=record["answers"],
         lineage=[
             *_archive_lines(record["archive"]),
@@ -89,8 +90,31 @@ def _plots(context: Context) -> list[dict[str, Any]]:
         plots.calibration(y, models["network"]),
         plots.lift(y, models["network"]),
         plots.histogram(y, models["network"], context.settings.training.threshold),
+        plots.profit(y, models["network"], context.settings.decision),
     ]
     return [{"svg": svg, "wide": False} for svg in drawn] + _drift_plot(context, scores)
+
+
+def _tuning(context: Context, tuned: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The study that chose the hyperparameters; None where there was none."""
+    if not tuned["study"]:
+        return None
+    from training.study import summarise
+
+    study = summarise(tuned["study"], context.settings.tuning)
+    # a trial that was given up before its first epoch ended has no value
+    shown = [(t.number, t.value, t.state.name == "COMPLETE") for t in study.trials if t.value is not None]
+    drawn = [plots.tuning_history(shown)]
+    if study.importances:
+        drawn.append(plots.tuning_importances(study.importances))
+    return {
+        "name": study.name,
+        "trials": len(study.trials),
+        "pruned": sum(t.state.name == "PRUNED" for t in study.trials),
+        "log_loss": tuned["log_loss"],
+        "parameters": tuned["parameters"],
+        "plots": drawn,
+    }
 
 
 def _drift_plot(context: Context, scores: pd.DataFrame) -> list[dict[str, Any]]:

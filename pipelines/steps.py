@@ -47,16 +47,26 @@ def _training_set(context: Context) -> None:
 
 
 def _tune(context: Context) -> None:
+    from training.study_runs import record_study
     from training.tune import tune
 
     s = context.settings
-    best = tune(_rows(context), _shape(context), s.features, s.model, s.training, s.tuning, context.say)
+    best = tune(
+        _rows(context),
+        _shape(context),
+        *(s.features, s.model, s.training, s.tuning),
+        context.files,
+        context.say,
+    )
     record = {
         "study": best.study,
         "trials": best.trials,
         "log_loss": best.best_log_loss,
         "parameters": best.best_params,
     }
+    if best.study:
+        context.say("recording the trials in MLflow")
+        record_study(best.study, s.training, s.tuning)
     write_atomically(context.files.tuned, json.dumps(record, indent=2))
 
 
@@ -76,18 +86,35 @@ def _train(context: Context) -> None:
 
 
 def _gates(context: Context) -> None:
-    from training.evidence import collect_evidence
-    from training.gates import judge, write_report
+    from functools import partial
 
-    s = context.settings
+    from features.store import serving_yaml
+    from training.decision_value import acting_threshold
+    from training.evidence import collect_evidence
+    from training.gates import Override, judge, write_report
+    from training.package import stage
+    from training.slices import breakdown
+
+    s, files = context.settings, context.files
     _, training = _chosen(context)
+    overrides = tuple(Override.by(context.who, context.as_of, *override) for override in context.overrides)
+    threshold = acting_threshold(s.decision, training.threshold)
     context.say("scoring the test rows with the exported program")
-    evidence = collect_evidence(_rows(context), _shape(context), s.features, training, context.files)
-    write_report(judge(s.gates, evidence), context.files)
+    candidate = partial(
+        stage, training, s.features, files, serving_yaml(s.features), s.serving.model_name, threshold
+    )
+    evidence = collect_evidence(
+        _rows(context), _shape(context), s.features, training, files, s.gates, candidate, threshold=threshold
+    )
+    context.say("judging")
+    parts = breakdown(evidence.sample) if evidence.sample is not None else None
+    write_report(judge(s.gates, evidence, overrides), files, parts)
 
 
 def _package(context: Context) -> None:
     from features.store import serving_yaml
+    from pipelines.plots import of_scores
+    from training.decision_value import acting_threshold
     from training.gates import GateReport
     from training.package import package
     from training.tracking import record_run, register
@@ -96,13 +123,34 @@ def _package(context: Context) -> None:
     model, training = _chosen(context)
     report, commit = GateReport.read(files.gate_report), git_commit()
     context.say("recording the run in MLflow")
-    run_id = record_run(s.features, model, training, files, report, commit)
+    drawn = of_scores(files.training / "test_scores.parquet", s.decision)
+    run_id = record_run(s.features, model, training, files, report, commit, s.decision, drawn)
     context.say("archiving")
     archive = package(
-        training, s.features, files, serving_yaml(s.features), run_id, commit, s.serving.model_name
+        training,
+        s.features,
+        files,
+        serving_yaml(s.features),
+        run_id,
+        commit,
+        s.serving.model_name,
+        acting_threshold(s.decision, training.threshold),
     )
     context.say("registering the challenger")
-    register(run_id, archive, s.features, training, files, report, commit)
+    register(run_id, archive, s.features, training, files, report, commit, context.who, context.as_of)
+
+
+def _judged_by(context: Context) -> list[Any]:
+    """The rules, and whom the model is compared with: another champion is another judgement."""
+    from training.registry import Registry
+
+    try:
+        champion = Registry(context.settings.training).champion()
+        known = None if champion is None else champion.tags.get("archive_sha256")
+    except TrainingError as error:  # the gates will refuse for it; the step has to run to say so
+        known = str(error)
+    configs = _config("features", "training", "gates", "decision")(context)
+    return [*configs, context.settings.serving.model_name, known]
 
 
 def _config(*sections: str) -> Callable[[Context], Any]:
@@ -187,8 +235,8 @@ STEPS = (
         name="gates",
         title="Judge the model",
         act=_gates,
-        depends=_config("features", "training", "gates"),
-        rooms=("training",),
+        depends=_judged_by,
+        rooms=("training", "handlers"),
         reads=lambda c: [c.files.training / "metrics.json", c.files.training / "model.pt2"],
         writes=lambda c: [c.files.gate_report / "gate_report.json"],
     ),
@@ -196,7 +244,7 @@ STEPS = (
         name="package",
         title="Archive and register the challenger",
         act=_package,
-        depends=_config("features", "training", "serving"),
+        depends=_config("features", "training", "serving", "decision"),
         rooms=("training", "handlers"),
         reads=lambda c: [c.files.gate_report / "gate_report.json", c.files.training / "model.pt2"],
         writes=lambda c: [c.files.archive_record],

@@ -18,10 +18,12 @@ class TrainingConfig(Config):
     test_share: float = Field(0.2, gt=0, lt=1)
     validation_share: float = Field(0.2, gt=0, lt=1)
     """Labelled tables: stratified shares of all rows, and of the rest. Dated logs split by time instead."""
-    epochs: int = Field(4, gt=0)
-    batch_size: int = Field(512, gt=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
+    epochs: int | None = Field(None, gt=0)
+    """Left out, it follows the rows of a log; for a table it is found by out-of-fold log-loss."""
+    batch_size: int | None = Field(None, gt=1)
+    learning_rate: float | None = Field(None, gt=0)
+    weight_decay: float | None = Field(None, ge=0)
+    """Left out, or null, these follow `training/recipe.py`."""
     gradient_clip: float = Field(1.0, gt=0)
     calibration: Literal["none", "auto"] = "none"
     """`auto`: Platt scaling where it lowers log-loss on other customers of the newest complete snapshot."""
@@ -46,13 +48,47 @@ class Range(Config):
 class TuningConfig(Config):
     storage: str = "sqlite:///{workspace}/optuna.db"
     study: str = "churn-prediction"
+    """Trials of one study are those of the same rows and configs; other rows begin another with its best."""
     trials: int = Field(6, ge=0)
-    timeout_s: float | None = None
+    workers: int = Field(1, gt=0)
+    """Processes of one thread each. One runs within ours, and gives the same trials again under the seed."""
+    timeout_s: float | None = Field(None, gt=0)
+    """No trial starts after it; those that run are finished."""
+    heartbeat_s: int = Field(5, gt=0)
+    grace_s: int = Field(30, gt=0)
+    """A trial that has not been heard of for so long is run again: its worker was killed."""
     space: dict[str, Range]
     """`model.<field>` or `training.<field>` -> range."""
+
+
+class Division(Config):
+    """A column by which customers are told apart."""
+
+    column: str
+    bins: int = Field(4, gt=1)
+    """Quantile bins of a numeric column; a categorical one is divided by its values."""
 
 
 class GatesConfig(Config):
     profile: str
     profiles: dict[str, dict[str, dict[str, Any]]]
     """profile -> rule -> its arguments; rules are the classes of `training/gates/`."""
+    segments: Literal["auto"] | tuple[Division, ...] = "auto"
+    """`auto`: every categorical feature, and the first three numeric ones in four quantile bins."""
+    groups: tuple[Division, ...] = ()
+    """Whom the fairness rule compares."""
+    resamples: int = Field(1000, ge=100)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Of every bootstrap interval and bound."""
+
+
+class DecisionConfig(Config):
+    """What `configs/decision.yaml` may say; money in any one unit."""
+
+    customer_value: float = Field(100.0, gt=0)
+    """What a customer who stays is worth over the time that the offer buys."""
+    offer_cost: float = Field(10.0, ge=0)
+    contact_cost: float = Field(1.0, ge=0)
+    acceptance_rate: float = Field(0.3, gt=0, le=1)
+    threshold: Literal["profit", "training"] = "profit"
+    """Above what a customer is at risk: where an offer begins to pay, or `training.threshold`."""

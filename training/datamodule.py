@@ -1,47 +1,116 @@
-"""Rows in memory, handed to Lightning in slices.
+"""Rows in memory, handed to Lightning in slices, each process its share of every batch.
 
 A stock DataLoader collates row by row: on 188,560 rows an epoch costs 3.8 s where the arithmetic needs 1.5.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-Batch = tuple[Tensor, Tensor, Tensor]
+Rows = tuple[Tensor, Tensor, Tensor]
 """float32 [B, inputs], int64 [B, C], float32 [B] churned."""
+Batch = tuple[Tensor, Tensor, Tensor, int]
+"""This process's share of a batch, and how many rows the batch has over all processes."""
+JUDGED_AT_ONCE = 16_384
+"""Rows of a batch that teaches nothing."""
+
+
+class Order:
+    """In which order an epoch visits the rows: a function of seed and epoch, so that a fit can be resumed."""
+
+    def __init__(self, rows: int, seed: int | None) -> None:
+        self._rows, self._seed, self._epoch = rows, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch, the first one after a resume too."""
+        self._epoch = epoch
+
+    def positions(self) -> Tensor:
+        if self._seed is None:
+            return torch.arange(self._rows)
+        generator = torch.Generator().manual_seed(stream(self._seed, self._epoch))
+        return torch.randperm(self._rows, generator=generator)
+
+
+def stream(*numbers: int) -> int:
+    """One seed of several numbers; neighbours (seed 1 of epoch 2, seed 2 of epoch 1) share nothing."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 class Batches:
-    """One epoch an iteration. With a generator every epoch has another order, the same for the same seed."""
+    """One epoch an iteration, shuffled where there is a seed.
 
-    def __init__(self, tensors: Batch, size: int, generator: torch.Generator | None = None) -> None:
-        self._tensors, self._size, self._generator = tensors, size, generator
+    Every process walks the same order and takes its part of each batch: with the same seed, two processes
+    see the batches that one sees, no row is left out or seen twice, and all make the same number of steps,
+    a share of no rows included. In the middle of an epoch, `state_dict` says how far it has come.
+    """
+
+    def __init__(self, rows: Rows, size: int, seed: int | None = None, rank: int = 0, world: int = 1) -> None:
+        self.rows, self._size, self._rank, self._world = rows, size, rank, world
+        # the names under which Lightning looks for set_epoch and for shuffling
+        self.sampler, self.batch_sampler = Order(len(rows[0]), seed), None
+        self._given = self._skipped = 0
 
     def __len__(self) -> int:
-        return -(-len(self._tensors[0]) // self._size)
+        return -(-len(self.rows[0]) // self._size)
 
     def __iter__(self) -> Iterator[Batch]:
-        rows = len(self._tensors[0])
-        order = (
-            torch.arange(rows) if self._generator is None else torch.randperm(rows, generator=self._generator)
-        )
-        numeric, categorical, churned = self._tensors
-        for index in torch.split(order, self._size):
-            yield numeric[index], categorical[index], churned[index]
+        self._given, self._skipped = self._skipped, 0
+        numeric, categorical, churned = self.rows
+        for index in torch.split(self.sampler.positions(), self._size)[self._given :]:
+            self._given += 1
+            mine = self._share(index)
+            yield numeric[mine], categorical[mine], churned[mine], len(index)
+
+    def positions(self) -> Tensor:
+        """Of the rows that an epoch gives to this process, in the order in which it gives them."""
+        return torch.cat([self._share(index) for index in torch.split(self.sampler.positions(), self._size)])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"given": self._given % len(self)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._skipped = state["given"]
+
+    def _share(self, index: Tensor) -> Tensor:
+        return index if self._world == 1 else index.tensor_split(self._world)[self._rank]
 
 
 class ChurnData(pl.LightningDataModule):
-    """Preprocessed rows; preprocessing has nothing to learn from batches, so it is done once."""
+    """Preprocessed rows; preprocessing has nothing to learn from batches, so it is done once.
 
-    def __init__(self, train: Batch, validation: Batch | None, batch_size: int, seed: int) -> None:
+    `judged` are the rows of `test` and `predict`.
+    """
+
+    def __init__(
+        self,
+        train: Rows | None,
+        validation: Rows | None,
+        batch_size: int = JUDGED_AT_ONCE,
+        seed: int = 0,
+        judged: Rows | None = None,
+    ) -> None:
         super().__init__()
-        self._train, self._validation = train, validation
+        self._train, self._validation, self.judged = train, validation, judged
         self._batch_size, self._seed = batch_size, seed
 
-    def train_dataloader(self) -> Batches:
-        return Batches(self._train, self._batch_size, torch.Generator().manual_seed(self._seed))
+    def train_dataloader(self) -> Batches | list[Batch]:
+        return self._batches(self._train, self._batch_size, self._seed)
 
     def val_dataloader(self) -> Batches | list[Batch]:
-        return [] if self._validation is None else Batches(self._validation, 16_384)
+        return self._batches(self._validation, JUDGED_AT_ONCE)
+
+    def test_dataloader(self) -> Batches | list[Batch]:
+        return self._batches(self.judged, JUDGED_AT_ONCE)
+
+    predict_dataloader = test_dataloader
+
+    def _batches(self, rows: Rows | None, size: int, seed: int | None = None) -> Batches | list[Batch]:
+        if rows is None:
+            return []
+        rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        return Batches(rows, size, seed, rank, world)

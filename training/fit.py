@@ -1,8 +1,9 @@
-"""Rows in, a program out. Tuning, calibration and the final fit all call this one function."""
+"""Rows in, a program out. Tuning, calibration, the final fit and `python -m training` all come this way."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,17 +11,26 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 
+from data.errors import TrainingError
 from features.spec import FeaturesConfig
 from model.calibration import Calibration
 from model.config import ModelConfig
+from model.embeddings import learn_bins
 from model.network import Network
 from model.preprocessing import Preprocessing
 from model.program import Program, score
+from model.wide import Wide
+from training.checkpoint import Contract
 from training.config import TrainingConfig
-from training.datamodule import Batch, ChurnData
+from training.cross_fit import cross_fit
+from training.datamodule import ChurnData, Rows
 from training.inputs import Inputs
 from training.module import ChurnModule
 from training.quiet import quiet
+from training.recipe import kind, settle
+
+AT_ONCE = 65_536
+"""Rows preprocessed in one go: its float64 intermediates of millions of rows would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -48,63 +58,115 @@ def fit(
     The same rows, config and seeds give the same weights, bit for bit; so does another machine of the same
     kind, since the number of threads comes from the config and not from the cores (one is nearly as fast).
     """
+    with prepared(training):
+        task = assemble(train, validation, spec, model, training)
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            callbacks=[Told(progress), *callbacks],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            **trainer_settings(task.contract.training),
+        )
+        trainer.fit(task.module, datamodule=task.data)
+    return Fitted(task.contract.program.eval(), task.contract.inputs)
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a trainer is given."""
+
+    contract: Contract
+    module: ChurnModule
+    data: ChurnData
+
+
+def assemble(
+    train: pd.DataFrame,
+    validation: pd.DataFrame | None,
+    spec: FeaturesConfig,
+    model: ModelConfig,
+    training: TrainingConfig,
+) -> Task:
+    """Learn the preprocessing, draw the members, lay out the batches. Call it inside of `prepared`.
+
+    The task's contract holds the configs without gaps: what the recipe and the cross-fit have chosen.
+    """
+    model, training = settle(model, training, kind(train), len(train))
+    assert model.seeds is not None
+    if training.epochs is None and not model.wide:
+        raise TrainingError(
+            "training.epochs: give a number; it is found by itself only where model.wide is true"
+        )
     inputs = Inputs.learn(train, spec)
-    preprocessing = Preprocessing.fit(inputs.encode(train)[0], model.log1p)
-    train_batch = _tensors(train, inputs, preprocessing)
-    validation_batch = None if validation is None else _tensors(validation, inputs, preprocessing)
+    preprocessing = Preprocessing.fit(inputs.encode(train)[0], model.log1p, model.scaling)
+    train_rows = tensors(train, inputs, preprocessing)
+    validation_rows = None if validation is None else tensors(validation, inputs, preprocessing)
+    size, bins = (preprocessing.outputs, inputs.cardinalities), learn_bins(train_rows[0], model)
+    chosen = cross_fit(train_rows, model, training, bins, inputs.cardinalities) if model.wide else None
+    if chosen is not None:
+        training = training.model_copy(update={"epochs": chosen.epochs})
+    assert training.epochs is not None
+    assert training.batch_size is not None
     members = []
-    for number, seed in enumerate(model.seeds, start=1):
-        with quiet(), _threads(training.threads or 1), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(training.seed + seed)
-            network = Network(preprocessing.outputs, inputs.cardinalities, model)
-            if network.wide is not None:
-                network.wide.solve(*train_batch)
-            data = ChurnData(train_batch, validation_batch, training.batch_size, training.seed + seed)
-            told = Told(progress, f"member {number} of {len(model.seeds)}")
-            _trainer(training, [told, *callbacks]).fit(ChurnModule(network, training), datamodule=data)
-        members.append(network)
-    return Fitted(Program(preprocessing, members, Calibration()).eval(), inputs)
+    for seed in model.seeds:
+        torch.manual_seed(training.seed + seed)
+        members.append(Network(*size, model, bins))
+    wide = None if chosen is None else Wide(*size)
+    program = Program(preprocessing, members, Calibration(), wide, bins)
+    if wide is not None and chosen is not None:
+        wide.solve(*train_rows, penalty=chosen.penalty)
+        program.blend = chosen.blend
+    contract = Contract(program, inputs, spec, model, training)
+    return Task(
+        contract,
+        ChurnModule(members, training, contract),
+        ChurnData(train_rows, validation_rows, training.batch_size, training.seed),
+    )
+
+
+def trainer_settings(training: TrainingConfig) -> dict[str, Any]:
+    """How a model learns, wherever it is trained; the rest (devices, files, bars) is the caller's."""
+    return {
+        "max_epochs": training.epochs,
+        "gradient_clip_val": training.gradient_clip,
+        "deterministic": True,
+        "logger": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+
+
+@contextmanager
+def prepared(training: TrainingConfig) -> Iterator[None]:
+    """Silence, the configured threads, and random numbers that leave the process's own as they were."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(training.threads or 1)
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Told(pl.Callback):
     """Tells `progress` the training log-loss after each epoch."""
 
-    def __init__(self, progress: Callable[[str], None], who: str) -> None:
-        self._progress, self._who = progress, who
+    def __init__(self, progress: Callable[[str], None]) -> None:
+        self._progress = progress
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, ChurnModule)
-        epochs = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
-        self._progress(f"{self._who}, {epochs}: log-loss {pl_module.train_loss.value:.4f}")
+        if trainer.is_global_zero:
+            epoch = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+            self._progress(f"{epoch}: log-loss {pl_module.train_loss.value:.4f}")
 
 
-def _trainer(training: TrainingConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=training.epochs,
-        gradient_clip_val=training.gradient_clip,
-        deterministic=True,
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _tensors(rows: pd.DataFrame, inputs: Inputs, preprocessing: Preprocessing) -> Batch:
+def tensors(rows: pd.DataFrame, inputs: Inputs, preprocessing: Preprocessing) -> Rows:
     numeric, codes = inputs.encode(rows)
+    preprocessed = torch.empty(len(rows), preprocessing.outputs)
+    for start in range(0, len(rows), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        preprocessed[part] = preprocessing(torch.from_numpy(numeric[part]))
     churned = torch.from_numpy(rows["churned"].to_numpy(dtype=np.float32))
-    return preprocessing(torch.from_numpy(numeric)), torch.from_numpy(codes), churned
+    return preprocessed, torch.from_numpy(codes), churned

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -44,5 +44,9 @@ class Inputs:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return cls.from_content(json.loads(file.read_text(encoding="utf-8")))
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Self:
+        """From what `to_json` wrote, parsed."""
         return cls(tuple(content["numeric"]), {k: tuple(v) for k, v in content["vocabulary"].items()})

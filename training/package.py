@@ -8,7 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,6 +33,26 @@ class Archive:
     version: str
 
 
+def stage(
+    training: TrainingConfig,
+    spec: FeaturesConfig,
+    files: Workspace,
+    feature_store: str,
+    name: str = "churn",
+    threshold: float | None = None,
+) -> Path:
+    """The candidate: `files.candidate`, the archive that `package` would make, but for the judgement on it.
+
+    The gates measure it. No server is pointed at it. Raises PackagingError when it cannot be made.
+    """
+    files.candidate.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".staging-", dir=files.candidate.parent) as scratch:
+        bundle = _bundle(training, spec, files, _program_digest(files), threshold)
+        made, _ = _made(Path(scratch), files, bundle, feature_store, name, {})
+        made.replace(files.candidate)
+    return files.candidate
+
+
 def package(
     training: TrainingConfig,
     spec: FeaturesConfig,
@@ -41,27 +61,28 @@ def package(
     run_id: str,
     git_sha: str,
     name: str = "churn",
+    threshold: float | None = None,
 ) -> Archive:
     """Archive `files.training` as `<name>-<version>.mar` in `files.model_store`; note it in `archive_record`.
 
-    `feature_store` is the text of the archive's feature_store.yaml. Batch sizes stay out: they are the
-    server's, and TorchServe would prefer the archive's. The version is a digest of the content, run id and
-    git sha aside: the same model is the same version. Raises GateFailure unless the newest gate report
-    passed and is of this very program, and PackagingError when the archive cannot be made; the store then
-    holds what it held before.
+    `feature_store` is the text of the archive's feature_store.yaml; above `threshold` (default: the
+    training's) a customer is at risk. Batch sizes stay out: they are the server's, and TorchServe would
+    prefer the archive's. The version is a digest of the content, run id and git sha aside: the same model is
+    the same version. Raises GateFailure unless the newest gate report passed and is of this very program,
+    and PackagingError when the archive cannot be made; the store then holds what it held before.
     """
     report = _passed_report(files)
     files.model_store.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".packaging-", dir=files.model_store) as scratch:
-        folder = Path(scratch)
-        _stage(folder / "extra", feature_store)
-        shutil.copyfile(files.training / PROGRAM, folder / PROGRAM)
-        shutil.copyfile(ENTRY, folder / ENTRY.name)
-        bundle = _bundle(training, spec, files, report)
-        version = _digest_of(bundle, folder)
-        bundle |= {"model_version": version, "run_id": run_id, "git_sha": git_sha}
-        (folder / "extra" / "bundle.json").write_text(json.dumps(bundle, indent=1), encoding="utf-8")
-        made = _archive(folder, name, version)
+        bundle = _bundle(training, spec, files, report.program_sha256, threshold)
+        bundle["gates"] = {
+            "passed": report.passed,
+            "digest": report.digest,
+            "overrides": [asdict(override) for override in report.overrides],
+        }
+        made, version = _made(
+            Path(scratch), files, bundle, feature_store, name, {"run_id": run_id, "git_sha": git_sha}
+        )
         _check_program(made, report.program_sha256)
         target = files.model_store / f"{name}-{version}.mar"
         made.replace(target)
@@ -71,26 +92,51 @@ def package(
     return archive
 
 
+def _made(
+    folder: Path,
+    files: Workspace,
+    bundle: dict[str, Any],
+    feature_store: str,
+    name: str,
+    run: Mapping[str, str],
+) -> tuple[Path, str]:
+    """The archive in `folder`, and its version; `run` goes into the bundle and not into the version."""
+    _stage(folder / "extra", feature_store)
+    shutil.copyfile(files.training / PROGRAM, folder / PROGRAM)
+    shutil.copyfile(ENTRY, folder / ENTRY.name)
+    version = _digest_of(bundle, folder)
+    content = bundle | {"model_version": version, **run}
+    (folder / "extra" / "bundle.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return _archive(folder, name, version), version
+
+
 def _passed_report(files: Workspace) -> GateReport:
     report = GateReport.read(files.gate_report)
     if not report.passed:
         reasons = "; ".join(verdict.reason for verdict in report.refusals) or "no rule was judged"
         raise GateFailure(f"the gates refused this model: {reasons}")
-    try:
-        found = hashlib.sha256((files.training / PROGRAM).read_bytes()).hexdigest()
-    except OSError as error:
-        raise PackagingError(
-            f"{files.training / PROGRAM}: {error.strerror}; run `churn train` first"
-        ) from None
-    if found != report.program_sha256:
+    if _program_digest(files) != report.program_sha256:
         raise GateFailure("the gate report is of another program; run `churn gates` on this one")
     return report
 
 
+def _program_digest(files: Workspace) -> str:
+    try:
+        return hashlib.sha256((files.training / PROGRAM).read_bytes()).hexdigest()
+    except OSError as error:
+        raise PackagingError(
+            f"{files.training / PROGRAM}: {error.strerror}; run `churn train` first"
+        ) from None
+
+
 def _bundle(
-    training: TrainingConfig, spec: FeaturesConfig, files: Workspace, report: GateReport
+    training: TrainingConfig,
+    spec: FeaturesConfig,
+    files: Workspace,
+    program_sha256: str,
+    threshold: float | None,
 ) -> dict[str, Any]:
-    """bundle.json, but for what names this run."""
+    """bundle.json, but for the judgement and for what names this run."""
     try:
         manifest_bytes = files.manifest.read_bytes()
         manifest = json.loads(manifest_bytes)
@@ -100,15 +146,14 @@ def _bundle(
     return {
         "schema_version": 1,
         "model_name": training.model_name,
-        "program": {"file": PROGRAM, "sha256": report.program_sha256},
+        "program": {"file": PROGRAM, "sha256": program_sha256},
         "entity": {"join_key": "user_id", "id_type": manifest["id_type"]},
         "spec": spec.contract(),
         "spec_digest": spec.digest(),
         "numeric": inputs["numeric"],
         "vocabulary": inputs["vocabulary"],
-        "threshold": training.threshold,
+        "threshold": training.threshold if threshold is None else threshold,
         "data_sha256": hashlib.sha256(manifest_bytes).hexdigest(),
-        "gates": {"passed": report.passed, "digest": report.digest},
         "window": {edge: manifest["window"][edge] for edge in ("start", "end")},
     }
 

@@ -28,7 +28,7 @@ def quiet() -> Iterator[None]:
         )
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings(
-            "ignore", category=UserWarning, module=r"(pytorch_lightning|lightning_fabric|mlflow)\b"
+            "ignore", category=UserWarning, module=r"(pytorch_lightning|lightning_fabric|mlflow|optuna)\b"
         )
         for logger in loggers:
             logger.setLevel(logging.ERROR)

@@ -7,22 +7,29 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
+from datetime import datetime
 from math import isfinite
 from pathlib import Path
 from time import time_ns
 from typing import Any
 
-from data.errors import TrainingError
 from data.workspace import Workspace
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
-from training.config import TrainingConfig
+from training.config import DecisionConfig, TrainingConfig
+from training.environment import environment, requirements
 from training.gates import GateReport
 from training.inputs import Inputs
+from training.model_card import model_card
 from training.package import Archive
-from training.quiet import quiet
+from training.registry import Registry, reaching
+from training.slices import flat
 
-CHALLENGER = "challenger"
+DECISIVE = ("log_loss", "auroc", "auprc", "brier", "ece", "rows")
+"""Numbers that a decision about a version is recorded with."""
+
+BATCH = 900
+"""MLflow takes at most 1,000 metrics in one call."""
 
 
 def record_run(
@@ -32,46 +39,62 @@ def record_run(
     files: Workspace,
     report: GateReport,
     git_sha: str,
+    decision: DecisionConfig | None = None,
+    plots: Mapping[str, str] | None = None,
 ) -> str:
-    """A finished run with the params, metrics, data and files of the last training; its id.
+    """A finished run with all that it takes to do the last training again, and what came of it; its id.
 
+    Params: model and training config with the seed. Tags: data, spec, code, gates, environment. Metrics: of
+    the network, each baseline, each test month and segment. Files: data manifest, configs, installed
+    packages, weights and per-row test scores, gate report, `plots` (file name -> SVG), model card.
     Raises TrainingError when the tracking server cannot be reached.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-    from mlflow.exceptions import MlflowException
 
     manifest = files.manifest.read_bytes()
     result = json.loads((files.training / "metrics.json").read_text(encoding="utf-8"))
     data_sha256 = hashlib.sha256(manifest).hexdigest()
     tags = _lineage(spec, files, report, git_sha) | {"mlflow.source.git.commit": git_sha}
-    try:
-        with quiet():
-            client = _client(training)
-            run_id: str = client.create_run(
-                _experiment(client, training), run_name=training.model_name
-            ).info.run_id
-            now = time_ns() // 1_000_000  # the tracking server's own clock, not a time the loop reasons about
-            client.log_batch(
-                run_id,
-                metrics=[Metric(name, value, now, 0) for name, value in _flat_metrics(result).items()],
-                params=[Param(key, str(value)) for key, value in _params(model, training).items()],
-                tags=[RunTag(key, value) for key, value in tags.items()],
-            )
-            # MLflow keeps at most 36 characters of a digest; the tag data_sha256 holds all
-            data = Dataset(
-                name="labels",
-                digest=data_sha256[:32],
-                source_type="local",
-                source=json.dumps({"uri": str(files.manifest)}),
-                profile=json.dumps(result["rows"]),
-            )
-            client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
-            client.log_artifacts(run_id, str(files.training.resolve()), "training")
-            client.log_artifact(run_id, str(files.manifest), "data")
-            client.log_artifacts(run_id, str(files.gate_report.resolve()), "gates")
-            client.set_terminated(run_id)
-    except (MlflowException, OSError) as error:
-        raise TrainingError(f"MLflow at {training.tracking_uri}: {_first_line(error)}") from None
+    tags |= {f"environment.{name}": value for name, value in environment().items()}
+    decision = decision or DecisionConfig()
+    with reaching(training.tracking_uri), tempfile.TemporaryDirectory() as scratch:
+        client = _client(training)
+        run_id: str = client.create_run(
+            _experiment(client, training), run_name=training.model_name
+        ).info.run_id
+        now = time_ns() // 1_000_000  # the tracking server's own clock, not a time the loop reasons about
+        metrics = [Metric(name, value, now, 0) for name, value in _metrics(result, files).items()]
+        client.log_batch(
+            run_id,
+            params=[Param(key, str(value)) for key, value in _params(model, training).items()],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
+        for start in range(0, len(metrics), BATCH):
+            client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+        # MLflow keeps at most 36 characters of a digest; the tag data_sha256 holds all
+        data = Dataset(
+            name="labels",
+            digest=data_sha256[:32],
+            source_type="local",
+            source=json.dumps({"uri": str(files.manifest)}),
+            profile=json.dumps(result["rows"]),
+        )
+        client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+        client.log_artifacts(run_id, str(files.training.resolve()), "training")
+        client.log_artifact(run_id, str(files.manifest), "data")
+        client.log_artifacts(run_id, str(files.gate_report.resolve()), "gates")
+        folder = Path(scratch)
+        configs = {"features": spec, "model": model, "training": training, "decision": decision}
+        _write(
+            folder / "config.json",
+            json.dumps({k: v.model_dump(mode="json") for k, v in configs.items()}, indent=1),
+        )
+        _write(folder / "requirements.txt", requirements())
+        _write(folder / "model_card.md", model_card(spec, training, decision, files, report, tags))
+        for name, svg in (plots or {}).items():
+            _write(folder / "plots" / name, svg)
+        client.log_artifacts(run_id, str(folder))
+        client.set_terminated(run_id)
     return run_id
 
 
@@ -83,33 +106,47 @@ def register(
     files: Workspace,
     report: GateReport,
     git_sha: str,
+    who: str,
+    when: datetime,
 ) -> str:
     """A version of the registered model whose source is the .mar, with the alias `challenger`; its number.
 
-    An archive that is registered already keeps its version.
+    An archive that is registered already keeps its version. The alias moves by a decision in the registry's
+    log, with the overrides of its gates as the reason if there are any.
     """
-    from mlflow.exceptions import MlflowException
-
     tags = _lineage(spec, files, report, git_sha) | {
         "model_version": archive.version,
         "archive_sha256": archive.sha256,
     }
-    try:
-        with quiet():
-            client = _client(training)
-            name = training.model_name
-            if not client.search_registered_models(f"name = '{name}'"):
-                client.create_registered_model(name)
-            known = [
-                version.version
-                for version in client.search_model_versions(f"name = '{name}'")
-                if version.tags.get("archive_sha256") == archive.sha256
-            ]
-            number = str(known[0]) if known else _new_version(client, name, run_id, archive, files, tags)
-            client.set_registered_model_alias(name, CHALLENGER, number)
-    except (MlflowException, OSError) as error:
-        raise TrainingError(f"MLflow at {training.tracking_uri}: {_first_line(error)}") from None
+    with reaching(training.tracking_uri):
+        client = _client(training)
+        name = training.model_name
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        known = [
+            version.version
+            for version in client.search_model_versions(f"name = '{name}'")
+            if version.tags.get("archive_sha256") == archive.sha256
+        ]
+        number = str(known[0]) if known else _new_version(client, name, run_id, archive, files, tags)
+    metrics = json.loads((files.training / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+    numbers = {key: metrics[key] for key in DECISIVE if metrics.get(key) is not None}
+    Registry(training).challenge(number, who, when, _why(report), numbers)
     return number
+
+
+def numbers_of(training: TrainingConfig, run_id: str) -> dict[str, float]:
+    """The numbers of a run that a decision about its version is recorded with."""
+    with reaching(training.tracking_uri):
+        metrics = _client(training).get_run(run_id).data.metrics
+    return {key: metrics[key] for key in DECISIVE if key in metrics}
+
+
+def _why(report: GateReport) -> str:
+    if not report.overrides:
+        return f"gates {report.state} (profile {report.profile})"
+    overridden = "; ".join(f"{o.rule} by {o.who}: {o.reason}" for o in report.overrides)
+    return f"gates overridden (profile {report.profile}): {overridden}"
 
 
 def _new_version(
@@ -152,8 +189,8 @@ def _experiment(client: Any, training: TrainingConfig) -> str:
 
 
 def _lineage(spec: FeaturesConfig, files: Workspace, report: GateReport, git_sha: str) -> dict[str, str]:
-    return {
-        "gates": "passed" if report.passed else "refused",
+    lineage = {
+        "gates": report.state,
         "gates_profile": report.profile,
         "gates_digest": report.digest,
         "program_sha256": report.program_sha256,
@@ -161,6 +198,9 @@ def _lineage(spec: FeaturesConfig, files: Workspace, report: GateReport, git_sha
         "spec_digest": spec.digest(),
         "git_sha": git_sha,
     }
+    for override in report.overrides:
+        lineage[f"gates_override.{override.rule}"] = f"{override.who}, {override.when}: {override.reason}"
+    return lineage
 
 
 def _params(model: ModelConfig, training: TrainingConfig) -> dict[str, Any]:
@@ -172,14 +212,22 @@ def _params(model: ModelConfig, training: TrainingConfig) -> dict[str, Any]:
     return {f"{section}.{key}": value for section, tree in sections.items() for key, value in tree.items()}
 
 
-def _flat_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """The network's by name, the baselines' below `baseline/`; NaN is left out, SQLite has none."""
-    flat = dict(result["metrics"])
+def _metrics(result: Mapping[str, Any], files: Workspace) -> dict[str, float]:
+    """The network's by name, the baselines' below `baseline/`, then months, segments and the archive's; NaN
+    is left out, SQLite has none."""
+    found = dict(result["metrics"])
     for name, metrics in result["baselines"].items():
-        flat |= {f"baseline/{name}/{metric}": value for metric, value in metrics.items()}
-    flat |= {f"seconds/{name}": value for name, value in result["seconds"].items()}
-    return {name: float(value) for name, value in flat.items() if isfinite(value)}
+        found |= {f"baseline/{name}/{metric}": value for metric, value in metrics.items()}
+    found |= {f"seconds/{name}": value for name, value in result["seconds"].items()}
+    for file, take in (("breakdown.json", flat), ("measurements.json", _measured)):
+        found |= take(json.loads((files.gate_report / file).read_text(encoding="utf-8")))
+    return {name: float(value) for name, value in found.items() if isfinite(value)}
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _measured(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {f"archive/{name}": value for name, value in numbers.items()}
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")

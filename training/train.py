@@ -22,6 +22,7 @@ from training.baselines import fit_baselines
 from training.config import TrainingConfig
 from training.fit import Fitted, fit
 from training.metrics import evaluate, log_loss
+from training.recipe import settle
 from training.split import Shape, Split, split_rows
 
 KEYS = ("event_timestamp", "user_id")
@@ -57,6 +58,7 @@ def train(
     Raises TrainingError where the rows cannot be split; then the files of the last training stay.
     """
     rows, split = prepare(data, shape, spec, training)
+    model, training = settle(model, training, shape, len(split.train))
     train_rows, test_rows = rows.iloc[split.train], rows.iloc[split.test]
 
     start = perf_counter()
@@ -114,6 +116,7 @@ def _choose_calibration(
         return Calibration()
     progress("calibration on the newest complete snapshot")
     held_out = rows.iloc[split.inner_validation]
+    assert model.seeds is not None
     single = model.model_copy(update={"seeds": model.seeds[:1]})
     logits = logit(
         np.clip(

@@ -24,6 +24,7 @@ URIS_AND_SIZES = {
     "training.artifacts_uri",
     "tuning.storage",
     "tuning.trials",
+    "tuning.workers",
     "serving.workers",
     "serving.heap",
 }
@@ -83,7 +84,7 @@ def test_a_wrong_setting_is_named_in_one_line(override: str, message: str) -> No
 
 def test_later_wins_and_another_kind_of_source_replaces_the_whole_source() -> None:
     settings = load_settings(overrides=["training.epochs=7", "training.epochs=8"])
-    assert (settings.training.epochs, settings.training.batch_size) == (8, 512)
+    assert (settings.training.epochs, settings.training.test_snapshots) == (8, 3)
     under = {"source": {"kind": "csv", "uri": "a", "columns": {"x": "y"}}}
     assert merge(under, {"source": {"uri": "b"}})["source"]["columns"] == {"x": "y"}
     assert merge(under, {"source": {"kind": "cdnow"}}) == {"source": {"kind": "cdnow"}}

@@ -11,23 +11,42 @@ from numpy.typing import NDArray
 from data.errors import TrainingError
 from model.calibration import Calibration
 from model.config import ModelConfig
+from model.embeddings import learn_bins
 from model.export import export_program, load_program
 from model.network import Network
 from model.preprocessing import Preprocessing
 from model.program import MAX_BATCH, Program, score
+from model.wide import Blend, Wide
 
-CONFIG = ModelConfig(hidden=(16, 16), wide=True, seeds=(0, 1, 2))
-ROOMS = ("model", "training", "features", "data", "handlers", "churn")
+PLAIN = ModelConfig(
+    architecture="mlp", hidden=(16, 16), dropout=0.3, numeric_embedding="none", wide=True, seeds=(0, 1, 2)
+)
+CONFIGS = {
+    "plain": PLAIN,
+    "of a log": PLAIN.model_copy(update={"wide": False}),
+    "of a table": PLAIN.model_copy(
+        update={"architecture": "tabm", "submodels": 4, "numeric_embedding": "piecewise_linear"}
+    ),
+    "periodic": PLAIN.model_copy(update={"numeric_embedding": "periodic", "scaling": "quantile"}),
+}
+ROOMS = ("model", "training", "features", "data", "handlers", "churn", "tabm", "rtdl_num_embeddings")
+"""Nor the packages that the network is made with."""
 
 
-def made(cardinalities: tuple[int, ...], seed: int = 0) -> Program:
-    preprocessing = Preprocessing.fit(numbers(500, seed=9))
-    torch.manual_seed(seed)
-    members = [Network(preprocessing.outputs, cardinalities, CONFIG) for _ in CONFIG.seeds]
-    for member in members:
-        for parameter in member.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-    return Program(preprocessing, members, Calibration(1.2, -0.3)).eval()
+def made(cardinalities: tuple[int, ...], config: ModelConfig = PLAIN) -> Program:
+    seen = numbers(500, seed=9)
+    preprocessing = Preprocessing.fit(seen, config.log1p, config.scaling)
+    bins = learn_bins(preprocessing(torch.from_numpy(seen)), config)
+    torch.manual_seed(0)
+    size = preprocessing.outputs, cardinalities
+    members = [Network(*size, config, bins) for _ in range(3)]
+    wide = Wide(*size) if config.wide else None
+    program = Program(preprocessing, members, Calibration(1.2, -0.3), wide, bins)
+    if wide is not None:
+        program.blend = Blend((0.7, 0.4, -0.1))
+    for parameter in program.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return program.eval()
 
 
 def numbers(rows: int, seed: int = 1) -> NDArray[np.float64]:
@@ -46,11 +65,12 @@ def codes(rows: int, cardinalities: tuple[int, ...]) -> NDArray[np.int64]:
     )
 
 
+@pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("cardinalities", [(), (3, 5)])
 def test_the_exported_program_equals_the_network_for_every_batch(
-    tmp_path: Path, cardinalities: tuple[int, ...]
+    tmp_path: Path, cardinalities: tuple[int, ...], name: str
 ) -> None:
-    program = made(cardinalities)
+    program = made(cardinalities, CONFIGS[name])
     export_program(program, tmp_path / "model.pt2")
     exported = load_program(tmp_path / "model.pt2")
 
@@ -85,8 +105,9 @@ def test_the_same_network_gives_the_same_bytes_without_paths_of_this_machine(tmp
     assert len(digests) == 1
 
 
-def test_it_runs_where_this_repository_cannot_be_imported(tmp_path: Path) -> None:
-    program = made((3, 5))
+@pytest.mark.parametrize("name", ["of a log", "of a table"])
+def test_it_runs_where_this_repository_cannot_be_imported(tmp_path: Path, name: str) -> None:
+    program = made((3, 5), CONFIGS[name])
     export_program(program, tmp_path / "model.pt2")
     np.savez(tmp_path / "rows.npz", numeric=numbers(7), codes=codes(7, (3, 5)))
     code = f"""
@@ -108,9 +129,10 @@ assert not any(name.split('.')[0] in {ROOMS!r} for name in sys.modules)
     assert np.abs(np.load(tmp_path / "out.npy") - score(program, numbers(7), codes(7, (3, 5)))).max() <= 1e-6
 
 
-def test_a_checkpoint_restores_the_network_from_plain_tensors(tmp_path: Path) -> None:
-    program = made((3, 5))
-    program.save(tmp_path / "members.ckpt", (3, 5), CONFIG)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_checkpoint_restores_the_network_from_plain_tensors(tmp_path: Path, name: str) -> None:
+    program = made((3, 5), CONFIGS[name])
+    program.save(tmp_path / "members.ckpt", (3, 5), CONFIGS[name])
 
     torch.load(tmp_path / "members.ckpt", weights_only=True)
     restored = Program.load(tmp_path / "members.ckpt")

@@ -4,26 +4,54 @@ from scipy.special import expit
 
 from model.calibration import Calibration
 from model.config import ModelConfig
-from model.network import Network, Wide
+from model.embeddings import learn_bins
+from model.network import Network
+from model.wide import Blend, Wide
+
+MLP = ModelConfig(architecture="mlp", hidden=(8,), dropout=0.3, numeric_embedding="none")
+TABM = MLP.model_copy(
+    update={"architecture": "tabm", "submodels": 4, "numeric_embedding": "piecewise_linear"}
+)
 
 
 def test_an_unknown_category_moves_nothing_before_training() -> None:
     torch.manual_seed(0)
-    network = Network(2, (3,), ModelConfig(hidden=(8,)))
+    network = Network(2, (3,), MLP)
 
     assert network.embeddings[0].weight[0].tolist() == [0.0] * 8
     assert network.embeddings[0].weight[1:].abs().min() > 0
 
 
-def test_the_wide_path_starts_alone() -> None:
-    torch.manual_seed(0)
-    network = Network(2, (3,), ModelConfig(hidden=(8,), wide=True)).eval()
-    numeric, codes = torch.randn(5, 2), torch.tensor([[0], [1], [2], [3], [1]])
+def test_a_tabm_answers_for_each_submodel_while_it_learns() -> None:
+    numeric, codes = torch.randn(50, 2), torch.randint(0, 4, (50, 1))
+    network = Network(2, (3,), TABM, learn_bins(numeric, TABM))
 
-    assert network(numeric, codes).tolist() == [0.0] * 5
-    assert network.wide is not None
-    network.wide.solve(numeric, codes, torch.tensor([0.0, 1.0, 0.0, 1.0, 1.0]))
-    assert torch.equal(network(numeric, codes), network.wide(numeric, codes))
+    assert network(numeric, codes).shape == (50, 4)
+    assert network.eval()(numeric, codes).shape == (50,)
+
+
+def test_bins_survive_columns_that_say_nothing() -> None:
+    columns = torch.stack(
+        [torch.zeros(100), (torch.arange(100) > 97).float(), torch.linspace(-1e6, 1e6, 100)], dim=1
+    )
+    bins = learn_bins(columns, TABM)
+    network = Network(3, (), TABM, bins).eval()
+
+    assert [len(edges) for edges in bins] == [2, 2, 13]
+    assert network(columns * 1e3, torch.zeros(100, 0, dtype=torch.int64)).isfinite().all()
+
+
+def test_stacking_hears_who_has_something_to_say() -> None:
+    draw = np.random.default_rng(0)
+    truth = draw.normal(size=20_000)
+    churned = (draw.random(20_000) < expit(truth)).astype(int)
+
+    alone, _ = Blend.stack(truth, draw.normal(size=20_000), churned)
+    against, _ = Blend.stack(draw.normal(size=20_000) - truth, 2 * truth, churned)
+
+    assert torch.allclose(alone.weights, torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64), atol=0.06)
+    assert against.weights[0] == 0.0  # a path that is wrong is silenced, not turned round
+    assert abs(float(against.weights[1]) - 0.5) < 0.05
 
 
 def test_the_wide_path_solves_logistic_regression() -> None:

@@ -61,14 +61,14 @@ def test_test_rows_teach_nothing(small: Settings, rows: pd.DataFrame) -> None:
     assert np.allclose(learned, expected)
 
 
-def test_progress_names_member_and_epoch(small: Settings, rows: pd.DataFrame) -> None:
+def test_progress_names_the_epoch(small: Settings, rows: pd.DataFrame) -> None:
     said: list[str] = []
     settings = quick(small, epochs=2)
     fit(rows.iloc[:2000], None, settings.features, settings.model, settings.training, said.append)
 
     assert [line.split(":")[0] for line in said] == [
-        "member 1 of 1, epoch 1 of 2",
-        "member 1 of 1, epoch 2 of 2",
+        "epoch 1 of 2",
+        "epoch 2 of 2",
     ]
     assert all(0.1 < float(line.rsplit(" ", 1)[1]) < 1 for line in said)
 

@@ -7,21 +7,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from judging import evidence_of
 
 from churn.settings import Settings
 from data.errors import GateFailure, PackagingError
 from data.workspace import Workspace
 from handlers.bundle import read_bundle
 from training.config import GatesConfig
-from training.evidence import collect_evidence
 from training.gates import GateReport, judge, write_report
 from training.package import Archive, package
 
 
 @pytest.fixture
 def judged(small: Settings, rows: pd.DataFrame, workspace: Workspace) -> Workspace:
-    evidence = collect_evidence(rows, "transactions", small.features, small.training, workspace)
-    write_report(judge(small.gates, evidence), workspace)
+    write_report(judge(small.gates, evidence_of(small, rows, workspace)), workspace)
     return workspace
 
 
@@ -55,7 +54,8 @@ def test_the_archive_holds_the_judged_program_and_a_bundle_the_handler_accepts(
     assert bundle.spec_digest == small.features.digest()
     content = json.loads((tmp_path / "model" / "bundle.json").read_text())
     assert content["run_id"] == "run-1"
-    assert content["gates"] == {"passed": True, "digest": GateReport.read(judged.gate_report).digest}
+    digest = GateReport.read(judged.gate_report).digest
+    assert content["gates"] == {"passed": True, "digest": digest, "overrides": []}
     assert content["data_sha256"] == hashlib.sha256(judged.manifest.read_bytes()).hexdigest()
 
 
@@ -100,7 +100,7 @@ def test_the_version_names_the_content_and_not_the_run(small: Settings, judged: 
 def test_a_refused_model_cannot_be_packaged(
     small: Settings, rows: pd.DataFrame, workspace: Workspace
 ) -> None:
-    evidence = collect_evidence(rows, "transactions", small.features, small.training, workspace)
+    evidence = evidence_of(small, rows, workspace)
     strict = GatesConfig(profile="p", profiles={"p": {"floors": {"minimum": {"auroc": 0.95}}}})
     write_report(judge(strict, evidence), workspace)
 

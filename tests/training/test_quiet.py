@@ -25,9 +25,10 @@ from training.tune import tune
 rows, files = pd.read_parquet(sys.argv[1]), Workspace(Path(sys.argv[2]))
 s = load_settings(overrides=sys.argv[3:])
 tuning = s.tuning.model_copy(update={"trials": 2})
-best = tune(rows, "transactions", s.features, s.model, s.training, tuning)
+best = tune(rows, "transactions", s.features, s.model, s.training, tuning, files)
 train(rows, "transactions", s.features, best.model, best.training, files)
-report = judge(s.gates, collect_evidence(rows, "transactions", s.features, best.training, files))
+evidence = collect_evidence(rows, "transactions", s.features, best.training, files, s.gates)
+report = judge(s.gates, evidence)
 write_report(report, files)
 record_run(s.features, best.model, best.training, files, report, "c0ffee")
 """

@@ -1,16 +1,19 @@
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from judging import evidence_of
 
 from churn.settings import Settings
 from data.errors import TrainingError
 from data.workspace import Workspace
-from training.evidence import collect_evidence
 from training.gates import judge, write_report
 from training.package import package
 from training.tracking import record_run, register
+
+WHEN = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 def test_a_run_and_a_challenger_say_where_they_come_from(
@@ -26,12 +29,14 @@ def test_a_run_and_a_challenger_say_where_they_come_from(
             "artifacts_uri": str(tmp_path / "artifacts"),
         }
     )
-    report = judge(small.gates, collect_evidence(rows, "transactions", small.features, training, workspace))
+    report = judge(small.gates, evidence_of(small, rows, workspace))
     write_report(report, workspace)
-    run_id = record_run(small.features, small.model, training, workspace, report, "c0ffee")
+    run_id = record_run(
+        small.features, small.model, training, workspace, report, "c0ffee", plots={"roc.svg": "<svg/>"}
+    )
     archive = package(training, small.features, workspace, "project: churn\n", run_id, "c0ffee")
-    number = register(run_id, archive, small.features, training, workspace, report, "c0ffee")
-    again = register(run_id, archive, small.features, training, workspace, report, "c0ffee")
+    number = register(run_id, archive, small.features, training, workspace, report, "c0ffee", "loop", WHEN)
+    again = register(run_id, archive, small.features, training, workspace, report, "c0ffee", "loop", WHEN)
 
     client = MlflowClient(training.tracking_uri, training.tracking_uri)
     run = client.get_run(run_id)
@@ -43,7 +48,9 @@ def test_a_run_and_a_challenger_say_where_they_come_from(
     assert run.data.params["model.hidden"] == "[64, 64]"
     assert run.data.tags["gates"] == "passed"
     assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["data_sha256"][:32]
-    assert {file.path for file in client.list_artifacts(run_id)} == {"data", "gates", "mar", "training"}
+    assert {file.path for file in client.list_artifacts(run_id)} == {
+        "config.json", "data", "gates", "mar", "model_card.md", "plots", "requirements.txt", "training",
+    }  # fmt: skip
     assert number == again == "1"
     version = client.get_model_version_by_alias("churn-prediction", "challenger")
     assert version.version == 1 or version.version == "1"
@@ -61,9 +68,7 @@ def test_a_run_and_a_challenger_say_where_they_come_from(
 def test_a_server_that_cannot_be_reached_is_named_in_one_line(
     small: Settings, rows: pd.DataFrame, workspace: Workspace, tmp_path: Path
 ) -> None:
-    report = judge(
-        small.gates, collect_evidence(rows, "transactions", small.features, small.training, workspace)
-    )
+    report = judge(small.gates, evidence_of(small, rows, workspace))
     write_report(report, workspace)
     (tmp_path / "occupied").touch()
     uri = f"sqlite:///{tmp_path}/occupied/mlflow.db"

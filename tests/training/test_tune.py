@@ -1,10 +1,19 @@
+import json
+from pathlib import Path
+
 import optuna
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 
 from churn.settings import Settings
 from data.errors import ConfigError
+from data.workspace import Workspace
+from pipelines import plots
 from training.config import Range, TuningConfig
+from training.slots import open_storage
+from training.study import summarise
+from training.study_runs import record_study
 from training.tune import Tuned, tune
 
 
@@ -30,7 +39,8 @@ def tuning(tmp_path) -> TuningConfig:
 def tuned(small: Settings, rows: pd.DataFrame, tuning: TuningConfig, said: list[str] | None = None) -> Tuned:
     training = small.training.model_copy(update={"epochs": 2})
     progress = (said if said is not None else []).append
-    return tune(rows, "transactions", small.features, small.model, training, tuning, progress)
+    files = Workspace(Path(tuning.storage.removeprefix("sqlite:///")).parent)
+    return tune(rows, "transactions", small.features, small.model, training, tuning, files, progress)
 
 
 def trials(found: Tuned, tuning: TuningConfig) -> list[optuna.trial.FrozenTrial]:
@@ -102,6 +112,98 @@ def test_no_trials_leave_the_configs_alone(small: Settings, rows: pd.DataFrame, 
 
     assert found.model == small.model
     assert found.best_params == {}
+
+
+def test_an_interrupted_study_goes_on_as_if_it_had_not_been(
+    small: Settings, rows: pd.DataFrame, tuning: TuningConfig, tmp_path
+) -> None:
+    long = tuning.model_copy(update={"trials": 6})
+    elsewhere = long.model_copy(update={"storage": f"sqlite:///{tmp_path}/other.db"})
+    whole = tuned(small, rows, elsewhere)
+    tuned(small, rows, tuning)
+    resumed = tuned(small, rows, long)
+
+    assert [t.params for t in trials(resumed, tuning)] == [t.params for t in trials(whole, elsewhere)]
+    assert [t.value for t in trials(resumed, tuning)] == [t.value for t in trials(whole, elsewhere)]
+
+
+def test_other_rows_start_from_the_last_best(
+    small: Settings, rows: pd.DataFrame, tuning: TuningConfig
+) -> None:
+    last = tuned(small, rows, tuning.model_copy(update={"trials": 3}))
+    best = min(trials(last, tuning), key=lambda trial: trial.value)
+    narrow = {**tuning.space, "model.hidden": Range(choices=([64, 64], [8]))}
+    new = tuned(small, rows[rows["user_id"] > "u_1"], tuning.model_copy(update={"space": narrow}))
+
+    expected = {k: v for k, v in best.params.items() if k != "model.hidden" or v != "[16]"}
+    started = trials(new, tuning)[:2]
+    assert any(expected.items() <= trial.params.items() for trial in started)
+
+
+def test_each_trial_leaves_its_plot_and_metrics(
+    small: Settings, rows: pd.DataFrame, tuning: TuningConfig, tmp_path
+) -> None:
+    found = tuned(small, rows, tuning)
+    for trial in trials(found, tuning):
+        kept = {
+            meta.filename: (tmp_path / "optuna-artifacts" / meta.artifact_id).read_bytes()
+            for meta in optuna.artifacts.get_all_artifact_meta(trial, storage=open_storage(tuning))
+        }
+        assert kept["calibration.png"].startswith(b"\x89PNG")
+        metrics = json.loads(kept["metrics.json"])
+        assert metrics["log_loss"] == trial.value
+        assert metrics["epochs"] == list(trial.intermediate_values.values())
+
+
+def test_mlflow_gets_one_run_a_trial_below_the_study_s_and_only_once(
+    small: Settings, rows: pd.DataFrame, tuning: TuningConfig, tmp_path
+) -> None:
+    where = {"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db", "artifacts_uri": str(tmp_path / "a")}
+    training = small.training.model_copy(update=where)
+    name = tuned(small, rows, tuning).study
+    parent = record_study(name, training, tuning)
+    more = tuning.model_copy(update={"trials": 3})
+    tuned(small, rows, more)
+    assert record_study(name, training, more) == record_study(name, training, more) == parent
+
+    client = MlflowClient(training.tracking_uri)
+    experiment = client.get_experiment_by_name(training.experiment)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    children = {
+        int(run.data.tags["optuna.trial"]): run
+        for run in runs
+        if run.data.tags.get("mlflow.parentRunId") == parent
+    }
+    assert len(runs) == 4
+    for trial in trials(tuned(small, rows, more), tuning):
+        run = children[trial.number]
+        assert run.data.params == {key: str(value) for key, value in trial.params.items()}
+        if trial.state.name == "COMPLETE":
+            assert (run.data.metrics["log_loss"], run.info.status) == (trial.value, "FINISHED")
+        assert run.data.tags["state"] == trial.state.name
+    assert client.get_run(parent).data.metrics["trials"] == 3
+
+
+def test_the_report_s_plots_are_of_the_study(
+    small: Settings, rows: pd.DataFrame, tuning: TuningConfig
+) -> None:
+    longer = tuning.model_copy(update={"trials": 8})
+    summary = summarise(tuned(small, rows, longer).study, longer)
+    shown = [(t.number, t.value, t.state.name == "COMPLETE") for t in summary.trials if t.value is not None]
+
+    assert set(summary.importances) <= set(tuning.space)
+    if summary.importances:
+        assert sum(summary.importances.values()) == pytest.approx(1)
+    assert plots.tuning_history(shown).startswith("<svg")
+    assert "hidden" in plots.tuning_importances({"model.hidden": 0.7, "training.batch_size": 0.3})
+
+
+def test_no_trial_starts_after_the_timeout(small: Settings, rows: pd.DataFrame, tuning: TuningConfig) -> None:
+    short = tuning.model_copy(update={"trials": 500, "timeout_s": 0.1})
+    found = tuned(small, rows, short)
+
+    assert found.trials == 1  # it had started, and was finished
 
 
 @pytest.mark.parametrize(

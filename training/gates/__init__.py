@@ -1,40 +1,88 @@
 """Rules that a model has to pass before it may be packaged; composed from `configs/gates.yaml`."""
 
-from math import nan
+import json
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
 from data.errors import ConfigError
 from data.workspace import Workspace, replaced_directory
 from training.config import GatesConfig
+from training.gates.archive import Archive
 from training.gates.beats_baselines import BeatsBaselines
 from training.gates.calibration import Calibrated
+from training.gates.champion import NotInferior
+from training.gates.evidence import Champion, Evidence
+from training.gates.fairness import Fair
 from training.gates.floors import Floors
 from training.gates.leak import Leak
 from training.gates.parity import Parity
-from training.gates.report import GateReport
+from training.gates.report import GateReport, Override
 from training.gates.rule import Rule
-from training.gates.verdict import Evidence, Verdict
+from training.gates.sample import Parts, Sample
+from training.gates.verdict import Verdict
+from training.gates.worst_part import Stable, WorstSegment
 
 RULES: dict[str, type[Rule]] = {
     "floors": Floors,
     "beats_baselines": BeatsBaselines,
+    "champion": NotInferior,
+    "worst_segment": WorstSegment,
+    "stability": Stable,
     "calibration": Calibrated,
+    "fairness": Fair,
     "parity": Parity,
+    "archive": Archive,
     "leak": Leak,
 }
 
-__all__ = ["RULES", "Evidence", "GateReport", "Rule", "Verdict", "compose", "judge", "write_report"]
+__all__ = [
+    "RULES",
+    "Champion",
+    "Evidence",
+    "GateReport",
+    "Override",
+    "Parts",
+    "Rule",
+    "Sample",
+    "Verdict",
+    "compose",
+    "judge",
+    "write_report",
+]
+
+UNJUDGEABLE = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError)
+"""What arithmetic on damaged evidence raises. The rule is then a failed verdict like any other."""
 
 
-def judge(config: GatesConfig, evidence: Evidence) -> GateReport:
-    """Every rule of the profile on this evidence; what could not be gathered is a failed verdict."""
-    unknown = [Verdict("evidence", False, nan, nan, problem) for problem in evidence.problems]
-    verdicts = [verdict for rule in compose(config) for verdict in rule.judge(evidence)]
-    return GateReport(config.profile, evidence.program_sha256, evidence.rows, (*unknown, *verdicts))
+def judge(config: GatesConfig, evidence: Evidence, overrides: tuple[Override, ...] = ()) -> GateReport:
+    """Every rule of the profile on this evidence; what could not be gathered or judged is a failed verdict.
+
+    Raises ConfigError for a profile that cannot be composed, or an override of what has not failed.
+    """
+    rules = compose(config)
+    unknown = [Verdict.unjudged("evidence", problem) for problem in evidence.problems]
+    verdicts = [verdict for name, rule in rules.items() for verdict in _judged(name, rule, evidence)]
+    report = GateReport(
+        config.profile,
+        evidence.program_sha256,
+        evidence.rows,
+        (*unknown, *verdicts),
+        measurements=evidence.archive,
+    )
+    return report.overridden(overrides)
 
 
-def compose(config: GatesConfig) -> list[Rule]:
+def _judged(name: str, rule: Rule, evidence: Evidence) -> list[Verdict]:
+    try:
+        return rule.judge(evidence) or [Verdict.unjudged(name, "the rule gave no verdict")]
+    except UNJUDGEABLE as error:
+        said = " ".join(str(error).split())[:200]
+        return [Verdict.unjudged(name, f"could not be judged: {type(error).__name__}: {said}")]
+
+
+def compose(config: GatesConfig) -> dict[str, Rule]:
     """The profile's rules. Raises ConfigError that names a profile, rule or argument that does not exist."""
     if config.profile not in config.profiles:
         raise ConfigError(
@@ -43,7 +91,7 @@ def compose(config: GatesConfig) -> list[Rule]:
     profile = config.profiles[config.profile]
     if not profile:
         raise ConfigError(f"gates.profiles.{config.profile}: no rules; a model must not pass unjudged")
-    return [_rule(f"gates.profiles.{config.profile}.{name}", name, profile[name]) for name in profile]
+    return {name: _rule(f"gates.profiles.{config.profile}.{name}", name, profile[name]) for name in profile}
 
 
 def _rule(where: str, name: str, arguments: dict[str, object]) -> Rule:
@@ -59,8 +107,11 @@ def _rule(where: str, name: str, arguments: dict[str, object]) -> Rule:
         ) from None
 
 
-def write_report(report: GateReport, files: Workspace) -> None:
-    """`gate_report.json` and `gate_report.md` in `files.gate_report`."""
+def write_report(report: GateReport, files: Workspace, breakdown: Mapping[str, Any] | None = None) -> None:
+    """`gate_report.json`, `gate_report.md`, `measurements.json` (what a clock says) and `breakdown.json`
+    (metrics of each month and segment) in `files.gate_report`."""
     with replaced_directory(files.gate_report) as folder:
         (folder / "gate_report.json").write_text(report.to_json(), encoding="utf-8")
         (folder / "gate_report.md").write_text(report.to_markdown(), encoding="utf-8")
+        (folder / "measurements.json").write_text(json.dumps(dict(report.measurements), indent=1))
+        (folder / "breakdown.json").write_text(json.dumps(breakdown or {}, indent=1), encoding="utf-8")

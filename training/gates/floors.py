@@ -2,8 +2,9 @@
 
 from pydantic import Field, model_validator
 
+from training.gates.evidence import Evidence
 from training.gates.rule import Rule
-from training.gates.verdict import Evidence, Verdict, number
+from training.gates.verdict import Verdict, number
 
 
 class Floors(Rule):

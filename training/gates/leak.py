@@ -4,8 +4,9 @@ from math import nan
 
 from pydantic import Field
 
+from training.gates.evidence import Evidence
 from training.gates.rule import Rule
-from training.gates.verdict import Evidence, Verdict, number
+from training.gates.verdict import Verdict, number
 
 
 class Leak(Rule):

@@ -2,31 +2,89 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from math import isfinite, nan
 from pathlib import Path
 from typing import Self
 
-from data.errors import PackagingError
+from data.config import utc_text
+from data.errors import ConfigError, PackagingError
 from training.gates.verdict import Verdict
+
+FIRM = ("evidence", "parity")
+"""Rules without which nobody knows what would be served; no reason overrides them."""
+
+
+@dataclass(frozen=True)
+class Override:
+    """A person's decision to let a model pass despite a rule."""
+
+    rule: str
+    """A verdict's name, or the rule's for all of its verdicts."""
+    reason: str
+    who: str
+    when: str
+    """UTC, ISO 8601."""
+
+    @classmethod
+    def by(cls, who: str, when: datetime, rule: str, reason: str) -> Self:
+        """Raises ConfigError without a reason, or for a rule that cannot be overridden."""
+        if not reason.strip():
+            raise ConfigError(f"--override {rule}: give a --reason; it is recorded with your name")
+        if rule.split(".")[0] in FIRM:
+            raise ConfigError(
+                f"--override {rule}: cannot be overridden: nobody knows then what is served; train again"
+            )
+        return cls(rule, " ".join(reason.split()), who, utc_text(when))
+
+    def covers(self, verdict: Verdict) -> bool:
+        if verdict.rule.split(".")[0] in FIRM:
+            return False
+        return verdict.rule == self.rule or verdict.rule.startswith(f"{self.rule}.")
 
 
 @dataclass(frozen=True)
 class GateReport:
-    """Holds no time of its own: the same model, rows and rules give the same bytes."""
+    """The same model, rows, champion and rules give the same bytes of JSON and the same digest: it holds no
+    time but that of an override, and what a clock has measured (`measurements`) is shown beside it only."""
 
     profile: str
     program_sha256: str
     rows: int
     verdicts: tuple[Verdict, ...]
+    overrides: tuple[Override, ...] = ()
+    measurements: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
-        return bool(self.verdicts) and all(verdict.passed for verdict in self.verdicts)
+        return bool(self.verdicts) and not self.refusals
+
+    @property
+    def failures(self) -> tuple[Verdict, ...]:
+        """All verdicts that did not pass, whoever overrode them."""
+        return tuple(verdict for verdict in self.verdicts if not verdict.passed)
 
     @property
     def refusals(self) -> tuple[Verdict, ...]:
-        return tuple(verdict for verdict in self.verdicts if not verdict.passed)
+        """The failures that nobody has overridden."""
+        return tuple(v for v in self.failures if not any(override.covers(v) for override in self.overrides))
+
+    @property
+    def state(self) -> str:
+        """`passed`, `overridden` (passed by a person's decision) or `refused`."""
+        if not self.passed:
+            return "refused"
+        return "overridden" if self.failures else "passed"
+
+    def overridden(self, overrides: tuple[Override, ...]) -> Self:
+        """The report with these decisions in it. Raises ConfigError for one that covers no failed verdict."""
+        for override in overrides:
+            if not any(override.covers(verdict) for verdict in self.failures):
+                failed = ", ".join(verdict.rule for verdict in self.failures) or "nothing"
+                raise ConfigError(f"--override {override.rule}: no such failed rule; {failed} failed")
+        return replace(self, overrides=overrides)
 
     @property
     def digest(self) -> str:
@@ -42,30 +100,56 @@ class GateReport:
             "verdicts": [
                 asdict(v) | {"value": _or_null(v.value), "bound": _or_null(v.bound)} for v in self.verdicts
             ],
+            "overrides": [asdict(override) for override in self.overrides],
         }
         return json.dumps(content, indent=1)
 
     def to_markdown(self) -> str:
-        refused = len(self.refusals)
-        headline = "PASSED" if self.passed else "REFUSED"
-        summary = (
-            f"All {len(self.verdicts)} checks hold: the model may be packaged and put on trial."
-            if self.passed
-            else f"{refused} of {len(self.verdicts)} checks failed: the model must not be served."
-        )
         lines = [
-            f"# Gate report: {headline}",
+            f"# Gate report: {self.state.upper()}",
             "",
-            summary,
+            self._summary(),
             "",
             f"Rules: profile `{self.profile}` of `configs/gates.yaml`. Judged on {self.rows:,} rows that the "
             f"model never saw. Program `{self.program_sha256[:12]}`.",
             "",
+            *(f"- {verdict.rule}: {verdict.reason}" for verdict in self.refusals),
+            *([""] if self.refusals else []),
             "| check | result | number | bound | why |",
             "|---|---|---|---|---|",
-            *map(_line, self.verdicts),
+            *map(self._line, self.verdicts),
         ]
+        if self.overrides:
+            lines += [
+                "",
+                "## Overridden by a person",
+                "",
+                "| check | who | when | reason |",
+                "|---|---|---|---|",
+            ]
+            lines += [_row(o.rule, o.who, o.when, o.reason) for o in self.overrides]
+        if self.measurements:
+            lines += ["", "## Measured on this machine", "", "| what | number |", "|---|---|"]
+            lines += [_row(name, _shown(value)) for name, value in self.measurements.items()]
         return "\n".join(lines) + "\n"
+
+    def _summary(self) -> str:
+        checks = len(self.verdicts)
+        if self.state == "passed":
+            return f"All {checks} checks hold: the model may be packaged and put on trial."
+        failed = f"{len(self.failures)} of {checks} checks failed"
+        if self.state == "overridden":
+            return f"{failed}, and a person has decided that the model may be packaged all the same."
+        return f"{failed}: the model must not be served."
+
+    def _line(self, verdict: Verdict) -> str:
+        result = "pass" if verdict.passed else "**FAIL**"
+        if not verdict.passed and verdict not in self.refusals:
+            result = "**FAIL**, overridden"
+        known = isfinite(verdict.value) or not verdict.passed
+        value = _shown(verdict.value) if known else ""
+        bound = _shown(verdict.bound) if isfinite(verdict.bound) else ""
+        return _row(verdict.rule, result, value, bound, verdict.reason)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -77,21 +161,14 @@ class GateReport:
                 Verdict(v["rule"], v["passed"] is True, _or_nan(v["value"]), _or_nan(v["bound"]), v["reason"])
                 for v in content["verdicts"]
             )
-            return cls(content["profile"], content["program_sha256"], content["rows"], verdicts)
+            overrides = tuple(Override(**override) for override in content["overrides"])
+            return cls(content["profile"], content["program_sha256"], content["rows"], verdicts, overrides)
         except (OSError, ValueError, KeyError, TypeError):
             raise PackagingError(f"{file}: no gate report; run `churn gates` first") from None
 
 
-def _line(verdict: Verdict) -> str:
-    result = "pass" if verdict.passed else "**FAIL**"
-    cells = (
-        verdict.rule,
-        result,
-        _shown(verdict.value),
-        _shown(verdict.bound),
-        verdict.reason.replace("|", "/"),
-    )
-    return f"| {' | '.join(cells)} |"
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def _or_null(value: float) -> float | None:

@@ -3,7 +3,8 @@
 from abc import abstractmethod
 
 from data.config import Config
-from training.gates.verdict import Evidence, Verdict
+from training.gates.evidence import Evidence
+from training.gates.verdict import Verdict
 
 
 class Rule(Config):

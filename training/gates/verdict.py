@@ -1,28 +1,9 @@
-"""What a rule is shown, and what it answers. Standard library only: a report can be read anywhere."""
+"""What a rule answers. Standard library only: a report can be read anywhere."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Self
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known of a model on trial. What could not be found out is absent or NaN, and in `problems`."""
-
-    program_sha256: str
-    rows: int = 0
-    """Test rows that the scores are of."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of the exported program's scores (training/metrics.py)."""
-    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    expected_baselines: tuple[str, ...] = ()
-    """Those that the configuration asks for, whether they were found or not."""
-    program_difference: float = nan
-    """Largest distance between the exported program's scores and the checkpoint's, over the test rows."""
-    single_feature_auroc: Mapping[str, float] = field(default_factory=dict)
-    """AUROC on the test rows of a model that sees one feature only."""
-    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,8 +25,14 @@ class Verdict:
         return cls._compared(rule, what, value, bound, value <= bound, ("is at most", "is above"))
 
     @classmethod
-    def below(cls, rule: str, what: str, value: float, bound: float) -> Self:
-        return cls._compared(rule, what, value, bound, value < bound, ("is below", "is not below"))
+    def unjudged(cls, rule: str, reason: str) -> Self:
+        """What could not be found out has not passed."""
+        return cls(rule, False, nan, nan, reason)
+
+    @classmethod
+    def not_asked(cls, rule: str, reason: str) -> Self:
+        """Holds for want of anything to hold against; the reason is part of the report."""
+        return cls(rule, True, nan, nan, reason)
 
     @classmethod
     def _compared(

@@ -1,0 +1,180 @@
+"""A real champion, fetched from a real registry, on the rows of the model on trial."""
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from judging import STORE, evidence_of, in_registry, judged, refusals
+
+from churn.settings import Settings
+from data.workspace import Workspace
+from features.spec import Feature
+from training.champion import score_champion
+from training.gates import GateReport, judge, write_report
+from training.package import Archive, package
+from training.registry import Registry
+from training.slices import breakdown
+from training.tracking import record_run, register
+
+WHEN = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def register_champion(settings: Settings, files: Workspace, report: GateReport) -> Archive:
+    run_id = record_run(settings.features, settings.model, settings.training, files, report, "c0ffee")
+    archive = package(settings.training, settings.features, files, STORE, run_id, "c0ffee")
+    number = register(
+        run_id, archive, settings.features, settings.training, files, report, "c0ffee", "loop", WHEN
+    )
+    Registry(settings.training).promote(number, "ada", WHEN + timedelta(hours=1), "it is the first", {})
+    return archive
+
+
+@pytest.fixture(scope="module")
+def crowned(
+    small: Settings, rows: pd.DataFrame, trained: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Settings, Workspace]:
+    """The honest model as champion; its workspace."""
+    folder = tmp_path_factory.mktemp("crowned")
+    files = Workspace(folder / "ws")
+    shutil.copytree(trained.root, files.root, symlinks=True)
+    settings = in_registry(small, folder)
+    evidence = evidence_of(settings, rows, files)
+    report = judge(settings.gates, evidence)
+    assert report.passed, report.refusals
+    assert "no champion" in reason(report)
+    assert evidence.sample is not None
+    write_report(report, files, breakdown(evidence.sample))
+    register_champion(settings, files, report)
+    return settings, files
+
+
+def reason(report: GateReport) -> str:
+    return next(verdict.reason for verdict in report.verdicts if verdict.rule == "champion")
+
+
+def test_the_champion_s_scores_are_those_it_was_trained_to_give(
+    crowned: tuple[Settings, Workspace], rows: pd.DataFrame
+) -> None:
+    settings, files = crowned
+    stored = pd.read_parquet(files.training / "test_scores.parquet")
+    test = stored[["event_timestamp", "user_id"]].merge(rows, how="left")
+
+    champion, scored = score_champion(test, settings.features, settings.training)
+
+    assert (champion.state, champion.version) == ("scored", "1")
+    assert scored is not None
+    np.testing.assert_allclose(scored["score"], stored["score"], rtol=0, atol=1e-6)
+
+
+def test_an_equal_model_is_not_inferior(crowned: tuple[Settings, Workspace], rows: pd.DataFrame) -> None:
+    settings, files = crowned
+    report = judged(settings, rows, files)
+
+    assert report.passed
+    assert "champion version 1: +0.0000 [+0.0000, +0.0000]" in reason(report)
+
+
+def test_a_model_that_is_worse_than_the_champion_is_refused(
+    crowned: tuple[Settings, Workspace], rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    from training.train import train
+
+    settings, champions = crowned
+    files = Workspace(tmp_path)
+    shutil.copytree(champions.root, files.root, symlinks=True, dirs_exist_ok=True)
+    first_test = sorted(rows["event_timestamp"].unique())[-3]
+    draw = np.random.default_rng(0)
+    noisy = (rows["event_timestamp"] < first_test) & (draw.random(len(rows)) < 0.25)
+    model = settings.model.model_copy(update={"seeds": (0,)})
+    train(
+        rows.assign(churned=np.where(noisy, 1 - rows["churned"], rows["churned"])),
+        "transactions", settings.features, model, settings.training, files,
+    )  # fmt: skip
+
+    report = judged(settings, rows, files)
+
+    assert "champion" in refusals(report)
+    assert "worse" in reason(report)
+
+
+def test_missing_rows_refuse_the_comparison(crowned: tuple[Settings, Workspace], rows: pd.DataFrame) -> None:
+    settings, files = crowned
+
+    def short(test: pd.DataFrame):
+        return score_champion(test.iloc[:-10], settings.features, settings.training)
+
+    report = judged(settings, rows, files, champion=short)
+
+    assert refusals(report) == {"champion"}
+    assert "has no score for 10 of" in reason(report)
+
+
+def test_a_champion_of_another_spec_cannot_be_compared_with(
+    crowned: tuple[Settings, Workspace], rows: pd.DataFrame
+) -> None:
+    settings, _ = crowned
+    spec = settings.features.model_copy(
+        update={"features": (*settings.features.features, Feature(name="status", dtype="string"))}
+    )
+    champion, scored = score_champion(rows, spec, settings.training)
+
+    assert (champion.state, scored) == ("unusable", None)
+    assert "feature spec" in champion.problem
+
+
+def test_a_champion_whose_archive_was_changed_is_not_believed(
+    crowned: tuple[Settings, Workspace], rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    settings, _ = crowned
+    version = Registry(settings.training).champion()
+    assert version is not None
+    archive = next(Path(version.source).glob("*.mar"))
+    kept = archive.read_bytes()
+    try:
+        archive.write_bytes(kept + b"\0")
+        champion, _ = score_champion(rows, settings.features, settings.training)
+        assert champion.state == "unusable" and "not the one that was registered" in champion.problem
+        archive.unlink()
+        champion, _ = score_champion(rows, settings.features, settings.training)
+        assert champion.state == "unusable"
+    finally:
+        archive.write_bytes(kept)
+
+
+def test_a_registry_that_does_not_answer_is_no_excuse(
+    crowned: tuple[Settings, Workspace], rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    settings, _ = crowned
+    (tmp_path / "mlflow.db").write_text("no database")
+    training = settings.training.model_copy(update={"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db"})
+
+    champion, _ = score_champion(rows, settings.features, training)
+
+    assert champion.state == "unusable" and "MLflow at sqlite" in champion.problem
+
+
+def test_the_run_holds_what_it_takes_to_do_it_again(crowned: tuple[Settings, Workspace]) -> None:
+    from mlflow import MlflowClient
+
+    settings, _ = crowned
+    version = Registry(settings.training).version("1")
+    client = MlflowClient(settings.training.tracking_uri, settings.training.tracking_uri)
+    run = client.get_run(version.run_id)
+    folder = Path(run.info.artifact_uri)
+
+    assert {file.path for file in client.list_artifacts(version.run_id)} == {
+        "config.json", "data", "gates", "mar", "model_card.md", "requirements.txt", "training",
+    }  # fmt: skip
+    assert json.loads((folder / "config.json").read_text())["training"]["seed"] == 42
+    assert "torch==2.13.0" in (folder / "requirements.txt").read_text()
+    assert len(run.data.tags["environment.packages_sha256"]) == 64
+    assert {f"month/1998-0{m}-01/auroc" for m in (2, 3, 4)} <= set(run.data.metrics)
+    assert sum(name.startswith("total_purchases/") for name in run.data.metrics) > 20
+    assert run.data.metrics["archive/p95_ms"] > 0
+    card = (folder / "model_card.md").read_text()
+    assert "# Model card: churn-prediction" in card and "By month:" in card and "Gates: passed" in card
+    assert "| bg_nbd |" in card and run.data.tags["data_sha256"] in card

@@ -1,0 +1,292 @@
+"""`python -m training fit|validate|test|predict`: the fit of `churn train`, with Lightning's trainer in hand.
+
+    python -m training fit --config configs/training.yaml
+    python -m training fit --config configs/training.yaml --epochs 6 --model.dropout 0.2 --print_config
+    python -m training fit --ckpt_path var/fit/last.ckpt                  # go on after a kill
+    python -m training fit --trainer.devices 2 --trainer.strategy ddp
+    python -m training test                                               # var/fit/best.ckpt on the test rows
+
+The keys of `configs/training.yaml` are the command's own flags, so one file serves `churn` and this; those of
+`configs/model.yaml` stand below `--model`. Rows, features and split come from the workspace that `churn`
+filled, through the same functions (`prepare`, `assemble`): `--rows all` ends with `churn train`'s weights.
+
+One command fits all of `model.seeds`, in one module (training/module.py says why): the checkpoint is then the
+model that would be served, not a third of it. `--model.seeds [0]` fits a single member, and
+`--seed_everything` is another name for `--seed`.
+
+`validate`, `test` and `predict` take model, features, split and threshold from the checkpoint: flags that
+say otherwise have no meaning there and change nothing.
+"""
+
+import json
+import re
+from argparse import ArgumentError
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+import yaml
+from jsonargparse import set_parsing_settings
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pydantic import ValidationError
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from rich.console import Console
+from rich.markup import escape
+
+from data.errors import ChurnError, ConfigError, TrainingError
+from data.workspace import Workspace, write_atomically
+from features.spec import FeaturesConfig
+from model.config import ModelConfig
+from training.checkpoint import Contract
+from training.config import TrainingConfig
+from training.datamodule import ChurnData
+from training.fit import Told, assemble, prepared, tensors, trainer_settings
+from training.module import TRAIN_LOSS, VALIDATION_LOSS, ChurnModule
+from training.quiet import quiet
+from training.split import Shape
+from training.train import KEYS, prepare
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+FROM_CONFIG = ("max_epochs", "gradient_clip_val")
+"""Trainer flags that follow `--epochs` and `--gradient_clip` unless they are given themselves."""
+NOISE = re.compile(
+    r"$|\d+ validation error|For further information|Does not validate|Subtypes:|Errors:|Given value type"
+)
+
+said = Console(stderr=True, highlight=False)
+
+
+class TrainingCLI(LightningCLI):
+    """Lightning's command line over our configs; `main` turns what goes wrong into one line."""
+
+    def __init__(self, arguments: Sequence[str] | None) -> None:
+        super().__init__(
+            args=None if arguments is None else list(arguments),
+            trainer_defaults={"deterministic": True, "logger": False, "enable_model_summary": False,
+                              "num_sanity_val_steps": 0, "accelerator": "auto"},
+            save_config_callback=SaveConfigCallback,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={name: {"exit_on_error": False} for name in self.subcommands()}
+            | {"exit_on_error": False, "prog": "python -m training"},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )  # fmt: skip
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--seed_everything", type=int | None, help="another name for --seed")
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{key}": value for key, value in self.trainer_defaults.items()})
+        parser.set_defaults({f"trainer.{key}": None for key in FROM_CONFIG})
+        parser.add_class_arguments(TrainingConfig, None)
+        parser.add_class_arguments(ModelConfig, "model")
+        parser.set_defaults(_read(CONFIGS / "training.yaml"))
+        parser.set_defaults({f"model.{k}": v for k, v in _read(CONFIGS / "model.yaml").items()})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--workspace", type=str, default="var", help="the folder that `churn` works in")
+        parser.add_argument(
+            "--features", type=str | None, help="the feature contract (default: configs/features.yaml)"
+        )
+        parser.add_argument(
+            "--rows",
+            type=Literal["inner", "all"],
+            default="inner",
+            help="inner: learn from the older training rows and validate on the newest; all: learn from every"
+            " training row, as `churn train` does, without validation",
+        )
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "early_stopping.monitor": VALIDATION_LOSS,
+                "early_stopping.check_on_train_epoch_end": True,
+                "checkpoint.monitor": VALIDATION_LOSS,
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.save_on_train_epoch_end": True,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Checkpoints say what they are below a key of ours (training/checkpoint.py), not in flags."""
+
+    def _set_seed(self) -> None:
+        """Nothing here draws from the process's own random numbers (training/fit.py: `prepared`)."""
+
+    def instantiate_classes(self) -> None:
+        given = self.config[self.subcommand]
+        self.files = Workspace(Path(given["workspace"]).absolute())
+        self.folder = Path(given["trainer"]["default_root_dir"] or self.files.root / "fit")
+        if self.subcommand == "fit":
+            self._assemble(given)
+        else:
+            self._load(given)
+        self.config_init = self.parser.instantiate_classes(self.config)
+        self.trainer = self._trainer()
+
+    def _assemble(self, given: Any) -> None:
+        plain = given.as_dict()
+        if plain["seed_everything"] is not None:
+            plain["seed"] = plain["seed_everything"]
+        model = _checked(ModelConfig, plain["model"], "model.")
+        wanted = {key: plain[key] for key in TrainingConfig.model_fields}
+        for flag, key in zip(FROM_CONFIG, ("epochs", "gradient_clip"), strict=True):
+            if plain["trainer"][flag] is not None:
+                wanted[key] = plain["trainer"][flag]
+        self.training = _checked(TrainingConfig, wanted, "")
+        features = Path(given["features"] or CONFIGS / "features.yaml")
+        spec = _checked(FeaturesConfig, _read(features), "features.")
+        if given["ckpt_path"] and not Path(given["ckpt_path"]).is_file():
+            raise TrainingError(f"--ckpt_path {given['ckpt_path']}: not there; leave it out to start anew")
+        rows, split = prepare(_rows(self.files), _shape(self.files), spec, self.training)
+        inner = given["rows"] == "inner"
+        train = rows.iloc[split.inner_train if inner else split.train]
+        with prepared(self.training):
+            task = assemble(
+                train, rows.iloc[split.inner_validation] if inner else None, spec, model, self.training
+            )
+        self.model, self.datamodule, self.training = task.module, task.data, task.contract.training
+        self.training = task.contract.training  # its gaps are filled
+
+    def _load(self, given: Any) -> None:
+        path = Path(given["ckpt_path"] or self.folder / "best.ckpt")
+        self.model = ChurnModule.load_from_checkpoint(path)
+        contract: Contract = self.model.contract
+        self.training = contract.training
+        rows, split = prepare(_rows(self.files), _shape(self.files), contract.spec, self.training)
+        chosen = split.inner_validation if self.subcommand == "validate" else split.test
+        self.judged = rows.iloc[chosen]
+        judged = tensors(self.judged, contract.inputs, contract.program.preprocessing)
+        self.datamodule = ChurnData(None, judged, judged=judged)
+
+    def _trainer(self) -> pl.Trainer:
+        """The flags, our defaults where a flag is silent, and callbacks that have something to look at."""
+        flags = dict(self._get(self.config_init, "trainer"))
+        ours = trainer_settings(self.training)
+        flags |= {key: ours[key] for key in FROM_CONFIG if flags[key] is None}
+        flags["default_root_dir"] = str(self.folder)
+        if flags["accelerator"] == "auto" and torch.backends.mps.is_available():
+            flags["accelerator"] = "cpu"  # Apple's devices lack the float64 of scores and sums
+        stopping, checkpoint = (self._get(self.config_init, key) for key in ("early_stopping", "checkpoint"))
+        self.checkpoint: ModelCheckpoint = checkpoint
+        checkpoint.dirpath = checkpoint.dirpath or str(self.folder)
+        callbacks: list[pl.Callback] = [checkpoint]
+        if self._get(self.config, "rows") == "inner":
+            callbacks.append(stopping)
+        elif checkpoint.monitor == VALIDATION_LOSS:
+            checkpoint.monitor = None  # nothing to compare by: the newest is kept
+        if flags["enable_progress_bar"] is not False and said.is_terminal:
+            callbacks.append(RichProgressBar(refresh_rate=20, console_kwargs={"stderr": True}))
+        else:
+            flags["enable_progress_bar"] = False
+            callbacks.append(Told(said.print))
+        return self._instantiate_trainer(flags, callbacks if self.subcommand == "fit" else callbacks[2:])
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        arguments: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand != "fit":
+            arguments["ckpt_path"] = None  # the module came from it already
+        if subcommand == "predict":
+            arguments["return_predictions"] = False
+        return arguments
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with prepared(self.training):
+            super()._run_subcommand(subcommand)
+
+    def after_fit(self) -> None:
+        self._say("fit", (TRAIN_LOSS, VALIDATION_LOSS))
+        if self.trainer.is_global_zero:
+            said.print(f"Checkpoint: {self.checkpoint.best_model_path}")
+
+    def after_validate(self) -> None:
+        self._say("validate", (VALIDATION_LOSS,))
+
+    def after_test(self) -> None:
+        self._say("test", tuple(self.trainer.callback_metrics))
+        self._write_scores("test_scores.parquet", [*KEYS, "churned"])
+
+    def after_predict(self) -> None:
+        self._write_scores("predictions.parquet", list(KEYS))
+
+    def _say(self, command: str, names: Sequence[str]) -> None:
+        """The numbers into `<command>.json`, for those who read files."""
+        found = {name: float(self.trainer.callback_metrics[name]) for name in names
+                 if name in self.trainer.callback_metrics}  # fmt: skip
+        if self.trainer.is_global_zero:
+            write_atomically(self.folder / f"{command}.json", json.dumps(found, indent=1))
+
+    def _write_scores(self, name: str, columns: list[str]) -> None:
+        if self.trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            scored = self.judged[columns].assign(score=self.model.scores).reset_index(drop=True)
+            scored.to_parquet(self.folder / name, index=False)
+            said.print(f"Scores: {self.folder / name}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 1 failed, 2 refused input."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    try:
+        with quiet():
+            TrainingCLI(arguments)
+    except ChurnError as error:
+        said.print(f"[bold red]training:[/] {escape(str(error))}", soft_wrap=True)
+        return error.exit_code
+    except (ArgumentError, MisconfigurationException) as error:
+        said.print(f"[bold red]training:[/] {escape(_one_line(str(error)))}", soft_wrap=True)
+        return ConfigError.exit_code
+    return 0
+
+
+def _one_line(complaint: str) -> str:
+    """Of jsonargparse's paragraph: the flag, what was expected of it, and what it was given."""
+    if complaint.startswith('Parser key "config"'):
+        return "--config: no YAML file there; give the path of one"
+    lines = [line.strip(" -") for line in complaint.splitlines()]
+    told = [line for line in lines if not NOISE.match(line)]
+    key = re.search(r'Parser key "(.*?)"', complaint)
+    told = [line for line in told if not line.startswith("Parser key")] if key else told
+    text = re.sub(r"\s*\[type=.*?\]", "", "; ".join(told[:4]))
+    return f"--{key[1]}: {text}" if key else text
+
+
+def _checked(config: Any, content: dict[str, Any], prefix: str) -> Any:
+    try:
+        return config.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{prefix}{key}: {first['msg']}, not {first['input']!r}") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; give the path of a YAML file") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected `key: value` lines, found {type(content).__name__}")
+    return content
+
+
+def _rows(files: Workspace) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(files.training_set)
+    except FileNotFoundError:
+        raise TrainingError(f"{files.training_set}: not there; run `churn run` first") from None
+
+
+def _shape(files: Workspace) -> Shape:
+    try:
+        shape: Shape = json.loads(files.manifest.read_text(encoding="utf-8"))["shape"]
+    except FileNotFoundError:
+        raise TrainingError(f"{files.manifest}: not there; run `churn ingest` first") from None
+    return shape

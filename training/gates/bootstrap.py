@@ -1,0 +1,124 @@
+"""How far chance alone moves a number, when a customer's rows come and go together.
+
+The pairs cluster bootstrap: customers are drawn with replacement, each with all of her rows, and two models
+are always compared on the same draw (Field & Welsh 2007, J. R. Statist. Soc. B 69; Davison & Hinkley 1997,
+section 3.8). Every statistic here is a function of sums, so a draw is a vector of counts and a thousand draws
+are one matrix product.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+MOST_CLUSTERS = 25_000
+"""Above it customers are put together at random. Unions of independent clusters are independent clusters:
+intervals stay valid and the time stays bounded, at the price of a slightly noisier width."""
+
+CHUNK = 100
+"""Draws in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Resampling:
+    resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate between its bounds; `confidence` of such intervals hold the truth."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def mean_interval(values: Array, customer: NDArray[np.int64], how: Resampling) -> Interval:
+    """Of the mean of `values` over rows: percentile interval. NaN anywhere makes all three NaN."""
+    sums = cluster_sums(customer, np.column_stack([values, np.ones(len(values))]))
+    return _percentile(sums, lambda s: s[..., 0] / s[..., 1], how)
+
+
+def simultaneous_means(
+    values: Array,
+    divisions: Sequence[tuple[NDArray[np.int64], int]],
+    customer: NDArray[np.int64],
+    how: Resampling,
+) -> tuple[Array, Array]:
+    """The mean of `values` in each part of the rows, and a lower bound that holds for all parts at once.
+
+    A division is each row's part (negative: none) and the number of parts. Whoever looks at the worst of
+    many parts sees an unlucky one; the bounds are widened by the largest studentised deviation of any part
+    (Romano & Wolf 2005, Econometrica 73), one-sided at `how.confidence`.
+    """
+    cluster, clusters = clustered(customer)
+    totals, rows = [], []
+    for part, parts in divisions:
+        inside = part >= 0
+        cell = cluster[inside] * parts + part[inside]
+        totals.append(np.bincount(cell, values[inside], clusters * parts).reshape(clusters, parts))
+        rows.append(np.bincount(cell, minlength=clusters * parts).reshape(clusters, parts))
+    sums = np.hstack([*totals, *rows]).astype(np.float64)
+    half = sums.shape[1] // 2
+    means = sums[:, :half].sum(axis=0) / sums[:, half:].sum(axis=0)
+    drawn = resampled(sums, how)
+    deviation = drawn[:, :half] / np.maximum(drawn[:, half:], 1.0) - means
+    spread = deviation.std(axis=0)
+    # a part in which nothing varies has no chance in it
+    studentised = np.divide(deviation, spread, out=np.zeros_like(deviation), where=spread > 0)
+    widest = np.quantile(studentised.max(axis=1), how.confidence)
+    return means, means - widest * spread
+
+
+def upper_bound(sums: Array, statistic: Callable[[Array], Array], how: Resampling) -> tuple[float, float]:
+    """`statistic` of the total of `sums`, and its one-sided upper bound: normal, of the draws' spread.
+
+    For a mean of absolute values, which chance makes too large. Neither the percentile bound (it adds
+    that bias twice) nor the basic one (it takes it out where there is none) keeps its promise: of 95 % they
+    held 99 and 86 in simulation, this one 93 to 100 (tests/training/test_gate_bootstrap.py).
+    """
+    estimate = float(statistic(sums.sum(axis=0)))
+    spread = float(np.std(statistic(resampled(sums, how))))
+    return estimate, estimate + NormalDist().inv_cdf(how.confidence) * spread
+
+
+def cluster_sums(customer: NDArray[np.int64], columns: Array) -> Array:
+    """[clusters, K]: each column added up over a customer's rows."""
+    cluster, clusters = clustered(customer)
+    return np.column_stack([np.bincount(cluster, column, clusters) for column in columns.T])
+
+
+def clustered(customer: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """The cluster of each row, and how many there are."""
+    clusters = int(customer.max()) + 1
+    if clusters <= MOST_CLUSTERS:
+        return customer, clusters
+    return np.random.default_rng(0).integers(0, MOST_CLUSTERS, clusters)[customer], MOST_CLUSTERS
+
+
+def resampled(sums: Array, how: Resampling) -> Array:
+    """[resamples, K]: the totals of every draw of as many customers as there are. The same seed draws the
+    same customers, whatever is added up."""
+    draw = np.random.default_rng(how.seed)
+    clusters = len(sums)
+    totals = np.empty((how.resamples, sums.shape[1]))
+    for start in range(0, how.resamples, CHUNK):
+        size = min(CHUNK, how.resamples - start)
+        counts = np.stack(
+            [np.bincount(draw.integers(0, clusters, clusters), minlength=clusters) for _ in range(size)]
+        )
+        totals[start : start + size] = counts.astype(np.float64) @ sums
+    return totals
+
+
+def _percentile(sums: Array, statistic: Callable[[Array], Array], how: Resampling) -> Interval:
+    drawn = statistic(resampled(sums, how))
+    tail = (1 - how.confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Interval(float(statistic(sums.sum(axis=0))), float(low), float(high))

@@ -1,0 +1,40 @@
+"""What serves now stays, unless the new model is shown to be no worse."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from training.gates.beats_baselines import compared
+from training.gates.evidence import Evidence
+from training.gates.rule import Rule
+from training.gates.verdict import Verdict
+
+
+class NotInferior(Rule):
+    """No worse than the champion by more than the margin, on the same rows, with confidence.
+
+    The whole interval of the paired difference lies below the larger of `margin` and `margin_share` of the
+    champion's own gain over a constant. A champion that exists and could not be compared on every row is a
+    fail; where there is none the rule holds, and says so.
+    """
+
+    metric: Literal["log_loss", "brier"] = "log_loss"
+    margin: float = Field(0.0, ge=0)
+    margin_share: float = Field(0.02, ge=0, lt=1)
+
+    def judge(self, evidence: Evidence) -> list[Verdict]:
+        champion = evidence.champion
+        if champion is None:
+            return [Verdict.unjudged("champion", "nobody looked whether there is a champion")]
+        if champion.state == "none":
+            return [Verdict.not_asked("champion", "there is no champion to compare with")]
+        if champion.state == "unusable":
+            return [Verdict.unjudged("champion", f"version {champion.version}: {champion.problem}")]
+        if evidence.sample is None or evidence.sample.champion is None:
+            return [Verdict.unjudged("champion", f"version {champion.version} was not scored")]
+        scores, name = evidence.sample.champion, f"champion version {champion.version}"
+        return [
+            compared(
+                "champion", name, evidence.sample, scores, self.metric, self.margin, self.margin_share, True
+            )
+        ]

@@ -1,0 +1,87 @@
+"""A model can be better on average by being worse for some: no part of the customers, no month may pay."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from training.gates.bootstrap import simultaneous_means
+from training.gates.evidence import Evidence
+from training.gates.rule import Rule
+from training.gates.sample import Parts, Sample
+from training.gates.verdict import Verdict
+
+
+class WorstSegment(Rule):
+    """In no segment is the log-loss above the reference's by more than `margin`, beyond doubt.
+
+    The reference is the champion, else logistic regression, else the base rate. All segments of
+    `gates.segments` are bounded at once, so that many segments do not make a false alarm; those of less than
+    `min_rows` rows are not judged, and counted in the reason.
+    """
+
+    margin: float = Field(0.01, ge=0)
+    min_rows: int = Field(100, gt=0)
+
+    def judge(self, evidence: Evidence) -> list[Verdict]:
+        if evidence.sample is None:
+            return [Verdict.unjudged("worst_segment", "log-loss of the segments is missing")]
+        if not evidence.sample.segments:
+            return [Verdict.not_asked("worst_segment", "no segments are configured")]
+        return [
+            worst_part("worst_segment", evidence.sample, evidence.sample.segments, self.margin, self.min_rows)
+        ]
+
+
+class Stable(Rule):
+    """The same for the test months: a model that only fits one of them will not fit the next."""
+
+    margin: float = Field(0.01, ge=0)
+    min_rows: int = Field(100, gt=0)
+
+    def judge(self, evidence: Evidence) -> list[Verdict]:
+        if evidence.sample is None:
+            return [Verdict.unjudged("stability", "log-loss of the months is missing")]
+        if len(evidence.sample.months.names) < 2:
+            return [
+                Verdict.not_asked("stability", "all rows are of one moment: there are no months to compare")
+            ]
+        months = {"month": evidence.sample.months}
+        return [worst_part("stability", evidence.sample, months, self.margin, self.min_rows)]
+
+
+def worst_part(
+    rule: str, sample: Sample, divisions: Mapping[str, Parts], margin: float, min_rows: int
+) -> Verdict:
+    """The part whose excess is largest beyond doubt, against `margin`."""
+    if sample.reference is None:
+        return Verdict.unjudged(rule, "there is no champion and no baseline to compare with")
+    name, rival = sample.reference
+    excess = sample.loss(sample.score) - sample.loss(rival)
+    if not np.isfinite(excess).all():
+        return Verdict.unjudged(rule, f"log-loss against {name} is missing or not a number")
+    names: list[str] = []
+    judged: list[tuple[NDArray[np.int64], int]] = []
+    small = 0
+    for column, parts in divisions.items():
+        kept = np.flatnonzero(parts.rows >= min_rows)
+        small += len(parts.names) - len(kept)
+        if len(kept):
+            # one place more, so that code -1 (no part) stays -1
+            place = np.full(len(parts.names) + 1, -1)
+            place[kept] = np.arange(len(kept))
+            judged.append((place[parts.code], len(kept)))
+            names += [f"{column} {parts.names[part]}" for part in kept]
+    if not names:
+        return Verdict.unjudged(rule, f"no part has {min_rows} rows; lower min_rows or choose larger parts")
+    means, low = simultaneous_means(excess, judged, sample.customer, sample.how)
+    worst = int(np.argmax(low))
+    found = Verdict.at_most(rule, "log-loss", float(low[worst]), margin)
+    surely = "is surely above" if not found.passed else "is not surely above"
+    left_out = f"; {small} of fewer than {min_rows} rows not judged" if small else ""
+    reason = (
+        f"worst of {len(names)}: {names[worst]}, log-loss {means[worst]:+.4f} against {name} "
+        f"(lower bound {low[worst]:+.4f}) {surely} the margin {margin:g}{left_out}"
+    )
+    return Verdict(rule, found.passed, found.value, found.bound, reason)

@@ -1,0 +1,104 @@
+"""A study in MLflow: one run for the study, and below it one for each trial that has ended."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from math import isfinite
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from data.errors import TrainingError
+from training.config import TrainingConfig, TuningConfig
+from training.quiet import quiet
+from training.slots import open_storage
+
+STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+STUDY, TRIAL = "optuna.study", "optuna.trial"
+"""Tags by which a run is found again."""
+
+
+def record_study(name: str, training: TrainingConfig, tuning: TuningConfig) -> str:
+    """The id of the study's run, every ended trial below it with params, metrics by epoch and state.
+
+    Read from the study when it has ended, so that no trial waits for MLflow. What was recorded before is left
+    alone: calling it twice, or after more trials, adds what is new. Raises TrainingError when the tracking
+    server cannot be reached.
+    """
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.exceptions import MlflowException
+
+    with quiet():
+        study = optuna.load_study(study_name=name, storage=open_storage(tuning))
+        trials = study.get_trials(deepcopy=False, states=tuple(STATUS))
+        try:
+            client = MlflowClient(tracking_uri=training.tracking_uri, registry_uri=training.tracking_uri)
+            experiment = _experiment(client, training)
+            known = _recorded(client, experiment, name)
+            if (parent := known.pop("", None)) is None:
+                tags = {STUDY: name, "mlflow.runName": name}
+                parent = client.create_run(experiment, _ms(trials[0].datetime_start), tags=tags).info.run_id
+            for trial in trials:
+                if str(trial.number) in known:
+                    continue
+                tags = {STUDY: name, TRIAL: str(trial.number), "mlflow.parentRunId": parent}
+                tags |= {"mlflow.runName": f"trial {trial.number}", "state": trial.state.name}
+                start, end = _ms(trial.datetime_start), _ms(trial.datetime_complete)
+                run = client.create_run(experiment, start, tags=tags).info.run_id
+                client.log_batch(
+                    run,
+                    metrics=[Metric(key, value, end, step) for key, value, step in _metrics(trial)],
+                    params=[Param(key, str(value)) for key, value in trial.params.items()],
+                )
+                client.set_terminated(run, STATUS[trial.state], end)
+            end = max(_ms(trial.datetime_complete) for trial in trials)
+            best, count = study.best_trial, sum(t.state != TrialState.FAIL for t in trials)
+            summary = {"best_log_loss": study.best_value, "trials": float(count)}
+            client.log_batch(
+                parent,
+                metrics=[Metric(key, value, end, count) for key, value in summary.items()],
+                tags=[RunTag(f"best.{key}", str(value)) for key, value in best.params.items()],
+            )
+            client.set_terminated(parent, "FINISHED", end)
+        except (MlflowException, OSError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise TrainingError(f"MLflow at {training.tracking_uri}: {first}") from None
+    return str(parent)
+
+
+def _recorded(client: Any, experiment: str, name: str) -> dict[str, str]:
+    """Trial number -> run of all that were recorded whole, and "" -> the study's run."""
+    found: dict[str, str] = {}
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment], f"tags.`{STUDY}` = '{name}'", max_results=1000, page_token=token
+        )
+        for run in page:
+            number = run.data.tags.get(TRIAL, "")
+            if number and run.info.status == "RUNNING":  # we were killed while we wrote it
+                client.delete_run(run.info.run_id)
+            else:
+                found[number] = run.info.run_id
+        if not (token := page.token):
+            return found
+
+
+def _metrics(trial: FrozenTrial) -> Sequence[tuple[str, float, int]]:
+    epochs = [("log_loss_by_epoch", value, step) for step, value in trial.intermediate_values.items()]
+    # a pruned trial's value is its last epoch's; it must not win when runs are sorted
+    if trial.state == TrialState.COMPLETE and trial.value is not None:
+        epochs.append(("log_loss", trial.value, 0))
+    return [(key, float(value), step) for key, value, step in epochs if isfinite(value)]
+
+
+def _experiment(client: Any, training: TrainingConfig) -> str:
+    found = client.get_experiment_by_name(training.experiment)
+    if found is not None:
+        return str(found.experiment_id)
+    return str(client.create_experiment(training.experiment, artifact_location=training.artifacts_uri))
+
+
+def _ms(moment: datetime | None) -> int:
+    return 0 if moment is None else int(moment.timestamp() * 1000)
