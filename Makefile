@@ -4,6 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= 2
+CONTAINER ?= $(notdir $(shell command -v podman || command -v docker))
+# podman's own format has no health check
+IMAGE_FORMAT = $(if $(findstring podman,$(CONTAINER)),--format docker)
+IMAGE_FLAGS ?=
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,10 +44,37 @@ bench-quality: install  ## our network and its rivals on the same rows: CDNOW an
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.quality $(ARGS)
 
+bench-serving: install var/bench/serving-venv/.installed  ## our server and its rivals, in turns; ARGS=--quick, --overload
+	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+var/bench/serving-venv/.installed: benchmarks/servers/requirements.txt
+	$(PYTHON) -m venv var/bench/serving-venv
+	# a rival that does not install is named in the table, and the others are measured
+	-var/bench/serving-venv/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+bench-online: install  ## the server's feature read beside Feast's own, on SQLite and Redis
+	$(BIN)/python -m benchmarks.online_read $(ARGS)
+
+bench-score: install  ## batch scoring: customers a second on one core, memory at 1, 3 and 10 million rows
+	$(BIN)/python -m benchmarks.score $(ARGS)
+
+images:  ## churn-serve and churn-train with podman or docker; IMAGE_FLAGS go to the build
+	$(CONTAINER) build $(IMAGE_FORMAT) $(IMAGE_FLAGS) --tag churn-serve --file Dockerfile.serve .
+	$(CONTAINER) build $(IMAGE_FORMAT) $(IMAGE_FLAGS) --tag churn-train --file Dockerfile.train .
+
+bench-recipe: install  ## the shipped recipe and its rivals on labelled tables of many kinds
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.recipe $(ARGS)
+
+bench-history: install  ## what else a log's recipe could read: BG/NBD features, the purchases themselves
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.history $(ARGS)
+
 lock:  ## write constraints.txt anew from what pip resolves today
 	rm -rf var/lock
 	$(PYTHON) -m venv var/lock
-	var/lock/bin/python -m pip install --quiet --editable '.[dev]'
+	var/lock/bin/python -m pip install --quiet --editable '.[dev,bench,postgres]'
 	{ echo '# Every package at the version that is tested. Made by `make lock`; do not edit.'; \
 	  var/lock/bin/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//; s/^torch @ .*/torch==2.13.0/'; } > constraints.txt
 	rm -rf var/lock
@@ -51,5 +82,5 @@ lock:  ## write constraints.txt anew from what pip resolves today
 clean:  ## remove what runs have made (var/); the environment stays
 	rm -rf var build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-all lint bench bench-fit bench-quality lock clean
+.PHONY: help install run test test-all lint bench bench-fit bench-quality bench-recipe bench-history bench-online bench-serving bench-score images lock clean
 .DEFAULT_GOAL := help

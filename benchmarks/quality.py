@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.model_selection import StratifiedKFold
 
-from benchmarks.rivals import RIVALS, Rows, fitted_scores, suggested
+from benchmarks.rivals import DEFAULT_ONLY, RIVALS, Rows, fitted_scores, suggested
 from churn.settings import CONFIGS, Settings, load_settings
 from data.errors import ConfigError
 from pipelines.context import Context
@@ -193,7 +193,8 @@ def runs(part: Part, options: argparse.Namespace) -> Iterator[tuple[str, Callabl
             f"{name}, default",
             lambda name=name: [fitted_scores(name, {}, whole, seed) for seed in range(options.seeds)],
         )
-        yield f"{name}, tuned", lambda name=name: tuned(name, inner, whole, options)
+        if name not in DEFAULT_ONLY:
+            yield f"{name}, tuned", lambda name=name: tuned(name, inner, whole, options)
 
 
 def ours(part: Part, seed: int) -> Scores:

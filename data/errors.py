@@ -42,5 +42,11 @@ class PackagingError(ChurnError):
     exit_code = 1
 
 
+class ArchiveError(PackagingError):
+    """An archive that must not be served or registered: changed, unsigned, or of a signer nobody trusts."""
+
+    exit_code = 2
+
+
 class ServingError(ChurnError):
     exit_code = 1

@@ -2,8 +2,6 @@
 
 import os
 import secrets
-import stat
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +11,7 @@ from data import parse
 from data.clean import Cleaned
 from data.config import DataConfig, TableSource
 from data.errors import DataError
+from data.private_file import make_private, read_private
 from data.workspace import Workspace
 from handlers.identity import canonical_id, mask
 
@@ -30,7 +29,7 @@ def load_key(config: DataConfig, files: Workspace) -> bytes:
         return _checked(text, f"the environment variable {config.mask_key_env}")
     if not files.mask_key.exists():
         _generate(files.mask_key)
-    return _checked(_read_private(files.mask_key), str(files.mask_key))
+    return _checked(read_private(files.mask_key, "mask key", DataError), str(files.mask_key))
 
 
 def mask_ids(ids: pa.ChunkedArray, id_type: Literal["integer", "string"], key: bytes) -> pa.DictionaryArray:
@@ -54,32 +53,7 @@ def mask_rejected(cleaned: Cleaned, source: TableSource, key: bytes) -> pa.Table
 
 
 def _generate(path: Path) -> None:
-    """Two commands that start together agree on one key: the file appears whole, and only once."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)  # mode 600 from the start
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        path.hardlink_to(name)
-    except FileExistsError:
-        pass  # the other one was first: its key counts
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _read_private(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & 0o077:
-                raise DataError(
-                    f"{path}: the mask key is open to others (mode {mode:o}); run chmod 600 on it"
-                )
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the mask key cannot be read ({type(error).__name__}); restore it") from None
+    make_private(path, secrets.token_hex(32) + "\n")
 
 
 def _checked(text: str, where: str) -> bytes:

@@ -40,6 +40,26 @@ class Workspace:
     def mask_key(self) -> Path:
         return self.root / "secrets" / "mask.key"
 
+    @property
+    def signing_key(self) -> Path:
+        """Private; archives are signed with it. Its public half is one of `trusted_signers`."""
+        return self.root / "secrets" / "signing.key"
+
+    @property
+    def api_keys(self) -> Path:
+        """Who may ask the gateway: names and SHA-256 of their keys."""
+        return self.root / "secrets" / "api-keys.json"
+
+    @property
+    def api_key(self) -> Path:
+        """The key of this workspace's own client, `churn predict`."""
+        return self.root / "secrets" / "api.key"
+
+    @property
+    def trusted_signers(self) -> Path:
+        """Whose archives may be served and registered: a name and a public key a line."""
+        return self.root / "trusted-signers"
+
     # features -> training
     @property
     def features(self) -> Path:
@@ -103,6 +123,11 @@ class Workspace:
     @property
     def serving(self) -> Path:
         return self.root / "serving"
+
+    @property
+    def predictions(self) -> Path:
+        """The prediction log's segments."""
+        return self.serving / "predictions"
 
     @property
     def reports(self) -> Path:

@@ -28,6 +28,9 @@ class Feature(Config):
     default: int | float | str | None = None
     """Stands in for null in `customer_snapshots`, so that offline and online hold the same value; None keeps
     the null, which the network reads as a signal of its own."""
+    on_missing: Literal["default", "refuse", "degrade"] = "default"
+    """What the server does for a customer who lacks it: the default (or null) stands in; no score; or an
+    answer as it is, with status `degraded`."""
     description: str = ""
 
     @property
@@ -64,6 +67,15 @@ class FeaturesConfig(Config):
     service: str = "churn_prediction_v1"
     ttl_days: int = Field(35, gt=0)
     horizon_days: int = Field(90, gt=0)
+    on_stale: Literal["default", "refuse", "degrade"] = "degrade"
+    """What the server does with features older than the ttl: puts them aside and scores the customer as an
+    unknown one; no score; or answers with them. The status is `stale` (or `refused`)."""
+    on_unknown: Literal["refuse", "score"] = "refuse"
+    """Whether a customer whom the store does not know is scored with every feature at its default or null
+    (cold start, status `unknown`)."""
+    when_down: Literal["last_known", "refuse"] = "last_known"
+    """Whether a server whose store is down answers with vectors that it read before, within the ttl (status
+    `degraded`), or not at all."""
     snapshots: Snapshots = Snapshots()
     features: tuple[Feature, ...] = Field(min_length=1)
     derived: tuple[Ratio, ...] = ()
@@ -117,9 +129,9 @@ class FeaturesConfig(Config):
         return tuple(f.name for f in self.features if f.dtype == "string")
 
     def contract(self) -> dict[str, Any]:
-        """What bundle.json carries of the spec: all that changes the meaning of a feature vector."""
+        """What bundle.json carries of the spec: all that changes a feature vector's meaning or use."""
         keep = {"schema_version", "entity", "view", "derived_view", "service", "ttl_days", "horizon_days",
-                "features", "derived"}  # fmt: skip
+                "on_stale", "on_unknown", "when_down", "features", "derived"}  # fmt: skip
         return self.model_dump(mode="json", include=keep)
 
     def digest(self) -> str:

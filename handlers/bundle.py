@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ class Bundle:
     numeric: tuple[str, ...]
     vocabulary: Mapping[str, tuple[str, ...]]
     threshold: float
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    """Feature -> its median or most frequent value in training: what explanations compare with."""
+    digest: str = ""
+    """sha256 of bundle.json: names this very archive in the prediction log."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -56,6 +60,8 @@ def read_bundle(model_dir: Path) -> Bundle:
             numeric=tuple(content["numeric"]),
             vocabulary={name: tuple(values) for name, values in content["vocabulary"].items()},
             threshold=float(content["threshold"]),
+            reference=dict(content.get("reference", {})),
+            digest=hashlib.sha256((model_dir / "bundle.json").read_bytes()).hexdigest(),
         )
         program_digest = str(content["program"]["sha256"])
     except KeyError as error:

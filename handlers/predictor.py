@@ -2,26 +2,50 @@
 
 import logging
 import math
+import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from handlers import features, protocols
+from handlers import protocols, telemetry
 from handlers.bundle import Bundle, BundleError, read_bundle
+from handlers.environment import number
+from handlers.explain import CLOSE, Explainer, NoReference
+from handlers.features import FeatureStoreUnavailable, OnlineFeatures, Vectors, open_features
 from handlers.identity import pseudonym
-from handlers.protocols import Answer, Outcome, Prediction, Refusal, Request
+from handlers.prediction_log import Origin, PredictionLog, Records, open_log
+from handlers.protocols import Answer, Call, Explanation, Outcome, Prediction, Refusal, Request, Rules, Wants
 from handlers.scoring import Scorer
-
-if TYPE_CHECKING:
-    from feast import FeatureService, FeatureStore
+from handlers.telemetry import Telemetry
+from handlers.what_if import WhatIf, with_overrides
 
 log = logging.getLogger("churn.handler")
 
 UNKNOWN = Refusal(404, "unknown user_id")
-NO_FEATURES = Refusal(503, "the feature store cannot be read now; try again later")
-NO_SCORE = Refusal(503, "the model has no finite score for this customer")
+NO_FEATURES = Refusal(503, "the feature store cannot be read now; try again later", telemetry.STORE_DOWN, 1)
+NO_SCORE = Refusal(503, "the model has no finite score for this customer", telemetry.NO_SCORE, 60)
+BROKEN = Refusal(503, "the server failed at this request, which is counted and logged", telemetry.INTERNAL, 1)
+NOBODY = [{"body": b'{"user_id": "u_%032d"}' % 0}]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """All that a batch asked for, scored: first the customers read, then a row a what-if question."""
+
+    now: datetime
+    vectors: Vectors
+    columns: Mapping[str, Sequence[Any]]
+    scores: Sequence[float]
+    rows: Sequence[Sequence[int]]
+    """For each request the rows of its customers."""
+    read_row: Sequence[int]
+    """Row -> the row of the customer as read."""
+    what_if: Mapping[int, WhatIf]
+    """Row -> what the caller gave."""
 
 
 @dataclass(frozen=True)
@@ -29,80 +53,253 @@ class Predictor:
     """A loaded bundle. `preprocess`, `inference` and `postprocess` each work on a whole batch."""
 
     bundle: Bundle
-    store: "FeatureStore"
-    service: "FeatureService"
+    features: OnlineFeatures
     scorer: Scorer
     mask_key: bytes
     clock: Callable[[], datetime]
     model_name: str
-    max_instances: int
+    rules: Rules
+    explainer: Explainer
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    log: PredictionLog | None = None
 
-    def preprocess(self, rows: Sequence[Mapping[str, Any]]) -> list[Request | Refusal]:
+    def preprocess(self, rows: Sequence[Mapping[str, Any]], calls: Sequence[Call]) -> list[Request | Refusal]:
         """Read each body for itself: a bad one never touches its neighbours."""
-        return [self._parse(row) for row in rows]
+        return [self._parse(row, call) for row, call in zip(rows, calls, strict=True)]
 
-    def inference(self, requests: Sequence[Request | Refusal]) -> list[list[Outcome] | Refusal]:
-        """An outcome a user id. Every customer of the batch is read once and scored once."""
-        masked = [
+    def inference(self, requests: Sequence[Request | Refusal]) -> Scored | Refusal:
+        """Every customer of the batch is read once and scored once; a refusal when nobody can be read."""
+        now = self.clock()
+        asked = [
             [] if isinstance(request, Refusal) else [self._masked(user_id) for user_id in request.user_ids]
             for request in requests
         ]
+        distinct = list(dict.fromkeys(chain.from_iterable(asked)))
+        if not distinct:
+            return Scored(now, Vectors((), {}, (), ()), {}, [], asked_rows(asked, {}), (), {})
+        began = time.perf_counter()
         try:
-            outcome_of = self._outcomes(list(dict.fromkeys(user_id for ids in masked for user_id in ids)))
-        except features.FeatureStoreUnavailable as error:
+            vectors = self.features.read(distinct, now)
+        except FeatureStoreUnavailable as error:
             log.error("feature store read failed: %s", error)
-            return [request if isinstance(request, Refusal) else NO_FEATURES for request in requests]
+            return Refusal(NO_FEATURES.http_status, NO_FEATURES.error, NO_FEATURES.code, error.retry_after_s)
+        self.telemetry.observe(telemetry.READ, time.perf_counter() - began)
+        rows = asked_rows(asked, {user_id: row for row, user_id in enumerate(distinct)})
+        columns, read_row, what_if = with_overrides(
+            self.bundle.spec, vectors.columns, len(distinct), rows, requests
+        )
+        scores = self.scorer.score(columns).tolist()
+        return Scored(now, vectors, columns, scores, rows, read_row, what_if)
+
+    def postprocess(self, requests: Sequence[Request | Refusal], scored: Scored | Refusal) -> list[Answer]:
+        """Each answer in the shape of its request."""
+        if isinstance(scored, Refusal):
+            return [protocols.refuse(r if isinstance(r, Refusal) else scored) for r in requests]
         return [
-            request if isinstance(request, Refusal) else [outcome_of[user_id] for user_id in ids]
-            for request, ids in zip(requests, masked, strict=True)
+            protocols.refuse(request) if isinstance(request, Refusal) else self._answer(request, rows, scored)
+            for request, rows in zip(requests, scored.rows, strict=True)
         ]
 
-    def postprocess(
-        self, requests: Sequence[Request | Refusal], outcomes: Sequence[list[Outcome] | Refusal]
-    ) -> list[Answer]:
-        """Each answer in the shape of its request."""
-        return [self._answer(request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
+    def answer(self, rows: Sequence[Mapping[str, Any]], calls: Sequence[Call] | None = None) -> list[Answer]:
+        """All three, for a server that has nothing to do in between. Answers whatever happens.
 
-    def answer(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
-        """All three, for a server that has nothing to do in between."""
-        requests = self.preprocess(rows)
-        return self.postprocess(requests, self.inference(requests))
-
-    def _answer(self, request: Request | Refusal, outcome: list[Outcome] | Refusal) -> Answer:
-        if isinstance(request, Refusal):
-            return protocols.refuse(request)
-        if isinstance(outcome, Refusal):
-            return protocols.refuse(outcome)
-        return protocols.respond(request, outcome, self.model_name, self.bundle.model_version)
-
-    def _parse(self, row: Mapping[str, Any]) -> Request | Refusal:
+        What breaks in a way nobody thought of is tried again request by request, so that the one at fault is
+        refused alone.
+        """
+        calls = [Call()] * len(rows) if calls is None else calls
+        began = time.perf_counter()
         try:
-            return protocols.parse(row, self.bundle.id_type, self.max_instances)
+            requests = self.preprocess(rows, calls)
+            scored = self.inference(requests)
+            answers = self.postprocess(requests, scored)
+        except Exception as error:
+            # open-ended on purpose: an error here is a bug, and a bug is to cost one request, not a batch
+            if len(rows) > 1:
+                return [self.answer([row], [call])[0] for row, call in zip(rows, calls, strict=True)]
+            self.telemetry.add(telemetry.ERRORS, telemetry.INTERNAL)
+            log.error("BUG: %s", _where(error))
+            return [protocols.refuse(BROKEN)]
+        try:
+            self._record(requests, scored, answers, calls, time.perf_counter() - began)
+        except Exception as error:  # the answers stand, whatever becomes of their bookkeeping
+            self.telemetry.add(telemetry.ERRORS, telemetry.INTERNAL)
+            log.error("BUG: %s", _where(error))
+        return answers
+
+    def _parse(self, row: Mapping[str, Any], call: Call) -> Request | Refusal:
+        try:
+            return protocols.parse(row, self.rules, call)
         except protocols.BadRequest as error:
+            self.telemetry.add(telemetry.ERRORS, telemetry.BAD_REQUEST)
             return Refusal(400, str(error))
 
     def _masked(self, user_id: int | str) -> str:
         return pseudonym(user_id, self.bundle.id_type, self.mask_key)
 
-    def _outcomes(self, ids: Sequence[str]) -> dict[str, Outcome]:
-        vectors = features.read(self.store, self.service, self.bundle, ids, self.clock())
-        scores = self.scorer.score(vectors.columns).tolist()
-        return {
-            user_id: self._outcome(vectors, position, scores[position])
-            for position, user_id in enumerate(vectors.ids)
-        }
+    def _answer(self, request: Request, rows: Sequence[int], scored: Scored) -> Answer:
+        wants = request.wants
+        outcomes: list[Outcome] = [self._outcome(scored, row, wants) for row in rows]
+        if wants.reasons or wants.explanation:
+            try:
+                outcomes = self._explained(outcomes, rows, scored, wants)
+            except NoReference as error:
+                return protocols.refuse(Refusal(400, f"parameters.reasons: {error}"))
+        return protocols.respond(request, outcomes, self.model_name, self.bundle.model_version)
 
-    def _outcome(self, vectors: features.Vectors, position: int, score: float) -> Outcome:
-        status = vectors.status[position]
-        if status == "unknown":
-            return UNKNOWN
-        if not math.isfinite(score):
-            return NO_SCORE
+    def _outcome(self, scored: Scored, row: int, wants: Wants) -> Outcome:
+        refusal = self._refusal(scored, row)
+        if refusal is not None:
+            return refusal
+        read = scored.read_row[row]
+        score = scored.scores[row]
+        what_if = scored.what_if.get(row)
+        taken = scored.vectors.timestamps[read]
         return Prediction(
             churn_probability=score,
             prediction="High Risk" if score > self.bundle.threshold else "Low Risk",
-            features={name: column[position] for name, column in vectors.columns.items()},
-            status=status,
+            threshold=self.bundle.threshold,
+            status=_status(scored, row),
+            status_reason=scored.vectors.reasons[read] if scored.vectors.reasons else None,
+            overridden=what_if.names if what_if else (),
+            features=self._features(scored, row) if wants.features else None,
+            feature_age_s=(scored.now - taken).total_seconds() if wants.age and taken else None,
+        )
+
+    def _features(self, scored: Scored, row: int) -> dict[str, Any]:
+        return {name: scored.columns[name][row] for name in self.bundle.inputs}
+
+    def _refusal(self, scored: Scored, row: int) -> Refusal | None:
+        """Why the customer of this row gets no score; None when they get one."""
+        status = _status(scored, row)
+        what_if = scored.what_if.get(row)
+        if not (what_if and what_if.complete):
+            if status == "unknown" and self.bundle.spec.get("on_unknown", "refuse") != "score":
+                return UNKNOWN
+            if status == "refused":
+                if (again := scored.vectors.retry_after_s) is not None:  # of a store that is down
+                    return Refusal(NO_FEATURES.http_status, NO_FEATURES.error, NO_FEATURES.code, again)
+                reasons = scored.vectors.reasons
+                why = (reasons[scored.read_row[row]] if reasons else None) or "no features to score from"
+                if (
+                    scored.vectors.retry_after_s is not None
+                ):  # the store is down, and nothing of them is known
+                    return Refusal(503, why, telemetry.STORE_DOWN, scored.vectors.retry_after_s)
+                return Refusal(422, why, "refused")
+        if not math.isfinite(scored.scores[row]):
+            return NO_SCORE
+        return None
+
+    def _explained(
+        self, outcomes: Sequence[Outcome], rows: Sequence[int], scored: Scored, wants: Wants
+    ) -> list[Outcome]:
+        which = [row for row, outcome in zip(rows, outcomes, strict=True) if isinstance(outcome, Prediction)]
+        why = dict(zip(which, self.explainer.explain(scored.columns, which), strict=True)) if which else {}
+        return [
+            self._with_reasons(outcome, scored, row, why[row], wants)
+            if isinstance(outcome, Prediction)
+            else outcome
+            for row, outcome in zip(rows, outcomes, strict=True)
+        ]
+
+    def _with_reasons(
+        self, outcome: Prediction, scored: Scored, row: int, why: Explanation, wants: Wants
+    ) -> Prediction:
+        if why.additivity_gap > CLOSE:
+            self.telemetry.add(telemetry.ERRORS, telemetry.ADDITIVITY)
+        reasons = self.explainer.reasons(scored.columns, row, why, wants.reasons)
+        return Prediction(
+            outcome.churn_probability,
+            outcome.prediction,
+            outcome.threshold,
+            outcome.status,
+            outcome.status_reason,
+            outcome.overridden,
+            outcome.features,
+            outcome.feature_age_s,
+            tuple(reasons),
+            why if wants.explanation else None,
+        )
+
+    def _record(
+        self,
+        requests: Sequence[Request | Refusal],
+        scored: Scored | Refusal,
+        answers: Sequence[Answer],
+        calls: Sequence[Call],
+        seconds: float,
+    ) -> None:
+        """Metrics and the prediction log, once the answers stand."""
+        count = self.telemetry
+        count.observe(telemetry.LATENCY, seconds, len(requests))
+        count.observe(telemetry.BATCH_REQUESTS, len(requests))
+        for request, answer in zip(requests, answers, strict=True):
+            protocol = "none" if isinstance(request, Refusal) else request.protocol
+            count.add(telemetry.REQUESTS, protocol, str(answer.http_status))
+        if isinstance(scored, Refusal):
+            count.add(telemetry.ERRORS, telemetry.STORE_DOWN)
+            return
+        self._count_vectors(scored)
+        records: list[int] = []
+        request_ids: list[str] = []
+        refused = self._refused(scored)
+        for rows, call, answer in zip(scored.rows, calls, answers, strict=True):
+            if answer.http_status != 200:
+                continue  # nobody was told a score
+            told = rows if not refused else [row for row in rows if row not in refused]
+            records += told
+            request_ids += repeat(call.request_id, len(told))
+        if not records:
+            return
+        scores = [scored.scores[row] for row in records]
+        count.observe_all(telemetry.SCORE, scores)
+        risky = sum(score > self.bundle.threshold for score in scores)
+        count.add(telemetry.PREDICTIONS, "High Risk", times=risky)
+        count.add(telemetry.PREDICTIONS, "Low Risk", times=len(scores) - risky)
+        if self.log is not None:
+            self.log.append(self._records(scored, records, request_ids, seconds))
+
+    def _refused(self, scored: Scored) -> set[int]:
+        """Rows without a score; nearly every batch has none, which is seen without looking at each."""
+        status = scored.vectors.status
+        if status.count("ok") == len(status) and math.isfinite(sum(scored.scores)):
+            return set()
+        return {row for row in range(len(scored.scores)) if self._refusal(scored, row) is not None}
+
+    def _count_vectors(self, scored: Scored) -> None:
+        count, vectors = self.telemetry, scored.vectors
+        if not vectors.ids:
+            return
+        count.observe(telemetry.BATCH_CUSTOMERS, len(vectors.ids))
+        for status in set(vectors.status):
+            count.add(telemetry.VECTORS, status, times=vectors.status.count(status))
+        ages = [(scored.now - taken).total_seconds() for taken in vectors.timestamps if taken is not None]
+        count.observe_all(telemetry.AGE, ages)
+        for name, times in vectors.missing.items():
+            if times:
+                count.add(telemetry.MISSING, name, times=times)
+        if scored.what_if:
+            count.add(telemetry.OVERRIDDEN, times=len(scored.what_if))
+        if not math.isfinite(sum(scored.scores)):
+            lacking = sum(not math.isfinite(score) for score in scored.scores)
+            count.add(telemetry.ERRORS, telemetry.NO_SCORE, times=lacking)
+
+    def _records(
+        self, scored: Scored, rows: Sequence[int], request_ids: Sequence[str], seconds: float
+    ) -> Records:
+        vectors, read_row = scored.vectors, scored.read_row
+        plain = not scored.what_if
+        everybody = range(len(scored.scores))
+        return Records(
+            time=scored.now,
+            latency_ms=seconds * 1000,
+            request_ids=request_ids,
+            rows=everybody if rows == list(everybody) else rows,
+            user_ids=vectors.ids if plain else [vectors.ids[row] for row in read_row],
+            timestamps=vectors.timestamps if plain else [vectors.timestamps[row] for row in read_row],
+            status=vectors.status if plain else [vectors.status[row] for row in read_row],
+            scores=scored.scores,
+            columns=scored.columns,
+            overridden={row: what_if.names for row, what_if in scored.what_if.items()},
         )
 
 
@@ -113,23 +310,51 @@ def load(model_dir: Path, environment: Mapping[str, str], model_name: str) -> Pr
     """
     bundle = read_bundle(model_dir)
     mask_key = read_mask_key(environment)
-    offset = timedelta(seconds=_number(environment, "CHURN_CLOCK_OFFSET_S", "0"))
-    max_instances = int(_number(environment, "CHURN_MAX_INSTANCES", "1000"))
-    store, service = features.open_store(model_dir, bundle)
+    offset = timedelta(seconds=number(environment, "CHURN_CLOCK_OFFSET_S", "0"))
+    max_instances = int(number(environment, "CHURN_MAX_INSTANCES", "1000", above=0))
+    variant = environment.get("CHURN_VARIANT") or "stable"
+    rules = rules_of(bundle, max_instances)
+    features = open_features(model_dir, bundle, environment)
+    scorer = Scorer(bundle.program, bundle.numeric, bundle.vocabulary)
+    origin = Origin(bundle.model_version, bundle.digest, variant, bundle.threshold, input_types(bundle))
+    sending = Telemetry(bundle.model_version, variant, telemetry.worker_name())
+    sending.watch_store(features.stats)
+    records = open_log(environment, origin)
+    if records is not None:
+        sending.watch_log(records.counts)
     predictor = Predictor(
         bundle=bundle,
-        store=store,
-        service=service,
-        scorer=Scorer(bundle.program, bundle.numeric, bundle.vocabulary),
+        features=features,
+        scorer=scorer,
         mask_key=mask_key,
         clock=lambda: datetime.now(UTC) + offset,
         model_name=model_name,
-        max_instances=max_instances,
+        rules=rules,
+        explainer=Explainer(scorer.score, bundle.spec, bundle.reference),
+        telemetry=sending,
+        log=records,
     )
-    nobody = [{"body": b'{"user_id": "u_%032d"}' % 0}]
-    if predictor.answer(nobody)[0].http_status == NO_FEATURES.http_status:
+    # by a twin that neither counts nor logs
+    first = Predictor(**{**vars(predictor), "telemetry": Telemetry(), "log": None})
+    if first.answer(NOBODY)[0].http_status == NO_FEATURES.http_status:
         log.error("the online store cannot be read yet: answering 503 until it can")
     return predictor
+
+
+def rules_of(bundle: Bundle, max_instances: int) -> Rules:
+    """What bodies may hold for this bundle."""
+    return Rules(
+        id_type=bundle.id_type,
+        max_instances=max_instances,
+        types={feature["name"]: feature["dtype"] for feature in bundle.spec["features"]},
+        derived={r["name"]: (r["numerator"], r["denominator"]) for r in bundle.spec["derived"]},
+    )
+
+
+def input_types(bundle: Bundle) -> dict[str, str]:
+    """Input of the network -> its declared type; derived ones are float64."""
+    declared = {feature["name"]: str(feature["dtype"]) for feature in bundle.spec["features"]}
+    return {name: declared.get(name, "float64") for name in bundle.inputs}
 
 
 def read_mask_key(environment: Mapping[str, str]) -> bytes:
@@ -146,12 +371,16 @@ def read_mask_key(environment: Mapping[str, str]) -> bytes:
     return text.strip().encode()
 
 
-def _number(environment: Mapping[str, str], name: str, default: str) -> float:
-    text = environment.get(name, default)
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise BundleError(f"{name}: expected a number, found {text!r}")
-    return value
+def asked_rows(asked: Sequence[Sequence[str]], row_of: Mapping[str, int]) -> list[list[int]]:
+    """For each request the rows of the customers that it asks for."""
+    return [[row_of[user_id] for user_id in ids] for ids in asked]
+
+
+def _status(scored: Scored, row: int) -> str:
+    return scored.vectors.status[scored.read_row[row]]
+
+
+def _where(error: BaseException) -> str:
+    """The error's type and place; its message may hold an identifier or a feature value."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno} {frame.name}"

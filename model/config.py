@@ -7,6 +7,19 @@ from pydantic import Field
 from data.config import Config
 
 
+class PurchaseColumns(Config):
+    """The features of configs/features.yaml that the purchase process reads."""
+
+    purchase_days: str = "active_days"
+    """Days with a purchase, the first included."""
+    age: str = "tenure_months"
+    """Time since the first purchase."""
+    days_of_age: float = Field(30.4375, gt=0)
+    """Days in one unit of `age`."""
+    recency: str = "recency_days"
+    """Days since the last purchase."""
+
+
 class ModelConfig(Config):
     architecture: Literal["mlp", "tabm"] | None = None
     """`tabm`: many networks that share most of their weights (Gorishniy and others, 2025)."""
@@ -28,5 +41,10 @@ class ModelConfig(Config):
     """Of a category, at most."""
     wide: bool | None = None
     """A logistic regression beside the deep path; out-of-fold scores say how much of each is heard."""
+    trees: bool | None = None
+    """Boosted trees in the wide path, exported with the network. Left out: for labelled tables."""
+    purchase_process: bool | None = None
+    """BG/NBD features beside the others. Left out: for a transaction log whose spec has the columns."""
+    purchase_columns: PurchaseColumns = PurchaseColumns()
     seeds: tuple[int, ...] | None = Field(None, min_length=1)
     """One member a seed; the program averages their logits."""

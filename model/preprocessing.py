@@ -7,16 +7,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from model.purchase_process import COLUMNS, PurchaseProcess
+
 QUANTILES = 1001
 
 
 class Preprocessing(nn.Module):
-    """float64 [B, N] raw numbers -> float32 [B, N + M].
+    """float64 [B, N] raw numbers -> float32 [B, N + M], or [B, N + M + 3] with a purchase process.
 
     Signed log1p and standardising, in float64 because amounts and counts differ by orders of magnitude; or,
     where `scaling` says so, the normal quantile of the value's rank. A missing value (NaN or infinite)
     becomes 0, the mean; each of the M columns that had gaps in training gets an indicator as well. A column
-    without gaps in training gets none: its weight would be noise.
+    without gaps in training gets none: its weight would be noise. A `process` adds what it says of the row;
+    0, its mean, where it can say nothing.
     """
 
     mean: Tensor
@@ -24,8 +27,16 @@ class Preprocessing(nn.Module):
     flagged: Tensor
     quantiles: Tensor
 
-    def __init__(self, numeric: int, flagged: int, log1p: bool = True, scaling: str = "standard") -> None:
+    def __init__(
+        self,
+        numeric: int,
+        flagged: int,
+        log1p: bool = True,
+        scaling: str = "standard",
+        process: PurchaseProcess | None = None,
+    ) -> None:
         super().__init__()
+        self.process = process
         self.log1p = log1p
         self.scaling = scaling
         if scaling == "quantile":
@@ -35,7 +46,13 @@ class Preprocessing(nn.Module):
         self.register_buffer("flagged", torch.zeros(flagged, dtype=torch.int64))
 
     @classmethod
-    def fit(cls, numeric: NDArray[np.float64], log1p: bool = True, scaling: str = "standard") -> Self:
+    def fit(
+        cls,
+        numeric: NDArray[np.float64],
+        log1p: bool = True,
+        scaling: str = "standard",
+        process: PurchaseProcess | None = None,
+    ) -> Self:
         """Learn means, scales and gaps from the rows [B, N] of the training window, and from no others."""
         known = np.isfinite(numeric)
         flagged = np.flatnonzero(~known.all(axis=0))
@@ -45,7 +62,7 @@ class Preprocessing(nn.Module):
         count = np.maximum(known.sum(axis=0), 1)
         mean = np.where(known, values, 0.0).sum(axis=0) / count
         scale = np.sqrt((np.where(known, values - mean, 0.0) ** 2).sum(axis=0) / count)
-        fitted = cls(numeric.shape[1], len(flagged), log1p, scaling)
+        fitted = cls(numeric.shape[1], len(flagged), log1p, scaling, process)
         fitted.mean.copy_(torch.from_numpy(mean))
         fitted.scale.copy_(torch.from_numpy(np.where(scale > 1e-12, scale, 1.0)))  # a constant column
         fitted.flagged.copy_(torch.from_numpy(flagged))
@@ -58,8 +75,8 @@ class Preprocessing(nn.Module):
 
     @property
     def outputs(self) -> int:
-        """N + M, the width of the network's numeric input."""
-        return len(self.mean) + len(self.flagged)
+        """The width of the network's numeric input."""
+        return len(self.mean) + len(self.flagged) + (0 if self.process is None else COLUMNS)
 
     def forward(self, numeric: Tensor) -> Tensor:
         known = torch.isfinite(numeric)
@@ -69,7 +86,11 @@ class Preprocessing(nn.Module):
         scaled = self._normal(values) if self.scaling == "quantile" else (values - self.mean) / self.scale
         values = torch.where(known, scaled, 0.0)
         gaps = (~known).index_select(1, self.flagged).to(torch.float64)
-        return torch.cat([values, gaps], dim=1).to(torch.float32)
+        parts = [values, gaps]
+        if self.process is not None:
+            said = self.process(numeric)
+            parts.append(torch.where(torch.isfinite(said), said, 0.0))
+        return torch.cat(parts, dim=1).to(torch.float32)
 
     def _normal(self, values: Tensor) -> Tensor:
         """The normal quantile of each value's rank; equal values share the middle of their ranks."""

@@ -13,6 +13,7 @@ from model.calibration import Calibration
 from model.config import ModelConfig
 from model.network import Network
 from model.preprocessing import Preprocessing
+from model.purchase_process import PurchaseProcess
 from model.wide import Blend, Wide
 
 MAX_BATCH = 4096
@@ -64,6 +65,7 @@ class Program(nn.Module):
             "cardinalities": list(cardinalities),
             "members": len(self.members),
             "bins": [list(edges) for edges in self.bins],
+            "purchase_process": self.preprocessing.process is not None,
         }
         torch.save(
             {"model": config.model_dump(mode="json"), "shape": shape, "state": self.state_dict()}, path
@@ -74,7 +76,10 @@ class Program(nn.Module):
         """The eager program of a checkpoint, in evaluation mode."""
         content: dict[str, Any] = torch.load(path, weights_only=True)
         config, shape = ModelConfig.model_validate(content["model"]), content["shape"]
-        preprocessing = Preprocessing(shape["numeric"], shape["flagged"], config.log1p, config.scaling)
+        process = PurchaseProcess() if shape["purchase_process"] else None
+        preprocessing = Preprocessing(
+            shape["numeric"], shape["flagged"], config.log1p, config.scaling, process
+        )
         size = preprocessing.outputs, shape["cardinalities"]
         members = [Network(*size, config, shape["bins"]) for _ in range(shape["members"])]
         program = cls(

@@ -1,4 +1,4 @@
-"""The wide path: a logistic regression on the network's own inputs, and how it is mixed with the deep one."""
+"""The wide path: a logistic regression and trees on the network's inputs, and how it joins the deep one."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -11,9 +11,16 @@ from scipy.special import expit
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from model.trees import Trees
+
 
 class Wide(nn.Module):
-    """float32 [B, inputs] and int64 codes [B, C] -> logit, float32 [B]. Where rows are few, hard to beat."""
+    """float32 [B, inputs] and int64 codes [B, C] -> logit, float64 [B]. Where rows are few, hard to beat.
+
+    As made, it is the logistic regression alone; with trees, each of both has its share.
+    """
+
+    shares: Tensor
 
     def __init__(self, inputs: int, cardinalities: Sequence[int]) -> None:
         super().__init__()
@@ -21,15 +28,24 @@ class Wide(nn.Module):
         self.effects = nn.ModuleList(nn.Embedding(n + 1, 1) for n in cardinalities)
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
+        self.trees = Trees(cardinalities)
+        self.register_buffer("shares", torch.tensor((1.0, 0.0), dtype=torch.float64))
 
     def forward(self, numeric: Tensor, categorical: Tensor) -> Tensor:
+        line = self.shares[0] * self.line(numeric, categorical)
+        trees = self.trees(numeric, categorical) if self.trees.grown else self.trees.base
+        logit: Tensor = line + self.shares[1] * trees
+        return logit
+
+    def line(self, numeric: Tensor, categorical: Tensor) -> Tensor:
+        """What the logistic regression says, float32 [B]."""
         logit: Tensor = self.numeric(numeric).squeeze(1)
         for c, effect in enumerate(self.effects):
             logit = logit + effect(categorical[:, c]).squeeze(1)
         return logit
 
     def solve(self, numeric: Tensor, categorical: Tensor, churned: Tensor, penalty: float = 1.0) -> None:
-        """Set the weights to those of least log-loss on these rows, plus penalty / 2 times their squares.
+        """Set the regression's weights to those of least log-loss plus penalty / 2 times their squares.
 
         A penalty of 1 is scikit-learn's usual one.
         """
@@ -38,7 +54,7 @@ class Wide(nn.Module):
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            fit = binary_cross_entropy_with_logits(self(numeric, categorical), churned)
+            fit = binary_cross_entropy_with_logits(self.line(numeric, categorical), churned)
             squares = torch.stack([weight.square().sum() for weight in weights]).sum()
             value = fit + penalty * squares / (2 * len(churned))
             value.backward()  # type: ignore[no-untyped-call]
@@ -62,16 +78,29 @@ class Blend(nn.Module):
         cls, wide: NDArray[np.float64], deep: NDArray[np.float64], churned: NDArray[np.integer]
     ) -> tuple[Self, float]:
         """Weights of least log-loss on out-of-fold logits, and that log-loss (stacking: Wolpert, 1992)."""
-        logits = np.column_stack([wide, deep, np.ones(len(wide))])
-
-        def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            mixed = logits @ weights
-            value = float(np.mean(np.logaddexp(0.0, mixed) - churned * mixed))
-            return value, logits.T @ (expit(mixed) - churned) / len(churned)
-
-        bounds = [(0.0, None), (0.0, None), (None, None)]
-        found = minimize(loss, np.array([0.5, 0.5, 0.0]), jac=True, bounds=bounds)
-        return cls([float(weight) for weight in found.x]), float(found.fun)
+        weights, losses = stacked(np.column_stack([wide, deep]), churned)
+        return cls(weights), float(losses.mean())
 
     def forward(self, wide: Tensor, deep: Tensor) -> Tensor:
         return self.weights[0] * wide + self.weights[1] * deep + self.weights[2]
+
+
+def stacked(
+    paths: NDArray[np.float64], churned: NDArray[np.integer]
+) -> tuple[list[float], NDArray[np.float64]]:
+    """Of out-of-fold logits [B, P]: P weights and a shift of least log-loss, and the log-loss of each row.
+
+    No weight is negative (stacking: Wolpert, 1992; Breiman, 1996).
+    """
+    logits = np.column_stack([paths, np.ones(len(paths))])
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        mixed = logits @ weights
+        value = float(np.mean(np.logaddexp(0.0, mixed) - churned * mixed))
+        return value, logits.T @ (expit(mixed) - churned) / len(churned)
+
+    count = paths.shape[1]
+    start = np.append(np.full(count, 1 / count), 0.0)
+    found = minimize(loss, start, jac=True, bounds=[(0.0, None)] * count + [(None, None)])
+    mixed = logits @ found.x
+    return [float(weight) for weight in found.x], np.logaddexp(0.0, mixed) - churned * mixed

@@ -1,5 +1,6 @@
 """Which code is running."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -7,12 +8,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def git_commit() -> str:
-    """The commit of the checkout, marked `-dirty` when files differ from it; `unknown` outside of one."""
+    """The commit of the checkout, marked `-dirty` when files differ from it.
+
+    An image has no checkout: CHURN_GIT_SHA says what it was made of. `unknown` where nothing does.
+    """
+    outside = os.environ.get("CHURN_GIT_SHA", "unknown")
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
             cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
     except FileNotFoundError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+        return outside
+    return done.stdout.strip() or outside

@@ -9,7 +9,7 @@ from data.config import DataConfig
 from data.workspace import Workspace
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
-from serving.config import ServingConfig
+from serving.config import GatewayConfig, ServingConfig
 from training.config import DecisionConfig, GatesConfig, TrainingConfig, TuningConfig
 
 
@@ -34,6 +34,8 @@ class Stages(Protocol):
     def decision(self) -> DecisionConfig: ...
     @property
     def serving(self) -> ServingConfig: ...
+    @property
+    def gateway(self) -> GatewayConfig: ...
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.errors import ServingError
 from data.mask import load_key
@@ -14,14 +14,27 @@ from data.sources import sample_user_ids
 from data.workspace import Workspace
 from pipelines.context import Context, Stages
 
+if TYPE_CHECKING:
+    from serving.config import ServingConfig
+    from serving.supervisor import Supervisor
+    from serving.torchserve import TorchServe
+
 ASKED = 5
 
 
 def server(settings: Stages, files: Workspace, now: datetime, clock: datetime) -> AbstractContextManager[Any]:
     """A TorchServe with the archive that packaging wrote last; its clock shows `clock` when ours shows `now`.
 
-    `files` says where it keeps its logs and its address. Raises ServingError when nothing was packaged.
+    `files` says where it keeps its logs and its address. Raises ServingError when nothing was packaged, and
+    ArchiveError when what was packaged must not be served.
     """
+    return maker(settings, files, now, clock)(trusted_archive(settings), "server")
+
+
+def maker(
+    settings: Stages, files: Workspace, now: datetime, clock: datetime
+) -> "Callable[[Path, str], TorchServe]":
+    """The same for any archive: a function of the archive and of a name for the server's record and logs."""
     from features.store import serving_environment
     from serving.torchserve import TorchServe
 
@@ -29,17 +42,63 @@ def server(settings: Stages, files: Workspace, now: datetime, clock: datetime) -
     environment = {
         **serving_environment(settings.features, settings.files),
         **_key_environment(settings),
+        **_log_environment(settings.serving, files),
+        "CHURN_STORE_TIMEOUT_MS": str(settings.serving.store_timeout_ms),
         "CHURN_CLOCK_OFFSET_S": str((clock - now).total_seconds()),
     }
-    return TorchServe(settings.serving, newest_archive(settings.files), environment, files)
+    return lambda archive, name: TorchServe(settings.serving, archive, environment, files, name)
+
+
+def supervised(settings: Stages, files: Workspace, now: datetime, clock: datetime) -> "Supervisor":
+    """The same behind the gateway, with a first API key in `files.api_key` when there is none yet.
+
+    Raises ServingError where the ports of TorchServe itself are configured: two of them run at a change.
+    """
+    from serving.gateway import Gateway
+    from serving.keys import Keys, first_key
+    from serving.supervisor import Supervisor, record_file
+
+    for key in ("inference_port", "management_port", "metrics_port"):
+        if getattr(settings.serving, key):
+            raise ServingError(
+                f"serving.{key}: behind the gateway the system chooses TorchServe's ports, since two run at a"
+                " change of version; set gateway.port, or run churn serve --no-gateway"
+            )
+    keys = Keys(files.api_keys)
+    if settings.gateway.keys:
+        first_key(keys, files.api_key, now)
+    return Supervisor(
+        settings.gateway,
+        Gateway(settings.gateway, settings.serving, files, record_file(files)),
+        keys,
+        maker(settings, files, now, clock),
+        lambda: trusted_archive(settings),
+        files,
+    )
 
 
 def newest_archive(files: Workspace) -> Path:
+    """What packaging wrote last. Raises ServingError where that is nothing."""
+    return Path(_archive_record(files)["path"])
+
+
+def trusted_archive(settings: Stages) -> Path:
+    """The same, to be served: raises ArchiveError when its signature or content is not to be trusted."""
+    from training.signing import trusted_signers
+    from training.verify import verify_archive
+
+    record = _archive_record(settings.files)
+    archive = Path(record["path"])
+    trusted = trusted_signers(settings.training.trusted_signers, settings.files)
+    verify_archive(archive, trusted, record["sha256"])
+    return archive
+
+
+def _archive_record(files: Workspace) -> dict[str, str]:
     try:
-        record = json.loads(files.archive_record.read_text(encoding="utf-8"))
+        return dict(json.loads(files.archive_record.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ServingError(f"{files.archive_record}: no archive yet; run `churn package` first") from None
-    return Path(record["path"])
 
 
 def ask(context: Context) -> list[dict[str, Any]]:
@@ -54,7 +113,7 @@ def ask(context: Context) -> list[dict[str, Any]]:
     context.say("starting TorchServe")
     with server(settings, own, context.as_of, datetime.fromisoformat(features["latest"])) as running:
         context.say(f"asking about {len(ids)} customers")
-        return predict(running.inference, settings.serving.model_name, ids)
+        return predict(running.inference, settings.serving.model_name, ids, running.tokens.inference)
 
 
 def masked(settings: Stages, user_ids: Sequence[int | str]) -> list[str]:
@@ -64,6 +123,19 @@ def masked(settings: Stages, user_ids: Sequence[int | str]) -> list[str]:
     key = load_key(settings.data, settings.files)
     id_type = json.loads(settings.files.manifest.read_text(encoding="utf-8"))["id_type"]
     return [pseudonym(user_id, id_type, key) for user_id in user_ids]
+
+
+def _log_environment(serving: "ServingConfig", files: Workspace) -> dict[str, str]:
+    """Where a worker's prediction log goes."""
+    if serving.prediction_log_kafka is not None:
+        return {"CHURN_PREDICTION_LOG_KAFKA": serving.prediction_log_kafka}
+    if not serving.prediction_log:
+        return {}
+    files.predictions.mkdir(parents=True, exist_ok=True)
+    return {
+        "CHURN_PREDICTION_LOG": str(files.predictions),
+        "CHURN_PREDICTION_LOG_WINDOW_S": str(serving.prediction_log_window_s),
+    }
 
 
 def _key_environment(settings: Stages) -> dict[str, str]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from training.config import DecisionConfig
-from training.decision_value import break_even, profit_curve
+from training.decision_value import break_even, profit_curve, values_of_scores
 
 Scores = npt.NDArray[np.float64]
 
@@ -107,16 +107,17 @@ def histogram(y: Scores, score: Scores, threshold: float) -> str:
     return _svg(figure)
 
 
-def profit(y: Scores, score: Scores, decision: DecisionConfig) -> str:
+def profit(y: Scores, score: Scores, decision: DecisionConfig, customer_value: Scores | None = None) -> str:
     """What offers to the customers ranked first would have brought, and where the threshold stops."""
-    curve = profit_curve(y, score, decision)
+    curve = profit_curve(y, score, decision, customer_value)
     figure, axes = _canvas(
         "Profit: offers to the customers ranked first", "share of customers contacted", "profit per customer"
     )
     keep = np.unique(np.linspace(0, len(curve.share) - 1, 400).astype(int))
     axes.plot(curve.share[keep], curve.profit[keep], color=NETWORK, linewidth=1.8)
     axes.plot([0, 1], curve.profit[[0, -1]], color=GREY, linewidth=0.8, linestyle=":", label="in any order")
-    chosen = f"offers pay above {break_even(decision):.3f}: {curve.profit[curve.chosen]:.2f}"
+    where = f"above {break_even(decision):.3f}" if customer_value is None else "by each one's worth"
+    chosen = f"offers pay {where}: {curve.profit[curve.chosen]:.2f}"
     best = f"best in hindsight: {curve.profit[curve.best]:.2f}"
     axes.axvline(curve.share[curve.chosen], color=WARN, linewidth=1, linestyle="--", label=chosen)
     axes.axvline(curve.share[curve.best], color=GREY, linewidth=1, linestyle="--", label=best)
@@ -124,7 +125,7 @@ def profit(y: Scores, score: Scores, decision: DecisionConfig) -> str:
     return _svg(figure)
 
 
-def of_scores(file: Path, decision: DecisionConfig) -> dict[str, str]:
+def of_scores(file: Path, decision: DecisionConfig, training_set: Path) -> dict[str, str]:
     """File name -> plot of the network's test scores, for whoever keeps plots beside a run."""
     table = pd.read_parquet(file)
     y, score = table["churned"].to_numpy(dtype=np.float64), table["score"].to_numpy()
@@ -132,7 +133,7 @@ def of_scores(file: Path, decision: DecisionConfig) -> dict[str, str]:
         "calibration.svg": calibration(y, score),
         "roc.svg": roc(y, {"network": score}),
         "lift.svg": lift(y, score),
-        "profit.svg": profit(y, score, decision),
+        "profit.svg": profit(y, score, decision, values_of_scores(table, training_set, decision)),
     }
 
 

@@ -14,6 +14,7 @@ from monitoring.drift import drift_over_time
 from pipelines import plots
 from pipelines.context import Context
 from pipelines.engine import Outcome
+from training.decision_value import values_of_scores
 
 COLUMNS = ("log_loss", "auroc", "auprc", "accuracy", "precision", "recall", "f1", "brier", "ece")
 
@@ -85,12 +86,14 @@ def _plots(context: Context) -> list[dict[str, Any]]:
         for column in scores.columns
         if column.startswith("baseline_")
     }
+    decision = context.settings.decision
+    worth = values_of_scores(scores, context.files.training_set, decision)
     drawn = [
         plots.roc(y, models),
         plots.calibration(y, models["network"]),
         plots.lift(y, models["network"]),
         plots.histogram(y, models["network"], context.settings.training.threshold),
-        plots.profit(y, models["network"], context.settings.decision),
+        plots.profit(y, models["network"], decision, worth),
     ]
     return [{"svg": svg, "wide": False} for svg in drawn] + _drift_plot(context, scores)
 

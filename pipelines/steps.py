@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from model.config import ModelConfig
     from training.config import TrainingConfig
+    from training.gates import GateReport
 
 
 def _ingest(context: Context) -> None:
@@ -108,23 +109,40 @@ def _gates(context: Context) -> None:
     )
     context.say("judging")
     parts = breakdown(evidence.sample) if evidence.sample is not None else None
-    write_report(judge(s.gates, evidence, overrides), files, parts)
+    report = judge(s.gates, evidence, overrides)
+    write_report(report, files, parts)
+    if not report.passed:
+        try:
+            _record(context, report)
+        except TrainingError:
+            if evidence.champion is None or evidence.champion.state != "unusable":
+                raise  # otherwise the report says it already, and refuses for it
+
+
+def _record(context: Context, report: "GateReport") -> str:
+    """The run in MLflow of the model that was judged, whatever the judgement; its id."""
+    from pipelines.plots import of_scores
+    from training.tracking import record_run
+
+    s, files = context.settings, context.files
+    model, training = _chosen(context)
+    context.say("recording the run in MLflow")
+    drawn = of_scores(files.training / "test_scores.parquet", s.decision, files.training_set)
+    return record_run(s.features, model, training, files, report, git_commit(), s.decision, drawn)
 
 
 def _package(context: Context) -> None:
     from features.store import serving_yaml
-    from pipelines.plots import of_scores
     from training.decision_value import acting_threshold
-    from training.gates import GateReport
-    from training.package import package
-    from training.tracking import record_run, register
+    from training.package import package, passed_report
+    from training.signing import trusted_signers
+    from training.tracking import register
+    from training.verify import verify_archive
 
     s, files = context.settings, context.files
-    model, training = _chosen(context)
-    report, commit = GateReport.read(files.gate_report), git_commit()
-    context.say("recording the run in MLflow")
-    drawn = of_scores(files.training / "test_scores.parquet", s.decision)
-    run_id = record_run(s.features, model, training, files, report, commit, s.decision, drawn)
+    _, training = _chosen(context)
+    report, commit = passed_report(files), git_commit()
+    run_id = _record(context, report)
     context.say("archiving")
     archive = package(
         training,
@@ -135,8 +153,10 @@ def _package(context: Context) -> None:
         commit,
         s.serving.model_name,
         acting_threshold(s.decision, training.threshold),
+        s.decision,
     )
     context.say("registering the challenger")
+    verify_archive(archive.path, trusted_signers(training.trusted_signers, files), archive.sha256)
     register(run_id, archive, s.features, training, files, report, commit, context.who, context.as_of)
 
 

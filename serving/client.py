@@ -2,19 +2,24 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from data.errors import ServingError
 from data.workspace import Workspace
+from serving.keys import own_key
+from serving.tokens import read_tokens
 
 
 def predict(
-    base_url: str, model: str, user_ids: Sequence[int | str], timeout: float = 30.0
+    base_url: str, model: str, user_ids: Sequence[int | str], key: str | None = None, timeout: float = 30.0
 ) -> list[dict[str, Any]]:
     """The server's answer for each id, in the order asked; an unknown customer's has the key `error`.
+
+    `key` is an API key of the gateway, or TorchServe's own inference token where there is no gateway.
 
     Raises ServingError when the server cannot be reached or refuses the request.
     """
@@ -22,7 +27,8 @@ def predict(
     body = {"instances": [{"user_id": user_id} for user_id in user_ids]}
     try:
         # a proxy of the environment has no business between this machine and itself
-        answer = httpx.post(url, json=body, timeout=timeout, trust_env=False)
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        answer = httpx.post(url, json=body, headers=headers, timeout=timeout, trust_env=False)
     except httpx.TimeoutException:
         raise ServingError(f"{base_url}: no answer within {timeout:g} s") from None
     except httpx.HTTPError as error:
@@ -37,9 +43,19 @@ def predict(
     return list(content["predictions"])
 
 
+def key_for(server: Mapping[str, Any], files: Workspace) -> str | None:
+    """What this workspace's own client has to show to `server`, which `running` described."""
+    if "gateway" in server:
+        return own_key(files.api_key)
+    tokens = read_tokens(Path(server["key_file"]))
+    return None if tokens is None else tokens.inference
+
+
 def running(files: Workspace) -> dict[str, Any]:
-    """What `TorchServe` wrote of itself: the URLs `inference`, `management`, `metrics`, and `pid`, `model`,
-    `archive`. Raises ServingError when no server of this workspace runs.
+    """What the server wrote of itself: the URLs `inference`, `management`, `metrics`, and `pid`, `model`,
+    `archive`; behind the gateway also its addresses, `state` and `reason`.
+
+    Raises ServingError when no server of this workspace runs.
     """
     nothing = ServingError(f"no server runs for {files.root}; start one with: churn serve")
     try:

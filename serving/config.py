@@ -1,24 +1,81 @@
-"""What `configs/serving.yaml` may say."""
+"""What `configs/serving.yaml` and `configs/gateway.yaml` may say."""
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from data.config import Config
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Batching(Config):
+    """How TorchServe gathers requests for a worker."""
+
+    batch_size: int = Field(gt=0)
+    max_batch_delay_ms: int = Field(1, gt=0)
+    """0 makes a lone request wait 107 ms in TorchServe 0.12."""
+
 
 class ServingConfig(Config):
-    model_name: str = "churn"
+    model_name: str = Field("churn", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     host: str = "127.0.0.1"
     inference_port: int = Field(0, ge=0, le=65535)
     management_port: int = Field(0, ge=0, le=65535)
     metrics_port: int = Field(0, ge=0, le=65535)
     """0: the system chooses."""
     workers: int = Field(1, gt=0)
-    batch_size: int = Field(16, gt=0)
-    max_batch_delay_ms: int = Field(1, gt=0)
+    profile: Literal["latency", "throughput"] = "throughput"
+    latency: Batching = Batching(batch_size=1)
+    throughput: Batching = Batching(batch_size=16)
     response_timeout_s: int = Field(60, gt=0)
     start_timeout_s: float = Field(90, gt=0)
     job_queue_size: int = Field(1000, gt=0)
+    """Requests that wait for a worker; one more is answered 503 at once."""
     max_request_bytes: int = Field(1_048_576, gt=0)
     max_instances: int = Field(1000, gt=0)
     """Per request; more is refused with a 400."""
+    store_timeout_ms: int = Field(250, gt=0)
+    """How long a worker waits for the feature store; then last known values, or a 503."""
+    prediction_log: bool = True
+    """Every scored customer to Parquet segments in the workspace's `serving/predictions`."""
+    prediction_log_kafka: str | None = None
+    """`host:port/topic`: to Kafka instead."""
+    prediction_log_window_s: float = Field(5, gt=0)
+    """How long a segment is gathered before it is closed."""
+    token_days: int = Field(90, gt=0)
+    """How long TorchServe's own tokens are good; the server is replaced, losing nothing, before they end."""
     heap: str = "256m"
+    jvm_parallelism: int = Field(2, gt=0)
+    """Threads of the JVM's common pool, which writes the answers."""
+
+    @property
+    def batching(self) -> Batching:
+        return self.latency if self.profile == "latency" else self.throughput
+
+
+class GatewayConfig(Config):
+    enabled: bool = True
+    """false: `churn serve` runs TorchServe alone, on loopback, with its own token."""
+    host: str = "127.0.0.1"
+    port: int = Field(0, ge=0, le=65535)
+    """0: the system chooses."""
+    keys: bool = True
+    """Ask for an API key; false only where nobody else reaches the machine."""
+    threads: int = Field(1, gt=0)
+    timeout_s: float = Field(30, gt=0)
+    max_in_flight: int = Field(2048, gt=0)
+    """Requests on their way at once; one more is answered 503 at once."""
+    requests_per_s: int = Field(20_000, gt=0)
+    burst: int = Field(40_000, gt=0)
+    """Per API key (per address where keys are off); more is answered 429."""
+    health_interval_s: float = Field(1, gt=0)
+    """How often a worker is asked for a real prediction; two failures in a row are "not ready"."""
+    drain_timeout_s: float = Field(60, gt=0)
+    """How long a stop waits for requests on their way."""
+
+    @model_validator(mode="after")
+    def _shut(self) -> Self:
+        if not self.keys and self.host not in LOOPBACK:
+            raise ValueError(f"keys cannot be off on {self.host}: anybody could ask; use host 127.0.0.1")
+        return self

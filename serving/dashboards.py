@@ -2,11 +2,7 @@
 
 import json
 import os
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +13,10 @@ from typing import Self
 import httpx
 
 from data.errors import ServingError
-from serving.torchserve import KEEPER, STOP_TIMEOUT_S
+from serving.kept import LOOPBACK, Kept, free_port
 
 LOOK_EVERY_S = 0.2
-HOST = "127.0.0.1"
+HOST = LOOPBACK
 """Neither dashboard asks who is there, so neither listens beyond this machine."""
 
 
@@ -88,22 +84,24 @@ class Dashboard:
 
     def __init__(self, server: Server, port: int, log: Path) -> None:
         self._server, self._port, self._log = server, port, log
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._kept: Kept | None = None
 
     def __enter__(self) -> Self:
-        port = _free(self._port)
+        port = free_port(self._port, "--port", HOST)
         self.url = f"http://{HOST}:{port}"
-        self._log.parent.mkdir(parents=True, exist_ok=True)
         begin = self._log.stat().st_size if self._log.exists() else 0
-        scratch = Path(tempfile.mkdtemp(prefix="churn-dashboard-"))  # ours alone: mode 0700
+        self._kept = kept = Kept("churn-dashboard-")
         try:
             for name, text in self._server.files.items():
-                (scratch / name).write_text(text, encoding="utf-8")
-            self._launch(port, scratch)
+                (kept.scratch / name).write_text(text, encoding="utf-8")
+            command = [
+                word.replace("{scratch}", str(kept.scratch)) for word in (*self._server.command, str(port))
+            ]
+            kept.start(command, self._log, {**os.environ, **self._server.environment})
+            self.pid = kept.pid
             self._wait(begin)
         except BaseException:
             self.stop()
-            shutil.rmtree(scratch, ignore_errors=True)
             raise
         return self
 
@@ -114,34 +112,12 @@ class Dashboard:
 
     @property
     def alive(self) -> bool:
-        return self._keeper is not None and self._keeper.poll() is None
+        return self._kept is not None and self._kept.alive
 
     def stop(self) -> None:
         """End the server and everything it started; done when this returns."""
-        if self._keeper is None:
-            return
-        keeper, self._keeper = self._keeper, None
-        for pipe in (keeper.stdin, keeper.stdout):
-            if pipe is not None:
-                pipe.close()  # the closed pipe is what tells the keeper
-        try:
-            keeper.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            keeper.kill()
-            keeper.wait()
-
-    def _launch(self, port: int, scratch: Path) -> None:
-        command = [word.replace("{scratch}", str(scratch)) for word in (*self._server.command, str(port))]
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(KEEPER), str(self._log), str(scratch), "--", *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=scratch,
-            env={**os.environ, **self._server.environment},
-            start_new_session=True,  # Ctrl-C in the terminal is for us; we stop the server
-        )
-        assert self._keeper.stdout is not None
-        self.pid = int(self._keeper.stdout.readline() or 0)
+        if self._kept is not None:
+            self._kept.stop()
 
     def _wait(self, begin: int) -> None:
         deadline = time.monotonic() + self._server.start_timeout_s
@@ -160,15 +136,3 @@ class Dashboard:
         raise ServingError(
             f"{self._server.name}: no answer within {self._server.start_timeout_s:g} s; see {self._log}"
         )
-
-
-def _free(port: int) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise ServingError(
-                f"--port {port}: {error.strerror}; stop what listens there or leave --port out"
-            ) from None
-        return int(probe.getsockname()[1])

@@ -1,7 +1,6 @@
 """config.properties for one start of TorchServe: where it listens, what it loads, its sizes."""
 
 import json
-import socket
 import zipfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,10 +8,10 @@ from pathlib import Path
 from string import Template
 
 from data.errors import ServingError
-from serving.config import ServingConfig
+from serving.config import LOOPBACK, ServingConfig
+from serving.kept import hold_port
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "configs" / "torchserve"
-LOOPBACK = ("127.0.0.1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -33,26 +32,16 @@ def choose_ports(config: ServingConfig) -> Ports:
     if config.host not in LOOPBACK:
         raise ServingError(
             f"serving.host {config.host}: TorchServe listens on this machine only; "
-            "use 127.0.0.1 and put a gateway in front"
+            "use 127.0.0.1, and gateway.host for others"
         )
     with ExitStack() as held:  # all at once, so that no two are the same
 
-        def port(key: str = "", host: str = "127.0.0.1") -> int:
+        def port(key: str = "") -> int:
             wanted = int(getattr(config, key)) if key else 0
-            probe = held.enter_context(socket.socket())
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, wanted))
-                probe.listen(1)
-            except OSError as error:
-                raise ServingError(
-                    f"serving.{key}: port {wanted} on {host}: {error.strerror}; "
-                    "stop what listens there or choose another (0: the system chooses)"
-                ) from None
-            return int(probe.getsockname()[1])
+            return int(held.enter_context(hold_port(wanted, f"serving.{key}")).getsockname()[1])
 
         return Ports(
-            inference=port("inference_port", config.host),
+            inference=port("inference_port"),
             management=port("management_port"),
             metrics=port("metrics_port"),
             grpc_inference=port(),
@@ -69,28 +58,29 @@ def properties(config: ServingConfig, ports: Ports, archive: Path) -> str:
         "marName": archive.name,
         "minWorkers": config.workers,
         "maxWorkers": config.workers,
-        "batchSize": config.batch_size,
-        "maxBatchDelay": config.max_batch_delay_ms,
+        "batchSize": config.batching.batch_size,
+        "maxBatchDelay": config.batching.max_batch_delay_ms,
         "responseTimeout": config.response_timeout_s,
     }
     values = {
-        "host": config.host,
         **{f"{name}_port": value for name, value in vars(ports).items()},
         "model_store": store,
         "model_name": config.model_name,
         "archive": archive.name,
         "allowed_urls": f"file://{_literal(store)}/.*",
-        "models": json.dumps({config.model_name: {_archive_version(archive): sizes}}),
+        "models": json.dumps({config.model_name: {archive_version(archive): sizes}}),
         "response_timeout_s": config.response_timeout_s,
         "start_timeout_s": int(config.start_timeout_s),
         "job_queue_size": config.job_queue_size,
         "max_request_bytes": config.max_request_bytes,
+        "metrics_config": TEMPLATES / "metrics.yaml",
+        "token_minutes": config.token_days * 24 * 60,
     }
     template = Template((TEMPLATES / "config.properties").read_text(encoding="utf-8"))
     return template.substitute({name: _escaped(str(value)) for name, value in values.items()})
 
 
-def _archive_version(archive: Path) -> str:
+def archive_version(archive: Path) -> str:
     """The model version in the archive's manifest: TorchServe finds a model's sizes by name and version."""
     try:
         with zipfile.ZipFile(archive) as content:

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 
 from data.errors import ServingError
+from serving.tokens import Tokens
 
 LOOK_EVERY_S = 0.1
 REFUSED = re.compile(r"REFUSED (.*)")  # what handlers/churn_handler.py writes before it gives up
@@ -43,14 +44,22 @@ class Logs:
 
 
 def wait_for_workers(
-    management: str, model: str, workers: int, alive: Callable[[], bool], logs: Logs, timeout_s: float
+    management: str,
+    token: str,
+    model: str,
+    workers: int,
+    alive: Callable[[], bool],
+    logs: Logs,
+    timeout_s: float,
 ) -> None:
     """Return when `workers` workers are READY: `/ping` says Healthy long before, and after they died.
 
     Raises PortTaken, or ServingError with the reason that the worker or the server gave.
     """
     deadline = time.monotonic() + timeout_s
-    with httpx.Client(base_url=management, timeout=5.0, trust_env=False) as client:
+    with httpx.Client(
+        base_url=management, timeout=5.0, trust_env=False, headers=Tokens.headers(token)
+    ) as client:
         while time.monotonic() < deadline:
             running = alive()
             if running and _ready_workers(client, model) >= workers:
@@ -58,7 +67,7 @@ def wait_for_workers(
             if reason := _failure(logs, running):
                 raise ServingError(f"{model}: the worker does not start: {reason} (logs: {logs.folder})")
             if not running:
-                raise _death(logs)
+                raise death(logs)
             time.sleep(LOOK_EVERY_S)
     raise ServingError(
         f"{model}: not ready within {timeout_s:g} s; raise serving.start_timeout_s or see {logs.folder}"
@@ -87,7 +96,7 @@ def _failure(logs: Logs, running: bool) -> str | None:
     return str(exceptions[-1]) if exceptions else None
 
 
-def _death(logs: Logs) -> ServingError:
+def death(logs: Logs) -> ServingError:
     said = logs.text("jvm.log") + logs.text("server.log")
     if PORT_TAKEN.search(said):
         return PortTaken("a port that TorchServe needs was taken while it started; start again")

@@ -34,13 +34,19 @@ SPEC = FeaturesConfig(
     service="tiny_v1",
     ttl_days=35,
     features=(
-        Feature(name="total_purchases", dtype="int64", default=0),
+        Feature(name="total_purchases", dtype="int64", default=0, description="purchases so far"),
         Feature(name="avg_purchase_amount", dtype="float64"),
         Feature(name="tenure_months", dtype="float64"),
         Feature(name="customer_segment", dtype="string"),
     ),
     derived=(Ratio(name="purchase_frequency", numerator="total_purchases", denominator="tenure_months"),),
 )
+REFERENCE = {
+    "total_purchases": 25,
+    "avg_purchase_amount": 33.5,
+    "tenure_months": 9.0,
+    "customer_segment": "gold",
+}
 REPOSITORY = Path(__file__).resolve().parent.parent
 FEATURE_STORE = """\
 project: tiny
@@ -139,6 +145,7 @@ def _bundle_json(program: Path) -> dict[str, object]:
         "numeric": list(SPEC.numeric),
         "vocabulary": {"customer_segment": list(SEGMENTS)},
         "threshold": 0.5,
+        "reference": REFERENCE,
         "data_sha256": "0" * 64,
         "gates": {"passed": True, "digest": "0" * 64},
         "window": {"start": "1997-01-01T00:00:00+00:00", "end": "1998-07-01T00:00:00+00:00"},

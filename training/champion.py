@@ -17,7 +17,8 @@ from model.export import load_program
 from model.program import score
 from training.config import TrainingConfig
 from training.gates import Champion
-from training.registry import Registry, Version, reaching
+from training.mlflow_client import reaching
+from training.registry import Registry, Version
 from training.train import KEYS
 
 

@@ -5,10 +5,13 @@
     python -m training fit --ckpt_path var/fit/last.ckpt                  # go on after a kill
     python -m training fit --trainer.devices 2 --trainer.strategy ddp
     python -m training test                                               # var/fit/best.ckpt on the test rows
+    python -m training fit --config examples/telco.yaml --set training.epochs=6    # as with `churn train`
 
-The keys of `configs/training.yaml` are the command's own flags, so one file serves `churn` and this; those of
-`configs/model.yaml` stand below `--model`. Rows, features and split come from the workspace that `churn`
-filled, through the same functions (`prepare`, `assemble`): `--rows all` ends with `churn train`'s weights.
+`--profile`, `--set` and an overlay with the keys of stages after `--config` are those of `churn`
+(training/overlay.py). The keys of `configs/training.yaml` are the command's own flags, so one file serves
+`churn` and this; those of `configs/model.yaml` stand below `--model`. Rows, features and split come from the
+workspace that `churn` filled, through the same functions (`prepare`, `assemble`): `--rows all` ends with
+`churn train`'s weights.
 
 One command fits all of `model.seeds`, in one module (training/module.py says why): the checkpoint is then the
 model that would be served, not a third of it. `--model.seeds [0]` fits a single member, and
@@ -20,6 +23,7 @@ say otherwise have no meaning there and change nothing.
 
 import json
 import re
+import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +32,6 @@ from typing import Any, Literal
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-import yaml
 from jsonargparse import set_parsing_settings
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pydantic import ValidationError
@@ -38,6 +41,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from data.errors import ChurnError, ConfigError, TrainingError
+from data.layers import CONFIGS, merge, read_layer
 from data.workspace import Workspace, write_atomically
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
@@ -46,15 +50,20 @@ from training.config import TrainingConfig
 from training.datamodule import ChurnData
 from training.fit import Told, assemble, prepared, tensors, trainer_settings
 from training.module import TRAIN_LOSS, VALIDATION_LOSS, ChurnModule
+from training.overlay import as_flags
 from training.quiet import quiet
 from training.split import Shape
 from training.train import KEYS, prepare
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 FROM_CONFIG = ("max_epochs", "gradient_clip_val")
 """Trainer flags that follow `--epochs` and `--gradient_clip` unless they are given themselves."""
 NOISE = re.compile(
     r"$|\d+ validation error|For further information|Does not validate|Subtypes:|Errors:|Given value type"
+)
+
+ALSO = (
+    "As with `churn`: --set KEY=VALUE (for example training.epochs=6), --profile NAME, and --config FILE "
+    "with an overlay such as examples/telco.yaml; --config takes a file of the flags below too."
 )
 
 said = Console(stderr=True, highlight=False)
@@ -63,14 +72,14 @@ said = Console(stderr=True, highlight=False)
 class TrainingCLI(LightningCLI):
     """Lightning's command line over our configs; `main` turns what goes wrong into one line."""
 
-    def __init__(self, arguments: Sequence[str] | None) -> None:
+    def __init__(self, arguments: Sequence[str]) -> None:
         super().__init__(
-            args=None if arguments is None else list(arguments),
+            args=list(arguments),
             trainer_defaults={"deterministic": True, "logger": False, "enable_model_summary": False,
                               "num_sanity_val_steps": 0, "accelerator": "auto"},
             save_config_callback=SaveConfigCallback,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={name: {"exit_on_error": False} for name in self.subcommands()}
+            parser_kwargs={name: {"exit_on_error": False, "description": ALSO} for name in self.subcommands()}
             | {"exit_on_error": False, "prog": "python -m training"},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -85,13 +94,15 @@ class TrainingCLI(LightningCLI):
         parser.set_defaults({f"trainer.{key}": None for key in FROM_CONFIG})
         parser.add_class_arguments(TrainingConfig, None)
         parser.add_class_arguments(ModelConfig, "model")
-        parser.set_defaults(_read(CONFIGS / "training.yaml"))
-        parser.set_defaults({f"model.{k}": v for k, v in _read(CONFIGS / "model.yaml").items()})
+        parser.set_defaults(read_layer(CONFIGS / "training.yaml"))
+        parser.set_defaults({f"model.{k}": v for k, v in read_layer(CONFIGS / "model.yaml").items()})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--workspace", type=str, default="var", help="the folder that `churn` works in")
         parser.add_argument(
-            "--features", type=str | None, help="the feature contract (default: configs/features.yaml)"
+            "--features",
+            type=str | dict[str, Any] | None,
+            help="the feature contract: a file (default: configs/features.yaml), or keys laid over that one",
         )
         parser.add_argument(
             "--rows",
@@ -141,8 +152,7 @@ class TrainingCLI(LightningCLI):
             if plain["trainer"][flag] is not None:
                 wanted[key] = plain["trainer"][flag]
         self.training = _checked(TrainingConfig, wanted, "")
-        features = Path(given["features"] or CONFIGS / "features.yaml")
-        spec = _checked(FeaturesConfig, _read(features), "features.")
+        spec = _checked(FeaturesConfig, _features(plain["features"]), "features.")
         if given["ckpt_path"] and not Path(given["ckpt_path"]).is_file():
             raise TrainingError(f"--ckpt_path {given['ckpt_path']}: not there; leave it out to start anew")
         rows, split = prepare(_rows(self.files), _shape(self.files), spec, self.training)
@@ -236,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     try:
         with quiet():
-            TrainingCLI(arguments)
+            TrainingCLI(as_flags(sys.argv[1:] if arguments is None else arguments))
     except ChurnError as error:
         said.print(f"[bold red]training:[/] {escape(str(error))}", soft_wrap=True)
         return error.exit_code
@@ -267,14 +277,11 @@ def _checked(config: Any, content: dict[str, Any], prefix: str) -> Any:
         raise ConfigError(f"{prefix}{key}: {first['msg']}, not {first['input']!r}") from None
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}; give the path of a YAML file") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file}: expected `key: value` lines, found {type(content).__name__}")
-    return content
+def _features(given: str | dict[str, Any] | None) -> dict[str, Any]:
+    ours = CONFIGS / "features.yaml"
+    if isinstance(given, dict):
+        return merge(read_layer(ours), given)
+    return read_layer(Path(given) if given else ours)
 
 
 def _rows(files: Workspace) -> pd.DataFrame:

@@ -1,10 +1,13 @@
 """What `configs/training.yaml`, `tuning.yaml` and `gates.yaml` may say."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, PositiveFloat, Tag
 
 from data.config import Config
+from data.errors import ConfigError
 
 
 class TrainingConfig(Config):
@@ -33,6 +36,11 @@ class TrainingConfig(Config):
     ]
     threads: int | None = Field(None, gt=0)
     """Of the network's arithmetic; default 1, since the last bits of the weights depend on it."""
+    signing_key_env: str = "CHURN_SIGNING_KEY"
+    """This environment variable may hold the private key (PEM) that archives are signed with; else the
+    workspace's own is used, and made when absent."""
+    trusted_signers: Path | None = None
+    """Public keys of those whose archives may be registered and served; default: the workspace's file."""
 
 
 class Range(Config):
@@ -82,13 +90,33 @@ class GatesConfig(Config):
     """Of every bootstrap interval and bound."""
 
 
+class ValueColumn(Config):
+    """Each customer's own worth, from a numeric feature."""
+
+    column: str
+    default: float = Field(gt=0)
+    """Where the feature is missing; the threshold that ships is of this worth too."""
+
+
 class DecisionConfig(Config):
     """What `configs/decision.yaml` may say; money in any one unit."""
 
-    customer_value: float = Field(100.0, gt=0)
-    """What a customer who stays is worth over the time that the offer buys."""
+    customer_value: Annotated[
+        Annotated[ValueColumn, Tag("of_each")] | Annotated[PositiveFloat, Tag("of_all")],
+        Discriminator(lambda value: "of_each" if isinstance(value, dict | ValueColumn) else "of_all"),
+    ] = 100.0
+    """What a customer who stays is worth over the time that the offer buys: one number, or a feature."""
     offer_cost: float = Field(10.0, ge=0)
     contact_cost: float = Field(1.0, ge=0)
     acceptance_rate: float = Field(0.3, gt=0, le=1)
     threshold: Literal["profit", "training"] = "profit"
     """Above what a customer is at risk: where an offer begins to pay, or `training.threshold`."""
+
+    def refuse_unknown_column(self, numeric: Sequence[str]) -> None:
+        """Raises ConfigError where `customer_value.column` is not one of the spec's `numeric` inputs."""
+        value = self.customer_value
+        if isinstance(value, ValueColumn) and value.column not in numeric:
+            raise ConfigError(
+                f"decision.customer_value.column: {value.column} is not a numeric feature; "
+                f"name one of {', '.join(numeric)}"
+            )

@@ -1,9 +1,15 @@
-"""A table's rows decide, out of fold, how long to learn and how much of each path to hear."""
+"""The rows themselves decide, out of fold, how long to learn and how much of each path to hear.
+
+Folds of a log are of customers: a customer's snapshots resemble each other, and a path that has seen one of
+them would be believed about the next.
+"""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
@@ -11,23 +17,27 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.network import Network
-from model.wide import Blend, Wide
+from model.wide import Blend, Wide, stacked
+from training.boosting import Growth, growths, held_out
 from training.config import TrainingConfig
 from training.datamodule import ChurnData, Rows
 from training.module import ChurnModule
 from training.recipe import TABLE_STEPS
 
 FOLDS = 3
+FEW = 2_000
+"""Rows; up to them each fold is a fifth, since a third less would teach too little."""
 FOLDS_UP_TO = 20_000
 """Rows; above, a single held-out fifth is large enough to choose on."""
-DOUBLINGS = 5
+DOUBLINGS = 3
 AT_ONCE = 16_384
 PENALTIES = (1.0, 10.0, 100.0)
-"""Of the wide path; the larger ones are for tables with more columns or categories than rows can teach."""
+"""Of the line; the larger ones are for tables with more columns or categories than rows can teach."""
 ENOUGH = 1e-4
 """A doubling that gains less log-loss is the last."""
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
+Logits = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,10 @@ class Chosen:
     epochs: int
     penalty: float
     blend: Blend
+    growth: Growth | None = None
+    """Of the trees; None: there are none."""
+    shares: tuple[float, float] = (1.0, 0.0)
+    """Of the wide path: how much of the line and of the trees it is."""
 
 
 def cross_fit(
@@ -43,30 +57,66 @@ def cross_fit(
     training: TrainingConfig,
     bins: list[list[float]],
     cardinalities: tuple[int, ...],
+    customers: NDArray[Any],
 ) -> Chosen:
     """Choose by the log-loss of out-of-fold logits of one member; no other rows than `rows` take part.
 
+    `customers` says whose each row is. The deep path is heard only where it gains more than one standard
+    error of that gain: what it says on few rows is dear, and where line and trees say all there is, noise.
     A given `training.epochs` is kept.
     """
-    folds = list(_folds(rows[2].numpy(), training.seed))
-    held_out = np.concatenate([judged for _, judged in folds])
-    churned = rows[2].numpy()[held_out].astype(np.int64)
-    wide = {
-        penalty: np.concatenate([_wide(rows, fold, penalty, cardinalities) for fold in folds])
-        for penalty in PENALTIES
-    }
-    penalty = min(wide, key=lambda value: _log_loss(churned, wide[value]))
-    chosen: Chosen | None = None
-    least = np.inf
+    folds = list(_folds(rows[2].numpy(), customers, training.seed))
+    judged = np.concatenate([judged for _, judged in folds])
+    churned = rows[2].numpy()[judged].astype(np.int64)
+    penalty, line = _best_line(rows, folds, churned, cardinalities)
+    growth, trees = None, np.empty((len(line), 0))
+    if model.trees:
+        growth, grown = _best_trees(rows, folds, churned, training.seed, cardinalities)
+        trees = grown[:, None]
+    shallow = np.column_stack([line, trees])
+    without, losses = stacked(shallow, churned)
+    best: tuple[int, list[float], Logits] | None = None
     for epochs in _ladder(len(rows[0]), training):
         learner = training.model_copy(update={"epochs": epochs})
         deep = np.concatenate([_deep(rows, fold, model, learner, bins, cardinalities) for fold in folds])
-        blend, loss = Blend.stack(wide[penalty], deep, churned)
-        if chosen is not None and not loss < least - ENOUGH:
+        weights, with_deep = stacked(np.column_stack([shallow, deep]), churned)
+        if best is not None and not with_deep.mean() < best[2].mean() - ENOUGH:
             break
-        chosen, least = Chosen(epochs, penalty, blend), loss
-    assert chosen is not None
-    return chosen
+        best = epochs, weights, with_deep
+    assert best is not None
+    epochs, (*shares, of_deep, shift), with_deep = best
+    gain = losses - with_deep
+    if not gain.mean() > gain.std() / np.sqrt(len(gain)):
+        (*shares, shift), of_deep = without, 0.0
+        epochs = training.epochs or 1  # nobody will hear it
+    of_line, of_trees = (*shares, 0.0)[:2]
+    return Chosen(epochs, penalty, Blend((1.0, of_deep, shift)), growth, (of_line, of_trees))
+
+
+def _best_line(
+    rows: Rows, folds: list[Fold], churned: NDArray[np.int64], cardinalities: tuple[int, ...]
+) -> tuple[float, Logits]:
+    found = {
+        penalty: np.concatenate([_line(rows, fold, penalty, cardinalities) for fold in folds])
+        for penalty in PENALTIES
+    }
+    penalty = min(found, key=lambda value: _log_loss(churned, found[value]))
+    return penalty, found[penalty]
+
+
+def _best_trees(
+    rows: Rows, folds: list[Fold], churned: NDArray[np.int64], seed: int, cardinalities: tuple[int, ...]
+) -> tuple[Growth, Logits]:
+    least, best = np.inf, None
+    for growth in growths(len(rows[0])):
+        parts = [held_out(rows, *fold, growth, seed, cardinalities) for fold in folds]
+        logits = np.concatenate([part for part, _ in parts])
+        loss = _log_loss(churned, logits)
+        if loss < least:
+            number = round(float(np.mean([iterations for _, iterations in parts])))
+            least, best = loss, (replace(growth, iterations=number), logits)
+    assert best is not None
+    return best
 
 
 def _ladder(rows: int, training: TrainingConfig) -> list[int]:
@@ -77,19 +127,25 @@ def _ladder(rows: int, training: TrainingConfig) -> list[int]:
     return [min(first, 64) * 2**number for number in range(DOUBLINGS)]
 
 
-def _folds(churned: NDArray[np.float32], seed: int) -> Iterator[Fold]:
-    """Positions to learn from and to judge, the classes in equal shares."""
-    count = FOLDS if len(churned) <= FOLDS_UP_TO else 5
+def _folds(churned: NDArray[np.float32], customers: NDArray[Any], seed: int) -> Iterator[Fold]:
+    """Positions to learn from and to judge; each customer's rows in one fold, the classes in equal shares."""
+    every = len(churned) <= FOLDS_UP_TO
+    count = FOLDS if FEW < len(churned) <= FOLDS_UP_TO else 5
     draw = np.random.default_rng(seed)
-    fold = np.empty(len(churned), dtype=np.int64)
+    of_row, known = pd.factorize(customers, sort=True)
+    # where a customer has several rows, whether one of them churned
+    ever = np.zeros(len(known), dtype=np.int64)
+    np.maximum.at(ever, of_row, churned.astype(np.int64))
+    fold = np.empty(len(known), dtype=np.int64)
     for label in (0, 1):
-        members = draw.permutation(np.flatnonzero(churned == label))
+        members = draw.permutation(np.flatnonzero(ever == label))
         fold[members] = np.arange(len(members)) % count
-    for number in range(count if len(churned) <= FOLDS_UP_TO else 1):
-        yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+    for number in range(count if every else 1):
+        taken = fold[of_row] == number
+        yield np.flatnonzero(~taken), np.flatnonzero(taken)
 
 
-def _wide(rows: Rows, fold: Fold, penalty: float, cardinalities: tuple[int, ...]) -> NDArray[np.float64]:
+def _line(rows: Rows, fold: Fold, penalty: float, cardinalities: tuple[int, ...]) -> NDArray[np.float64]:
     wide = Wide(rows[0].shape[1], cardinalities)
     learned, judged = (torch.from_numpy(part) for part in fold)
     numeric, categorical, churned = (part[learned] for part in rows)

@@ -7,12 +7,14 @@ the offer as a present, which costs `offer_cost`.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from data.errors import ConfigError
-from training.config import DecisionConfig
+from training.config import DecisionConfig, ValueColumn
 
 Numbers = NDArray[np.float64]
 
@@ -23,20 +25,54 @@ def expected_profit(
     """Of an offer to each customer. `customer_value` per customer where it is known, else the config's."""
     p = np.asarray(probability, dtype=np.float64)
     value = np.asarray(
-        decision.customer_value if customer_value is None else customer_value, dtype=np.float64
+        typical_value(decision) if customer_value is None else customer_value, dtype=np.float64
     )
     return p * _kept(value, decision) - (1 - p) * decision.offer_cost - decision.contact_cost
 
 
 def break_even(decision: DecisionConfig, customer_value: float | None = None) -> float:
     """The probability of churn at which an offer costs what it brings; 1 or more where it never pays."""
-    kept = _kept(decision.customer_value if customer_value is None else customer_value, decision)
+    kept = _kept(typical_value(decision) if customer_value is None else customer_value, decision)
     gain = kept + decision.offer_cost
     return float((decision.offer_cost + decision.contact_cost) / gain) if gain > 0 else np.inf
 
 
+def typical_value(decision: DecisionConfig) -> float:
+    """The one number: everybody's worth, or the default of those whose own is not known."""
+    value = decision.customer_value
+    return value.default if isinstance(value, ValueColumn) else value
+
+
+def customer_values(rows: pd.DataFrame, decision: DecisionConfig) -> Numbers | None:
+    """Each row's own worth, the default where it is missing; None where the config has one number for all.
+
+    Raises ConfigError where `rows` lack the column.
+    """
+    value = decision.customer_value
+    if not isinstance(value, ValueColumn):
+        return None
+    decision.refuse_unknown_column(rows.select_dtypes("number").columns.tolist())
+    own = rows[value.column].to_numpy(dtype=np.float64)
+    return np.where(np.isfinite(own), own, value.default)
+
+
+def values_of_scores(scores: pd.DataFrame, training_set: Path, decision: DecisionConfig) -> Numbers | None:
+    """`customer_values` of rows that have kept their keys only (test_scores.parquet): user_id and
+    event_timestamp lead to the features in `training_set`."""
+    value = decision.customer_value
+    if not isinstance(value, ValueColumn):
+        return None
+    keys = ["user_id", "event_timestamp"]
+    known = pd.read_parquet(training_set, columns=[*keys, value.column])
+    return customer_values(scores[keys].merge(known, on=keys, how="left", validate="many_to_one"), decision)
+
+
 def acting_threshold(decision: DecisionConfig, fixed: float) -> float:
-    """The threshold that ships in the bundle. Raises ConfigError where no offer pays, or every one does."""
+    """The threshold that ships in the bundle: one number, that of the default where worth differs from
+    customer to customer (`ranking` knows each one's own).
+
+    Raises ConfigError where no offer pays, or every one does.
+    """
     if decision.threshold == "training":
         return fixed
     threshold = break_even(decision)

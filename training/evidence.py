@@ -24,6 +24,7 @@ from training.gates.bootstrap import Resampling
 from training.inputs import Inputs
 from training.measure import measure
 from training.metrics import evaluate
+from training.signing import trusted_signers
 from training.slices import divided, months_of, segments_of
 from training.split import Shape
 from training.train import KEYS, prepare
@@ -47,7 +48,7 @@ class Case:
     training: TrainingConfig
     gates: GatesConfig
     threshold: float
-    folder: Path
+    files: Workspace
     stage: Callable[[], Path] | None
     champion: Rival
 
@@ -75,7 +76,7 @@ def collect_evidence(
     train, test = rows.iloc[split.train], rows.iloc[split.test]
     rival = champion or (lambda test: score_champion(test, spec, training))
     acted_at = training.threshold if threshold is None else threshold
-    case = Case(test, spec, training, gates, acted_at, files.training, stage, rival)
+    case = Case(test, spec, training, gates, acted_at, files, stage, rival)
     evidence = Evidence(
         program_sha256="",
         rows=len(test),
@@ -116,10 +117,10 @@ def single_feature_auroc(
 
 
 def _program(evidence: Evidence, case: Case) -> Evidence:
-    arrays = Inputs.read(case.folder / "inputs.json").encode(case.test)
-    program = case.folder / "model.pt2"
+    arrays = Inputs.read(case.files.training / "inputs.json").encode(case.test)
+    program = case.files.training / "model.pt2"
     exported = score(load_program(program), *arrays)
-    eager = score(Program.load(case.folder / "members.ckpt"), *arrays)
+    eager = score(Program.load(case.files.training / "members.ckpt"), *arrays)
     churned = case.test["churned"].to_numpy(dtype=np.float64)
     sample = Sample(
         customer=pd.factorize(case.test["user_id"], sort=True)[0].astype(np.int64),
@@ -139,7 +140,7 @@ def _program(evidence: Evidence, case: Case) -> Evidence:
 
 
 def _baselines(evidence: Evidence, case: Case) -> Evidence:
-    stored = pd.read_parquet(case.folder / "test_scores.parquet")
+    stored = pd.read_parquet(case.files.training / "test_scores.parquet")
     for key in KEYS:
         if not np.array_equal(stored[key].to_numpy(), case.test[key].to_numpy()):
             raise ValueError("test_scores.parquet is of other rows than these; run `churn train` again")
@@ -160,7 +161,8 @@ def _champion(evidence: Evidence, case: Case) -> Evidence:
 def _archive(evidence: Evidence, case: Case) -> Evidence:
     if case.stage is None:
         return evidence
-    measured = measure(case.stage(), case.test)
+    candidate = case.stage()  # before the signers are read: a new workspace has none until it signs
+    measured = measure(candidate, case.test, trusted_signers(case.training.trusted_signers, case.files))
     numbers = {"megabytes": measured.megabytes, "p50_ms": measured.p50_ms, "p95_ms": measured.p95_ms}
     return replace(evidence, packaged_sha256=measured.program_sha256, archive=numbers)
 

@@ -20,14 +20,18 @@ from model.network import Network
 from model.preprocessing import Preprocessing
 from model.program import Program, score
 from model.wide import Wide
+from training.boosting import grow
 from training.checkpoint import Contract
 from training.config import TrainingConfig
-from training.cross_fit import cross_fit
+from training.cross_fit import Chosen, cross_fit
 from training.datamodule import ChurnData, Rows
 from training.inputs import Inputs
 from training.module import ChurnModule
+from training.purchase_features import learn_process
 from training.quiet import quiet
 from training.recipe import kind, settle
+from training.settled import Settled
+from training.split import Shape
 
 AT_ONCE = 65_536
 """Rows preprocessed in one go: its float64 intermediates of millions of rows would fill the memory."""
@@ -37,6 +41,7 @@ AT_ONCE = 65_536
 class Fitted:
     program: Program
     inputs: Inputs
+    settled: Settled
 
     def score(self, rows: pd.DataFrame) -> NDArray[np.float64]:
         """Churn probability of each row."""
@@ -69,7 +74,7 @@ def fit(
             **trainer_settings(task.contract.training),
         )
         trainer.fit(task.module, datamodule=task.data)
-    return Fitted(task.contract.program.eval(), task.contract.inputs)
+    return Fitted(task.contract.program.eval(), task.contract.inputs, task.settled)
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class Task:
     contract: Contract
     module: ChurnModule
     data: ChurnData
+    settled: Settled
 
 
 def assemble(
@@ -92,22 +98,27 @@ def assemble(
 
     The task's contract holds the configs without gaps: what the recipe and the cross-fit have chosen.
     """
-    model, training = settle(model, training, kind(train), len(train))
-    assert model.seeds is not None
+    shape = kind(train)
+    model, training = settle(model, training, shape, len(train))
     if training.epochs is None and not model.wide:
         raise TrainingError(
             "training.epochs: give a number; it is found by itself only where model.wide is true"
         )
     inputs = Inputs.learn(train, spec)
-    preprocessing = Preprocessing.fit(inputs.encode(train)[0], model.log1p, model.scaling)
+    preprocessing = _learned(train, inputs, spec, model, shape)
+    model = model.model_copy(update={"purchase_process": preprocessing.process is not None})
     train_rows = tensors(train, inputs, preprocessing)
     validation_rows = None if validation is None else tensors(validation, inputs, preprocessing)
     size, bins = (preprocessing.outputs, inputs.cardinalities), learn_bins(train_rows[0], model)
-    chosen = cross_fit(train_rows, model, training, bins, inputs.cardinalities) if model.wide else None
+    chosen: Chosen | None = None
+    if model.wide:
+        customers = train["user_id"].to_numpy()
+        chosen = cross_fit(train_rows, model, training, bins, inputs.cardinalities, customers)
     if chosen is not None:
         training = training.model_copy(update={"epochs": chosen.epochs})
     assert training.epochs is not None
     assert training.batch_size is not None
+    assert model.seeds is not None
     members = []
     for seed in model.seeds:
         torch.manual_seed(training.seed + seed)
@@ -116,13 +127,35 @@ def assemble(
     program = Program(preprocessing, members, Calibration(), wide, bins)
     if wide is not None and chosen is not None:
         wide.solve(*train_rows, penalty=chosen.penalty)
+        if chosen.growth is not None:
+            grow(wide.trees, train_rows, chosen.growth, training.seed, inputs.cardinalities)
+            wide.shares.copy_(torch.tensor(chosen.shares, dtype=torch.float64))
         program.blend = chosen.blend
     contract = Contract(program, inputs, spec, model, training)
     return Task(
         contract,
         ChurnModule(members, training, contract),
         ChurnData(train_rows, validation_rows, training.batch_size, training.seed),
+        Settled(model, training, {} if chosen is None else _of_the_rows(chosen)),
     )
+
+
+def _learned(
+    train: pd.DataFrame, inputs: Inputs, spec: FeaturesConfig, model: ModelConfig, shape: Shape
+) -> Preprocessing:
+    numeric = inputs.encode(train)[0]
+    process = learn_process(train, numeric, spec, model, shape)
+    return Preprocessing.fit(numeric, model.log1p, model.scaling, process)
+
+
+def _of_the_rows(chosen: Chosen) -> dict[str, float]:
+    """What the cross-fit has chosen beside the epochs, by name."""
+    blend = zip(("wide", "deep", "shift"), chosen.blend.weights.tolist(), strict=True)
+    found = {"penalty": chosen.penalty, **{f"blend_{name}": weight for name, weight in blend}}
+    if chosen.growth is not None:
+        found |= dict(zip(("wide_line", "wide_trees"), chosen.shares, strict=True))
+        found |= {"trees": float(chosen.growth.iterations), "leaves": float(chosen.growth.leaves)}
+    return found
 
 
 def trainer_settings(training: TrainingConfig) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,12 +20,14 @@ class Inputs:
 
     numeric: tuple[str, ...]
     vocabulary: Mapping[str, tuple[str, ...]]
+    reference: Mapping[str, float | str | None] = field(default_factory=dict)
+    """Of each stored feature, what a middling customer has: explanations are told against it."""
 
     @classmethod
     def learn(cls, rows: pd.DataFrame, spec: FeaturesConfig) -> Self:
         """The spec's columns, and the categories that occur in `rows` (the training window)."""
         values = {name: tuple(sorted(rows[name].dropna().unique())) for name in spec.categorical}
-        return cls(spec.numeric, values)
+        return cls(spec.numeric, values, {f.name: _typical(rows[f.name]) for f in spec.features})
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -39,6 +41,7 @@ class Inputs:
         content = {
             "numeric": list(self.numeric),
             "vocabulary": {k: list(v) for k, v in self.vocabulary.items()},
+            "reference": dict(self.reference),
         }
         return json.dumps(content, indent=1)
 
@@ -49,4 +52,15 @@ class Inputs:
     @classmethod
     def from_content(cls, content: Mapping[str, Any]) -> Self:
         """From what `to_json` wrote, parsed."""
-        return cls(tuple(content["numeric"]), {k: tuple(v) for k, v in content["vocabulary"].items()})
+        vocabulary = {k: tuple(v) for k, v in content["vocabulary"].items()}
+        return cls(tuple(content["numeric"]), vocabulary, dict(content.get("reference", {})))
+
+
+def _typical(column: pd.Series) -> float | str | None:
+    """The median of numbers, the most frequent category (of equals the first in order), None of nulls."""
+    known = column.dropna()
+    if known.empty:
+        return None
+    if pd.api.types.is_numeric_dtype(known):
+        return float(known.median())
+    return str(known.value_counts().sort_index().idxmax())

@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ import torch
 
 from handlers.bundle import read_bundle
 from handlers.scoring import CHUNK, Scorer
+from training.signing import Signers
+from training.verify import verify_archive
 
 BATCHES, WARM_UP = 100, 5
 
@@ -28,13 +29,14 @@ class Measured:
     """Of one batch of CHUNK customers on one thread, as a TorchServe worker scores it."""
 
 
-def measure(archive: Path, rows: pd.DataFrame) -> Measured:
-    """Unpack `archive`, check its bundle and time its program on `rows`. Raises BundleError, or what zipfile
-    and torch raise, for an archive that no server could load."""
+def measure(archive: Path, rows: pd.DataFrame, trusted: Signers) -> Measured:
+    """Verify the candidate `archive`, unpack it, check its bundle and time its program on `rows`.
+
+    Raises ArchiveError, BundleError, or what torch raises, for an archive that no server could load.
+    """
+    verified = verify_archive(archive, trusted, judged=False)
     with TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        with zipfile.ZipFile(archive) as content:
-            content.extractall(folder)
+        folder = verified.unpack(Path(scratch))
         bundle = read_bundle(folder)
         scorer = Scorer(bundle.program, bundle.numeric, bundle.vocabulary)
         digest = hashlib.sha256(bundle.program.read_bytes()).hexdigest()
@@ -46,7 +48,7 @@ def measure(archive: Path, rows: pd.DataFrame) -> Measured:
     finally:
         torch.set_num_threads(threads)
     p50, p95 = np.quantile(seconds, [0.5, 0.95]) * 1000
-    return Measured(digest, archive.stat().st_size / 1e6, float(p50), float(p95))
+    return Measured(digest, len(verified.content) / 1e6, float(p50), float(p95))
 
 
 def _timed(scorer: Scorer, batch: Mapping[str, Any]) -> float:

@@ -10,9 +10,10 @@ from typing import Any
 
 from data.workspace import Workspace
 from features.spec import FeaturesConfig
-from training.config import DecisionConfig, TrainingConfig
-from training.decision_value import break_even
+from training.config import DecisionConfig, TrainingConfig, ValueColumn
+from training.decision_value import break_even, typical_value
 from training.gates import GateReport
+from training.settled import Settled
 
 SHOWN = ("log_loss", "auroc", "auprc", "brier", "ece")
 WORST = 5
@@ -67,6 +68,13 @@ def model_card(
             *(f"- {verdict.rule}: {verdict.reason}" for verdict in report.failures),
             *(f"- overridden by {o.who}, {o.when}: {o.rule}, {o.reason}" for o in report.overrides),
             "",
+            "## Configuration",
+            "",
+            "As it was used: settings that nobody gave follow from the rows (training/recipe.py, "
+            "training/cross_fit.py).",
+            "",
+            *_table(("setting", "value"), Settled.read(files.training).params().items()),
+            "",
             "## Limits",
             "",
             "Judged on the past: a change of assortment, prices or season shows in monitoring before "
@@ -81,11 +89,13 @@ def model_card(
 
 
 def _value(decision: DecisionConfig) -> list[str]:
+    own = decision.customer_value
+    column = f" Worth is `{own.column}` where it is known." if isinstance(own, ValueColumn) else ""
     return [
         "",
-        f"An offer of {decision.offer_cost:g} to a customer worth {decision.customer_value:g}, taken by "
+        f"An offer of {decision.offer_cost:g} to a customer worth {typical_value(decision):g}, taken by "
         f"{decision.acceptance_rate:.0%} of those who would leave, pays above a churn probability of "
-        f"{break_even(decision):.3f}.",
+        f"{break_even(decision):.3f}.{column}",
     ]
 
 

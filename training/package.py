@@ -1,4 +1,7 @@
-"""From a judged model to a .mar that TorchServe can load: program, bundle, handler, feature store address."""
+"""From a judged model to a signed .mar that TorchServe can load: program, bundle, handler, store's address.
+
+Equal inputs give equal bytes, in any process at any time.
+"""
 
 import hashlib
 import json
@@ -9,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,10 +21,16 @@ import handlers
 from data.errors import GateFailure, PackagingError
 from data.workspace import Workspace, write_atomically
 from features.spec import FeaturesConfig
-from training.config import TrainingConfig
+from training.config import DecisionConfig, TrainingConfig
 from training.gates import GateReport
+from training.mar import normalise
+from training.model_card import model_card
+from training.sbom import sbom
+from training.signing import load_signing_key, sign, signature_file
 
 PROGRAM = "model.pt2"
+SBOM = "sbom.json"
+CARD = "model_card.md"
 HANDLERS = Path(handlers.__file__).parent
 ENTRY = HANDLERS / "churn_handler.py"
 """At the archive's root; the other modules lie in its folder `handlers/`."""
@@ -41,15 +51,19 @@ def stage(
     name: str = "churn",
     threshold: float | None = None,
 ) -> Path:
-    """The candidate: `files.candidate`, the archive that `package` would make, but for the judgement on it.
+    """The candidate: `files.candidate`, signed, as `package` would make it but for the judgement on it.
 
-    The gates measure it. No server is pointed at it. Raises PackagingError when it cannot be made.
+    The gates measure it. No server is pointed at it, and none would take it: it says of no gates that they
+    passed. Raises PackagingError when it cannot be made.
     """
+    key = load_signing_key(training.signing_key_env, files)
     files.candidate.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".staging-", dir=files.candidate.parent) as scratch:
         bundle = _bundle(training, spec, files, _program_digest(files), threshold)
         made, _ = _made(Path(scratch), files, bundle, feature_store, name, {})
+        signature_file(files.candidate).unlink(missing_ok=True)
         made.replace(files.candidate)
+    sign(files.candidate, key)
     return files.candidate
 
 
@@ -62,8 +76,10 @@ def package(
     git_sha: str,
     name: str = "churn",
     threshold: float | None = None,
+    decision: DecisionConfig | None = None,
 ) -> Archive:
-    """Archive `files.training` as `<name>-<version>.mar` in `files.model_store`; note it in `archive_record`.
+    """Archive `files.training` as `<name>-<version>.mar` in `files.model_store`, sign it, note it in
+    `archive_record`.
 
     `feature_store` is the text of the archive's feature_store.yaml; above `threshold` (default: the
     training's) a customer is at risk. Batch sizes stay out: they are the server's, and TorchServe would
@@ -71,7 +87,8 @@ def package(
     the same version. Raises GateFailure unless the newest gate report passed and is of this very program,
     and PackagingError when the archive cannot be made; the store then holds what it held before.
     """
-    report = _passed_report(files)
+    report = passed_report(files)
+    key = load_signing_key(training.signing_key_env, files)
     files.model_store.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".packaging-", dir=files.model_store) as scratch:
         bundle = _bundle(training, spec, files, report.program_sha256, threshold)
@@ -80,12 +97,17 @@ def package(
             "digest": report.digest,
             "overrides": [asdict(override) for override in report.overrides],
         }
-        made, version = _made(
-            Path(scratch), files, bundle, feature_store, name, {"run_id": run_id, "git_sha": git_sha}
-        )
+        run = {"run_id": run_id, "git_sha": git_sha}
+        lineage = run | {name: bundle[name] for name in ("data_sha256", "spec_digest")}
+        card = _card(spec, training, decision or DecisionConfig(), files, report, lineage)
+        made, version = _made(Path(scratch), files, bundle, feature_store, name, run, card)
         _check_program(made, report.program_sha256)
         target = files.model_store / f"{name}-{version}.mar"
+        signature = sign(made, key)
+        # in this order: whoever looks in between finds an archive that does not verify, never a wrong one
+        signature_file(target).unlink(missing_ok=True)
         made.replace(target)
+        signature.replace(signature_file(target))
     archive = Archive(target, hashlib.sha256(target.read_bytes()).hexdigest(), version)
     record = {"path": str(archive.path), "sha256": archive.sha256, "version": archive.version}
     write_atomically(files.archive_record, json.dumps(record, indent=1))
@@ -99,18 +121,48 @@ def _made(
     feature_store: str,
     name: str,
     run: Mapping[str, str],
+    card: str | None = None,
 ) -> tuple[Path, str]:
-    """The archive in `folder`, and its version; `run` goes into the bundle and not into the version."""
-    _stage(folder / "extra", feature_store)
+    """The archive in `folder`, and its version; `run` and `card` go into it and not into the version."""
+    extra = folder / "extra"
+    _stage(extra, feature_store)
+    made_at = datetime.fromisoformat(bundle["window"]["end"])
+    materials = sbom(name, made_at)
+    (extra / SBOM).write_text(materials, encoding="utf-8")
+    bundle = bundle | {"sbom_sha256": _sha256(materials)}
     shutil.copyfile(files.training / PROGRAM, folder / PROGRAM)
     shutil.copyfile(ENTRY, folder / ENTRY.name)
     version = _digest_of(bundle, folder)
     content = bundle | {"model_version": version, **run}
-    (folder / "extra" / "bundle.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    return _archive(folder, name, version), version
+    if card is not None:
+        (extra / CARD).write_text(card, encoding="utf-8")
+        content["model_card_sha256"] = _sha256(card)
+    (extra / "bundle.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    archive = _archive(folder, name, version)
+    normalise(archive, made_at)
+    return archive, version
 
 
-def _passed_report(files: Workspace) -> GateReport:
+def _card(
+    spec: FeaturesConfig,
+    training: TrainingConfig,
+    decision: DecisionConfig,
+    files: Workspace,
+    report: GateReport,
+    lineage: Mapping[str, str],
+) -> str:
+    try:
+        return model_card(spec, training, decision, files, report, lineage)
+    except OSError as error:
+        raise PackagingError(f"{error.filename}: {error.strerror}; run the steps before packaging") from None
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def passed_report(files: Workspace) -> GateReport:
+    """The newest gate report. Raises GateFailure unless it passed and is of the program that is there."""
     report = GateReport.read(files.gate_report)
     if not report.passed:
         reasons = "; ".join(verdict.reason for verdict in report.refusals) or "no rule was judged"
@@ -152,6 +204,7 @@ def _bundle(
         "spec_digest": spec.digest(),
         "numeric": inputs["numeric"],
         "vocabulary": inputs["vocabulary"],
+        "reference": inputs.get("reference", {}),
         "threshold": training.threshold if threshold is None else threshold,
         "data_sha256": hashlib.sha256(manifest_bytes).hexdigest(),
         "window": {edge: manifest["window"][edge] for edge in ("start", "end")},

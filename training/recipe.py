@@ -3,10 +3,10 @@
 What stands in `configs/model.yaml`, `configs/training.yaml` or on the command line wins over it. The
 figures it was measured with are those of `make bench-quality`: CDNOW and Telco, and no other source yet.
 
-A transaction log is large for what it can say, and drifts: a plain network, few epochs, three seeds. A
-labelled table may be anything between linear and a maze of thresholds: a network of embedded numbers that can
-say either, a logistic regression beside it, and out-of-fold scores that decide how long to learn and whom to
-hear.
+A transaction log is large for what it can say, and drifts: a plain network, few epochs, three seeds; a small
+one hears a logistic regression too. A labelled table may be anything between linear and a maze of thresholds:
+a network of embedded numbers, a logistic regression and boosted trees beside it, and out-of-fold scores that
+decide how long to learn and whom to hear.
 """
 
 from typing import Any
@@ -19,7 +19,9 @@ from training.split import Shape
 
 LOG_ROWS_SEEN = 800_000
 """Rows times epochs of a log; four epochs at least and sixteen at most."""
-TABLE_STEPS = 250
+SMALL_LOG = 50_000
+"""Training rows up to which a log asks held-out customers how much of a logistic regression to hear."""
+TABLE_STEPS = 150
 """Where the search for a table's number of epochs begins; it doubles while out-of-fold log-loss falls."""
 
 
@@ -48,7 +50,8 @@ def _log(rows: int) -> tuple[dict[str, Any], dict[str, Any]]:
         "dropout": 0.3,
         "submodels": 1,
         "numeric_embedding": "none",
-        "wide": False,
+        "wide": rows <= SMALL_LOG,
+        "trees": False,
         "seeds": (0, 1, 2),
     }
     epochs = min(max(LOG_ROWS_SEEN // max(rows, 1), 4), 16)
@@ -63,6 +66,7 @@ def _table(rows: int) -> tuple[dict[str, Any], dict[str, Any]]:
         "submodels": 8,
         "numeric_embedding": "piecewise_linear",
         "wide": True,
+        "trees": True,
         "seeds": (0, 1) if rows < 100_000 else (0,),
     }
     batch_size = 256 if rows < 50_000 else 1024

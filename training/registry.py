@@ -8,8 +8,7 @@ again for what a crash cut short finishes it. At no moment is there no champion 
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from math import isfinite
@@ -19,7 +18,7 @@ from typing import Any, Self
 from data.config import utc_text
 from data.errors import GateFailure, TrainingError
 from training.config import TrainingConfig
-from training.quiet import quiet
+from training.mlflow_client import client_of, reaching
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
@@ -226,23 +225,7 @@ class Registry:
 
     @property
     def _client(self) -> Any:
-        from mlflow import MlflowClient
-
-        return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
-
-
-@contextmanager
-def reaching(uri: str) -> Iterator[None]:
-    """Silences MLflow, and turns what it raises into a TrainingError of one line."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError  # MLflow lets through what a damaged database says
-
-    try:
-        with quiet():
-            yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrainingError(f"MLflow at {uri}: {line}") from None
+        return client_of(self._uri)
 
 
 def _version(found: Any) -> Version:

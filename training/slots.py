@@ -17,7 +17,10 @@ import sqlalchemy
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
+from data.errors import TrainingError
+from training.addresses import failure
 from training.config import TuningConfig
+from training.quiet import quiet
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 RETRIES = 3
@@ -31,16 +34,28 @@ def open_storage(tuning: TuningConfig) -> RDBStorage:
     """The study's database, its tables made. Call it first in one process alone: two that make the tables
     together let one of them fail.
     """
-    # Optuna's default of five seconds is short for several writers on SQLite; other databases wait anyway
-    waits = {"connect_args": {"timeout": 60}} if tuning.storage.startswith("sqlite") else {}
+    # Optuna's default of five seconds is short for several writers on SQLite; other databases wait anyway,
+    # and their connections may have been closed between two trials
+    local = tuning.storage.startswith("sqlite")
+    engine = {"connect_args": {"timeout": 60}} if local else {"pool_pre_ping": True}
     with _stable():
         return RDBStorage(
             tuning.storage,
-            engine_kwargs=waits,
+            engine_kwargs=engine,
             heartbeat_interval=tuning.heartbeat_s,
             grace_period=tuning.grace_s,
             heartbeat_stale_trial_callback=_run_again,
         )
+
+
+@contextmanager
+def reaching_studies(storage: str) -> Iterator[None]:
+    """Silences Optuna, and turns what its database says into a TrainingError of one line, password masked."""
+    try:
+        with quiet():
+            yield
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+        raise TrainingError(failure("studies", storage, error)) from None
 
 
 def finished(study: optuna.Study) -> int:

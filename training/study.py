@@ -16,8 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from training.config import Range, TrainingConfig, TuningConfig
-from training.quiet import quiet
-from training.slots import FINISHED, attempt, claim, finished, open_storage
+from training.slots import FINISHED, attempt, claim, finished, open_storage, reaching_studies
 from training.space import given
 
 IDLE_S = 0.5
@@ -148,7 +147,7 @@ class Summary:
 
 
 def summarise(name: str, tuning: TuningConfig) -> Summary:
-    with quiet():
+    with reaching_studies(tuning.storage):
         study = optuna.load_study(study_name=name, storage=open_storage(tuning))
         trials = study.get_trials(deepcopy=False, states=FINISHED)
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]

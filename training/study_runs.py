@@ -8,10 +8,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from data.errors import TrainingError
 from training.config import TrainingConfig, TuningConfig
-from training.quiet import quiet
-from training.slots import open_storage
+from training.mlflow_client import client_of, experiment_of, reaching
+from training.slots import open_storage, reaching_studies
 
 STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 STUDY, TRIAL = "optuna.study", "optuna.trial"
@@ -25,45 +24,41 @@ def record_study(name: str, training: TrainingConfig, tuning: TuningConfig) -> s
     alone: calling it twice, or after more trials, adds what is new. Raises TrainingError when the tracking
     server cannot be reached.
     """
-    from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
-    from mlflow.exceptions import MlflowException
 
-    with quiet():
+    with reaching_studies(tuning.storage):
         study = optuna.load_study(study_name=name, storage=open_storage(tuning))
         trials = study.get_trials(deepcopy=False, states=tuple(STATUS))
-        try:
-            client = MlflowClient(tracking_uri=training.tracking_uri, registry_uri=training.tracking_uri)
-            experiment = _experiment(client, training)
-            known = _recorded(client, experiment, name)
-            if (parent := known.pop("", None)) is None:
-                tags = {STUDY: name, "mlflow.runName": name}
-                parent = client.create_run(experiment, _ms(trials[0].datetime_start), tags=tags).info.run_id
-            for trial in trials:
-                if str(trial.number) in known:
-                    continue
-                tags = {STUDY: name, TRIAL: str(trial.number), "mlflow.parentRunId": parent}
-                tags |= {"mlflow.runName": f"trial {trial.number}", "state": trial.state.name}
-                start, end = _ms(trial.datetime_start), _ms(trial.datetime_complete)
-                run = client.create_run(experiment, start, tags=tags).info.run_id
-                client.log_batch(
-                    run,
-                    metrics=[Metric(key, value, end, step) for key, value, step in _metrics(trial)],
-                    params=[Param(key, str(value)) for key, value in trial.params.items()],
-                )
-                client.set_terminated(run, STATUS[trial.state], end)
-            end = max(_ms(trial.datetime_complete) for trial in trials)
-            best, count = study.best_trial, sum(t.state != TrialState.FAIL for t in trials)
-            summary = {"best_log_loss": study.best_value, "trials": float(count)}
+        best, least = study.best_trial, study.best_value
+    with reaching(training.tracking_uri):
+        client = client_of(training.tracking_uri)
+        experiment = experiment_of(client, training)
+        known = _recorded(client, experiment, name)
+        if (parent := known.pop("", None)) is None:
+            tags = {STUDY: name, "mlflow.runName": name}
+            parent = client.create_run(experiment, _ms(trials[0].datetime_start), tags=tags).info.run_id
+        for trial in trials:
+            if str(trial.number) in known:
+                continue
+            tags = {STUDY: name, TRIAL: str(trial.number), "mlflow.parentRunId": parent}
+            tags |= {"mlflow.runName": f"trial {trial.number}", "state": trial.state.name}
+            start, end = _ms(trial.datetime_start), _ms(trial.datetime_complete)
+            run = client.create_run(experiment, start, tags=tags).info.run_id
             client.log_batch(
-                parent,
-                metrics=[Metric(key, value, end, count) for key, value in summary.items()],
-                tags=[RunTag(f"best.{key}", str(value)) for key, value in best.params.items()],
+                run,
+                metrics=[Metric(key, value, end, step) for key, value, step in _metrics(trial)],
+                params=[Param(key, str(value)) for key, value in trial.params.items()],
             )
-            client.set_terminated(parent, "FINISHED", end)
-        except (MlflowException, OSError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise TrainingError(f"MLflow at {training.tracking_uri}: {first}") from None
+            client.set_terminated(run, STATUS[trial.state], end)
+        end = max(_ms(trial.datetime_complete) for trial in trials)
+        count = sum(t.state != TrialState.FAIL for t in trials)
+        summary = {"best_log_loss": least, "trials": float(count)}
+        client.log_batch(
+            parent,
+            metrics=[Metric(key, value, end, count) for key, value in summary.items()],
+            tags=[RunTag(f"best.{key}", str(value)) for key, value in best.params.items()],
+        )
+        client.set_terminated(parent, "FINISHED", end)
     return str(parent)
 
 
@@ -91,13 +86,6 @@ def _metrics(trial: FrozenTrial) -> Sequence[tuple[str, float, int]]:
     if trial.state == TrialState.COMPLETE and trial.value is not None:
         epochs.append(("log_loss", trial.value, 0))
     return [(key, float(value), step) for key, value, step in epochs if isfinite(value)]
-
-
-def _experiment(client: Any, training: TrainingConfig) -> str:
-    found = client.get_experiment_by_name(training.experiment)
-    if found is not None:
-        return str(found.experiment_id)
-    return str(client.create_experiment(training.experiment, artifact_location=training.artifacts_uri))
 
 
 def _ms(moment: datetime | None) -> int:

@@ -16,13 +16,17 @@ from typing import Any
 from data.workspace import Workspace
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
+from training.checkpoint import ADDRESSES
 from training.config import DecisionConfig, TrainingConfig
 from training.environment import environment, requirements
 from training.gates import GateReport
 from training.inputs import Inputs
+from training.mlflow_client import client_of, experiment_of, reaching
 from training.model_card import model_card
 from training.package import Archive
-from training.registry import Registry, reaching
+from training.registry import Registry
+from training.settled import Settled
+from training.signing import signature_file
 from training.slices import flat
 
 DECISIVE = ("log_loss", "auroc", "auprc", "brier", "ece", "rows")
@@ -44,29 +48,31 @@ def record_run(
 ) -> str:
     """A finished run with all that it takes to do the last training again, and what came of it; its id.
 
-    Params: model and training config with the seed. Tags: data, spec, code, gates, environment. Metrics: of
-    the network, each baseline, each test month and segment. Files: data manifest, configs, installed
-    packages, weights and per-row test scores, gate report, `plots` (file name -> SVG), model card.
+    A refused model has its run too: the tag `gates` says so, and `gates_failed` for which rules. Params:
+    every setting as it was used, gaps filled, with the seed and what the rows have chosen. Tags: data, spec,
+    code, gates, environment. Metrics: of the network, each baseline, each test month and segment. Files:
+    data manifest, configs as given, installed packages, weights and per-row test scores, gate report,
+    `plots` (file name -> SVG), model card.
     Raises TrainingError when the tracking server cannot be reached.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
     manifest = files.manifest.read_bytes()
     result = json.loads((files.training / "metrics.json").read_text(encoding="utf-8"))
+    settled = Settled.read(files.training)
     data_sha256 = hashlib.sha256(manifest).hexdigest()
     tags = _lineage(spec, files, report, git_sha) | {"mlflow.source.git.commit": git_sha}
     tags |= {f"environment.{name}": value for name, value in environment().items()}
     decision = decision or DecisionConfig()
     with reaching(training.tracking_uri), tempfile.TemporaryDirectory() as scratch:
-        client = _client(training)
-        run_id: str = client.create_run(
-            _experiment(client, training), run_name=training.model_name
-        ).info.run_id
+        client = client_of(training.tracking_uri)
+        experiment = experiment_of(client, training)
+        run_id: str = client.create_run(experiment, run_name=training.model_name).info.run_id
         now = time_ns() // 1_000_000  # the tracking server's own clock, not a time the loop reasons about
         metrics = [Metric(name, value, now, 0) for name, value in _metrics(result, files).items()]
         client.log_batch(
             run_id,
-            params=[Param(key, str(value)) for key, value in _params(model, training).items()],
+            params=[Param(key, str(value)) for key, value in settled.params().items()],
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
         for start in range(0, len(metrics), BATCH):
@@ -84,11 +90,7 @@ def record_run(
         client.log_artifact(run_id, str(files.manifest), "data")
         client.log_artifacts(run_id, str(files.gate_report.resolve()), "gates")
         folder = Path(scratch)
-        configs = {"features": spec, "model": model, "training": training, "decision": decision}
-        _write(
-            folder / "config.json",
-            json.dumps({k: v.model_dump(mode="json") for k, v in configs.items()}, indent=1),
-        )
+        _write(folder / "config.json", _configs(spec, model, training, decision))
         _write(folder / "requirements.txt", requirements())
         _write(folder / "model_card.md", model_card(spec, training, decision, files, report, tags))
         for name, svg in (plots or {}).items():
@@ -119,7 +121,7 @@ def register(
         "archive_sha256": archive.sha256,
     }
     with reaching(training.tracking_uri):
-        client = _client(training)
+        client = client_of(training.tracking_uri)
         name = training.model_name
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
@@ -138,7 +140,7 @@ def register(
 def numbers_of(training: TrainingConfig, run_id: str) -> dict[str, float]:
     """The numbers of a run that a decision about its version is recorded with."""
     with reaching(training.tracking_uri):
-        metrics = _client(training).get_run(run_id).data.metrics
+        metrics = client_of(training.tracking_uri).get_run(run_id).data.metrics
     return {key: metrics[key] for key in DECISIVE if key in metrics}
 
 
@@ -160,7 +162,8 @@ def _new_version(
         description = Model(artifact_path="mar", run_id=run_id, signature=signature(inputs))
         description.save(str(Path(scratch) / "MLmodel"))
         client.log_artifact(run_id, str(Path(scratch) / "MLmodel"), "mar")
-    client.log_artifact(run_id, str(archive.path), "mar")
+    for file in (archive.path, signature_file(archive.path)):
+        client.log_artifact(run_id, str(file), "mar")
     source = f"{client.get_run(run_id).info.artifact_uri}/mar"
     return str(client.create_model_version(name, source=source, run_id=run_id, tags=dict(tags)).version)
 
@@ -175,19 +178,6 @@ def signature(inputs: Inputs) -> Any:
     return ModelSignature(Schema([*numbers, *texts]), Schema([ColSpec(DataType.double, "churn_probability")]))
 
 
-def _client(training: TrainingConfig) -> Any:
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=training.tracking_uri, registry_uri=training.tracking_uri)
-
-
-def _experiment(client: Any, training: TrainingConfig) -> str:
-    found = client.get_experiment_by_name(training.experiment)
-    if found is not None:
-        return str(found.experiment_id)
-    return str(client.create_experiment(training.experiment, artifact_location=training.artifacts_uri))
-
-
 def _lineage(spec: FeaturesConfig, files: Workspace, report: GateReport, git_sha: str) -> dict[str, str]:
     lineage = {
         "gates": report.state,
@@ -198,18 +188,24 @@ def _lineage(spec: FeaturesConfig, files: Workspace, report: GateReport, git_sha
         "spec_digest": spec.digest(),
         "git_sha": git_sha,
     }
+    if report.failures:
+        lineage["gates_failed"] = ", ".join(verdict.rule for verdict in report.failures)
     for override in report.overrides:
         lineage[f"gates_override.{override.rule}"] = f"{override.who}, {override.when}: {override.reason}"
     return lineage
 
 
-def _params(model: ModelConfig, training: TrainingConfig) -> dict[str, Any]:
-    where = {"tracking_uri", "artifacts_uri", "experiment", "model_name"}
-    sections = {
+def _configs(
+    spec: FeaturesConfig, model: ModelConfig, training: TrainingConfig, decision: DecisionConfig
+) -> str:
+    """The settings as they were given, to be given again; without addresses, which may hold passwords."""
+    content = {
+        "features": spec.contract() | {"snapshots": spec.snapshots.model_dump(mode="json")},
         "model": model.model_dump(mode="json"),
-        "training": training.model_dump(mode="json", exclude=where),
+        "training": training.model_dump(mode="json", exclude=ADDRESSES),
+        "decision": decision.model_dump(mode="json"),
     }
-    return {f"{section}.{key}": value for section, tree in sections.items() for key, value in tree.items()}
+    return json.dumps(content, indent=1)
 
 
 def _metrics(result: Mapping[str, Any], files: Workspace) -> dict[str, float]:

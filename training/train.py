@@ -53,8 +53,9 @@ def train(
 ) -> TrainingResult:
     """Fit on the training rows of `data` (user_id, event_timestamp, churned, inputs), score the test rows.
 
-    Replaces `files.training` as a whole: `model.pt2`, `members.ckpt`, `metrics.json`, `baselines.json`,
-    `inputs.json` and `test_scores.parquet` (user_id, event_timestamp, churned, score, baseline_<name>).
+    Replaces `files.training` as a whole: `model.pt2`, `members.ckpt`, `settled.json` (every setting as it was
+    used), `metrics.json`, `baselines.json`, `inputs.json` and `test_scores.parquet` (user_id,
+    event_timestamp, churned, score, baseline_<name>).
     Raises TrainingError where the rows cannot be split; then the files of the last training stay.
     """
     rows, split = prepare(data, shape, spec, training)
@@ -141,6 +142,7 @@ def _write(
 ) -> None:
     export_program(fitted.program, folder / "model.pt2")
     fitted.program.save(folder / "members.ckpt", fitted.inputs.cardinalities, model)
+    fitted.settled.write(folder)
     (folder / "inputs.json").write_text(fitted.inputs.to_json(), encoding="utf-8")
     (folder / "metrics.json").write_text(result.to_json(), encoding="utf-8")
     (folder / "baselines.json").write_text(json.dumps(result.baselines, indent=1), encoding="utf-8")

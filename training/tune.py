@@ -15,9 +15,8 @@ from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from training.config import TrainingConfig, TuningConfig
 from training.fit import assemble, prepared
-from training.quiet import quiet
 from training.recipe import settle
-from training.slots import finished, keep_filled, open_storage
+from training.slots import finished, keep_filled, open_storage, reaching_studies
 from training.space import apply, plain
 from training.split import Shape
 from training.study import open_study, outcome, starting_points, study_name, work
@@ -62,7 +61,7 @@ def tune(
     model, training = settle(model, training, shape, len(split.train))  # a trial varies the recipe
     inner = rows.iloc[split.inner_train], rows.iloc[split.inner_validation]
     name = study_name(tuning, *inner, spec, one_member(model), training)
-    with quiet():
+    with reaching_studies(tuning.storage):
         storage = open_storage(tuning)
         study = open_study(storage, name)
         if not study.get_trials(deepcopy=False):

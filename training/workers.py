@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from data.errors import TrainingError
+from training.addresses import masked
 
 LOOK_EVERY_S = 0.5
 END_S = 25.0
@@ -96,7 +97,8 @@ class Workers:
         if self._deaths < DEATHS_IN_A_ROW:
             return
         self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines() or ["no output"]
+        said = masked(self._said.read().decode(errors="replace"))
+        lines = said.strip().splitlines() or ["no output"]
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         raise TrainingError(
             f"{self._deaths} tuning workers in a row ended {how} before a trial was finished ({lines[-1]}); "

@@ -88,6 +88,8 @@ def test_later_wins_and_another_kind_of_source_replaces_the_whole_source() -> No
     under = {"source": {"kind": "csv", "uri": "a", "columns": {"x": "y"}}}
     assert merge(under, {"source": {"uri": "b"}})["source"]["columns"] == {"x": "y"}
     assert merge(under, {"source": {"kind": "cdnow"}}) == {"source": {"kind": "cdnow"}}
+    redis = {"online_store": {"type": "redis", "connection_string": "cache:6379"}}
+    assert merge({"online_store": {"type": "sqlite", "path": "online.db"}}, redis) == redis
 
 
 @pytest.mark.parametrize(

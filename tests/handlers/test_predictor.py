@@ -3,10 +3,10 @@
 import json
 import logging
 import os
-import sqlite3
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,14 @@ import numpy as np
 import pytest
 from served_bundle import FRESH, KEY, NOW, REPOSITORY, SPEC, STALE, UNKNOWN, ServedBundle
 
-from handlers import features
+from handlers import predictor as predictor_module
+from handlers import telemetry
 from handlers.bundle import BundleError
+from handlers.features import FeatureStoreUnavailable, OnlineFeatures, Vectors
 from handlers.identity import mask
 from handlers.predictor import Predictor, load, read_mask_key
+from handlers.protocols import Call
+from handlers.telemetry import Telemetry
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +32,20 @@ def predictor(bundle: ServedBundle) -> Predictor:
             patch.setenv(name, value)
         loaded = load(bundle.model_dir, bundle.environment, "churn")
     return replace(loaded, clock=lambda: NOW)
+
+
+@dataclass(frozen=True)
+class Stand:
+    """In the store's place, for what a real store does not do on demand."""
+
+    store: OnlineFeatures
+
+    def read(self, ids: Sequence[str], now: datetime) -> Vectors:
+        return self.store.read(ids, now)
+
+
+def with_features(predictor: Predictor, stand: Stand) -> Predictor:
+    return replace(predictor, features=stand, telemetry=Telemetry())  # type: ignore[arg-type]
 
 
 def ask(predictor: Predictor, *bodies: Any) -> list[tuple[int, Any]]:
@@ -103,38 +121,42 @@ def test_the_clock_offset_moves_the_handlers_time(predictor: Predictor, bundle: 
     assert abs(shifted.clock() - NOW) < timedelta(minutes=10)
 
 
-def test_a_batch_is_one_read_of_distinct_customers(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_is_one_read_of_distinct_customers(predictor: Predictor) -> None:
     reads = []
-    original = features.read
 
-    def counted(store: Any, service: Any, bundle: Any, ids: Any, now: datetime) -> features.Vectors:
-        reads.append(list(ids))
-        return original(store, service, bundle, ids, now)
+    class Counted(Stand):
+        def read(self, ids: Sequence[str], now: datetime) -> Vectors:
+            reads.append(list(ids))
+            return super().read(ids, now)
 
-    monkeypatch.setattr(features, "read", counted)
-    ask(predictor, {"user_id": 1}, b"{bad", v2([2, 1]), [{"user_id": 2}, {"user_id": mask("1", KEY)}])
+    ask(
+        with_features(predictor, Counted(predictor.features)),
+        {"user_id": 1},
+        b"{bad",
+        v2([2, 1]),
+        [{"user_id": 2}, {"user_id": mask("1", KEY)}],
+    )
     assert reads == [[mask("1", KEY), mask("2", KEY)]]
 
 
-def test_a_dead_store_is_a_503_for_those_who_need_it(
-    bundle: ServedBundle,
-    predictor: Predictor,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def broken(*_: Any, **__: Any) -> None:
-        raise sqlite3.OperationalError("no such table: secret_table")
+def test_a_dead_store_is_a_503_for_those_who_need_it(predictor: Predictor) -> None:
+    class Down(Stand):
+        def read(self, ids: Sequence[str], now: datetime) -> Vectors:
+            error = FeatureStoreUnavailable("OperationalError")
+            error.retry_after_s = 2.5
+            raise error
 
-    monkeypatch.setattr(predictor.store, "get_online_features", broken)
-    with caplog.at_level(logging.DEBUG):
-        good, bad = ask(predictor, {"user_id": 1}, {"user_id": "x"})
-    assert good == (503, {"error": "the feature store cannot be read now; try again later"})
-    assert bad[0] == 400
-    assert "OperationalError" in caplog.text
-    assert "secret_table" not in caplog.text
-    assert mask("1", KEY) not in caplog.text
+    down = with_features(predictor, Down(predictor.features))
+    rows = [{"body": b'{"user_id": 1}'}, {"body": b'{"user_id": "x"}'}]
+    good, bad = down.answer(rows)
+    assert (good.http_status, good.headers) == (503, {"Retry-After": "3"})
+    assert json.loads(good.body) == {
+        "error": "the feature store cannot be read now; try again later",
+        "code": "feature_store_unavailable",
+    }
+    assert bad.http_status == 400
+    # a batch in which nobody is to be read does not ask the store
+    assert [code for code, _ in ask(down, b"{bad", {"user_id": "x"})] == [400, 400]
 
 
 def test_a_score_that_is_no_number_is_refused_alone(
@@ -145,14 +167,14 @@ def test_a_score_that_is_no_number_is_refused_alone(
 
     monkeypatch.setattr(predictor.scorer, "score", first_is_nan)
     broken, fine = ask(predictor, {"user_id": 1}, {"user_id": 2})
-    assert (broken[0], broken[1]["churn_probability"]) == (503, None)
+    assert (broken[0], broken[1]["churn_probability"], broken[1]["code"]) == (503, None, "no_score")
     assert (fine[0], fine[1]["churn_probability"]) == (200, 0.25)
 
 
 def test_a_read_without_a_server_equals_what_was_written(bundle: ServedBundle, predictor: Predictor) -> None:
     written = bundle.customers
     ids = written["user_id"].tolist()
-    vectors = features.read(predictor.store, predictor.service, predictor.bundle, ids, NOW)
+    vectors = predictor.features.read(ids, NOW)
     for feature in SPEC.features:
         kept = written[feature.name].astype(object).where(written[feature.name].notna(), None).tolist()
         assert list(vectors.columns[feature.name]) == kept
@@ -186,17 +208,193 @@ def test_a_missing_variable_is_named(
         load(bundle.model_dir, environment, "churn")
 
 
+def test_a_what_if_question_changes_only_what_it_gives(predictor: Predictor) -> None:
+    question = {"user_id": 3, "features": {"total_purchases": 0}}
+    (_, asked), (_, as_is), (_, several) = ask(
+        predictor, question, {"user_id": 3}, {"instances": [{"user_id": 3}, question, {"user_id": 4}]}
+    )
+    assert asked["overridden"] == ["total_purchases"]
+    changed = {"total_purchases": 0, "purchase_frequency": 0.0}
+    assert asked["features"] == as_is["features"] | changed
+    assert asked["churn_probability"] != as_is["churn_probability"]
+    assert "overridden" not in as_is
+    first, what_if, other = several["predictions"]
+    assert first["churn_probability"] == as_is["churn_probability"]
+    assert what_if["churn_probability"] == asked["churn_probability"]
+    assert other["user_id"] == 4
+    assert "overridden" not in other
+
+
+def test_a_what_if_question_equals_a_customer_who_has_these_values(predictor: Predictor) -> None:
+    (_, real) = ask(predictor, {"user_id": 3})[0]
+    stored = {f.name: real["features"][f.name] for f in SPEC.features}
+    (_, same), (_, nobody) = ask(
+        predictor, {"user_id": 8, "features": stored}, {"user_id": UNKNOWN, "features": stored}
+    )
+    assert same["churn_probability"] == real["churn_probability"] == nobody["churn_probability"]
+    assert nobody["status"] == "unknown"
+
+
+def test_the_age_of_the_features_is_told_on_request(predictor: Predictor) -> None:
+    asked = {"instances": [{"user_id": 3}, {"user_id": STALE[0]}], "parameters": {"features": True}}
+    (_, told), (_, untold) = ask(predictor, asked, {"user_id": 3})
+    assert [one["feature_age_s"] for one in told["predictions"]] == [86400, 60 * 86400]
+    assert told["predictions"][0]["features"] == untold["features"]
+    assert "feature_age_s" not in untold
+
+
+def test_an_unknown_customer_needs_every_stored_feature(predictor: Predictor) -> None:
+    code, refused = ask(predictor, {"user_id": UNKNOWN, "features": {"total_purchases": 1}})[0]
+    assert (code, refused["error"]) == (404, "unknown user_id")
+
+
+def test_a_null_is_a_value_too(predictor: Predictor) -> None:
+    _, answer = ask(predictor, {"user_id": 3, "features": {"tenure_months": None}})[0]
+    assert answer["features"]["tenure_months"] is None
+    assert answer["features"]["purchase_frequency"] is None
+
+
+def test_statuses_of_the_store_decide_who_is_scored(predictor: Predictor) -> None:
+    class Policies(Stand):
+        def read(self, ids: Sequence[str], now: datetime) -> Vectors:
+            vectors = super().read(ids, now)
+            return replace(
+                vectors,
+                status=("ok", "degraded", "refused"),
+                reasons=(None, "total_purchases is missing", "tenure_months is missing"),
+                missing={"total_purchases": 1, "tenure_months": 1},
+            )
+
+    judged = with_features(predictor, Policies(predictor.features))
+    (_, body) = ask(judged, {"instances": [{"user_id": 1}, {"user_id": 2}, {"user_id": 3}]})[0]
+    fine, degraded, refused = body["predictions"]
+    assert (fine["status"], "status_reason" in fine) == ("ok", False)
+    assert (degraded["status"], degraded["status_reason"]) == ("degraded", "total_purchases is missing")
+    assert (refused["error"], refused["churn_probability"]) == ("tenure_months is missing", None)
+    counters, _ = judged.telemetry.snapshot()
+    assert counters["churn_feature_missing_total", ("", "", "tenure_months")] == 1
+    assert counters["churn_feature_vectors_total", ("", "", "refused")] == 1
+    assert counters["churn_score_count", ("", "")] == 2
+
+
+def test_who_is_refused_because_the_store_is_down_may_ask_again(predictor: Predictor) -> None:
+    class Recalled(Stand):
+        def read(self, ids: Sequence[str], now: datetime) -> Vectors:
+            vectors = super().read(ids, now)
+            reasons = ("last known values", "the feature store cannot be read now")
+            return replace(vectors, status=("degraded", "refused"), reasons=reasons, retry_after_s=4.0)
+
+    recalled = with_features(predictor, Recalled(predictor.features))
+    known, lost = recalled.answer([{"body": b'{"user_id": 1}'}, {"body": b'{"user_id": 2}'}])
+    assert (known.http_status, json.loads(known.body)["status"]) == (200, "degraded")
+    assert (lost.http_status, lost.headers) == (503, {"Retry-After": "4"})
+    assert json.loads(lost.body)["code"] == "feature_store_unavailable"
+
+
+def test_a_spec_may_score_unknown_customers(predictor: Predictor) -> None:
+    bundle = replace(predictor.bundle, spec={**predictor.bundle.spec, "on_unknown": "score"})
+    code, answer = ask(replace(predictor, bundle=bundle), {"user_id": UNKNOWN})[0]
+    assert (code, answer["status"]) == (200, "unknown")
+    assert 0 < answer["churn_probability"] < 1
+
+
+def test_reasons_explain_the_answer(predictor: Predictor) -> None:
+    asked = {"user_id": 3, "parameters": {"reasons": 2, "features": False}}
+    answers = predictor.answer([{"body": json.dumps(asked).encode()}] * 2, [Call(), Call(explain=True)])
+    plain, explained = (json.loads(answer.body) for answer in answers)
+    assert len(plain["reasons"]) == 2
+    assert "explanation" not in plain
+    assert "features" not in plain
+    why = explained["explanation"]
+    score = explained["churn_probability"]
+    assert why["log_odds"] == pytest.approx(np.log(score / (1 - score)), abs=1e-9)
+    total = why["base_log_odds"] + sum(why["attributions"].values())
+    assert total == pytest.approx(why["log_odds"], abs=1e-6)
+    assert list(why["attributions"]) == [f.name for f in SPEC.features]
+
+
+def test_an_archive_without_a_reference_says_so(predictor: Predictor) -> None:
+    bare = replace(predictor, explainer=replace(predictor.explainer, reference={}))
+    refused, fine = ask(bare, {"user_id": 3, "parameters": {"reasons": True}}, {"user_id": 3})
+    assert refused[0] == 400
+    assert "has no reference for total_purchases; package the model again" in refused[1]["error"]
+    assert fine[0] == 200
+
+
+def test_a_bug_costs_one_request_and_is_counted(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = predictor_module.protocols.parse
+
+    def broken(row: Any, rules: Any, call: Any) -> Any:
+        if row["body"] == b'{"user_id": 13}':
+            raise RuntimeError("the id is 13")
+        return original(row, rules, call)
+
+    monkeypatch.setattr(predictor_module.protocols, "parse", broken)
+    counted = replace(predictor, telemetry=Telemetry())
+    bodies = [b'{"user_id": %d}' % i for i in (12, 13, 14)]
+    with caplog.at_level(logging.DEBUG):
+        answers = counted.answer([{"body": body} for body in bodies])
+    assert [answer.http_status for answer in answers] == [200, 503, 200]
+    assert answers[1].headers == {"Retry-After": "1"}
+    assert json.loads(answers[1].body)["code"] == "internal"
+    assert counted.telemetry.snapshot()[0]["churn_errors_total", ("", "", telemetry.INTERNAL)] == 1
+    assert "RuntimeError in test_predictor.py" in caplog.text
+    assert "13" not in caplog.text.replace(":13", "")
+
+
+def test_bookkeeping_never_takes_an_answer_back(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    counted = replace(predictor, telemetry=Telemetry())
+    monkeypatch.setattr(counted.telemetry, "observe", broken)
+    monkeypatch.setattr(Predictor, "_count_vectors", broken)
+    code, _ = ask(counted, {"user_id": "x"})[0]
+    assert code == 400
+
+
+def test_metrics_count_what_was_answered(predictor: Predictor) -> None:
+    counted = replace(predictor, telemetry=Telemetry("v", "canary"))
+    ask(counted, {"user_id": 1}, b"?", {"instances": [{"user_id": STALE[0]}, {"user_id": UNKNOWN}]})
+    counters, _ = counted.telemetry.snapshot()
+    common = ("v", "canary")
+    assert counters["churn_requests_total", (*common, "native", "200")] == 1
+    assert counters["churn_requests_total", (*common, "none", "400")] == 1
+    assert counters["churn_requests_total", (*common, "v1", "200")] == 1
+    assert counters["churn_errors_total", (*common, "bad_request")] == 1
+    assert counters["churn_request_seconds_count", common] == 3
+    assert counters["churn_batch_requests_count", common] == 1
+    assert counters["churn_batch_customers_sum", common] == 3
+    assert counters["churn_score_count", common] == 2
+    assert [counters["churn_feature_vectors_total", (*common, s)] for s in ("ok", "stale", "unknown")] == [
+        1
+    ] * 3
+    ages = {le: counters["churn_feature_age_seconds_bucket", (*common, le)] for le in ("86400", "3888000")}
+    assert ages == {"86400": 1, "3888000": 1}
+    assert counters["churn_feature_age_seconds_count", common] == 2
+    decisions = [counters["churn_predictions_total", (*common, d)] for d in ("High Risk", "Low Risk")]
+    assert sum(decisions) == 2
+
+
 ALONE = """
 import sys
 sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in str(f).lower()]
 sys.path[:] = [p for p in sys.path if p != {repository!r}]
 sys.path.insert(0, {model_dir!r})
 import churn_handler, handlers
+assert "ts" not in sys.modules
 
 class Context:
     system_properties = {{"model_dir": {model_dir!r}}}
     model_name = "churn"
-    statuses = []
+    statuses, headers = [], []
+    def get_all_request_header(self, idx): return {{"X-Request-ID": "mine", "explain": "False"}}
+    def get_request_id(self, idx): return "server's"
+    def set_response_header(self, idx, name, value): self.headers.append((idx, name, value))
     def set_response_status(self, code, phrase, idx): self.statuses.append((idx, code, phrase))
     def set_response_content_type(self, idx, value): assert value == "application/json"
 
@@ -205,10 +403,10 @@ handler.initialize(Context())
 bodies = handler.handle([{{"body": b'{{"user_id": 1}}'}}, {{"body": b"?"}}], Context())
 assert Context.statuses == [(0, 200, "OK"), (1, 400, "Bad Request")], Context.statuses
 assert b"churn_probability" in bodies[0], bodies
+assert Context.headers == [(0, "x-churn-request-id", "mine"), (1, "x-churn-request-id", "mine")]
 assert handlers.__file__.startswith({model_dir!r}), handlers.__file__
 rooms = {{"churn", "pipelines", "serving", "training", "model", "features", "data"}} & set(sys.modules)
 assert not rooms, rooms
-assert "ts" not in sys.modules
 """
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -55,18 +56,27 @@ def test_serve_and_predict_with_categorical_inputs(workspace: Workspace, setting
     )
     try:
         asked = f"{wait_for(served, workspace)}/v1/models/churn:predict"
-        body = {"instances": [{"user_id": "7590-VHVEG"}, {"user_id": "nobody"}]}
-        known, unknown = httpx.post(asked, json=body, timeout=30).json()["predictions"]
+        key = {"x-api-key": workspace.api_key.read_text().strip()}
+        body = {
+            "instances": [{"user_id": "7590-VHVEG"}, {"user_id": "nobody"}],
+            "parameters": {"features": True},
+        }
+        assert httpx.post(asked, json=body, timeout=30).status_code == 401
+        known, unknown = httpx.post(asked, json=body, headers=key, timeout=30).json()["predictions"]
         assert known["features"]["Contract"] == "Month-to-month" and known["features"]["tenure"] == 1
         assert known["status"] == "ok" and 0 < known["churn_probability"] < 1
         assert unknown["error"] == "unknown user_id" and unknown["churn_probability"] is None
-        assert httpx.post(asked, json={"instances": [{"user_id": 7590}]}, timeout=30).status_code == 400
+        assert _refused(asked, {"instances": [{"user_id": 7590}]}, key)
         assert main(["predict", "7590-VHVEG", "5575-GNVDE", "--json", *settings_flags]) == 0
         assert main(["predict", "nobody", *settings_flags]) == 1
     finally:
         served.send_signal(2)
         assert served.wait(30) == 0
     assert not (workspace.serving / "server.json").exists()
+
+
+def _refused(asked: str, body: dict[str, Any], key: dict[str, str]) -> bool:
+    return httpx.post(asked, json=body, headers=key, timeout=30).status_code == 400
 
 
 def wait_for(served: subprocess.Popen[str], workspace: Workspace) -> str:

@@ -22,8 +22,8 @@ from churn.settings import Settings, load_settings
 from data.mask import load_key
 from features.history import point_in_time
 from features.store import open_store, serving_environment
-from handlers import features as handler_features
 from handlers.bundle import read_bundle
+from handlers.features import open_features
 from handlers.identity import is_masked, mask
 from model.program import Program, score
 from training.inputs import Inputs
@@ -97,8 +97,7 @@ def test_the_handler_reads_the_point_in_time_vector_of_1000_customers(
     known = pd.read_parquet(settings.files.snapshots, columns=["user_id"])["user_id"].unique()
     names = [str(name) for name in np.random.default_rng(1).choice(known, 1000, replace=False)]
     bundle = read_bundle(tmp_path)
-    store, service = handler_features.open_store(tmp_path, bundle)
-    online = handler_features.read(store, service, bundle, names, latest(settings))
+    online = open_features(tmp_path, bundle).read(names, latest(settings))
     offline = point_in_time(
         settings.features, open_store(settings.features, settings.files), entities(settings, names)
     )
@@ -161,3 +160,69 @@ def entities(settings: Settings, names: list[str]) -> pa.Table:
 def latest(settings: Settings) -> datetime:
     record = json.loads(settings.files.feature_manifest.read_text())
     return datetime.fromisoformat(record["latest"])
+
+
+def scores_of(file: Path) -> "pd.Series[float]":
+    return pd.read_parquet(file).set_index("user_id")["churn_probability"]
+
+
+def test_batch_scores_are_the_server_s_to_the_bit(
+    ran: dict[str, Any], settings: Settings, overrides: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.parquet"
+    assert churn("score", "--as-of", "1998-07-01", "--out", str(out), overrides=overrides) == 0
+
+    found = pd.read_parquet(out)
+    assert len(found) == found["user_id"].nunique() == ran["data"]["customers"]
+    assert found["expected_value"].is_monotonic_decreasing
+    assert found["rank"].tolist() == list(range(1, len(found) + 1))
+    assert set(found["model_version"]) == {ran["archive"]["version"]}
+    given = scores_of(out)
+    decisions = found.set_index("user_id")["prediction"]
+    for answer in ran["answers"]:
+        assert given[answer["user_id"]] == answer["churn_probability"]
+        assert decisions[answer["user_id"]] == answer["prediction"]
+
+
+def test_batch_scores_of_a_test_snapshot_are_training_s_own(
+    ran: dict[str, Any], settings: Settings, overrides: list[str], tmp_path: Path
+) -> None:
+    judged = pd.read_parquet(settings.files.training / "test_scores.parquet")
+    moment = judged["event_timestamp"].max()
+    own = judged[judged["event_timestamp"] == moment].set_index("user_id")["score"]
+    out = tmp_path / "scores.parquet"
+    assert churn("score", "--as-of", moment.isoformat(), "--out", str(out), overrides=overrides) == 0
+
+    assert scores_of(out).sub(own).abs().max() <= 1e-6  # the gate's own bound for program and checkpoint
+    assert len(scores_of(out)) == len(own)
+
+
+def test_a_moment_that_was_never_built_is_computed_and_changes_nothing(
+    ran: dict[str, Any], settings: Settings, overrides: list[str], tmp_path: Path
+) -> None:
+    before = settings.files.features.resolve()
+    out = tmp_path / "calls.csv"
+    command = ("score", "--as-of", "1998-03-15", "--out", str(out), "--top", "5", "--reasons", "2")
+    assert churn(*command, overrides=overrides) == 0
+
+    found = pd.read_csv(out)
+    assert len(found) == 5 and found["as_of"].str.startswith("1998-03-15").all()
+    assert found["reason_1"].str.contains("the risk").all()
+    assert settings.files.features.resolve() == before
+    assert churn("score", "--as-of", "2050-01-01", "--out", str(out), overrides=overrides) == 2
+
+
+def test_an_archive_verifies_until_it_is_changed(
+    ran: dict[str, Any], overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = Path(ran["archive"]["path"])
+    assert churn("verify", str(archive), overrides=overrides) == 0
+    assert ran["archive"]["version"] in capsys.readouterr().out
+
+    changed = tmp_path / archive.name
+    changed.write_bytes(archive.read_bytes()[:-1] + b"x")
+    assert churn("verify", str(changed), overrides=overrides) == 2
+    signature = archive.with_name(f"{archive.name}.sig")
+    changed.with_name(f"{changed.name}.sig").write_bytes(signature.read_bytes())
+    assert churn("verify", str(changed), overrides=overrides) == 2
+    assert "the archive was changed" in " ".join(capsys.readouterr().err.split())

@@ -13,11 +13,13 @@ import httpx
 import psutil
 import pytest
 from served_bundle import UNKNOWN, ServedBundle, files_of, make_archive
+from stack import within
 
 from data.errors import ServingError
 from data.workspace import Workspace
 from serving.client import predict, running
 from serving.config import ServingConfig
+from serving.tokens import Tokens
 from serving.torchserve import TorchServe
 
 # the shipped handler, which also writes down how many requests it was handed at once
@@ -40,7 +42,15 @@ class Running:
         self.server, self.files, self._batch_sizes = server, files, batch_sizes
 
     def post(self, path: str, **request: Any) -> httpx.Response:
+        request["headers"] = {**self.headers, **request.get("headers", {})}
         return httpx.post(self.server.inference + path, timeout=30, trust_env=False, **request)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return Tokens.headers(self.server.tokens.inference)
+
+    def predict(self, *ids: int | str) -> list[dict[str, Any]]:
+        return predict(self.server.inference, "churn", ids, self.server.tokens.inference)
 
     def batch_sizes(self) -> list[int]:
         return [int(line) for line in self._batch_sizes.read_text().split()]
@@ -106,7 +116,9 @@ def test_bad_requests_never_touch_their_neighbours(served: Running) -> None:
 
     async def ask_all() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=64)
-        async with httpx.AsyncClient(limits=limits, timeout=30, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            limits=limits, timeout=30, trust_env=False, headers=served.headers
+        ) as client:
             url = served.server.inference + "/predictions/churn"
             return await asyncio.gather(*(client.post(url, **request) for request in mixed))
 
@@ -131,11 +143,11 @@ def test_the_client_asks_the_server_that_runs(served: Running) -> None:
     record = running(served.files)
     assert record["inference"] == served.server.inference
     assert psutil.Process(record["pid"]).name() == "java"
-    known, unknown = predict(record["inference"], record["model"], [1, UNKNOWN])
+    known, unknown = served.predict(1, UNKNOWN)
     assert 0 < known["churn_probability"] < 1
     assert unknown["error"] == "unknown user_id"
     with pytest.raises(ServingError, match=r"HTTP 400: instances\[0\]\.user_id: must be an integer"):
-        predict(record["inference"], record["model"], ["one"])
+        served.predict("one")
 
 
 def test_the_server_is_shut(served: Running) -> None:
@@ -146,11 +158,29 @@ def test_the_server_is_shut(served: Running) -> None:
         if connection.status == psutil.CONN_LISTEN
     }
     assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
-    register = httpx.post(served.server.management + "/models", params={"url": "tiny.mar"}, trust_env=False)
-    assert register.status_code == 405
+    for url in (served.server.inference + "/ping", served.server.management + "/models"):
+        for headers in ({}, {"authorization": "Bearer guessed"}):
+            assert httpx.get(url, headers=headers, trust_env=False).status_code == 400
+    # the inference token, which the gateway holds, is none for management
+    assert httpx.get(served.server.management + "/models", headers=served.headers).status_code == 400
+    key_file = Path(running(served.files)["key_file"])
+    assert (key_file.stat().st_mode & 0o777, key_file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert (
         "ts_inference_requests_total" in httpx.get(served.server.metrics + "/metrics", trust_env=False).text
     )
+
+
+def test_no_archive_can_be_added(served: Running, bundle: ServedBundle) -> None:
+    """Not by a stranger, and with the token neither from outside the store nor from inside it."""
+    with httpx.Client(
+        base_url=served.server.management,
+        headers=Tokens.headers(served.server.tokens.management),
+        trust_env=False,
+    ) as client:
+        for url in (f"file://{bundle.archive}", str(bundle.archive), "../tiny.mar", "tiny.mar"):
+            answer = client.post("/models", params={"url": url, "model_name": "other"})
+            assert answer.status_code in (400, 404, 405), answer.text
+        assert [model["modelName"] for model in client.get("/models").json()["models"]] == ["churn"]
 
 
 def test_no_id_and_no_feature_value_stands_in_the_logs(served: Running) -> None:
@@ -170,7 +200,8 @@ def test_a_second_server_runs_beside_and_stops_alone(
         processes = _tree(second.pid)
         assert len(processes) == 2
         scratch = Path(processes[0].cwd())
-        assert predict(second.inference, "churn", [1]) == predict(served.server.inference, "churn", [1])
+        theirs = predict(second.inference, "churn", [1], second.tokens.inference)
+        assert theirs == served.predict(1)
         with pytest.raises(ServingError, match=r"serving\.inference_port: port \d+ .*in use"):
             taken = ServingConfig(inference_port=int(second.inference.rpartition(":")[2]))
             TorchServe(taken, bundle.archive, bundle.environment, files).__enter__()
@@ -178,7 +209,7 @@ def test_a_second_server_runs_beside_and_stops_alone(
     assert not scratch.exists()
     with pytest.raises(ServingError, match="no server runs"):
         running(files)
-    assert predict(served.server.inference, "churn", [1])
+    assert served.predict(1)
 
 
 PARENT = """
@@ -209,8 +240,8 @@ def test_kill_9_of_the_parent_leaves_no_process(bundle: ServedBundle, tmp_path: 
     parent.stdout.close()
     _, left = psutil.wait_procs(processes, timeout=15)
     assert not left
-    assert not scratch.exists()
-    assert not (files.serving / "server.json").exists()
+    # the keeper tidies up once the last process has ended
+    within(5, lambda: not scratch.exists() and not (files.serving / "server.json").exists())
 
 
 def _tree(pid: int) -> list[psutil.Process]:

@@ -201,10 +201,12 @@ def test_half_precision_learns_as_well(fitted: Path, filled: Path, tmp_path: Pat
     assert two != one
 
 
-def test_early_stopping_is_a_flag(filled: Path, tmp_path: Path) -> None:
+def test_early_stopping_is_a_flag(filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stopping = ("--early_stopping.patience=1", "--early_stopping.min_delta=1", "--epochs=9")
     assert main(command(filled, tmp_path, "fit", *FLAGS, *stopping)) == 0
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 1
+    told = capsys.readouterr().err
+    assert "epoch 2 of 9" in told
+    assert "epoch 3 of 9" not in told
 
 
 def test_the_printed_config_is_a_config(
@@ -223,6 +225,46 @@ def test_the_printed_config_is_a_config(
     assert (content["weight_decay"], content["model"]["hidden"]) == (0.5, [32])
     assert str(ROOT) not in text.replace(str(filled), "")
     assert yaml.safe_load(printed(f"--config={tmp_path / 'mine.yaml'}")) == content
+
+
+def test_overlays_and_set_are_those_of_churn(
+    filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same file and words give the same weights as flags do, and later wins."""
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text(
+        f"workspace: {filled}\n"
+        "data: {max_rejected_share: 0.02}\n"
+        "features: {ttl_days: 40}\n"
+        "model: {hidden: [32], seeds: [0, 1], dropout: 0.4}\n"
+        "training: {epochs: 5, batch_size: 256, learning_rate: 0.003}\n"
+    )
+    folder = f"--trainer.default_root_dir={tmp_path}"
+    sets = ["--set", "training.epochs=1", "--set=model.dropout=0.3"]
+    assert main(["fit", "--config", str(overlay), *sets, folder]) == 0
+    content = torch.load(tmp_path / "best.ckpt", weights_only=True)["churn"]
+    assert (content["training"]["epochs"], content["training"]["batch_size"]) == (1, 256)
+    assert (content["model"]["hidden"], content["model"]["dropout"]) == ([32], 0.3)
+    assert content["spec"]["ttl_days"] == 40
+    first = weights(tmp_path / "best.ckpt")
+    flags = [*FLAGS, "--epochs=1", "--model.dropout=0.3"]
+    assert main(command(filled, tmp_path / "flat", "fit", *flags)) == 0
+    assert same(first, weights(tmp_path / "flat" / "best.ckpt"))
+
+    overlay.write_text("training: {epohcs: 3}\n")
+    capsys.readouterr()
+    for words, named in (
+        (
+            ["--config", str(overlay)],
+            f"{overlay}: training.epohcs: unknown key (did you mean epochs?)",
+        ),
+        (["--set", "model.drop=3"], "--set: model.drop: unknown key (did you mean dropout?)"),
+        (["--set", "epochs=3"], "--set: epochs: unknown key"),
+        (["--profile", "nope"], "--profile nope: no such profile"),
+    ):
+        assert main(["fit", *words]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1 and lines[0].startswith("training: ") and named in lines[0], lines
 
 
 @pytest.mark.parametrize(

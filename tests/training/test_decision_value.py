@@ -1,12 +1,23 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import brentq
 
+from churn.settings import load_settings
 from data.errors import ConfigError
 from data.workspace import Workspace
-from training.config import DecisionConfig
-from training.decision_value import acting_threshold, break_even, expected_profit, profit_curve, ranking
+from training.config import DecisionConfig, ValueColumn
+from training.decision_value import (
+    acting_threshold,
+    break_even,
+    customer_values,
+    expected_profit,
+    profit_curve,
+    ranking,
+    values_of_scores,
+)
 
 OFFERS = (
     DecisionConfig(),
@@ -53,6 +64,64 @@ def test_worth_can_differ_from_customer_to_customer() -> None:
     )
     assert ranking(score, decision, value).tolist() == [1, 2, 0]
     assert ranking(score, decision).tolist() == [0, 2, 1]
+
+
+def test_a_column_of_the_features_is_each_customer_s_worth() -> None:
+    """Closed form: at one probability p for all, an offer pays from a worth of
+    ((1 - p) offer + contact) / (p taken) + offer."""
+    p, offer, contact, taken = 0.4, 10.0, 1.0, 0.5
+    decision = DecisionConfig(
+        customer_value=ValueColumn(column="spend", default=30),
+        offer_cost=offer, contact_cost=contact, acceptance_rate=taken,
+    )  # fmt: skip
+    rows = pd.DataFrame({"spend": [200.0, 44.9, 45.1, None, 1000.0]})
+    pays_from = ((1 - p) * offer + contact) / (p * taken) + offer
+    values = customer_values(rows, decision)
+
+    assert values is not None and values.tolist() == [200, 44.9, 45.1, 30, 1000]
+    assert pays_from == pytest.approx(45)
+    assert (expected_profit(np.full(5, p), decision, values) > 0).tolist() == list(values > pays_from)
+    assert ranking(np.full(5, p), decision, values).tolist() == [4, 0, 2, 1, 3]
+    curve = profit_curve(np.ones(5), np.full(5, p), decision, values)
+    assert curve.chosen == 3
+    kept = sum(taken * (v - offer) - contact for v in (1000, 200, 45.1))
+    assert curve.profit[curve.chosen] * 5 == pytest.approx(kept)
+    assert break_even(decision) == break_even(DecisionConfig(
+        customer_value=30, offer_cost=offer, contact_cost=contact, acceptance_rate=taken))  # fmt: skip
+    assert customer_values(rows, DecisionConfig()) is None
+
+
+def test_the_test_scores_find_their_customers_worth(
+    trained: Workspace, rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    decision = DecisionConfig(customer_value=ValueColumn(column="total_spend", default=1))
+    rows.to_parquet(tmp_path / "training-set.parquet", index=False)
+    scores = pd.read_parquet(trained.training / "test_scores.parquet")
+    values = values_of_scores(scores, tmp_path / "training-set.parquet", decision)
+    known = rows.set_index(["user_id", "event_timestamp"])["total_spend"]
+
+    assert values is not None
+    wanted = known.loc[list(zip(scores["user_id"], scores["event_timestamp"], strict=True))]
+    assert values.tolist() == wanted.tolist()
+    own = profit_curve(scores["churned"], scores["score"], decision, values)
+    everyone_alike = ranking(scores["score"], decision)
+    realised = expected_profit(scores["churned"].to_numpy(), decision, values)[everyone_alike]
+    assert own.profit[own.chosen] > 1.5 * np.cumsum(realised)[own.chosen - 1] / len(scores)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("{column: nope, default: 10}", r"decision\.customer_value\.column: nope is not a numeric feature"),
+        ("{column: total_spend}", r"decision\.customer_value\.default: missing"),
+        ("{colum: total_spend, default: 1}", r"decision\.customer_value"),
+        ("-3", r"decision\.customer_value: Input should be greater than 0, not -3"),
+    ],
+)
+def test_a_wrong_worth_is_named(value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_settings(overrides=[f"decision.customer_value={value}"])
+    assert "\n" not in str(caught.value)
 
 
 def test_an_offer_that_never_pays_is_no_threshold() -> None:

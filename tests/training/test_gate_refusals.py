@@ -96,7 +96,7 @@ def test_a_program_that_is_not_the_checkpoint_is_refused(
 ) -> None:
     program = Program.load(workspace.training / "members.ckpt")
     with torch.no_grad():
-        program.members[0].deep[-1].bias += 1e-4  # type: ignore[union-attr, index, operator]
+        program.calibration.shift += 1e-4
     export_program(program, workspace.training / "model.pt2")
 
     assert refusals(judged(small, rows, workspace)) == {"parity"}

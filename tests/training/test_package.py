@@ -1,7 +1,9 @@
 import hashlib
 import json
+import os
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from data.workspace import Workspace
 from handlers.bundle import read_bundle
 from training.config import GatesConfig
 from training.gates import GateReport, judge, write_report
-from training.package import Archive, package
+from training.package import Archive, package, stage
+from training.signing import load_signing_key, read_signers
+from training.verify import verify_archive
 
 
 @pytest.fixture
@@ -93,7 +97,7 @@ def test_the_version_names_the_content_and_not_the_run(small: Settings, judged: 
 
     assert one.version == again.version != other.version
     assert sorted(file.name for file in judged.model_store.iterdir()) == sorted(
-        [one.path.name, other.path.name, "newest.json"]
+        [*(file for a in (one, other) for file in (a.path.name, f"{a.path.name}.sig")), "newest.json"]
     )
 
 
@@ -130,4 +134,69 @@ def test_what_goes_wrong_leaves_the_store_as_it_was(small: Settings, judged: Wor
 
     with pytest.raises(PackagingError, match=r"manifest\.json"):
         made(small, judged)
-    assert sorted(file.name for file in judged.model_store.iterdir()) == [kept.path.name, "newest.json"]
+    assert sorted(file.name for file in judged.model_store.iterdir()) == [
+        kept.path.name, f"{kept.path.name}.sig", "newest.json",
+    ]  # fmt: skip
+    assert verify_archive(kept.path, read_signers(judged.trusted_signers), kept.sha256)
+
+
+def test_equal_inputs_give_equal_bytes_in_another_process(
+    small: Settings, judged: Workspace, tmp_path: Path
+) -> None:
+    one = made(small, judged)
+    (tmp_path / "config.json").write_text(
+        json.dumps([small.training.model_dump(mode="json"), small.features.model_dump(mode="json")])
+    )
+    again = f"""
+import json
+from pathlib import Path
+from data.workspace import Workspace
+from features.spec import FeaturesConfig
+from training.config import TrainingConfig
+from training.package import package
+training, features = json.loads(Path({str(tmp_path / "config.json")!r}).read_text())
+archive = package(TrainingConfig.model_validate(training), FeaturesConfig.model_validate(features),
+                  Workspace(Path({str(judged.root)!r})), "project: churn\\n", "run-1", "c0ffee")
+print(archive.sha256)
+"""
+    environment = {**os.environ, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7"}
+    time.sleep(2)  # zip times have a grain of two seconds
+    done = subprocess.run(
+        [sys.executable, "-c", again],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env=environment,
+    )
+
+    assert done.stdout.split()[-1] == one.sha256
+    with zipfile.ZipFile(one.path) as content:
+        assert content.namelist() == sorted(content.namelist())
+        assert {info.date_time for info in content.infolist()} == {(1998, 7, 1, 0, 0, 0)}
+        assert {info.external_attr >> 16 for info in content.infolist()} == {0o100644}
+
+
+def test_the_archive_carries_card_materials_and_reference(
+    small: Settings, judged: Workspace, rows: pd.DataFrame
+) -> None:
+    with zipfile.ZipFile(made(small, judged).path) as content:
+        bundle = json.loads(content.read("bundle.json"))
+        card, materials = content.read("model_card.md"), content.read("sbom.json")
+
+    assert bundle["model_card_sha256"] == hashlib.sha256(card).hexdigest()
+    assert bundle["sbom_sha256"] == hashlib.sha256(materials).hexdigest()
+    assert b"run-1" in card
+    assert set(bundle["reference"]) == {feature.name for feature in small.features.features}
+    whole = rows["recency_days"]
+    assert whole.min() < bundle["reference"]["recency_days"] < whole.max()
+
+
+def test_the_candidate_is_signed_and_no_server_takes_it(small: Settings, judged: Workspace) -> None:
+    load_signing_key(small.training.signing_key_env, judged)
+    candidate = stage(small.training, small.features, judged, "project: churn\n")
+    trusted = read_signers(judged.trusted_signers)
+
+    assert verify_archive(candidate, trusted, judged=False).gates == {}
+    with pytest.raises(GateFailure):
+        verify_archive(candidate, trusted)

@@ -10,11 +10,12 @@ from training.gates.verdict import Verdict, number
 
 
 class Archive(Rule):
-    """Size of the candidate .mar, and time of one batch in the handler's own scorer.
+    """Size of the candidate .mar, signed as it would be packaged, and time of one batch in the handler's own
+    scorer. One whose signature or parts do not hold is not measured, and so refused.
 
-    A clock gives another number every time, and the archiver writes the date into the archive: the numbers
-    stand in measurements.json and in the readable report, and are kept out of gate_report.json, digest and
-    all.
+    A clock gives another number every time, and an archive carries the bill of materials of its machine: the
+    numbers stand in measurements.json and in the readable report, and are kept out of gate_report.json,
+    digest and all.
     """
 
     max_megabytes: float = Field(gt=0)

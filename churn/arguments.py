@@ -1,0 +1,132 @@
+"""What each command takes besides the settings that all of them take."""
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+def run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="do every step again, changed or not")
+
+
+def tune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--trials", type=_whole, metavar="N", help="finished trials the study ends with")
+    parser.add_argument("--workers", type=_positive, metavar="K", help="processes that run trials")
+    parser.add_argument("--timeout", type=_seconds, metavar="S", help="start no trial after S seconds")
+    parser.add_argument("--study", metavar="NAME", help="go on with this study, or begin it")
+
+
+def dashboard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=_port, default=0, help="default: a free one, which is printed")
+
+
+def as_of(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--as-of",
+        type=_moment,
+        nargs="+",
+        metavar="DATE",
+        help="only these snapshots (ISO dates, UTC); default: all that the log allows",
+    )
+
+
+def predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("user_id", nargs="+", help="identifiers as they stand in the source")
+    parser.add_argument("--json", action="store_true", help="print the answers as JSON, with their features")
+
+
+def serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--as-of",
+        type=_moment,
+        metavar="DATE",
+        help="the server's clock starts here instead of now: features of an old log are then not stale",
+    )
+    parser.add_argument(
+        "--no-gateway",
+        action="store_true",
+        help="TorchServe alone, on loopback, with its own token: where there is no Envoy",
+    )
+
+
+def key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="whose key it is")
+
+
+def score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--as-of", type=_moment, metavar="DATE", help="ISO date, UTC; default: the newest snapshot"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="ends in .parquet or .csv; replaced"
+    )
+    parser.add_argument("--top", type=_positive, metavar="N", help="only the N most worthwhile customers")
+    parser.add_argument(
+        "--reasons",
+        type=_whole,
+        default=0,
+        metavar="N",
+        help="the N strongest reasons of each customer in words: slow, best with --top",
+    )
+
+
+def verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="a .mar with its .sig beside it")
+    parser.add_argument("--sha256", metavar="DIGEST", help="refuse any other archive than this one")
+
+
+def gates(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--override",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="let a failed rule pass; needs --reason",
+    )
+    parser.add_argument("--reason", default="", help="why; recorded with your name")
+
+
+def promote(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("version", nargs="?", help="number of the version; default: the challenger")
+    parser.add_argument("--reason", required=True, help="why; recorded with your name")
+
+
+def rollback(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", required=True, help="why; recorded with your name")
+
+
+def _whole(text: str) -> int:
+    return _number(text, 0)
+
+
+def _positive(text: str) -> int:
+    return _number(text, 1)
+
+
+def _port(text: str) -> int:
+    return _number(text, 0, 65535)
+
+
+def _number(text: str, low: int, high: int | None = None) -> int:
+    if not text.isdigit() or int(text) < low or (high is not None and int(text) > high):
+        allowed = f"of {low} or more" if high is None else f"from {low} to {high}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {allowed}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an ISO date such as 1998-04-01") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,44 @@
+"""`churn score` and `churn verify`: a list for who calls customers, facts for who installs models."""
+
+from argparse import Namespace
+
+from churn import console
+from churn.settings import Settings
+
+
+def score(settings: Settings, arguments: Namespace) -> int:
+    from pipelines.score import score_customers
+
+    with console.bar("customers") as shown:
+        done = score_customers(
+            settings,
+            arguments.as_of,
+            arguments.out,
+            arguments.top,
+            arguments.reasons,
+            shown.say,
+            shown.show,
+        )
+    facts = {
+        "customers scored": f"{done.ranked.scored:,}",
+        "rows written": f"{done.ranked.rows:,}",
+        "as of": f"{done.as_of:%Y-%m-%d %H:%M} UTC",
+        "model": done.model_version,
+    }
+    console.pairs("Scores", facts)
+    console.out.print(f"Ranked by expected value: {arguments.out}", soft_wrap=True)
+    return 0
+
+
+def verify(settings: Settings, arguments: Namespace) -> int:
+    from training.signing import trusted_signers
+    from training.verify import verify_archive
+
+    trusted = trusted_signers(settings.training.trusted_signers, settings.files)
+    verified = verify_archive(arguments.file, trusted, arguments.sha256)
+    console.table(
+        f"{arguments.file.name} holds",
+        ("check", "found"),
+        verified.checks,
+    )
+    return 0

@@ -1,0 +1,51 @@
+"""What several commands show, and how an error is told."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from churn import console
+from data.errors import ChurnError
+
+
+def explain(error: ChurnError) -> None:
+    """What went wrong as one line on stderr; details, when there are any, as a table before it on stdout."""
+    if error.table:
+        columns = list(error.table[0])
+        console.table("What failed", columns, [[row.get(c) for c in columns] for row in error.table])
+    console.err.print(f"[bold red]churn:[/] {_escaped(str(error))}", soft_wrap=True)
+
+
+def show_models(record: Any) -> None:
+    from pipelines.report import model_rows
+
+    shown = {
+        "log_loss": "log-loss",
+        "auroc": "AUROC",
+        "auprc": "AUPRC",
+        "accuracy": "accuracy",
+        "brier": "Brier",
+        "ece": "ECE",
+    }
+    rows = [[row["name"].replace("_", " "), *(row[c] for c in shown)] for row in model_rows(record)]
+    title = f"On {record['metrics']['rows']:,.0f} test rows the network never saw"
+    console.table(title, ("model", *shown.values()), rows, emphasise_first=True)
+
+
+def show_gates(report: Any) -> None:
+    rows = [(v["rule"], "holds" if v["passed"] else "FAILS", v["reason"]) for v in report["verdicts"]]
+    console.table(f"Gates, profile {report['profile']}", ("rule", "verdict", "why"), rows)
+
+
+def show_answers(answers: Sequence[Any]) -> None:
+    columns = ("user_id", "churn_probability", "prediction", "status", "model_version")
+    rows = [
+        [str(answer["user_id"]), *(answer.get(c, answer.get("error", "")) for c in columns[1:])]
+        for answer in answers
+    ]
+    console.table("Answers of the server", [c.replace("_", " ") for c in columns], rows)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,64 @@
+"""A step of the loop by itself, and what every act is done with: settings, the present, who asked."""
+
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from churn import console
+from churn.lock import alone
+from churn.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.engine import Outcome
+
+
+def run_step(
+    settings: Settings,
+    name: str,
+    *,
+    after: tuple[str, ...] = (),
+    overrides: tuple[tuple[str, str], ...] = (),
+) -> None:
+    """One step of the loop, whether or not its inputs have changed: who names it wants it done.
+
+    Those in `after`, which have no command of their own, are done before it if theirs have changed.
+    """
+    from pipelines.engine import run_steps
+    from pipelines.steps import STEPS
+
+    steps = {step.name: step for step in STEPS}
+    with alone(settings.files), console.steps(1 + len(after)) as shown:
+        context = context_of(settings, shown.say, overrides)
+        for one, force in (*((one, False) for one in after), (name, True)):
+            run_steps([steps[one]], context, force, lambda step: shown.start(step.title), told(shown))
+
+
+def context_of(settings: Settings, say: Any, overrides: tuple[tuple[str, str], ...] = ()) -> Any:
+    from pipelines.context import Context
+
+    return Context(settings, datetime.now(UTC), say, who(), overrides)
+
+
+def told(shown: console.Steps) -> "Callable[[Outcome], None]":
+    def tell(outcome: "Outcome") -> None:
+        how = "[dim]unchanged[/]" if outcome.skipped else f"{outcome.seconds:.1f} s"
+        shown.end(f"[green]✓[/] {outcome.step:<14}{how}")
+
+    return tell
+
+
+def who() -> str:
+    """The user, as the decision log names people."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

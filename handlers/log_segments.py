@@ -1,0 +1,200 @@
+"""The prediction log as Parquet files: `<folder>/date=YYYY-MM-DD/<time>-<random>.parquet`.
+
+Records first go to a spool, an Arrow stream beside the segments, which outlives the process; when the segment
+is due it is written under another name, synced and renamed, and the spool goes. So a reader sees whole
+segments only, and what a killed worker had spooled is completed by the next one (or by `complete`). A spool
+is locked by its worker: one that can be locked has been left.
+"""
+
+import fcntl
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SEGMENT_ROWS = 50_000
+SPOOL, TEMPORARY, SEGMENT = ".spool", ".tmp", ".parquet"
+
+
+class ParquetSegments:
+    """A sink. A segment is closed `window_s` after its first record, or with SEGMENT_ROWS of them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        window_s: float,
+        segment_rows: int = SEGMENT_ROWS,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder, self._window_s, self._segment_rows = folder, window_s, segment_rows
+        self._monotonic = monotonic
+        self._schema: pa.Schema | None = None
+        self._stem = ""
+        self._spool: int | None = None
+        self._spooled = 0
+        self._due = 0.0
+        self._batches: list[pa.RecordBatch] = []
+
+    @property
+    def lost(self) -> int:
+        return 0
+
+    def open(self, schema: "pa.Schema") -> None:
+        self._schema = schema
+        self._folder.mkdir(parents=True, exist_ok=True)
+        complete(self._folder)
+
+    def write(self, batch: "pa.RecordBatch") -> None:
+        assert self._schema is not None, "open comes first"
+        if self._rows >= 2 * self._segment_rows:
+            raise OSError("the segment cannot be closed")  # memory is not to grow while the disk is full
+        if self._spool is None:
+            first = batch.column("time")[0].as_py()
+            self._begin(first, self._schema)
+        self._append(batch.serialize())
+        self._batches.append(batch)
+
+    def tick(self) -> None:
+        if self._batches and (self._monotonic() >= self._due or self._rows >= self._segment_rows):
+            self._seal()
+
+    def close(self) -> None:
+        if self._batches:
+            self._seal()
+
+    @property
+    def _rows(self) -> int:
+        return sum(batch.num_rows for batch in self._batches)
+
+    def _begin(self, first: datetime, schema: "pa.Schema") -> None:
+        self._stem = f"{first.astimezone(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
+        path = self._folder / f".{self._stem}{SPOOL}"
+        spool = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        fcntl.flock(spool, fcntl.LOCK_EX)
+        if not path.exists():  # another worker started in between and took it for one that was left
+            os.close(spool)
+            raise OSError(f"{path.name}: removed by another worker")
+        self._spool, self._spooled = spool, 0
+        try:
+            self._append(schema.serialize())
+        except OSError:
+            self._spool = None
+            os.close(spool)
+            path.unlink(missing_ok=True)
+            raise
+        self._due = self._monotonic() + self._window_s
+
+    def _append(self, content: "pa.Buffer") -> None:
+        assert self._spool is not None
+        view = memoryview(content)
+        try:
+            while view:
+                view = view[os.write(self._spool, view) :]
+        except OSError:
+            os.ftruncate(self._spool, self._spooled)  # half a message would hide all that follow
+            raise
+        self._spooled += len(content)
+
+    def _seal(self) -> None:
+        assert self._spool is not None
+        import pyarrow as pa
+
+        _write(self._folder, self._stem, pa.Table.from_batches(self._batches))
+        (self._folder / f".{self._stem}{SPOOL}").unlink(missing_ok=True)
+        os.close(self._spool)
+        self._spool, self._batches = None, []
+
+
+def complete(folder: Path) -> int:
+    """Make segments of the spools that ended workers left in `folder`; how many records they held.
+
+    What a worker had not written to the end (at most the last message) is not in it. Spools of live workers
+    are left alone. Raises OSError.
+    """
+    rows = 0
+    for path in sorted(folder.glob(f".*{SPOOL}")):
+        with _locked(path) as left:
+            if not left:
+                continue
+            stem = path.name.removeprefix(".").removesuffix(SPOOL)
+            if not _segment(folder, stem).exists():  # else killed between the rename and the removal
+                table = _read(path)
+                if table is not None:
+                    _write(folder, stem, table)
+                    rows += table.num_rows
+            (folder / f".{stem}{TEMPORARY}").unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+    return rows
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether `path` is there and nobody else holds it; held until the block ends."""
+    try:
+        spool = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(spool, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield path.exists()
+    finally:
+        os.close(spool)
+
+
+def _read(path: Path) -> Any:
+    """A pyarrow Table of the whole messages in a spool; None when there is no record in it."""
+    import pyarrow as pa
+
+    batches = []
+    with pa.OSFile(str(path)) as file:
+        try:
+            for batch in pa.ipc.open_stream(file):
+                batches.append(batch)  # noqa: PERF402  what was read before a broken end stays
+        except (pa.ArrowInvalid, OSError):
+            pass  # the last message was cut short by the kill
+    return pa.Table.from_batches(batches) if batches else None
+
+
+def _write(folder: Path, stem: str, table: Any) -> None:
+    """Write, sync, rename, sync the folder."""
+    import pyarrow.parquet as pq
+
+    target, temporary = _segment(folder, stem), folder / f".{stem}{TEMPORARY}"
+    new_day = not target.parent.exists()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+    if new_day:
+        _sync_folder(folder)
+
+
+def _segment(folder: Path, stem: str) -> Path:
+    return folder / f"date={stem[:4]}-{stem[4:6]}-{stem[6:8]}" / f"{stem}{SEGMENT}"
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

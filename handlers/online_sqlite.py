@@ -1,0 +1,245 @@
+"""Feast's SQLite online store, read with one statement a batch.
+
+The table (feast/infra/online_stores/sqlite.py) has a row a customer and feature, and a Python object for each
+of its cells is most of what a read costs. So SQLite puts a customer's rows together, names and values in one
+run of bytes, and a pattern cuts the run. Whoever does not fit the pattern (a feature absent or no longer in
+use, text that looks like the next name, bytes that are no value) is read again, row by row.
+"""
+
+import math
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from handlers import wire
+from handlers.stored import Decoder, FeatureStoreUnavailable, Stored, UnknownLayout, remaining
+
+COLUMNS = {"entity_key", "feature_name", "value", "event_ts"}
+CACHE_KIB = 131_072
+"""At most, of the pages that were read: a customer takes about 7 KiB."""
+STEPS_BETWEEN_CHECKS = 20_000
+"""SQLite instructions, of which 1,000 customers take about half a million, between two looks at the clock."""
+MAX_CUSTOMERS = 10_000
+"""A statement; a larger batch takes several."""
+MAX_ORDERS = 4
+"""Orders of rows that patterns are kept for. Feast writes one; a feature added later makes another."""
+MAX_MOMENTS = 65_536
+
+_SHAPES = {
+    # a null has no bytes at all; the first byte of a value is never one that a name begins with
+    "int64": rb"( [\x80-\xff]{0,9}[\x00-\x7f]|)",
+    "float64": rb"(\).{8}|)",
+    "string": rb"(\x12.*?|)",
+}
+UNKNOWN = "unknown"
+"""In place of the stored event time of a customer whom the store does not have."""
+_UNREADABLE = datetime.min
+
+_Parts = tuple[Sequence[bytes | None], Any]
+"""Of one customer: a value a feature in the order of the spec, and the event time as it is stored."""
+
+
+class SqliteReader:
+    name = "sqlite"
+
+    def __init__(
+        self, path: Path, table: str, features: Sequence[tuple[str, str]], join_key: str, timeout_s: float
+    ) -> None:
+        """`features`: name and dtype. Raises UnknownLayout if the table is there and not as Feast makes it.
+
+        A database that is not there yet, or locked, is no error: every read tries again.
+        """
+        self._path = path
+        self._table = '"' + table.replace('"', '""') + '"'
+        self._features = list(features)
+        self._decoder = Decoder(features)
+        self._prefix = wire.key_prefix(join_key)
+        self._nothing: Sequence[bytes | None] = (None,) * len(self._features)
+        self._cutters: dict[tuple[str, ...], _Cutter] = {}
+        self._moments = _Moments()
+        self._grouped = lru_cache(64)(self._grouped_statement)
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._deadline = 0.0
+        try:
+            self._connect(time.monotonic() + timeout_s)
+        except FeatureStoreUnavailable:
+            self.close()
+
+    def read(self, ids: Sequence[str], deadline: float) -> Stored:
+        keys = [wire.key_of(self._prefix, user_id) for user_id in ids]
+        try:
+            connection = self._connect(deadline)
+            limit = min(connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER), MAX_CUSTOMERS)
+            found: dict[bytes, _Parts] = {}
+            for start in range(0, len(keys), limit):
+                found |= self._read(connection, keys[start : start + limit])
+        except (sqlite3.Error, OSError, UnknownLayout) as error:
+            self.close()
+            raise FeatureStoreUnavailable(type(error).__name__) from error
+        return self._stored(keys, found)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._identity = None
+
+    def _connect(self, deadline: float) -> sqlite3.Connection:
+        """The open database; opened anew if the file is another one, for a deleted file stays readable."""
+        self._deadline = deadline
+        left_ms = max(int(remaining(deadline) * 1000), 1)
+        try:
+            status = os.stat(self._path)  # noqa: PTH116  half the time of Path.stat, on every read
+            identity = (status.st_dev, status.st_ino)
+            if self._connection is None or self._identity != identity:
+                self.close()
+                self._connection = self._open(left_ms)
+                self._identity = identity
+            else:
+                self._connection.execute(f"PRAGMA busy_timeout = {left_ms}")
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise FeatureStoreUnavailable(type(error).__name__) from error
+        return self._connection
+
+    def _open(self, timeout_ms: int) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            timeout=timeout_ms / 1000,
+            isolation_level=None,
+            check_same_thread=False,  # one read at a time, from whichever thread
+        )
+        try:
+            connection.text_factory = bytes
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            connection.set_progress_handler(self._is_late, STEPS_BETWEEN_CHECKS)
+            columns = {row[1].decode() for row in connection.execute(f"PRAGMA table_info({self._table})")}
+            [(encoding,)] = connection.execute("PRAGMA encoding").fetchall()
+            if encoding != b"UTF-8" or (columns and not columns >= COLUMNS):
+                raise UnknownLayout(f"the online table lacks {', '.join(sorted(COLUMNS - columns))} or UTF-8")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._deadline
+
+    def _read(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, _Parts]:
+        found: dict[bytes, _Parts] = {}
+        unusual: list[bytes] = []
+        cutters = list(self._cutters.values())
+        for key, run, oldest in connection.execute(self._grouped(len(keys)), keys):
+            for cutter in cutters:
+                if (values := cutter(run)) is not None:
+                    found[key] = (values, oldest)
+                    break
+            else:
+                unusual.append(key)
+        if unusual:
+            found |= self._read_rows(connection, unusual)
+        return found
+
+    def _grouped_statement(self, customers: int) -> str:
+        """A row a customer: key, names and values one after the other, the event time of the oldest part.
+
+        (Feast reports the time of whichever row comes last.)
+        """
+        return (
+            "SELECT entity_key, group_concat(feature_name || value, ''), min(event_ts) "  # noqa: S608
+            f"FROM {self._table} WHERE entity_key IN ({','.join('?' * customers)}) GROUP BY entity_key"
+        )
+
+    def _read_rows(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, _Parts]:
+        """The same, a row a feature; rows of features that the spec no longer has do not count."""
+        statement = (
+            f"SELECT entity_key, feature_name, value, event_ts FROM {self._table} "  # noqa: S608
+            f"WHERE entity_key IN ({','.join('?' * len(keys))}) ORDER BY entity_key"
+        )
+        parts: dict[bytes, dict[str, tuple[Any, Any]]] = {}
+        for key, name, value, moment in connection.execute(statement, keys):
+            parts.setdefault(key, {})[bytes(name).decode(errors="replace")] = (value, moment)
+        found: dict[bytes, _Parts] = {}
+        for key, rows in parts.items():
+            used = [rows.get(name) for name, _ in self._features]
+            moments = [row[1] for row in used if row is not None]
+            if moments:
+                values = [None if row is None else _raw(row[0]) for row in used]
+                found[key] = (values, min(moments, key=_seconds))
+                self._learn(tuple(rows))
+        return found
+
+    def _learn(self, order: tuple[str, ...]) -> None:
+        known = {name for name, _ in self._features}
+        if order not in self._cutters and set(order) == known and len(self._cutters) < MAX_ORDERS:
+            self._cutters[order] = _Cutter(order, self._features)
+
+    def _stored(self, keys: Sequence[bytes], found: dict[bytes, _Parts]) -> Stored:
+        nobody: _Parts = (self._nothing, UNKNOWN)
+        parts = [found.get(key, nobody) for key in keys]
+        corrupt: dict[int, str] = {}
+        timestamps = [self._moments[moment] for _, moment in parts]
+        if _UNREADABLE in timestamps:
+            corrupt = {
+                at: "no event timestamp" for at, moment in enumerate(timestamps) if moment is _UNREADABLE
+            }
+        columns = list(zip(*(values for values, _ in parts), strict=True))
+        return self._decoder.decode(columns, timestamps, corrupt)
+
+
+class _Moments(dict[Any, datetime | None]):
+    """Stored event time -> as Feast reads it: seconds that it takes for local time, and then calls UTC."""
+
+    def __missing__(self, stored: Any) -> datetime | None:
+        if len(self) > MAX_MOMENTS:
+            self.clear()
+        self[stored] = moment = None if stored == UNKNOWN else _moment(stored)
+        return moment
+
+
+def _moment(stored: Any) -> datetime:
+    try:
+        return datetime.fromtimestamp(stored).replace(tzinfo=UTC)
+    except (TypeError, OverflowError, OSError, ValueError):
+        return _UNREADABLE
+
+
+class _Cutter:
+    """Cuts the runs of customers whose rows come in one order."""
+
+    def __init__(self, order: Sequence[str], features: Sequence[tuple[str, str]]) -> None:
+        """`order`: exactly the names of `features`."""
+        dtypes = dict(features)
+        pattern = b"".join(name.encode() + _SHAPES[dtypes[name]] for name in order)
+        self._match = re.compile(pattern, re.DOTALL).fullmatch
+        self._places = [order.index(name) for name, _ in features]
+        self._in_order = self._places == sorted(self._places)
+        self._texts = [order.index(name) for name, dtype in features if dtype == "string"]
+
+    def __call__(self, run: bytes | None) -> Sequence[bytes] | None:
+        """A value a feature in the order of the spec; None if the pattern does not tell for certain."""
+        match = self._match(run or b"")
+        if match is None:
+            return None
+        values = match.groups()
+        for place in self._texts:
+            text = values[place]
+            if text and len(text) != text[1] + 2:
+                return None  # it holds what looks like the next name, or is longer than one byte can say
+        return values if self._in_order else [values[place] for place in self._places]
+
+
+def _seconds(stored: Any) -> float:
+    return stored if type(stored) is int else -math.inf
+
+
+def _raw(stored: Any) -> bytes | None:
+    """SQL's NULL is a value that is not there; a number, which Feast never writes, decodes to nothing."""
+    return stored if stored is None or isinstance(stored, bytes) else b"?"

@@ -1,0 +1,257 @@
+"""What Prometheus gets to know of a worker: every metric name of ours stands here and nowhere else.
+
+Values are added up in the process. Once a second a thread writes what has changed to the standard output, one
+line a series, which TorchServe reads and exposes at its metrics address. TorchServe's own histograms have
+fixed buckets and take a line a value, so that ours are sent as what a Prometheus histogram consists of:
+counters `<name>_bucket{le=...}`, `<name>_sum` and `<name>_count`. Counters are sent as increments: they
+survive the worker, and several workers add up. `configs/torchserve/metrics.yaml` declares the same names to
+TorchServe (`torchserve_metrics` makes its content, a test compares).
+"""
+
+import atexit
+import itertools
+import logging
+import math
+import socket
+import sys
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+FLUSH_EVERY_S = 1.0
+COMMON = ("model_version", "variant")
+"""Labels of every metric."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    labels: tuple[str, ...] = ()
+    """Beside COMMON."""
+    buckets: tuple[float, ...] = ()
+    """Upper bounds, without the last, which is infinite."""
+
+
+SECONDS = (
+    0.0005,
+    0.001,
+    0.002,
+    0.003,
+    0.005,
+    0.0075,
+    0.01,
+    0.015,
+    0.02,
+    0.03,
+    0.05,
+    0.1,
+    0.25,
+    1.0,
+    5.0,
+)
+HOURS = tuple(3600.0 * hours for hours in (1, 6, 24, 48, 96, 168, 336, 504, 720, 840, 1080, 1440, 2160))
+TENTHS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+POWERS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+
+LATENCY = Metric("churn_request_seconds", buckets=SECONDS)
+"""In the handler, a request; the time of the batch that it travelled in."""
+READ = Metric("churn_feature_read_seconds", buckets=SECONDS)
+AGE = Metric("churn_feature_age_seconds", buckets=HOURS)
+SCORE = Metric("churn_score", buckets=TENTHS)
+BATCH_REQUESTS = Metric("churn_batch_requests", buckets=POWERS)
+BATCH_CUSTOMERS = Metric("churn_batch_customers", buckets=POWERS)
+HISTOGRAMS = (LATENCY, READ, AGE, SCORE, BATCH_REQUESTS, BATCH_CUSTOMERS)
+
+REQUESTS = Metric("churn_requests_total", ("protocol", "code"))
+PREDICTIONS = Metric("churn_predictions_total", ("decision",))
+VECTORS = Metric("churn_feature_vectors_total", ("status",))
+"""Distinct customers read, by the status of their features: ok, stale, unknown, degraded, refused."""
+MISSING = Metric("churn_feature_missing_total", ("feature",))
+OVERRIDDEN = Metric("churn_overridden_total")
+ERRORS = Metric("churn_errors_total", ("kind",))
+LOGGED = Metric("churn_log_records_total", ("outcome",))
+"""Records of the prediction log: handed, written, dropped."""
+COUNTERS = (REQUESTS, PREDICTIONS, VECTORS, MISSING, OVERRIDDEN, ERRORS, LOGGED)
+
+LOG_QUEUE = Metric("churn_log_waiting", ("worker",))
+STORE = Metric("churn_feature_store", ("stat", "worker"))
+"""What the reader of the feature store says of itself: reads, seconds, the breaker's state, cache hits."""
+GAUGES = (LOG_QUEUE, STORE)
+
+BAD_REQUEST, STORE_DOWN, NO_SCORE, INTERNAL, ADDITIVITY = (
+    "bad_request", "feature_store_unavailable", "no_score", "internal", "additivity",
+)  # fmt: skip
+"""Kinds of ERRORS."""
+
+Series = tuple[str, tuple[str, ...]]
+"""A metric's name and the values of its labels."""
+
+
+class Histogram:
+    """Counts by bucket; cheap to add to."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.sum += value * times
+
+    def observe_all(self, values: Iterable[float]) -> None:
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            self.sum += value
+
+
+class Telemetry:
+    """The counts of one worker. The thread that answers adds; the thread of `start` sends."""
+
+    def __init__(self, model_version: str = "", variant: str = "", worker: str = "0") -> None:
+        self._common = (model_version, variant)
+        self._worker = worker
+        self._histograms = {metric: Histogram(metric.buckets) for metric in HISTOGRAMS}
+        self._counters: dict[tuple[Metric, tuple[str, ...]], float] = {}
+        self._sent: dict[Series, float] = {}
+        self._watched: list[Callable[[], Mapping[tuple[Metric, str], float]]] = []
+        self._stopping = threading.Event()
+        self._sending = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def observe(self, metric: Metric, value: float, times: int = 1) -> None:
+        self._histograms[metric].observe(value, times)
+
+    def observe_all(self, metric: Metric, values: Iterable[float]) -> None:
+        self._histograms[metric].observe_all(values)
+
+    def add(self, metric: Metric, *labels: str, times: float = 1) -> None:
+        key = (metric, labels)
+        self._counters[key] = self._counters.get(key, 0) + times
+
+    def watch_log(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Ask the prediction log for its counts whenever metrics are sent."""
+
+        def read() -> Mapping[tuple[Metric, str], float]:
+            found = dict(counts())
+            waiting = found.pop("waiting")
+            return {(LOG_QUEUE, ""): waiting} | {(LOGGED, name): n for name, n in found.items()}
+
+        self._watched.append(read)
+
+    def watch_store(self, stats: Callable[[], Mapping[str, float]]) -> None:
+        """Ask the feature store's reader for its figures whenever metrics are sent."""
+        self._watched.append(lambda: {(STORE, name): value for name, value in stats().items()})
+
+    def snapshot(self) -> tuple[dict[Series, float], dict[Series, float]]:
+        """All counters (histograms taken apart) and all gauges, as they stand."""
+        counters: dict[Series, float] = {}
+        gauges: dict[Series, float] = {}
+        for metric, histogram in self._histograms.items():
+            counters |= self._parts(metric, histogram)
+        for (metric, labels), value in list(self._counters.items()):
+            counters[metric.name, (*self._common, *labels)] = value
+        for watched in self._watched:
+            for (metric, label), value in watched().items():
+                own = (label,) if label else ()
+                if metric in GAUGES:
+                    gauges[metric.name, (*self._common, *own, self._worker)] = value
+                else:
+                    counters[metric.name, (*self._common, *own)] = value
+        return counters, gauges
+
+    def lines(self, now: float) -> list[str]:
+        """What TorchServe has to read to be up to date; it then counts as sent. `now`: Unix seconds."""
+        with self._sending:
+            counters, gauges = self.snapshot()
+            tail = f"#hostname:{socket.gethostname()},{int(now)}"
+            lines = []
+            for series, value in counters.items():
+                more = value - self._sent.get(series, 0.0)
+                # a series is sent once even at 0: Prometheus sees no increase in what begins at 1
+                if more > 0 or series not in self._sent:
+                    lines.append(f"[METRICS]{_line(series, max(more, 0.0), 'COUNTER')}|{tail}")
+                    self._sent[series] = max(value, self._sent.get(series, 0.0))
+            for series, value in gauges.items():
+                if self._sent.get(series) != value and math.isfinite(value):
+                    lines.append(f"[METRICS]{_line(series, value, 'GAUGE')}|{tail}")
+                    self._sent[series] = value
+            return lines
+
+    def start(self) -> None:
+        """Send once a second, and at the end of the process."""
+        channel = logging.getLogger("churn.metrics")
+        channel.setLevel(logging.INFO)  # the entry makes the root logger quieter than that
+
+        def send() -> None:
+            # in one call, so that no other output comes in between
+            if lines := self.lines(time.time()):
+                channel.info("\n".join(lines))
+
+        def run() -> None:
+            while not self._stopping.wait(FLUSH_EVERY_S):
+                send()
+
+        def stop() -> None:
+            self._stopping.set()
+            send()
+
+        self._thread = threading.Thread(target=run, name="metrics", daemon=True)
+        self._thread.start()
+        atexit.register(stop)
+
+    def _parts(self, metric: Metric, histogram: Histogram) -> dict[Series, float]:
+        parts: dict[Series, float] = {}
+        total = 0
+        for bound, count in zip((*histogram.bounds, math.inf), list(histogram.counts), strict=True):
+            total += count
+            le = "+Inf" if math.isinf(bound) else f"{bound:.10g}"
+            parts[f"{metric.name}_bucket", (*self._common, le)] = total
+        parts[f"{metric.name}_sum", self._common] = histogram.sum
+        parts[f"{metric.name}_count", self._common] = total
+        return parts
+
+
+def torchserve_metrics() -> dict[str, list[dict[str, Any]]]:
+    """The section `model_metrics` of TorchServe's metrics.yaml: Hostname is added by TorchServe."""
+
+    def declared(name: str, labels: Sequence[str]) -> dict[str, Any]:
+        return {"name": name, "unit": "Count", "dimensions": [*COMMON, *labels]}
+
+    counters = [declared(metric.name, metric.labels) for metric in COUNTERS]
+    for metric in HISTOGRAMS:
+        counters.append(declared(f"{metric.name}_bucket", ("le",)))
+        counters += [declared(f"{metric.name}_{part}", ()) for part in ("sum", "count")]
+    return {"counter": counters, "gauge": [declared(metric.name, metric.labels) for metric in GAUGES]}
+
+
+def worker_name(arguments: Sequence[str] = sys.argv) -> str:
+    """The number at the end of the worker's socket, which a restarted worker gets again; else 0."""
+    for flag, value in itertools.pairwise(arguments):
+        if flag in ("--sock-name", "--port"):
+            return value.rpartition(".")[2]
+    return "0"
+
+
+_LABELS = {
+    **{metric.name: metric.labels for metric in (*COUNTERS, *GAUGES)},
+    **{f"{metric.name}_bucket": ("le",) for metric in HISTOGRAMS},
+}
+
+
+def _line(series: Series, value: float, kind: str) -> str:
+    """A value the way TorchServe's frontend reads it: digits, point, minus and e only."""
+    name, values = series
+    names = (*COMMON, *_LABELS.get(name, ()))
+    labels = ",".join(f"{label}:{_plain(text)}" for label, text in zip(names, values, strict=True))
+    number = repr(float(value)).replace("e+", "e")
+    return f"{name}.Count:{number}|#{labels}|#type:{kind}"
+
+
+def _plain(text: str) -> str:
+    """A label without the characters that part a metric line."""
+    return "".join("_" if c in ":,|#\r\n" else c for c in text)

@@ -1,0 +1,369 @@
+"""What Envoy is told at its start: a listener for others, one for Prometheus, and how to treat TorchServe.
+
+Plain data (JSON of Envoy's v3 API); routes and endpoints are files that can change (serving/gateway.py).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serving.config import GatewayConfig
+from serving.endpoints import TOKEN
+from serving.routes import KEYS_FILTER, READY_GRPC, REFUSAL_FILTER, SLOTS, cluster, ready_paths
+
+LUA = Path(__file__).resolve().parent.parent / "configs" / "gateway"
+NOBODY = "u_" + "0" * 32
+"""A masked id that no customer has: asking for it is a whole prediction, and always answered 200 in v1."""
+TYPE = "type.googleapis.com/envoy."
+OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+FILTER = f"{TYPE}extensions.filters.http."
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where this Envoy listens and what it reads, all in its private folder but for the log."""
+
+    port: int
+    metrics_port: int
+    folder: Path
+    access_log: Path
+
+    @property
+    def admin(self) -> Path:
+        return self.folder / "admin.sock"
+
+    @property
+    def routes(self) -> Path:
+        return self.folder / "routes.json"
+
+    def endpoints(self, cluster_name: str) -> Path:
+        """A file each: Envoy takes one assignment from one file."""
+        return self.folder / f"endpoints-{cluster_name}.json"
+
+
+def bootstrap(config: GatewayConfig, places: Places, model: str, max_request_bytes: int) -> dict[str, Any]:
+    public = _public(config, places, model, max_request_bytes)
+    return {
+        "node": {"id": "churn", "cluster": "churn"},
+        # a socket file that only we can open: who reaches the admin API can stop Envoy and move its traffic
+        "admin": {"address": {"pipe": {"path": str(places.admin), "mode": 0o600}}},
+        "layered_runtime": {"layers": [{"name": "weights", "admin_layer": {}}]},
+        "static_resources": {
+            "listeners": [
+                _listener("public", config.host, places.port, public),
+                _listener("metrics", "127.0.0.1", places.metrics_port, _metrics()),
+            ],
+            "clusters": [*_torchserve_clusters(config, places, model), _admin_cluster(places)],
+        },
+        # a machine's worth of connections; without it Envoy warns that there is no limit
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": f"{TYPE}extensions.resource_monitors.downstream_connections.v3"
+                        ".DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": 4 * config.max_in_flight,
+                    },
+                }
+            ]
+        },
+    }
+
+
+def resources(kind: str, version: str, content: list[dict[str, Any]]) -> str:
+    """The text of a file that Envoy watches: `kind` is the message's full name after `envoy.`."""
+    typed = [{"@type": TYPE + kind, **resource} for resource in content]
+    return json.dumps({"version_info": version, "resources": typed})
+
+
+def _listener(name: str, host: str, port: int, manager: Mapping[str, Any]) -> dict[str, Any]:
+    manager = {
+        "@type": f"{TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        **manager,
+    }
+    return {
+        "name": name,
+        "address": {"socket_address": {"address": host, "port_value": port}},
+        "per_connection_buffer_limit_bytes": 1_048_576,
+        # with it, a second Envoy would share the port in silence and take half of the connections
+        "enable_reuse_port": False,
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+
+
+def _public(config: GatewayConfig, places: Places, model: str, max_request_bytes: int) -> dict[str, Any]:
+    return {
+        "stat_prefix": "public",
+        "rds": {"route_config_name": "churn", "config_source": _watched(places.routes)},
+        "http_filters": _filters(config, model, max_request_bytes),
+        "access_log": [_access_log(places.access_log)],
+        "local_reply_config": _local_replies(model),
+        # no dots, double or escaped slashes, which another server may read otherwise
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "use_remote_address": True,
+        "skip_xff_append": True,
+        "server_header_transformation": "OVERWRITE",
+        "server_name": "churn",
+        "preserve_external_request_id": True,
+        "always_set_request_id_in_response": True,
+        "max_request_headers_kb": 16,
+        # a client that dawdles holds a connection, not a worker
+        "request_headers_timeout": "10s",
+        "request_timeout": f"{config.timeout_s}s",
+        "stream_idle_timeout": f"{2 * config.timeout_s}s",
+        "common_http_protocol_options": {
+            "idle_timeout": "300s",
+            "headers_with_underscores_action": "REJECT_REQUEST",
+        },
+        "http2_protocol_options": {"max_concurrent_streams": 256},
+        "drain_timeout": "1s",
+    }
+
+
+def _filters(config: GatewayConfig, model: str, max_request_bytes: int) -> list[dict[str, Any]]:
+    def of(name: str, message: str, **content: Any) -> dict[str, Any]:
+        return {"name": name, "typed_config": {"@type": FILTER + message, **content}}
+
+    lua = "lua.v3.Lua"
+    who = of(KEYS_FILTER, lua, default_source_code={"filename": str(LUA / "keys.lua")})
+    return [
+        of("churn.retry_after", lua, default_source_code={"filename": str(LUA / "retry_after.lua")}),
+        {
+            **of(REFUSAL_FILTER, lua, default_source_code={"filename": str(LUA / "grpc_refusal.lua")}),
+            "disabled": True,  # but on the routes that turn it on
+        },
+        *([who] if config.keys else []),
+        of("churn.rate", "local_ratelimit.v3.LocalRateLimit", **_rate_limit(config)),
+        *(
+            of(
+                f"churn.ready.{number}",
+                "health_check.v3.HealthCheck",
+                pass_through_mode=False,
+                cluster_min_healthy_percentages={"stable": {"value": 1}},
+                headers=[
+                    {"name": ":path", "string_match": {"exact": path}},
+                    {"name": ":method", "string_match": {"exact": "GET"}},
+                ],
+            )
+            for number, path in enumerate(ready_paths(model))
+        ),
+        of("churn.size", "buffer.v3.Buffer", max_request_bytes=max_request_bytes),
+        of("envoy.filters.http.router", "router.v3.Router", suppress_envoy_headers=True),
+    ]
+
+
+def _rate_limit(config: GatewayConfig) -> dict[str, Any]:
+    """A bucket for each name that a key has, or for each address."""
+    bucket = {
+        "max_tokens": config.burst,
+        "tokens_per_fill": config.requests_per_s,
+        "fill_interval": "1s",
+    }
+    by_key = {
+        "metadata": {
+            "descriptor_key": "who",
+            "metadata_key": {"key": KEYS_FILTER, "path": [{"key": "name"}]},
+            "source": "DYNAMIC",
+        }
+    }
+    by_address: dict[str, Any] = {"remote_address": {}}
+    always = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+    return {
+        "stat_prefix": "rate",
+        # for requests that no bucket below counts: open paths
+        "token_bucket": bucket,
+        "always_consume_default_token_bucket": False,
+        "filter_enabled": {"runtime_key": "churn.rate.enabled", **always},
+        "filter_enforced": {"runtime_key": "churn.rate.enforced", **always},
+        "rate_limits": [{"actions": [by_key if config.keys else by_address]}],
+        "descriptors": [
+            {"entries": [{"key": "who" if config.keys else "remote_address"}], "token_bucket": bucket}
+        ],
+        "response_headers_to_add": [{"header": {"key": "retry-after", "value": "1"}}],
+    }
+
+
+def _local_replies(model: str) -> dict[str, Any]:
+    """Envoy's own answers as JSON, like TorchServe's."""
+
+    def as_json(status: int, body: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+        has_status = {
+            "status_code_filter": {
+                "comparison": {
+                    "op": "EQ",
+                    "value": {"default_value": status, "runtime_key": f"churn.reply.{status}"},
+                }
+            }
+        }
+        at_path = {"header_filter": {"header": {"name": ":path", "string_match": {"exact": path}}}}
+        return {
+            "filter": {"and_filter": {"filters": [has_status, at_path]}} if path else has_status,
+            "body_format_override": {"json_format": dict(body)},
+        }
+
+    ready: dict[str, dict[str, Any]] = {
+        "/v2/health/ready": {"ready": True},
+        f"/v2/models/{model}/ready": {"name": model, "ready": True},
+        f"/v1/models/{model}": {"name": model, "ready": True},
+    }
+    return {
+        "mappers": [
+            *(as_json(200, body, path) for path, body in ready.items()),
+            *(as_json(503, {**body, "ready": False}, path) for path, body in ready.items()),
+            as_json(413, {"error": "the body is larger than serving.max_request_bytes"}),
+            as_json(429, {"error": "too many requests; try again later"}),
+            as_json(503, {"error": "no server can answer now; try again later", "code": "no_server"}),
+            as_json(504, {"error": "no answer in time; try again later", "code": "no_answer"}),
+        ]
+    }
+
+
+def _access_log(file: Path) -> dict[str, Any]:
+    """Who asked for what and how it went; never a path as sent, a query, a body, a key or a user id."""
+    fields = {
+        "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
+        "key": f"%DYNAMIC_METADATA({KEYS_FILTER}:name)%",
+        "method": "%REQ(:METHOD)%",
+        "route": "%ROUTE_NAME%",
+        "protocol": "%PROTOCOL%",
+        "status": "%RESPONSE_CODE%",
+        "grpc_status": "%GRPC_STATUS%",
+        "flags": "%RESPONSE_FLAGS%",
+        "request_id": "%REQ(X-REQUEST-ID)%",
+        "received_bytes": "%BYTES_RECEIVED%",
+        "sent_bytes": "%BYTES_SENT%",
+        "duration_ms": "%DURATION%",
+        "slot": "%UPSTREAM_CLUSTER_RAW%",
+        "upstream": "%UPSTREAM_HOST%",
+    }
+    return {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": f"{TYPE}extensions.access_loggers.file.v3.FileAccessLog",
+            "path": str(file),
+            "log_format": {"json_format": fields},
+        },
+    }
+
+
+def _metrics() -> dict[str, Any]:
+    """Prometheus reads Envoy's own numbers on loopback; nothing else of the admin API is there."""
+    host = {
+        "name": "metrics",
+        "domains": ["*"],
+        "routes": [
+            {
+                "match": {"path": "/metrics"},
+                "route": {"cluster": "admin", "prefix_rewrite": "/stats/prometheus?usedonly"},
+            }
+        ],
+    }
+    router = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{FILTER}router.v3.Router"}}
+    return {
+        "stat_prefix": "metrics",
+        "route_config": {"name": "metrics", "virtual_hosts": [host]},
+        "http_filters": [router],
+    }
+
+
+def _torchserve_clusters(config: GatewayConfig, places: Places, model: str) -> list[dict[str, Any]]:
+    both = [(cluster(slot, grpc), grpc) for slot in SLOTS for grpc in (False, True)]
+    clusters = [_torchserve(config, places, name, grpc) for name, grpc in (*both, (READY_GRPC, True))]
+    for made in clusters:
+        if made["name"] in (*SLOTS, READY_GRPC):
+            made["health_checks"] = [_asks_a_worker(config, model)]
+        if made["name"] == READY_GRPC:
+            made["common_lb_config"]["healthy_panic_threshold"] = {"value": 0}
+    return clusters
+
+
+def _torchserve(config: GatewayConfig, places: Places, name: str, grpc: bool) -> dict[str, Any]:
+    limits = ("max_connections", "max_pending_requests", "max_requests")
+    options = {
+        "@type": f"type.googleapis.com/{OPTIONS}",
+        "explicit_http_config": {"http2_protocol_options" if grpc else "http_protocol_options": {}},
+        "http_filters": [
+            {"name": "churn.token", "typed_config": _adds_the_token()},
+            {
+                "name": "envoy.filters.http.upstream_codec",
+                "typed_config": {"@type": f"{FILTER}upstream_codec.v3.UpstreamCodec"},
+            },
+        ],
+    }
+    return {
+        "name": name,
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": _watched(places.endpoints(name))},
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {OPTIONS: options},
+        "circuit_breakers": {
+            "thresholds": [{**dict.fromkeys(limits, config.max_in_flight), "track_remaining": True}]
+        },
+        # changes reach the threads that forward at once, not gathered over a second
+        "common_lb_config": {"update_merge_window": "0s"},
+        # a server that is replaced is told so by its removal; its requests on their way are finished
+        "ignore_health_on_host_removal": True,
+    }
+
+
+def _adds_the_token() -> dict[str, Any]:
+    header = {"key": "authorization", "value": f"%UPSTREAM_METADATA({TOKEN[0]}:{TOKEN[1]})%"}
+    return {
+        "@type": f"{FILTER}header_mutation.v3.HeaderMutation",
+        "mutations": {
+            "request_mutations": [
+                {"append": {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+            ]
+        },
+    }
+
+
+def _asks_a_worker(config: GatewayConfig, model: str) -> dict[str, Any]:
+    """A whole prediction: TorchServe's own /ping is healthy before its worker is ready and after it died."""
+    body = json.dumps({"instances": [{"user_id": NOBODY}]})
+    interval = f"{config.health_interval_s}s"
+    headers = {
+        "authorization": f"%UPSTREAM_METADATA({TOKEN[0]}:{TOKEN[1]})%",
+        "content-type": "application/json",
+    }
+    return {
+        "timeout": "5s",
+        "interval": interval,
+        "no_traffic_interval": interval,
+        "unhealthy_interval": interval,
+        "no_traffic_healthy_interval": interval,
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+        "http_health_check": {
+            "path": f"/v1/models/{model}:predict",
+            "method": "POST",
+            "send": {"text": body.encode().hex()},
+            "request_headers_to_add": [
+                {"header": {"key": key, "value": value}} for key, value in headers.items()
+            ],
+            "expected_statuses": [{"start": 200, "end": 201}],
+        },
+    }
+
+
+def _admin_cluster(places: Places) -> dict[str, Any]:
+    endpoint = {"endpoint": {"address": {"pipe": {"path": str(places.admin)}}}}
+    return {
+        "name": "admin",
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": "admin", "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+
+
+def _watched(file: Path) -> dict[str, Any]:
+    return {
+        "path_config_source": {"path": str(file), "watched_directory": {"path": str(file.parent)}},
+        "resource_api_version": "V3",
+    }

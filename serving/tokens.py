@@ -1,0 +1,58 @@
+"""TorchServe's own tokens: random at each start, in a file of mode 600 that only we can read.
+
+One call of TorchServe replaces a token at once, so that whoever still holds the old one gets a 400: tokens
+are therefore never renewed in place. They last `serving.token_days`, and before that ends the server is
+replaced behind the gateway (serving/supervisor.py), which loses no request.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from data.errors import ServingError
+
+WAIT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Tokens:
+    inference: str = field(repr=False)
+    management: str = field(repr=False)
+    expire: datetime
+
+    @staticmethod
+    def headers(token: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {token}"}
+
+
+def read_tokens(file: Path) -> Tokens | None:
+    """The tokens in TorchServe's key_file.json; None while it has not written them (whole)."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return Tokens(
+            inference=str(content["inference"]["key"]),
+            management=str(content["management"]["key"]),
+            expire=min(
+                datetime.fromisoformat(content[kind]["expiration time"])
+                for kind in ("inference", "management")
+            ),
+        )
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError):
+        return None  # half written: the next look finds it whole
+
+
+def wait_for_tokens(file: Path, alive: Callable[[], bool]) -> Tokens | None:
+    """The tokens as soon as TorchServe has written them; None when it ended before. Raises ServingError."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        if (tokens := read_tokens(file)) is not None:
+            return tokens
+        if not alive():
+            return None
+        time.sleep(0.05)
+    raise ServingError(f"TorchServe wrote no {file.name} within {WAIT_S:g} s; token authorisation is not on")

@@ -1,0 +1,56 @@
+"""The program that scores is the exported one to the bit, whichever way it is called."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from served_bundle import SEGMENTS, SPEC, ServedBundle
+
+from handlers.scoring import CHUNK, Scorer, recorded
+
+
+def test_scores_are_the_exported_programs_to_the_bit(bundle: ServedBundle) -> None:
+    file = bundle.model_dir / "model.pt2"
+    scorer = Scorer(file, SPEC.numeric, {"customer_segment": SEGMENTS})
+    exported = torch.export.load(file).module()
+    draws = np.random.default_rng(11)
+    rows = 3 * CHUNK
+    numbers = np.where(draws.random((rows, len(SPEC.numeric))) < 0.3, np.nan, draws.gamma(1, 50, (rows, 4)))
+    codes = draws.integers(0, 3, (rows, 1))
+    columns = {name: numbers[:, at] for at, name in enumerate(SPEC.numeric)}
+    columns["customer_segment"] = np.array([None, *SEGMENTS], dtype=object)[codes[:, 0]]
+    with torch.inference_mode():
+        expected = [
+            exported(torch.from_numpy(numbers[at : at + CHUNK]), torch.from_numpy(codes[at : at + CHUNK]))
+            for at in range(0, rows, CHUNK)
+        ]
+    np.testing.assert_array_equal(scorer.score(columns), torch.cat(expected).numpy())
+    for size in (1, 63, 65, 100):
+        part = {name: column[:size] for name, column in columns.items()}
+        np.testing.assert_array_equal(scorer.score(part), torch.cat(expected).numpy()[:size])
+
+
+def test_a_recording_with_other_bits_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    class Undecided(torch.nn.Module):
+        def forward(self, numbers: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+            # a branch that a recording freezes the way it went first
+            return numbers.nansum(1) if float(numbers.nansum()) > 0 else numbers.nansum(1) * 2
+
+    undecided = Undecided()
+    with caplog.at_level(logging.WARNING), torch.inference_mode():
+        assert recorded(undecided, 4, [2]) is undecided
+    assert "gives other bits" in caplog.text
+
+
+def test_a_program_that_cannot_be_recorded_is_called_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    class Refusing(torch.nn.Module):
+        def forward(self, numbers: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+            if torch.jit.is_tracing():
+                raise RuntimeError("not while tracing")
+            return numbers.nansum(1)
+
+    refusing = Refusing()
+    with caplog.at_level(logging.WARNING), torch.inference_mode():
+        assert recorded(refusing, 4, [2]) is refusing
+    assert "cannot be recorded" in caplog.text

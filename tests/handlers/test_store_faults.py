@@ -1,0 +1,294 @@
+"""What happens to a read when the store is slow, locked, gone or back: real files and real servers."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from online_stores import NOW, SPEC, FilledStore, RedisServer, bundle_of, filled_store, redis_server
+
+from handlers.breaker import Rule
+from handlers.features import FeatureStoreUnavailable, OnlineFeatures, open_features
+from handlers.online_feast import FeastReader
+from handlers.stored import Stored
+
+TIMEOUT_MS = 250
+SLACK_S = 0.35
+"""What a busy machine may add to a read's own time."""
+FULL = {"orders": 3, "spend": 12.5, "tenure": 0.25, "segment": "gold", "visits": 0, "town": "Oslo"}
+REFUSING = SPEC.model_copy(update={"when_down": "refuse"})
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> FilledStore:
+    store = filled_store(tmp_path, {"type": "sqlite", "path": "online.db"})
+    store.write({"a": FULL, "b": FULL | {"orders": 4}})
+    return store
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def redis_store(tmp_path: Path, server: RedisServer) -> FilledStore:
+    store = filled_store(tmp_path / "feast", server.online)
+    store.write({"a": FULL, "b": FULL | {"orders": 4}})
+    return store
+
+
+OPENED: list[OnlineFeatures] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
+def opened(store: FilledStore, timeout_ms: int = TIMEOUT_MS) -> OnlineFeatures:
+    environment = {"CHURN_STORE_TIMEOUT_MS": str(timeout_ms)}
+    OPENED.append(open_features(store.folder, bundle_of(store.spec), environment))
+    return OPENED[-1]
+
+
+def refused_within(features: OnlineFeatures, seconds: float, *ids: str) -> FeatureStoreUnavailable:
+    began = time.monotonic()
+    with pytest.raises(FeatureStoreUnavailable) as caught:
+        features.read(ids, NOW)
+    assert time.monotonic() - began < seconds + SLACK_S
+    assert caught.value.retry_after_s > 0
+    return caught.value
+
+
+def wait_until_read(features: OnlineFeatures, *ids: str, seconds: float = 10.0) -> float:
+    """Seconds until a read of `ids` comes from the store again."""
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        try:
+            if set(features.read(ids, NOW).status) == {"ok"}:
+                return time.monotonic() - began
+        except FeatureStoreUnavailable:
+            pass
+        time.sleep(0.02)
+    raise AssertionError("the store was not read again")
+
+
+@contextmanager
+def locked_by_another_process(database: Path) -> Iterator[None]:
+    script = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "c.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"locked\n"
+    try:
+        yield
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_locked_sqlite_file_is_waited_for_no_longer_than_the_timeout(sqlite_store: FilledStore) -> None:
+    features = opened(sqlite_store)
+    with locked_by_another_process(sqlite_store.database):
+        refused_within(features, TIMEOUT_MS / 1000, "a")
+        assert opened(sqlite_store).reader.name == "sqlite"  # a start at the wrong moment is no refusal
+    wait_until_read(features, "a", "b")
+
+
+def test_a_deleted_sqlite_file_is_noticed_and_a_new_one_read(sqlite_store: FilledStore) -> None:
+    features = opened(sqlite_store)
+    assert features.read(["a"], NOW).status == ("ok",)
+    kept = sqlite_store.database.read_bytes()
+    sqlite_store.database.unlink()
+    assert features.read(["a"], NOW).status == ("degraded",)
+    refused_within(features, 0, "b")
+    assert not sqlite_store.database.exists()  # reading does not make an empty one
+    sqlite_store.database.write_bytes(kept)
+    wait_until_read(features, "a", "b")
+
+
+def test_a_file_replaced_by_another_is_read_from_then_on(sqlite_store: FilledStore, tmp_path: Path) -> None:
+    features = opened(sqlite_store)
+    assert features.read(["a"], NOW).columns["orders"] == [3]
+    other = filled_store(tmp_path / "other", {"type": "sqlite", "path": "online.db"})
+    other.write({"a": FULL | {"orders": 8}})
+    other.database.replace(sqlite_store.database)
+    assert features.read(["a"], NOW).columns["orders"] == [8]
+
+
+def test_what_is_no_database_is_a_store_that_cannot_be_read(sqlite_store: FilledStore) -> None:
+    features = opened(sqlite_store)
+    size = sqlite_store.database.stat().st_size
+    sqlite_store.database.unlink()
+    sqlite_store.database.write_bytes(b"\x00nothing of the kind" * (size // 16))
+    assert str(refused_within(features, 0, "a")) == "DatabaseError"
+
+
+def test_a_long_statement_is_interrupted(sqlite_store: FilledStore) -> None:
+    sqlite_store.write({f"m{number}": FULL for number in range(3000)})
+    features = opened(sqlite_store, timeout_ms=2)
+    refused_within(features, 0.002, *(f"m{number}" for number in range(3000)))
+    wait_until_read(opened(sqlite_store, timeout_ms=20_000), *(f"m{number}" for number in range(3000)))
+
+
+def test_a_dead_redis_is_refused_fast_and_used_again_when_it_is_back(
+    redis_store: FilledStore, server: RedisServer
+) -> None:
+    features = opened(redis_store)
+    assert features.read(["a"], NOW).status == ("ok",)
+    server.stop()
+    for _ in range(6):
+        refused_within(features, 0.05, "b")
+    assert features.stats()["breaker_open"] == 1
+    assert features.stats()["refused_fast"] >= 3
+    server.start()
+    redis_store.write({"a": FULL, "b": FULL})
+    assert wait_until_read(features, "a", "b") < 2.0 + SLACK_S
+    assert features.stats()["breaker_open"] == 0
+
+
+def test_a_restart_between_two_reads_costs_none(redis_store: FilledStore, server: RedisServer) -> None:
+    features = opened(redis_store, timeout_ms=2000)
+    assert features.read(["a"], NOW).status == ("ok",)
+    server.stop()
+    server.start()
+    redis_store.write({"a": FULL})
+    assert features.read(["a"], NOW).status == ("ok",)
+    assert features.stats()["failures"] == 0
+
+
+def test_a_redis_that_hangs_delays_a_read_by_the_timeout_and_no_more(
+    redis_store: FilledStore, server: RedisServer
+) -> None:
+    features = opened(redis_store)
+    assert features.read(["a"], NOW).status == ("ok",)
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        hung = time.monotonic()
+        slowest = 0.0
+        while time.monotonic() - hung < 5:
+            began = time.monotonic()
+            known = features.read(["a"], NOW)
+            refused_within(features, TIMEOUT_MS / 1000, "b")
+            slowest = max(slowest, time.monotonic() - began)
+            assert known.status == ("degraded",)
+            assert known.reasons == ("the feature store cannot be read now: last known values",)
+            assert known.columns["orders"] == [3]
+        assert slowest < 2 * TIMEOUT_MS / 1000 + SLACK_S
+        # the breaker kept nearly all of them from waiting
+        assert features.stats()["failures"] < 15 < features.stats()["refused_fast"]
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+    assert wait_until_read(features, "a", "b") < 2.0 + TIMEOUT_MS / 1000 + SLACK_S
+
+
+def test_redis_with_a_password_and_a_database_number(tmp_path: Path, server: RedisServer) -> None:
+    from redis import Redis
+
+    with Redis(host="127.0.0.1", port=server.port) as client:
+        client.config_set("requirepass", "s3cret")
+    online = {"type": "redis", "connection_string": f"127.0.0.1:{server.port},db=3,password=s3cret"}
+    store = filled_store(tmp_path / "feast", online)
+    store.write({"a": FULL})
+    features = opened(store)
+    assert features.reader.name == "redis"
+    assert features.read(["a"], NOW).columns["orders"] == [3]
+    wrong = filled_store(
+        tmp_path / "wrong", online | {"connection_string": f"127.0.0.1:{server.port},db=3,password=guess"}
+    )
+    error = refused_within(opened(wrong), 0.1, "a")
+    assert str(error) == "WRONGPASS"
+
+
+def test_a_key_that_holds_no_hash_costs_one_customer(redis_store: FilledStore, server: RedisServer) -> None:
+    from online_stores import key_of
+    from redis import Redis
+
+    # isort: split
+    from feast.infra.key_encoding_utils import serialize_entity_key
+
+    with Redis(host="127.0.0.1", port=server.port) as client:
+        client.set(serialize_entity_key(key_of("c")) + b"tiny", "a string")
+    vectors = opened(redis_store).read(["a", "c", "b"], NOW)
+    assert vectors.status == ("ok", "refused", "ok")
+
+
+def test_last_known_vectors_stand_in_within_the_ttl_only(sqlite_store: FilledStore) -> None:
+    sqlite_store.write({"old": FULL}, NOW - timedelta(days=34))
+    features = opened(sqlite_store)
+    features.read(["a", "old"], NOW)
+    sqlite_store.database.unlink()
+    later = NOW + timedelta(days=2)
+    vectors = features.read(["a", "old", "b"], later)
+    assert vectors.status == ("degraded", "refused", "refused")
+    assert vectors.reasons[1] == "the feature store cannot be read now"
+    assert vectors.columns["spend"] == [12.5, None, None]
+    assert vectors.columns["spend_a_month"] == [25.0, None, None]
+    assert vectors.retry_after_s is not None
+    assert features.stats()["recalled"] == 1
+    with pytest.raises(FeatureStoreUnavailable):
+        features.read(["a"], NOW + timedelta(days=60))
+
+
+def test_a_spec_that_forbids_it_gets_no_last_known_values(tmp_path: Path) -> None:
+    store = filled_store(tmp_path, {"type": "sqlite", "path": "online.db"}, REFUSING)
+    store.write({"a": FULL})
+    features = opened(store)
+    assert features.read(["a"], NOW).status == ("ok",)
+    store.database.unlink()
+    refused_within(features, 0, "a")
+    assert features.stats()["last_known_customers"] == 0
+
+
+def test_only_so_many_customers_are_remembered_and_the_latest_stay(sqlite_store: FilledStore) -> None:
+    from handlers.last_known import LastKnown
+
+    cache = LastKnown(["orders"], customers=2)
+    for user_id in ("a", "b", "a", "c"):
+        cache.keep([user_id], Stored({"orders": [1]}, [NOW]))
+    assert len(cache) == 2
+    assert cache.recall(["a", "b", "c"]).timestamps == [NOW, None, NOW]
+    cache.keep(["a"], Stored({"orders": [None]}, [None]))  # the store has forgotten them
+    assert cache.recall(["a"]).timestamps == [None]
+
+
+class Hanging:
+    """Feast's interface over a store that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.released = False
+
+    def get_online_features(self, **_: object) -> None:
+        while not self.released:
+            time.sleep(0.01)
+        raise sqlite3.OperationalError("no such table: secret_table")
+
+
+def test_feast_itself_is_waited_for_no_longer_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handlers.online_feast.FIRST_READ_S", 0.05)
+    store = Hanging()
+    reader = FeastReader(store, None, ["orders"], "user_id")  # type: ignore[arg-type]
+    features = OnlineFeatures(reader, bundle_of(), 0.1, Rule(failures_in_a_row=99))
+    for _ in range(3):
+        refused_within(features, 0.1, "a")
+    store.released = True
+    time.sleep(0.1)
+    assert str(refused_within(features, 0.1, "a")) == "OperationalError"

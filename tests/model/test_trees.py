@@ -1,0 +1,89 @@
+"""The trees as tensors say what the trees said that they were made from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit
+
+from model.calibration import Calibration
+from model.config import ModelConfig
+from model.export import export_program, load_program
+from model.network import Network
+from model.preprocessing import Preprocessing
+from model.program import Program
+from model.trees import Trees, apart, looked_up, rates
+from training.boosting import Growth, grow
+
+SIZES = (3, 40)
+
+
+def drawn(rows: int = 3000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    draw = np.random.default_rng(0)
+    numeric = draw.normal(size=(rows, 4)).astype(np.float32)
+    codes = np.column_stack([draw.integers(0, n + 1, rows) for n in SIZES])
+    truth = expit(2 * (numeric[:, 0] > 0) * (codes[:, 0] == 2) - 1 + 0.05 * codes[:, 1])
+    churned = (draw.random(rows) < truth).astype(np.float32)
+    return torch.from_numpy(numeric), torch.from_numpy(codes), torch.from_numpy(churned)
+
+
+def test_the_tensors_say_what_the_trees_say() -> None:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    numeric, codes, churned = (part.numpy() for part in drawn())
+    teach = np.hstack([numeric, apart(codes, churned, SIZES, 0)])
+    boosting = HistGradientBoostingClassifier(max_iter=30, max_depth=10).fit(teach, churned)
+    found = rates(codes, churned, SIZES)
+    trees = Trees(SIZES)
+    trees.take(boosting, found, 30)
+
+    ours = trees(torch.from_numpy(numeric), torch.from_numpy(codes)).numpy()
+
+    theirs = boosting.decision_function(np.hstack([numeric, looked_up(found, codes)]))
+    assert np.abs(ours - theirs).max() < 1e-9
+
+
+def test_rates_of_what_is_rare_or_says_nothing_stay_at_the_mean() -> None:
+    draw = np.random.default_rng(0)
+    codes = np.column_stack([np.arange(1, 4001), np.r_[np.repeat([1, 2], 1999), 3, 3]])
+    churned = (draw.random(4000) < np.where(codes[:, 1] == 1, 0.2, 0.6)).astype(float)
+
+    identifier, kind = rates(codes, churned, (4000, 3))
+
+    assert np.ptp(identifier) < 0.05
+    assert np.abs(kind[1:3] - [0.2, 0.6]).max() < 0.05
+    assert abs(kind[0] - churned.mean()) < 1e-6  # never seen
+
+
+def test_a_row_does_not_teach_its_own_rate() -> None:
+    codes = np.arange(1, 1001)[:, None]
+    churned = np.random.default_rng(0).integers(0, 2, 1000).astype(float)
+
+    seen = apart(codes, churned, (1000,), seed=0)[:, 0]
+
+    assert abs(np.corrcoef(seen, churned)[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize("iterations", [0, 20])
+def test_a_program_with_trees_is_exported_and_read_again(tmp_path: Path, iterations: int) -> None:
+    numeric, codes, churned = drawn()
+    config = ModelConfig(
+        architecture="mlp", hidden=(4,), dropout=0.0, submodels=1, numeric_embedding="none", wide=True
+    )
+    from model.wide import Wide
+
+    wide = Wide(4, SIZES)
+    grow(wide.trees, (numeric, codes, churned), Growth(8, iterations), 0, SIZES)
+    wide.shares.copy_(torch.tensor([0.0, 1.0]))
+    preprocessing = Preprocessing.fit(numeric.double().numpy())
+    program = Program(preprocessing, [Network(4, SIZES, config)], Calibration(), wide).eval()
+
+    program.save(tmp_path / "model.pt", SIZES, config)
+    export_program(program, tmp_path / "model.pt2")
+
+    with torch.inference_mode():
+        expected = program(numeric.double(), codes)
+        assert torch.equal(Program.load(tmp_path / "model.pt")(numeric.double(), codes), expected)
+        exported = load_program(tmp_path / "model.pt2")(numeric.double(), codes)
+    assert (exported - expected).abs().max() < 1e-6

@@ -1,0 +1,193 @@
+"""Real online stores filled by Feast itself: SQLite files, and redis-server on a port the system chooses."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from features.lean_feast import FeatureStore, quiet
+from features.repo.definitions import define
+from features.spec import Feature, FeaturesConfig, Ratio
+from handlers.bundle import Bundle
+
+# isort: split
+from feast.infra.online_stores.redis import RedisOnlineStore
+from feast.infra.online_stores.sqlite import SqliteOnlineStore
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.repo_config import RepoConfig
+
+REDIS = Path("/usr/bin/redis-server")
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+SPEC = FeaturesConfig(
+    service="online_v1",
+    ttl_days=35,
+    features=(
+        Feature(name="orders", dtype="int64", default=0),
+        Feature(name="spend", dtype="float64"),
+        Feature(name="tenure", dtype="float64"),
+        Feature(name="segment", dtype="string"),
+        Feature(name="visits", dtype="int64", default=0),
+        Feature(name="town", dtype="string", default="nowhere"),
+    ),
+    derived=(Ratio(name="spend_a_month", numerator="spend", denominator="tenure", floor=0.5),),
+)
+_FIELD = {"int64": "int64_val", "float64": "double_val", "string": "string_val"}
+Row = Mapping[str, Any]
+
+
+def bundle_of(spec: FeaturesConfig = SPEC) -> Bundle:
+    """What the handler knows of a model; nothing here scores."""
+    return Bundle(
+        model_version="1",
+        program=Path("none"),
+        join_key="user_id",
+        id_type="string",
+        spec=spec.contract(),
+        spec_digest=spec.digest(),
+        numeric=spec.numeric,
+        vocabulary=dict.fromkeys(spec.categorical, ()),
+        threshold=0.5,
+    )
+
+
+@dataclass(frozen=True)
+class FilledStore:
+    """One Feast store on disk, with its feature_store.yaml as the archive would carry it."""
+
+    folder: Path
+    online: Mapping[str, Any]
+    spec: FeaturesConfig = SPEC
+
+    @cached_property
+    def feast(self) -> FeatureStore:
+        return FeatureStore(config=self._config())
+
+    @cached_property
+    def writer(self) -> SqliteOnlineStore | RedisOnlineStore:
+        return SqliteOnlineStore() if self.online["type"] == "sqlite" else RedisOnlineStore()
+
+    @property
+    def database(self) -> Path:
+        return self.folder / str(self.online["path"])
+
+    def write(self, rows: Mapping[str, Row], moment: datetime = NOW - timedelta(days=1)) -> None:
+        """Customers (id -> feature -> value; None is Feast's null) as Feast writes them."""
+        store = self.feast
+        data = [(key_of(user_id), self.values(row), moment, moment) for user_id, row in rows.items()]
+        self.writer.online_write_batch(store.config, store.get_feature_view(self.spec.view), data, None)
+
+    def values(self, row: Row) -> dict[str, Any]:
+        fields = {feature.name: _FIELD[feature.dtype] for feature in self.spec.features}
+        return {
+            name: value
+            if isinstance(value, Value)
+            else Value(**({} if value is None else {fields[name]: value}))
+            for name, value in row.items()
+        }
+
+    def by_feast(self, store: FeatureStore, ids: Sequence[str]) -> Any:
+        """The response of `get_online_features`."""
+        service = store.get_feature_service(self.spec.service)
+        with quiet():
+            return store.get_online_features(
+                features=service, entity_rows=[{"user_id": user_id} for user_id in ids]
+            )
+
+    def _config(self) -> RepoConfig:
+        return RepoConfig(
+            project="tiny",
+            provider="local",
+            registry=str(self.folder / "registry.db"),
+            online_store=dict(self.online),
+            offline_store={"type": "duckdb"},
+            entity_key_serialization_version=3,
+            repo_path=self.folder,
+        )
+
+
+def filled_store(
+    folder: Path, online: Mapping[str, Any], spec: FeaturesConfig = SPEC, more: str = ""
+) -> FilledStore:
+    """Applied and empty."""
+    store = FilledStore(folder, online, spec)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "feature_store.yaml").write_text(
+        f"project: tiny\nprovider: local\nregistry: registry.db\nonline_store: {dict(online)!r}\n"
+        f"offline_store: {{type: duckdb}}\nentity_key_serialization_version: 3\n{more}"
+    )
+    with quiet():
+        store.feast.apply(define(spec, folder / "none.parquet").objects())
+    return store
+
+
+def key_of(user_id: str) -> EntityKey:
+    return EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user_id)])
+
+
+@dataclass
+class RedisServer:
+    """A server of ours, known by its pid; `start` and `stop` as often as a test likes, on one port."""
+
+    port: int
+    folder: Path
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def online(self) -> dict[str, Any]:
+        return {"type": "redis", "connection_string": f"127.0.0.1:{self.port}"}
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [
+                str(REDIS),
+                "--port",
+                str(self.port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--dir",
+                str(self.folder),
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                    connection.sendall(b"PING\r\n")
+                    if connection.recv(16).startswith(b"+PONG"):
+                        return
+            except OSError:
+                time.sleep(0.05)
+        raise TimeoutError("redis-server does not answer")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[RedisServer]:
+    if not REDIS.exists():
+        pytest.skip(f"{REDIS} is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = RedisServer(port, folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

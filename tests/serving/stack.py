@@ -1,0 +1,92 @@
+"""A supervised server as `churn serve` runs it: the gateway, TorchServe, and somebody who ticks."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from served_bundle import ServedBundle, files_of
+
+from data.workspace import Workspace
+from serving.config import GatewayConfig, ServingConfig
+from serving.gateway import Gateway
+from serving.keys import Keys, first_key
+from serving.supervisor import Supervisor, record_file
+from serving.torchserve import TorchServe
+
+
+@dataclass
+class Stack:
+    supervisor: Supervisor
+    files: Workspace
+    keys: Keys
+    key: str
+
+    @property
+    def url(self) -> str:
+        return self.supervisor.gateway.url
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x-api-key": self.key}
+
+    def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
+        request["headers"] = {**self.headers, **request.get("headers", {})}
+        return httpx.request(method, self.url + path, timeout=30, trust_env=False, **request)
+
+    def post(self, path: str, **request: Any) -> httpx.Response:
+        return self.ask("POST", path, **request)
+
+
+def supervisor_of(
+    bundle: ServedBundle,
+    folder: Path,
+    gateway: GatewayConfig | None = None,
+    serving: ServingConfig | None = None,
+) -> Stack:
+    gateway, serving = gateway or GatewayConfig(), serving or ServingConfig()
+    files = files_of(folder)
+    keys = Keys(files.api_keys)
+    first_key(keys, files.api_key, datetime.now(UTC))
+    supervisor = Supervisor(
+        gateway,
+        Gateway(gateway, serving, files, record_file(files)),
+        keys,
+        lambda archive, name: TorchServe(serving, archive, bundle.environment, files, name),
+        lambda: bundle.archive,
+        files,
+    )
+    return Stack(supervisor, files, keys, files.api_key.read_text().strip())
+
+
+@contextmanager
+def ticking(supervisor: Supervisor) -> Iterator[None]:
+    """What `churn serve` does while it waits."""
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(0.1):
+            supervisor.tick(datetime.now(UTC))
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def within(seconds: float, condition: Any) -> float:
+    """Wait until `condition()`; how long it took."""
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        if condition():
+            return time.monotonic() - began
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s")

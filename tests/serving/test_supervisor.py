@@ -1,0 +1,162 @@
+"""What dies is started again, what waits is told when to come back, and nothing is left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from served_bundle import ServedBundle, changed_archive
+from stack import Stack, supervisor_of, ticking, within
+
+from data.errors import ServingError
+from serving.client import running
+from serving.gateway import envoy_program
+from serving.supervisor import wait_before_restart
+
+ASKED = {"user_id": 1}
+
+
+@pytest.fixture(scope="module")
+def stack(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    made = supervisor_of(bundle, tmp_path_factory.mktemp("supervised"))
+    with made.supervisor, ticking(made.supervisor):
+        yield made
+
+
+def answers(stack: Stack) -> bool:
+    try:
+        return stack.post("/predictions/churn", json=ASKED).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_the_jvm_is_started_again(stack: Stack) -> None:
+    before = running(stack.files)
+    pid = stack.supervisor.model.pid
+    os.kill(pid, signal.SIGKILL)
+    within(10, lambda: running(stack.files)["state"] == "restarting")
+    # meanwhile: not ready, and a 503 that says when to come back
+    refused = stack.post("/predictions/churn", json=ASKED)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert refused.json()["error"].startswith("no server can answer")
+    within(10, lambda: stack.ask("GET", "/v2/health/ready").status_code == 503)
+    assert stack.ask("GET", "/v2/health/ready").json() == {"ready": False}
+    within(90, lambda: answers(stack))
+    within(10, lambda: stack.ask("GET", "/v2/health/ready").status_code == 200)
+    after = running(stack.files)
+    assert (after["state"], after["restarts"]) == ("ready", before["restarts"] + 1)
+    assert after["torchserve_pid"] not in (pid, 0)
+    assert after["inference"] == before["inference"], "clients need no new address"
+
+
+def test_envoy_is_started_again_at_the_same_address(stack: Stack) -> None:
+    before = running(stack.files)
+    os.kill(stack.supervisor.gateway.pid, signal.SIGKILL)
+    within(30, lambda: stack.supervisor.gateway.pid != before["gateway_pid"] and answers(stack))
+    within(10, lambda: running(stack.files)["state"] == "ready")
+    assert running(stack.files)["gateway"] == before["gateway"]
+    # and with it the keys
+    assert httpx.post(stack.url + "/predictions/churn", json=ASKED, trust_env=False).status_code == 401
+
+
+def test_a_worker_that_dies_is_not_ready_and_comes_back(stack: Stack) -> None:
+    [worker] = psutil.Process(stack.supervisor.model.pid).children()
+    worker.kill()
+    began = time.monotonic()
+    statuses = set()
+    while not answers(stack):
+        answer = stack.post("/predictions/churn", json=ASKED)
+        statuses.add(answer.status_code)
+        assert answer.status_code in (200, 503, 504), answer.text
+        assert answer.status_code != 503 or "retry-after" in answer.headers
+        assert time.monotonic() - began < 90
+    assert stack.supervisor.model.alive
+    assert running(stack.files)["restarts"] >= 0
+
+
+def test_another_version_is_served_and_a_bad_one_is_not(
+    stack: Stack, bundle: ServedBundle, tmp_path: Path
+) -> None:
+    assert stack.post("/predictions/churn", json=ASKED).json()["model_version"] == "0123456789ab"
+    other = changed_archive(bundle, tmp_path / "other", model_version="ba9876543210")
+    stack.supervisor._newest = lambda: other
+    stack.supervisor.change()
+    assert stack.post("/predictions/churn", json=ASKED).json()["model_version"] == "ba9876543210"
+    assert stack.ask("GET", "/v2/models/churn").json()["versions"] == ["ba9876543210"]
+    bad = changed_archive(bundle, tmp_path / "bad", spec_digest="0" * 64)
+    stack.supervisor._newest = lambda: bad
+    with pytest.raises(ServingError, match="does not start"):
+        stack.supervisor.change()
+    record = running(stack.files)
+    assert (record["state"], record["changes"]) == ("ready", 2)
+    assert "does not start" in record["reason"]
+    assert stack.post("/predictions/churn", json=ASKED).json()["model_version"] == "ba9876543210"
+
+
+def test_the_server_is_replaced_before_its_tokens_end(bundle: ServedBundle, tmp_path: Path) -> None:
+    made = supervisor_of(bundle, tmp_path)
+    with made.supervisor:
+        first = made.supervisor.model
+        made.supervisor.tick(first.tokens.expire - timedelta(days=2))
+        assert made.supervisor.model is first
+        made.supervisor.tick(first.tokens.expire - timedelta(hours=1))
+        assert made.supervisor.model is not first
+        assert not first.alive
+        assert made.supervisor.model.tokens.inference != first.tokens.inference
+        assert made.post("/predictions/churn", json=ASKED).status_code == 200
+        assert first.tokens.expire - datetime.now(UTC) > timedelta(days=80)
+
+
+PARENT = """
+import os, sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from served_bundle import ServedBundle
+from stack import supervisor_of
+made = supervisor_of(ServedBundle(Path(sys.argv[1])), Path(sys.argv[2]))
+with made.supervisor as ours:
+    print(ours.model.pid, ours.gateway.pid, flush=True)
+    time.sleep(300)
+"""
+
+
+def test_kill_9_of_the_parent_leaves_no_process_and_no_record(bundle: ServedBundle, tmp_path: Path) -> None:
+    tests = Path(__file__).resolve().parent
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(bundle.root), str(tmp_path), str(tests)],
+        env={**os.environ, "PYTHONPATH": f"{tests.parent}:{tests.parent.parent}"},
+        stdout=subprocess.PIPE,
+    )
+    assert parent.stdout is not None
+    pids = [int(word) for word in parent.stdout.readline().split()]
+    processes = [
+        p for pid in pids for p in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))
+    ]
+    record = tmp_path / "var" / "serving" / "server.json"
+    assert json.loads(record.read_text())["state"] == "ready"
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    _, left = psutil.wait_procs(processes, timeout=15)
+    assert not left
+    within(5, lambda: not record.exists())
+
+
+def test_waits_double_up_to_half_a_minute() -> None:
+    assert [wait_before_restart(n) for n in (1, 2, 3, 4)] == [0.5, 1.0, 2.0, 4.0]
+    assert wait_before_restart(100) == 30.0
+
+
+def test_another_machine_is_told_to_go_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(ServingError, match="churn serve --no-gateway"):
+        envoy_program()
