@@ -113,9 +113,7 @@ def _kept(file: Path, fresh: bool, run: Callable[[], Scores]) -> tuple[Scores, f
 
 def described(table: Table, judged: Judged) -> dict[str, dict[str, float]]:
     found = summary(judged)
-    fits = len(judged.churned)
     for model in found.values():
-        model["seconds"] /= fits
         model["table_rows"] = len(table.rows)
         model["churn"] = float(table.rows["churned"].mean())
     return found

@@ -27,7 +27,7 @@ class ServingConfig(Config):
     workers: int = Field(1, gt=0)
     profile: Literal["latency", "throughput"] = "throughput"
     latency: Batching = Batching(batch_size=1)
-    throughput: Batching = Batching(batch_size=16)
+    throughput: Batching = Batching(batch_size=32)
     response_timeout_s: int = Field(60, gt=0)
     start_timeout_s: float = Field(90, gt=0)
     job_queue_size: int = Field(1000, gt=0)

@@ -211,8 +211,10 @@ CONTESTANTS: Mapping[str, Start] = {
 
 
 def with_profile(settings: Settings, profile: str) -> Settings:
+    """A worker a core where many ask at once; one, which leaves the other cores alone, where one asks."""
+    workers = (os.cpu_count() or 1) if profile == "throughput" else 1
     return settings.model_copy(
-        update={"serving": settings.serving.model_copy(update={"profile": profile, "workers": 1})}
+        update={"serving": settings.serving.model_copy(update={"profile": profile, "workers": workers})}
     )
 
 

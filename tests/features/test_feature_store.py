@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,7 +26,15 @@ from features.parity import check, read_online
 from features.repo.definitions import derivation
 from features.show import describe
 from features.spec import FeaturesConfig
-from features.store import apply, materialize, open_store, serving_environment, serving_yaml
+from features.store import (
+    ONLINE_VARIABLE,
+    PROJECT,
+    apply,
+    materialize,
+    open_store,
+    serving_environment,
+    serving_yaml,
+)
 
 ROOT = Path(__file__).parents[2]
 SPEC = FeaturesConfig.model_validate(yaml.safe_load(CONFIG.read_text()) | {"threads": 2})
@@ -130,6 +140,16 @@ def test_materialize_again_takes_the_new_values_and_serves_the_definitions(own_f
     view = store.get_feature_view(SPEC.view)
     assert (view.ttl, view.entities) == (SPEC.ttl, [SPEC.entity])
     assert store.get_entity(SPEC.entity).join_key == "user_id"
+
+
+def test_the_server_s_read_needs_no_row_beside_its_index(files):
+    statement = (
+        "SELECT entity_key, group_concat(feature_name || value, ''), min(event_ts) "  # noqa: S608
+        f"FROM {PROJECT}_{SPEC.view} WHERE entity_key IN (?, ?) GROUP BY entity_key"
+    )
+    with closing(sqlite3.connect(serving_environment(SPEC, files)[ONLINE_VARIABLE])) as connection:
+        [(*_, plan)] = connection.execute(f"EXPLAIN QUERY PLAN {statement}", (b"", b"")).fetchall()
+    assert "COVERING INDEX" in plan
 
 
 def test_an_unknown_customer_reads_as_nothing(files):
