@@ -2,10 +2,12 @@
 
     python -m benchmarks.serving [--quick] [--rounds 5 --seconds 10] [--stores sqlite] [--servers ours no-op]
     python -m benchmarks.serving --overload [--seconds 60]
+    python -m benchmarks.serving --grid [--rounds 2 --seconds 4]
 
 All servers of a store are started, checked for the right scores and warmed; then, round after round and in
 an order that changes, each is measured alone: the others are stopped where they stand (SIGSTOP). wrk asks one
 customer a request, another one each time. The load runs on the same cores as the server, so read ratios.
+`--grid`: no-op and ours with 1 and 2 workers and batches of 8 to 64, from which the profiles were chosen.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -26,17 +28,19 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.servers import contestants, report
-from benchmarks.servers.contestants import CONTESTANTS, Ground, Running
+from benchmarks.servers.contestants import CONTESTANTS, Ground, Running, Start
 from benchmarks.servers.load import available, load
 from benchmarks.servers.process import NotStarted, freeze, thaw
 from benchmarks.servers.store import opened
 from data.errors import ChurnError
 from data.sources import sample_user_ids
+from serving.config import Batching
 
 ROOT = Path(__file__).resolve().parent.parent
 CONCURRENCY = (1, 8, 64, 256)
 CUSTOMERS = 10_000
 WARM_UP_S, SETTLE_S = 4, 1
+GRID = [(workers, batch) for workers in (1, 2) for batch in (8, 16, 32, 64)]
 OVERLOAD_CONNECTIONS = 256
 RECOVERED_WITHIN_S = 2.0
 console = Console(stderr=True, highlight=False)
@@ -59,7 +63,7 @@ def main() -> int:
         if store == "redis" and not shutil.which("redis-server"):
             missing[store] = "redis-server is not installed"
             continue
-        cells += compare(store, options, missing)
+        cells += compare(store, options, missing, grid() if options.grid else CONTESTANTS)
         report.write(options.out, facts, cells, missing)
     report.show(cells, missing)
     console.print(f"written: {options.out}/serving.json, serving.md, serving.png")
@@ -71,6 +75,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="SQLite, 1 and 64 clients, one round of 2 s")
+    parser.add_argument("--grid", action="store_true", help="workers and batch sizes, SQLite, 64 clients")
     parser.add_argument("--overload", action="store_true", help="256 clients against ours alone")
     parser.add_argument("--stores", nargs="+", choices=("sqlite", "redis"))
     parser.add_argument("--servers", nargs="+", default=[""], help="only those whose names begin so")
@@ -82,19 +87,34 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "var" / "bench" / "serving")
     options = parser.parse_args()
     quick = options.quick
-    options.stores = options.stores or (["sqlite"] if quick or options.overload else ["sqlite", "redis"])
-    options.concurrency = options.concurrency or ([1, 64] if quick else list(CONCURRENCY))
+    alone = quick or options.overload or options.grid
+    options.stores = options.stores or (["sqlite"] if alone else ["sqlite", "redis"])
+    clients = [64] if options.grid else [1, 64] if quick else list(CONCURRENCY)
+    options.concurrency = options.concurrency or clients
+    if options.grid:
+        options.out /= "grid"
     options.rounds = options.rounds or (1 if quick else 2)
     options.seconds = options.seconds or (60 if options.overload else 2 if quick else 3)
     return options
 
 
-def compare(store: str, options: argparse.Namespace, missing: dict[str, str]) -> list[dict[str, Any]]:
+def grid() -> Mapping[str, Start]:
+    found: dict[str, Start] = {}
+    for workers, batch in GRID:
+        batching = Batching(batch_size=batch)
+        for name, start in (("no-op", contestants.noop), ("ours", contestants.ours)):
+            found[f"{name}, {workers} x {batch}"] = start("throughput", workers=workers, throughput=batching)
+    return found
+
+
+def compare(
+    store: str, options: argparse.Namespace, missing: dict[str, str], servers: Mapping[str, Start]
+) -> list[dict[str, Any]]:
     """A cell a server, concurrency and round. Servers that do not start are named in `missing`."""
     with ExitStack() as stack:
         ground = prepared(store, options, stack)
         running: dict[str, Running] = {}
-        for name, start in CONTESTANTS.items():
+        for name, start in servers.items():
             if not name.lower().startswith(tuple(wanted.lower() for wanted in options.servers)):
                 continue
             console.print(f"{store}: starting {name}")

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import httpx
@@ -83,11 +84,13 @@ def lay(ground: Ground) -> None:
     joblib.dump(forest, ground.forest)
 
 
-def ours(profile: str) -> Start:
+def ours(profile: str, **serving: Any) -> Start:
+    """In a profile; `serving` are settings that differ from it."""
+
     @contextmanager
     def start(ground: Ground) -> Iterator[Running]:
-        settings = with_profile(ground.settings, profile)
-        files, now = Workspace(ground.folder / f"ours-{profile}"), datetime.now(UTC)
+        settings = with_profile(ground.settings, profile, **serving)
+        files, now = Workspace(Path(mkdtemp(prefix=f"ours-{profile}-", dir=ground.folder))), datetime.now(UTC)
         with server(settings, files, now, clock_of(settings)) as running:
             yield Running((running.pid,), of_torchserve(running))
 
@@ -117,12 +120,12 @@ def through_the_gateway(profile: str) -> Start:
     return start
 
 
-def noop(profile: str) -> Start:
+def noop(profile: str, **serving: Any) -> Start:
     @contextmanager
     def start(ground: Ground) -> Iterator[Running]:
-        files = Workspace(ground.folder / f"noop-{profile}")
-        serving = with_profile(ground.settings, profile).serving
-        with TorchServe(serving, noop_archive(files.model_store), {}, files) as running:
+        files = Workspace(Path(mkdtemp(prefix=f"noop-{profile}-", dir=ground.folder)))
+        config = with_profile(ground.settings, profile, **serving).serving
+        with TorchServe(config, noop_archive(files.model_store), {}, files) as running:
             yield Running((running.pid,), of_torchserve(running))
 
     return start
@@ -210,12 +213,11 @@ CONTESTANTS: Mapping[str, Start] = {
 }
 
 
-def with_profile(settings: Settings, profile: str) -> Settings:
+def with_profile(settings: Settings, profile: str, **serving: Any) -> Settings:
     """A worker a core where many ask at once; one, which leaves the other cores alone, where one asks."""
     workers = (os.cpu_count() or 1) if profile == "throughput" else 1
-    return settings.model_copy(
-        update={"serving": settings.serving.model_copy(update={"profile": profile, "workers": workers})}
-    )
+    changes = {"profile": profile, "workers": workers} | serving
+    return settings.model_copy(update={"serving": settings.serving.model_copy(update=changes)})
 
 
 def clock_of(settings: Settings) -> datetime:

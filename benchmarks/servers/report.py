@@ -43,8 +43,9 @@ def machine() -> dict[str, Any]:
 def rows(cells: Sequence[Cell]) -> list[Row]:
     """One row a store, server and concurrency: the median of its rounds, refusals summed."""
     groups: dict[tuple[str, str, int], list[Cell]] = {}
+    order = [*CONTESTANTS, *sorted({cell["server"] for cell in cells})]
     # the order of measuring changes from round to round; the order of showing does not
-    for cell in sorted(cells, key=lambda cell: list(CONTESTANTS).index(cell["server"])):
+    for cell in sorted(cells, key=lambda cell: order.index(cell["server"])):
         groups.setdefault((cell["store"], cell["server"], cell["concurrency"]), []).append(cell)
     return [
         {
@@ -97,7 +98,7 @@ def write(out: Path, facts: Row, cells: Sequence[Cell], missing: Mapping[str, st
     }
     (out / "serving.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (out / "serving.md").write_text(markdown(facts, cells, missing), encoding="utf-8")
-    if cells:
+    if any(cell["server"] == LIMIT for cell in cells):
         plot(cells, out / "serving.png")
 
 
