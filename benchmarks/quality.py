@@ -91,10 +91,11 @@ def main() -> None:
                 continue
             judged = Judged()
             for part in parts:
-                judge(part, judged, options)
-        results[name] = summary(judged)
+                for _ in judge(part, judged, options):
+                    if part is parts[-1]:  # after each model: a long run keeps what it has
+                        results[name] = summary(judged)
+                        save(results, options.out)
         show(name, results[name])
-        save(results, options.out)  # after each data set: a long run keeps what it has
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -168,8 +169,8 @@ def _finished(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def judge(part: Part, judged: Judged, options: argparse.Namespace) -> None:
-    """Fit every model to the part's training rows and score its test rows."""
+def judge(part: Part, judged: Judged, options: argparse.Namespace) -> Iterator[str]:
+    """Fit every model to the part's training rows and score its test rows; names each that is done."""
     test = part.rows.iloc[part.split.test]
     judged.churned.append(test["churned"].to_numpy(dtype=np.int64))
     judged.customer.append(test["user_id"].to_numpy())
@@ -178,6 +179,7 @@ def judge(part: Part, judged: Judged, options: argparse.Namespace) -> None:
         start = time.perf_counter()
         scores = np.stack(run())
         judged.add(model, scores, (time.perf_counter() - start) / len(scores))
+        yield model
 
 
 def runs(part: Part, options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], list[Scores]]]]:
@@ -242,13 +244,16 @@ def tuned(name: str, inner: Rows, whole: Rows, options: argparse.Namespace) -> l
 
 
 def summary(judged: Judged) -> dict[str, dict[str, float]]:
-    """Of each model: means over seeds (and folds), and the interval of its log-loss minus ours."""
+    """Of each model that has scored all parts: means over seeds (and folds), and the interval of its log-loss
+    minus ours.
+    """
+    scored = {model: scores for model, scores in judged.scores.items() if len(scores) == len(judged.churned)}
     churned, customers = np.concatenate(judged.churned), np.concatenate(judged.customer)
     customer = pd.factorize(customers)[0].astype(np.int64)
     losses = {model: np.concatenate([_losses(y, s) for y, s in zip(judged.churned, scores, strict=True)])
-              for model, scores in judged.scores.items()}  # fmt: skip
+              for model, scores in scored.items()}  # fmt: skip
     results = {}
-    for model, scores in judged.scores.items():
+    for model, scores in scored.items():
         found = [evaluate(y, one) for y, part in zip(judged.churned, scores, strict=True) for one in part]
         between = mean_interval(losses[model] - losses[OURS], customer, Resampling())
         results[model] = {
