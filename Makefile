@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-run: install  ## the whole loop on real data: ingest, features, train, gates, package, serve, report
+run: install  ## the whole loop on real data: ingest, features, train, gates, package, serve, canary, report
 	$(BIN)/churn run $(ARGS)
 
 test: install  ## what must hold, in parallel, under 15 minutes on two cores
@@ -59,6 +59,9 @@ bench-online: install  ## the server's feature read beside Feast's own, on SQLit
 bench-score: install  ## batch scoring: customers a second on one core, memory at 1, 3 and 10 million rows
 	$(BIN)/python -m benchmarks.score $(ARGS)
 
+bench-rollout: install  ## 10,000 simulated rollouts: false alarms and time to catch, beside threshold rules
+	$(BIN)/python -m benchmarks.rollout $(ARGS)
+
 images:  ## churn-serve and churn-train with podman or docker; IMAGE_FLAGS go to the build
 	$(CONTAINER) build $(IMAGE_FORMAT) $(IMAGE_FLAGS) --tag churn-serve --file Dockerfile.serve .
 	$(CONTAINER) build $(IMAGE_FORMAT) $(IMAGE_FLAGS) --tag churn-train --file Dockerfile.train .
@@ -82,5 +85,5 @@ lock:  ## write constraints.txt anew from what pip resolves today
 clean:  ## remove what runs have made (var/); the environment stays
 	rm -rf var build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-all lint bench bench-fit bench-quality bench-recipe bench-history bench-online bench-serving bench-score images lock clean
+.PHONY: help install run test test-all lint bench bench-fit bench-quality bench-recipe bench-history bench-online bench-serving bench-score bench-rollout images lock clean
 .DEFAULT_GOAL := help

@@ -7,6 +7,48 @@ from pathlib import Path
 
 def run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="do every step again, changed or not")
+    parser.add_argument(
+        "--no-rollout", action="store_true", help="end with a live server instead of a canary on trial"
+    )
+
+
+def deploy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", type=Path, nargs="?", metavar="FILE", help="a .mar with its .sig; default: packaged last"
+    )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="its gate_report.json; default: the workspace's"
+    )
+    parser.add_argument(
+        "--reason", default="passed its gates", help="why; recorded with your name (default: %(default)s)"
+    )
+    parser.add_argument("--store-only", action="store_true", help="to the store and no further")
+
+
+def rollout_start(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--archive", type=Path, metavar="FILE", help="default: packaged last")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="its gate_report.json; default: the workspace's"
+    )
+    parser.add_argument("--reason", required=True, help="why; recorded with your name")
+
+
+def rollout_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def rollout_history(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", nargs="?", metavar="ID", help="of a rollout; default: the newest")
+    parser.add_argument("--all", action="store_true", help="a line a rollout instead")
+    parser.add_argument("--json", action="store_true", help="for machines, with all numbers and verdicts")
+
+
+def reason(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", required=True, help="why; recorded with your name")
+
+
+def optional_reason(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", default="", help="why; recorded with your name")
 
 
 def tune(parser: argparse.ArgumentParser) -> None:

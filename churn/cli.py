@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from churn import arguments
-from churn.commands import archives, config, dashboards, features, loop, registry, serving, training
+from churn.commands import (
+    archives,
+    config,
+    dashboards,
+    deploy,
+    features,
+    loop,
+    registry,
+    rollout,
+    serving,
+    training,
+)
 from churn.commands.shown import explain
 from churn.settings import Settings, load_settings
 from data.errors import ChurnError
@@ -32,8 +43,13 @@ class Command:
 COMMANDS = (
     Command(
         "run",
-        "the whole loop: ingest, features, tune, train, gates, package, serve, report",
-        ("churn run", "churn run --force", "churn run --config examples/telco.yaml"),
+        "the whole loop: ingest, features, tune, train, gates, package, serve, canary, report",
+        (
+            "churn run",
+            "churn run --force",
+            "churn run --no-rollout",
+            "churn run --config examples/telco.yaml",
+        ),
         loop.run,
         arguments.run,
     ),
@@ -114,6 +130,17 @@ COMMANDS = (
         arguments.verify,
     ),
     Command(
+        "deploy",
+        "gates passed, signed archive, to the store, on trial; exit code 2 or 3 when it is refused",
+        (
+            "churn deploy",
+            'churn deploy --reason "trained on March" --set rollout.store=s3://models/churn',
+            "churn deploy churn-0123456789ab.mar --report gates/gate_report.json --store-only",
+        ),
+        deploy.deploy,
+        arguments.deploy,
+    ),
+    Command(
         "score",
         "every customer at one moment, ranked by what an offer is expected to bring",
         (
@@ -122,6 +149,79 @@ COMMANDS = (
         ),
         archives.score,
         arguments.score,
+    ),
+    Command(
+        "rollout start",
+        "put the newest archive on trial: the same checks as churn deploy",
+        (
+            'churn rollout start --reason "trained on March"',
+            'churn rollout start --archive churn-0123456789ab.mar --reason "again"',
+        ),
+        rollout.start,
+        arguments.rollout_start,
+    ),
+    Command(
+        "rollout status",
+        "how far it is and what it waits for; exit code 0 promoted, 3 taken back, 4 running, 5 needs a person"
+        " (paused, or no controller runs)",
+        ("churn rollout status", "churn rollout status --json"),
+        rollout.status,
+        arguments.rollout_status,
+    ),
+    Command(
+        "rollout watch",
+        "the same, live, until it has ended; with --json a line each time something changes",
+        ("churn rollout watch", "churn rollout watch --json"),
+        rollout.watch,
+        arguments.rollout_status,
+    ),
+    Command(
+        "rollout pause",
+        "stay at this weight; harm is still taken back",
+        ('churn rollout pause --reason "call centre is closed"',),
+        rollout.pause,
+        arguments.reason,
+    ),
+    Command(
+        "rollout resume",
+        "go on where it was paused",
+        ("churn rollout resume",),
+        rollout.resume,
+        arguments.optional_reason,
+    ),
+    Command(
+        "rollout promote",
+        "skip the stages that are left; your name and reason are recorded",
+        ('churn rollout promote --reason "it fixes the outage"',),
+        rollout.promote,
+        arguments.reason,
+    ),
+    Command(
+        "rollout abort",
+        "all customers back to stable, at once",
+        ('churn rollout abort --reason "calls rose"',),
+        rollout.abort,
+        arguments.reason,
+    ),
+    Command(
+        "rollout history",
+        "every decision with its reason: who, when, at which weight",
+        ("churn rollout history", "churn rollout history --all", "churn rollout history --json"),
+        rollout.history,
+        arguments.rollout_history,
+    ),
+    Command(
+        "rollout run",
+        "control the rollouts of a cluster from this process; on one machine churn serve does",
+        ("churn rollout run --set rollout.target=knative",),
+        rollout.run,
+    ),
+    Command(
+        "rollback",
+        "bring back what was stable before, on live traffic and in the registry",
+        ('churn rollback --reason "calls rose"',),
+        rollout.rollback,
+        arguments.reason,
     ),
     Command(
         "registry list",
@@ -201,6 +301,7 @@ GROUPS = {
     "features": "build, materialize and show features",
     "keys": "who may ask the gateway",
     "registry": "who serves, and why",
+    "rollout": "a candidate on live traffic",
     "dashboard": "Optuna's and MLflow's own pages, on this machine",
     "config": "look at the settings",
 }

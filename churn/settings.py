@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from data.errors import ConfigError
 from data.layers import CONFIGS, expand, merge, one_line, parse_override, profile_file, read_layer
 from data.workspace import Workspace
+from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
 from training.stages import Stages
 
@@ -18,6 +19,7 @@ class Settings(Stages):
 
     serving: ServingConfig
     gateway: GatewayConfig
+    rollout: RolloutConfig
 
     @property
     def files(self) -> Workspace:
@@ -67,4 +69,5 @@ def _place_in_workspace(settings: Settings) -> Settings:
         }
     )
     tuning = settings.tuning.model_copy(update={"storage": placed(settings.tuning.storage)})
-    return settings.model_copy(update={"training": training, "tuning": tuning})
+    rollout = settings.rollout.model_copy(update={"database": placed(settings.rollout.database)})
+    return settings.model_copy(update={"training": training, "tuning": tuning, "rollout": rollout})

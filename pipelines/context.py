@@ -1,14 +1,15 @@
 """What every step is given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 from data.config import DataConfig
 from data.workspace import Workspace
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
+from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
 from training.config import DecisionConfig, GatesConfig, TrainingConfig, TuningConfig
 
@@ -36,6 +37,10 @@ class Stages(Protocol):
     def serving(self) -> ServingConfig: ...
     @property
     def gateway(self) -> GatewayConfig: ...
+    @property
+    def rollout(self) -> RolloutConfig: ...
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self: ...
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ class Context:
     """Who asked, for the log of decisions."""
     overrides: tuple[tuple[str, str], ...] = ()
     """Gates to pass over, each with the reason."""
+    clock: Callable[[], datetime] | None = None
+    """For what takes minutes and has to know the time meanwhile; None: it stands still at `as_of`."""
+
+    def now(self) -> datetime:
+        return self.as_of if self.clock is None else self.clock()
 
     @property
     def files(self) -> Workspace:

@@ -16,7 +16,7 @@ from pipelines.context import Context, Stages
 
 if TYPE_CHECKING:
     from serving.config import ServingConfig
-    from serving.supervisor import Supervisor
+    from serving.supervisor import Companion, Supervisor
     from serving.torchserve import TorchServe
 
 ASKED = 5
@@ -32,9 +32,12 @@ def server(settings: Stages, files: Workspace, now: datetime, clock: datetime) -
 
 
 def maker(
-    settings: Stages, files: Workspace, now: datetime, clock: datetime
+    settings: Stages, files: Workspace, now: datetime, clock: datetime, variant: str = "stable"
 ) -> "Callable[[Path, str], TorchServe]":
-    """The same for any archive: a function of the archive and of a name for the server's record and logs."""
+    """The same for any archive: a function of the archive and of a name for the server's record and logs.
+
+    `variant`: what the server calls itself in the prediction log and in its metrics.
+    """
     from features.store import serving_environment
     from serving.torchserve import TorchServe
 
@@ -43,17 +46,29 @@ def maker(
         **serving_environment(settings.features, settings.files),
         **_key_environment(settings),
         **_log_environment(settings.serving, files),
+        "CHURN_VARIANT": variant,
         "CHURN_STORE_TIMEOUT_MS": str(settings.serving.store_timeout_ms),
         "CHURN_CLOCK_OFFSET_S": str((clock - now).total_seconds()),
     }
     return lambda archive, name: TorchServe(settings.serving, archive, environment, files, name)
 
 
-def supervised(settings: Stages, files: Workspace, now: datetime, clock: datetime) -> "Supervisor":
+def supervised(
+    settings: Stages,
+    files: Workspace,
+    now: datetime,
+    clock: datetime,
+    newest: Callable[[], Path] | None = None,
+    companion: "Companion | None" = None,
+) -> "Supervisor":
     """The same behind the gateway, with a first API key in `files.api_key` when there is none yet.
+
+    `newest`: which archive is served, if not the one that packaging wrote last. `companion`: what runs beside
+    it in this process and moves its canary (serving/supervisor.py).
 
     Raises ServingError where the ports of TorchServe itself are configured: two of them run at a change.
     """
+    from rollout.config import Latency
     from serving.gateway import Gateway
     from serving.keys import Keys, first_key
     from serving.supervisor import Supervisor, record_file
@@ -67,19 +82,22 @@ def supervised(settings: Stages, files: Workspace, now: datetime, clock: datetim
     keys = Keys(files.api_keys)
     if settings.gateway.keys:
         first_key(keys, files.api_key, now)
+    latency = settings.rollout.rules.latency or Latency()
     return Supervisor(
         settings.gateway,
-        Gateway(settings.gateway, settings.serving, files, record_file(files)),
+        Gateway(settings.gateway, settings.serving, files, record_file(files), latency.objective_ms),
         keys,
         maker(settings, files, now, clock),
-        lambda: trusted_archive(settings),
+        newest or (lambda: trusted_archive(settings)),
         files,
+        maker(settings, files, now, clock, "canary"),
+        companion,
     )
 
 
 def newest_archive(files: Workspace) -> Path:
     """What packaging wrote last. Raises ServingError where that is nothing."""
-    return Path(_archive_record(files)["path"])
+    return Path(archive_record(files)["path"])
 
 
 def trusted_archive(settings: Stages) -> Path:
@@ -87,14 +105,15 @@ def trusted_archive(settings: Stages) -> Path:
     from training.signing import trusted_signers
     from training.verify import verify_archive
 
-    record = _archive_record(settings.files)
+    record = archive_record(settings.files)
     archive = Path(record["path"])
     trusted = trusted_signers(settings.training.trusted_signers, settings.files)
     verify_archive(archive, trusted, record["sha256"])
     return archive
 
 
-def _archive_record(files: Workspace) -> dict[str, str]:
+def archive_record(files: Workspace) -> dict[str, str]:
+    """`path`, `sha256`, `version` of what packaging wrote last. Raises ServingError where that is nothing."""
     try:
         return dict(json.loads(files.archive_record.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -106,14 +125,19 @@ def ask(context: Context) -> list[dict[str, Any]]:
     from serving.client import predict
 
     settings, files = context.settings, context.files
-    features = json.loads(files.feature_manifest.read_text(encoding="utf-8"))
     # a folder of its own: `churn serve` may be running from this workspace
     own = Workspace(files.root / "run")
     ids = sample_user_ids(settings.data, ASKED)
     context.say("starting TorchServe")
-    with server(settings, own, context.as_of, datetime.fromisoformat(features["latest"])) as running:
+    with server(settings, own, context.as_of, data_end(files)) as running:
         context.say(f"asking about {len(ids)} customers")
         return predict(running.inference, settings.serving.model_name, ids, running.tokens.inference)
+
+
+def data_end(files: Workspace) -> datetime:
+    """The moment that the newest features look back from: on that clock they are fresh."""
+    features = json.loads(files.feature_manifest.read_text(encoding="utf-8"))
+    return datetime.fromisoformat(features["latest"])
 
 
 def masked(settings: Stages, user_ids: Sequence[int | str]) -> list[str]:

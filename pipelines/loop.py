@@ -1,4 +1,4 @@
-"""`churn run`: every step in order, a live server at the end, and the facts for people and for machines."""
+"""`churn run`: every step in order, a live server, a canary, and the facts for people and for machines."""
 
 import json
 import time
@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from data.errors import GateFailure
+from data.errors import ChurnError, GateFailure
 from data.workspace import Workspace, write_atomically
 from pipelines.context import Context
 from pipelines.engine import Outcome, Step, run_steps
 from pipelines.live import ask, masked
 from pipelines.memory import PeakMemory
+from pipelines.rehearsal import failure_of, left_out, rehearse
 from pipelines.report import write_report
 from pipelines.steps import STEPS
 
 JUDGED = next(index for index, step in enumerate(STEPS) if step.name == "gates") + 1
-TOTAL = len(STEPS) + 2
-"""The steps, then serving and the report, which are done every time."""
+TOTAL = len(STEPS) + 3
+"""The steps, then serving, the canary and the report, which are done every time."""
 
 
 def run_loop(
@@ -25,12 +26,14 @@ def run_loop(
     force: bool,
     started: Callable[[str], None],
     ended: Callable[[Outcome], None],
-) -> tuple[dict[str, Any], list[dict[str, Any]], GateFailure | None]:
+    rollout: bool = True,
+) -> tuple[dict[str, Any], list[dict[str, Any]], ChurnError | None]:
     """Run the loop; returns the content of run.json, the answers as asked (they name customers as the source
-    does, so they are shown and not kept), and the refusal when the gates did not let the model pass.
+    does, so they are shown and not kept), and the refusal: of the gates, or of the customers' requests, on
+    which the canary was taken back.
 
-    A refused model is reported but neither archived nor served. What the loop started has stopped when it
-    returns or raises.
+    A model that the gates refuse is reported but neither archived nor served. Without `rollout` there is no
+    canary. What the loop started has stopped when it returns or raises.
     """
     outcomes: list[Outcome] = []
 
@@ -44,21 +47,36 @@ def run_loop(
     answers: list[dict[str, Any]] = []
     with PeakMemory() as peak:
         run_steps(STEPS[:JUDGED], context, force, title, finished)
-        failure = gate_failure(context.files)
+        failure: ChurnError | None = gate_failure(context.files)
+        trial = left_out("the gates refused the model" if failure else "switched off by --no-rollout")
         if failure is None:
             run_steps(STEPS[JUDGED:], context, force, title, finished)
             started("Ask a live server")
             with _timed("serve", finished):
                 answers = ask(context)
+            started("Try the model on customers")
+            with _timed("canary", finished):
+                trial = _tried(context, trial if not rollout else None)
+            failure = failure_of(trial)
         started("Write the report")
         with _timed("report", finished):
-            record = _record(context, answers)
+            record = {**_record(context, answers), "rollout": trial}
             record["report"] = str(write_report(context, record, outcomes))
     record["timings_s"] = {outcome.step: round(outcome.seconds, 3) for outcome in outcomes}
     record["skipped"] = [outcome.step for outcome in outcomes if outcome.skipped]
     record["peak_rss_bytes"] = peak.bytes
     write_atomically(context.files.run_record, json.dumps(record, indent=2))
     return record, answers, failure
+
+
+def _tried(context: Context, without: dict[str, Any] | None) -> dict[str, Any]:
+    """A rehearsal; or, where the newest archive was promoted by the last one, the record of that."""
+    trial = without or rehearse(context)
+    before = _read(context.files.run_record).get("rollout") if context.files.run_record.is_file() else None
+    archive = _read(context.files.archive_record)
+    if "left_out" in trial and before and before.get("candidate", {}).get("sha256") == archive["sha256"]:
+        return {**before, "unchanged": True}
+    return trial
 
 
 def gate_failure(files: Workspace) -> GateFailure | None:

@@ -38,7 +38,7 @@ STYLE: Any = {
 
 def roc(y: Scores, scores: Mapping[str, Scores]) -> str:
     """True against false positive rate of every model, the first one emphasised."""
-    figure, axes = _canvas(
+    figure, axes = canvas(
         "ROC: customers found, by false alarms", "false positive rate", "true positive rate"
     )
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
@@ -50,12 +50,12 @@ def roc(y: Scores, scores: Mapping[str, Scores]) -> str:
         axes.plot(false_rate[keep], true_rate[keep], label=_label(name), **_line(index))
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], fontsize=8, loc="lower right")
-    return _svg(figure)
+    return svg(figure)
 
 
 def calibration(y: Scores, score: Scores, bins: int = 15) -> str:
     """Observed churn in bins of equally many customers against what was predicted."""
-    figure, axes = _canvas("Calibration: promised against observed", "predicted churn", "observed churn")
+    figure, axes = canvas("Calibration: promised against observed", "predicted churn", "observed churn")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     chunks = [chunk for chunk in np.array_split(np.argsort(score, kind="stable"), bins) if len(chunk)]
     predicted = np.array([score[chunk].mean() for chunk in chunks])
@@ -65,12 +65,12 @@ def calibration(y: Scores, score: Scores, bins: int = 15) -> str:
         predicted, observed, yerr=spread, color=NETWORK, marker="o", markersize=4, linewidth=1.2, capsize=2
     )
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    return _svg(figure)
+    return svg(figure)
 
 
 def lift(y: Scores, score: Scores) -> str:
     """How many times the base rate is found among the customers ranked first."""
-    figure, axes = _canvas(
+    figure, axes = canvas(
         "Lift: churn among the customers ranked first", "share of customers contacted", "times the base rate"
     )
     ranked = y[np.argsort(-score, kind="stable")]
@@ -88,12 +88,12 @@ def lift(y: Scores, score: Scores) -> str:
         fontsize=8,
         color=GREY,
     )
-    return _svg(figure)
+    return svg(figure)
 
 
 def histogram(y: Scores, score: Scores, threshold: float) -> str:
     """Scores of those who churned and those who stayed."""
-    figure, axes = _canvas("Scores: who churned, who stayed", "predicted churn", "customers")
+    figure, axes = canvas("Scores: who churned, who stayed", "predicted churn", "customers")
     bins = np.linspace(0, 1, 41)
     axes.hist(
         [score[y == 1], score[y == 0]],
@@ -104,13 +104,13 @@ def histogram(y: Scores, score: Scores, threshold: float) -> str:
     )
     axes.axvline(threshold, color=WARN, linewidth=1, linestyle="--", label=f"threshold {threshold:g}")
     axes.legend(fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 def profit(y: Scores, score: Scores, decision: DecisionConfig, customer_value: Scores | None = None) -> str:
     """What offers to the customers ranked first would have brought, and where the threshold stops."""
     curve = profit_curve(y, score, decision, customer_value)
-    figure, axes = _canvas(
+    figure, axes = canvas(
         "Profit: offers to the customers ranked first", "share of customers contacted", "profit per customer"
     )
     keep = np.unique(np.linspace(0, len(curve.share) - 1, 400).astype(int))
@@ -122,7 +122,7 @@ def profit(y: Scores, score: Scores, decision: DecisionConfig, customer_value: S
     axes.axvline(curve.share[curve.chosen], color=WARN, linewidth=1, linestyle="--", label=chosen)
     axes.axvline(curve.share[curve.best], color=GREY, linewidth=1, linestyle="--", label=best)
     axes.legend(fontsize=8, loc="best")
-    return _svg(figure)
+    return svg(figure)
 
 
 def of_scores(file: Path, decision: DecisionConfig, training_set: Path) -> dict[str, str]:
@@ -139,9 +139,7 @@ def of_scores(file: Path, decision: DecisionConfig, training_set: Path) -> dict[
 
 def drift(table: pd.DataFrame, reference: pd.Timestamp, most: int = 8) -> str:
     """PSI of the features that moved most, snapshot by snapshot, against the newest training snapshot."""
-    figure, axes = _canvas(
-        "Feature drift against the newest training snapshot", "snapshot", "PSI", width=10.6
-    )
+    figure, axes = canvas("Feature drift against the newest training snapshot", "snapshot", "PSI", width=10.6)
     wide = table.pivot(index="event_timestamp", columns="feature", values="psi").clip(lower=1e-3)
     order = wide.loc[wide.index > reference].max().sort_values(ascending=False).index
     colours = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
@@ -157,12 +155,12 @@ def drift(table: pd.DataFrame, reference: pd.Timestamp, most: int = 8) -> str:
     axes.annotate("0.2", (wide.index[0], 0.2), fontsize=8, color=WARN, va="bottom")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.autofmt_xdate()
-    return _svg(figure)
+    return svg(figure)
 
 
 def tuning_history(trials: Sequence[tuple[int, float, bool]]) -> str:
     """(number, log-loss, whether it was completed) of each trial, and the best so far."""
-    figure, axes = _canvas("Tuning: log-loss on the validation rows", "trial", "log-loss")
+    figure, axes = canvas("Tuning: log-loss on the validation rows", "trial", "log-loss")
     axes.set_axisbelow(True)
     done = [(number, value) for number, value, complete in trials if complete]
     given_up = [(number, value) for number, value, complete in trials if not complete]
@@ -176,20 +174,20 @@ def tuning_history(trials: Sequence[tuple[int, float, bool]]) -> str:
     low, middle = min(losses), float(np.median(losses))
     axes.set_ylim(low - 0.1 * max(middle - low, 1e-4), min(max(losses), middle + 4 * (middle - low)) + 1e-4)
     axes.legend(fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 def tuning_importances(shares: Mapping[str, float]) -> str:
     """Which settings decided between the better trials and the rest."""
-    figure, axes = _canvas("Tuning: which settings mattered", "share of the importance", "")
+    figure, axes = canvas("Tuning: which settings mattered", "share of the importance", "")
     names = list(shares)[::-1]
     axes.barh(names, [shares[name] for name in names], color=NETWORK, height=0.6)
     axes.set_axisbelow(True)
     axes.set_xlim(0, 1)
-    return _svg(figure)
+    return svg(figure)
 
 
-def _canvas(title: str, x: str, y: str, width: float = 5.2):  # type: ignore[no-untyped-def]
+def canvas(title: str, x: str, y: str, width: float = 5.2):  # type: ignore[no-untyped-def]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, 3.5), layout="constrained")
         axes = figure.subplots()
@@ -207,7 +205,7 @@ def _label(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -14,6 +14,7 @@ from monitoring.drift import drift_over_time
 from pipelines import plots
 from pipelines.context import Context
 from pipelines.engine import Outcome
+from pipelines.rollout_report import section
 from training.decision_value import values_of_scores
 
 COLUMNS = ("log_loss", "auroc", "auprc", "accuracy", "precision", "recall", "f1", "brier", "ece")
@@ -45,6 +46,7 @@ def write_report(context: Context, record: Mapping[str, Any], outcomes: Sequence
         plots=_plots(context),
         tuning=_tuning(context, record["tuning"]),
         answers=record["answers"],
+        rollout=section(record["rollout"]),
         lineage=[
             *_archive_lines(record["archive"]),
             ("data sha256", manifest["output_sha256"]),

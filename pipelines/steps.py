@@ -1,5 +1,6 @@
 """The steps of the loop, in order: what each does, depends on, reads and writes."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -161,11 +162,18 @@ def _package(context: Context) -> None:
 
 
 def _judged_by(context: Context) -> list[Any]:
-    """The rules, and whom the model is compared with: another champion is another judgement."""
-    from training.registry import Registry
+    """The rules, and whom the model is compared with: another champion is another judgement.
+
+    A model that has become the champion is not judged again for it: it was compared with the one before.
+    """
+    from training.registry import PREVIOUS, Registry
 
     try:
-        champion = Registry(context.settings.training).champion()
+        registry = Registry(context.settings.training)
+        champion = registry.champion()
+        if champion is not None and champion.tags.get("program_sha256") == _program(context):
+            before = registry.aliases().get(PREVIOUS)
+            champion = None if before is None else registry.version(before)
         known = None if champion is None else champion.tags.get("archive_sha256")
     except TrainingError as error:  # the gates will refuse for it; the step has to run to say so
         known = str(error)
@@ -270,6 +278,11 @@ STEPS = (
         writes=lambda c: [c.files.archive_record],
     ),
 )
+
+
+def _program(context: Context) -> str | None:
+    file = context.files.training / "model.pt2"
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def _rows(context: Context) -> "pd.DataFrame":

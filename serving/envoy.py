@@ -11,7 +11,16 @@ from typing import Any
 
 from serving.config import GatewayConfig
 from serving.endpoints import TOKEN
-from serving.routes import KEYS_FILTER, READY_GRPC, REFUSAL_FILTER, SLOTS, cluster, ready_paths
+from serving.routes import (
+    KEYS_FILTER,
+    READY_GRPC,
+    REFUSAL_FILTER,
+    SLOTS,
+    USER_FILTER,
+    canary_alone,
+    cluster,
+    ready_paths,
+)
 
 LUA = Path(__file__).resolve().parent.parent / "configs" / "gateway"
 NOBODY = "u_" + "0" * 32
@@ -43,13 +52,23 @@ class Places:
         return self.folder / f"endpoints-{cluster_name}.json"
 
 
-def bootstrap(config: GatewayConfig, places: Places, model: str, max_request_bytes: int) -> dict[str, Any]:
+def bootstrap(
+    config: GatewayConfig, places: Places, model: str, max_request_bytes: int, objective_ms: float
+) -> dict[str, Any]:
+    """`objective_ms`: a latency that Envoy is to tell slower requests from faster ones by."""
     public = _public(config, places, model, max_request_bytes)
     return {
         "node": {"id": "churn", "cluster": "churn"},
         # a socket file that only we can open: who reaches the admin API can stop Envoy and move its traffic
         "admin": {"address": {"pipe": {"path": str(places.admin), "mode": 0o600}}},
         "layered_runtime": {"layers": [{"name": "weights", "admin_layer": {}}]},
+        # histograms are brought up to date at each flush; five seconds, the default, is a stage of a drill
+        "stats_flush_interval": "0.5s",
+        "stats_config": {
+            "histogram_bucket_settings": [
+                {"match": {"suffix": "upstream_rq_time"}, "buckets": list(time_buckets(objective_ms))}
+            ]
+        },
         "static_resources": {
             "listeners": [
                 _listener("public", config.host, places.port, public),
@@ -71,6 +90,23 @@ def bootstrap(config: GatewayConfig, places: Places, model: str, max_request_byt
             ]
         },
     }
+
+
+def time_buckets(objective_ms: float) -> tuple[float, ...]:
+    """Upper ends in ms of the buckets that requests' times are counted in: 10 a decade, and the objective.
+
+    Envoy measures whole milliseconds, so that below 10 ms each has a bucket of its own.
+    """
+    decade = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+    ends = {
+        *map(float, range(1, 10)),
+        *(base * scale for scale in (10, 100, 1000) for base in decade),
+        10_000,
+        20_000,
+        30_000,
+        60_000,
+    }
+    return tuple(sorted({*ends, float(objective_ms)}))
 
 
 def resources(kind: str, version: str, content: list[dict[str, Any]]) -> str:
@@ -155,6 +191,11 @@ def _filters(config: GatewayConfig, model: str, max_request_bytes: int) -> list[
             for number, path in enumerate(ready_paths(model))
         ),
         of("churn.size", "buffer.v3.Buffer", max_request_bytes=max_request_bytes),
+        {
+            **of(USER_FILTER, lua, default_source_code={"filename": str(LUA / "user.lua")}),
+            "disabled": True,  # but on the routes that turn it on
+        },
+        of("churn.grpc_stats", "grpc_stats.v3.FilterConfig", stats_for_all_methods=False),
         of("envoy.filters.http.router", "router.v3.Router", suppress_envoy_headers=True),
     ]
 
@@ -274,21 +315,51 @@ def _metrics() -> dict[str, Any]:
 
 
 def _torchserve_clusters(config: GatewayConfig, places: Places, model: str) -> list[dict[str, Any]]:
-    both = [(cluster(slot, grpc), grpc) for slot in SLOTS for grpc in (False, True)]
-    clusters = [_torchserve(config, places, name, grpc) for name, grpc in (*both, (READY_GRPC, True))]
-    for made in clusters:
-        if made["name"] in (*SLOTS, READY_GRPC):
-            made["health_checks"] = [_asks_a_worker(config, model)]
-        if made["name"] == READY_GRPC:
-            made["common_lb_config"]["healthy_panic_threshold"] = {"value": 0}
-    return clusters
+    made = [_torchserve(config, places, READY_GRPC, True)]
+    for grpc in (False, True):
+        made.append(_torchserve(config, places, cluster("stable", grpc), grpc))
+        made.append(_torchserve(config, places, cluster("canary", grpc), grpc, _stable_instead(config, grpc)))
+        made.append(_torchserve(config, places, canary_alone(grpc), grpc))
+    for one in made:
+        if one["name"] in (*SLOTS, cluster("canary", True), READY_GRPC):
+            one["health_checks"] = [_asks_a_worker(config, model)]
+        if one["name"] == READY_GRPC:
+            one["common_lb_config"]["healthy_panic_threshold"] = {"value": 0}
+    return made
 
 
-def _torchserve(config: GatewayConfig, places: Places, name: str, grpc: bool) -> dict[str, Any]:
-    limits = ("max_connections", "max_pending_requests", "max_requests")
+def _tries_again() -> dict[str, Any]:
+    """Only what TorchServe has certainly not seen: it was not reached, or not yet sent the request."""
+    return {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 2}
+
+
+def _stable_instead(config: GatewayConfig, grpc: bool) -> dict[str, Any]:
+    """Whom the canary refuses, drops or keeps waiting, stable answers: a prediction changes nothing, so that
+    asking twice harms nobody. What the canary did is counted all the same (`retry.upstream_rq_5xx`).
+    """
+    rank = "previous_priorities"
+    return {
+        "retry_on": "5xx,unavailable,internal" if grpc else "5xx",
+        "num_retries": 1,
+        "per_try_timeout": f"{config.timeout_s / 3:g}s",
+        "retry_priority": {
+            "name": f"envoy.retry_priorities.{rank}",
+            "typed_config": {
+                "@type": f"{TYPE}extensions.retry.priority.{rank}.v3.PreviousPrioritiesConfig",
+                "update_frequency": 1,
+            },
+        },
+    }
+
+
+def _torchserve(
+    config: GatewayConfig, places: Places, name: str, grpc: bool, retries: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    limits = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
     options = {
         "@type": f"type.googleapis.com/{OPTIONS}",
         "explicit_http_config": {"http2_protocol_options" if grpc else "http_protocol_options": {}},
+        "retry_policy": retries or _tries_again(),
         "http_filters": [
             {"name": "churn.token", "typed_config": _adds_the_token()},
             {

@@ -2,14 +2,17 @@
 
 import json
 import platform
+import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import httpx
 import psutil
@@ -21,14 +24,23 @@ from serving.endpoints import load_assignments
 from serving.envoy import Places, bootstrap, resources
 from serving.kept import Kept, hold_port, inherited
 from serving.keys import Key, replace_privately
-from serving.routes import SLOTS, WEIGHT, cluster, route_configuration
+from serving.routes import MIRROR, SLOTS, WEIGHT, canary_alone, cluster, route_configuration
 from serving.torchserve import Upstream
 
 START_TIMEOUT_S = 30.0
 APPLIED_WITHIN_S = 10.0
 LOOK_EVERY_S = 0.05
+LINGER_S = 2.0
 QUIET_LOOKS = 4
 """A worker thread of Envoy may still be about to use what the main thread has dropped: look again."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Percent of the customers that the canary answers, and whether it gets copies of others' requests."""
+
+    weight: int
+    mirror: bool
 
 
 class Gateway:
@@ -42,9 +54,17 @@ class Gateway:
     pid: int
 
     def __init__(
-        self, config: GatewayConfig, serving: ServingConfig, files: Workspace, record: Path | None = None
+        self,
+        config: GatewayConfig,
+        serving: ServingConfig,
+        files: Workspace,
+        record: Path | None = None,
+        objective_ms: float = 250.0,
     ) -> None:
-        """`record`: a file about this server that goes when Envoy does."""
+        """`record`: a file about this server that goes when Envoy does. `objective_ms`: a latency that Envoy
+        is to tell slower requests from faster ones by.
+        """
+        self.objective_ms = objective_ms
         self._remove = [] if record is None else [record]
         self._config = config
         self.model = serving.model_name
@@ -52,7 +72,9 @@ class Gateway:
         self._log_folder = files.serving / "logs"
         self._ports: tuple[int, int] | None = None
         self._slots: dict[str, tuple[Upstream, ...]] = {}
-        self._canary_percent = 0
+        self._split = Split(0, False)
+        self._lock = threading.RLock()
+        """Slots and keys change from several threads; Envoy is told of one change after the other."""
         self._metadata: Mapping[str, Any] = {}
         self._keys: tuple[Key, ...] = ()
         self._version = 0
@@ -78,6 +100,10 @@ class Gateway:
 
     def start(self) -> None:
         """Start, or start again after Envoy's death: same ports, slots, keys and weights."""
+        with self._lock:
+            self._start()
+
+    def _start(self) -> None:
         program = envoy_program()
         port, metrics_port = self._choose_ports()
         self._kept = kept = Kept("churn-gw-", self._remove)
@@ -88,7 +114,9 @@ class Gateway:
             self._log_folder.mkdir(parents=True, exist_ok=True)
             self._write_routes()
             self._write_endpoints()
-            text = json.dumps(bootstrap(self._config, self._places, self.model, self._max_request_bytes))
+            text = json.dumps(
+                bootstrap(self._config, self._places, self.model, self._max_request_bytes, self.objective_ms)
+            )
             (kept.scratch / "bootstrap.json").write_text(text, encoding="utf-8")
             log = self._log_folder / "envoy.log"
             begin = log.stat().st_size if log.exists() else 0
@@ -102,8 +130,8 @@ class Gateway:
             )
             self.pid = kept.pid
             self._wait_until_live(log, begin)
-            if self._canary_percent:
-                self.weigh(self._canary_percent)
+            if self._split != Split(0, False):
+                self.weigh(self._split.weight, self._split.mirror)
         except BaseException:
             self.stop()
             raise
@@ -115,9 +143,10 @@ class Gateway:
 
     def serve(self, metadata: Mapping[str, Any], keys: Iterable[Key]) -> None:
         """What the gateway says of the model, and whose requests it takes from now on."""
-        self._metadata, self._keys = metadata, tuple(keys)
-        if self.alive:
-            self._write_routes()
+        with self._lock:
+            self._metadata, self._keys = metadata, tuple(keys)
+            if self.alive:
+                self._write_routes()
 
     def point(self, slot: str, upstream: Upstream | None) -> None:
         """Send the slot's requests to `upstream` from now on, or nowhere; those on their way are finished.
@@ -128,6 +157,10 @@ class Gateway:
         """
         if slot not in SLOTS:
             raise ServingError(f"slot {slot}: there are {', '.join(SLOTS)}")
+        with self._lock:
+            self._point(slot, upstream)
+
+    def _point(self, slot: str, upstream: Upstream | None) -> None:
         before = self._slots.get(slot, ())
         if before and upstream is not None and self.alive:
             self._slots[slot] = (*before, upstream)
@@ -136,22 +169,52 @@ class Gateway:
         self._slots[slot] = () if upstream is None else (upstream,)
         self._write_endpoints()
         if self.alive:
-            expected = {
-                assignment["cluster_name"]: {_port(host) for host in _hosts(assignment)}
-                for assignment in load_assignments(self._slots)
-            }
-            self._wait_until(lambda hosts: {name: set(hosts[name]) for name in expected} == expected)
+            if slot == "canary":
+                self._write_routes()
+            self._wait_until(self._all_taken)
 
-    def weigh(self, canary_percent: int) -> None:
-        """Send this share of all requests to the canary, at once."""
-        self._canary_percent = canary_percent
+    def weigh(self, canary_percent: int, mirror: bool = False) -> None:
+        """Send this share of all customers to the canary, at once; `mirror`: copies of stable's too."""
+        self._split = Split(canary_percent, mirror)
         shares = {"stable": 100 - canary_percent, "canary": canary_percent}
         changes = {
             f"{WEIGHT}.{cluster(slot, grpc)}": share
             for slot, share in shares.items()
             for grpc in (False, True)
         }
-        self._ask("POST", "/runtime_modify", params=changes)
+        self._ask("POST", "/runtime_modify", params={**changes, MIRROR: 100 if mirror else 0})
+
+    def split(self) -> "Split":
+        """How Envoy itself says that it splits. Raises ServingError when it cannot be asked."""
+        entries = json.loads(self._ask("GET", "/runtime", params={"format": "json"}))["entries"]
+
+        def value(key: str) -> int:
+            return int(entries.get(key, {}).get("final_value") or 0)
+
+        weights = {value(f"{WEIGHT}.{cluster('canary', grpc)}") for grpc in (False, True)}
+        return Split(max(weights), value(MIRROR) > 0)
+
+    def hosts(self, slot: str) -> dict[int, str]:
+        """The inference ports that Envoy itself says the slot has -> HEALTHY or FAILING."""
+        if slot == "canary":  # who answers in its place is no part of it
+            alone, health = self._hosts()[canary_alone(False)], self._hosts()["canary"]
+            return {port: health.get(port, "FAILING") for port in alone}
+        return self._hosts()[slot]
+
+    def stats(self, pattern: str) -> dict[str, Any]:
+        """Envoy's numbers whose names `pattern` matches, as its admin API gives them: name -> counter; the
+        histograms under `histograms`, with the counts of their buckets.
+        """
+        answer = self._ask(
+            "GET", "/stats", params={"format": "json", "filter": pattern, "histogram_buckets": "cumulative"}
+        )
+        found: dict[str, Any] = {"histograms": {}}
+        for entry in json.loads(answer)["stats"]:
+            if "histograms" in entry:
+                found["histograms"] = {one["name"]: one for one in entry["histograms"]}
+            else:
+                found[entry["name"]] = entry["value"]
+        return found
 
     def ready(self) -> bool:
         """Whether a worker answered Envoy's last question with a real prediction."""
@@ -181,11 +244,22 @@ class Gateway:
         self._ask("POST", "/healthcheck/fail")
 
     def wait_until_idle(self, timeout_s: float) -> bool:
-        """Return True when no request is on its way, False when time runs out first."""
+        """Return True when no request is on its way, False when time runs out first.
+
+        A client that keeps its connection learns by its next answer that it was the last: for LINGER_S such
+        connections are waited for.
+        """
+        if _holds(lambda: not self.alive or self._open("cx") == 0, min(LINGER_S, timeout_s)):
+            return True
         return _holds(lambda: not self.alive or self.in_flight() == 0, timeout_s)
 
     def in_flight(self) -> int:
-        text = self._ask("GET", "/stats", params={"filter": r"^http\.public\.downstream_rq_active$"})
+        return self._open("rq")
+
+    def _open(self, what: Literal["rq", "cx"]) -> int:
+        """Requests or connections of clients."""
+        name = f"http.public.downstream_{what}_active"
+        text = self._ask("GET", "/stats", params={"filter": f"^{re.escape(name)}$"})
         return int(text.rpartition(":")[2] or 0)
 
     def reopen_log(self) -> None:
@@ -206,7 +280,9 @@ class Gateway:
         return self._ports
 
     def _write_routes(self) -> None:
-        content = route_configuration(self._config, self.model, self._metadata, self._keys)
+        content = route_configuration(
+            self._config, self.model, self._metadata, self._keys, bool(self._slots.get("canary"))
+        )
         text = resources("config.route.v3.RouteConfiguration", self._next_version(), [content])
         replace_privately(self._places.routes, text)
 
@@ -224,23 +300,31 @@ class Gateway:
         """Wait for a state of the clusters: name -> port -> health. Raises ServingError."""
         deadline = time.monotonic() + APPLIED_WITHIN_S
         while time.monotonic() < deadline:
-            statuses = json.loads(self._ask("GET", "/clusters", params={"format": "json"}))[
-                "cluster_statuses"
-            ]
-            hosts = {
-                status["name"]: {
-                    _port({"endpoint": host}): _health(host) for host in status.get("host_statuses", ())
-                }
-                for status in statuses
-                if status["name"] != "admin"
-            }
-            if holds(hosts):
+            if holds(self._hosts()):
                 return
             time.sleep(LOOK_EVERY_S)
         raise ServingError(
             f"the gateway did not take its new endpoints within {APPLIED_WITHIN_S:g} s;"
             f" see {self._log_folder / 'envoy.log'}"
         )
+
+    def _all_taken(self, hosts: Mapping[str, Mapping[int, str]]) -> bool:
+        """Whether Envoy has the endpoints that were written last."""
+        return all(
+            set(hosts[assignment["cluster_name"]]) == {_port(host) for host in _hosts(assignment)}
+            for assignment in load_assignments(self._slots)
+        )
+
+    def _hosts(self) -> dict[str, dict[int, str]]:
+        """Cluster -> port -> health."""
+        answer = self._ask("GET", "/clusters", params={"format": "json"})
+        return {
+            status["name"]: {
+                _port({"endpoint": host}): _health(host) for host in status.get("host_statuses", ())
+            }
+            for status in json.loads(answer)["cluster_statuses"]
+            if status["name"] != "admin"
+        }
 
     def _wait_until_live(self, log: Path, begin: int) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S

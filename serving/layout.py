@@ -14,7 +14,20 @@ def write_layout(config: ServingConfig, archive: Path, folder: Path) -> None:
 
     Raises ServingError when `archive` is not a model archive.
     """
-    version = archive_version(archive)
+    name = f"{config.model_name}.mar"
+    for part in ("config", "model-store"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    text = mounted_properties(config, archive_version(archive))
+    (folder / "config" / "config.properties").write_text(text, encoding="ascii")
+    store = folder / "model-store"
+    shutil.copyfile(archive, store / name)
+    signature = archive.with_name(archive.name + ".sig")
+    if signature.is_file():
+        shutil.copyfile(signature, store / f"{name}.sig")
+
+
+def mounted_properties(config: ServingConfig, version: str) -> str:
+    """The text of config/config.properties for a model of this version."""
     name = f"{config.model_name}.mar"
     sizes = {
         "defaultVersion": True,
@@ -25,7 +38,7 @@ def write_layout(config: ServingConfig, archive: Path, folder: Path) -> None:
         "maxBatchDelay": config.batching.max_batch_delay_ms,
         "responseTimeout": config.response_timeout_s,
     }
-    text = Template((TEMPLATES / "kserve.properties").read_text(encoding="utf-8")).substitute(
+    return Template((TEMPLATES / "kserve.properties").read_text(encoding="utf-8")).substitute(
         model_name=config.model_name,
         archive=name,
         models=json.dumps({config.model_name: {version: sizes}}),
@@ -34,11 +47,3 @@ def write_layout(config: ServingConfig, archive: Path, folder: Path) -> None:
         job_queue_size=config.job_queue_size,
         max_request_bytes=config.max_request_bytes,
     )
-    for part in ("config", "model-store"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    (folder / "config" / "config.properties").write_text(text, encoding="ascii")
-    store = folder / "model-store"
-    shutil.copyfile(archive, store / name)
-    signature = archive.with_name(archive.name + ".sig")
-    if signature.is_file():
-        shutil.copyfile(signature, store / f"{name}.sig")

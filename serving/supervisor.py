@@ -2,11 +2,13 @@
 
 TorchServe cuts what is on its way when it is told to end, so that it is only told once nothing is: a
 successor is ready first, the gateway moves to it, the last answer leaves the old one, then it stops. All
-changes of version, renewals of tokens and restarts are that one sequence.
+changes of version, renewals of tokens and restarts are that one sequence. Beside it a canary may be on trial
+(serving/canary.py), moved by a companion: a loop of its own in this process, which the composition gives.
 """
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,12 +22,14 @@ import httpx
 
 from data.errors import ChurnError, ServingError
 from data.workspace import Workspace, write_atomically
+from serving.canary import Canary
 from serving.config import GatewayConfig
 from serving.gateway import Gateway
 from serving.keys import Key, Keys
 from serving.metadata import model_metadata
 from serving.tokens import Tokens
 from serving.torchserve import TorchServe
+from serving.warmup import warm_up
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 STEADY_S = 60.0
@@ -33,8 +37,10 @@ STEADY_S = 60.0
 RENEW_BEFORE = timedelta(days=1)
 LOG_BYTES = 50_000_000
 READY_TIMEOUT_S = 15.0
+COMPANION_STOPS_WITHIN_S, COMPANION_AGAIN_AFTER_S = 20.0, 5.0
 
 State = Literal["ready", "restarting", "draining"]
+Companion = Callable[["Supervisor", threading.Event], None]
 
 
 def wait_before_restart(failures: int) -> float:
@@ -46,7 +52,10 @@ class Supervisor:
     """Inside the `with` block the model is served; `tick` (several times a second) keeps it so.
 
     `server(archive, name)` makes a TorchServe that is not started yet; `newest()` says which archive a
-    change of version takes.
+    change of version takes. `trial(archive, name)` makes one that says of itself that it is the canary.
+
+    `companion(supervisor, over)` runs in a thread of its own while the model is served, and returns soon
+    after `over` is set. One that ends before is started again. It may call `canary` and `replace`.
     """
 
     def __init__(
@@ -57,8 +66,16 @@ class Supervisor:
         server: Callable[[Path, str], TorchServe],
         newest: Callable[[], Path],
         files: Workspace,
+        trial: Callable[[Path, str], TorchServe] | None = None,
+        companion: "Companion | None" = None,
     ) -> None:
         self.gateway = gateway
+        make = trial or server
+        self.canary = Canary(gateway, lambda archive: make(archive, "torchserve-canary"), self._retire)
+        self._companion, self._company, self._company_at = companion, threading.Thread(), 0.0
+        self._over = threading.Event()
+        self._lock = threading.RLock()
+        self._starting: set[TorchServe] = set()
         self._config, self._keys, self._server, self._newest = config, keys, server, newest
         self._record_file = record_file(files)
         self._names = (f"torchserve-{number % 2 + 1}" for number in count())
@@ -87,6 +104,8 @@ class Supervisor:
                 time.sleep(0.05)
             self._tell("ready")
             undo.pop_all()
+        self._over.clear()
+        self._keep_company()
         return self
 
     def __exit__(
@@ -101,14 +120,16 @@ class Supervisor:
 
     def tick(self, now: datetime) -> None:
         """Look after both servers, the keys, the tokens and the access log."""
-        if not self.gateway.alive:
-            self._restart_gateway()
-        if not self.model.alive:
-            self._restart_model()
-        elif self._failures and time.monotonic() - self._steady_since > STEADY_S:
-            self._failures = 0
-        if self._keys.changed() != self._keys_seen:
-            self._take_keys()
+        with self._lock:
+            if not self.gateway.alive:
+                self._restart_gateway()
+            if not self.model.alive:
+                self._restart_model()
+            elif self._failures and time.monotonic() - self._steady_since > STEADY_S:
+                self._failures = 0
+            if self._keys.changed() != self._keys_seen:
+                self._take_keys()
+        self._keep_company()
         if self.model.alive and now > self.model.tokens.expire - RENEW_BEFORE:
             self.replace(self.model.archive)
         self._roll_access_log()
@@ -129,13 +150,31 @@ class Supervisor:
             self._tell("ready" if self.model.alive else "restarting")
 
     def replace(self, archive: Path) -> None:
-        """A new TorchServe for the present one, no request cut. When this raises, the present one stays."""
-        old = self.model
-        self._take_over(archive)
+        """A new TorchServe for the present one, no request cut. When this raises, the present one stays.
+
+        May be called from any thread; until the new one is ready, the present one is looked after.
+        """
+        fresh = self._started(archive)
+        warm_up(fresh)
+        with self._lock:
+            if self._over.is_set():
+                fresh.stop()
+                raise ServingError("not replaced: the server is being stopped")
+            old = self.model
+            self._give_way(fresh)
         self._retire(old)
 
     def stop(self) -> None:
         """Take nothing new, answer all that is on its way, end both servers."""
+        self._over.set()
+        for server in tuple(self._starting):
+            server.stop()  # whoever waits for it learns that it ended
+        if self._company.is_alive():
+            self._company.join(COMPANION_STOPS_WITHIN_S)
+        with self._lock:
+            self._stop()
+
+    def _stop(self) -> None:
         if self._model is None:
             return
         model, self._model = self._model, None
@@ -145,12 +184,24 @@ class Supervisor:
                 self.gateway.close()
                 self.gateway.wait_until_idle(self._config.drain_timeout_s)
         finally:
-            model.stop()
             self.gateway.stop()
+            self.canary.stop()
+            model.stop()
             self._record_file.unlink(missing_ok=True)
 
+    def _keep_company(self) -> None:
+        wanted = self._companion is not None and not self._over.is_set()
+        if wanted and not self._company.is_alive() and time.monotonic() >= self._company_at:
+            self._company_at = time.monotonic() + COMPANION_AGAIN_AFTER_S
+            self._company = threading.Thread(
+                target=self._companion, args=(self, self._over), name="companion", daemon=True
+            )
+            self._company.start()
+
     def _take_over(self, archive: Path) -> None:
-        fresh = self._started(archive)
+        self._give_way(self._started(archive))
+
+    def _give_way(self, fresh: TorchServe) -> None:
         try:
             self._move_to(fresh)
         except BaseException:
@@ -160,7 +211,13 @@ class Supervisor:
         self._tell("ready")
 
     def _started(self, archive: Path) -> TorchServe:
-        return self._server(archive, next(self._names)).__enter__()
+        with self._lock:
+            server = self._server(archive, next(self._names))
+        self._starting.add(server)
+        try:
+            return server.__enter__()
+        finally:
+            self._starting.discard(server)
 
     def _move_to(self, model: TorchServe) -> None:
         self.gateway.serve(model_metadata(model.archive, model.model_name), self._known_keys)

@@ -21,6 +21,7 @@ class Verified:
     sha256: str
     version: str
     spec_digest: str
+    program_sha256: str
     gates: Mapping[str, Any]
     """`passed`, `digest` and `overrides`; empty for a candidate, which is still to be judged."""
     checks: tuple[tuple[str, str], ...]
@@ -75,8 +76,9 @@ def verify_archive(
             raise ArchiveError(f"{name}: bundle.json is incomplete: {said}; package again") from None
     if judged:
         checks.append(("gates", _gates(gates, name)))
+    spec_digest, program_sha256 = str(bundle["spec_digest"]), str(bundle["program"]["sha256"])
     return Verified(
-        signed.signer, signed.sha256, version, str(bundle["spec_digest"]), gates, tuple(checks), data
+        signed.signer, signed.sha256, version, spec_digest, program_sha256, gates, tuple(checks), data
     )
 
 

@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from churn import console
-from churn.commands.shown import show_answers, show_gates, show_models
+from churn.commands.shown import show_answers, show_gates, show_models, show_rollout
 from churn.commands.step import context_of, told
 from churn.lock import alone
 from churn.settings import Settings
@@ -14,12 +14,15 @@ def run(settings: Settings, arguments: Namespace) -> int:
 
     with alone(settings.files), console.steps(TOTAL) as shown:
         context = context_of(settings, shown.say)
-        record, answers, refusal = run_loop(context, arguments.force, shown.start, told(shown))
+        record, answers, refusal = run_loop(
+            context, arguments.force, shown.start, told(shown), not arguments.no_rollout
+        )
     show_models(record)
     show_gates(record["gates"])
-    if refusal is None:
+    if answers:
         console.pairs("Archive", record["archive"])
         show_answers(answers)
+        show_rollout(record["rollout"])
     console.out.print(f"Report: {record['report']}\nFacts for machines: {settings.files.run_record}")
     if refusal is not None:
         raise refusal

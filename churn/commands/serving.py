@@ -13,7 +13,7 @@ from typing import Any
 
 from churn import console
 from churn.commands.shown import show_answers
-from churn.commands.step import read
+from churn.commands.step import read, who
 from churn.settings import Settings
 from data.errors import ChurnError, ServingError
 
@@ -32,11 +32,14 @@ def serve(settings: Settings, arguments: Namespace) -> int:
     if arguments.no_gateway or not settings.gateway.enabled:
         return _serve_alone(settings, arguments)
     from pipelines.live import supervised
+    from pipelines.rollout import Served, companion
 
     files, now = settings.files, datetime.now(UTC)
+    clock = arguments.as_of or now
+    served = Served(settings)
     with (
         console.err.status("starting TorchServe and the gateway") as shown,
-        supervised(settings, files, now, arguments.as_of or now) as ours,
+        supervised(settings, files, now, clock, served, companion(settings, clock - now)) as ours,
         _signals() as asked,
     ):
         shown.stop()
@@ -59,6 +62,7 @@ def serve(settings: Settings, arguments: Namespace) -> int:
                 asked.change = False
                 try:
                     ours.change()
+                    served.changed(ours.model.archive, who(), datetime.now(UTC))
                 except ChurnError as error:
                     console.err.print(f"not changed: {error}", soft_wrap=True, markup=False)
             ours.tick(datetime.now(UTC))

@@ -45,6 +45,31 @@ def show_answers(answers: Sequence[Any]) -> None:
     console.table("Answers of the server", [c.replace("_", " ") for c in columns], rows)
 
 
+def show_rollout(record: Any) -> None:
+    """The canary's way, weight by weight."""
+    if "left_out" in record:
+        console.out.print(f"No canary: {_escaped(record['left_out'])}", soft_wrap=True)
+        return
+    columns = ("canary's share", "seconds", "stable", "canary", "errors", "p99 ms", "stable's")
+    rows = [
+        (
+            window["name"],
+            f"{window['seconds']:.1f}",
+            f"{window['stable']['requests']:,}",
+            f"{window['canary']['requests']:,}",
+            f"{window['canary']['errors']:,}",
+            *(
+                "–" if window[arm]["p99_ms"] is None else f"{window[arm]['p99_ms']:.0f}"
+                for arm in ("canary", "stable")
+            ),
+        )
+        for window in record["windows"]
+    ]
+    ended = record["phase"].replace("_", " ")
+    console.table(f"Canary {record['candidate']['version']}: {ended}", columns, rows)
+    console.out.print(_escaped(record["outcome"]), soft_wrap=True)
+
+
 def _escaped(text: str) -> str:
     from rich.markup import escape
 

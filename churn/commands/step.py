@@ -39,7 +39,10 @@ def run_step(
 def context_of(settings: Settings, say: Any, overrides: tuple[tuple[str, str], ...] = ()) -> Any:
     from pipelines.context import Context
 
-    return Context(settings, datetime.now(UTC), say, who(), overrides)
+    def clock() -> datetime:
+        return datetime.now(UTC)
+
+    return Context(settings, clock(), say, who(), overrides, clock)
 
 
 def told(shown: console.Steps) -> "Callable[[Outcome], None]":

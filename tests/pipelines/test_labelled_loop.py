@@ -35,7 +35,7 @@ def settings_flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def workspace(settings_flags: list[str]) -> Workspace:
-    assert main(["run", *settings_flags]) == 0
+    assert main(["run", "--no-rollout", *settings_flags]) == 0  # the canary is proved by test_loop.py
     return Workspace(Path(settings_flags[3].removeprefix("workspace=")))
 
 

@@ -1,9 +1,11 @@
 """The whole loop through the front door on the real log: real files, a real store, a real server.
 
-Small settings (one member, one epoch, no study) keep it short; nothing else differs from `make run`.
+Small settings (one member, one epoch, no study, a shorter plan of the canary) keep it short; nothing else
+differs from `make run`.
 """
 
 import hashlib
+import html
 import json
 import re
 import zipfile
@@ -26,13 +28,23 @@ from handlers.bundle import read_bundle
 from handlers.features import open_features
 from handlers.identity import is_masked, mask
 from model.program import Program, score
+from pipelines.champion import champion
+from pipelines.rollout import Served
 from training.inputs import Inputs
+from training.registry import Registry
 
+WEIGHTS = [1, 5, 25, 50, 100]
+PLAN = [{"weight": 0, "mirror": True, "min_s": 4, "max_s": 120, "min_requests": 100}] + [
+    {"weight": weight, "min_s": 2, "max_s": 120, "min_requests": weight} for weight in WEIGHTS
+]
 SMALL = [
     "tuning.trials=0",
     "model.seeds=[0]",
     "training.epochs=1",
     "training.baselines=[base_rate, logistic_regression]",
+    f"rollout.rehearsal.stages={json.dumps(PLAN)}",
+    "rollout.rehearsal.watch_s=2",
+    "rollout.rehearsal.requests_per_s=50",
 ]
 
 
@@ -72,6 +84,51 @@ def test_the_record_tells_what_is_there(ran: dict[str, Any], settings: Settings)
     assert ran["metrics"]["log_loss"] <= 0.330 and ran["metrics"]["auroc"] >= 0.820
     assert 0 < ran["peak_rss_bytes"] < 4 * 2**30
     assert {"ingest", "train", "serve", "report"} <= set(ran["timings_s"])
+
+
+def test_the_model_reached_all_customers_by_a_canary(ran: dict[str, Any], settings: Settings) -> None:
+    trial = ran["rollout"]
+    assert (trial["phase"], trial["replay"]["failed"]) == ("promoted", 0)
+    assert [window["name"] for window in trial["windows"]] == [
+        "shadow", *(f"{weight} %" for weight in WEIGHTS), "after",
+    ]  # fmt: skip
+    shadow, *split, last, _ = trial["windows"]
+    assert shadow["pairs"] > 0 and shadow["largest_difference"] == 0  # no champion yet: beside itself
+    assert all(window["stable"]["requests"] > window["canary"]["requests"] for window in split[:2])
+    assert last["stable"]["requests"] < last["canary"]["requests"]  # a few were on their way
+    assert all(window[arm]["errors"] == 0 for window in trial["windows"] for arm in ("stable", "canary"))
+    assert "there is no champion yet" in trial["reason"]
+
+    champion = Registry(settings.training).champion()
+    decision = Registry(settings.training).history()[-1]
+    assert champion is not None and champion.tags["archive_sha256"] == ran["archive"]["sha256"]
+    assert decision.action == "promote" and trial["id"] in decision.who and decision.applied
+    assert "100 % is passed" in decision.why and decision.numbers["canary_requests"] > 0
+
+
+def test_the_report_tells_how_it_got_there(ran: dict[str, Any]) -> None:
+    page = html.unescape(Path(ran["report"]).read_text())
+    assert "The canary" in page and "Promoted" in page
+    for decision in ran["rollout"]["decisions"]:
+        assert decision["reason"] in page
+
+
+def test_the_champion_can_be_brought_to_a_server_whatever_became_of_the_store(
+    ran: dict[str, Any], settings: Settings, tmp_path: Path
+) -> None:
+    kept = champion(settings)
+    assert kept is not None and kept.sha256 == ran["archive"]["sha256"]
+    lost = [kept.path.parents[1], Path(ran["archive"]["path"])]
+    for path in lost:
+        path.rename(tmp_path / path.name)
+    try:
+        said: list[str] = []
+        fetched = champion(settings, said.append)
+        assert fetched is not None and said == ["fetching version 1 from the registry"]
+        assert hashlib.sha256(fetched.path.read_bytes()).hexdigest() == kept.sha256
+    finally:
+        for path in lost:
+            (tmp_path / path.name).rename(path)
 
 
 def test_the_server_gives_the_checkpoint_s_scores(ran: dict[str, Any], settings: Settings) -> None:
@@ -136,6 +193,7 @@ def test_nothing_is_done_again_until_something_changes(
     again = record_of(settings)
     assert len(again["skipped"]) == 8
     assert (again["archive"], again["answers"]) == (ran["archive"], ran["answers"])
+    assert again["rollout"] == {**ran["rollout"], "unchanged": True}  # it is the champion already
 
 
 def test_a_refused_model_is_reported_and_never_archived(
@@ -147,6 +205,7 @@ def test_a_refused_model_is_reported_and_never_archived(
     assert "churn: the gates of profile default refuse this model: auroc 0.8" in capfd.readouterr().err
     refused = record_of(settings)
     assert refused["archive"] is None and refused["answers"] == [] and not refused["gates"]["passed"]
+    assert refused["rollout"] == {"left_out": "the gates refused the model"}
     assert "Gates failed" in Path(refused["report"]).read_text()
     assert churn("package", overrides=strict) == 3
     assert sorted(settings.files.model_store.glob("*.mar")) == store
@@ -226,3 +285,26 @@ def test_an_archive_verifies_until_it_is_changed(
     changed.with_name(f"{changed.name}.sig").write_bytes(signature.read_bytes())
     assert churn("verify", str(changed), overrides=overrides) == 2
     assert "the archive was changed" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+def test_a_canary_that_is_taken_back_ends_the_run_with_its_reason(
+    ran: dict[str, Any], overrides: list[str], settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The same model packaged anew beside the champion, with a plan that it cannot fulfil."""
+    before = Registry(settings.training).champion()
+    patience = [{"weight": 0, "mirror": True, "max_s": 3, "min_requests": 10**6}, {"weight": 100, "max_s": 9}]
+    impatient = [*overrides, f"rollout.rehearsal.stages={json.dumps(patience)}"]
+    assert churn("gates", overrides=overrides) == 0  # another test's report is the newest
+    assert churn("package", overrides=overrides) == 0
+    assert churn("run", overrides=impatient) == 3
+
+    trial, said = record_of(settings)["rollout"], " ".join(capfd.readouterr().err.split())
+    assert trial["phase"] == "rolled_back" and "no sufficient evidence within 3 s" in trial["outcome"]
+    assert trial["stable"]["sha256"] == ran["archive"]["sha256"] != trial["candidate"]["sha256"]
+    assert "churn: the canary of version" in said and "no sufficient evidence within 3 s" in said
+    assert trial["replay"]["failed"] == 0
+    assert Registry(settings.training).champion() == before
+    served = Served(settings)()
+    assert hashlib.sha256(served.read_bytes()).hexdigest() == ran["archive"]["sha256"]
+    assert "Rolled back" in Path(record_of(settings)["report"]).read_text()

@@ -156,15 +156,23 @@ class GateReport:
         """The report in `folder`. Raises PackagingError where there is none that can be read."""
         file = folder / "gate_report.json"
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            return cls.from_json(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise PackagingError(f"{file}: no gate report; run `churn gates` first") from None
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` wrote. Raises ValueError for anything else."""
+        try:
+            content = json.loads(text)
             verdicts = tuple(
                 Verdict(v["rule"], v["passed"] is True, _or_nan(v["value"]), _or_nan(v["bound"]), v["reason"])
                 for v in content["verdicts"]
             )
             overrides = tuple(Override(**override) for override in content["overrides"])
             return cls(content["profile"], content["program_sha256"], content["rows"], verdicts, overrides)
-        except (OSError, ValueError, KeyError, TypeError):
-            raise PackagingError(f"{file}: no gate report; run `churn gates` first") from None
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no gate report: {error}") from None
 
 
 def _row(*cells: str) -> str:

@@ -1,0 +1,273 @@
+"""`churn rollout ...` and `churn rollback`: how a candidate does on live traffic, and what people want of it.
+
+All of them write to and read from the database; the controller obeys in whichever process it runs.
+"""
+
+import json
+import signal
+import threading
+import time
+from argparse import Namespace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.live import Live
+
+from churn import console
+from churn.commands.rollout_shown import history_rows, picture, rollout_record, status_record
+from churn.commands.step import context_of, who
+from churn.lock import alone
+from churn.settings import Settings
+from data.errors import ChurnError
+
+if TYPE_CHECKING:
+    from rollout.state import Asked, Rollout
+    from rollout.store import Store
+
+POLL_S = 0.5
+STOPS = (signal.SIGINT, signal.SIGTERM)
+ANSWER_WITHIN_S = 30.0
+TAKEN_WITHIN_S = 1.0
+"""Beyond its tick: a controller that waits for something to do sees a new rollout so soon."""
+TAKEN_BACK, RUNNING, NEEDS_A_PERSON = 3, 4, 5
+"""Exit codes of `status` and `watch`; 0: promoted, or there has been no rollout at all."""
+
+
+def start(settings: Settings, arguments: Namespace) -> int:
+    from pipelines.deploy import deploy
+    from pipelines.rollout import start as begin
+
+    with console.err.status("checking") as shown, alone(settings.files):
+        context = context_of(settings, shown.update)
+        done = deploy(context, arguments.archive, arguments.report)
+        rollout = begin(context, done.candidate, arguments.reason)
+    console.out.print(f"Rollout {rollout.id} of version {rollout.candidate.version} has begun.")
+    if not _uncontrolled(settings, _store(settings), rollout):
+        console.out.print("Next: [bold]churn rollout watch[/]")
+    return 0
+
+
+def status(settings: Settings, arguments: Namespace) -> int:
+
+    store = _store(settings)
+    rollout = store.newest(settings.serving.model_name)
+    if rollout is None:
+        _show_json({"phase": None}) if arguments.json else console.out.print("There has been no rollout.")
+        return 0
+    record = _status(store, rollout)
+    if arguments.json:
+        _show_json(record)
+    else:
+        console.out.print(picture(record))
+        if not rollout.over:
+            _uncontrolled(settings, store, rollout)
+    return _code(record)
+
+
+def watch(settings: Settings, arguments: Namespace) -> int:
+    """Until it has ended, or Ctrl-C: the rollout goes on without us."""
+
+    store = _store(settings)
+    rollout = store.newest(settings.serving.model_name)
+    if rollout is None:
+        console.out.print("There has been no rollout.")
+        return 0
+    record = _status(store, rollout)
+    if arguments.json:
+        shown = None
+        while True:
+            if record != shown:
+                print(json.dumps(record), flush=True)  # noqa: T201  # a line a change, for machines
+            if rollout.over:
+                return _code(record)
+            shown = record
+            time.sleep(POLL_S)
+            rollout = store.load(rollout.id)
+            record = _status(store, rollout)
+    with Live(picture(record), console=console.out, refresh_per_second=4) as live:
+        while not rollout.over:
+            time.sleep(POLL_S)
+            rollout = store.load(rollout.id)
+            record = _status(store, rollout)
+            live.update(picture(record))
+    return _code(record)
+
+
+def history(settings: Settings, arguments: Namespace) -> int:
+
+    store, model = _store(settings), settings.serving.model_name
+    if arguments.all:
+        rollouts = store.all(model)
+        if arguments.json:
+            _show_json([rollout_record(rollout) for rollout in rollouts])
+            return 0
+        rows = [(r.id, r.candidate.version, r.phase.replace("_", " "), r.by, r.outcome) for r in rollouts]
+        console.table("Rollouts", ("id", "version", "phase", "by", "outcome"), rows)
+        return 0
+    rollout = store.load(arguments.id) if arguments.id else store.newest(model)
+    events = [] if rollout is None else store.history(rollout.id)
+    if arguments.json:
+        known = None if rollout is None else rollout_record(rollout)
+        _show_json({"rollout": known, "events": [event.record() for event in events]})
+        return 0
+    title = "Rollouts" if rollout is None else f"Rollout {rollout.id}"
+    console.table(title, ("#", "when", "action", "canary", "who", "why", ""), history_rows(events))
+    return 0
+
+
+def pause(settings: Settings, arguments: Namespace) -> int:
+    return _ask(settings, "pause", arguments.reason)
+
+
+def resume(settings: Settings, arguments: Namespace) -> int:
+    return _ask(settings, "resume", arguments.reason)
+
+
+def promote(settings: Settings, arguments: Namespace) -> int:
+    return _ask(settings, "promote", arguments.reason)
+
+
+def abort(settings: Settings, arguments: Namespace) -> int:
+    return _ask(settings, "abort", arguments.reason)
+
+
+def rollback(settings: Settings, arguments: Namespace) -> int:
+    """The running rollout is aborted; after one that promoted, what was stable before comes back."""
+
+    store, model = _store(settings), settings.serving.model_name
+    if store.current(model) is not None:
+        return _ask(settings, "abort", arguments.reason)
+    promoted = store.serving(model)
+    if promoted is None:
+        raise _nothing_to_roll_back()
+    rollout = store.reopen(promoted, who(), arguments.reason, datetime.now(UTC))
+    return _wait_for_the_end(settings, store, rollout)
+
+
+def run(settings: Settings, arguments: Namespace) -> int:
+    """Control the rollouts of a cluster from this process."""
+    from pipelines.rollout import control
+
+    over = threading.Event()
+    before = {number: signal.signal(number, lambda *_: over.set()) for number in STOPS}
+    try:
+        console.err.print(f"controlling rollouts of {settings.serving.model_name} until interrupted (Ctrl-C)")
+        control(settings, over)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _store(settings: Settings) -> "Store":
+    from rollout.store import Store
+
+    return Store(settings.rollout.database, settings.rollout.lease_s)
+
+
+def _ask(settings: Settings, what: "Asked", reason: str) -> int:
+    from rollout.errors import RolloutError
+
+    store, model = _store(settings), settings.serving.model_name
+    rollout = store.current(model)
+    if rollout is None:
+        raise RolloutError(
+            f"rollout {what}: none runs; see `churn rollout status`, or begin with `churn deploy`"
+        )
+    request = store.ask(rollout.id, what, who(), reason, datetime.now(UTC))
+    if _uncontrolled(settings, store, rollout):
+        return 0
+    deadline = time.monotonic() + ANSWER_WITHIN_S
+    while (number := store.answer(request)) is None:
+        if time.monotonic() > deadline:
+            raise RolloutError(
+                f"rollout {what}: written, but not obeyed within {ANSWER_WITHIN_S:g} s; what the controller"
+                " waits for: `churn rollout status`"
+            )
+        time.sleep(0.1)
+    event = store.history(rollout.id)[number - 1]
+    if event.action == "refuse":
+        raise RolloutError(f"rollout {event.reason}")
+    console.out.print(f"{event.action.replace('_', ' ')}: {event.reason}", markup=False)
+    if what != "abort":
+        return 0
+    return _wait_for_the_end(settings, store, store.load(rollout.id))
+
+
+def _wait_for_the_end(settings: Settings, store: "Store", rollout: "Rollout") -> int:
+    from pipelines.rollout import control_here
+    from rollout.errors import RolloutError
+
+    on_this_machine = settings.rollout.target == "envoy"
+    if not rollout.over and on_this_machine and _uncontrolled(settings, store, rollout):
+        return 0
+    timeout_s = 2 * settings.rollout.ready_timeout_s
+    with console.err.status("moving traffic back"):
+        if store.controller(rollout.model, datetime.now(UTC)) is None and not on_this_machine:
+            control_here(settings, rollout)
+        deadline = time.monotonic() + timeout_s
+        while not (rollout := store.load(rollout.id)).over:
+            if time.monotonic() > deadline:
+                raise RolloutError(f"not done within {timeout_s:g} s; see `churn rollout status`")
+            time.sleep(POLL_S)
+    serves = rollout.candidate if rollout.phase == "promoted" else rollout.previous
+    version = "what was stable before" if serves is None else f"version {serves.version}"
+    console.out.print(
+        f"{rollout.phase.replace('_', ' ')}; customers are answered by {version}.", markup=False
+    )
+    return 0 if rollout.phase != "promoted" else 1
+
+
+def _uncontrolled(settings: Settings, store: "Store", rollout: "Rollout") -> bool:
+    """Whether nobody does; then it is said, and how to change that."""
+    from pipelines.rollout import how_to_control
+
+    model, deadline = settings.serving.model_name, time.monotonic() + settings.rollout.tick_s + TAKEN_WITHIN_S
+    while time.monotonic() < deadline:
+        controlled = store.controller(model, datetime.now(UTC)) is not None or _serving(settings)
+        if controlled or store.load(rollout.id).sequence > rollout.sequence:
+            return False
+        time.sleep(0.1)
+    command = how_to_control(settings.rollout)
+    console.err.print(
+        f"No controller runs: it is written, and done as soon as one does. Start one with: [bold]{command}[/]"
+    )
+    return True
+
+
+def _serving(settings: Settings) -> bool:
+    """Whether a server of this workspace runs, whose controller will look at the database in a moment."""
+    if settings.rollout.target != "envoy":
+        return False
+    from serving.client import running
+
+    try:
+        return "gateway" in running(settings.files)
+    except ChurnError:
+        return False
+
+
+def _nothing_to_roll_back() -> ChurnError:
+    from rollout.errors import RolloutError
+
+    return RolloutError(
+        "rollback: no rollout has promoted anything that could be taken back;"
+        " `churn registry rollback` moves the registry's aliases alone"
+    )
+
+
+def _status(store: "Store", rollout: "Rollout") -> dict[str, Any]:
+    held = store.controller(rollout.model, datetime.now(UTC))
+    return status_record(rollout, store.look(rollout.id), None if held is None else held.holder)
+
+
+def _code(record: dict[str, Any]) -> int:
+    if record["phase"] in ("rolled_back", "aborted"):
+        return TAKEN_BACK
+    if record["phase"] == "promoted":
+        return 0
+    return NEEDS_A_PERSON if record["paused"] or record["controller"] is None else RUNNING
+
+
+def _show_json(content: Any) -> None:
+    console.out.print_json(json.dumps(content))

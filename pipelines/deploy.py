@@ -1,0 +1,127 @@
+"""`churn deploy`: a model that passed its gates goes to the store, under a name that nothing else ever had.
+
+What may be deployed is an archive that a trusted key has signed, with the very gate report that its bundle
+names: the signature covers the bundle, the bundle holds the report's sha256, the report the program's. A
+report that failed, that is of another model, that was touched since or that nobody signed is no report.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import ArchiveError, ConfigError, GateFailure
+from pipelines.context import Context, Stages
+from pipelines.live import archive_record
+from pipelines.model_store import KEY, ModelStore
+from rollout.targets.target import Candidate
+from serving.layout import mounted_properties
+from training.gates import GateReport
+from training.signing import SUFFIX, signature_file, trusted_signers
+from training.verify import Verified, verify_archive
+
+REPORT = "gate_report.json"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    candidate: Candidate
+    uri: str
+    """Of its folder in the store, in the layout that KServe mounts, with gate_report.json."""
+    fresh: bool
+    """False: the store held it already."""
+
+
+def deploy(context: Context, archive: Path | None = None, report: Path | None = None) -> Deployed:
+    """Put `archive` (default: packaged last), its signature and its gate report into the store.
+
+    The store is `rollout.store`, or the workspace's. Where traffic is split on this machine, servers load
+    from this machine: a copy lies in the workspace's own store then, whatever `rollout.store` is.
+
+    Raises ArchiveError and GateFailure for what must not be deployed, PackagingError for a store that does
+    not take it, ConfigError where a cluster is to load from a folder of this machine.
+    """
+    settings = context.settings
+    context.say("checking signature and gates")
+    verified, files = deployable(settings, archive, report)
+    name = f"{verified.version}-{_digest(files)}"
+    own = ModelStore(str(settings.files.model_store))
+    store = own if settings.rollout.store is None else ModelStore(settings.rollout.store)
+    if settings.rollout.target != "envoy" and store.local is not None:
+        raise ConfigError(
+            f"{KEY}: {store.shown}: the cluster of target {settings.rollout.target} cannot load from a folder"
+            " of this machine; give a URI such as s3://models/churn"
+        )
+    context.say(f"writing to {store.shown} and reading back")
+    fresh = store.put(name, files)
+    loaded = store.address(name)
+    if settings.rollout.target == "envoy":
+        if store.local is None:
+            own.put(name, files)
+        here = store if store.local is not None else own
+        loaded = str(Path(here.address(name)) / "model-store" / f"{settings.serving.model_name}.mar")
+    return Deployed(Candidate(loaded, verified.sha256, verified.version), store.address(name), fresh)
+
+
+def deployable(
+    settings: Stages, archive: Path | None = None, report: Path | None = None
+) -> tuple[Verified, Mapping[str, bytes]]:
+    """What is known of an archive that may be deployed, and the files of its folder in the store."""
+    sha256 = None
+    if archive is None:
+        record = archive_record(settings.files)
+        archive, sha256 = Path(record["path"]), record["sha256"]
+    trusted = trusted_signers(settings.training.trusted_signers, settings.files)
+    verified = verify_archive(archive, trusted, sha256, judged=False)
+    judged = _gates_passed(verified, archive.name, report or settings.files.gate_report / REPORT)
+    packed = f"model-store/{settings.serving.model_name}.mar"
+    return verified, {
+        packed: verified.content,
+        packed + SUFFIX: signature_file(archive).read_bytes(),
+        "config/config.properties": mounted_properties(settings.serving, verified.version).encode("ascii"),
+        REPORT: judged,
+    }
+
+
+def _gates_passed(verified: Verified, name: str, file: Path) -> bytes:
+    """The report in `file`, if it is the one that was signed with the archive, and if it passed.
+
+    Raises ArchiveError where there is none or an unsigned one, GateFailure where it failed or is of another
+    model.
+    """
+    try:
+        content = file.read_bytes()
+        report = GateReport.from_json(content.decode())
+    except (OSError, ValueError):
+        raise ArchiveError(
+            f"{file}: no gate report that can be read, and nothing is deployed unjudged; run `churn gates`,"
+            " or give the report with --report"
+        ) from None
+    if not report.passed:
+        reasons = "; ".join(verdict.reason for verdict in report.refusals) or "no rule was judged"
+        raise GateFailure(f"the gates refused this model: {reasons}; see {file}")
+    if report.program_sha256 != verified.program_sha256:
+        raise GateFailure(
+            f"{file}: about another archive: it judged program {str(report.program_sha256)[:12]}, {name}"
+            f" holds {verified.program_sha256[:12]}; run `churn gates` and `churn package`, or give its own"
+            " --report"
+        )
+    signed = str(verified.gates.get("digest") or "")
+    if not signed:
+        raise ArchiveError(f"{file}: unsigned: {name} names no gate report; run `churn package`")
+    found = hashlib.sha256(content).hexdigest()
+    if found != signed:
+        raise ArchiveError(
+            f"{file}: unsigned: its sha256 {found[:12]} is not the {signed[:12]} that was signed with {name};"
+            " it was changed or made anew: run `churn package`, or give the archive's own --report"
+        )
+    if verified.gates.get("passed") is not True:
+        raise GateFailure(f"{name}: its bundle does not say that the gates passed; run `churn package`")
+    return content
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    """Of all that a server would load: other sizes of the server make another folder too."""
+    listed = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+    return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,235 @@
+"""The canary at the end of `churn run`: a whole rollout on this machine, in real processes, in two minutes.
+
+Two TorchServes behind Envoy, customers of the source who ask, and the controller, target, observer and rules
+that a platform runs; only the plan is short (`rollout.rehearsal`). Stable is the champion. Where there is no
+champion yet, or none that can be loaded, the new archive is deployed beside itself: that compares nothing and
+shows that the way to customers and back is open, before anybody depends on it.
+
+What is promoted here becomes the champion. A server that `churn serve` runs is not touched; `churn deploy`
+brings the model to it.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from data.errors import ChurnError, ServingError
+from data.sources import sample_user_ids
+from data.workspace import Workspace
+from pipelines.champion import champion
+from pipelines.context import Context, Stages
+from pipelines.deploy import deploy
+from pipelines.live import data_end, supervised
+from pipelines.rollout_report import rollout_record
+from rollout.config import Notify, Rehearsal, RolloutConfig
+from rollout.controller import Controller
+from rollout.notify import Notice
+from rollout.observers.live import LiveObserver
+from rollout.registry import ModelRegistry
+from rollout.rules import rules_of
+from rollout.state import Rollout
+from rollout.store import Store
+from rollout.targets.envoy import EnvoyTarget
+from rollout.targets.target import Candidate, TargetState
+from serving.gateway import envoy_program
+from serving.keys import own_key
+from serving.supervisor import Supervisor
+from serving.traffic import Traffic
+
+LOOKED_AFTER_EVERY_S = 0.2
+
+
+class RolledBack(ChurnError):
+    """The model was on trial with customers, and taken back."""
+
+    exit_code = 3
+
+
+def rehearse(context: Context) -> dict[str, Any]:
+    """Bring the archive that was packaged last to all replayed customers, or back; the record of it.
+
+    With the key `left_out` and the reason where nothing was done: no Envoy runs here, the plan is switched
+    off, or the archive is the champion already. What was started has stopped when this returns or raises.
+    """
+    settings = context.settings
+    plan = settings.rollout.rehearsal
+    if plan is None:
+        return left_out("rollout.rehearsal is null")
+    try:
+        envoy_program()
+    except ServingError as error:
+        return left_out(str(error))
+    candidate = deploy(replace(context, settings=_on_this_machine(settings, plan))).candidate
+    try:
+        stable, lacking = champion(settings, context.say), "there is no champion yet"
+    except ChurnError as error:
+        stable, lacking = None, f"the champion cannot be loaded: {error}"
+    if stable is not None and stable.sha256 == candidate.sha256:
+        return left_out(f"version {candidate.version} is the champion already")
+    return _Trial(context, plan, candidate, stable, lacking).run()
+
+
+def left_out(reason: str) -> dict[str, Any]:
+    return {"left_out": reason}
+
+
+def failure_of(record: dict[str, Any]) -> RolledBack | None:
+    """Why the model did not get to all customers; None where it did, or was not on trial."""
+    if record.get("phase", "promoted") == "promoted":
+        return None
+    version = record["candidate"]["version"]
+    return RolledBack(f"the canary of version {version} was taken back: {record['outcome']}")
+
+
+class _Trial:
+    """One rehearsal: everything built in `run`, in the order in which it depends on each other."""
+
+    def __init__(
+        self,
+        context: Context,
+        plan: Rehearsal,
+        candidate: Candidate,
+        stable: Candidate | None,
+        lacking: str,
+    ) -> None:
+        self._context, self._plan = context, plan
+        self._settings = _on_this_machine(context.settings, plan)
+        self._config = self._settings.rollout
+        self._candidate, self._stable, self._lacking = candidate, stable, lacking
+        self._files = Workspace(context.files.root / "rehearsal")
+
+    def run(self) -> dict[str, Any]:
+        settings, files, say = self._settings, self._files, self._context.say
+        # the workers' clock begins anew each time: older records would be taken for ones of this rehearsal
+        shutil.rmtree(files.root, ignore_errors=True)
+        files.root.mkdir(parents=True)
+        began, clock = time.monotonic(), self._context.now
+        now, end = clock(), data_end(settings.files)
+        first = self._stable or self._candidate
+        customers = sample_user_ids(settings.data, self._plan.customers)
+        say(f"starting the gateway and version {first.version} as stable")
+        with supervised(settings, files, now, end, lambda: Path(first.archive)) as servers:
+            observer = LiveObserver(servers.gateway, files.predictions, self._config, end - now)
+            store = Store(f"sqlite:///{files.root}/rollout.db", self._config.lease_s)
+            target = _Warmed(servers, self._plan.warm_s, self._stable is None, clock)
+            with self._traffic(servers, customers) as traffic:
+                controller = Controller(
+                    self._config,
+                    store,
+                    target,
+                    observer,
+                    rules_of(self._config),
+                    clock,
+                    _looking_after(servers, clock),
+                    ModelRegistry(settings.training),
+                    self._tell,
+                )
+                rollout = controller.run(self._begin(store, clock()).id)
+                evidence = observer.observe(rollout.windows, clock())
+            record = rollout_record(rollout, store.history(rollout.id), evidence)
+        record["seconds_in_all"] = round(time.monotonic() - began, 3)
+        record["stable"] = {"version": first.version, "sha256": first.sha256}
+        record["replay"] = {"requests": sum(traffic.counts.values()), "failed": traffic.failed}
+        return record
+
+    def _begin(self, store: Store, now: datetime) -> Rollout:
+        version = self._candidate.version
+        reason = f"churn run packaged version {version}"
+        if self._stable is None:
+            reason += f"; {self._lacking}: it is deployed beside itself"
+        model, who = self._settings.serving.model_name, self._context.who
+        return store.start(model, self._candidate, self._stable, self._config, who, reason, now)
+
+    def _traffic(self, servers: Supervisor, customers: Sequence[int | str]) -> Traffic:
+        return Traffic(
+            servers.gateway.url,
+            self._settings.serving.model_name,
+            own_key(self._files.api_key),
+            customers,
+            self._plan.requests_per_s,
+            self._plan.clients,
+        )
+
+    def _tell(self, notice: Notice) -> None:
+        event = notice.event
+        share = "shadow" if event.mirror else f"{event.weight} %"
+        self._context.say(f"canary {share}: {event.action.replace('_', ' ')}: {event.reason}")
+
+
+class _Warmed(EnvoyTarget):
+    """A canary is ready once it has had copies of real requests for a while: two servers that start within a
+    minute of each other on two cores are otherwise compared by their age.
+
+    `alone`: nothing was stable before. What answers meanwhile is the candidate itself, which is no news.
+    """
+
+    def __init__(
+        self, supervisor: Supervisor, warm_s: float, alone: bool, clock: Callable[[], datetime]
+    ) -> None:
+        super().__init__(supervisor)
+        self._warm, self._alone, self._clock = timedelta(seconds=warm_s), alone, clock
+        self._since: datetime | None = None
+        self._warmed = False
+
+    def observe(self) -> TargetState:
+        state = super().observe()
+        if state.ready and not self._warmed:
+            state = self._warming(state)
+        return replace(state, stable=None) if self._alone else state
+
+    def _warming(self, state: TargetState) -> TargetState:
+        now = self._clock()
+        if self._since is None:
+            self._since = now
+            self._gateway.weigh(0, mirror=True)
+        self._warmed = now - self._since >= self._warm
+        if self._warmed:
+            self._gateway.weigh(0)
+        return replace(state, mirror=False, ready=self._warmed, detail="warming up with copies of requests")
+
+
+def _looking_after(servers: Supervisor, clock: Callable[[], datetime]) -> Callable[[float], None]:
+    """A sleep during which the servers are looked after as `churn serve` does it."""
+
+    def sleep(seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            servers.tick(clock())
+            time.sleep(min(left, LOOKED_AFTER_EVERY_S))
+
+    return sleep
+
+
+def _on_this_machine(settings: Stages, plan: Rehearsal) -> Stages:
+    """The settings with the short plan, and with nothing in them that another server may have taken."""
+    rules = settings.rollout.rules
+    if rules.latency is not None and plan.latency is not None:
+        rules = rules.model_copy(update={"latency": plan.latency})
+    rollout: RolloutConfig = settings.rollout.model_copy(
+        update={
+            "target": "envoy",
+            "store": None,
+            "stages": plan.stages,
+            "rules": rules,
+            "watch_s": plan.watch_s,
+            "tick_s": plan.tick_s,
+            "notify": Notify(),
+        }
+    )
+    ports = dict.fromkeys(("inference_port", "management_port", "metrics_port"), 0)
+    log = {
+        "prediction_log": True,
+        "prediction_log_kafka": None,
+        "prediction_log_window_s": plan.prediction_log_window_s,
+    }
+    return settings.model_copy(
+        update={
+            "rollout": rollout,
+            "serving": settings.serving.model_copy(update={**ports, **log}),
+            "gateway": settings.gateway.model_copy(update={"host": "127.0.0.1", "port": 0}),
+        }
+    )

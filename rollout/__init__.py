@@ -1,0 +1,1 @@
+"""A canary that reaches all customers by evidence alone: observe -> decide -> act -> record."""

@@ -1,0 +1,170 @@
+"""What `configs/rollout.yaml` may say."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from data.config import Config
+
+
+class Stage(Config):
+    """One weight of the plan."""
+
+    weight: int = Field(ge=0, le=100)
+    """Percent of the customers that the canary answers."""
+    mirror: bool = False
+    """Copy stable's requests to the canary, whose answers nobody sees; only at weight 0."""
+    min_s: float = Field(0, ge=0)
+    max_s: float = Field(gt=0)
+    """After so long without enough evidence, `on_timeout` decides."""
+    min_requests: int = Field(0, ge=0)
+    """That the canary has to have answered in this stage before the next."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.mirror and self.weight:
+            raise ValueError("mirror: only at weight 0; a customer's own answer is no copy")
+        if self.max_s < self.min_s:
+            raise ValueError("max_s: shorter than min_s")
+        return self
+
+
+class ErrorRate(Config):
+    tolerance: float = Field(0.0, ge=0, lt=1)
+    """How much higher than stable's rate is no harm."""
+
+
+class Latency(Config):
+    objective_ms: float = Field(250, gt=0)
+    tolerance: float = Field(0.01, ge=0, lt=1)
+    """How much larger the share of slow requests may be."""
+    max_p99_ratio: float = Field(2.0, gt=1)
+    min_requests: int = Field(500, gt=0)
+    """Of each variant in a window, before p99s are compared."""
+
+
+class FeatureHealth(Config):
+    tolerance: float = Field(0.01, ge=0, lt=1)
+    """How much larger the shares of missing, stale and degraded customers may be."""
+    min_customers: int = Field(50, gt=0)
+    """Scored by the canary over all stages, by the prediction log, before the rule says yes."""
+
+
+class ScoreShift(Config):
+    tolerance: float = Field(0.05, gt=0, lt=1)
+    """How far the mean score may move from stable's (on the same customers, where pairs are known)."""
+    min_customers: int = Field(50, gt=0)
+
+
+class DecisionRate(Config):
+    tolerance: float = Field(0.10, gt=0, lt=1)
+    """How far the share of `High Risk` may move from stable's, either way."""
+    min_customers: int = Field(50, gt=0)
+
+
+class Outcomes(Config):
+    log_loss_tolerance: float = Field(0.01, ge=0)
+    calibration_tolerance: float = Field(0.05, gt=0, lt=1)
+    """How far mean score and churn rate may lie apart beyond stable's own gap."""
+
+
+class Segments(Config):
+    tolerance: float = Field(0.10, gt=0, lt=1)
+    """How far a segment's mean score may move."""
+    min_customers: int = Field(50, gt=0)
+
+
+class Rules(Config):
+    """null switches a rule off."""
+
+    error_rate: ErrorRate | None = ErrorRate()
+    latency: Latency | None = Latency()
+    features: FeatureHealth | None = FeatureHealth()
+    score_shift: ScoreShift | None = ScoreShift()
+    decision_rate: DecisionRate | None = DecisionRate()
+    outcomes: Outcomes | None = Outcomes()
+    segments: Segments | None = Segments()
+
+
+class Notify(Config):
+    webhook: str | None = None
+    """URL that gets each decision as JSON; from the environment: ${NAME}."""
+    slack: str | None = None
+    """URL of an incoming webhook, in Slack's format."""
+
+
+class KServeConfig(Config):
+    name: str = "churn"
+    namespace: str = "churn"
+    context: str | None = None
+    """Of kubeconfig; null: the current one, or the pod's own account."""
+    runtime: str = "churn-torchserve"
+    gateway_url: str | None = None
+    """Where Knative's ingress is reached. With it a canary is asked for a prediction, by its own host (tag
+    `latest`), before it counts as ready; null: the probes of its pods are believed, as in Standard mode."""
+    prometheus_url: str | None = None
+    """Of the Prometheus that scrapes the workers (kserve/base/metrics.yaml): where evidence comes from."""
+    timeout_s: float = Field(10, gt=0)
+    """How long one action waits for the cluster before it says what is missing; the controller then does it
+    again. Well below `lease_s`: who waits longer has lost the rollout to the next controller."""
+
+
+class Rehearsal(Config):
+    """The canary at the end of `churn run`: the same controller and rules, a short plan."""
+
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    watch_s: float = Field(5.0, ge=0)
+    tick_s: float = Field(0.5, gt=0)
+    requests_per_s: float = Field(100.0, gt=0)
+    customers: int = Field(5000, gt=0)
+    """Of the source, asked for in the order of its rows, then again from the first."""
+    clients: int = Field(4, gt=0)
+    """Connections that ask: so many requests are on their way at most."""
+    warm_s: float = Field(5.0, ge=0)
+    """How long a fresh canary gets copies of requests before anything is judged."""
+    latency: Latency | None = None
+    """Instead of `rules.latency`: on a busy machine, slow moments are no fault of a model."""
+    prediction_log_window_s: float = Field(1.0, gt=0)
+    """How soon a score can be judged."""
+
+
+class RolloutConfig(Config):
+    target: Literal["envoy", "knative", "standard"] = "envoy"
+    database: str = "sqlite:///{workspace}/rollout.db"
+    """Any SQLAlchemy URI; state, history and lease."""
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    on_timeout: Literal["roll_back", "advance", "pause"] = "roll_back"
+    alpha: float = Field(0.01, gt=0, lt=0.5)
+    """The probability that an identical canary is ever rolled back, over all rules and looks."""
+    rules: Rules = Rules()
+    tick_s: float = Field(1.0, gt=0)
+    lease_s: float = Field(30.0, gt=0)
+    """A controller that is silent for so long has lost the rollout to the next."""
+    ready_timeout_s: float = Field(180.0, gt=0)
+    watch_s: float = Field(60.0, ge=0)
+    """After promotion, how long it can still fall back by itself."""
+    reach_timeout_s: float = Field(120.0, gt=0)
+    """How long the target may be out of reach before the rollout is given up (rolled back when reached)."""
+    store: str | None = None
+    """Where `churn deploy` puts models: a path or URI (s3://...); null: the workspace's model store."""
+    segments: tuple[str, ...] = ()
+    """Columns of the prediction log's features whose values are guarded apart."""
+    notify: Notify = Notify()
+    rehearsal: Rehearsal | None = None
+    """null: `churn run` ends without a canary."""
+    kserve: KServeConfig = KServeConfig()
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        _refuse_odd("stages", self.stages)
+        if self.rehearsal is not None:
+            _refuse_odd("rehearsal.stages", self.rehearsal.stages)
+        return self
+
+
+def _refuse_odd(key: str, stages: tuple[Stage, ...]) -> None:
+    weights = [stage.weight for stage in stages]
+    if weights != sorted(weights):
+        raise ValueError(f"{key}: weights must not fall")
+    if weights[-1] != 100:
+        raise ValueError(f"{key}: the last weight is 100, so that promotion changes nobody's answer")

@@ -1,0 +1,15 @@
+"""What can go wrong with a rollout, told to a person."""
+
+from data.errors import ChurnError
+
+
+class RolloutError(ChurnError):
+    """Refused, or the database cannot be reached; the message says what to do."""
+
+
+class LeaseHeld(RolloutError):
+    """Another controller has the rollout: this one must not act."""
+
+
+class Overtaken(RolloutError):
+    """Somebody else has written since this was read: read again, decide again."""

@@ -1,0 +1,107 @@
+"""What Envoy counted for each variant, as running totals, and what lies between two of them.
+
+Over HTTP an error is an answer 5xx, the end of a connection without one, or none in time; one that stable
+answered in the canary's place counts as the canary's error all the same. Over gRPC it is a status that says
+that the server failed. The counts are of requests; what Envoy asks by itself for health is not among them.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from serving.gateway import Gateway
+from serving.routes import canary_alone, cluster
+
+CLUSTERS: Mapping[str, tuple[str, ...]] = {
+    "stable": tuple(cluster("stable", grpc) for grpc in (False, True)),
+    "canary": tuple(cluster("canary", grpc) for grpc in (False, True)),
+    "mirrored": tuple(canary_alone(grpc) for grpc in (False, True)),
+}
+"""Mirrored: copies of stable's requests. Who asks for the canary by name is among them, and so is evidence in
+a shadow alone."""
+SERVER_FAILED = ("2", "4", "8", "13", "14", "15")
+"""gRPC: UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE, DATA_LOSS."""
+COUNTERS = ("upstream_rq_completed", "upstream_rq_5xx", "upstream_rq_retry_success")
+TIMES = "upstream_rq_time"
+EPOCH = "epoch"
+"""Envoy's process: its totals begin anew with another one."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    requests: int = 0
+    errors: int = 0
+    slow: int = 0
+    p99_ms: float | None = None
+    latency_ms: Mapping[float, int] = field(default_factory=dict)
+    """Edge in ms -> requests that took at most so long; the last edge is infinite."""
+
+
+def totals(gateway: Gateway) -> dict[str, float]:
+    """`<variant>.requests`, `.errors` and `.le.<edge>` since Envoy's start. Raises ServingError."""
+    names = "|".join(name for names in CLUSTERS.values() for name in names)
+    wanted = "|".join((*COUNTERS, TIMES))
+    found = gateway.stats(rf"^cluster\.({names})\.({wanted}|grpc\.[0-9]+)$")
+    sums: dict[str, float] = {EPOCH: float(gateway.pid)}
+    for variant, clusters in CLUSTERS.items():
+        for name in clusters:
+            for key, value in _of_cluster(found, f"cluster.{name}.").items():
+                sums[f"{variant}.{key}"] = sums.get(f"{variant}.{key}", 0.0) + value
+    return sums
+
+
+def _of_cluster(found: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    def count(name: str) -> float:
+        return float(found.get(prefix + name, 0))
+
+    failed = sum(count(f"grpc.{status}") for status in SERVER_FAILED)
+    # over gRPC Envoy's own refusals are among both
+    answered = max(count("upstream_rq_5xx"), failed)
+    sums = {
+        "requests": count("upstream_rq_completed"),
+        "errors": answered + count("upstream_rq_retry_success"),
+    }
+    times = found["histograms"].get(prefix + TIMES)
+    for bucket in times["buckets"] if times else ():
+        sums[f"le.{float(bucket['upper_bound']):g}"] = float(bucket["cumulative"])
+    return sums
+
+
+def between(
+    before: Mapping[str, float], after: Mapping[str, float], variant: str, objective_ms: float
+) -> Counts:
+    """What `variant` did between two totals. After a restart of Envoy: since that restart."""
+    same = before.get(EPOCH) == after.get(EPOCH)
+
+    def grown(key: str) -> int:
+        return max(0, int(after.get(key, 0) - (before.get(key, 0) if same else 0)))
+
+    pattern = re.compile(rf"^{variant}\.le\.(.+)$")
+    edges = sorted(float(found[1]) for key in after if (found := pattern.match(key)))
+    latency = {edge: grown(f"{variant}.le.{edge:g}") for edge in edges}
+    # the histogram lags behind the counters by half a second: its own total is what its shares are of
+    measured = max(latency.values(), default=0)
+    requests = grown(f"{variant}.requests")
+    # an Envoy that was started for another objective has an edge near it
+    fast = next((latency[edge] for edge in latency if edge >= objective_ms), measured)
+    return Counts(
+        requests=requests,
+        errors=min(requests, grown(f"{variant}.errors")),
+        slow=min(requests, measured - fast),
+        p99_ms=quantile(latency, measured, 0.99),
+        latency_ms={**latency, math.inf: measured} if measured else {},
+    )
+
+
+def quantile(latency: Mapping[float, int], measured: int, share: float) -> float | None:
+    """By linear interpolation in the bucket where it lies; None without requests, the last edge beyond it."""
+    if not measured:
+        return None
+    wanted, lower, below = share * measured, 0.0, 0
+    for edge, count in sorted(latency.items()):
+        if count >= wanted:
+            return lower + (edge - lower) * (wanted - below) / (count - below)
+        lower, below = edge, count
+    return lower

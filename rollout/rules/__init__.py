@@ -1,0 +1,61 @@
+"""Rules that live traffic is judged by; composed from `configs/rollout.yaml`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rollout.config import RolloutConfig
+from rollout.evidence import Evidence
+from rollout.rules.answer import unreadable
+from rollout.rules.decision_rate import DecisionRateRule
+from rollout.rules.error_rate import ErrorRateRule
+from rollout.rules.features import FeatureHealthRule
+from rollout.rules.latency import LatencyRule
+from rollout.rules.outcomes import OutcomesRule
+from rollout.rules.rule import Answer, Rule, Verdict
+from rollout.rules.score_shift import ScoreShiftRule
+from rollout.rules.segments import SegmentsRule
+
+__all__ = ["Answer", "Rule", "Verdict", "judge_all", "rules_of", "shares"]
+
+RULES: dict[str, Callable[[Any], Rule]] = {
+    "error_rate": ErrorRateRule,
+    "latency": LatencyRule,
+    "features": FeatureHealthRule,
+    "score_shift": ScoreShiftRule,
+    "decision_rate": DecisionRateRule,
+    "outcomes": OutcomesRule,
+    "segments": SegmentsRule,
+}
+
+IMPORTANCE = {"error_rate": 4.0, "latency": 2.0}
+"""A rule's part of alpha, the others' being 1: errors and slowness harm at once and are rare, so each request
+says little about them; a shifted score shows itself within a few hundred customers anyway."""
+
+UNJUDGEABLE = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError, AttributeError)
+"""What arithmetic on damaged evidence raises."""
+
+
+def rules_of(config: RolloutConfig) -> tuple[Rule, ...]:
+    """Those that the configuration has not switched off, in its order."""
+    configured = {name: getattr(config.rules, name) for name in RULES}
+    return tuple(RULES[name](settings) for name, settings in configured.items() if settings is not None)
+
+
+def shares(rules: Sequence[Rule], alpha: float) -> dict[str, float]:
+    """How much of `alpha` each rule, by name, may spend; they add up to it."""
+    weights = {rule.name: IMPORTANCE.get(rule.name, 1.0) for rule in rules}
+    return {name: alpha * weight / sum(weights.values()) for name, weight in weights.items()}
+
+
+def judge_all(rules: Sequence[Rule], evidence: Evidence, alpha: float) -> tuple[Verdict, ...]:
+    """One verdict a rule. One that cannot judge says `not_yet` and why; never `advance`."""
+    share = shares(rules, alpha)
+    return tuple(_judged(rule, evidence, share[rule.name]) for rule in rules)
+
+
+def _judged(rule: Rule, evidence: Evidence, alpha: float) -> Verdict:
+    try:
+        return rule.judge(evidence, alpha)
+    except UNJUDGEABLE as error:
+        said = " ".join(str(error).split())[:200]
+        return unreadable(rule.name, f"{type(error).__name__}: {said}")

@@ -1,0 +1,32 @@
+"""Customers scored on features that were missing or stale, or by the fallback."""
+
+from rollout.config import FeatureHealth
+from rollout.evidence import Evidence
+from rollout.rules.answer import Found, answer, unreadable
+from rollout.rules.events import Kind, compare, problem
+from rollout.rules.rule import Verdict
+from rollout.sequential import mean_evidence
+
+KINDS = (
+    Kind("customers with missing features", lambda arm: arm.customers, lambda arm: arm.missing),
+    Kind("customers with stale features", lambda arm: arm.customers, lambda arm: arm.stale),
+    Kind("degraded answers", lambda arm: arm.customers, lambda arm: arm.degraded),
+)
+
+
+class FeatureHealthRule:
+    """Harm: the share of one kind is above stable's plus the tolerance. Each kind has a third of alpha."""
+
+    name = "features"
+
+    def __init__(self, config: FeatureHealth) -> None:
+        self.config = config
+
+    def judge(self, evidence: Evidence, alpha: float) -> Verdict:
+        for kind in KINDS:
+            if damage := problem(evidence, kind):
+                return unreadable(self.name, damage)
+        found = [compare(evidence, kind, self.config.tolerance, self.config.min_customers) for kind in KINDS]
+        worst = max(found, key=lambda one: one.log_e)
+        log_e = float(mean_evidence([one.log_e for one in found]))
+        return answer(self.name, Found(log_e, worst.said, worst.waiting, worst.numbers), alpha)

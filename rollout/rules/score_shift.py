@@ -1,0 +1,79 @@
+"""Scores that are not those that stable would have given."""
+
+import numpy as np
+
+from rollout.bounded import mean_interval
+from rollout.config import ScoreShift
+from rollout.evidence import Evidence, Window
+from rollout.rules.answer import Found, answer, unreadable
+from rollout.rules.rule import Verdict
+from rollout.rules.shifts import Pair, excess, outside, paired_excess, paired_shortfall
+from rollout.sequential import mean_evidence
+
+
+class ScoreShiftRule:
+    """Harm: the mean score lies further than the tolerance from stable's, either way (half of alpha each).
+
+    On the same customers where a window has pairs, else between the customers of both variants: who is whose
+    is random. A window at weight 100 has nobody to compare with; what windows before it said stands.
+    """
+
+    name = "score_shift"
+
+    def __init__(self, config: ScoreShift) -> None:
+        self.config = config
+
+    def judge(self, evidence: Evidence, alpha: float) -> Verdict:
+        for number, window in enumerate(evidence.windows, start=1):
+            scores = np.concatenate([window.stable.scores, window.canary.scores])
+            if outside(scores, 0, 1) or outside(window.pairs, -1, 1):
+                return unreadable(self.name, f"window {number}: a score is NaN or outside of [0, 1]")
+        up = down = 0.0
+        for window in evidence.windows:
+            higher, lower = self._window(window)
+            up, down = up + higher, down + lower
+        return answer(self.name, self._found(evidence, float(mean_evidence([up, down])), alpha), alpha)
+
+    def _window(self, window: Window) -> tuple[float, float]:
+        """Log e-values of the canary scoring too high, and too low."""
+        if len(window.pairs):
+            allowed = self.config.tolerance
+            return paired_excess(window.pairs, allowed), paired_shortfall(window.pairs, allowed)
+        canary, stable = window.canary.scores, window.stable.scores
+        if not len(canary) or not len(stable):
+            return 0.0, 0.0
+        return (
+            excess([Pair(canary, stable)], self.config.tolerance),
+            excess([Pair(stable, canary)], self.config.tolerance),
+        )
+
+    def _found(self, evidence: Evidence, log_e: float, alpha: float) -> Found:
+        compared = [window for window in evidence.windows if _compared(window)]
+        seen = sum(_compared(window) for window in compared)
+        current = evidence.current
+        waiting = None
+        if not len(current.canary.scores) and not len(current.pairs):
+            waiting = "no scores of the canary in this stage yet"
+        elif seen < self.config.min_customers:
+            waiting = f"{seen} customers compared, {self.config.min_customers} needed"
+        elif not _compared(current) and current.weight < 100:
+            waiting = "no scores of stable in this stage yet"
+        if not compared:
+            return Found(log_e, "no scores to compare", waiting)
+        return _described(compared[-1], log_e, waiting, alpha)
+
+
+def _compared(window: Window) -> int:
+    """Customers of the canary that can be set against stable's."""
+    return len(window.pairs) or (len(window.canary.scores) if len(window.stable.scores) else 0)
+
+
+def _described(window: Window, log_e: float, waiting: str | None, alpha: float) -> Found:
+    if not len(window.pairs):
+        canary, stable = window.canary.scores, window.stable.scores
+        said = f"mean score {canary.mean():.3f} of {len(canary)} on the canary, {stable.mean():.3f} on stable"
+        return Found(log_e, said, waiting, {"canary": float(canary.mean()), "stable": float(stable.mean())})
+    low, high = (2 * bound - 1 for bound in mean_interval((window.pairs + 1) / 2, alpha))
+    moved = float(window.pairs.mean())
+    said = f"scores moved by {moved:+.3f} [{low:+.3f}, {high:+.3f}] on {len(window.pairs)} same requests"
+    return Found(log_e, said, waiting, {"moved": moved, "low": low, "high": high})

@@ -1,0 +1,56 @@
+"""A shift that only some customers see."""
+
+import numpy as np
+
+from rollout.config import Segments
+from rollout.evidence import Evidence, Floats
+from rollout.rules.answer import Found, answer, unreadable
+from rollout.rules.rule import Verdict
+from rollout.rules.shifts import Pair, outside, shift
+from rollout.sequential import mean_evidence
+
+
+class SegmentsRule:
+    """Harm: in some segment the mean score lies further than the tolerance from stable's.
+
+    The e-values of all segments seen are averaged, which splits alpha over them. A segment has a say in the
+    windows in which both variants have enough of its customers; all are seen long before one has.
+    """
+
+    name = "segments"
+
+    def __init__(self, config: Segments) -> None:
+        self.config = config
+
+    def judge(self, evidence: Evidence, alpha: float) -> Verdict:
+        arms = [arm for window in evidence.windows for arm in (window.stable, window.canary)]
+        for arm in arms:
+            for segment, scores in arm.segments.items():
+                if outside(scores, 0, 1):
+                    return unreadable(self.name, f"{segment}: a score is NaN or outside of [0, 1]")
+        seen = sorted({segment for arm in arms for segment in arm.segments})
+        compared = {segment: self._compared(evidence, segment) for segment in seen}
+        compared = {segment: windows for segment, windows in compared.items() if windows}
+        if not compared:
+            few = f"fewer than {self.config.min_customers} customers in each of {len(seen)} segments"
+            return Verdict(self.name, "advance", few if seen else "no segments")
+        found = {segment: shift(windows, self.config.tolerance) for segment, windows in compared.items()}
+        unjudged = [0.0] * (len(seen) - len(found))
+        log_e = float(mean_evidence([*found.values(), *unjudged]))
+        worst = max(found, key=found.__getitem__)
+        return answer(self.name, _described(worst, compared[worst], log_e, len(seen)), alpha)
+
+    def _compared(self, evidence: Evidence, segment: str) -> list[Pair]:
+        none: Floats = np.empty(0)
+        pairs = (
+            Pair(window.canary.segments.get(segment, none), window.stable.segments.get(segment, none))
+            for window in evidence.windows
+        )
+        return [one for one in pairs if min(len(one.canary), len(one.stable)) >= self.config.min_customers]
+
+
+def _described(segment: str, windows: list[Pair], log_e: float, segments: int) -> Found:
+    canary = float(np.concatenate([one.canary for one in windows]).mean())
+    stable = float(np.concatenate([one.stable for one in windows]).mean())
+    said = f"{segment}: mean score {canary:.3f} on the canary, {stable:.3f} on stable ({segments} segments)"
+    return Found(log_e, said, None, {"canary": canary, "stable": stable, "segments": segments})

@@ -1,0 +1,130 @@
+"""The tables of `rollout.database`, as the newest migration leaves them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware UTC time on every database; SQLite's own would come back without its zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment: datetime = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return moment.astimezone(UTC)
+
+
+VERSION_TABLE = "rollout_version"
+"""A name of our own: the database may be shared with MLflow, whose versions are in `alembic_version`."""
+NEWEST = "0001"
+"""Of rollout/migrations/versions."""
+
+TABLES = MetaData()
+
+ROLLOUTS = Table(
+    "rollouts",
+    TABLES,
+    Column("id", String(64), primary_key=True),
+    Column("model", String(255), nullable=False, index=True),
+    # the model's name while the rollout runs, else null: a second one that runs is refused by the database
+    Column("active", String(255), unique=True),
+    Column("candidate", JSON, nullable=False),
+    Column("previous", JSON(none_as_null=True)),
+    Column("phase", String(16), nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("windows", JSON, nullable=False),
+    Column("started", Moment, nullable=False),
+    Column("by", String(255), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("plan", JSON, nullable=False),
+    Column("since", Moment, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("pending", Integer, nullable=False),
+    Column("deployed", Boolean, nullable=False),
+    Column("paused_since", Moment),
+    Column("unreached_since", Moment),
+    Column("unready", Integer, nullable=False),
+    Column("promoted", Boolean, nullable=False),
+    Column("ending", String(16)),
+    Column("controller", String(255), nullable=False),
+    Column("ended", Moment),
+    Column("outcome", Text, nullable=False),
+    # what the controller saw last, for people who watch; no part of the history
+    Column("look", JSON(none_as_null=True)),
+)
+
+EVENTS = Table(
+    "events",
+    TABLES,
+    Column("rollout", String(64), ForeignKey("rollouts.id"), nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("weight", Integer, nullable=False),
+    Column("mirror", Boolean, nullable=False),
+    Column("who", String(255), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("numbers", JSON, nullable=False),
+    Column("verdicts", JSON, nullable=False),
+    Column("done", Boolean, nullable=False),
+    PrimaryKeyConstraint("rollout", "sequence"),
+)
+
+# an intention that was carried out: a row more, since events are never changed
+CONFIRMATIONS = Table(
+    "confirmations",
+    TABLES,
+    Column("rollout", String(64), nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("at", Moment, nullable=False),
+    PrimaryKeyConstraint("rollout", "sequence"),
+)
+
+REQUESTS = Table(
+    "requests",
+    TABLES,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("rollout", String(64), ForeignKey("rollouts.id"), nullable=False, index=True),
+    Column("at", Moment, nullable=False),
+    Column("what", String(16), nullable=False),
+    Column("who", String(255), nullable=False),
+    Column("reason", Text, nullable=False),
+    # of the event that answered it
+    Column("answered", Integer),
+)
+
+LEASES = Table(
+    "leases",
+    TABLES,
+    Column("model", String(255), primary_key=True),
+    Column("holder", String(255), nullable=False),
+    Column("expires", Moment, nullable=False),
+)

@@ -1,0 +1,218 @@
+"""The Kubernetes API as far as a rollout needs it: read a few kinds, change one, all as plain dicts.
+
+`kserve`'s own client is not used: it passes model objects that newer kubernetes clients refuse, cannot clear
+a field, and forgets resourceVersion. What is used here is what the Role in kserve/ allows, and nothing else.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes.client import ApiClient, Configuration, CustomObjectsApi
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+from urllib3.exceptions import HTTPError
+
+from data.errors import ServingError
+
+Object = dict[str, Any]
+Patch = dict[str, Any]
+"""A JSON merge patch: null takes a key away, a list replaces the whole list."""
+
+MANAGER = "churn-rollout"
+"""Who owns the fields that we set: an apply that would take them back is told of the conflict."""
+REQUEST_TIMEOUT_S = (3.0, 10.0)
+CONFLICTS = 10
+"""Times that somebody else may write between our read and our write before we say so."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    name: str
+    group: str
+    version: str
+    plural: str
+    remedy: str
+    """Where there is none of the name."""
+
+
+INFERENCE_SERVICE = Kind(
+    "InferenceService",
+    "serving.kserve.io",
+    "v1beta1",
+    "inferenceservices",
+    "apply an overlay of kserve/ first",
+)
+REVISION = Kind("Revision", "serving.knative.dev", "v1", "revisions", "it was collected as garbage")
+DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", "look at the events of the InferenceService")
+HTTP_ROUTE = Kind(
+    "HTTPRoute",
+    "gateway.networking.k8s.io",
+    "v1",
+    "httproutes",
+    "KServe makes it where its ConfigMap says enableGatewayApi: true and the service is not cluster-local",
+)
+
+
+class ClusterError(ServingError):
+    """The cluster refused, or did not do in time what it was asked."""
+
+
+class ClusterUnreachable(ClusterError):
+    """No answer, or none that says yes or no: what was asked may or may not have happened. Ask again."""
+
+
+class Cluster:
+    """One namespace. `sleep` and `clock` (seconds that only grow) are given by tests."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        namespace: str,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.namespace = namespace
+        self._api = CustomObjectsApi(client)
+        self._sleep = sleep
+        self._clock = clock
+
+    def get(self, kind: Kind, name: str) -> Object:
+        """Raises ClusterError when there is none."""
+        found = self.find(kind, name)
+        if found is None:
+            raise ClusterError(f"{kind.name} {self.namespace}/{name}: is not there; {kind.remedy}")
+        return found
+
+    def find(self, kind: Kind, name: str) -> Object | None:
+        try:
+            return self._ask(self._api.get_namespaced_custom_object, kind, name)
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise self._told(error, kind, name, "get") from None
+
+    def change(
+        self, kind: Kind, name: str, decide: Callable[[Object], Patch | None], urgent: bool = False
+    ) -> Object:
+        """Apply what `decide` makes of the object as it stands; None: it is as it should be.
+
+        The patch names the resourceVersion that was read. Where somebody else has written since, the object
+        is read and decided anew, so that no decision is carried out on an object that it was not made for.
+        `urgent` is for what leads to safety: after some conflicts it goes without that lock. A canary whose
+        pods come and go makes KServe write its status all the time, and must not be kept alive by that.
+        Returns the object as it stands then.
+        """
+        for attempt in range(CONFLICTS):
+            if attempt:
+                self._sleep(min(0.05 * 2**attempt, 2.0))
+            found = self.get(kind, name)
+            patch = decide(found)
+            if patch is None:
+                return found
+            lock = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}}
+            if urgent and attempt >= CONFLICTS // 2:
+                lock = {}
+            try:
+                return self._ask(
+                    self._api.patch_namespaced_custom_object,
+                    kind,
+                    name,
+                    lock | patch,
+                    field_manager=MANAGER,
+                    # a field that the API does not know is a mistake of ours, never to be dropped in silence
+                    field_validation="Strict",
+                    _content_type="application/merge-patch+json",
+                )
+            except ApiException as error:
+                if error.status != 409:
+                    raise self._told(error, kind, name, "patch") from None
+        raise ClusterUnreachable(
+            f"{kind.name} {self.namespace}/{name}: somebody else wrote between read and write"
+            f" {CONFLICTS} times running; find out which controller or pipeline fights over it"
+        )
+
+    def wait(self, reached: Callable[[], str | None], timeout_s: float, what: str) -> None:
+        """Look until `reached` has nothing to complain of. A look that finds no API server is no answer.
+
+        Raises ClusterError with the last complaint when time runs out.
+        """
+        deadline = self._clock() + timeout_s
+        pause = 0.1
+        while True:
+            try:
+                complaint = reached()
+            except ClusterUnreachable as error:
+                complaint = str(error)
+            if complaint is None:
+                return
+            if self._clock() >= deadline:
+                raise ClusterError(f"{what}: not within {timeout_s:g} s: {complaint}")
+            self._sleep(pause)
+            pause = min(pause * 1.5, 2.0)
+
+    def _ask(self, verb: Callable[..., Any], kind: Kind, name: str, *body: Patch, **options: Any) -> Object:
+        try:
+            answer: Object = verb(
+                kind.group,
+                kind.version,
+                self.namespace,
+                kind.plural,
+                name,
+                *body,
+                _request_timeout=REQUEST_TIMEOUT_S,
+                **options,
+            )
+        except (HTTPError, OSError) as error:
+            raise ClusterUnreachable(f"the API server does not answer: {_line(str(error))}") from None
+        return answer
+
+    def _told(self, error: ApiException, kind: Kind, name: str, verb: str) -> ClusterError:
+        said = _message(error)
+        where = f"{kind.name} {self.namespace}/{name}"
+        if error.status == 404:
+            return ClusterError(f"{where}: is not there; {kind.remedy}")
+        if error.status == 401:
+            return ClusterError(f"{where}: the API server does not know us ({said}); renew the credentials")
+        if error.status == 403 and "denied the request" not in said:
+            return ClusterError(
+                f"{where}: this account may not {verb} {kind.plural} in {self.namespace}; bind the Role"
+                " churn-rollout of kserve/"
+            )
+        if error.status in (400, 403, 422):
+            return ClusterError(f"{where}: the cluster refuses the change: {said}")
+        return ClusterUnreachable(f"{where}: the API server answered {error.status}: {said}")
+
+
+def connect(context: str | None, namespace: str) -> Cluster:
+    """By kubeconfig (`context`, or its current one), else as the pod's own account.
+
+    Raises ClusterError where there is neither.
+    """
+    configuration = Configuration()
+    configuration.retries = False  # who asks decides whether to ask again
+    try:
+        load_kube_config(context=context, client_configuration=configuration)
+    except ConfigException as no_file:
+        try:
+            load_incluster_config(client_configuration=configuration)
+        except ConfigException:
+            raise ClusterError(
+                f"rollout.kserve.context: no cluster to speak to: {_line(str(no_file))}; make a kubeconfig or"
+                " run in a pod of the cluster"
+            ) from None
+    return Cluster(ApiClient(configuration), namespace)
+
+
+def _message(error: ApiException) -> str:
+    try:
+        said = json.loads(error.body)["message"]
+    except (TypeError, ValueError, KeyError):
+        said = error.reason
+    return _line(str(said))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:500]

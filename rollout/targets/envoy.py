@@ -1,0 +1,120 @@
+"""One machine: stable and canary as two TorchServe instances behind the Envoy that `churn serve` runs.
+
+What is so is asked of Envoy: runtime values, endpoints, health. Which archive an endpoint is, the supervisor
+knows, who started the process at that port.
+"""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from data.errors import ServingError
+from rollout.targets.target import Candidate, TargetState
+from serving.supervisor import Supervisor
+from serving.torchserve import TorchServe
+
+
+class EnvoyTarget:
+    """Lives in the process that holds Envoy: its supervisor's companion runs the controller."""
+
+    name = "envoy"
+    can_mirror = True
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor, self._gateway = supervisor, supervisor.gateway
+
+    def observe(self) -> TargetState:
+        split = self._gateway.split()
+        stable, canary = self._supervisor.model, self._supervisor.canary
+        detail = self._why_not_ready()
+        return TargetState(
+            weight=split.weight,
+            mirror=split.mirror,
+            canary=None if canary.server is None else _sha256(canary.server.archive),
+            stable=_sha256(stable.archive) if _serves(stable, self._gateway.hosts("stable")) else None,
+            ready=not detail,
+            detail=detail,
+        )
+
+    def deploy(self, candidate: Candidate) -> None:
+        """Returns at once. Where the candidate is up, or on its way up, nothing changes; one that failed to
+        start is started again. Raises ServingError when the archive is not the one that was judged.
+        """
+        self._refuse_another(candidate)
+        if self._deployed() != candidate.sha256:
+            self._gateway.weigh(0)
+        self._supervisor.canary.deploy(candidate.path)
+
+    def set_weight(self, percent: int, mirror: bool = False) -> None:
+        """Raises ServingError where a canary that is not ready would get customers."""
+        if (percent or mirror) and (reason := self._why_not_ready()):
+            raise ServingError(f"the canary gets no traffic: {reason}")
+        self._gateway.weigh(percent, mirror)
+        split = self._gateway.split()
+        if (split.weight, split.mirror) != (percent, mirror):
+            raise ServingError(f"the gateway splits {split}, not {percent} % as it was told")
+
+    def promote(self, candidate: Candidate) -> None:
+        """A fresh TorchServe with the candidate takes stable's place, by the sequence that loses nothing;
+        then the canary, which answered meanwhile, goes. It is not the canary's process that stays: all that
+        it logs and counts says `canary`, and would be taken for the next one's.
+        """
+        self._refuse_another(candidate)
+        if _sha256(self._supervisor.model.archive) != candidate.sha256 or not self._supervisor.model.alive:
+            self._supervisor.replace(candidate.path)
+        self._take_back()
+
+    def rollback(self) -> None:
+        self._take_back()
+
+    def restore(self, candidate: Candidate) -> None:
+        self._gateway.weigh(0)
+        self.promote(candidate)
+
+    def _take_back(self) -> None:
+        """Traffic first."""
+        self._gateway.weigh(0)
+        self._supervisor.canary.stop()
+
+    def _deployed(self) -> str | None:
+        server = self._supervisor.canary.server
+        return None if server is None else _sha256(server.archive)
+
+    def _why_not_ready(self) -> str:
+        """Empty: Envoy's last question was answered by a real prediction of the canary."""
+        canary = self._supervisor.canary
+        if reason := canary.state:
+            return reason
+        if canary.server is None or not _serves(canary.server, self._gateway.hosts("canary")):
+            return "Envoy's questions for a prediction are not answered"
+        return ""
+
+    def _refuse_another(self, candidate: Candidate) -> None:
+        try:
+            found = hashlib.sha256(candidate.path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ServingError(f"{candidate.archive}: {error.strerror}") from None
+        if found != candidate.sha256:
+            raise ServingError(
+                f"{candidate.archive}: its sha256 {found[:12]} is not the {candidate.sha256[:12]} that was"
+                " judged; deploy it again"
+            )
+
+
+def _serves(server: TorchServe, hosts: dict[int, str]) -> bool:
+    return server.alive and hosts.get(server.upstream.inference_port) == "HEALTHY"
+
+
+def _sha256(archive: Path) -> str | None:
+    """None: it is gone."""
+    try:
+        found = archive.stat()
+    except OSError:
+        return None
+    return _digest(archive, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=64)
+def _digest(archive: Path, changed_ns: int, size: int) -> str:
+    """An archive never changes its content under the same name; a test's may."""
+    return hashlib.sha256(archive.read_bytes()).hexdigest()

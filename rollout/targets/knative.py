@@ -1,0 +1,247 @@
+"""KServe in Knative mode: the canary is the newest revision, `canaryTrafficPercent` its share.
+
+What a rollout does to `spec.predictor`, and nothing else is ever touched:
+
+    deploy      storageUri and annotations of the candidate, canaryTrafficPercent: 0
+    set_weight  canaryTrafficPercent: N
+    promote     canaryTrafficPercent: null, once N is 100
+    rollback    canaryTrafficPercent: 0; when traffic has moved, storageUri and annotations of what is stable
+    restore     after a promotion canaryTrafficPercent: 0, which brings the revision before it back (KServe
+                remembers one); an older one goes through deploy, 100 and promote
+
+Traffic is read from the Revisions that get it, by what they say they are. A revision that never becomes
+ready gets none, while `latestRevision` in the status looks healthy: it is the old one. At 100 % Knative lets
+stable's pods go; falling back waits for one to start, and so do the requests of that moment.
+The split is per request: there is no stickiness, and no mirroring.
+"""
+
+from collections.abc import Callable
+from typing import Self
+
+from rollout.config import KServeConfig
+from rollout.targets.cluster import INFERENCE_SERVICE, REVISION, Cluster, ClusterError, Object, connect
+from rollout.targets.manifests import (
+    KNATIVE,
+    component,
+    knative_canary,
+    knative_promoted,
+    knative_weight,
+    knative_withdrawn,
+    mark,
+    predictor,
+    previous,
+    refuse_other_mode,
+)
+from rollout.targets.question import unanswered
+from rollout.targets.target import Candidate, TargetState
+
+
+class Knative:
+    """Implements Target for one InferenceService, which exists and has been ready once."""
+
+    name = "knative"
+    can_mirror = False
+
+    def __init__(self, config: KServeConfig, cluster: Cluster) -> None:
+        self._service = config.name
+        self._gateway_url = config.gateway_url
+        self._timeout_s = config.timeout_s
+        self._cluster = cluster
+
+    @classmethod
+    def connect(cls, config: KServeConfig) -> Self:
+        """Raises ClusterError where there is no kubeconfig and no account of a pod."""
+        return cls(config, connect(config.context, config.namespace))
+
+    def observe(self) -> TargetState:
+        return self._seen(self._read())
+
+    def deploy(self, candidate: Candidate) -> None:
+        """Returns when KServe has made the revision, which may be long before it is ready, if it ever is.
+
+        Raises ClusterError when KServe has changed what is stable by that. It does when it hears of the new
+        percentage before it hears of the new revision: it takes that for a roll-back of the old one, and goes
+        back to the one before (PropagateStatus in its inference_service_status.go). `rollback` mends it.
+        """
+        self._read()
+        self._cluster.change(
+            INFERENCE_SERVICE, self._service, lambda service: knative_canary(service, candidate)
+        )
+        self._wait(f"revision of {candidate.version}", lambda service: self._unmade(service))
+        service = self._read()
+        last_good, stable = previous(predictor(service)), self._seen(service).stable
+        if last_good is not None and stable != (last_good.sha256 or None):
+            raise ClusterError(
+                f"{self._service}: KServe went back to {(stable or 'an unmarked model')[:12]} when it took"
+                f" the canary, from {(last_good.sha256 or 'an unmarked model')[:12]}; roll back"
+            )
+
+    def set_weight(self, percent: int, mirror: bool = False) -> None:
+        """`mirror` asks for what Knative does not have: the weight is set, and `observe` says mirror False.
+
+        Raises ClusterError for a canary that is not ready: its share would come over it whenever it is.
+        """
+        state = self.observe()
+        if state.canary is None:
+            if percent:
+                raise ClusterError(f"{self._service}: there is no canary to give {percent} % to")
+            return
+        if percent and not state.ready:
+            raise ClusterError(f"{self._service}: the canary gets nothing: {state.detail}")
+        canary = state.canary
+        self._cluster.change(
+            INFERENCE_SERVICE, self._service, lambda service: knative_weight(service, canary, percent)
+        )
+        self._wait_for_weight(percent)
+
+    def promote(self, candidate: Candidate) -> None:
+        """Through 100 % if it is not there yet."""
+        if self.observe().canary == candidate.sha256:
+            self.set_weight(100)
+        self._cluster.change(
+            INFERENCE_SERVICE, self._service, lambda service: knative_promoted(service, candidate.sha256)
+        )
+        self._wait(f"promotion of {candidate.version}", lambda service: self._unpromoted(service, candidate))
+
+    def rollback(self) -> None:
+        service = self._read()
+        part = predictor(service)
+        last_good = previous(part)
+        if "canaryTrafficPercent" not in part or last_good is None:
+            return
+        canary = mark(part)
+        self._cluster.change(
+            INFERENCE_SERVICE, self._service, lambda service: knative_weight(service, canary, 0), urgent=True
+        )
+        self._wait_for_weight(0)
+        self._withdraw(last_good)
+        if last_good.sha256 and self.observe().stable != last_good.sha256:
+            self._cluster.wait(self._unready, self._timeout_s, f"{self._service}: {last_good.version}")
+            self.promote(last_good)
+
+    def restore(self, candidate: Candidate) -> None:
+        service = self._read()
+        state, part = self._seen(service), predictor(service)
+        if state.stable == candidate.sha256 and state.weight == 0:
+            self.rollback()
+            return
+        before = component(service).get("previousRolledoutRevision")
+        if "canaryTrafficPercent" not in part and before and self._sha256(before) == candidate.sha256:
+            promoted = mark(part)
+            self._cluster.change(
+                INFERENCE_SERVICE, self._service, lambda service: knative_weight(service, promoted, 0)
+            )
+            self._wait(f"return of {candidate.version}", lambda service: self._not_back(service, candidate))
+            self._withdraw(candidate)
+            return
+        if mark(part) != candidate.sha256:
+            self.rollback()
+            if self.observe().stable == candidate.sha256:
+                return
+        # else this was begun before; where the percentage is gone already, `promote` only has to wait
+        if mark(part) != candidate.sha256 or "canaryTrafficPercent" in part:
+            self.deploy(candidate)
+            self._cluster.wait(self._unready, self._timeout_s, f"{self._service}: {candidate.version}")
+        self.promote(candidate)
+
+    def _read(self) -> Object:
+        service = self._cluster.get(INFERENCE_SERVICE, self._service)
+        refuse_other_mode(service, KNATIVE, self.name)
+        return service
+
+    def _seen(self, service: Object) -> TargetState:
+        part, status = predictor(service), component(service)
+        shares = self._shares(status)
+        wanted = mark(part)
+        asked = part.get("canaryTrafficPercent")
+        weight = shares.get(wanted, 0)
+        others = {sha256: share for sha256, share in shares.items() if sha256 != wanted}
+        stable = max(others, key=lambda sha256: others[sha256]) if others else None
+        if not others:
+            last_good = previous(part)
+            stable = (last_good.sha256 or None) if last_good and asked is not None else wanted
+        if asked is None or stable == wanted:
+            # what else gets traffic is on its way out; it is no canary that a rule could judge
+            serving = max(shares, key=lambda sha256: shares[sha256]) if shares else None
+            return TargetState(0, False, None, serving, False, "there is no canary", asked)
+        complaint = (
+            self._unmade(service)
+            or self._unready_revision(status["latestCreatedRevision"], status)
+            or self._unanswered(status)
+        )
+        return TargetState(weight, False, wanted, stable, complaint is None, complaint or "", asked)
+
+    def _shares(self, status: Object) -> dict[str | None, int]:
+        """sha256 of what is loaded -> percent of the requests that it gets."""
+        shares: dict[str | None, int] = {}
+        for part in status.get("traffic") or []:
+            if part.get("percent"):
+                sha256 = self._sha256(part["revisionName"])
+                shares[sha256] = shares.get(sha256, 0) + int(part["percent"])
+        return shares
+
+    def _sha256(self, revision: str) -> str | None:
+        found = self._cluster.find(REVISION, revision)
+        return None if found is None else mark(found["metadata"])
+
+    def _unmade(self, service: Object) -> str | None:
+        """Whether the newest revision is not yet of the model that the spec names."""
+        created = component(service).get("latestCreatedRevision")
+        if created and self._sha256(created) == mark(predictor(service)):
+            return None
+        return "KServe has not made its revision yet"
+
+    def _unready_revision(self, created: str, status: Object) -> str | None:
+        revision = self._cluster.get(REVISION, created)
+        conditions = (revision.get("status") or {}).get("conditions") or []
+        ready: Object = next((condition for condition in conditions if condition["type"] == "Ready"), {})
+        if ready.get("status") == "True" and status.get("latestReadyRevision") == created:
+            return None
+        said = ": ".join(text for text in (ready.get("reason"), ready.get("message")) if text)
+        return f"revision {created} is not ready" + (f": {said}" if said else "")
+
+    def _unanswered(self, status: Object) -> str | None:
+        if self._gateway_url is None:
+            return None
+        url = next((part.get("url") for part in status["traffic"] if part.get("tag") == "latest"), None)
+        if url is None:
+            return "it has no host of its own: annotate serving.kserve.io/enable-tag-routing"
+        return unanswered(self._gateway_url, url, self._service)
+
+    def _unready(self) -> str | None:
+        state = self.observe()
+        return None if state.ready else state.detail
+
+    def _unpromoted(self, service: Object, candidate: Candidate) -> str | None:
+        status = component(service)
+        shares = self._shares(status)
+        if shares != {candidate.sha256: 100}:
+            return f"traffic goes to {_told(shares)}"
+        if status.get("latestRolledoutRevision") != status.get("latestCreatedRevision"):
+            return f"the last revision rolled out is {status.get('latestRolledoutRevision')}"
+        return None
+
+    def _not_back(self, service: Object, candidate: Candidate) -> str | None:
+        shares = self._shares(component(service))
+        return None if shares == {candidate.sha256: 100} else f"traffic goes to {_told(shares)}"
+
+    def _withdraw(self, stable: Candidate) -> None:
+        self._cluster.change(
+            INFERENCE_SERVICE, self._service, lambda service: knative_withdrawn(service, stable)
+        )
+
+    def _wait_for_weight(self, percent: int) -> None:
+        def complaint(service: Object) -> str | None:
+            weight = self._shares(component(service)).get(mark(predictor(service)), 0)
+            return None if weight == percent else f"the canary gets {weight} %"
+
+        self._wait(f"{percent} % for the canary", complaint)
+
+    def _wait(self, what: str, complaint: Callable[[Object], str | None]) -> None:
+        self._cluster.wait(lambda: complaint(self._read()), self._timeout_s, f"{self._service}: {what}")
+
+
+def _told(shares: dict[str | None, int]) -> str:
+    return (
+        ", ".join(f"{(sha256 or 'unmarked')[:12]} {share} %" for sha256, share in shares.items()) or "nobody"
+    )

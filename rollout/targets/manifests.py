@@ -1,0 +1,251 @@
+"""What an InferenceService has to say at each step of a rollout: pure functions from what stands to a patch.
+
+Who a predictor is stands in its own annotations, which KServe copies to the Revision or the pod template:
+what runs says itself what it is. They change only together with the model. Metadata of the InferenceService
+is never touched: KServe copies that to the pods too, so that a note there would start new pods, and in
+Knative mode a new canary.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from math import ceil
+from typing import Any
+
+from rollout.targets.cluster import ClusterError, Object, Patch
+from rollout.targets.target import Candidate
+
+SHA256 = "churn.rollout/sha256"
+VERSION = "churn.rollout/model-version"
+PREVIOUS = "churn.rollout/previous"
+"""JSON of the Candidate that was stable when this one was deployed: the last good one."""
+MODE = "serving.kserve.io/deploymentMode"
+KNATIVE = ("Knative", "Serverless")
+STANDARD = ("Standard", "RawDeployment")
+"""With the names that KServe had before."""
+SCHEMES = ("s3://", "gs://", "hf://", "https://", "http://", "pvc://", "abfs://", "hdfs://", "webhdfs://")
+
+
+# --- reading
+
+
+def predictor(service: Object) -> Object:
+    """Raises ClusterError for a predictor that has no `model`: there is nothing that we could exchange."""
+    found: Object = service["spec"]["predictor"]
+    if not isinstance(found.get("model"), dict):
+        raise ClusterError(
+            f"InferenceService {service['metadata']['name']}: spec.predictor.model: is missing; only a"
+            " predictor with a ServingRuntime and a storageUri can be rolled out"
+        )
+    return found
+
+
+def mark(annotated: Mapping[str, Any], name: str = SHA256) -> str | None:
+    """An annotation of ours, of a predictor or of anything's metadata."""
+    value = (annotated.get("annotations") or {}).get(name)
+    return str(value) if value else None
+
+
+def described(part: Object) -> Candidate:
+    """What a predictor loads; sha256 and version are empty where it was not deployed by a rollout."""
+    uri = str(part["model"].get("storageUri") or "")
+    return Candidate(uri, mark(part) or "", mark(part, VERSION) or "")
+
+
+def previous(part: Object) -> Candidate | None:
+    """What was stable when this predictor was deployed."""
+    text = mark(part, PREVIOUS)
+    return None if text is None else Candidate(**json.loads(text))
+
+
+def refuse_other_mode(service: Object, modes: tuple[str, ...], target: str) -> None:
+    """A field of the other mode would be ignored in silence. Raises ClusterError."""
+    name = service["metadata"]["name"]
+    found = mark(service["metadata"], MODE) or (service.get("status") or {}).get("deploymentMode")
+    if found is not None and found not in modes:
+        raise ClusterError(
+            f"InferenceService {name}: runs in {found} mode, and rollout.target is {target}; set it to"
+            f" {'standard' if found in STANDARD else 'knative'}"
+        )
+
+
+# --- Knative: one predictor, whose newest revision is the canary
+
+
+def knative_canary(service: Object, candidate: Candidate) -> Patch | None:
+    """A new revision at 0 %. Raises ClusterError where it could not be kept there."""
+    part = predictor(service)
+    running = "canaryTrafficPercent" in part
+    if mark(part) == candidate.sha256:
+        if running:
+            return None
+        raise ClusterError(f"candidate {candidate.sha256[:12]}: is what {_name(service)} serves already")
+    if not component(service).get("latestRolledoutRevision"):
+        # without it KServe ignores the percentage and gives all traffic to whatever is ready
+        raise ClusterError(
+            f"InferenceService {_name(service)}: no revision has been rolled out yet; wait until it is Ready"
+        )
+    _refuse_local(candidate)
+    before = (previous(part) if running else None) or described(part)
+    return _predictor({"canaryTrafficPercent": 0, **_content(candidate, before)})
+
+
+def knative_weight(service: Object, sha256: str | None, percent: int) -> Patch | None:
+    """Raises ClusterError when the canary is not the one that was judged any more."""
+    part = predictor(service)
+    _refuse_stranger(service, part, sha256)
+    if part.get("canaryTrafficPercent") == percent:
+        return None
+    return _predictor({"canaryTrafficPercent": percent})
+
+
+def knative_promoted(service: Object, sha256: str) -> Patch | None:
+    part = predictor(service)
+    _refuse_stranger(service, part, sha256)
+    return _predictor({"canaryTrafficPercent": None}) if "canaryTrafficPercent" in part else None
+
+
+def knative_withdrawn(service: Object, stable: Candidate) -> Patch | None:
+    """The canary's model leaves the spec; else the next who removes the percentage would promote it.
+
+    What stands there then is stable's own model, as a revision more, kept at 0 % until the next promotion.
+    """
+    part = predictor(service)
+    if described(part) == stable and previous(part) is None:
+        return None
+    return _predictor({"canaryTrafficPercent": 0, **_content(stable, None)})
+
+
+def component(service: Object) -> Object:
+    """What KServe says of the predictor's revisions; empty before it has looked."""
+    found: Object = (service.get("status") or {}).get("components", {}).get("predictor") or {}
+    return found
+
+
+# --- Standard: a list of canaries beside the predictor
+
+
+def canary_of(service: Object) -> Object | None:
+    """The one entry of spec.canary. Raises ClusterError when there are more: who would be judged?"""
+    entries = service["spec"].get("canary") or []
+    if len(entries) > 1:
+        raise ClusterError(
+            f"InferenceService {_name(service)}: spec.canary: {len(entries)} entries, and a rollout knows"
+            " one; remove the others"
+        )
+    return entries[0] if entries else None
+
+
+def workload(service: Object, part: Object) -> str:
+    """KServe's name for the Deployment and the Service of a predictor."""
+    middle = f"-{part['name']}" if part.get("name") else ""
+    return f"{_name(service)}{middle}-predictor"
+
+
+def predictor_name(candidate: Candidate) -> str:
+    """New for every folder in the store: an entry that is edited in place stays ready by its old pods."""
+    return f"v{candidate.version}-{hashlib.sha256(candidate.archive.encode()).hexdigest()[:4]}"
+
+
+def replicas(service: Object, percent: int) -> int:
+    """How many pods a canary of that weight needs: its share of stable's, and one to be there at all."""
+    return max(1, ceil(stable_replicas(service) * percent / 100))
+
+
+def stable_replicas(service: Object) -> int:
+    return int(predictor(service).get("minReplicas") or 1)
+
+
+def standard_canary(service: Object, candidate: Candidate) -> Patch | None:
+    part = predictor(service)
+    entry = canary_of(service)
+    if mark(part) == candidate.sha256 or described(part).archive == candidate.archive:
+        raise ClusterError(f"candidate {candidate.sha256[:12]}: is what {_name(service)} serves already")
+    if entry is not None and mark(entry["predictor"]) == candidate.sha256:
+        return None
+    _refuse_local(candidate)
+    content = _content(candidate, described(part))
+    # the full CRD asks for the key `name` in a canary's model, the webhook refuses any value in it
+    model = {**part["model"], **content["model"], "name": ""}
+    fresh = {
+        "name": predictor_name(candidate),
+        "minReplicas": 1,
+        "annotations": {key: text for key, text in content["annotations"].items() if text is not None},
+        "model": model,
+    }
+    return {"spec": {"canary": [{"trafficPercent": 0, "predictor": fresh}]}}
+
+
+def standard_weight(service: Object, sha256: str | None, percent: int, pods: int) -> Patch | None:
+    """Raises ClusterError when the canary is not the one that was judged any more."""
+    entry = _entry(service, sha256)
+    wanted = {**entry, "trafficPercent": percent, "predictor": {**entry["predictor"], "minReplicas": pods}}
+    return None if wanted == entry else {"spec": {"canary": [wanted]}}
+
+
+def standard_promoted(service: Object, sha256: str) -> Patch | None:
+    """The canary's pods become the predictor's: same name, same model, same annotations, so none restarts."""
+    part = predictor(service)
+    if mark(part) == sha256 and canary_of(service) is None:
+        return None
+    chosen = _entry(service, sha256)["predictor"]
+    model = {key: value for key, value in chosen["model"].items() if key != "name"}
+    content = {"name": chosen["name"], "annotations": chosen["annotations"], "model": model}
+    return {"spec": {"predictor": content, "canary": []}}
+
+
+def standard_withdrawn(service: Object) -> Patch | None:
+    return {"spec": {"canary": []}} if service["spec"].get("canary") else None
+
+
+def _entry(service: Object, sha256: str | None) -> Object:
+    entry = canary_of(service)
+    if entry is None:
+        raise ClusterError(f"InferenceService {_name(service)}: the canary is gone: somebody took it away")
+    _refuse_stranger(service, entry["predictor"], sha256)
+    return entry
+
+
+# --- both
+
+
+def _refuse_local(candidate: Candidate) -> None:
+    if not candidate.archive.startswith(SCHEMES):
+        raise ClusterError(
+            f"candidate.archive: {candidate.archive}: a cluster cannot load from there; deploy to a store"
+            f" with a URI ({', '.join(SCHEMES[:3])} ...: rollout.store)"
+        )
+
+
+def _content(candidate: Candidate, before: Candidate | None) -> Object:
+    last_good = (
+        {"archive": before.archive, "sha256": before.sha256, "version": before.version} if before else None
+    )
+    return {
+        "annotations": {
+            SHA256: candidate.sha256 or None,
+            VERSION: candidate.version or None,
+            PREVIOUS: json.dumps(last_good) if last_good else None,
+        },
+        "model": {"storageUri": candidate.archive},
+    }
+
+
+def _predictor(content: Object) -> Patch:
+    return {"spec": {"predictor": content}}
+
+
+def _refuse_stranger(service: Object, part: Object, sha256: str | None) -> None:
+    if mark(part) != sha256:
+        raise ClusterError(
+            f"InferenceService {_name(service)}: holds {_short(mark(part))} where {_short(sha256)} was"
+            " judged: somebody else has changed it"
+        )
+
+
+def _short(sha256: str | None) -> str:
+    return "an unmarked model" if not sha256 else sha256[:12]
+
+
+def _name(service: Object) -> str:
+    return str(service["metadata"]["name"])

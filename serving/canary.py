@@ -1,0 +1,83 @@
+"""A second TorchServe on trial, in the gateway's slot `canary`: it comes and goes without anybody waiting."""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from data.errors import ServingError
+from serving.gateway import Gateway
+from serving.torchserve import TorchServe
+from serving.warmup import warm_up
+
+
+class Canary:
+    """At most one at a time. May be asked from any thread.
+
+    `make(archive)` gives a TorchServe that is not started yet; `retire(server)` stops one that no slot names
+    any more, once its last request is answered.
+    """
+
+    def __init__(
+        self, gateway: Gateway, make: Callable[[Path], TorchServe], retire: Callable[[TorchServe], None]
+    ) -> None:
+        self._gateway, self._make, self._retire = gateway, make, retire
+        self._server: TorchServe | None = None
+        self._start: threading.Thread | None = None
+        self._failure = ""
+
+    @property
+    def server(self) -> TorchServe | None:
+        """The one that serves, starts, or did so and ended by itself."""
+        return self._server
+
+    @property
+    def state(self) -> str:
+        """Empty when it runs; else why it does not, in one line."""
+        if self._server is None:
+            return "there is no canary"
+        if self._start is not None and self._start.is_alive():
+            return "TorchServe is starting"
+        if self._failure:
+            return self._failure
+        return "" if self._server.alive else "TorchServe ended by itself; see the canary's logs"
+
+    def deploy(self, archive: Path) -> None:
+        """Start it in the background, without traffic; another archive's is stopped first. Returns at once.
+
+        Where it serves this archive already, or is about to, nothing changes.
+        """
+        if self._server is not None:
+            if self._server.archive == archive.absolute() and not self._ended():
+                return
+            self.stop()
+        self._server, self._failure = self._make(archive), ""
+        self._start = threading.Thread(target=self._bring_up, args=(self._server,), name="canary-start")
+        self._start.start()
+
+    def stop(self) -> None:
+        """Take it out of the gateway, let it answer what is on its way, end it. May be repeated."""
+        server, self._server = self._server, None
+        if server is not None and self._start is not None and self._start.is_alive():
+            server.stop()  # nobody has been sent to it yet; its start gives up
+            self._start.join()
+        if self._gateway.alive:
+            self._gateway.point("canary", None)
+        if server is not None:
+            self._retire(server)
+
+    def _ended(self) -> bool:
+        starting = self._start is not None and self._start.is_alive()
+        return bool(self._failure) or (not starting and self._server is not None and not self._server.alive)
+
+    def _bring_up(self, server: TorchServe) -> None:
+        try:
+            server.__enter__()
+            warm_up(server)  # stable is warm too: else its cold start is held against the canary
+            if self._server is server:  # else it was stopped meanwhile
+                self._gateway.point("canary", server.upstream)
+        except ServingError as error:
+            self._failure = str(error)
+        if self._server is not server or self._failure:
+            with suppress(ServingError):
+                server.stop()

@@ -1,0 +1,162 @@
+"""`churn rollout` and `churn rollback` as a person types them, on a rollout whose traffic is a file.
+
+The controller runs in this process, as it would in `churn serve`; the commands are processes of their own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from churn.settings import CONFIGS
+from rollout.attendant import attend
+from rollout.config import RolloutConfig
+from rollout.state import Rollout
+from rollout.store import Store
+
+sys.path.append(str(Path(__file__).parents[1] / "rollout"))
+from file_target import NEW, OLD, FileRegistry, FileTarget, controller, now, plan
+
+WAITS = {
+    "stages": [{"weight": 5, "max_s": 600, "min_s": 300}, {"weight": 100, "max_s": 600}],
+    "watch_s": 0,
+    "lease_s": 5,
+}
+
+
+class Desk:
+    """A workspace with a database, and a person who types."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.config = folder, plan(**WAITS)
+        (folder / "var").mkdir()
+        self.store = Store(f"sqlite:///{folder}/var/rollout.db", self.config.lease_s)
+        self.target = FileTarget(folder)
+
+    def start(self) -> Rollout:
+        return self.store.start("churn", NEW, OLD, self.config, "ada", "march", now())
+
+    @contextmanager
+    def controlled(self) -> Iterator[None]:
+        """While a controller runs."""
+        over = threading.Event()
+
+        def make(rollout: Rollout) -> object:
+            return controller(self.folder, self.config, store=self.store, sleep=over.wait)
+
+        thread = threading.Thread(target=attend, args=(self.store, "churn", make, over, 0.05))
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(20)
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not holds():
+            assert time.monotonic() < deadline, self.store.newest("churn")
+            time.sleep(0.05)
+
+    def types(self, *words: str, code: int = 0) -> tuple[str, str]:
+        """stdout and stderr of `churn WORDS`, which has to end with `code`."""
+        done = subprocess.run(
+            [sys.executable, "-m", "churn", *words, "--set", f"workspace={self.folder / 'var'}"],
+            cwd=CONFIGS.parent,
+            env=os.environ | {"COLUMNS": "220", "LOGNAME": "bob"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stdout, done.stderr
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_before_there_was_any_rollout(desk: Desk) -> None:
+    assert "There has been no rollout" in desk.types("rollout", "status")[0]
+    assert json.loads(desk.types("rollout", "status", "--json")[0]) == {"phase": None}
+    assert "none runs" in desk.types("rollout", "abort", "--reason", "x", code=1)[1]
+    assert "no rollout has promoted anything" in desk.types("rollback", "--reason", "x", code=1)[1]
+    assert "no archive yet" in desk.types("rollout", "start", "--reason", "x", code=1)[1]
+
+
+def test_without_a_controller_the_command_says_so_and_how_to_start_one(desk: Desk) -> None:
+    rollout = desk.start()
+    said = desk.types("rollout", "pause", "--reason", "lunch")[1]
+    assert "No controller runs" in said and "churn serve" in said
+    assert "none" in desk.types("rollout", "status", code=5)[0]
+    asked = desk.store.asked(rollout.id)
+    assert asked is not None and (asked.who, asked.reason) == ("bob", "lunch")
+
+
+def test_a_rollout_from_the_first_look_to_the_way_back(desk: Desk) -> None:
+    rollout = desk.start()
+    with desk.controlled():
+        desk.until(lambda: desk.target.observe().weight == 5)
+        shown, _ = desk.types("rollout", "status", code=4)
+        assert "5 % to the canary" in shown and "any_error" in shown and "of 300 s" in shown
+        record = json.loads(desk.types("rollout", "status", "--json", code=4)[0])
+        assert record["phase"] == "stage" and record["controller"]
+        assert record["look"]["canary"]["requests"] == 100
+        assert record["look"]["verdicts"][0]["numbers"] == {"errors": 0}
+
+        assert "not paused" in desk.types("rollout", "resume", code=1)[1]
+        assert "bob: lunch" in desk.types("rollout", "pause", "--reason", "lunch")[0]
+        assert "paused" in desk.types("rollout", "status", code=5)[0]
+        desk.types("rollout", "resume")
+        assert "skips the stages of 100 %" in desk.types("rollout", "promote", "--reason", "we know it")[0]
+        desk.types("rollout", "watch")  # ends with the rollout
+        assert desk.target.observe().stable == NEW.sha256
+
+        told, _ = desk.types("rollout", "history")
+        for word in (
+            "start",
+            "deploy",
+            "advance",
+            "pause",
+            "resume",
+            "refuse",
+            "promote",
+            "finish",
+            "bob: lunch",
+        ):
+            assert word in told, word
+        assert "version bbbbbbbbbbbb" in desk.types("rollback", "--reason", "offers fail")[0]
+    assert desk.target.observe().stable == OLD.sha256
+    assert FileRegistry(desk.folder).told() == ["promoted", "rolled_back"]
+    desk.types("rollout", "status", code=3)
+    history = json.loads(desk.types("rollout", "history", rollout.id, "--json")[0])
+    assert history["rollout"]["outcome"] == "bob: offers fail"
+    assert [event["sequence"] for event in history["events"]] == list(range(1, len(history["events"]) + 1))
+    assert "rolled back" in desk.types("rollout", "history", "--all")[0]
+
+
+def test_abort_ends_with_traffic_back_and_watch_tells_machines_each_change(desk: Desk) -> None:
+    desk.start()
+    with desk.controlled():
+        desk.until(lambda: desk.target.observe().weight == 5)
+        assert (
+            "answered by version bbbbbbbbbbbb" in desk.types("rollout", "abort", "--reason", "calls rose")[0]
+        )
+    assert desk.target.observe().canary is None
+    lines = desk.types("rollout", "watch", "--json", code=3)[0].splitlines()
+    assert json.loads(lines[-1])["phase"] == "aborted"
+
+
+def test_a_plan_that_makes_no_sense_is_one_line(desk: Desk) -> None:
+    assert "rollout.alpha" in desk.types("rollout", "status", "--set", "rollout.alpha=2", code=2)[1]
+    with pytest.raises(ValueError, match="the last weight is 100"):
+        RolloutConfig.model_validate({"stages": [{"weight": 5, "max_s": 1}]})

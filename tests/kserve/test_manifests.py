@@ -1,0 +1,256 @@
+"""The manifests of kserve/: they render, they fit the schemas, and they say what the code says."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from kube import knative, standard
+from kube.api_server import Object, unknown
+from kube.cluster import FIRST, SECOND, THIRD, client, cluster, config, crd
+from kubernetes.client import ApiClient
+
+from features.store import ONLINE_VARIABLE, REGISTRY_VARIABLE
+from handlers import telemetry
+from rollout.config import KServeConfig
+from rollout.targets.knative import Knative
+from rollout.targets.standard import Standard
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KSERVE = REPOSITORY / "kserve"
+OVERLAYS = ("knative", "knative-hpa", "standard", "standard-fixed")
+BY_CRD = {"InferenceService": "inferenceservices", "ServingRuntime": "servingruntimes"}
+BY_CLIENT = {
+    "Namespace": "V1Namespace",
+    "NetworkPolicy": "V1NetworkPolicy",
+    "PodDisruptionBudget": "V1PodDisruptionBudget",
+    "Role": "V1Role",
+    "RoleBinding": "V1RoleBinding",
+    "Service": "V1Service",
+    "ServiceAccount": "V1ServiceAccount",
+}
+UNCHECKED = {"PrometheusRule", "ServiceMonitor"}
+"""Of the Prometheus operator, whose schemas are not here."""
+
+
+@cache
+def rendered(overlay: str) -> tuple[Object, ...]:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(KSERVE / "overlays" / overlay)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return tuple(yaml.safe_load_all(done.stdout))
+
+
+def only(overlay: str, kind: str) -> Any:
+    (found,) = [content for content in rendered(overlay) if content["kind"] == kind]
+    return found
+
+
+@pytest.fixture(params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_every_overlay_is_named_here() -> None:
+    assert sorted(folder.name for folder in (KSERVE / "overlays").iterdir()) == sorted(OVERLAYS)
+    assert not list(KSERVE.rglob("*.py")), "a package here would hide the kserve SDK"
+
+
+def test_it_renders_with_everything_a_production_install_has(overlay: str) -> None:
+    kinds = sorted(content["kind"] for content in rendered(overlay))
+    assert kinds == sorted([*BY_CRD, *BY_CLIENT, *UNCHECKED, "ServiceAccount"])
+    assert all(
+        content["metadata"].get("namespace", "churn") == "churn"
+        for content in rendered(overlay)
+        if content["kind"] != "Namespace"
+    )
+
+
+def test_every_kserve_object_fits_the_full_crd_strictly(overlay: str) -> None:
+    for kind, plural in BY_CRD.items():
+        schema = crd(plural)
+        if schema is None:
+            pytest.skip("KServe's CRDs are not here: set CHURN_KSERVE_CRDS to their folder")
+        content = only(overlay, kind)
+        assert list(Draft202012Validator(schema).iter_errors(content)) == []
+        assert list(unknown(schema, content)) == []
+
+
+def test_every_other_object_is_what_the_kubernetes_client_knows(overlay: str) -> None:
+    """There and back through its types: a field that it does not know would be gone."""
+    api = ApiClient()
+    for content in rendered(overlay):
+        if content["kind"] in BY_CLIENT:
+            typed = api._ApiClient__deserialize(content, BY_CLIENT[content["kind"]])
+            assert api.sanitize_for_serialization(typed) == content
+
+
+def test_the_knative_overlays_hold_nothing_that_knative_refuses() -> None:
+    for overlay in ("knative", "knative-hpa"):
+        (container,) = only(overlay, "ServingRuntime")["spec"]["containers"]
+        assert not {"lifecycle", "startupProbe"} & set(container)
+        assert len(container["ports"]) == 1
+        predictor = only(overlay, "InferenceService")["spec"]["predictor"]
+        flags = {"topologySpreadConstraints", "terminationGracePeriodSeconds", "automountServiceAccountToken"}
+        assert not flags & set(predictor)
+
+
+def test_sizes_are_those_asked_for() -> None:
+    def scale(overlay: str) -> list[Any]:
+        part = only(overlay, "InferenceService")["spec"]["predictor"]
+        return [part.get(key) for key in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")]
+
+    assert scale("knative") == [3, 10, "concurrency", 16]
+    assert scale("knative-hpa") == [2, 10, "cpu", 70]
+    assert scale("standard") == [2, 10, "cpu", 70]
+    assert scale("standard-fixed") == [3, None, None, None]
+
+
+def test_names_are_those_of_the_code(overlay: str) -> None:
+    runtime, service = only(overlay, "ServingRuntime"), only(overlay, "InferenceService")
+    settings = yaml.safe_load((REPOSITORY / "configs" / "rollout.yaml").read_text(encoding="utf-8"))
+    named = KServeConfig.model_validate(settings["kserve"])
+    assert runtime["metadata"]["name"] == service["spec"]["predictor"]["model"]["runtime"] == named.runtime
+    assert service["metadata"]["name"] == named.name
+    assert service["metadata"]["namespace"] == named.namespace
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    (container,) = runtime["spec"]["containers"]
+    assert container["image"].rpartition("/")[2] == f"churn-serve:{version}"
+    assert "--tag churn-serve " in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    gateway = yaml.safe_load((REPOSITORY / "configs" / "gateway.yaml").read_text(encoding="utf-8"))
+    assert service["spec"]["predictor"]["timeout"] == gateway["timeout_s"]
+
+
+def test_ports_and_probes_are_those_of_the_image(overlay: str) -> None:
+    (container,) = only(overlay, "ServingRuntime")["spec"]["containers"]
+    properties = (REPOSITORY / "configs" / "torchserve" / "kserve.properties").read_text(encoding="utf-8")
+    port = container["ports"][0]["containerPort"]
+    assert f"inference_address=http://0.0.0.0:{port}\n" in properties
+    assert container["livenessProbe"]["httpGet"]["port"] == port
+    metrics = only(overlay, "Service")["spec"]["ports"][0]["targetPort"]
+    assert f"metrics_address=http://0.0.0.0:{metrics}\n" in properties
+    assert only(overlay, "ServingRuntime")["spec"]["annotations"]["prometheus.io/port"] == str(metrics)
+    probe = container["readinessProbe"]["exec"]["command"]
+    dockerfile = (REPOSITORY / "Dockerfile.serve").read_text(encoding="utf-8")
+    assert str(probe).replace("'", '"') in dockerfile, "the image's own health check"
+    assert "management_address=http://127.0.0.1:" in properties
+    # who may reach what: never management
+    open_ports = {
+        part["port"] for rule in only(overlay, "NetworkPolicy")["spec"]["ingress"] for part in rule["ports"]
+    }
+    assert not {8081, 7071} & open_ports
+
+
+def test_the_server_gets_the_environment_that_it_reads(overlay: str) -> None:
+    (container,) = only(overlay, "ServingRuntime")["spec"]["containers"]
+    given = {part["name"] for part in container["env"]}
+    read = "".join(file.read_text(encoding="utf-8") for file in (REPOSITORY / "handlers").glob("*.py"))
+    assert {ONLINE_VARIABLE, REGISTRY_VARIABLE, "CHURN_MASK_KEY"} <= given
+    assert all(name in read for name in given - {ONLINE_VARIABLE, REGISTRY_VARIABLE})
+
+
+def test_no_file_holds_a_secret(overlay: str) -> None:
+    (container,) = only(overlay, "ServingRuntime")["spec"]["containers"]
+    by_reference = {part["name"] for part in container["env"] if "secretKeyRef" in part.get("valueFrom", {})}
+    assert by_reference == {ONLINE_VARIABLE, REGISTRY_VARIABLE, "CHURN_MASK_KEY"}
+    assert all(content["kind"] != "Secret" for content in rendered(overlay))
+    for file in KSERVE.rglob("*.yaml"):
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(stringData|data)\s*:", text, re.M), file
+        assert not re.search(r"secretGenerator|AKIA|BEGIN [A-Z ]*PRIVATE KEY|://[^/\s]+:[^/\s]+@", text), file
+
+
+def test_a_pod_may_do_nothing_that_it_need_not(overlay: str) -> None:
+    (container,) = only(overlay, "ServingRuntime")["spec"]["containers"]
+    security = container["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert security["readOnlyRootFilesystem"] is True
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp"]  # noqa: S108
+    assert set(container["resources"]) == {"requests", "limits"}
+    selectors = [
+        only(overlay, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        only(overlay, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        only(overlay, "Service")["spec"]["selector"],
+    ]
+    assert selectors == [{"serving.kserve.io/inferenceservice": "churn"}] * 3
+
+
+def test_alerts_ask_for_metrics_labels_and_values_that_the_server_has() -> None:
+    declared = {
+        metric["name"]: set(metric["dimensions"])
+        for kind in telemetry.torchserve_metrics().values()
+        for metric in kind
+    }
+    values = {"kind": {"bad_request", "feature_store_unavailable", "no_score", "internal", "additivity"}}
+    values["status"] = {"ok", "stale", "unknown", "degraded", "refused"}
+    values["outcome"] = {"handed", "written", "dropped"}
+    rules = only("standard", "PrometheusRule")["spec"]["groups"][0]["rules"]
+    assert len(rules) >= 5
+    for rule in rules:
+        asked = re.findall(r"(churn_\w+)(?:\{(\w+)=~?\"([^\"]+)\"\})?", rule["expr"])
+        assert asked, rule["alert"]
+        for name, label, value in asked:
+            assert name in declared, rule["alert"]
+            if label:
+                assert label in declared[name], rule["alert"]
+                assert label == "code" or set(value.split("|")) <= values[label], rule["alert"]
+        grouped = {
+            part.strip() for by in re.findall(r"by \(([^)]*)\)", rule["expr"]) for part in by.split(",")
+        }
+        assert grouped <= {"model_version", "le"}
+    monitor = only("standard", "ServiceMonitor")["spec"]
+    service = only("standard", "Service")
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert monitor["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_whole_rollouts_run_from_the_overlay_with_its_role_and_use_all_of_it(overlay: str) -> None:
+    mode = "knative" if overlay.startswith("knative") else "standard"
+    model: knative.Knative | standard.Standard = (
+        knative.Knative() if mode == "knative" else standard.Standard()
+    )
+    rules = only(overlay, "Role")["rules"]
+    with cluster(model, only(overlay, "InferenceService")) as server:
+        server.rules = rules
+        kind: type[Knative | Standard] = Knative if mode == "knative" else Standard
+        target = kind(config(), client(server))
+        for candidate in (SECOND, THIRD):
+            target.deploy(candidate)
+            target._cluster.wait(lambda: target.observe().detail or None, 5, "ready")
+            for weight in (0, 1, 25, 100):
+                target.set_weight(weight)
+            target.promote(candidate)
+        target.restore(SECOND)
+        target.deploy(FIRST)
+        target.rollback()
+        assert target.observe().stable == SECOND.sha256
+        assert not [call for call in server.calls if call.code not in (200, 409)]
+        used = {(call.verb, call.group, call.plural) for call in server.calls if call.code == 200}
+    allowed = {
+        (verb, group, plural)
+        for rule in rules
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for plural in rule["resources"]
+    }
+    assert used == allowed
+    named = {rule["resources"][0]: rule.get("resourceNames") for rule in rules}
+    assert named["inferenceservices"] == ["churn"]
+    (subject,) = only(overlay, "RoleBinding")["subjects"]
+    assert (subject["kind"], subject["name"]) == ("ServiceAccount", "churn-rollout")

@@ -1,0 +1,1 @@
+from served_bundle import bundle  # noqa: F401

@@ -1,0 +1,288 @@
+"""A whole rollout here, with real processes: Envoy, two TorchServes, controller, restless callers."""
+
+import http.client
+import itertools
+import json
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from served_bundle import FRESH, NOW, ServedBundle, files_of, make_archive
+
+from rollout.config import RolloutConfig
+from rollout.controller import Controller
+from rollout.observers.live import LiveObserver
+from rollout.rules import rules_of
+from rollout.state import Event, Rollout
+from rollout.store import Store
+from rollout.targets.envoy import EnvoyTarget, _sha256
+from rollout.targets.target import Candidate
+from serving.config import GatewayConfig, ServingConfig
+from serving.gateway import Gateway
+from serving.keys import Keys
+from serving.supervisor import Companion, Supervisor, record_file
+from serving.torchserve import TorchServe
+
+TICK_S = 0.1
+VERSION = "ba9876543210"
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Callers:
+    """Ask for one customer after the other, and count what became of every single request."""
+
+    url: str
+    threads: int = 2
+    pause_s: float = 0.02
+    """Both variants and the callers share the cores: more load would measure the machine."""
+    status: Counter[int] = field(default_factory=Counter)
+    """0: no whole answer."""
+    versions: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    slowest_s: float = 0.0
+    _over: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def asking(self) -> Iterator["Callers"]:
+        workers = [threading.Thread(target=self._ask, args=(n,)) for n in range(self.threads)]
+        for worker in workers:
+            worker.start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            for worker in workers:
+                worker.join()
+
+    @property
+    def asked(self) -> int:
+        return sum(self.status.values())
+
+    @property
+    def failed(self) -> int:
+        return self.asked - self.status[200]
+
+    def _ask(self, first: int) -> None:
+        place = urlsplit(self.url)
+        connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=60)
+        for number in itertools.count(first, self.threads):
+            if self._over.is_set():
+                break
+            user = FRESH[number * 7919 % len(FRESH)]
+            began = time.monotonic()
+            status, said = self._one(connection, user)
+            took = time.monotonic() - began
+            with self._lock:
+                self.status[status] += 1
+                self.slowest_s = max(self.slowest_s, took)
+                if status == 200:
+                    self.versions[json.loads(said)["model_version"]] += 1
+                else:
+                    self.failures.append(f"{utc_now():%H:%M:%S.%f} {status} {said[:120]!r}")
+            time.sleep(self.pause_s)
+        connection.close()
+
+    def _one(self, connection: http.client.HTTPConnection, user: int) -> tuple[int, str]:
+        try:
+            connection.request(
+                "POST",
+                "/predictions/churn",
+                json.dumps({"user_id": user}),
+                {"content-type": "application/json"},
+            )
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            return 0, repr(error)
+
+
+@dataclass
+class Rig:
+    supervisor: Supervisor
+    target: EnvoyTarget
+    files: Any
+    log: Path
+    offset: timedelta
+    stable: Candidate
+
+    @property
+    def url(self) -> str:
+        return self.supervisor.gateway.url
+
+    def observer(self, config: RolloutConfig, labels: Path | None = None) -> LiveObserver:
+        return LiveObserver(self.supervisor.gateway, self.log, config, self.offset, labels)
+
+
+@contextmanager
+def rig(
+    bundle: ServedBundle,
+    folder: Path,
+    objective_ms: float = 800.0,
+    canary: Mapping[str, str] | None = None,
+    gateway: GatewayConfig | None = None,
+    companion: Companion | None = None,
+) -> Iterator[Rig]:
+    """All that `churn serve` runs, looked after as it does. `canary`: variables that only it has."""
+    files, log = files_of(folder), folder / "prediction-log"
+    serving = ServingConfig(prediction_log_window_s=2)
+    config = gateway or GatewayConfig(keys=False, drain_timeout_s=20)
+    offset = NOW - utc_now()
+    common = {
+        **bundle.environment,
+        "CHURN_CLOCK_OFFSET_S": str(offset.total_seconds()),
+        "CHURN_PREDICTION_LOG": str(log),
+        "CHURN_PREDICTION_LOG_WINDOW_S": "2",
+    }
+
+    def maker(variant: str, more: Mapping[str, str]) -> Callable[[Path, str], TorchServe]:
+        environment = {**common, "CHURN_VARIANT": variant, **more}
+        return lambda archive, name: TorchServe(serving, archive, environment, files, name)
+
+    supervisor = Supervisor(
+        config,
+        Gateway(config, serving, files, record_file(files), objective_ms),
+        Keys(folder / "keys.json"),
+        maker("stable", {}),
+        lambda: bundle.archive,
+        files,
+        trial=maker("canary", canary or {}),
+        companion=companion,
+    )
+    over = threading.Event()
+
+    def look_after() -> None:
+        while not over.wait(TICK_S):
+            supervisor.tick(utc_now())
+
+    with supervisor:
+        thread = threading.Thread(target=look_after)
+        thread.start()
+        try:
+            yield Rig(supervisor, EnvoyTarget(supervisor), files, log, offset, candidate_of(bundle.archive))
+        finally:
+            over.set()
+            thread.join()
+
+
+def candidate_of(archive: Path, version: str = "0123456789ab") -> Candidate:
+    sha256 = _sha256(archive)
+    assert sha256 is not None
+    return Candidate(str(archive), sha256, version)
+
+
+def altered(
+    bundle: ServedBundle, folder: Path, changes: Mapping[str, Sequence[tuple[str, str]]] | None = None
+) -> Candidate:
+    """A real archive of the next version, whose files (name -> what, by what) are not as they should be."""
+    model_dir = shutil.copytree(bundle.model_dir, folder / "model")
+    described = model_dir / "bundle.json"
+    described.write_text(json.dumps(json.loads(described.read_text()) | {"model_version": VERSION}))
+    for name, replacements in (changes or {}).items():
+        file = model_dir / name
+        text = file.read_text()
+        for what, by in replacements:
+            assert text.count(what) == 1, f"{name}: {what!r} is there {text.count(what)} times"
+            text = text.replace(what, by)
+        file.write_text(text)
+    return candidate_of(make_archive(model_dir, folder / "model-store" / "tiny.mar"), VERSION)
+
+
+class Registered:
+    """What the rollout tells the registry."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def promoted(
+        self, candidate: Candidate, who: str, when: datetime, why: str, numbers: Mapping[str, float]
+    ) -> str:
+        self.told.append(f"promoted {candidate.version}")
+        return "the champion"
+
+    def rolled_back(
+        self, candidate: Candidate, who: str, when: datetime, why: str, numbers: Mapping[str, float]
+    ) -> str:
+        self.told.append(f"rolled back {candidate.version}")
+        return "not the champion"
+
+
+@dataclass
+class Drill:
+    """How one rollout went, and what its callers saw."""
+
+    rollout: Rollout
+    history: list[Event]
+    callers: Callers
+    told: list[str]
+    seconds: float
+
+    @property
+    def weights(self) -> list[int]:
+        return [window.weight for window in self.rollout.windows]
+
+
+def drilled(
+    rig: Rig,
+    folder: Path,
+    config: RolloutConfig,
+    candidate: Candidate,
+    meanwhile: Callable[[Rollout], None] = lambda rollout: None,
+    labels: Path | None = None,
+    callers: Callers | None = None,
+) -> Drill:
+    """Put `candidate` on trial among restless callers, until it has ended. `meanwhile` sees each tick."""
+    store, registry = Store(f"sqlite:///{folder}/rollout.db", config.lease_s), Registered()
+    controller = Controller(
+        config,
+        store,
+        rig.target,
+        rig.observer(config, labels),
+        rules_of(config),
+        utc_now,
+        time.sleep,
+        registry,
+    )
+    callers = callers or Callers(rig.url)
+    began = time.monotonic()
+    with callers.asking():
+        rollout = store.start("churn", candidate, rig.stable, config, "drill", "a drill", utc_now())
+        while not rollout.over:
+            rollout = controller.tick(rollout.id)
+            meanwhile(rollout)
+            time.sleep(config.tick_s)
+            assert time.monotonic() - began < 400, rollout
+        time.sleep(1)  # and stable's customers after it
+    return Drill(rollout, store.history(rollout.id), callers, registry.told, time.monotonic() - began)
+
+
+def plan(**changes: Any) -> RolloutConfig:
+    """A plan of seconds; `stages` and all else by override."""
+    usual: dict[str, Any] = {
+        "stages": [
+            {"weight": 0, "mirror": True, "min_s": 3, "max_s": 120, "min_requests": 300},
+            {"weight": 5, "min_s": 3, "max_s": 120, "min_requests": 10},
+            {"weight": 25, "min_s": 3, "max_s": 120, "min_requests": 40},
+            {"weight": 50, "min_s": 3, "max_s": 120, "min_requests": 80},
+            {"weight": 100, "min_s": 3, "max_s": 120, "min_requests": 100},
+        ],
+        # slow for the machine that runs the tests, not for a customer
+        "rules": {"latency": {"objective_ms": 800, "max_p99_ratio": 3.0}},
+        "tick_s": 0.5,
+        "watch_s": 3,
+        "ready_timeout_s": 180,
+    }
+    return RolloutConfig.model_validate(usual | changes)

@@ -1,0 +1,173 @@
+"""Faulty canaries among real customers: each is taken back for the right reason, and nobody gets an error.
+
+One Envoy and one stable TorchServe for all drills; each brings a canary of its own, made of a real archive
+whose handler was changed. Callers count every single answer.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from served_bundle import FRESH, KEY, NOW, ServedBundle
+
+from handlers.identity import mask
+from rollout.state import Rollout
+
+from rig import VERSION, Rig, altered, drilled, plan, rig  # isort: skip
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+ANSWERED = "    def _answer(self, request: Request, rows: Sequence[int], scored: Scored) -> Answer:\n"
+SCORED = "                scores[start:stop] = chunk.numpy()[: stop - start]\n        return scores\n"
+
+
+@pytest.fixture(scope="module")
+def house(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with rig(bundle, tmp_path_factory.mktemp("drills")) as made:
+        yield made
+
+
+def taken_back(house: Rig) -> None:
+    """No canary is left, and stable is what it was."""
+    state = house.target.observe()
+    assert (state.weight, state.mirror, state.canary, state.stable) == (0, False, None, house.stable.sha256)
+
+
+def test_a_canary_that_fails_two_percent(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
+    fails = '        if __import__("random").random() < 0.02:\n            return protocols.refuse(BROKEN)\n'
+    candidate = altered(bundle, tmp_path, {"handlers/predictor.py": [(ANSWERED, ANSWERED + fails)]})
+    # not in a shadow, where nobody could be harmed: every second customer is the canary's
+    stages = [
+        {"weight": 50, "min_s": 3, "max_s": 300, "min_requests": 4000},
+        {"weight": 100, "max_s": 300},
+    ]
+    drill = drilled(house, tmp_path, plan(stages=stages), candidate)
+    assert drill.rollout.phase == "rolled_back"
+    assert "error_rate" in drill.rollout.outcome
+    assert drill.callers.versions[VERSION] > 0
+    assert drill.callers.failed == 0, "stable answered in the canary's place"
+    taken_back(house)
+
+
+def test_a_canary_that_is_three_times_slower(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
+    entry = "        answers = self.predictor.answer(rows, calls)\n"
+    dawdles = '        if __import__("random").random() < 0.05:\n            __import__("time").sleep(1.5)\n'
+    candidate = altered(bundle, tmp_path, {"churn_handler.py": [(entry, dawdles + entry)]})
+    drill = drilled(house, tmp_path, plan(), candidate)
+    assert drill.rollout.phase == "rolled_back"
+    assert "latency" in drill.rollout.outcome
+    assert drill.callers.failed == 0
+    taken_back(house)
+
+
+def test_a_canary_that_scores_otherwise(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
+    lower = SCORED.replace("return scores", "return scores * 0.6")
+    candidate = altered(bundle, tmp_path, {"handlers/scoring.py": [(SCORED, lower)]})
+    drill = drilled(house, tmp_path, plan(rules={"decision_rate": None, "latency": None}), candidate)
+    assert drill.rollout.phase == "rolled_back"
+    assert "score_shift" in drill.rollout.outcome
+    assert drill.weights == [0], "the shadow saw it: no customer was told such a score"
+    assert set(drill.callers.versions) == {"0123456789ab"}
+    assert drill.callers.failed == 0
+    taken_back(house)
+
+
+def test_a_canary_that_reads_stale_features(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
+    read = "vectors = self.features.read(distinct, now)"
+    late = "vectors = self.features.read(distinct, now + timedelta(days=40))"
+    candidate = altered(bundle, tmp_path, {"handlers/predictor.py": [(read, late)]})
+    drill = drilled(house, tmp_path, plan(), candidate)
+    assert drill.rollout.phase == "rolled_back"
+    assert "features" in drill.rollout.outcome
+    assert "stale" in drill.rollout.outcome
+    assert drill.callers.failed == 0
+    taken_back(house)
+
+
+def test_a_canary_that_is_miscalibrated(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
+    """Right in the order of customers, wrong in what it says of them; outcomes come while it is on trial."""
+    extreme = SCORED.replace("return scores", "return scores**4")
+    candidate = altered(bundle, tmp_path, {"handlers/scoring.py": [(SCORED, extreme)]})
+    with httpx.Client(base_url=house.url, trust_env=False, timeout=60) as client:
+        answers = client.post(
+            "/v1/models/churn:predict", json={"instances": [{"user_id": user} for user in FRESH]}
+        ).json()
+    scores = np.array([one["churn_probability"] for one in answers["predictions"]])
+    labels = tmp_path / "labels.parquet"
+    pd.DataFrame(
+        {
+            "user_id": [mask(str(user), KEY) for user in FRESH],
+            "event_timestamp": NOW + timedelta(minutes=5),
+            "churned": np.random.default_rng(0).random(len(scores)) < scores,
+        }
+    ).to_parquet(labels)
+    rules = {"score_shift": None, "decision_rate": None, "latency": None}
+    drill = drilled(house, tmp_path, plan(rules=rules), candidate, labels=labels)
+    assert drill.rollout.phase == "rolled_back"
+    assert "outcomes" in drill.rollout.outcome
+    assert drill.callers.failed == 0
+    taken_back(house)
+
+
+def test_a_canary_that_dies(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def kill(rollout: Rollout) -> None:
+        server = house.supervisor.canary.server
+        if rollout.phase == "stage" and rollout.stage == 3 and not killed and server is not None:
+            os.kill(server.pid, signal.SIGKILL)
+            killed.append(server.pid)
+
+    drill = drilled(house, tmp_path, plan(), altered(bundle, tmp_path), kill)
+    assert killed, drill.rollout.outcome
+    assert drill.rollout.phase == "rolled_back"
+    assert "canary" in drill.rollout.outcome or "error_rate" in drill.rollout.outcome
+    assert drill.callers.versions[VERSION] > 0
+    assert drill.callers.failed == 0, "its customers were answered by stable"
+    taken_back(house)
+
+
+def test_a_canary_that_never_gets_ready(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
+    begin = "        torch.set_num_threads(1)"
+    sleeps = '        __import__("time").sleep(3600)\n'
+    candidate = altered(bundle, tmp_path, {"churn_handler.py": [(begin, sleeps + begin)]})
+    drill = drilled(house, tmp_path, plan(ready_timeout_s=15), candidate)
+    assert drill.rollout.phase == "rolled_back"
+    assert "not ready within 15 s" in drill.rollout.outcome
+    assert drill.weights == []
+    assert set(drill.callers.versions) == {"0123456789ab"}
+    assert drill.callers.failed == 0
+    taken_back(house)
+
+
+def test_a_canary_that_refuses_to_load(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
+    begin = "        torch.set_num_threads(1)"
+    candidate = altered(
+        bundle, tmp_path, {"churn_handler.py": [(begin, '        raise ValueError("no")\n' + begin)]}
+    )
+    drill = drilled(house, tmp_path, plan(ready_timeout_s=40), candidate)
+    assert drill.rollout.phase == "rolled_back"
+    assert "not ready within 40 s" in drill.rollout.outcome
+    assert drill.callers.failed == 0
+    taken_back(house)
+
+
+def test_an_identical_model_reaches_everybody(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
+    """Last: it stays."""
+    candidate = altered(bundle, tmp_path)
+    drill = drilled(house, tmp_path, plan(), candidate)
+    assert drill.rollout.phase == "promoted", drill.rollout.outcome
+    assert drill.weights == [0, 5, 25, 50, 100, 100]
+    assert drill.told == [f"promoted {VERSION}"]
+    assert drill.callers.failed == 0
+    state = house.target.observe()
+    assert (state.weight, state.canary, state.stable) == (0, None, candidate.sha256)
+    assert house.supervisor.model.alive
+    # and back again, in one step
+    house.target.restore(house.stable)
+    assert house.target.observe().stable == house.stable.sha256

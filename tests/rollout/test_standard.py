@@ -1,0 +1,325 @@
+"""The target `standard` against an API server and a model of KServe's Standard mode with the Gateway API."""
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import yaml
+from kube.api_server import ApiServer, Object
+from kube.cluster import DOCUMENTED, FIRST, SECOND, THIRD, client, cluster, config, found, service
+from kube.standard import DEPLOYMENT, ROUTE
+from kube.standard import Standard as Controller
+
+from rollout.targets.cluster import ClusterError
+from rollout.targets.manifests import predictor_name, replicas
+from rollout.targets.standard import Standard, routed
+from rollout.targets.target import Candidate
+
+NEW = predictor_name(SECOND)
+
+
+@pytest.fixture
+def controller() -> Controller:
+    return Controller()
+
+
+@pytest.fixture
+def server(controller: Controller) -> Iterator[ApiServer]:
+    with cluster(controller) as running:
+        yield running
+
+
+@pytest.fixture
+def target(server: ApiServer) -> Standard:
+    return Standard(config(), client(server))
+
+
+def up(target: Standard, candidate: Candidate) -> None:
+    target.deploy(candidate)
+    for _ in range(50):
+        if target.observe().ready:
+            return
+    pytest.fail(target.observe().detail)
+
+
+def entries(server: ApiServer) -> list[tuple[int, int] | str]:
+    """What each patch made of the canary: weight and pods."""
+    said: list[tuple[int, int] | str] = []
+    for body in server.writes():
+        canaries = body["spec"]["canary"]
+        said.append(
+            (canaries[0]["trafficPercent"], canaries[0]["predictor"]["minReplicas"]) if canaries else "none"
+        )
+    return said
+
+
+def pods(server: ApiServer, name: str) -> tuple[str, int, Object]:
+    """Which pods there are: they are other ones as soon as any of it changes."""
+    found = server.store.get(*DEPLOYMENT, "churn", name)
+    assert found is not None
+    return found["metadata"]["uid"], found["spec"]["replicas"], found["spec"]["template"]
+
+
+def test_a_rollout_step_by_step(server: ApiServer, target: Standard) -> None:
+    up(target, SECOND)
+    for weight in (1, 10, 50, 100):
+        target.set_weight(weight)
+        state = target.observe()
+        assert (state.weight, state.canary, state.stable) == (weight, SECOND.sha256, FIRST.sha256)
+    target.promote(SECOND)
+
+    # pods before the share that needs them, and all of stable's number before promotion
+    assert entries(server) == [(0, 1), (1, 1), (10, 1), (10, 2), (50, 2), (50, 4), (100, 4), "none"]
+    state = target.observe()
+    assert (state.weight, state.canary, state.stable) == (0, None, SECOND.sha256)
+
+
+def test_each_object_equals_the_documented_one(controller: Controller) -> None:
+    if not DOCUMENTED.is_dir():
+        pytest.skip("the documented manifests (shared/kserve-manifests) are not beside the repository")
+
+    def documented(name: str) -> Object:
+        content = yaml.safe_load((DOCUMENTED / f"standard-{name}.yaml").read_text(encoding="utf-8"))
+        return _comparable(content["spec"], {"v2": NEW})
+
+    first = yaml.safe_load((DOCUMENTED / "standard-1-stable.yaml").read_text(encoding="utf-8"))
+    with cluster(controller, copy.deepcopy(first)) as server:
+        target = Standard(config(), client(server))
+        up(target, SECOND)
+        target.set_weight(10)
+        assert _comparable(found(server)["spec"]) == documented("2-canary10")
+        target.promote(SECOND)
+        assert _comparable(found(server)["spec"]) == documented("3-promoted")
+    with cluster(Controller(), copy.deepcopy(first)) as server:
+        target = Standard(config(), client(server))
+        up(target, SECOND)
+        target.set_weight(10)
+        target.rollback()
+        assert _comparable(found(server)["spec"]) == documented("3-rollback")
+
+
+def _comparable(spec: Object, names: dict[str, str] | None = None) -> Object:
+    """Without our marks, and with the name that we give a version."""
+    spec = copy.deepcopy(spec)
+    for part in (spec["predictor"], *(entry["predictor"] for entry in spec["canary"])):
+        part.pop("annotations", None)
+        part["name"] = (names or {}).get(part["name"], part["name"])
+    return spec
+
+
+def test_customers_get_no_more_of_the_canary_than_was_asked(target: Standard, controller: Controller) -> None:
+    up(target, SECOND)
+    for weight in (1, 10, 50):
+        target.set_weight(weight)
+    target.rollback()
+    shares = [shares.get(SECOND.archive, 0) for shares in controller.traffic]
+    assert shares == [0, 0, 1, 10, 50, 0, 0]
+    assert controller.unserved == 0
+
+
+def test_promotion_restarts_no_pod_and_loses_no_request(
+    server: ApiServer, target: Standard, controller: Controller
+) -> None:
+    up(target, SECOND)
+    target.set_weight(100)
+    before = pods(server, f"churn-{NEW}-predictor")
+    target.promote(SECOND)
+    server.settle()
+    assert pods(server, f"churn-{NEW}-predictor") == before
+    assert server.store.get(*DEPLOYMENT, "churn", "churn-v1-predictor") is None
+    assert controller.traffic[-1] == {SECOND.archive: 100}
+    assert controller.unserved == 0
+
+
+def test_promotion_from_any_weight_goes_through_all_customers(
+    server: ApiServer, target: Standard, controller: Controller
+) -> None:
+    up(target, SECOND)
+    target.set_weight(10)
+    target.promote(SECOND)
+    assert entries(server)[-3:] == [(10, 4), (100, 4), "none"]
+    assert controller.unserved == 0
+
+
+def test_a_rollback_moves_traffic_first_and_then_takes_the_pods(
+    server: ApiServer, target: Standard, controller: Controller
+) -> None:
+    up(target, SECOND)
+    target.set_weight(50)
+    target.rollback()
+    assert entries(server)[-2:] == [(0, 2), "none"]
+    assert controller.traffic[-1] == {FIRST.archive: 100}
+    assert controller.unserved == 0
+    state = target.observe()
+    assert (state.weight, state.canary, state.stable) == (0, None, FIRST.sha256)
+
+
+def test_restore_brings_the_last_good_one_back_as_a_canary_would_come(
+    server: ApiServer, target: Standard, controller: Controller
+) -> None:
+    up(target, SECOND)
+    target.promote(SECOND)
+    last_good = found(server)["spec"]["predictor"]["annotations"]["churn.rollout/previous"]
+    assert yaml.safe_load(last_good) == {
+        "archive": FIRST.archive,
+        "sha256": FIRST.sha256,
+        "version": FIRST.version,
+    }
+    target.restore(FIRST)
+    assert controller.traffic[-1] == {FIRST.archive: 100}
+    assert target.observe().stable == FIRST.sha256
+    written = len(server.writes())
+    target.restore(FIRST)
+    assert len(server.writes()) == written
+    assert controller.unserved == 0
+
+
+def test_every_action_may_be_repeated(server: ApiServer, target: Standard) -> None:
+    up(target, SECOND)
+    target.set_weight(10)
+    written = len(server.writes())
+    target.deploy(SECOND)
+    target.set_weight(10)
+    assert len(server.writes()) == written
+    target.promote(SECOND)
+    written = len(server.writes())
+    target.promote(SECOND)
+    target.rollback()
+    target.set_weight(0)
+    assert len(server.writes()) == written
+
+
+def test_a_release_that_routes_nothing_is_found_out_before_anything_is_believed() -> None:
+    controller = Controller(release="0.20")
+    with cluster(controller) as server:
+        target = Standard(config(timeout_s=0.3), client(server))
+        up(target, SECOND)
+        with pytest.raises(ClusterError, match=r"KServe 0\.20 starts canaries and routes nothing"):
+            target.set_weight(10)
+        echo = found(server)["status"]["canaryStatuses"][0]
+        assert (echo["ready"], echo["trafficPercent"]) == (True, 10)  # what it says of itself
+        assert target.observe().weight == 0
+        target.rollback()
+        assert controller.traffic == [{FIRST.archive: 100}]
+
+
+def test_a_canary_at_no_weight_still_has_a_pod(server: ApiServer, target: Standard) -> None:
+    """Without minReplicas KServe would give a canary of 0 % no pod at all: never ready."""
+    up(target, SECOND)
+    assert pods(server, f"churn-{NEW}-predictor")[1] == 1
+    assert target.observe().weight == 0
+
+
+def test_pods_that_never_come_up_get_nothing() -> None:
+    controller = Controller(ready_after=lambda uri: None if uri == SECOND.archive else 2)
+    with cluster(controller) as server:
+        target = Standard(config(timeout_s=0.3), client(server))
+        target.deploy(SECOND)
+        server.settle()
+        state = target.observe()
+        assert (state.ready, state.weight) == (False, 0)
+        assert f"Deployment churn-{NEW}-predictor: 0 of 1 pods available" in state.detail
+        assert "MinimumReplicasUnavailable" in state.detail
+        with pytest.raises(ClusterError, match="the canary gets nothing"):
+            target.set_weight(10)
+        target.rollback()
+        assert target.observe().canary is None
+        assert controller.traffic == [{FIRST.archive: 100}]
+
+
+def test_a_canary_whose_pods_die_has_no_traffic_and_is_told_from_one_taken_back(
+    server: ApiServer, target: Standard, controller: Controller
+) -> None:
+    up(target, SECOND)
+    target.set_weight(25)
+    controller.ready_after = lambda uri: None if uri == SECOND.archive else 2
+    server.settle()
+    state = target.observe()
+    assert (state.weight, state.asked, state.ready) == (0, 25, False)
+    assert controller.traffic[-1] == {FIRST.archive: 100}
+    target.rollback()
+    assert target.observe().canary is None
+
+
+def test_no_routes_no_rollout() -> None:
+    with cluster(Controller(gateway_api=False)) as server:
+        with pytest.raises(ClusterError, match=r"HTTPRoute churn/churn: is not there; .*enableGatewayApi"):
+            Standard(config(), client(server)).deploy(SECOND)
+        assert server.writes() == []
+
+
+def test_a_second_canary_is_nobody_s_business_but_a_person_s(server: ApiServer, target: Standard) -> None:
+    up(target, SECOND)
+    content = copy.deepcopy(found(server))
+    other = copy.deepcopy(content["spec"]["canary"][0])
+    other["predictor"]["name"] = "experiment"
+    content["spec"]["canary"].append(other)
+    server.store.put("serving.kserve.io", "inferenceservices", content)
+    with pytest.raises(ClusterError, match=r"spec\.canary: 2 entries"):
+        target.set_weight(10)
+
+
+def test_what_is_refused_before_anything_is_sent(server: ApiServer, target: Standard) -> None:
+    with pytest.raises(ClusterError, match="a cluster cannot load from there"):
+        target.deploy(Candidate("/var/churn.mar", "d" * 64, "dddddddddddd"))
+    with pytest.raises(ClusterError, match="is what churn serves already"):
+        target.deploy(FIRST)
+    # other bytes under an address that serves: KServe would never load them
+    with pytest.raises(ClusterError, match="is what churn serves already"):
+        target.deploy(Candidate(FIRST.archive, "d" * 64, "dddddddddddd"))
+    with pytest.raises(ClusterError, match="there is no canary to give 5 % to"):
+        target.set_weight(5)
+    assert server.writes() == []
+
+
+def test_a_service_of_the_other_mode_is_refused() -> None:
+    content = service("Standard")
+    content["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] = "Knative"
+    with cluster(Controller(), content) as server, pytest.raises(ClusterError, match="set it to knative"):
+        Standard(config(), client(server)).observe()
+
+
+def test_mirroring_is_not_there_and_it_says_so(target: Standard) -> None:
+    up(target, SECOND)
+    target.set_weight(0, mirror=True)
+    state = target.observe()
+    assert (target.can_mirror, state.mirror, state.weight, state.ready) == (False, False, 0, True)
+
+
+def test_one_route_that_lags_behind_is_the_weight_that_counts(server: ApiServer, target: Standard) -> None:
+    up(target, SECOND)
+    target.set_weight(10)
+    lagging = copy.deepcopy(server.store.get(*ROUTE, "churn", "churn-predictor"))
+    assert lagging is not None
+    lagging["spec"]["rules"][0]["backendRefs"][1]["weight"] = 60
+    lagging["spec"]["rules"][0]["backendRefs"][0]["weight"] = 40
+    server.store.put(*ROUTE, lagging)
+    server._controllers = ()
+    assert target.observe().weight == 60
+
+
+@pytest.mark.parametrize(
+    ("backends", "shares"),
+    [
+        ([{"name": "a"}], {"a": 100}),
+        ([{"name": "a", "weight": 9}, {"name": "b", "weight": 1}], {"a": 90, "b": 10}),
+        ([{"name": "a"}, {"name": "b"}], {"a": 50, "b": 50}),
+        ([{"name": "a", "weight": 0}], {"a": 0}),
+    ],
+)
+def test_weights_are_read_as_the_gateway_api_means_them(
+    backends: list[Object], shares: dict[str, float]
+) -> None:
+    meta = {"name": "churn", "generation": 1}
+    assert routed({"metadata": meta, "spec": {"rules": [{"backendRefs": backends}]}}).shares == shares
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(0, 1), (1, 1), (25, 1), (26, 2), (50, 2), (100, 4)])
+def test_a_share_has_the_pods_that_it_needs(percent: int, expected: int) -> None:
+    assert replicas(service("Standard"), percent) == expected
+
+
+def test_two_archives_of_one_model_are_two_predictors() -> None:
+    other = Candidate("s3://models/churn/v2-repacked", SECOND.sha256, SECOND.version)
+    assert predictor_name(other) != predictor_name(SECOND)
+    assert len(f"churn-{predictor_name(THIRD)}-predictor") <= 63

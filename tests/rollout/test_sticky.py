@@ -1,0 +1,233 @@
+"""Envoy's split: the same customer always meets the same variant, and a bad canary costs nobody an answer."""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rollout.observers.envoy_stats import between, totals
+from serving.config import GatewayConfig
+from serving.keys import Key
+
+from upstreams import Split, split  # isort: skip
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Split]:
+    with split(tmp_path_factory.mktemp("sticky")) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _well(both: Split) -> Iterator[None]:
+    yield
+    both.gateway.weigh(0)
+    both.canary.status, both.canary.delay_s = 200, 0.0
+
+
+def test_who_is_on_the_canary_stays_there_as_its_weight_grows(both: Split) -> None:
+    before: set[int] = set()
+    for weight in (0, 1, 5, 25, 50, 100):
+        both.gateway.weigh(weight)
+        chosen = both.of_the_canary()
+        assert chosen == both.of_the_canary(), "asked again, the same variant"
+        assert before <= chosen
+        assert abs(len(chosen) - 2 * weight) <= 25
+        assert both.gateway.split().weight == weight
+        before = chosen
+    assert len(before) == 200
+
+
+def test_every_protocol_names_the_same_customer(both: Split) -> None:
+    both.gateway.weigh(50)
+    chosen = both.of_the_canary(range(60))
+
+    def by(path: str, body: Any) -> set[int]:
+        return {user for user in range(60) if both.who(user, path, body(user)) == "canary"}
+
+    assert chosen == by("/v1/models/churn:predict", lambda u: {"instances": [{"user_id": u}, {"user_id": 7}]})
+    infer = "/v2/models/churn/infer"
+    tensor = {"name": "user_id", "shape": [2], "datatype": "INT64"}
+    assert chosen == by(infer, lambda u: {"id": "1", "inputs": [{**tensor, "data": [u, 7]}]})
+    assert chosen == by(infer, lambda u: {"inputs": [{**tensor, "data": [[u], [7]]}]})
+    assert chosen == by("/predictions/churn", lambda u: [{"features": {"orders": 1}, "user_id": u}])
+    # and a caller may say it in a header, for a body that does not
+    other = {"user_id": 1}
+    assert chosen == {u for u in range(60) if both.who(0, body=other, x_churn_user=str(u)) == "canary"}
+
+
+@pytest.mark.parametrize("user", ['with "quotes"', "back\\slash\\", "ünïcode", "a" * 200, "line\nbreak"])
+def test_any_text_is_a_customer(both: Split, user: str) -> None:
+    both.gateway.weigh(50)
+    assert len({both.who(user) for _ in range(10)}) == 1
+
+
+def test_a_body_without_a_customer_is_split_by_chance(both: Split) -> None:
+    both.gateway.weigh(50)
+    assert {both.who(0, body={"nobody": 1}) for _ in range(60)} == {"stable", "canary"}
+
+
+def test_a_variant_can_be_asked_for_by_name(both: Split) -> None:
+    assert {both.who(user, x_churn_variant="canary") for user in range(20)} == {"canary"}
+    both.gateway.weigh(100)
+    assert {both.who(user, x_churn_variant="stable") for user in range(20)} == {"stable"}
+    answer = both.client.post(
+        "/predictions/churn", json={"user_id": 1}, headers={"x-churn-variant": "canarry"}
+    )
+    assert (answer.status_code, answer.json()) == (400, {"error": "x-churn-variant: stable or canary"})
+
+
+def test_neither_header_goes_on_to_a_worker_or_into_the_log(both: Split) -> None:
+    both.who(1, x_churn_user="secret-customer", x_churn_variant="canary", x_request_id="looked-for")
+    for header in ("x-churn-user", "x-churn-variant"):
+        assert header not in both.canary.seen[-1]
+    deadline = time.monotonic() + 15
+    while "looked-for" not in both.log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert "looked-for" in both.log.read_text()
+    assert "secret-customer" not in both.log.read_text()
+
+
+def test_without_a_key_no_variant_can_be_asked_for(tmp_path: Path) -> None:
+    key = Key("one", hashlib.sha256(b"good").hexdigest(), "")
+    with split_with_keys(tmp_path, key) as (url, canary):
+        for headers in ({}, {"x-api-key": "guessed"}):
+            refused = httpx.post(
+                f"{url}/predictions/churn",
+                json={"user_id": 1},
+                headers={**headers, "x-churn-variant": "canary"},
+                trust_env=False,
+            )
+            assert refused.status_code == 401
+        assert canary.seen == []
+        told = {"x-api-key": "good", "x-churn-variant": "canary"}
+        answer = httpx.post(f"{url}/predictions/churn", json={"user_id": 1}, headers=told, trust_env=False)
+        assert answer.json() == {"who": "canary"}
+        assert canary.seen[0]["authorization"] == "Bearer token-of-canary", "its own, not the caller's key"
+
+
+def test_a_shadow_gets_copies_and_answers_nobody(both: Split) -> None:
+    both.gateway.weigh(0, mirror=True)
+    both.canary.seen.clear()
+    both.canary.status = 500
+    assert {both.who(user, x_request_id=f"copied-{user}") for user in range(40)} == {"stable"}
+    wanted = {f"copied-{user}" for user in range(40)}
+    deadline = time.monotonic() + 5
+    while len(both.canary.seen) < 40 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert {one["x-request-id"] for one in both.canary.seen} == wanted
+    both.gateway.weigh(0)
+    both.canary.seen.clear()
+    both.of_the_canary(range(20))
+    assert both.canary.seen == []
+
+
+def test_a_slow_shadow_keeps_nobody_waiting(both: Split) -> None:
+    both.gateway.weigh(0, mirror=True)
+    both.canary.delay_s = 3
+    began = time.monotonic()
+    for user in range(30):
+        both.who(user)
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_whom_the_canary_fails_stable_answers_and_it_counts(both: Split, status: int) -> None:
+    both.gateway.weigh(50)
+    both.canary.status = status
+    before = totals(both.gateway)
+    assert {both.who(user) for user in range(100)} == {"stable"}
+    after = totals(both.gateway)
+    canary, stable = (between(before, after, variant, 250) for variant in ("canary", "stable"))
+    assert canary.requests == canary.errors > 20
+    assert (stable.requests, stable.errors) == (100 - canary.requests, 0)
+
+
+def test_slow_requests_are_counted_by_the_objective(both: Split) -> None:
+    both.gateway.weigh(100)
+    before = totals(both.gateway)
+    for user in range(40):
+        both.canary.delay_s = 1.2 if user < 2 else 0.0
+        both.who(user)
+    time.sleep(1.5)  # histograms are brought up to date twice a second
+    counted = between(before, totals(both.gateway), "canary", 800)
+    assert (counted.requests, counted.slow) == (40, 2)
+    assert counted.p99_ms is not None
+    assert 1000 <= counted.p99_ms <= 2000
+    assert counted.latency_ms[float("inf")] == 40
+
+
+def test_a_dead_canary_s_customers_are_answered_by_stable(tmp_path: Path) -> None:
+    with split(tmp_path) as made:
+        made.gateway.weigh(100)
+        assert {made.who(user) for user in range(20)} == {"canary"}
+        made.canary.die()
+        assert {made.who(user) for user in range(50)} == {"stable"}
+        assert within(10, lambda: set(made.gateway.hosts("canary").values()) == {"FAILING"})
+        refused = made.client.post(
+            "/predictions/churn", json={"user_id": 1}, headers={"x-churn-variant": "canary"}
+        )
+        assert refused.status_code == 503, "who asks for the canary by name is not given another's answer"
+        # a dead shadow is nobody's harm either
+        made.gateway.weigh(0, mirror=True)
+        assert {made.who(user) for user in range(50)} == {"stable"}
+
+
+def test_weights_and_mirroring_survive_the_death_of_envoy(tmp_path: Path) -> None:
+    with split(tmp_path) as made:
+        made.gateway.weigh(25)
+        chosen = made.of_the_canary()
+        made.gateway.stop()
+        made.gateway.start()
+        assert (made.gateway.split().weight, made.gateway.split().mirror) == (25, False)
+        assert within(10, lambda: made.client.get("/v2/health/ready").status_code == 200)
+        assert made.of_the_canary() == chosen
+
+
+def within(seconds: float, condition: Any) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+class split_with_keys:
+    """A gateway that asks for a key; yields its url and the canary."""
+
+    def __init__(self, folder: Path, key: Key) -> None:
+        self._folder, self._key = folder, key
+
+    def __enter__(self) -> tuple[str, Any]:
+        from served_bundle import files_of
+        from upstreams import Answering
+
+        from serving.config import ServingConfig
+        from serving.gateway import Gateway
+
+        stable, canary = Answering("stable"), Answering("canary")
+        stable.start(), canary.start()
+        self._gateway = Gateway(GatewayConfig(), ServingConfig(), files_of(self._folder))
+        self._gateway.start()
+        self._gateway.serve({}, (self._key,))
+        self._gateway.point("stable", stable.upstream)
+        self._gateway.point("canary", canary.upstream)
+        with_key = {"x-api-key": "good"}
+        assert within(
+            10,
+            lambda: (
+                httpx.get(
+                    f"{self._gateway.url}/v2/models/churn", headers=with_key, trust_env=False
+                ).status_code
+                == 200
+            ),
+        )
+        return self._gateway.url, canary
+
+    def __exit__(self, *_: object) -> None:
+        self._gateway.stop()

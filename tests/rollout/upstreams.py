@@ -1,0 +1,127 @@
+"""Small HTTP servers that say who they are, in a gateway's slots: for what is Envoy's to decide alone."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+from served_bundle import files_of
+
+from serving.config import GatewayConfig, ServingConfig
+from serving.envoy import NOBODY
+from serving.gateway import Gateway
+from serving.keys import Key
+from serving.torchserve import Upstream
+
+
+@dataclass
+class Answering:
+    """One upstream. `status` and `delay_s` are for customers; Envoy's own questions are always answered."""
+
+    name: str
+    status: int = 200
+    delay_s: float = 0.0
+    seen: list[dict[str, str]] = field(default_factory=list)
+    """Headers of the requests of customers."""
+    connections: list[Any] = field(default_factory=list)
+    _server: Any = None
+
+    @property
+    def upstream(self) -> Upstream:
+        port = int(self._server.server_address[1])
+        return Upstream(port, port, f"token-of-{self.name}")
+
+    def start(self) -> None:
+        one = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize, disable_nagle_algorithm = -1, True
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                status = 200
+                if NOBODY.encode() not in body:
+                    one.seen.append({name.lower(): value for name, value in self.headers.items()})
+                    time.sleep(one.delay_s)
+                    status = one.status
+                answer = json.dumps({"who": one.name}).encode()
+                self.send_response(status)
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+            def process_request(self, request: Any, client_address: Any) -> None:
+                one.connections.append(request)
+                super().process_request(request, client_address)
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass  # Envoy closes connections as it likes
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def die(self) -> None:
+        """Like a process that was killed: the port is closed, and so is every connection."""
+        self._server.shutdown()
+        self._server.server_close()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+@dataclass
+class Split:
+    gateway: Gateway
+    stable: Answering
+    canary: Answering
+    client: httpx.Client
+    log: Path
+
+    def who(self, user: object, path: str = "/predictions/churn", body: Any = None, **headers: str) -> str:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = self.client.post(path, json={"user_id": user} if body is None else body, headers=named)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["who"])
+
+    def of_the_canary(self, users: range = range(200)) -> set[int]:
+        return {user for user in users if self.who(user) == "canary"}
+
+
+@contextmanager
+def split(folder: Path, config: GatewayConfig | None = None, keys: tuple[Key, ...] = ()) -> Iterator[Split]:
+    files = files_of(folder)
+    stable, canary = Answering("stable"), Answering("canary")
+    stable.start(), canary.start()
+    with Gateway(config or GatewayConfig(keys=False), ServingConfig(), files) as gateway:
+        gateway.serve({}, keys)
+        gateway.point("stable", stable.upstream)
+        gateway.point("canary", canary.upstream)
+        with httpx.Client(base_url=gateway.url, trust_env=False, timeout=20) as client:
+            made = Split(gateway, stable, canary, client, files.serving / "logs" / "gateway.log")
+            _wait_until_bodies_are_read(made)
+            yield made
+
+
+def _wait_until_bodies_are_read(made: Split) -> None:
+    """Envoy takes a new route file on its own time: well before a canary is warm, but not before a test."""
+    made.gateway.weigh(50)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if all(len({made.who(user) for _ in range(12)}) == 1 for user in range(3)):
+            break
+    made.gateway.weigh(0)
