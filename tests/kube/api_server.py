@@ -6,8 +6,8 @@ strict validation, 403 from admission and from RBAC, answers that never come. Co
 standard.py) run one step before each request, so that everything happens at last and nothing by the clock.
 
 Instead of it: kmock 0.8 serves the API over HTTP, but knows neither resourceVersion nor generation nor
-admission; mockernetes patches the Python client in the process; kwok, envtest and kind (not tried) need binaries of
-kube-apiserver and etcd, which pip does not bring.
+admission; mockernetes patches the Python client in the process; kwok, envtest and kind (not tried) need
+binaries of kube-apiserver and etcd, which pip does not bring.
 """
 
 import copy
