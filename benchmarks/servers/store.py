@@ -53,7 +53,7 @@ def _by_the_steps(workspace: Path, say: Say) -> Settings:
             say(f"made by another release: {error}")
     say(f"making {workspace} by `churn run` (some minutes, once)")
     # a search for hyperparameters would change no server's speed
-    churn("run", workspace=workspace, overrides=["tuning.trials=0"])
+    churn("run", "--no-rollout", workspace=workspace, overrides=["tuning.trials=0"])
     return settings
 
 
