@@ -92,6 +92,7 @@ def test_the_registry_before_anything_is_there(tmp_path: Path) -> None:
     assert not (tmp_path / "var" / "mlflow.db").exists()
 
 
+@pytest.mark.slow  # two dozen commands, each a process that imports MLflow
 def test_from_a_refusal_to_a_champion_and_back(person: Person) -> None:
     # refused: exit code 3, and nothing is packaged
     said = person.types("gates", STRICT, code=3)[1]
