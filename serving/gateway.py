@@ -2,7 +2,6 @@
 
 import json
 import platform
-import re
 import sys
 import threading
 import time
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import httpx
 import psutil
@@ -30,7 +29,6 @@ from serving.torchserve import Upstream
 START_TIMEOUT_S = 30.0
 APPLIED_WITHIN_S = 10.0
 LOOK_EVERY_S = 0.05
-LINGER_S = 2.0
 QUIET_LOOKS = 4
 """A worker thread of Envoy may still be about to use what the main thread has dropped: look again."""
 
@@ -244,22 +242,11 @@ class Gateway:
         self._ask("POST", "/healthcheck/fail")
 
     def wait_until_idle(self, timeout_s: float) -> bool:
-        """Return True when no request is on its way, False when time runs out first.
-
-        A client that keeps its connection learns by its next answer that it was the last: for LINGER_S such
-        connections are waited for.
-        """
-        if _holds(lambda: not self.alive or self._open("cx") == 0, min(LINGER_S, timeout_s)):
-            return True
+        """Return True when no request is on its way, False when time runs out first."""
         return _holds(lambda: not self.alive or self.in_flight() == 0, timeout_s)
 
     def in_flight(self) -> int:
-        return self._open("rq")
-
-    def _open(self, what: Literal["rq", "cx"]) -> int:
-        """Requests or connections of clients."""
-        name = f"http.public.downstream_{what}_active"
-        text = self._ask("GET", "/stats", params={"filter": f"^{re.escape(name)}$"})
+        text = self._ask("GET", "/stats", params={"filter": r"^http\.public\.downstream_rq_active$"})
         return int(text.rpartition(":")[2] or 0)
 
     def reopen_log(self) -> None:

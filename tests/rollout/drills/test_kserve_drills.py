@@ -125,14 +125,17 @@ def test_a_good_candidate_reaches_every_caller(
 def test_a_candidate_that_fails_is_taken_back(
     house: Rig, bundle: ServedBundle, tmp_path: Path, mode: str
 ) -> None:
-    # seldom enough to pass the questions for readiness, or it is taken back as not ready
-    fails = '        if __import__("random").random() < 0.1:\n            return protocols.refuse(BROKEN)\n'
+    # not the questions for readiness, or it would be taken back as not ready
+    fails = (
+        '        if request.user_ids[0] != "u_" + "0" * 32 and __import__("random").random() < 0.3:\n'
+        "            return protocols.refuse(BROKEN)\n"
+    )
     candidate = altered(bundle, tmp_path, {"handlers/predictor.py": [(ANSWERED, ANSWERED + fails)]})
     with on_cluster(house, mode, candidate) as (there, pods):
         drill = drilled(there, tmp_path, plan(stages=STAGES, rules=RULES), SECOND)
         assert drill.rollout.phase == "rolled_back"
-        # whichever comes first: its errors are counted, or two in a row make its pod unready
-        assert "error_rate" in drill.rollout.outcome or "was ready and is no more" in drill.rollout.outcome
+        assert "error_rate" in drill.rollout.outcome
+        assert drill.callers.versions[VERSION] > 0
         assert drill.callers.failed == 0, drill.callers.failures[:3]
         state = there.target.observe()
         assert (state.canary, state.stable, state.weight) == (None, FIRST.sha256, 0)
