@@ -3,6 +3,7 @@
 Everything it does is done by `handlers.predictor`, so that another server can host the same bundle.
 """
 
+import gc
 import importlib
 import logging
 import os
@@ -10,7 +11,7 @@ import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,8 @@ import torch
 from handlers import grpc_refusal
 from handlers.bundle import BundleError
 from handlers.predictor import Predictor, load
-from handlers.protocols import Call
-from handlers.worker_socket import read_in_large_pieces
+from handlers.protocols import Answer, Call
+from handlers.worker_socket import PHRASES, Answered, Asked, headers_in, take_over
 
 if TYPE_CHECKING:
     from ts.context import Context
@@ -29,11 +30,12 @@ REQUEST_ID = "x-request-id"
 OUR_REQUEST_ID = "x-churn-request-id"
 """TorchServe puts an id of its own into the answer's x-request-id, whatever the handler says."""
 SAYABLE = re.compile(r"[\x21-\x7e]{1,128}")
-PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class ChurnHandler:
-    """TorchServe calls `initialize` once a worker and `handle` once a batch."""
+    """TorchServe calls `initialize` once a worker. Then its worker asks `answer` once a batch, or `handle`
+    where it is of another version than `worker_socket` knows.
+    """
 
     predictor: Predictor
 
@@ -48,15 +50,40 @@ class ChurnHandler:
         except BundleError as error:
             logging.getLogger("churn.handler").error("REFUSED %s", error)
             raise
-        read_in_large_pieces(importlib.import_module("ts.protocol.otf_message_handler"))
+        take_over(
+            sys.modules["__main__"],
+            importlib.import_module("ts.protocol.otf_message_handler"),
+            importlib.import_module("ts.service").Service,
+            importlib.import_module("ts").__version__,
+            self.answer,
+        )
         # TorchServe's worker logs two lines a batch at this level
         logging.getLogger().setLevel(logging.WARNING)
         self.predictor.telemetry.start()
+        # what is loaded stays: the collector of cycles need not go through it while requests wait
+        gc.collect()
+        gc.freeze()
         # by sys.exit, so that the prediction log writes what it holds; by default nothing of ours would run
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
+    def answer(self, asked: Sequence[Asked]) -> list[Answered]:
+        """One JSON body a request, each with its own HTTP status and headers."""
+        rows = [one.row for one in asked]
+        calls = []
+        for one in asked:
+            given, explain, grpc = said_in(one.headers)
+            calls.append(Call(one.server_id.decode() if given is None else given, explain, grpc))
+        return [
+            Answered(
+                answer.http_status,
+                body_of(answer, call, row),
+                [(OUR_REQUEST_ID, call.request_id), *answer.headers.items()],
+            )
+            for row, answer, call in zip(rows, self.predictor.answer(rows, calls), calls, strict=True)
+        ]
+
     def handle(self, rows: Sequence[Mapping[str, Any]], context: "Context") -> list[bytes]:
-        """One JSON body a row, each with its own HTTP status and headers."""
+        """The same by TorchServe's own objects."""
         calls = [
             call_of(context.get_all_request_header(i), context.get_request_id(i)) for i in range(len(rows))
         ]
@@ -69,23 +96,37 @@ class ChurnHandler:
             context.set_response_header(position, OUR_REQUEST_ID, call.request_id)
             for name, value in answer.headers.items():
                 context.set_response_header(position, name, value)
-        return [
-            grpc_refusal.refused(answer.http_status, answer.body)
-            if call.grpc and answer.http_status != 200 and grpc_refusal.is_open_inference(row)
-            else answer.body
-            for row, answer, call in zip(rows, answers, calls, strict=True)
-        ]
+        return [body_of(answer, call, row) for row, answer, call in zip(rows, answers, calls, strict=True)]
 
 
 def call_of(headers: Mapping[str, Any], server_id: str | None) -> Call:
-    """What TorchServe says of a request: the client's id, else its own, and at which address it came in.
+    """What TorchServe says of a request: the client's id, else its own, and at which address it came in."""
+    given, explain, grpc = said_by(headers)
+    return Call(server_id or "" if given is None else given, explain, grpc)
 
-    It sets the header `explain` to True or False for each REST request and to nothing for gRPC, whose
+
+def said_by(headers: Mapping[str, Any]) -> tuple[str | None, bool, bool]:
+    """The client's id of the request if it gave one that can be repeated; whether it asks for explanations;
+    whether it came over gRPC.
+
+    TorchServe sets the header `explain` to True or False for each REST request and to nothing for gRPC, whose
     metadata it drops.
     """
     given = headers.get(REQUEST_ID)
     if given is None:
         given = next((v for k, v in headers.items() if k.lower() == REQUEST_ID), None)
     # a line break would end the header early, and TorchServe's answer with it
-    said = given if isinstance(given, str) and SAYABLE.fullmatch(given) else server_id or ""
-    return Call(said, headers.get("explain") == "True", "explain" not in headers)
+    said = given if isinstance(given, str) and SAYABLE.fullmatch(given) else None
+    return said, headers.get("explain") == "True", "explain" not in headers
+
+
+@lru_cache(1024)
+def said_in(block: bytes) -> tuple[str | None, bool, bool]:
+    """`said_by` of headers as they travel: those of one client are mostly the same ones."""
+    return said_by(headers_in(block))
+
+
+def body_of(answer: Answer, call: Call, row: Mapping[str, Any]) -> bytes:
+    if call.grpc and answer.http_status != 200 and grpc_refusal.is_open_inference(row):
+        return grpc_refusal.refused(answer.http_status, answer.body)
+    return answer.body

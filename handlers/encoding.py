@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handlers.packed import PackedColumns
+
 Column = Sequence[Any] | NDArray[Any]
 
 
@@ -21,10 +23,14 @@ def encode(
     columns is that of `numeric` and of the vocabulary's keys. Raises KeyError with the name of an absent
     column, ValueError for text where a number belongs.
     """
-    rows = len(columns[next(iter((*numeric, *vocabulary)))])
-    numbers = np.empty((rows, len(numeric)), dtype=np.float64)
-    for position, name in enumerate(numeric):
-        numbers[:, position] = np.asarray(columns[name], dtype=np.float64)
+    if isinstance(columns, PackedColumns):
+        numbers = columns.matrix(numeric)
+        rows = len(numbers)
+    else:
+        rows = len(columns[next(iter((*numeric, *vocabulary)))])
+        numbers = np.empty((rows, len(numeric)), dtype=np.float64)
+        for position, name in enumerate(numeric):
+            numbers[:, position] = np.asarray(columns[name], dtype=np.float64)
     codes = np.empty((rows, len(vocabulary)), dtype=np.int64)
     for position, (name, values) in enumerate(vocabulary.items()):
         code_of = {value: code for code, value in enumerate(values, start=1)}

@@ -47,6 +47,8 @@ class ParquetSegments:
         return 0
 
     def open(self, schema: "pa.Schema") -> None:
+        import pyarrow.parquet  # noqa: F401  now, and not while requests wait for the first segment
+
         self._schema = schema
         self._folder.mkdir(parents=True, exist_ok=True)
         complete(self._folder)

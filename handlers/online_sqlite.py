@@ -1,9 +1,10 @@
 """Feast's SQLite online store, read with one statement a batch.
 
-The table (feast/infra/online_stores/sqlite.py) has a row a customer and feature, and a Python object for each
-of its cells is most of what a read costs. So SQLite puts a customer's rows together, names and values in one
-run of bytes, and a pattern cuts the run. Whoever does not fit the pattern (a feature absent or no longer in
-use, text that looks like the next name, bytes that are no value) is read again, row by row.
+Customers who stand packed beside Feast's table (`packed`) are read there. The others are read from Feast's
+own (feast/infra/online_stores/sqlite.py), which has a row a customer and feature, and a Python object for
+each of its cells is most of what that costs. So SQLite puts a customer's rows together, names and values in
+one run of bytes, and a pattern cuts the run. Whoever does not fit the pattern (a feature absent or no longer
+in use, text that looks like the next name, bytes that are no value) is read again, row by row.
 """
 
 import math
@@ -11,13 +12,14 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from handlers import wire
+from handlers.packed import NO_MOMENT, Layout, PackedColumns, quoted
 from handlers.stored import Decoder, FeatureStoreUnavailable, Stored, UnknownLayout, remaining
 
 COLUMNS = {"entity_key", "feature_name", "value", "event_ts"}
@@ -43,6 +45,8 @@ _UNREADABLE = datetime.min
 
 _Parts = tuple[Sequence[bytes | None], Any]
 """Of one customer: a value a feature in the order of the spec, and the event time as it is stored."""
+_Packed = tuple[bytes, bytes | None]
+"""Of one customer: numbers and texts, as `packed.Layout` lays them out."""
 
 
 class SqliteReader:
@@ -56,14 +60,21 @@ class SqliteReader:
         A database that is not there yet, or locked, is no error: every read tries again.
         """
         self._path = path
-        self._table = '"' + table.replace('"', '""') + '"'
+        self._feast_table = table
+        self._table = quoted(table)
         self._features = list(features)
+        self._layout = Layout(features)
+        self._packed = quoted(self._layout.table(table))
+        self._schema: int | None = None
+        self._is_packed = False
+        self._busy_ms = 0
         self._decoder = Decoder(features)
         self._prefix = wire.key_prefix(join_key)
         self._nothing: Sequence[bytes | None] = (None,) * len(self._features)
         self._cutters: dict[tuple[str, ...], _Cutter] = {}
         self._moments = _Moments()
         self._grouped = lru_cache(64)(self._grouped_statement)
+        self._lookup = lru_cache(64)(self._packed_statement)
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._deadline = 0.0
@@ -77,18 +88,50 @@ class SqliteReader:
         try:
             connection = self._connect(deadline)
             limit = min(connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER), MAX_CUSTOMERS)
+            packed: dict[bytes, _Packed] = {}
+            if self._may_be_packed(connection):
+                for part in _parts(keys, limit):
+                    for key, numbers, texts in connection.execute(self._lookup(len(part)), part):
+                        packed[key] = (numbers, texts)
+            rest = [key for key in keys if key not in packed] if len(packed) < len(keys) else []
             found: dict[bytes, _Parts] = {}
-            for start in range(0, len(keys), limit):
-                found |= self._read(connection, keys[start : start + limit])
-        except (sqlite3.Error, OSError, UnknownLayout) as error:
+            for part in _parts(rest, limit):
+                found |= self._read(connection, part)
+            if packed and not found:
+                return self._stored_packed(keys, packed)
+        except (sqlite3.Error, OSError, UnknownLayout, ValueError) as error:
             self.close()
             raise FeatureStoreUnavailable(type(error).__name__) from error
-        return self._stored(keys, found)
+        if not packed:
+            return self._stored(keys, found)
+        return self._merged(keys, packed, rest, found)
+
+    def packed_rows(
+        self, connection: sqlite3.Connection, keys: Sequence[bytes]
+    ) -> list[tuple[bytes, bytes, bytes | None]]:
+        """What belongs into the packed table of these customers: key, numbers, texts; only of those who fit.
+
+        `connection` gives TEXT as bytes. Raises sqlite3.Error.
+        """
+        found = {
+            key: values
+            for part in _parts(keys, MAX_CUSTOMERS)
+            for key, values in self._read(connection, part).items()
+        }
+        stored = self._stored(list(found), found)
+        columns = [stored.columns[name] for name in self._layout.names]
+        rows = []
+        for key, moment, values in zip(found, stored.timestamps, zip(*columns, strict=True), strict=True):
+            packed = None if moment is None else self._layout.pack(values, found[key][1])
+            if packed is not None:
+                rows.append((key, *packed))
+        return rows
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
-        self._connection = self._identity = None
+        self._connection = self._identity = self._schema = None
+        self._busy_ms = 0
 
     def _connect(self, deadline: float) -> sqlite3.Connection:
         """The open database; opened anew if the file is another one, for a deleted file stays readable."""
@@ -101,8 +144,9 @@ class SqliteReader:
                 self.close()
                 self._connection = self._open(left_ms)
                 self._identity = identity
-            else:
+            elif left_ms != self._busy_ms:
                 self._connection.execute(f"PRAGMA busy_timeout = {left_ms}")
+                self._busy_ms = left_ms
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise FeatureStoreUnavailable(type(error).__name__) from error
@@ -131,6 +175,29 @@ class SqliteReader:
 
     def _is_late(self) -> bool:
         return time.monotonic() > self._deadline
+
+    def _may_be_packed(self, connection: sqlite3.Connection) -> bool:
+        """Whether the packed table is there, and the triggers that keep it true; looked at again whenever the
+        schema has changed.
+        """
+        [(schema,)] = connection.execute("PRAGMA schema_version").fetchall()
+        if schema != self._schema:
+            wanted = {self._layout.table(self._feast_table), *self._layout.triggers(self._feast_table)}
+            names = {
+                row[0].decode()
+                for row in connection.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table' OR tbl_name = ?", [self._feast_table]
+                )
+            }
+            self._is_packed = wanted <= names
+            self._schema = schema
+        return self._is_packed
+
+    def _packed_statement(self, customers: int) -> str:
+        return (
+            f"SELECT entity_key, numbers, texts FROM {self._packed} "  # noqa: S608
+            f"WHERE entity_key IN ({','.join('?' * customers)})"
+        )
 
     def _read(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, _Parts]:
         found: dict[bytes, _Parts] = {}
@@ -193,6 +260,36 @@ class SqliteReader:
         columns = list(zip(*(values for values, _ in parts), strict=True))
         return self._decoder.decode(columns, timestamps, corrupt)
 
+    def _stored_packed(self, keys: Sequence[bytes], packed: Mapping[bytes, _Packed]) -> Stored:
+        """Of customers of whom all that the store knows is packed."""
+        nobody = self._layout.nobody
+        found = [packed.get(key, nobody) for key in keys]
+        columns = PackedColumns.of(self._layout, [one[0] for one in found], [one[1] for one in found])
+        return Stored(columns, [self._moments[moment] for moment in columns.rows["moment"].tolist()])
+
+    def _merged(
+        self,
+        keys: Sequence[bytes],
+        packed: Mapping[bytes, _Packed],
+        rest: Sequence[bytes],
+        found: dict[bytes, _Parts],
+    ) -> Stored:
+        """Of customers of whom some are packed and some are not."""
+        parts = self._stored_packed(list(packed), packed), self._stored(rest, found)
+        place = {key: at for at, key in enumerate((*packed, *rest))}
+        order = [place[key] for key in keys]
+        columns = {}
+        for name in self._layout.names:
+            column = [*parts[0].columns[name], *parts[1].columns[name]]
+            columns[name] = [column[at] for at in order]
+        timestamps = [*parts[0].timestamps, *parts[1].timestamps]
+        corrupt = {
+            position: parts[1].corrupt[at - len(packed)]
+            for position, at in enumerate(order)
+            if at - len(packed) in parts[1].corrupt
+        }
+        return Stored(columns, [timestamps[at] for at in order], corrupt)
+
 
 class _Moments(dict[Any, datetime | None]):
     """Stored event time -> as Feast reads it: seconds that it takes for local time, and then calls UTC."""
@@ -200,7 +297,7 @@ class _Moments(dict[Any, datetime | None]):
     def __missing__(self, stored: Any) -> datetime | None:
         if len(self) > MAX_MOMENTS:
             self.clear()
-        self[stored] = moment = None if stored == UNKNOWN else _moment(stored)
+        self[stored] = moment = None if stored in (UNKNOWN, NO_MOMENT) else _moment(stored)
         return moment
 
 
@@ -234,6 +331,10 @@ class _Cutter:
             if text and len(text) != text[1] + 2:
                 return None  # it holds what looks like the next name, or is longer than one byte can say
         return values if self._in_order else [values[place] for place in self._places]
+
+
+def _parts(keys: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
+    return (keys[start : start + size] for start in range(0, len(keys), size))
 
 
 def _seconds(stored: Any) -> float:

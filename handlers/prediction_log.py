@@ -36,7 +36,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
-from itertools import chain, repeat
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,6 +46,7 @@ from handlers.bundle import BundleError
 from handlers.environment import number
 from handlers.log_kafka import KafkaTopic
 from handlers.log_segments import ParquetSegments
+from handlers.packed import PackedColumns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -239,6 +240,19 @@ def to_arrow(batches: Sequence[Records], origin: Origin, schema: "pa.Schema") ->
     """One RecordBatch of all records, in the order handed over."""
     import pyarrow as pa
 
+    # features that came packed are joined and turned as arrays, never touched one by one
+    runs = [
+        _arrow(list(run), origin, schema, packed=packed)
+        for packed, run in groupby(batches, lambda batch: isinstance(batch.columns, PackedColumns))
+    ]
+    return runs[0] if len(runs) == 1 else pa.concat_batches(runs)
+
+
+def _arrow(
+    batches: Sequence[Records], origin: Origin, schema: "pa.Schema", *, packed: bool
+) -> "pa.RecordBatch":
+    import pyarrow as pa
+
     counts = [len(batch.rows) for batch in batches]
     total = sum(counts)
     scores = np.array(_gathered(batches, [batch.scores for batch in batches]), dtype=np.float64)
@@ -247,26 +261,34 @@ def to_arrow(batches: Sequence[Records], origin: Origin, schema: "pa.Schema") ->
     def same(value: Any) -> "pa.Array":
         return pa.repeat(value, total)
 
-    def a_batch(values: Sequence[Any]) -> list[Any]:
-        return list(chain.from_iterable(repeat(v, n) for v, n in zip(values, counts, strict=True)))
+    def a_batch(values: Sequence[Any], kind: "pa.DataType") -> "pa.Array":
+        return pa.array(values, kind).take(np.repeat(np.arange(len(counts)), counts))
 
     columns = {
         "request_id": list(chain.from_iterable(batch.request_ids for batch in batches)),
-        "time": a_batch([batch.time for batch in batches]),
+        "time": a_batch([batch.time for batch in batches], schema.field("time").type),
         "model_version": same(origin.model_version),
         "bundle_sha256": same(origin.bundle_sha256),
         "variant": same(origin.variant),
         "user_id": _gathered(batches, [batch.user_ids for batch in batches]),
         "features_at": _gathered(batches, [batch.timestamps for batch in batches]),
         "status": _gathered(batches, [batch.status for batch in batches]),
-        "overridden": [batch.overridden.get(row, ()) for batch in batches for row in batch.rows],
+        "overridden": [batch.overridden.get(row, ()) for batch in batches for row in batch.rows]
+        if any(batch.overridden for batch in batches)
+        else pa.ListArray.from_arrays(np.zeros(total + 1, np.int32), pa.array([], pa.string())),
         "score": scores,
         "threshold": same(origin.threshold),
         "decision": np.where(risky, "High Risk", "Low Risk"),
-        "latency_ms": a_batch([batch.latency_ms for batch in batches]),
+        "latency_ms": a_batch([batch.latency_ms for batch in batches], schema.field("latency_ms").type),
     }
-    for name in origin.types:
-        columns[f"feature_{name}"] = _gathered(batches, [batch.columns[name] for batch in batches])
+    if packed:
+        together = PackedColumns.joined([_taken(batch) for batch in batches])
+        columns |= {
+            f"feature_{name}": _feature(together, name, dtype) for name, dtype in origin.types.items()
+        }
+    else:
+        for name in origin.types:
+            columns[f"feature_{name}"] = _gathered(batches, [batch.columns[name] for batch in batches])
     arrays = [
         columns[field.name].cast(field.type)
         if isinstance(columns[field.name], pa.Array)
@@ -274,6 +296,25 @@ def to_arrow(batches: Sequence[Records], origin: Origin, schema: "pa.Schema") ->
         for field in schema
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _taken(batch: Records) -> PackedColumns:
+    """The features of the batch's records."""
+    columns = batch.columns
+    assert isinstance(columns, PackedColumns)
+    return columns if batch.rows == range(len(columns.rows)) else columns.taken(batch.rows)
+
+
+def _feature(columns: PackedColumns, name: str, dtype: str) -> Any:
+    """What `pa.array` makes a column of: an array with NaN for null, or one of integers with a mask."""
+    if dtype == "float64":
+        return columns.numbers(name)
+    if dtype == "int64":
+        import pyarrow as pa
+
+        numbers, there = columns.numbers(name), columns.there(name)
+        return pa.array(np.where(there, numbers, 0).astype(np.int64), mask=~there)
+    return columns[name]
 
 
 def _gathered(batches: Sequence[Records], columns: Sequence[Sequence[Any]]) -> list[Any]:

@@ -4,14 +4,16 @@ import logging
 import math
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-from handlers import protocols, telemetry
+from handlers import protocols, telemetry, usual
 from handlers.bundle import Bundle, BundleError, read_bundle
 from handlers.environment import number
 from handlers.explain import CLOSE, Explainer, NoReference
@@ -32,7 +34,7 @@ BROKEN = Refusal(503, "the server failed at this request, which is counted and l
 NOBODY = [{"body": b'{"user_id": "u_%032d"}' % 0}]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scored:
     """All that a batch asked for, scored: first the customers read, then a row a what-if question."""
 
@@ -46,6 +48,12 @@ class Scored:
     """Row -> the row of the customer as read."""
     what_if: Mapping[int, WhatIf]
     """Row -> what the caller gave."""
+
+    @cached_property
+    def all_is_well(self) -> bool:
+        """Everybody has a score, from features that are ok: nearly every batch."""
+        status = self.vectors.status
+        return not self.what_if and status.count("ok") == len(status) and math.isfinite(sum(self.scores))
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,10 @@ class Predictor:
     explainer: Explainer
     telemetry: Telemetry = field(default_factory=Telemetry)
     log: PredictionLog | None = None
+
+    @cached_property
+    def template(self) -> usual.Template:
+        return usual.Template(self.model_name, self.bundle.model_version, self.bundle.threshold)
 
     def preprocess(self, rows: Sequence[Mapping[str, Any]], calls: Sequence[Call]) -> list[Request | Refusal]:
         """Read each body for itself: a bad one never touches its neighbours."""
@@ -128,7 +140,8 @@ class Predictor:
 
     def _parse(self, row: Mapping[str, Any], call: Call) -> Request | Refusal:
         try:
-            return protocols.parse(row, self.rules, call)
+            lone = usual.read(row.get("body"), self.rules, call) if len(row) == 1 else None
+            return lone or protocols.parse(row, self.rules, call)
         except protocols.BadRequest as error:
             self.telemetry.add(telemetry.ERRORS, telemetry.BAD_REQUEST)
             return Refusal(400, str(error))
@@ -137,6 +150,8 @@ class Predictor:
         return pseudonym(user_id, self.bundle.id_type, self.mask_key)
 
     def _answer(self, request: Request, rows: Sequence[int], scored: Scored) -> Answer:
+        if scored.all_is_well and self.template.fits(request):
+            return self.template.answer(request, [scored.scores[row] for row in rows])
         wants = request.wants
         outcomes: list[Outcome] = [self._outcome(scored, row, wants) for row in rows]
         if wants.reasons or wants.explanation:
@@ -232,9 +247,12 @@ class Predictor:
         count = self.telemetry
         count.observe(telemetry.LATENCY, seconds, len(requests))
         count.observe(telemetry.BATCH_REQUESTS, len(requests))
-        for request, answer in zip(requests, answers, strict=True):
-            protocol = "none" if isinstance(request, Refusal) else request.protocol
-            count.add(telemetry.REQUESTS, protocol, str(answer.http_status))
+        kinds = Counter(
+            ("none" if isinstance(request, Refusal) else request.protocol, answer.http_status)
+            for request, answer in zip(requests, answers, strict=True)
+        )
+        for (protocol, status), times in kinds.items():
+            count.add(telemetry.REQUESTS, protocol, str(status), times=times)
         if isinstance(scored, Refusal):
             count.add(telemetry.ERRORS, telemetry.STORE_DOWN)
             return
@@ -260,8 +278,7 @@ class Predictor:
 
     def _refused(self, scored: Scored) -> set[int]:
         """Rows without a score; nearly every batch has none, which is seen without looking at each."""
-        status = scored.vectors.status
-        if status.count("ok") == len(status) and math.isfinite(sum(scored.scores)):
+        if scored.all_is_well:
             return set()
         return {row for row in range(len(scored.scores)) if self._refusal(scored, row) is not None}
 
@@ -272,8 +289,9 @@ class Predictor:
         count.observe(telemetry.BATCH_CUSTOMERS, len(vectors.ids))
         for status in set(vectors.status):
             count.add(telemetry.VECTORS, status, times=vectors.status.count(status))
-        ages = [(scored.now - taken).total_seconds() for taken in vectors.timestamps if taken is not None]
-        count.observe_all(telemetry.AGE, ages)
+        for taken, times in Counter(vectors.timestamps).items():
+            if taken is not None:
+                count.observe(telemetry.AGE, (scored.now - taken).total_seconds(), times)
         for name, times in vectors.missing.items():
             if times:
                 count.add(telemetry.MISSING, name, times=times)
@@ -335,7 +353,7 @@ def load(model_dir: Path, environment: Mapping[str, str], model_name: str) -> Pr
         log=records,
     )
     # by a twin that neither counts nor logs
-    first = Predictor(**{**vars(predictor), "telemetry": Telemetry(), "log": None})
+    first = replace(predictor, telemetry=Telemetry(), log=None)
     if first.answer(NOBODY)[0].http_status == NO_FEATURES.http_status:
         log.error("the online store cannot be read yet: answering 503 until it can")
     return predictor

@@ -13,7 +13,8 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from handlers.identity import canonical_id, is_masked
 
@@ -23,6 +24,7 @@ MAX_EXPLAINED = 20
 """Customers a request that asks for reasons: each costs up to ten calls of the program, and a batch waits."""
 DEFAULT_REASONS = 3
 UserId = int | str
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class BadRequest(ValueError):
@@ -41,8 +43,7 @@ class Rules:
     """Derived feature -> the two stored ones that it is made of."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What the server knows of a request beside its body."""
 
     request_id: str = ""
@@ -117,21 +118,22 @@ class Refusal:
     retry_after_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What goes back to one caller: JSON bytes, an HTTP status and headers beside the content type."""
 
     http_status: int
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = NO_HEADERS
 
 
 Outcome = Prediction | Refusal
 
+UNKNOWN_CALL = Call()
 PLAIN = Wants()
+SHOWN = Wants(features=True)
 
 
-def parse(row: Mapping[str, Any], rules: Rules, call: Call = Call()) -> Request:
+def parse(row: Mapping[str, Any], rules: Rules, call: Call = UNKNOWN_CALL) -> Request:
     """Read one row of a TorchServe batch. Raises BadRequest, and nothing else, whatever it is given."""
     body = _decode(_payload(row))
     if isinstance(body, list):
@@ -251,7 +253,7 @@ def _request(
             raise BadRequest(f'{where}: expected an object {{"user_id": ...}}, found {_kind(instance)}')
         if "user_id" not in instance:
             raise BadRequest(f"{_below(where, 'user_id')}: missing")
-        user_ids.append(_user_id(instance["user_id"], where, rules.id_type))
+        user_ids.append(checked_id(instance["user_id"], where, rules.id_type))
         if len(instance) > 1:
             known = ("user_id", "features", "parameters") if lone else ("user_id", "features")
             _only(instance, known, where or "body")
@@ -328,7 +330,7 @@ def _parameters(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _wants(parameters: Mapping[str, Any], call: Call, features: bool = False) -> Wants:
     if not parameters and not call.explain:
-        return _SHOWN if features else PLAIN
+        return SHOWN if features else PLAIN
     shown = parameters.get("features", features)
     if not isinstance(shown, bool):
         raise BadRequest(f"parameters.features: expected true or false, found {_kind(shown)}")
@@ -338,9 +340,6 @@ def _wants(parameters: Mapping[str, Any], call: Call, features: bool = False) ->
     if not isinstance(asked, int) or not 0 <= asked <= MAX_TEXT_LENGTH:
         raise BadRequest("parameters.reasons: expected true, false or how many at most")
     return Wants(shown, asked, call.explain, age=shown and "features" in parameters)
-
-
-_SHOWN = Wants(features=True)
 
 
 def _affordable(wants: Wants, customers: int) -> None:
@@ -360,7 +359,8 @@ def _countable(values: Any, field_name: str, rules: Rules) -> list[Any]:
     return values
 
 
-def _user_id(value: Any, where: str, id_type: str) -> UserId:
+def checked_id(value: Any, where: str, id_type: str) -> UserId:
+    """The customer that `value` names, which stands in the instance at `where`. Raises BadRequest."""
     if type(value) is int and id_type == "integer" and -(2**63) <= value < 2**63:
         return value  # what nearly every request holds
     return _tensor_id(value, _below(where, "user_id"), id_type)

@@ -1,7 +1,7 @@
 """What a store holds of some customers, by columns: the form that every reader answers in."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -30,8 +30,10 @@ class UnknownLayout(RuntimeError):
 class Stored:
     """Of n customers, in the order asked for."""
 
-    columns: dict[str, list[Any]]
-    """Feature -> n values: int, float, str, or None for null and for what is not there."""
+    columns: Mapping[str, list[Any]]
+    """Feature -> n values: int, float, str, or None for null and for what is not there; `PackedColumns` where
+    all of them are packed.
+    """
     timestamps: list[datetime | None]
     """The event time of each vector (UTC); None: the store does not know the customer, or `corrupt`."""
     corrupt: dict[int, str] = field(default_factory=dict)

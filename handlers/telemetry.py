@@ -26,7 +26,7 @@ COMMON = ("model_version", "variant")
 """Labels of every metric."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself: as a key, nothing of it is hashed
 class Metric:
     name: str
     labels: tuple[str, ...] = ()

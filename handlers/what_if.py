@@ -8,7 +8,7 @@ import numpy as np
 
 from handlers.protocols import Refusal, Request
 
-Columns = Mapping[str, Sequence[Any]]
+Columns = Mapping[str, Sequence[Any]]  # PackedColumns too, as long as nobody asks
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Real online stores filled by Feast itself: SQLite files, and redis-server on a port the system chooses."""
 
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -13,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from features import packing
 from features.lean_feast import FeatureStore, quiet
 from features.repo.definitions import define
 from features.spec import Feature, FeaturesConfig, Ratio
 from handlers.bundle import Bundle
+from handlers.packed import Layout
 
 # isort: split
 from feast.infra.online_stores.redis import RedisOnlineStore
@@ -66,6 +69,8 @@ class FilledStore:
     folder: Path
     online: Mapping[str, Any]
     spec: FeaturesConfig = SPEC
+    packs: bool = False
+    """Whether whoever is written is packed at once (SQLite)."""
 
     @cached_property
     def feast(self) -> FeatureStore:
@@ -84,6 +89,28 @@ class FilledStore:
         store = self.feast
         data = [(key_of(user_id), self.values(row), moment, moment) for user_id, row in rows.items()]
         self.writer.online_write_batch(store.config, store.get_feature_view(self.spec.view), data, None)
+        if self.packs:
+            self.pack()
+
+    @property
+    def table(self) -> str:
+        return f"tiny_{self.spec.view}"
+
+    @property
+    def layout(self) -> Layout:
+        return Layout([(feature.name, feature.dtype) for feature in self.spec.features])
+
+    def prepare(self) -> None:
+        packing.prepare(self.database, self.table, self.layout.features)
+
+    def pack(self) -> int:
+        return packing.pack(self.database, self.table, self.layout.features, "user_id")
+
+    def packed(self) -> int:
+        """How many customers are."""
+        with closing(sqlite3.connect(self.database)) as connection:
+            [(count,)] = connection.execute(f'SELECT count(*) FROM "{self.layout.table(self.table)}"')
+        return int(count)
 
     def values(self, row: Row) -> dict[str, Any]:
         fields = {feature.name: _FIELD[feature.dtype] for feature in self.spec.features}
@@ -115,10 +142,14 @@ class FilledStore:
 
 
 def filled_store(
-    folder: Path, online: Mapping[str, Any], spec: FeaturesConfig = SPEC, more: str = ""
+    folder: Path,
+    online: Mapping[str, Any],
+    spec: FeaturesConfig = SPEC,
+    more: str = "",
+    packs: bool = False,
 ) -> FilledStore:
     """Applied and empty."""
-    store = FilledStore(folder, online, spec)
+    store = FilledStore(folder, online, spec, packs)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "feature_store.yaml").write_text(
         f"project: tiny\nprovider: local\nregistry: registry.db\nonline_store: {dict(online)!r}\n"
@@ -126,6 +157,8 @@ def filled_store(
     )
     with quiet():
         store.feast.apply(define(spec, folder / "none.parquet").objects())
+    if packs:
+        store.prepare()
     return store
 
 

@@ -32,9 +32,11 @@ from features.store import (
     apply,
     materialize,
     open_store,
+    pack,
     serving_environment,
     serving_yaml,
 )
+from handlers.packed import Layout
 
 ROOT = Path(__file__).parents[2]
 SPEC = FeaturesConfig.model_validate(yaml.safe_load(CONFIG.read_text()) | {"threads": 2})
@@ -142,14 +144,17 @@ def test_materialize_again_takes_the_new_values_and_serves_the_definitions(own_f
     assert store.get_entity(SPEC.entity).join_key == "user_id"
 
 
-def test_the_server_s_read_needs_no_row_beside_its_index(files):
-    statement = (
-        "SELECT entity_key, group_concat(feature_name || value, ''), min(event_ts) "  # noqa: S608
-        f"FROM {PROJECT}_{SPEC.view} WHERE entity_key IN (?, ?) GROUP BY entity_key"
-    )
-    with closing(sqlite3.connect(serving_environment(SPEC, files)[ONLINE_VARIABLE])) as connection:
-        [(*_, plan)] = connection.execute(f"EXPLAIN QUERY PLAN {statement}", (b"", b"")).fetchall()
-    assert "COVERING INDEX" in plan
+def test_everybody_who_is_materialized_is_packed_for_the_server(own_files):
+    materialize(SPEC, own_files)
+    layout = Layout([(feature.name, feature.dtype) for feature in SPEC.features])
+    table = f"{PROJECT}_{SPEC.view}"
+    with closing(sqlite3.connect(serving_environment(SPEC, own_files)[ONLINE_VARIABLE])) as connection:
+        [(packed, feasts)] = connection.execute(
+            f'SELECT (SELECT count(*) FROM "{layout.table(table)}"), '
+            f"(SELECT count(DISTINCT entity_key) FROM {table})"
+        ).fetchall()
+    assert packed == feasts == 200
+    assert pack(SPEC, own_files) == 0
 
 
 def test_an_unknown_customer_reads_as_nothing(files):

@@ -52,11 +52,12 @@ AGES = st.integers(0, 60 * 86_400)
 FRESH_ID = count()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "redis"])
+@pytest.fixture(scope="module", params=["sqlite", "packed", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FilledStore]:
     folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "sqlite":
-        yield filled_store(folder, {"type": "sqlite", "path": "online.db"})
+    if request.param != "redis":
+        online = {"type": "sqlite", "path": "online.db"}
+        yield filled_store(folder, online, packs=request.param == "packed")
         return
     with redis_server(folder) as server:
         yield filled_store(folder, server.online)

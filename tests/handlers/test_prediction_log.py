@@ -113,7 +113,7 @@ def test_duckdb_reads_the_folder_with_the_declared_types(tmp_path: Path) -> None
     log.close()
     files = f"'{tmp_path}/*/*.parquet'"
     with duckdb.connect() as connection:
-        query = f"select * from read_parquet({files}, union_by_name = true) order by request_id"  # noqa: S608
+        query = f"select * from read_parquet({files}, union_by_name = true) order by request_id"
         table = connection.sql(query)
         types = dict(zip(table.columns, map(str, table.types), strict=True))
         rows = table.fetchall()

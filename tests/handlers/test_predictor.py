@@ -327,13 +327,13 @@ def test_a_bug_costs_one_request_and_is_counted(
     original = predictor_module.protocols.parse
 
     def broken(row: Any, rules: Any, call: Any) -> Any:
-        if row["body"] == b'{"user_id": 13}':
+        if row["body"] == b'[{"user_id": 13}]':
             raise RuntimeError("the id is 13")
         return original(row, rules, call)
 
     monkeypatch.setattr(predictor_module.protocols, "parse", broken)
     counted = replace(predictor, telemetry=Telemetry())
-    bodies = [b'{"user_id": %d}' % i for i in (12, 13, 14)]
+    bodies = [b'[{"user_id": %d}]' % i for i in (12, 13, 14)]
     with caplog.at_level(logging.DEBUG):
         answers = counted.answer([{"body": body} for body in bodies])
     assert [answer.http_status for answer in answers] == [200, 503, 200]

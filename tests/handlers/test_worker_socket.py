@@ -1,7 +1,6 @@
-"""The buffered reader reads what TorchServe's own reads, however the bytes arrive."""
+"""Whole messages hold what TorchServe's own code reads and writes, however the bytes arrive."""
 
 import importlib.util
-import json
 import random
 import socket
 import struct
@@ -11,8 +10,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from ts.context import Context, RequestProcessor
+from ts.service import Service
 
-from handlers.worker_socket import read_in_large_pieces
+from handlers.worker_socket import Answered, Asked, answer_to, headers_in, requests_in, take_over
 
 
 def messages_module() -> ModuleType:
@@ -59,7 +60,7 @@ def predict(bodies: Sequence[bytes], content_type: bytes = b"application/json") 
     return b"I" + requests + END
 
 
-BODIES = [b'{"user_id": 1}', b"", b"\xff\x00 not json", b"[" + b"1," * 40_000 + b"1]"]
+BODIES = [b'{"user_id": 1}', b"", b"\xff\xff\xff\xff\x00 not json", b"[" + b"1," * 400_000 + b"1]"]
 STREAM = (
     LOAD
     + predict(BODIES[:1])
@@ -72,8 +73,25 @@ STREAM = (
 COUNT = 6
 
 
-def received(module: ModuleType, pieces: Sequence[bytes]) -> list[Any]:
-    """All messages that the module reads from a real socket on which `pieces` arrive one after the other."""
+@pytest.fixture(autouse=True)
+def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As configs/torchserve says."""
+    monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")
+
+
+def taken_over(
+    answer: Callable[[Sequence[Asked]], Sequence[Answered]] = lambda asked: [],
+) -> tuple[ModuleType, Any]:
+    """The worker's module and its service, copies that only this test changes."""
+    messages, worker = messages_module(), ModuleType("worker")
+    worker.retrieve_msg = messages.retrieve_msg  # type: ignore[attr-defined]
+    service = type("Service", (Service,), {})
+    assert take_over(worker, messages, service, "0.12.0", answer)
+    return worker, service
+
+
+def received(retrieve: Callable[[Any], Any], pieces: Sequence[bytes]) -> list[Any]:
+    """All messages that are read from a real socket on which `pieces` arrive one after the other."""
     ours, theirs = socket.socketpair()
 
     def send() -> None:
@@ -84,7 +102,7 @@ def received(module: ModuleType, pieces: Sequence[bytes]) -> list[Any]:
     sender = threading.Thread(target=send)
     sender.start()
     try:
-        return [module.retrieve_msg(ours) for _ in range(COUNT)]
+        return [retrieve(ours) for _ in range(COUNT)]
     finally:
         ours.close()
         sender.join()
@@ -99,52 +117,98 @@ def cut(sizes: Callable[[], int]) -> list[bytes]:
     return pieces
 
 
-@pytest.mark.parametrize("decode", [None, "false"])
-def test_any_pieces_give_the_messages_of_torchserve(
-    monkeypatch: pytest.MonkeyPatch, decode: str | None
-) -> None:
-    if decode is not None:
-        monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", decode)
-    plain, buffered = messages_module(), messages_module()
-    assert read_in_large_pieces(buffered)
-    expected = received(plain, [STREAM])
-    numbers = random.Random(0)
-    ways = ([STREAM], cut(lambda: 997), cut(lambda: numbers.randint(1, 4000)), cut(lambda: 65_536))
-    for pieces in ways:
-        assert received(buffered, pieces) == expected
+def as_torchserve(asked: Asked) -> dict[str, Any]:
+    """A request of ours in the shape that TorchServe's own reader gives it."""
+    return {
+        "requestId": bytearray(asked.server_id),
+        "headers": [
+            {"name": bytearray(name.encode()), "value": bytearray(value.encode())}
+            for name, value in headers_in(asked.headers).items()
+        ],
+        "parameters": [(name, bytearray(value)) for name, value in asked.row.items()],
+    }
+
+
+def test_any_pieces_give_the_messages_of_torchserve() -> None:
+    expected = received(messages_module().retrieve_msg, [STREAM])
     assert [command for command, _ in expected] == [b"L", b"I", b"I", b"I", b"I", b"L"]
-    value = expected[2][1][0]["parameters"][0]["value"]
-    assert value == (json.loads(BODIES[0]) if decode is None else bytearray(BODIES[0]))
+    assert expected[2][1][3]["parameters"][0]["value"] == bytearray(BODIES[3])
+    for _, batch in expected[1:5]:
+        for request in batch:
+            request["parameters"] = [(one["name"], one["value"]) for one in request["parameters"]]
+    numbers = random.Random(0)
+    ways = ([STREAM], cut(lambda: 9_973), cut(lambda: numbers.randint(1, 40_000)), cut(lambda: 65_536))
+    for pieces in ways:
+        found = received(taken_over()[0].retrieve_msg, pieces)
+        assert [command for command, _ in found] == [command for command, _ in expected]
+        assert (found[0], found[5]) == (expected[0], expected[5])
+        assert [[as_torchserve(one) for one in batch] for _, batch in found[1:5]] == [
+            batch for _, batch in expected[1:5]
+        ]
 
 
-def test_fewer_calls_reach_the_kernel() -> None:
-    def calls(module: ModuleType) -> int:
-        class Counted:
-            def __init__(self) -> None:
-                self.rest, self.calls = predict([b'{"user_id": 1}'] * 16), 0
+def test_a_message_may_end_anywhere_and_go_on() -> None:
+    message = predict(BODIES[:3])
+    for length in range(1, len(message)):
+        ours, theirs = socket.socketpair()
+        theirs.sendall(message[:length])
+        late = threading.Timer(0.001, theirs.sendall, [message[length:]])
+        late.start()
+        command, batch = taken_over()[0].retrieve_msg(ours)
+        late.join()
+        assert (command, [one.row["body"] for one in batch]) == (b"I", BODIES[:3])
+        ours.close()
+        theirs.close()
 
-            def recv(self, size: int) -> bytes:
-                self.calls += 1
-                piece, self.rest = self.rest[:size], self.rest[size:]
-                return piece
 
-        connection = Counted()
-        module.retrieve_msg(connection)
-        return connection.calls
+def test_answers_are_the_bytes_of_torchserve() -> None:
+    answers = [
+        Answered(200, b'{"a": 1}', [("x-churn-request-id", "one")]),
+        Answered(404, "Łódź".encode(), [("x-churn-request-id", "two")]),
+        Answered(503, b"", [("x-churn-request-id", ""), ("Retry-After", "2")]),
+    ]
+    ids = {at: f"id-{at}" for at in range(3)}
+    context = Context("churn", "", {}, 3, None, "0.12.0")
+    context.request_processor = [RequestProcessor({}) for _ in answers]
+    for at, answer in enumerate(answers):
+        phrase = {200: "OK", 404: "Not Found", 503: "Service Unavailable"}[answer.http_status]
+        context.set_response_status(answer.http_status, phrase, at)
+        context.set_response_content_type(at, "application/json")
+        for name, value in answer.headers:
+            context.set_response_header(at, name, value)
+    expected = messages_module().create_predict_response(
+        [answer.body for answer in answers], ids, "Prediction success", 200, context=context
+    )
+    asked = [Asked(name.encode(), b"", {}) for name in ids.values()]
+    assert answer_to(asked, answers) == bytes(expected)
+    # and by the way that the worker goes
+    _, service = taken_over(lambda asked: answers)
+    assert service.predict(None, asked) == bytes(expected)
 
-    buffered = messages_module()
-    read_in_large_pieces(buffered)
-    assert (calls(buffered), calls(messages_module()) > 200) == (1, True)
+
+def test_one_call_reaches_the_kernel() -> None:
+    class Counted:
+        def __init__(self) -> None:
+            self.rest, self.calls = predict([b'{"user_id": 1}'] * 16), 0
+
+        def recv(self, size: int) -> bytes:
+            self.calls += 1
+            piece, self.rest = self.rest[:size], self.rest[size:]
+            return piece
+
+    ours, theirs = Counted(), Counted()
+    taken_over()[0].retrieve_msg(ours)
+    messages_module().retrieve_msg(theirs)
+    assert (ours.calls, theirs.calls > 200) == (1, True)
 
 
 def test_two_connections_do_not_mix() -> None:
-    module = messages_module()
-    read_in_large_pieces(module)
+    worker, _ = taken_over()
     pairs = [socket.socketpair() for _ in range(2)]
     for number, (_, theirs) in enumerate(pairs):
         theirs.sendall(predict([b"%d" % number]) * 2)
-    found = [module.retrieve_msg(ours)[1][0]["parameters"][0]["value"] for _ in range(2) for ours, _ in pairs]
-    assert found == [0, 1, 0, 1]
+    found = [worker.retrieve_msg(ours)[1][0].row["body"] for _ in range(2) for ours, _ in pairs]
+    assert found == [b"0", b"1", b"0", b"1"]
     for pair in pairs:
         for end in pair:
             end.close()
@@ -152,21 +216,31 @@ def test_two_connections_do_not_mix() -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 5, 40])
 def test_the_end_of_the_connection_ends_the_worker_as_ever(length: int) -> None:
-    module = messages_module()
-    read_in_large_pieces(module)
+    worker, _ = taken_over()
     ours, theirs = socket.socketpair()
     theirs.sendall(predict([b"{}"])[:length])
     theirs.close()
     with pytest.raises(SystemExit) as ended:
-        module.retrieve_msg(ours)
+        worker.retrieve_msg(ours)
     assert ended.value.code == 0
     ours.close()
 
 
+def test_headers_that_are_no_list_are_an_error() -> None:
+    message = predict([b"{}"])[1:]
+    [one], end = requests_in(message, 0)
+    assert end == len(message)
+    assert headers_in(one.headers) == {"x-request-id": "0", "a": ""}
+    for broken in (one.headers[:-1], one.headers + b"\x00", b"\xff\xff\xff\xfe" + one.headers):
+        with pytest.raises(ValueError, match="inside a field"):
+            headers_in(broken)
+
+
 def test_another_torchserve_is_left_alone() -> None:
-    other = messages_module()
-    other._retrieve_int = lambda conn, signed: 0  # type: ignore[attr-defined]
-    before = other._retrieve_buffer
-    assert not read_in_large_pieces(other)
-    assert other._retrieve_buffer is before
-    assert not read_in_large_pieces(SimpleNamespace())  # type: ignore[arg-type]
+    messages, worker = messages_module(), ModuleType("worker")
+    worker.retrieve_msg = before = messages.retrieve_msg  # type: ignore[attr-defined]
+    service = type("Service", (Service,), {})
+    assert not take_over(worker, messages, service, "0.13.0", lambda asked: [])
+    assert not take_over(worker, SimpleNamespace(), service, "0.12.0", lambda asked: [])  # type: ignore[arg-type]
+    assert worker.retrieve_msg is before
+    assert service.predict is Service.predict

@@ -63,7 +63,7 @@ def _snapshot(
         select user_id, $as_of as event_timestamp, {columns},
                (user_id not in (select user_id from back))::tinyint as churned
         from past group by user_id order by user_id
-    """  # noqa: S608
+    """
     until = as_of + timedelta(days=spec.horizon_days)
     return connection.execute(query, {"as_of": as_of, "until": until}).df()
 

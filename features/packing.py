@@ -1,0 +1,97 @@
+"""The writer's side of `handlers/packed.py`: one packed row a customer beside Feast's table in SQLite."""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from handlers.online_sqlite import SqliteReader
+from handlers.packed import Layout, quoted
+
+CUSTOMERS = 5_000
+"""A transaction: Feast's own writers wait for it, a tenth of a second."""
+WAIT_S = 60.0
+
+
+def prepare(path: Path, feast_table: str, features: Sequence[tuple[str, str]]) -> None:
+    """Make the packed table of these features and the triggers that keep it true; drop those of others.
+
+    Raises sqlite3.Error.
+    """
+    layout = Layout(features)
+    packed, triggers = layout.table(feast_table), layout.triggers(feast_table)
+    with _opened(path) as connection, _transaction(connection):
+        others = [
+            (kind.decode(), name.decode())
+            for kind, name in connection.execute(
+                "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'table') AND name LIKE ? "
+                "ORDER BY type DESC",
+                [f"{feast_table}__packed_%"],
+            )
+        ]
+        known = {name for _, name in others}
+        whole = packed in known and known.issuperset(triggers)
+        for kind, name in others:
+            if not (whole and (name == packed or name in triggers)):
+                connection.execute(f"DROP {kind} {quoted(name)}")
+        if not whole:
+            connection.execute(
+                f"CREATE TABLE {quoted(packed)} "
+                "(entity_key BLOB PRIMARY KEY, numbers BLOB NOT NULL, texts BLOB) WITHOUT ROWID"
+            )
+            for statement in triggers.values():
+                connection.execute(statement)
+
+
+def pack(
+    path: Path,
+    feast_table: str,
+    features: Sequence[tuple[str, str]],
+    join_key: str,
+    progress: Callable[[int], None] = lambda customers: None,
+) -> int:
+    """Pack every customer who is not, and return how many now are. `prepare` comes first.
+
+    Each transaction reads and packs its customers with Feast's writers kept out, so that nothing old is ever
+    put in place of something new. Raises sqlite3.Error.
+    """
+    packed = quoted(Layout(features).table(feast_table))
+    feasts, last, count = quoted(feast_table), b"", 0
+    reader = SqliteReader(path, feast_table, features, join_key, WAIT_S)
+    with _opened(path) as connection, closing(reader):
+        while True:
+            with _transaction(connection):
+                keys = [
+                    key
+                    for (key,) in connection.execute(
+                        f"SELECT DISTINCT entity_key FROM {feasts} WHERE entity_key > ? AND NOT EXISTS "
+                        f"(SELECT 1 FROM {packed} WHERE entity_key = {feasts}.entity_key) "
+                        "ORDER BY entity_key LIMIT ?",
+                        [last, CUSTOMERS],
+                    )
+                ]
+                rows = reader.packed_rows(connection, keys) if keys else []
+                connection.executemany(f"INSERT INTO {packed} VALUES (?, ?, ?)", rows)
+            if not keys:
+                return count
+            last = keys[-1]
+            count += len(rows)
+            progress(count)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as connection:
+        connection.text_factory = bytes
+        yield connection
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")

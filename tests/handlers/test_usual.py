@@ -1,0 +1,113 @@
+"""The short way gives what the long way gives, to the byte, or leaves it to the long way."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handlers import usual
+from handlers.protocols import PLAIN, SHOWN, BadRequest, Call, Prediction, Request, Rules, parse, respond
+
+INTEGER, STRING = Rules("integer", 1000), Rules("string", 1000)
+IDS = (
+    st.integers(-(10**20), 10**20)
+    | st.text(max_size=12)
+    | st.sampled_from(["u_" + "0" * 32, "u_x", "a b", 'quote"', "back\\slash", "ü", "", "x" * 256, "x" * 257])
+)
+SPACES = st.text(" \t\r\n", max_size=2)
+SCORES = st.floats(0, 1) | st.sampled_from([5e-324, 0.1 + 0.2, 1e-7, 1.0, 0.0])
+
+
+def by(way: Any, body: bytes, rules: Rules) -> Any:
+    try:
+        return way(body, rules, Call())
+    except BadRequest as error:
+        return str(error)
+
+
+def the_long_way(body: bytes, rules: Rules, call: Call) -> Request:
+    return parse({"body": body}, rules, call)
+
+
+@given(IDS, SPACES, SPACES, st.booleans(), st.booleans(), st.sampled_from([INTEGER, STRING]))
+def test_a_body_that_is_read_is_read_alike(
+    user_id: int | str, one: str, two: str, v1: bool, ascii_only: bool, rules: Rules
+) -> None:
+    said = json.dumps(user_id, ensure_ascii=ascii_only)
+    instance = f'{{{one}"user_id"{two}:{one}{said}{two}}}'
+    text = f'{two}{{"instances":{one}[{two}{instance}{one}]}}{two}' if v1 else f"{one}{instance}{two}"
+    found = by(usual.read, text.encode(), rules)
+    if found is not None:
+        assert found == by(the_long_way, text.encode(), rules)
+    plain = isinstance(user_id, int) or (user_id.isascii() and user_id.isalnum())
+    if plain and 0 < len(str(user_id)) <= 18:
+        assert found is not None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"user_id": 01}',
+        b'{"user_id": 1.0}',
+        b'{"user_id": 1e3}',
+        b'{"user_id": +1}',
+        b'{"user_id": true}',
+        b'{"user_id": null}',
+        b'{"user_id": 1, "user_id": 2}',
+        b'{"user_id": 1, "parameters": {}}',
+        b'{"user_id": 1}x',
+        b'{"user_id": 1}\x00',
+        b'\xef\xbb\xbf{"user_id": 1}',
+        b'{"user_id": "\\u0031"}',
+        b'{"user_id": "\x7f"}',
+        b'{"user_id": "\xc3\xbc"}',
+        b'{"instances": []}',
+        b'{"instances": [{"user_id": 1}, {"user_id": 2}]}',
+        b'{"instances": [{"user_id": 1}], "instances": [{"user_id": 2}]}',
+        b'{"instances": [{"user_id": 1}], "parameters": {"features": true}}',
+        b'{"instances": [{"user_id": 1}]]}',
+        b'{"user_id": 123456789012345678901234567890}',
+    ],
+)
+def test_every_other_body_is_left_to_the_long_way(body: bytes) -> None:
+    for rules in (INTEGER, STRING):
+        assert usual.read(body, rules, Call()) is None
+
+
+def test_explanations_and_what_is_no_body_of_bytes_are_left_too() -> None:
+    assert usual.read(b'{"user_id": 1}', INTEGER, Call(explain=True)) is None
+    assert usual.read({"user_id": 1}, INTEGER, Call()) is None
+    assert usual.read(None, INTEGER, Call()) is None
+
+
+@given(
+    st.sampled_from(["native", "native_list", "v1"]),
+    st.lists(st.tuples(IDS, SCORES), min_size=1, max_size=3),
+    st.floats(0.01, 0.99),
+    st.text(max_size=12),
+)
+def test_an_answer_from_the_template_has_the_long_way_s_bytes(
+    protocol: Any, asked: list[tuple[int | str, float]], threshold: float, version: str
+) -> None:
+    asked = asked[:1] if protocol == "native" else asked
+    request = Request(protocol, tuple(user_id for user_id, _ in asked), (), PLAIN)
+    outcomes = [
+        Prediction(score, "High Risk" if score > threshold else "Low Risk", threshold, "ok")
+        for _, score in asked
+    ]
+    template = usual.Template("churn", version, threshold)
+    assert template.fits(request)
+    assert template.answer(request, [score for _, score in asked]) == respond(
+        request, outcomes, "churn", version
+    )
+
+
+def test_what_asks_for_more_does_not_fit() -> None:
+    template = usual.Template("churn", "1", 0.5)
+    assert not template.fits(Request("native", (1,), (), SHOWN))
+    assert not template.fits(Request("v2", (1,), (), PLAIN))
