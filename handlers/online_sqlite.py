@@ -119,13 +119,17 @@ class SqliteReader:
             for key, values in self._read(connection, part).items()
         }
         stored = self._stored(list(found), found)
-        columns = [stored.columns[name] for name in self._layout.names]
-        rows = []
-        for key, moment, values in zip(found, stored.timestamps, zip(*columns, strict=True), strict=True):
-            packed = None if moment is None else self._layout.pack(values, found[key][1])
-            if packed is not None:
-                rows.append((key, *packed))
-        return rows
+        known = [
+            type(moment) is int and timestamp is not None
+            for (_, moment), timestamp in zip(found.values(), stored.timestamps, strict=True)
+        ]
+        moments = [moment if fits else 0 for (_, moment), fits in zip(found.values(), known, strict=True)]
+        packed = self._layout.pack(stored.columns, moments)
+        return [
+            (key, *row)
+            for key, row, fits in zip(found, packed, known, strict=True)
+            if fits and row is not None
+        ]
 
     def close(self) -> None:
         if self._connection is not None:

@@ -16,8 +16,9 @@ those written since, are read from Feast's table.
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class Layout:
         self.numbers = tuple(name for name, dtype in features if dtype != "string")
         self.texts = tuple(name for name, dtype in features if dtype == "string")
         self.whole = frozenset(name for name, dtype in features if dtype == "int64")
+        self.at = {name: at for at, name in enumerate(self.names)}
         self.place = {name: at for at, name in enumerate(self.numbers)}
         self.dtype = np.dtype(
             [
@@ -72,13 +74,26 @@ class Layout:
             statements[name] = f"CREATE TRIGGER {quoted(name)} AFTER {change} ON {feasts} BEGIN {drops}END"
         return statements
 
-    def pack(self, values: Sequence[Any], moment: Any) -> tuple[bytes, bytes | None] | None:
-        """`numbers` and `texts` of one customer; None if they do not fit.
+    def pack(
+        self, columns: Mapping[str, Sequence[Any]], moments: Sequence[int]
+    ) -> list[tuple[bytes, bytes | None] | None]:
+        """`numbers` and `texts` of each customer; None for one whose values do not fit.
 
-        `values`: one a feature in the order of the spec, None for null and for what is not there.
+        `columns`: feature -> a value a customer, None for null and for what is not there.
         """
-        if type(moment) is not int or not NO_MOMENT < moment < 2**63:
-            return None
+        if isinstance(columns, PackedColumns):
+            rows = columns.rows.copy()
+            rows["moment"] = moments
+            size, content = self.dtype.itemsize, rows.tobytes()
+            numbers = [content[at : at + size] for at in range(0, len(content), size)]
+            return [
+                (own, self._texts(texts))
+                for own, texts in zip(numbers, columns.texts or repeat((), len(rows)), strict=True)
+            ]
+        by_customer = zip(*(columns[name] for name in self.names), strict=True)
+        return [self._packed(values, moment) for values, moment in zip(by_customer, moments, strict=True)]
+
+    def _packed(self, values: Sequence[Any], moment: int) -> tuple[bytes, bytes | None] | None:
         numbers, texts = [], []
         for (_, dtype), value in zip(self.features, values, strict=True):
             if dtype == "string":
@@ -89,9 +104,10 @@ class Layout:
                 numbers.append(value)
             else:
                 return None
-        return self._row(values, moment, numbers), (
-            json.dumps(texts, ensure_ascii=False).encode() if self.texts else None
-        )
+        return self._row(values, moment, numbers), self._texts(texts)
+
+    def _texts(self, texts: Sequence[str | None]) -> bytes | None:
+        return json.dumps(texts, ensure_ascii=False).encode() if self.texts else None
 
     def _row(self, values: Sequence[Any], moment: int, numbers: Sequence[float]) -> bytes:
         row = np.zeros((), dtype=self.dtype)
@@ -149,7 +165,7 @@ class PackedColumns(Mapping[str, list[Any]]):
         """bool [n]: whether the store holds a value; for a derived feature whether it is a number."""
         if name in self.derived:
             return ~np.isnan(self.derived[name])
-        found: NDArray[np.bool_] = self.rows["there"][:, self.layout.names.index(name)].astype(bool)
+        found: NDArray[np.bool_] = self.rows["there"][:, self.layout.at[name]].astype(bool)
         return found
 
     def matrix(self, names: Sequence[str]) -> NDArray[np.float64]:
@@ -194,17 +210,18 @@ class PackedColumns(Mapping[str, list[Any]]):
         if name in self.layout.texts:
             at = self.layout.texts.index(name)
             return [texts[at] for texts in self.texts]
-        numbers = self.numbers(name)
-        if name in self.layout.whole:
-            with np.errstate(invalid="ignore"):
-                values: list[Any] = numbers.astype(np.int64).tolist()
-        else:
-            values = numbers.tolist()
-        there = self.there(name)
-        if not there.all():
-            for row in np.flatnonzero(~there).tolist():
-                values[row] = None
-        return values
+        if name in self.derived:
+            return [value if value == value else None for value in self.derived[name].tolist()]
+        values, there = self._turned[0][self.layout.place[name]], self._turned[1][self.layout.at[name]]
+        as_declared: Callable[[float], Any] = int if name in self.layout.whole else float
+        if all(there):
+            return list(map(as_declared, values))
+        return [as_declared(value) if known else None for value, known in zip(values, there, strict=True)]
+
+    @cached_property
+    def _turned(self) -> tuple[list[list[float]], list[list[int]]]:
+        """All number features, and whether each feature is there: a list a feature."""
+        return self.rows["numbers"].T.tolist(), self.rows["there"].T.tolist()
 
 
 @lru_cache(64)

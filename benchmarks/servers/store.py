@@ -47,7 +47,9 @@ def _by_the_steps(workspace: Path, say: Say) -> Settings:
     settings = load_settings(overrides=[f"workspace={workspace}"])
     if _digest_in(settings) == settings.features.digest():
         try:
-            churn("package", workspace=workspace)  # the handlers of today around the model that is there
+            # the online store and the handlers of today around the model that is there
+            churn("features", "materialize", workspace=workspace)
+            churn("package", workspace=workspace)
             return settings
         except StepFailed as error:
             say(f"made by another release: {error}")

@@ -55,7 +55,8 @@ def bits(value: Any) -> Any:
 
 
 def packed(rows: list[tuple[Any, ...]]) -> PackedColumns:
-    made = [LAYOUT.pack(row, MOMENT) for row in rows]
+    by_name = dict(zip(LAYOUT.names, zip(*rows, strict=True), strict=True))
+    made = LAYOUT.pack(by_name, [MOMENT] * len(rows))
     assert None not in made
     return PackedColumns.of(LAYOUT, [one[0] for one in made if one], [one[1] for one in made if one])
 
@@ -126,12 +127,18 @@ def test_rows_taken_and_joined(rows: list[tuple[Any, ...]], data: st.DataObject)
     ("at", "value"), [(0, MOST_EXACT + 1), (0, -MOST_EXACT - 1), (0, 1.0), (1, 1), (4, True)]
 )
 def test_what_does_not_fit_is_not_packed(at: int, value: Any) -> None:
-    row: list[Any] = list(FULL.values())
-    assert LAYOUT.pack(row, MOMENT) is not None
-    row[at] = value
-    assert LAYOUT.pack(row, MOMENT) is None
-    for moment in (None, "1780000000", 1.5, -(2**63)):
-        assert LAYOUT.pack(list(FULL.values()), moment) is None
+    columns = {name: [own, own] for name, own in FULL.items()}
+    columns[LAYOUT.names[at]][1] = value
+    fits, other = LAYOUT.pack(columns, [MOMENT] * 2)
+    assert (fits is not None, other) == (True, None)
+
+
+@given(st.lists(ROW, min_size=1, max_size=8))
+def test_packed_from_arrays_and_from_values_alike(rows: list[tuple[Any, ...]]) -> None:
+    columns = packed(rows)
+    values = {name: list(columns[name]) for name in LAYOUT.names}
+    moments = list(range(len(rows)))
+    assert LAYOUT.pack(columns, moments) == LAYOUT.pack(values, moments)
 
 
 def test_a_whole_number_too_large_for_a_double_keeps_its_last_digit(
