@@ -2,13 +2,13 @@
 
     python -m benchmarks.online_read [--stores sqlite redis] [--ids 1 16 64 1000] [--seconds 20]
 
-The shipped feature spec, 10,000 synthetic customers that Feast itself puts online and that are then, in SQLite,
-packed as `churn features materialize` does; one process and thread. Both read the same customers, drawn anew
-for each pair, in turns, first one then the other first; before, both have read every customer once, as servers
-that have run for a while have. Ours is all of `OnlineFeatures.read`: values, derived features, freshness,
-policies, and what it keeps for when the store is down. Theirs is `get_online_features` and `to_dict`, which
-check no freshness. Every pair is compared value by value. Wall time, and the ratio of CPU time too, which other
-processes disturb less. Results: a table and online_read.json.
+The shipped feature spec, 10,000 synthetic customers that Feast itself puts online and that are then, in
+SQLite, packed as `churn features materialize` does; one process and thread. Both read the same customers,
+drawn anew for each pair, in turns, first one then the other first; before, both have read every customer
+once, as servers that have run for a while have. Ours is all of `OnlineFeatures.read`: values, derived
+features, freshness, policies, and what it keeps for when the store is down. Theirs is `get_online_features`
+and `to_dict`, which check no freshness. Every pair is compared value by value. Wall time, and the ratio of
+CPU time too, which other processes disturb less. Results: a table and online_read.json.
 """
 
 import argparse

@@ -244,6 +244,7 @@ def _materialize(made: ServedBundle) -> None:
     from feast.types import Float64, Int64, String
 
     import features.lean_feast  # noqa: F401  imports Feast in a third of the time
+    from features import packing
 
     customers = made.root / "customers.parquet"
     _customers().to_parquet(customers)
@@ -284,3 +285,8 @@ def _materialize(made: ServedBundle) -> None:
         store = FeatureStore(repo_path=str(repository))
         store.apply([user, view, user_derived, service])
         store.materialize(NOW - timedelta(days=400), NOW, feature_views=[view.name])
+    # as `churn features materialize` leaves it
+    place = (Path(made.store_environment["CHURN_FEAST_ONLINE"]), f"{store.project}_{view.name}")
+    stored = [(feature.name, feature.dtype) for feature in SPEC.features]
+    packing.prepare(*place, stored)
+    packing.pack(*place, stored, "user_id")

@@ -13,17 +13,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from served_bundle import KEY, NOW, UNKNOWN, ServedBundle
 
+from handlers import prediction_log
 from handlers.bundle import BundleError
 from handlers.identity import mask
 from handlers.log_kafka import KafkaTopic
 from handlers.log_segments import ParquetSegments, complete
+from handlers.packed import Layout, PackedColumns
 from handlers.prediction_log import Origin, PredictionLog, Records, open_log
 from handlers.predictor import input_types, load
 from handlers.protocols import Call
@@ -354,3 +358,28 @@ def test_kafka_that_is_away_is_counted_and_said_once(caplog: pytest.LogCaptureFi
     log.close()
     assert log.counts() == {"handed": 2, "written": 0, "dropped": 2, "waiting": 0}
     assert caplog.text.count("kafka: ") == 1
+
+
+def test_features_that_came_packed_are_logged_as_those_that_did_not() -> None:
+    layout = Layout(list(TYPES.items()))
+    types = {**TYPES, "spend_a_month": "float64"}
+    origin = replace(ORIGIN, types=types)
+    columns = {"orders": [3, None, 2**53], "spend": [1.5, None, float("nan")], "segment": ["a", None, "ü"]}
+    stored = layout.pack(columns, [0] * 3)
+    packed = PackedColumns.of(layout, [one[0] for one in stored if one], [one[1] for one in stored if one])
+    packed.derived["spend_a_month"] = np.array([0.5, np.nan, 2.0])
+    plain = columns | {"spend_a_month": [0.5, None, 2.0]}
+    schema = prediction_log._schema(origin)
+
+    def logged(*kinds: Any) -> list[dict[str, Any]]:
+        batches = [
+            replace(records(1, 2, 3), columns=kind, rows=rows, request_ids=["r"] * len(rows))
+            for kind, rows in zip(kinds, ([0, 1, 2], range(3), [2, 0, 0, 1]), strict=True)
+        ]
+        return prediction_log.to_arrow(batches, origin, schema).to_pylist()
+
+    expected = logged(plain, plain, plain)
+    assert len(expected) == 10
+    assert [row["feature_orders"] for row in expected[-4:]] == [2**53, 3, 3, None]
+    assert logged(packed, packed, packed) == expected
+    assert logged(packed, plain, packed) == logged(plain, packed, plain) == expected

@@ -7,7 +7,7 @@ import pytest
 import torch
 from served_bundle import SEGMENTS, SPEC, ServedBundle
 
-from handlers.scoring import CHUNK, Scorer, recorded
+from handlers.scoring import CHUNK, Scorer, calls, recorded
 
 
 def test_scores_are_the_exported_programs_to_the_bit(bundle: ServedBundle) -> None:
@@ -54,3 +54,24 @@ def test_a_program_that_cannot_be_recorded_is_called_as_it_is(caplog: pytest.Log
     with caplog.at_level(logging.WARNING), torch.inference_mode():
         assert recorded(refusing, 4, [2]) is refusing
     assert "cannot be recorded" in caplog.text
+
+
+def test_smaller_calls_serve_only_where_they_give_the_same_bits() -> None:
+    class Rounding(torch.nn.Module):
+        """Rounds otherwise in calls of few rows, as matrix products may."""
+
+        def __init__(self, below: int) -> None:
+            super().__init__()
+            self.below = below
+
+        def forward(self, numbers: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+            sums = numbers.nan_to_num().tanh().sum(1)
+            return sums * 3 / 3 + (1e-16 * sums if len(numbers) < self.below else 0) + 1e-3
+
+    def sizes(program: torch.nn.Module) -> list[int]:
+        with torch.inference_mode():
+            return [rows for rows, _ in calls(program, 4, [2])]
+
+    assert sizes(Rounding(0)) == [16, 32, CHUNK]
+    assert sizes(Rounding(17)) == [32, CHUNK]
+    assert sizes(Rounding(33)) == [CHUNK]
