@@ -20,7 +20,7 @@ import torch
 from handlers import grpc_refusal
 from handlers.bundle import BundleError
 from handlers.predictor import Predictor, load
-from handlers.protocols import Answer, Call
+from handlers.protocols import Call
 from handlers.worker_socket import PHRASES, Answered, Asked, headers_in, take_over
 
 if TYPE_CHECKING:
@@ -68,35 +68,38 @@ class ChurnHandler:
 
     def answer(self, asked: Sequence[Asked]) -> list[Answered]:
         """One JSON body a request, each with its own HTTP status and headers."""
-        rows = [one.row for one in asked]
         calls = []
         for one in asked:
             given, explain, grpc = said_in(one.headers)
             calls.append(Call(one.server_id.decode() if given is None else given, explain, grpc))
-        return [
-            Answered(
-                answer.http_status,
-                body_of(answer, call, row),
-                [(OUR_REQUEST_ID, call.request_id), *answer.headers.items()],
-            )
-            for row, answer, call in zip(rows, self.predictor.answer(rows, calls), calls, strict=True)
-        ]
+        return self._answered([one.row for one in asked], calls)
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: "Context") -> list[bytes]:
         """The same by TorchServe's own objects."""
         calls = [
             call_of(context.get_all_request_header(i), context.get_request_id(i)) for i in range(len(rows))
         ]
-        answers = self.predictor.answer(rows, calls)
-        for position, (answer, call) in enumerate(zip(answers, calls, strict=True)):
-            context.set_response_status(
-                code=answer.http_status, phrase=PHRASES[answer.http_status], idx=position
-            )
+        bodies = []
+        for position, (status, body, headers) in enumerate(self._answered(rows, calls)):
+            context.set_response_status(code=status, phrase=PHRASES[status], idx=position)
             context.set_response_content_type(position, "application/json")
-            context.set_response_header(position, OUR_REQUEST_ID, call.request_id)
-            for name, value in answer.headers.items():
+            for name, value in headers:
                 context.set_response_header(position, name, value)
-        return [body_of(answer, call, row) for row, answer, call in zip(rows, answers, calls, strict=True)]
+            bodies.append(body)
+        return bodies
+
+    def _answered(self, rows: Sequence[Mapping[str, Any]], calls: Sequence[Call]) -> list[Answered]:
+        answers = self.predictor.answer(rows, calls)
+        return [
+            Answered(
+                status,
+                grpc_refusal.refused(status, body)
+                if call.grpc and status != 200 and grpc_refusal.is_open_inference(row)
+                else body,
+                [(OUR_REQUEST_ID, call.request_id), *headers.items()],
+            )
+            for row, (status, body, headers), call in zip(rows, answers, calls, strict=True)
+        ]
 
 
 def call_of(headers: Mapping[str, Any], server_id: str | None) -> Call:
@@ -124,9 +127,3 @@ def said_by(headers: Mapping[str, Any]) -> tuple[str | None, bool, bool]:
 def said_in(block: bytes) -> tuple[str | None, bool, bool]:
     """`said_by` of headers as they travel: those of one client are mostly the same ones."""
     return said_by(headers_in(block))
-
-
-def body_of(answer: Answer, call: Call, row: Mapping[str, Any]) -> bytes:
-    if call.grpc and answer.http_status != 200 and grpc_refusal.is_open_inference(row):
-        return grpc_refusal.refused(answer.http_status, answer.body)
-    return answer.body
