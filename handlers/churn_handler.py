@@ -30,6 +30,7 @@ REQUEST_ID = "x-request-id"
 OUR_REQUEST_ID = "x-churn-request-id"
 """TorchServe puts an id of its own into the answer's x-request-id, whatever the handler says."""
 SAYABLE = re.compile(r"[\x21-\x7e]{1,128}")
+log = logging.getLogger("churn.handler")
 
 
 class ChurnHandler:
@@ -48,15 +49,17 @@ class ChurnHandler:
                 Path(context.system_properties["model_dir"]), os.environ, str(context.model_name)
             )
         except BundleError as error:
-            logging.getLogger("churn.handler").error("REFUSED %s", error)
+            log.error("REFUSED %s", error)
             raise
-        take_over(
+        version = importlib.import_module("ts").__version__
+        if not take_over(
             sys.modules["__main__"],
             importlib.import_module("ts.protocol.otf_message_handler"),
             importlib.import_module("ts.service").Service,
-            importlib.import_module("ts").__version__,
+            version,
             self.answer,
-        )
+        ):
+            log.warning("TorchServe %s is not known here: its worker goes its own, slower way", version)
         # TorchServe's worker logs two lines a batch at this level
         logging.getLogger().setLevel(logging.WARNING)
         self.predictor.telemetry.start()

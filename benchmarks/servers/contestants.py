@@ -214,8 +214,8 @@ CONTESTANTS: Mapping[str, Start] = {
 
 
 def with_profile(settings: Settings, profile: str, **serving: Any) -> Settings:
-    """A worker a core where many ask at once; one, which leaves the other cores alone, where one asks."""
-    workers = (os.cpu_count() or 1) if profile == "throughput" else 1
+    """Workers for half of the cores where many ask at once, the other half is TorchServe's own; else one."""
+    workers = max(1, (os.cpu_count() or 1) // 2) if profile == "throughput" else 1
     changes = {"profile": profile, "workers": workers} | serving
     return settings.model_copy(update={"serving": settings.serving.model_copy(update=changes)})
 
