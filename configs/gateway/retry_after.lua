@@ -1,9 +1,12 @@
--- Every 503, ours or TorchServe's, says when to come back. TorchServe's 500 means that the worker died over the
--- request (a handler that raises is its 503): nothing is wrong with the request, and another worker starts.
+-- Every 503, ours or TorchServe's, says when to come back. TorchServe's 500 and 507 mean that the worker died over
+-- the request, or before it began (a handler that raises is its 503): nothing is wrong with the request, and
+-- another worker starts.
+local WORKER_DIED = {["500"] = true, ["507"] = true}
+
 function envoy_on_response(handle)
   local headers = handle:headers()
   local status = headers:get(":status")
-  if status == "500" then
+  if WORKER_DIED[status] then
     headers:replace(":status", "503")
     status = "503"
   end
