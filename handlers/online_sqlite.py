@@ -93,17 +93,26 @@ class SqliteReader:
                 for part in _parts(keys, limit):
                     for key, numbers, texts in connection.execute(self._lookup(len(part)), part):
                         packed[key] = (numbers, texts)
-            rest = [key for key in keys if key not in packed] if len(packed) < len(keys) else []
-            found: dict[bytes, _Parts] = {}
-            for part in _parts(rest, limit):
-                found |= self._read(connection, part)
-            if packed and not found:
-                return self._stored_packed(keys, packed)
-        except (sqlite3.Error, OSError, UnknownLayout, ValueError) as error:
+            try:
+                return self._with_the_rest(connection, keys, packed, limit)
+            except (ValueError, TypeError):  # packed rows that are none; Feast's own say what is true
+                return self._with_the_rest(connection, keys, {}, limit)
+        except (sqlite3.Error, OSError, UnknownLayout) as error:
             self.close()
             raise FeatureStoreUnavailable(type(error).__name__) from error
+
+    def _with_the_rest(
+        self, connection: sqlite3.Connection, keys: list[bytes], packed: Mapping[bytes, _Packed], limit: int
+    ) -> Stored:
+        """Who is packed, and from Feast's table who is not. Raises ValueError or TypeError where packed rows are none."""
+        rest = [key for key in keys if key not in packed] if len(packed) < len(keys) else []
+        found: dict[bytes, _Parts] = {}
+        for part in _parts(rest, limit):
+            found |= self._read(connection, part)
         if not packed:
             return self._stored(keys, found)
+        if not found:
+            return self._stored_packed(keys, packed)
         return self._merged(keys, packed, rest, found)
 
     def packed_rows(

@@ -53,7 +53,7 @@ class Layout:
         )
         self.nobody = (
             self._row([None] * len(features), NO_MOMENT, [math.nan] * len(self.numbers)),
-            (json.dumps([None] * len(self.texts)).encode()),
+            json.dumps([None] * len(self.texts)).encode(),
         )
         described = json.dumps(["packed 1", *self.features])
         self.digest = hashlib.sha256(described.encode()).hexdigest()[:12]
@@ -109,6 +109,13 @@ class Layout:
     def _texts(self, texts: Sequence[str | None]) -> bytes | None:
         return json.dumps(texts, ensure_ascii=False).encode() if self.texts else None
 
+    def texts_in(self, content: bytes | None) -> list[str | None]:
+        """Raises ValueError or TypeError where that is nothing that `pack` made."""
+        texts = json.loads(content or b"null")
+        if not isinstance(texts, list) or len(texts) != len(self.texts):
+            raise ValueError("packed texts of another number")
+        return texts
+
     def _row(self, values: Sequence[Any], moment: int, numbers: Sequence[float]) -> bytes:
         row = np.zeros((), dtype=self.dtype)
         row["moment"] = moment
@@ -135,11 +142,11 @@ class PackedColumns(Mapping[str, list[Any]]):
 
     @classmethod
     def of(cls, layout: Layout, numbers: Sequence[bytes], texts: Sequence[bytes | None]) -> "PackedColumns":
-        """From what the table holds. Raises ValueError where that is of another length."""
-        rows = np.frombuffer(b"".join(numbers), dtype=layout.dtype)
-        if len(rows) != len(numbers):
+        """From what the table holds. Raises ValueError or TypeError where that is nothing that was packed."""
+        if {len(row) for row in numbers} != {layout.dtype.itemsize}:
             raise ValueError("packed rows of another length")
-        return cls(layout, rows, [json.loads(text or "[]") for text in texts] if layout.texts else ())
+        rows = np.frombuffer(b"".join(numbers), dtype=layout.dtype)
+        return cls(layout, rows, [layout.texts_in(text) for text in texts] if layout.texts else ())
 
     def __len__(self) -> int:
         return len(self.layout.names) + len(self.derived)

@@ -8,7 +8,7 @@ import numpy as np
 
 from handlers.protocols import Refusal, Request
 
-Columns = Mapping[str, Sequence[Any]]  # PackedColumns too, as long as nobody asks
+Columns = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)

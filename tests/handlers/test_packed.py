@@ -217,6 +217,24 @@ def test_without_all_its_triggers_nothing_packed_is_trusted(
     assert (store.pack(), read(features, "a").columns["orders"]) == (1, [9])
 
 
+@pytest.mark.parametrize(
+    "broken",
+    ["numbers = x'00'", "numbers = ''", "texts = x'ff'", "texts = '[]'", "texts = NULL", "texts = 1"],
+)
+def test_packed_rows_that_are_none_leave_the_word_to_feasts_own(
+    store: FilledStore, features: OnlineFeatures, broken: str
+) -> None:
+    store.write({"a": FULL, "b": FULL | {"orders": 5}})
+    with closing(sqlite3.connect(store.database)) as connection, connection:
+        connection.execute(
+            f'UPDATE "{store.layout.table(store.table)}" SET {broken} WHERE entity_key = ?',
+            [serialize_entity_key(key_of("a"))],
+        )
+    vectors = features.read(["a", "nobody", "b"], NOW)
+    assert vectors.status == ("ok", "unknown", "ok")
+    assert vectors.columns["orders"] == [3, None, 5]
+
+
 def test_a_table_that_feast_has_made_anew_is_believed_alone(
     store: FilledStore, features: OnlineFeatures
 ) -> None:
