@@ -104,7 +104,10 @@ class SqliteReader:
     def _with_the_rest(
         self, connection: sqlite3.Connection, keys: list[bytes], packed: Mapping[bytes, _Packed], limit: int
     ) -> Stored:
-        """Who is packed, and from Feast's table who is not. Raises ValueError or TypeError where packed rows are none."""
+        """Who is packed, and from Feast's table who is not.
+
+        Raises ValueError or TypeError where packed rows are nothing that was packed.
+        """
         rest = [key for key in keys if key not in packed] if len(packed) < len(keys) else []
         found: dict[bytes, _Parts] = {}
         for part in _parts(rest, limit):
