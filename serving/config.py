@@ -72,7 +72,7 @@ class GatewayConfig(Config):
     health_interval_s: float = Field(1, gt=0)
     """How often a worker is asked for a real prediction; two failures in a row are "not ready"."""
     drain_timeout_s: float = Field(60, gt=0)
-    """How long a stop waits for requests on their way."""
+    """How long a stop waits, at most, for requests on their way and for those who still ask."""
 
     @model_validator(mode="after")
     def _shut(self) -> Self:

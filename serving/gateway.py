@@ -1,6 +1,7 @@
 """Envoy in front of TorchServe, for as long as a `with` block lasts."""
 
 import json
+import logging
 import platform
 import sys
 import threading
@@ -23,14 +24,20 @@ from serving.endpoints import load_assignments
 from serving.envoy import Places, bootstrap, resources
 from serving.kept import Kept, hold_port, inherited
 from serving.keys import Key, replace_privately
+from serving.listener import not_accepted, refuse_newcomers
 from serving.routes import MIRROR, SLOTS, WEIGHT, canary_alone, cluster, route_configuration
 from serving.torchserve import Upstream
 
 START_TIMEOUT_S = 30.0
 APPLIED_WITHIN_S = 10.0
+ACCEPTED_WITHIN_S = 2.0
+PAUSE_S = 1.0
+"""Who is connected and asks nothing for so long is unlikely to ask in the moment in which Envoy ends."""
 LOOK_EVERY_S = 0.05
 QUIET_LOOKS = 4
 """A worker thread of Envoy may still be about to use what the main thread has dropped: look again."""
+
+log = logging.getLogger("churn.gateway")
 
 
 @dataclass(frozen=True)
@@ -116,18 +123,18 @@ class Gateway:
                 bootstrap(self._config, self._places, self.model, self._max_request_bytes, self.objective_ms)
             )
             (kept.scratch / "bootstrap.json").write_text(text, encoding="utf-8")
-            log = self._log_folder / "envoy.log"
-            begin = log.stat().st_size if log.exists() else 0
+            output = self._log_folder / "envoy.log"
+            begin = output.stat().st_size if output.exists() else 0
             kept.start(
                 [
                     *(str(program), "-c", str(kept.scratch / "bootstrap.json"), "--disable-hot-restart"),
                     *("--concurrency", str(self._config.threads), "--log-level", "warn"),
                 ],
-                log,
+                output,
                 inherited(),
             )
             self.pid = kept.pid
-            self._wait_until_live(log, begin)
+            self._wait_until_live(output, begin)
             if self._split != Split(0, False):
                 self.weigh(self._split.weight, self._split.mirror)
         except BaseException:
@@ -135,7 +142,7 @@ class Gateway:
             raise
 
     def stop(self) -> None:
-        """End Envoy at once: see `close` and `in_flight` for what comes before it."""
+        """End Envoy at once: see `close` and `wait_until_quiet` for what comes before it."""
         if self._kept is not None:
             self._kept.stop()
 
@@ -238,16 +245,35 @@ class Gateway:
 
     def close(self) -> None:
         """Take no further connection; tell those there are that each answer is the last on it."""
+        try:
+            refuse_newcomers(self.pid, self._places.port)
+            if not _holds(lambda: not_accepted(self.pid, self._places.port) == 0, ACCEPTED_WITHIN_S):
+                log.info("the gateway closes before it has accepted everybody who connected: some may be cut")
+        except OSError as error:
+            log.info("the gateway closes, and who has just connected may be cut: %s", error)
         self._ask("POST", "/drain_listeners")
         self._ask("POST", "/healthcheck/fail")
 
-    def wait_until_idle(self, timeout_s: float) -> bool:
-        """Return True when no request is on its way, False when time runs out first."""
-        return _holds(lambda: not self.alive or self.in_flight() == 0, timeout_s)
+    def wait_until_quiet(self, timeout_s: float) -> bool:
+        """Return True when nobody is connected any more, or those who are pause; False when time runs out.
 
-    def in_flight(self) -> int:
-        text = self._ask("GET", "/stats", params={"filter": r"^http\.public\.downstream_rq_active$"})
-        return int(text.rpartition(":")[2] or 0)
+        That no request is on its way is not enough: the next may come on a connection that was kept, or is
+        new and not read yet. Whoever asks meanwhile is answered, and with that answer disconnected.
+        """
+        deadline = time.monotonic() + timeout_s
+        asked, since = -1, 0.0
+        while (now := time.monotonic()) < deadline and self.alive:
+            numbers = self.stats(r"^http\.public\.downstream_(cx_active|rq_active|rq_total)$")
+            connected, on_its_way, total = (
+                int(numbers[f"http.public.downstream_{name}"])
+                for name in ("cx_active", "rq_active", "rq_total")
+            )
+            if on_its_way or total != asked:
+                asked, since = total, now
+            elif now - since >= (PAUSE_S if connected else QUIET_LOOKS * LOOK_EVERY_S):
+                return True
+            time.sleep(LOOK_EVERY_S)
+        return not self.alive
 
     def reopen_log(self) -> None:
         """Go on in a new file: the access log was moved away."""
@@ -313,20 +339,20 @@ class Gateway:
             if status["name"] != "admin"
         }
 
-    def _wait_until_live(self, log: Path, begin: int) -> None:
+    def _wait_until_live(self, output: Path, begin: int) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if not self.alive:
-                said = log.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
+                said = output.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
                 raise ServingError(
-                    f"Envoy ended at its start: {said[-1] if said else 'no output'} (log: {log})"
+                    f"Envoy ended at its start: {said[-1] if said else 'no output'} (log: {output})"
                 )
             with suppress(ServingError):
                 if self.admin.exists():
                     self._ask("GET", "/ready")
                     return
             time.sleep(LOOK_EVERY_S)
-        raise ServingError(f"Envoy: not live within {START_TIMEOUT_S:g} s; see {log}")
+        raise ServingError(f"Envoy: not live within {START_TIMEOUT_S:g} s; see {output}")
 
     def _ask(self, method: str, path: str, params: Mapping[str, Any] | None = None) -> str:
         with httpx.Client(

@@ -69,12 +69,14 @@ def free_port(wanted: int, key: str, host: str = LOOPBACK) -> int:
 
 
 def hold_port(wanted: int, key: str, host: str = LOOPBACK) -> socket.socket:
-    """The same, held until the socket is closed, so that no two ports asked for together are one."""
+    """The same, held until the socket is closed, so that no two ports asked for together are one.
+
+    Nobody is listening meanwhile: a client that connects at once would be cut when the socket is closed.
+    """
     probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         probe.bind((host, wanted))
-        probe.listen(1)
     except OSError as error:
         probe.close()
         raise ServingError(

@@ -182,7 +182,7 @@ class Supervisor:
             if self.gateway.alive:
                 self._tell("draining", model)
                 self.gateway.close()
-                self.gateway.wait_until_idle(self._config.drain_timeout_s)
+                self.gateway.wait_until_quiet(self._config.drain_timeout_s)
         finally:
             self.gateway.stop()
             self.canary.stop()

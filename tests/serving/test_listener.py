@@ -1,0 +1,191 @@
+"""Who is connected when the gateway closes is answered, also where the server has not accepted yet."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from served_bundle import files_of
+from stack import within
+
+from data.errors import ServingError
+from serving.config import GatewayConfig, ServingConfig
+from serving.gateway import Gateway
+from serving.kept import hold_port
+from serving.listener import Row, not_accepted, refuse_newcomers, rows
+
+REQUEST = b"GET /v2/health/live HTTP/1.1\r\nHost: churn\r\n\r\n"
+# accepts nobody until told to, then answers all who wait
+SERVER = """
+import socket, sys
+listener = socket.socket(int(sys.argv[2]))
+listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, int(sys.argv[3]))
+listener.bind((sys.argv[1], 0))
+listener.listen(16)
+print(listener.getsockname()[1], flush=True)
+sys.stdin.readline()
+while True:
+    connection, _ = listener.accept()
+    connection.sendall(connection.recv(100).upper())
+"""
+TABLE = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000007 00:00000000 00000000     0        0 4711 1 0
+   1: 0100007F:1F90 0100007F:C350 03 00000000:00000000 01:00000064 00000000     0        0 0 1 0
+   2: 0100007F:1F90 0100007F:C351 01 00000000:00000021 00:00000000 00000000     0        0 4712 1 0
+"""
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def host(request: pytest.FixtureRequest) -> str:
+    try:
+        hold_port(0, "", request.param).close()
+    except ServingError:
+        pytest.skip(f"no {request.param} here")
+    return str(request.param)
+
+
+@contextmanager
+def server(host: str, defer_accept_s: int = 0) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, host, str(int(family)), str(defer_accept_s)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        try:
+            yield process, int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+def go_on(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(b"go on\n")
+    process.stdin.flush()
+
+
+def connected(host: str, port: int) -> bool:
+    """Whether the kernel shakes hands with a newcomer."""
+    try:
+        socket.create_connection((host, port), timeout=10).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_newcomers_are_refused_and_those_who_wait_are_served(host: str) -> None:
+    with server(host) as (process, port):
+        early = [socket.create_connection((host, port), timeout=10) for _ in range(3)]
+        early[0].sendall(b"sent before")
+        assert not_accepted(process.pid, port) == 3
+        refuse_newcomers(process.pid, port)
+        assert not connected(host, port)
+        for client in early[1:]:
+            client.sendall(b"sent after")
+        assert not_accepted(process.pid, port) == 3
+        go_on(process)
+        assert [client.recv(100) for client in early] == [b"SENT BEFORE", b"SENT AFTER", b"SENT AFTER"]
+        within(5, lambda: not_accepted(process.pid, port) == 0)
+        for client in early:
+            client.close()
+
+
+def test_a_handshake_that_has_begun_is_completed(host: str) -> None:
+    """With TCP_DEFER_ACCEPT the kernel leaves it at its second step until the client has sent something."""
+    with server(host, defer_accept_s=10) as (process, port):
+        client = socket.create_connection((host, port), timeout=10)
+        assert not_accepted(process.pid, port) == 1
+        refuse_newcomers(process.pid, port)
+        assert not connected(host, port)
+        client.sendall(b"completed")
+        go_on(process)
+        assert client.recv(100) == b"COMPLETED"
+        client.close()
+
+
+def test_what_the_system_says_of_sockets() -> None:
+    found = list(rows(TABLE))
+    assert found[0] == Row(8080, 0x0A, 7, 4711)
+    # seven wait to be accepted, one is shaking hands, one has been accepted
+    assert [row.clients for row in found] == [7, 1, 0]
+
+
+def test_a_process_that_does_not_listen_there() -> None:
+    with pytest.raises(OSError, match="has no socket that listens at port 1"):
+        refuse_newcomers(os.getpid(), 1)
+
+
+def test_a_port_that_is_held_takes_nobody() -> None:
+    """Or a client that comes between two servers would be connected, and cut."""
+    with hold_port(0, "") as held, pytest.raises(ConnectionRefusedError):
+        socket.create_connection(held.getsockname())
+
+
+def test_the_gateway_answers_all_who_came_before_it_closed(host: str, tmp_path: Path) -> None:
+    with gateway(host, tmp_path) as ours:
+        port = int(ours.url.rpartition(":")[2])
+        os.kill(ours.pid, signal.SIGSTOP)  # it accepts nobody, as on a machine that is too busy
+        early = [socket.create_connection((host, port), timeout=10) for _ in range(20)]
+        for client in early:
+            client.sendall(REQUEST)
+        closing = threading.Thread(target=ours.close)
+        closing.start()
+        within(5, lambda: not connected(host, port))
+        os.kill(ours.pid, signal.SIGCONT)
+        closing.join()
+        for client in early:
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
+            client.close()
+        assert not connected(host, port)
+        assert ours.wait_until_quiet(10)
+
+
+def test_a_client_that_kept_its_connection_asks_once_more(tmp_path: Path) -> None:
+    with gateway("127.0.0.1", tmp_path) as ours:
+        port = int(ours.url.rpartition(":")[2])
+        asking, silent = (socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(2))
+        for client in (asking, silent):
+            client.sendall(REQUEST)
+            assert b"connection: close" not in client.recv(4096)
+        ours.close()
+        quiet: list[bool] = []
+        waiting = threading.Thread(target=lambda: quiet.append(ours.wait_until_quiet(10)))
+        waiting.start()
+        time.sleep(0.5)
+        asking.sendall(REQUEST)
+        assert b"connection: close" in asking.recv(4096)
+        began = time.monotonic()
+        waiting.join()
+        assert quiet == [True]
+        assert 0.5 < time.monotonic() - began < 5, "a pause of one second is waited for, not the silent one"
+        for client in (asking, silent):
+            client.close()
+
+
+def test_where_the_system_does_not_let_us_the_gateway_closes_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("serving.listener.PIDFD_GETFD", 100_000)
+    with gateway("127.0.0.1", tmp_path) as ours, caplog.at_level(logging.INFO, "churn.gateway"):
+        ours.close()
+        assert "may be cut: [Errno 38] pidfd_getfd: Function not implemented" in caplog.text
+        assert not connected("127.0.0.1", int(ours.url.rpartition(":")[2]))
+        assert ours.wait_until_quiet(10)
+
+
+@contextmanager
+def gateway(host: str, folder: Path) -> Iterator[Gateway]:
+    """Without a TorchServe: it answers for itself."""
+    with Gateway(GatewayConfig(keys=False, host=host), ServingConfig(), files_of(folder)) as ours:
+        yield ours
