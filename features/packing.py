@@ -1,7 +1,7 @@
 """The writer's side of `handlers/packed.py`: one packed row a customer beside Feast's table in SQLite."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from handlers.online_sqlite import SqliteReader
 from handlers.packed import Layout, quoted
 
 CUSTOMERS = 5_000
-"""A transaction: Feast's own writers wait for it, a tenth of a second."""
+"""A transaction: Feast's own writers wait for it, some tenths of a second."""
 WAIT_S = 60.0
 
 
@@ -43,13 +43,7 @@ def prepare(path: Path, feast_table: str, features: Sequence[tuple[str, str]]) -
                 connection.execute(statement)
 
 
-def pack(
-    path: Path,
-    feast_table: str,
-    features: Sequence[tuple[str, str]],
-    join_key: str,
-    progress: Callable[[int], None] = lambda customers: None,
-) -> int:
+def pack(path: Path, feast_table: str, features: Sequence[tuple[str, str]], join_key: str) -> int:
     """Pack every customer who is not, and return how many now are. `prepare` comes first.
 
     Each transaction reads and packs its customers with Feast's writers kept out, so that nothing old is ever
@@ -76,7 +70,6 @@ def pack(
                 return count
             last = keys[-1]
             count += len(rows)
-            progress(count)
 
 
 @contextmanager

@@ -18,7 +18,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -81,15 +80,6 @@ class Layout:
 
         `columns`: feature -> a value a customer, None for null and for what is not there.
         """
-        if isinstance(columns, PackedColumns):
-            rows = columns.rows.copy()
-            rows["moment"] = moments
-            size, content = self.dtype.itemsize, rows.tobytes()
-            numbers = [content[at : at + size] for at in range(0, len(content), size)]
-            return [
-                (own, self._texts(texts))
-                for own, texts in zip(numbers, columns.texts or repeat((), len(rows)), strict=True)
-            ]
         by_customer = zip(*(columns[name] for name in self.names), strict=True)
         return [self._packed(values, moment) for values, moment in zip(by_customer, moments, strict=True)]
 
@@ -104,10 +94,8 @@ class Layout:
                 numbers.append(value)
             else:
                 return None
-        return self._row(values, moment, numbers), self._texts(texts)
-
-    def _texts(self, texts: Sequence[str | None]) -> bytes | None:
-        return json.dumps(texts, ensure_ascii=False).encode() if self.texts else None
+        said = json.dumps(texts, ensure_ascii=False).encode() if self.texts else None
+        return self._row(values, moment, numbers), said
 
     def texts_in(self, content: bytes | None) -> list[str | None]:
         """Raises ValueError or TypeError where that is nothing that `pack` made."""

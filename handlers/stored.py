@@ -6,13 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-import numpy as np
-
 from handlers import wire
-from handlers.packed import MOST_EXACT, Layout, PackedColumns
 
-WORTH_PACKING = 8
-"""Customers from which on arrays are quicker than lists."""
 MEMO_SIZE = 65_536
 """Distinct values of whole numbers and texts that are kept decoded, for each feature."""
 
@@ -69,18 +64,12 @@ class Decoder:
 
     def __init__(self, features: Iterable[tuple[str, str]]) -> None:
         """`features`: name and dtype (int64, float64, string), in the order in which columns come."""
-        self._layout = Layout(list(features))
-        self._columns = [(name, dtype, _Memo(dtype)) for name, dtype in self._layout.features]
+        self._columns = [(name, dtype, _Memo(dtype)) for name, dtype in features]
 
     def decode(
         self, raw: Sequence[Raw], timestamps: list[datetime | None], corrupt: dict[int, str]
     ) -> Stored:
-        """One raw column a feature. Whoever cannot be read is added to `corrupt`; no other is lost by it.
-
-        Many customers come as `PackedColumns`, where everybody's values are what the spec declares.
-        """
-        if len(timestamps) >= WORTH_PACKING and not corrupt and (packed := self._packed(raw)) is not None:
-            return Stored(packed, timestamps)
+        """One raw column a feature. Whoever cannot be read is added to `corrupt`; no other is lost by it."""
         columns = {}
         for (name, dtype, memo), contents in zip(self._columns, raw, strict=True):
             column = _doubles(contents) if dtype == "float64" else None
@@ -96,35 +85,6 @@ class Decoder:
             for column in columns.values():
                 column[position] = None
         return Stored(columns, timestamps, corrupt)
-
-    def _packed(self, raw: Sequence[Raw]) -> PackedColumns | None:
-        rows = np.zeros(len(raw[0]), self._layout.dtype)
-        there, numbers = rows["there"], rows["numbers"]
-        texts = []
-        for at, ((name, dtype, memo), contents) in enumerate(zip(self._columns, raw, strict=True)):
-            whole = all(contents)
-            there[:, at] = True if whole else [bool(content) for content in contents]
-            if dtype == "float64":
-                given = contents if whole else [content or wire.NAN for content in contents]
-                column: Any = wire.double_array(given)  # type: ignore[arg-type]  # nothing in it is None
-                if column is None:
-                    return None
-            else:
-                column = [memo[content or None] for content in contents]
-                kinds = set(map(type, column))
-                if not kinds <= {int if dtype == "int64" else str, type(None)}:
-                    return None
-                if dtype == "string":
-                    texts.append(column)
-                    continue
-                if not whole:
-                    column = [0 if value is None else value for value in column]
-                if max(column) > MOST_EXACT or min(column) < -MOST_EXACT:
-                    return None
-            numbers[:, self._layout.place[name]] = column
-            if dtype == "int64" and not whole:
-                numbers[:, self._layout.place[name]][there[:, at] == 0] = np.nan
-        return PackedColumns(self._layout, rows, list(zip(*texts, strict=True)))
 
 
 @dataclass(frozen=True)

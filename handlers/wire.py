@@ -5,11 +5,8 @@ feast/infra/key_encoding_utils.py, version 3. The tests hold each of them agains
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
-
-import numpy as np
-from numpy.typing import NDArray
 
 STRING = 2  # feast.types.ValueType.STRING
 KEY_VERSION = 3
@@ -70,17 +67,6 @@ def doubles(contents: list[bytes]) -> list[float] | None:
     return list(struct.unpack("<" + "xd" * count, joined))
 
 
-def double_array(contents: Sequence[bytes]) -> NDArray[np.float64] | None:
-    """`doubles` as an array."""
-    joined = b"".join(contents)
-    if len(joined) != 9 * len(contents) or joined[::9] != b")" * len(contents):
-        return None
-    if set(map(len, contents)) != {9}:
-        return None
-    found: NDArray[np.float64] = np.frombuffer(joined, _DOUBLE_ROWS)["value"]
-    return found
-
-
 def timestamp(content: bytes) -> datetime:
     """A google.protobuf.Timestamp, to the microsecond as Feast rounds it. Raises Corrupt."""
     parts = {1: 0, 2: 0}
@@ -115,7 +101,6 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 _DOUBLE_AT = struct.Struct("<xd")
-_DOUBLE_ROWS = np.dtype([("shape", "u1"), ("value", "<f8")])
 _FLOAT_AT = struct.Struct("<xf")
 
 

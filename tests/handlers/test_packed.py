@@ -133,14 +133,6 @@ def test_what_does_not_fit_is_not_packed(at: int, value: Any) -> None:
     assert (fits is not None, other) == (True, None)
 
 
-@given(st.lists(ROW, min_size=1, max_size=8))
-def test_packed_from_arrays_and_from_values_alike(rows: list[tuple[Any, ...]]) -> None:
-    columns = packed(rows)
-    values = {name: list(columns[name]) for name in LAYOUT.names}
-    moments = list(range(len(rows)))
-    assert LAYOUT.pack(columns, moments) == LAYOUT.pack(values, moments)
-
-
 def test_a_whole_number_too_large_for_a_double_keeps_its_last_digit(
     store: FilledStore, features: OnlineFeatures
 ) -> None:
