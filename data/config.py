@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -19,23 +20,59 @@ class CdnowSource(Config):
 
 
 class TableSource(Config):
-    """A CSV or Parquet file behind a path or any fsspec URI."""
+    """A table at a path, at any fsspec URI, or in PostgreSQL."""
 
-    kind: Literal["csv", "parquet"]
+    kind: Literal["csv", "parquet", "excel", "postgres"]
     uri: str
-    columns: dict[str, str]
+    """A file, a pattern, or a folder; of PostgreSQL the connection, best as `${NAME}` of an environment
+    variable."""
+    query: str | None = None
+    """PostgreSQL: the rows of this SELECT."""
+    table: str | None = None
+    """PostgreSQL: the rows of this table, instead of `query`."""
+    sheet: str | int | None = None
+    """Excel: the sheet's name or its number from 0; default: the only one."""
+    columns: dict[str, str] = {}
     """Our name -> the table's. Transactions need `user_id`, `timestamp`, `amount` (and take `quantity`,
-    `transaction_id`); labelled tables need `user_id`, `target` (and take `event_timestamp`)."""
+    `transaction_id`, `order_id`); labelled tables need `user_id`, `target` (and take `event_timestamp`)."""
+    computed: dict[str, str] = {}
+    """Name -> expression over the table's columns (data/expression.py), for example
+    `amount: "Quantity * UnitPrice"`. The name is one of ours that `columns` leaves out, or a further one."""
+    where: str | None = None
+    """Only the rows of which this expression is true; the others are counted and left out."""
     types: dict[str, Literal["int64", "float64", "string"]] = {}
-    """Types to force on further columns; what cannot be read becomes null."""
+    """Types to force on further columns. A type that cannot hold a column's values is refused, unless no more
+    than `max_rejected_share` of them are lost; those become null."""
+    keep: tuple[str, ...] = ()
+    """Further columns to take into the records beside those that features read."""
     user_id_type: Literal["integer", "string"] = "string"
-    positive: str | int | bool = 1
-    """The value of `target` that means churned."""
+    number_rows: bool = False
+    """The table has no identifier: `user_id` is the row's number, from 1."""
+    positive: str | int | float | bool | tuple[str | int | float | bool, ...] = 1
+    """The value or values of `target` that mean churned."""
+    ignore: tuple[str | int | float | bool, ...] = ()
+    """Values of `target` that say nothing yet: their rows are set aside, and do not count as unusable."""
     duplicates: Literal["refuse", "drop", "keep"] = "refuse"
-    """Rows equal in every column (or in `transaction_id`, or in `user_id` of a labelled table)."""
+    """Rows that repeat a row above: equal in every column that is mapped, or in `user_id` and time of a
+    labelled table. Rows of one `transaction_id` that differ are no copies and are always refused."""
+    group_by: Literal["order_id"] | None = None
+    """Lines of an order become one purchase: amounts and quantities are added, the earliest time counts."""
+    returns: str | None = "amount < 0 or quantity < 0"
+    """Which rows are returns or refunds, which are no purchases: an expression over the table's columns and
+    `amount`, `quantity`. null: none are."""
+    timezone: str = "UTC"
+    """IANA name, of times that carry no zone."""
+    dates: str = "iso"
+    """How times are written: iso, day_first, month_first, epoch_s, epoch_ms, epoch_us, epoch_ns, or a format
+    of strptime such as `%d.%m.%Y`. Another spelling makes a row unusable."""
+    currency: bool = False
+    """Whether numbers may carry a currency (`$1,234.50`, `12,50 EUR`) or stand in brackets when negative."""
+    missing: tuple[str, ...] = ()
+    """Words that mean a missing value, beside blanks, for example [NA, "?"]. In a column whose other values
+    are numbers the common ones (NA, NaN, NULL, None, n/a) are missing in any case."""
     options: dict[str, Any] = {}
-    """Passed to `pandas.read_csv` or `pyarrow.parquet.read_table`. `decimal`, `thousands` and
-    `date_format` (default: ISO 8601) say how our columns are written; `storage_options` goes to fsspec."""
+    """Passed to `pandas.read_csv` or `pyarrow.parquet.read_table`. `decimal` and `thousands` say how numbers
+    are written; `date_format` is another name of `dates`; `storage_options` goes to fsspec."""
 
     @field_validator("options")
     @classmethod
@@ -46,11 +83,35 @@ class TableSource(Config):
             )
         return options
 
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError("no such time zone; write it like Europe/Berlin") from None
+        return name
+
     @model_validator(mode="after")
-    def _types_are_of_further_columns(self) -> "TableSource":
+    def _consistent(self) -> "TableSource":
         if fixed := sorted(self.types.keys() & self.columns.values()):
             raise ValueError(f"source.types names {', '.join(fixed)}, whose type source.columns decides")
+        if twice := sorted(self.columns.keys() & self.computed.keys()):
+            raise ValueError(
+                f"source.computed.{twice[0]}: source.columns maps it already; remove one of both"
+            )
+        if self.number_rows and "user_id" in {*self.columns, *self.computed}:
+            raise ValueError("source.number_rows: source.columns maps user_id already; remove one of both")
+        if self.group_by and self.group_by not in {*self.columns, *self.computed}:
+            raise ValueError(f"source.group_by: map {self.group_by} in source.columns first")
+        if (self.kind == "postgres") != (self.query is not None or self.table is not None):
+            raise ValueError("source.query or source.table: one of both for kind postgres, none for a file")
         return self
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Our columns that this source brings."""
+        return frozenset({*self.columns, *self.computed, *(["user_id"] if self.number_rows else [])})
 
 
 _DECIDED_BY_INGEST = {
@@ -58,7 +119,7 @@ _DECIDED_BY_INGEST = {
     *("columns", "usecols", "index_col", "chunksize", "iterator"),
 }
 _COLUMNS = {
-    "transactions": ("user_id", "timestamp", "amount", "quantity", "transaction_id"),
+    "transactions": ("user_id", "timestamp", "amount", "quantity", "transaction_id", "order_id"),
     "labelled": ("user_id", "target", "event_timestamp"),
 }
 
@@ -73,6 +134,8 @@ class DataConfig(Config):
     the column is absent."""
     max_rejected_share: float = Field(0.01, ge=0, le=1)
     mask_key_env: str = "CHURN_MASK_KEY"
+    keep_versions: int = Field(3, ge=1)
+    """How many versions of the records stay in the workspace, the current one included."""
 
     @model_validator(mode="after")
     def _complete(self) -> "DataConfig":
@@ -81,7 +144,7 @@ class DataConfig(Config):
                 raise ValueError("source.kind cdnow is a transaction log: set shape to transactions")
             return self
         needed = {"transactions": ("user_id", "timestamp", "amount"), "labelled": ("user_id", "target")}
-        if missing := [c for c in needed[self.shape] if c not in self.source.columns]:
+        if missing := [c for c in needed[self.shape] if c not in self.source.given]:
             raise ValueError(f"source.columns lacks {', '.join(missing)} for shape {self.shape}")
         if unknown := [c for c in self.source.columns if c not in _COLUMNS[self.shape]]:
             known = ", ".join(_COLUMNS[self.shape])
@@ -92,7 +155,7 @@ class DataConfig(Config):
             raise ValueError("source.duplicates cannot be keep: a labelled table has one row a user_id")
         if (
             self.shape == "labelled"
-            and "event_timestamp" not in self.source.columns
+            and "event_timestamp" not in self.source.given
             and self.observed_at is None
         ):
             raise ValueError("a labelled table needs source.columns.event_timestamp or observed_at")

@@ -19,7 +19,7 @@ from data.errors import ConfigError
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
-TAGS = ("cdnow", "csv", "parquet", "of_each", "of_all")
+TAGS = ("cdnow", "csv", "parquet", "excel", "postgres", "of_each", "of_all")
 """Which of several shapes a setting has; pydantic names it in the path of an error."""
 
 
