@@ -139,7 +139,7 @@ def _target(column: pa.ChunkedArray, source: TableSource) -> pa.ChunkedArray:
     """int8: 1 where the value is `positive`, 0 where it is the other one."""
     text = parse.texts(column)
     values: list[str] = sorted(text.drop_null().unique().to_pylist())
-    churned = [value for value in values if _plain(value) == _plain(source.positive)]
+    churned = [value for value in values if _plain(value) == _plain(source.positive)]  # type: ignore[arg-type]
     name = f"column {source.columns['target']!r} (target)"
     there = ", ".join(repr(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
     if len({_plain(value) for value in values}) > 2:

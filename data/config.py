@@ -4,7 +4,34 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+
+def _expression(text: str) -> str:
+    from data.expression import parse  # here, since most commands read a config that has no expression
+
+    parse(text)
+    return text
+
+
+def _condition(text: str) -> str:
+    from data.expression import condition
+
+    condition(text)
+    return text
+
+
+ExpressionText = Annotated[str, AfterValidator(_expression)]
+"""Over the columns of a source: data/expression.py has the grammar."""
+ConditionText = Annotated[str, AfterValidator(_condition)]
 
 
 class Config(BaseModel):
@@ -35,10 +62,10 @@ class TableSource(Config):
     columns: dict[str, str] = {}
     """Our name -> the table's. Transactions need `user_id`, `timestamp`, `amount` (and take `quantity`,
     `transaction_id`, `order_id`); labelled tables need `user_id`, `target` (and take `event_timestamp`)."""
-    computed: dict[str, str] = {}
+    computed: dict[str, ExpressionText] = {}
     """Name -> expression over the table's columns (data/expression.py), for example
     `amount: "Quantity * UnitPrice"`. The name is one of ours that `columns` leaves out, or a further one."""
-    where: str | None = None
+    where: ConditionText | None = None
     """Only the rows of which this expression is true; the others are counted and left out."""
     types: dict[str, Literal["int64", "float64", "string"]] = {}
     """Types to force on further columns. A type that cannot hold a column's values is refused, unless no more
@@ -57,7 +84,7 @@ class TableSource(Config):
     labelled table. Rows of one `transaction_id` that differ are no copies and are always refused."""
     group_by: Literal["order_id"] | None = None
     """Lines of an order become one purchase: amounts and quantities are added, the earliest time counts."""
-    returns: str | None = "amount < 0 or quantity < 0"
+    returns: ConditionText | None = "amount < 0 or quantity < 0"
     """Which rows are returns or refunds, which are no purchases: an expression over the table's columns and
     `amount`, `quantity`. null: none are."""
     timezone: str = "UTC"
@@ -107,6 +134,16 @@ class TableSource(Config):
         if (self.kind == "postgres") != (self.query is not None or self.table is not None):
             raise ValueError("source.query or source.table: one of both for kind postgres, none for a file")
         return self
+
+    @property
+    def expression_columns(self) -> frozenset[str]:
+        """The columns that `computed`, `where` and `returns` read; in `returns` the names `amount` and
+        `quantity` are ours."""
+        from data.expression import parse
+
+        texts = [*self.computed.values(), *([self.where] if self.where else [])]
+        returns = parse(self.returns).columns - {"amount", "quantity"} if self.returns else frozenset()
+        return returns.union(*(parse(text).columns for text in texts))
 
     @property
     def given(self) -> frozenset[str]:
