@@ -40,7 +40,7 @@ bench: install  ## feature building at 0.07, 0.7 and 7 million transactions, bes
 bench-fit: install  ## the fit beside a bare PyTorch loop; memory and time an epoch up to 2 million rows
 	$(BIN)/python -m benchmarks.fit $(ARGS)
 
-bench-quality: install  ## our network and its rivals on the same rows: CDNOW and Telco
+bench-quality: install  ## ours by config alone beside tuned rivals on logs and tables; ARGS=--quick, --data cdnow
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.quality $(ARGS)
 
@@ -66,10 +66,6 @@ images:  ## churn-serve and churn-train with podman or docker; IMAGE_FLAGS go to
 	$(CONTAINER) build $(IMAGE_FORMAT) $(IMAGE_FLAGS) --tag churn-serve --file Dockerfile.serve .
 	$(CONTAINER) build $(IMAGE_FORMAT) $(IMAGE_FLAGS) --tag churn-train --file Dockerfile.train .
 
-bench-recipe: install  ## the shipped recipe and its rivals on labelled tables of many kinds
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python -m benchmarks.recipe $(ARGS)
-
 bench-history: install  ## what else a log's recipe could read: BG/NBD features, the purchases themselves
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.history $(ARGS)
@@ -85,5 +81,5 @@ lock:  ## write constraints.txt anew from what pip resolves today
 clean:  ## remove what runs have made (var/); the environment stays
 	rm -rf var build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-all lint bench bench-fit bench-quality bench-recipe bench-history bench-online bench-serving bench-score bench-rollout images lock clean
+.PHONY: help install run test test-all lint bench bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-rollout images lock clean
 .DEFAULT_GOAL := help

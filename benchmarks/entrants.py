@@ -1,0 +1,151 @@
+"""Every model's scores of a contest's test rows, each kept in a file of its own."""
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import contests
+from benchmarks.contests import ROOT, Contest, Fold
+from benchmarks.rivals import UNTUNED, WITHOUT_SEED, Rows, clipped, fitted_scores, tuned
+from churn.settings import load_settings
+from training.baselines import Task, bg_nbd
+from training.fit import fit
+from training.inputs import Inputs
+
+OURS = "ours"
+BG_NBD = "bg_nbd"
+APART = 1000
+"""Between the seeds of two fits of ours: each fit's own members take the numbers that follow."""
+Scores = NDArray[np.float64]
+
+LEARNS = ("model", "training", "handlers/encoding.py", "configs/model.yaml", "configs/training.yaml")
+READS = ("data", "features", "configs/data.yaml", "configs/features.yaml", "training/split.py",
+         *(f"benchmarks/{name}.py" for name in ("logs", "tables", "simulated", "contests")))  # fmt: skip
+RIVAL = ("benchmarks/rivals.py", "training/inputs.py", "model/preprocessing.py", "training/bg_nbd.py")
+"""What decides each kind of result."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model on one data set; `out` holds the contest's rows and takes its scores."""
+
+    data: str
+    model: str
+    seeds: int
+    trials: int
+    folds: int | None
+    out: Path
+
+    @property
+    def file(self) -> Path:
+        return scores_file(self.out, self.data, self.model)
+
+
+def contest_file(out: Path, data: str) -> Path:
+    return out / "rows" / f"{data}.pickle"
+
+
+def scores_file(out: Path, data: str, model: str) -> Path:
+    return out / "scores" / data / f"{model}.npz"
+
+
+def prepare(data: str, out: Path, telco: Path) -> bool:
+    """Build the contest's rows unless they are there; False where the data is not to be had."""
+    file, stamp = contest_file(out, data), digest(READS)
+    noted = file.with_suffix(".stamp")
+    if file.is_file() and noted.is_file() and noted.read_text() == stamp:
+        return True
+    contest = contests.load(data, telco)
+    if contest is None:
+        return False
+    contest.write(file)
+    noted.write_text(stamp)
+    return True
+
+
+def run(job: Job) -> float:
+    """Fit and score unless that was done with the same code on the same rows; the seconds it took."""
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    contest = Contest.read(contest_file(job.out, job.data))
+    stamp = json.dumps(
+        [contest.digest(), digest(LEARNS if job.model.startswith(OURS) else RIVAL), job.seeds, job.folds]
+        + ([] if job.model.startswith(OURS) else [job.trials])
+    )
+    if job.file.is_file():
+        with np.load(job.file) as content:
+            if str(content["stamp"]) == stamp:
+                return 0.0
+    folds = contest.judged[: job.folds]
+    given, seconds_tuning = _settings(contest, job)
+    seeds = range(1 if job.model in (*WITHOUT_SEED, BG_NBD) else job.seeds)
+    scores, seconds = [], []
+    for seed in seeds:
+        parts = []
+        for fold in folds:
+            begun = time.perf_counter()
+            parts.append(clipped(_scores(contest, fold, job.model, given, seed)))
+            seconds.append(time.perf_counter() - begun)
+        scores.append(np.concatenate(parts))
+    job.file.parent.mkdir(parents=True, exist_ok=True)
+    partial = job.file.with_suffix(".partial.npz")
+    np.savez(
+        partial,
+        stamp=stamp,
+        test=contest.test_digest(job.folds),
+        scores=np.stack(scores),
+        seconds=np.mean(seconds),
+        seconds_tuning=seconds_tuning,
+        given=json.dumps(given),
+    )
+    partial.replace(job.file)
+    return time.perf_counter() - start
+
+
+def _settings(contest: Contest, job: Job) -> tuple[dict[str, Any], float]:
+    if job.model.startswith(OURS) or job.model in (BG_NBD, *UNTUNED):
+        return {}, 0.0
+    start = time.perf_counter()
+    given = tuned(job.model, [Rows.of(contest, fold) for fold in contest.chosen], job.trials)
+    return given, time.perf_counter() - start
+
+
+def _scores(contest: Contest, fold: Fold, model: str, given: dict[str, Any], seed: int) -> Scores:
+    if model.startswith(OURS):
+        return ours(contest, fold, seed)
+    if model == BG_NBD:
+        return purchase_process(contest, fold)
+    return fitted_scores(model, given, Rows.of(contest, fold), seed)
+
+
+def ours(contest: Contest, fold: Fold, seed: int) -> Scores:
+    """By config alone: the shipped configs and the rule of training/recipe.py."""
+    settings = load_settings()
+    train, test = (contest.rows.iloc[part] for part in fold)
+    training = settings.training.model_copy(update={"seed": settings.training.seed + APART * seed})
+    return fit(train, None, contest.spec, settings.model, training).score(test)
+
+
+def purchase_process(contest: Contest, fold: Fold) -> Scores:
+    assert contest.records is not None
+    train, test = (contest.rows.iloc[part] for part in fold)
+    with tempfile.TemporaryDirectory() as folder:
+        records = Path(folder) / "records.parquet"
+        contest.records.to_parquet(records)
+        inputs = Inputs.learn(train, contest.spec)
+        return bg_nbd(Task(train, test, inputs, contest.spec.horizon, records, seed=0))
+
+
+def digest(paths: tuple[str, ...]) -> str:
+    """Of the source text below `paths`."""
+    files = [file for path in paths for file in sorted([ROOT / path, *(ROOT / path).rglob("*")])]
+    text = b"".join(file.read_bytes() for file in files if file.suffix in (".py", ".yaml"))
+    return sha256(text).hexdigest()[:16]
