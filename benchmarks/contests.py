@@ -81,8 +81,8 @@ class Contest:
 
 
 UNSEEN_TABLES = tables.first_binary(10)
-UNSEEN_LOGS = ("journey", *(f"journey {name.lower()}" for name in logs.UNSEEN))
-DEVELOPED_LOGS = tuple(name for name in logs.names() if not name.startswith("journey"))
+UNSEEN_LOGS = ("journey", *(f"journey {name.lower()}" for name in logs.UNSEEN), "electronics")
+DEVELOPED_LOGS = tuple(name for name in logs.names() if not name.startswith(("journey", "electronics")))
 DEVELOPED = ("telco", *DEVELOPED_LOGS, *tables.MADE)
 """What settings may be chosen on: CDNOW, Telco and made data."""
 MADE_LOGS = ("retail", "christmas", "subscription", "bursty", "short, 2,000 customers")

