@@ -17,6 +17,7 @@ from data.config import utc_text
 from data.errors import FeatureError
 from data.workspace import Workspace, remove_leftovers, replaced_directory
 from features import purchases, table
+from features.records import read_json, read_records
 from features.snapshots import Schedule, schedule, schedule_of
 from features.spec import FeaturesConfig
 
@@ -54,7 +55,7 @@ def build_features(
 
 def read_feature_manifest(files: Workspace) -> dict[str, Any]:
     """features.json; FeatureError when features were not built yet."""
-    return _read_json(files.feature_manifest, "churn features build")
+    return read_json(files.feature_manifest, "churn features build")
 
 
 def _build(
@@ -64,23 +65,21 @@ def _build(
     progress: Callable[[str], None],
     labels: bool,
 ) -> dict[str, Any]:
-    manifest = _manifest(files)
+    manifest, records = read_records(files)
     with replaced_directory(files.features) as fresh:
         parts = fresh / "parts"
         if manifest["shape"] == "transactions":
             plan = _schedule(spec, manifest, as_of, labels)
-            purchases.write_parts(spec, files.records, plan, parts, progress)
+            excluded = purchases.write_parts(spec, records, plan, parts, progress)
         elif as_of is None:
-            plan = table.write_parts(spec, files.records, parts)
+            plan, excluded = table.write_parts(spec, records, parts)
         else:
             raise FeatureError("as_of: a labelled table carries its own times; leave it out")
         progress("snapshots: joining the parts")
         rows = _join(parts / "snapshots", fresh / files.snapshots.name, snapshot_schema(spec))
         label_rows = _join(parts / "labels", fresh / files.labels.name, LABELS)
         if rows == 0:
-            raise FeatureError(
-                f"as_of {utc_text(plan.latest)}: no customer was known yet; take a later moment"
-            )
+            raise FeatureError(_nobody(plan, excluded))
         shutil.rmtree(parts)
         record = {
             "schema_version": 1,
@@ -93,11 +92,15 @@ def _build(
             "rows": rows,
             "label_rows": label_rows,
             "horizon_days": spec.horizon_days,
+            "eligible": spec.eligibility,
+            "not_eligible_rows": excluded,
         }
         (fresh / files.feature_manifest.name).write_text(
             json.dumps(record, indent=2) + "\n", encoding="utf-8"
         )
     progress(f"snapshots: {rows:,} rows at {len(plan.snapshots)} moments, {label_rows:,} labelled")
+    if excluded:
+        progress(f"eligible: {spec.eligibility}; {excluded:,} rows of customers who are not are left out")
     return record
 
 
@@ -116,28 +119,10 @@ def _schedule(
     return schedule_of(as_of, spec, start, end, labels)
 
 
-def _manifest(files: Workspace) -> dict[str, Any]:
-    manifest = _read_json(files.manifest, "churn ingest")
-    try:
-        rows = pq.read_metadata(files.records).num_rows
-    except OSError as error:
-        raise FeatureError(f"{files.records}: {error.strerror or error}; run `churn ingest`") from None
-    if rows != manifest["rows"]:
-        raise FeatureError(
-            f"{files.records} has {rows} rows, its manifest {manifest['rows']}; run `churn ingest` again"
-        )
-    if rows == 0:
-        raise FeatureError(f"{files.records}: no rows; ingest a source that has some")
-    return manifest
-
-
-def _read_json(file: Path, remedy: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise FeatureError(f"{file}: not there; run `{remedy}` first") from None
-    except ValueError:
-        raise FeatureError(f"{file}: not JSON; run `{remedy}` again") from None
+def _nobody(plan: Schedule, excluded: int) -> str:
+    if excluded:
+        return f"features.eligible: not one of {excluded:,} rows is eligible; correct the condition"
+    return f"as_of {utc_text(plan.latest)}: no customer was known yet; take a later moment"
 
 
 def _join(parts: Path, file: Path, schema: pa.Schema) -> int:

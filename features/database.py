@@ -1,12 +1,14 @@
 """The DuckDB that builds features: bounded memory, spilling below the workspace."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 
 from data.errors import FeatureError
+from features.reads import literal
 from features.spec import FeaturesConfig
 
 
@@ -33,22 +35,13 @@ def opened(spec: FeaturesConfig, spill: Path) -> Iterator[duckdb.DuckDBPyConnect
         yield connection
 
 
-def parquet(files: Path | Sequence[Path], options: str = "") -> str:
-    """The table function that reads the files, in their order."""
-    names = [files] if isinstance(files, Path) else files
-    return f"read_parquet([{', '.join(text(str(name)) for name in names)}]{options})"
+def parquet(file: Path, options: str = "") -> str:
+    """The table function that reads one file."""
+    # a workspace may have brackets or a star in its name, which are a pattern to DuckDB
+    name = re.sub(r"([*?[])", r"[\1]", str(file))
+    return f"read_parquet([{literal(name)}], hive_partitioning = false{options})"
 
 
 def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, file: Path) -> None:
     """Stream a query's rows, in their order, into one file."""
-    connection.execute(f"COPY ({query}) TO {text(str(file))} (FORMAT parquet, COMPRESSION zstd)")
-
-
-def text(value: str) -> str:
-    """A string literal."""
-    return "'" + value.replace("'", "''") + "'"
-
-
-def name(column: str) -> str:
-    """A quoted identifier."""
-    return '"' + column.replace('"', '""') + '"'
+    connection.execute(f"COPY ({query}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)")

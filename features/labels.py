@@ -5,17 +5,19 @@ from datetime import datetime, timedelta
 from data.config import utc_text
 
 
-def labels_at(log: str, as_of: datetime, horizon: timedelta) -> str:
-    """SQL: user_id, event_timestamp, churned for every customer known at `as_of`.
+def labels_at(purchases: str, life: str, as_of: datetime, horizon: timedelta) -> str:
+    """SQL: user_id, event_timestamp, churned for every customer with a purchase before `as_of`.
 
-    Churned is 1 without a purchase in [as_of, as_of + horizon). `log` is a relation with user_id and a
-    `timestamp` in UTC without zone; the caller makes sure that it reaches the horizon's end.
+    Churned is 1 without a row of `life` in [as_of, as_of + horizon). Both are relations with `user_id#` and a
+    `timestamp#` in UTC without zone; the caller makes sure that they reach the horizon's end. `life` holds
+    the purchases, and the returns too where these count as a sign of life.
     """
     return f"""
-        SELECT user_id, TIMESTAMPTZ '{utc_text(as_of)}' AS event_timestamp,
-               CAST(NOT bool_or(timestamp >= {moment(as_of)}) AS TINYINT) AS churned
-        FROM {log} WHERE timestamp < {moment(as_of + horizon)}
-        GROUP BY user_id HAVING min(timestamp) < {moment(as_of)} ORDER BY user_id"""
+        SELECT "user_id#" AS user_id, TIMESTAMPTZ '{utc_text(as_of)}' AS event_timestamp,
+               CAST(NOT bool_or("timestamp#" >= {moment(as_of)}) AS TINYINT) AS churned
+        FROM {life} WHERE "timestamp#" < {moment(as_of + horizon)} AND "user_id#" IN
+          (SELECT "user_id#" FROM {purchases} WHERE "timestamp#" < {moment(as_of)})
+        GROUP BY "user_id#" ORDER BY user_id"""
 
 
 def moment(at: datetime) -> str:

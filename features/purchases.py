@@ -1,16 +1,14 @@
 """From a log of purchases to snapshots and labels, customer range by customer range.
 
-The log is sorted by customer, so it is cut into ranges of whole customers. Each range is read once, by one
-thread: memory is bounded by the range whatever the log's length, and a customer's sums are added up in the
-order of time, so that equal input gives equal bytes on any number of cores.
+Each range is read once, by one thread: memory is bounded by the range whatever the log's length, and a
+customer's sums are added up in the order of time, so that equal input gives equal bytes on any number of
+cores.
 """
 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -18,129 +16,149 @@ import duckdb
 from data.config import utc_text
 from data.errors import FeatureError
 from features import expressions
-from features.database import name, opened, parquet, text, write_parquet
+from features.database import opened, write_parquet
+from features.eligible import Rule
 from features.labels import labels_at, moment
+from features.log import Log, Range, merge, open_log, ranges, with_gaps
+from features.reads import quoted
 from features.snapshots import Schedule
-from features.spec import FeaturesConfig
+from features.spec import Feature, FeaturesConfig, Over
 
-RANGE_ROWS = 250_000
-"""Purchases that one thread reads at a time: some 30 MB, and enough to make the parts worth their files."""
-
-_OURS = ("user_id", "timestamp", "gap_days", "age_days", "unsorted")
 _DAY_US = 86_400_000_000.0
 
 
-@dataclass(frozen=True)
-class Log:
-    """The purchases file, and which of its further columns the spec's expressions read."""
-
-    records: Path
-    columns: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Range:
-    """Customers with low <= user_id < high; None is open."""
-
-    number: int
-    low: str | None
-    high: str | None
-
-
 def write_parts(
-    spec: FeaturesConfig, records: Path, schedule: Schedule, out: Path, progress: Callable[[str], None]
-) -> None:
-    """Fill `out/snapshots` and `out/labels` with Parquet parts whose names sort by (moment, customer)."""
+    spec: FeaturesConfig,
+    records: Sequence[Path],
+    schedule: Schedule,
+    out: Path,
+    progress: Callable[[str], None],
+) -> int:
+    """Fill `out/snapshots` and `out/labels` with Parquet parts whose names sort by (moment, customer).
+
+    Returns how many customers, added up over the moments, were known and are not eligible.
+    """
     for folder in ("snapshots", "labels"):
         (out / folder).mkdir(parents=True)
     with opened(spec, out / "spill") as connection:
-        log = _describe(spec, connection, records)
-        example = _seen(f"({_purchases(log, Range(0, None, None))})", schedule.latest)
-        expressions.check(spec, connection, example, grouped=True)
-        ranges = _ranges(connection, log)
-        with ThreadPoolExecutor(min(spec.threads or os.cpu_count() or 1, len(ranges))) as pool:
+        log = open_log(spec, records)
+        rule = Rule.of(spec, connection)
+        nobody = with_gaps(log, merge(connection, log, Range(0, "", "")), "all")
+        expressions.check(spec, connection, _seen(f"({nobody})", schedule.latest), log.aliases, log.known)
+        cut = ranges(connection, log)
+        with ThreadPoolExecutor(min(spec.threads or os.cpu_count() or 1, len(cut))) as pool:
             jobs = [
-                pool.submit(_write_range, spec, connection.cursor(), log, r, schedule, out) for r in ranges
+                pool.submit(_write_range, spec, rule, connection.cursor(), log, one, schedule, out)
+                for one in cut
             ]
+            excluded = 0
             try:
                 for done, job in enumerate(as_completed(jobs), 1):
-                    job.result()
+                    excluded += job.result()
                     progress(f"snapshots: {done} of {len(jobs)} customer ranges")
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+    return excluded
 
 
 def _write_range(
     spec: FeaturesConfig,
+    rule: Rule,
     connection: duckdb.DuckDBPyConnection,
     log: Log,
     customers: Range,
     schedule: Schedule,
     out: Path,
-) -> None:
+) -> int:
     """One range at every moment: the log is read and its gaps are computed once, the rest is aggregation."""
+    excluded = 0
     try:
-        connection.execute(f"CREATE TEMP TABLE log AS {_purchases(log, customers)}")
-        if connection.execute("SELECT bool_or(unsorted) FROM log").fetchall() == [(True,)]:
-            raise FeatureError(
-                f"{log.records}: not sorted by user_id and timestamp; run `churn ingest` again"
-            )
+        _load(spec, connection, log, customers)
         for number, as_of in enumerate(schedule.snapshots):
-            part = f"{number:05d}-{customers.number:05d}.parquet"
-            write_parquet(connection, _snapshot(spec, as_of), out / "snapshots" / part)
+            name = f"{number:05d}-{customers.number:05d}.parquet"
+            snapshot = out / "snapshots" / name
+            write_parquet(connection, _snapshot(spec, rule, log, as_of), snapshot)
+            excluded += rule.count_excluded(connection, "purchases", as_of, snapshot)
             if as_of in schedule.labelled:
-                write_parquet(connection, labels_at("log", as_of, spec.horizon), out / "labels" / part)
+                life = "everything" if spec.returns_count_as_life else "purchases"
+                labels = rule.keep(labels_at("purchases", life, as_of, spec.horizon), snapshot)
+                write_parquet(connection, labels, out / "labels" / name)
     except duckdb.Error as error:
-        raise expressions.blame(spec, connection, _seen("log", schedule.latest), True, error) from None
+        raise expressions.blame(
+            spec, connection, lambda over: _seen(_TABLES[over], schedule.latest), log.aliases, error
+        ) from None
     finally:
         connection.close()
+    return excluded
 
 
-def _snapshot(spec: FeaturesConfig, as_of: datetime) -> str:
+_TABLES: dict[Over, str] = {"purchases": "purchases", "returns": "returned", "all": "everything"}
+
+
+def _load(spec: FeaturesConfig, connection: duckdb.DuckDBPyConnection, log: Log, customers: Range) -> None:
+    """A temporary table for each kind of rows that the spec looks at."""
+    rows = merge(connection, log, customers)
+    for over in _kinds(spec):
+        connection.execute(f"CREATE TEMP TABLE {_TABLES[over]} AS {with_gaps(log, rows, over)}")
+        if connection.execute(f'SELECT bool_or("unsorted#") FROM {_TABLES[over]}').fetchall() == [(True,)]:
+            raise FeatureError(
+                f"{log.parts[0].file.parent}: not sorted by user_id and timestamp; run `churn ingest` again"
+            )
+    connection.execute("DROP TABLE IF EXISTS merged")
+
+
+def _kinds(spec: FeaturesConfig) -> list[Over]:
+    """Purchases always: they say who is known."""
+    asked = {"purchases", *(feature.over for feature in spec.features)}
+    return [over for over in _TABLES if over in asked or (over == "all" and spec.returns_count_as_life)]
+
+
+def _snapshot(spec: FeaturesConfig, rule: Rule, log: Log, as_of: datetime) -> str:
+    """Everybody with a purchase before `as_of`; features over other rows are joined to them."""
     at = f"TIMESTAMPTZ '{utc_text(as_of)}'"
+    tables = [_group(spec, log, "purchases", as_of)]
+    values = {feature.name: quoted(feature.name) for feature in spec.features}
+    for over in ("returns", "all"):
+        if features := _features(spec, over):
+            tables += _joined(features, log, over, as_of)
+            values |= {
+                f.name: f'CASE WHEN {over}_of."user_id#" IS NULL THEN no_{over}.{quoted(f.name)} '
+                f"ELSE {over}_of.{quoted(f.name)} END AS {quoted(f.name)}"
+                for f in features
+            }
     return f"""
-        SELECT user_id, {at} AS event_timestamp, {at} AS created_timestamp,
-          {expressions.columns(spec.features)}
-        FROM ({_seen("log", as_of)}) GROUP BY user_id ORDER BY user_id"""
+        SELECT * FROM (
+          SELECT known."user_id#" AS user_id, {at} AS event_timestamp, {at} AS created_timestamp,
+            {", ".join(values.values())}
+          FROM {" ".join(tables)})
+        WHERE {rule.condition} ORDER BY user_id"""
 
 
-def _seen(log: str, as_of: datetime) -> str:
+def _features(spec: FeaturesConfig, over: Over) -> list[Feature]:
+    return [feature for feature in spec.features if feature.over == over]
+
+
+def _group(spec: FeaturesConfig, log: Log, over: Over, as_of: datetime) -> str:
+    listed = expressions.columns(_features(spec, over), log.aliases)
+    columns = ", ".join(['"user_id#"', *listed])
+    return f'(SELECT {columns} FROM ({_seen(_TABLES[over], as_of)}) GROUP BY "user_id#") AS known'
+
+
+def _joined(features: Sequence[Feature], log: Log, over: Over, as_of: datetime) -> list[str]:
+    """The groups, and one row with what the aggregates give for a customer who has no such rows."""
+    columns = ", ".join(expressions.columns(features, log.aliases))
+    seen = _seen(_TABLES[over], as_of)
+    return [
+        f'LEFT JOIN (SELECT "user_id#", {columns} FROM ({seen}) GROUP BY "user_id#") AS {over}_of '
+        f'ON known."user_id#" = {over}_of."user_id#"',
+        f"CROSS JOIN (SELECT {columns} FROM ({seen}) WHERE false) AS no_{over}",
+    ]
+
+
+def _seen(rows: str, as_of: datetime) -> str:
     """What a snapshot may see. Features meet the log nowhere else."""
     return f"""
-        SELECT * EXCLUDE (unsorted), (epoch_us({moment(as_of)}) - epoch_us(timestamp)) / {_DAY_US} AS age_days
-        FROM {log} WHERE timestamp < {moment(as_of)}"""
-
-
-def _purchases(log: Log, customers: Range) -> str:
-    """The range's purchases in the file's order, with `gap_days`.
-
-    `lag` over the file's own order streams: nothing is sorted or held, and equal timestamps stay as they are.
-    """
-    rest = "".join(f", {name(column)}" for column in log.columns)
-    low = f"user_id >= {text(customers.low)}" if customers.low is not None else "true"
-    high = f"user_id < {text(customers.high)}" if customers.high is not None else "true"
-    return f"""
-        SELECT user_id, make_timestamp(us) AS timestamp{rest},
-               CASE WHEN user_id = before_id THEN (us - before_us) / {_DAY_US} END AS gap_days,
-               coalesce(user_id < before_id OR (user_id = before_id AND us < before_us), false) AS unsorted
-        FROM (SELECT *, lag(user_id) OVER () AS before_id, lag(us) OVER () AS before_us
-              FROM (SELECT user_id, epoch_us(timestamp) AS us{rest} FROM {parquet(log.records)}
-                    WHERE {low} AND {high}))"""
-
-
-def _describe(spec: FeaturesConfig, connection: duckdb.DuckDBPyConnection, records: Path) -> Log:
-    known = [
-        str(row[0]) for row in connection.execute(f"DESCRIBE SELECT * FROM {parquet(records)}").fetchall()
-    ]
-    read = [c for c in known if c not in _OURS and expressions.mentioned(spec.features, c)]
-    return Log(records, tuple(read))
-
-
-def _ranges(connection: duckdb.DuckDBPyConnection, log: Log) -> Sequence[Range]:
-    """Cut where a customer begins, about every RANGE_ROWS rows; a customer with more stays whole."""
-    rows = connection.execute(f"""
-        SELECT DISTINCT user_id FROM {parquet(log.records, ", file_row_number = true")}
-        WHERE file_row_number > 0 AND file_row_number % {RANGE_ROWS} = 0 ORDER BY user_id""").fetchall()
-    cuts = [None, *(str(row[0]) for row in rows), None]
-    return [Range(number, low, high) for number, (low, high) in enumerate(pairwise(cuts))]
+        SELECT * EXCLUDE ("unsorted#"),
+          (epoch_us({moment(as_of)}) - epoch_us("timestamp#")) / {_DAY_US} AS "age_days#"
+        FROM {rows} WHERE "timestamp#" < {moment(as_of)}"""

@@ -5,7 +5,8 @@ from typing import Any
 from data.errors import FeatureError
 from data.workspace import Workspace
 from features.build import read_feature_manifest
-from features.database import name, opened, parquet
+from features.database import opened, parquet
+from features.reads import quoted
 from features.spec import FeaturesConfig, Ratio
 
 MEASURES = ("non_null_share", "min", "median", "max")
@@ -27,7 +28,7 @@ def describe(spec: FeaturesConfig, files: Workspace) -> list[dict[str, Any]]:
         {"feature": r.name, "type": "float64", "default": None, "description": r.description}
         for r in spec.derived
     ]
-    columns = ", ".join([*(name(f.name) for f in spec.features), *(_ratio(r) for r in spec.derived)])
+    columns = ", ".join([*(quoted(f.name) for f in spec.features), *(_ratio(r) for r in spec.derived)])
     newest = f"event_timestamp = TIMESTAMPTZ '{record['latest']}'"
     where = newest if record["shape"] == "transactions" else "true"
     measures = ", ".join(_measures(str(row["feature"]), str(row["type"])) for row in rows)
@@ -41,13 +42,13 @@ def describe(spec: FeaturesConfig, files: Workspace) -> list[dict[str, Any]]:
 
 
 def _ratio(ratio: Ratio) -> str:
-    top, bottom = (f"{name(part)}::DOUBLE" for part in (ratio.numerator, ratio.denominator))
+    top, bottom = (f"{quoted(part)}::DOUBLE" for part in (ratio.numerator, ratio.denominator))
     # greatest() would pass over a null denominator
     value = f"CASE WHEN {bottom} IS NOT NULL THEN {top} / greatest({bottom}, {ratio.floor!r}) END"
-    return f"{value} AS {name(ratio.name)}"
+    return f"{value} AS {quoted(ratio.name)}"
 
 
 def _measures(feature: str, dtype: str) -> str:
-    column = name(feature)
+    column = quoted(feature)
     middle = "mode" if dtype == "string" else "median"
     return f"count({column}) / count(*), min({column}), {middle}({column}), max({column})"

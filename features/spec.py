@@ -3,16 +3,33 @@
 The network's inputs, the Feast definitions, the bundle in the .mar and the handler are all made from it.
 """
 
-import hashlib
-import json
 from datetime import timedelta
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from data.config import Config
+from features.reads import Reading, quoted, reading, unknown
+from handlers.bundle import digest_of_spec
 
 Dtype = Literal["int64", "float64", "string"]
+Over = Literal["purchases", "returns", "all"]
+Shape = Literal["transactions", "labelled"]
+
+SQL_TYPE = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR"}
+COMPUTED = frozenset({"age_days", "gap_days"})
+"""Columns of a log's rows that no source has: they are computed for each snapshot."""
+LOG_COLUMNS = COMPUTED | {"user_id", "timestamp", "amount", "quantity", "is_return"}
+"""Our own columns of a log, which expressions may read beside the source's."""
+TABLE_COLUMNS = frozenset({"user_id", "event_timestamp", "target"})
+"""Our own columns of a labelled table; the target is no feature."""
+TAKEN = frozenset(
+    {
+        *("user_id", "event_timestamp", "created_timestamp"),  # keys of the snapshots
+        *("churned", "target", "entity_row", "entity_row_id"),  # of training sets, ours and Feast's
+    }
+)
+"""Names that a feature cannot have, in whatever case."""
 
 
 class Feature(Config):
@@ -23,8 +40,14 @@ class Feature(Config):
     sql: str | None = None
     """DuckDB expression. Transactions: an aggregate over the customer's rows before `as_of`, with the
     columns `amount`, `quantity`, `timestamp`, `age_days` (days before as_of) and `gap_days` (days since the
-    customer's purchase before, null for the first). Labelled: an expression over the row. Absent: the column
-    of the same name."""
+    row of the same customer before it, null for the first). Labelled: an expression over the row. Absent: the
+    column of the same name. Names of columns count by exact case; one with blanks or the like stands in
+    double quotes."""
+    over: Over = "purchases"
+    """Transactions: which of the customer's rows the aggregate sees. `purchases`: no returns, so that
+    `count(*)`, `min(age_days)` and `gap_days` are those of purchases. `returns`: these alone; `gap_days` is
+    counted from return to return, and who has none gets the aggregate of no rows (a count of 0, a sum of
+    null). `all`: both, `gap_days` from row to row, amounts with the signs that the records have."""
     default: int | float | str | None = None
     """Stands in for null in `customer_snapshots`, so that offline and online hold the same value; None keeps
     the null, which the network reads as a signal of its own."""
@@ -34,8 +57,17 @@ class Feature(Config):
     description: str = ""
 
     @property
-    def expression(self) -> str:
-        return self.sql if self.sql is not None else f'"{self.name}"'
+    def reading(self) -> Reading:
+        """The expression and the columns that it reads."""
+        return reading(self.sql if self.sql is not None else quoted(self.name))
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> "Feature":
+        try:
+            assert self.reading
+        except ValueError as error:
+            raise ValueError(f"feature {self.name}: sql: {error}") from None
+        return self
 
 
 class Ratio(Config):
@@ -76,6 +108,15 @@ class FeaturesConfig(Config):
     when_down: Literal["last_known", "refuse"] = "last_known"
     """Whether a server whose store is down answers with vectors that it read before, within the ttl (status
     `degraded`), or not at all."""
+    eligible: str | None = None
+    """Who is judged, scored and held online: a condition over the features of a snapshot, false where it is
+    null. null: everybody ever seen."""
+    returns_count_as_life: bool = False
+    """Whether a return within the horizon shows that a customer is still there; the label asks only for
+    purchases otherwise."""
+    project: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")
+    """Feast's name for all that a workspace has in a store (features/project.py). Default: `churn_prediction`
+    where the online store is a file of the workspace, a name of the workspace's own where it is shared."""
     snapshots: Snapshots = Snapshots()
     features: tuple[Feature, ...] = Field(min_length=1)
     derived: tuple[Ratio, ...] = ()
@@ -101,14 +142,39 @@ class FeaturesConfig(Config):
     @model_validator(mode="after")
     def _names_are_consistent(self) -> "FeaturesConfig":
         names = [f.name for f in self.features] + [r.name for r in self.derived]
-        if doubled := sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"features named twice: {', '.join(doubled)}")
+        if taken := [n for n in names if n.lower() in TAKEN]:
+            raise ValueError(f"feature {taken[0]}: a column of ours has this name; call it another")
+        first: dict[str, str] = {}
+        for name in names:
+            other = first.setdefault(name.lower(), name)
+            if names.count(name) > 1:
+                raise ValueError(f"features named twice: {name}")
+            if other != name:
+                raise ValueError(f"features {other} and {name} differ only in case; rename one of them")
         numeric = {f.name for f in self.features if f.dtype != "string"}
         for ratio in self.derived:
             for part in (ratio.numerator, ratio.denominator):
                 if part not in numeric:
                     raise ValueError(f"derived {ratio.name}: {part} is not a numeric feature")
         return self
+
+    @model_validator(mode="after")
+    def _eligible_reads_features(self) -> "FeaturesConfig":
+        if self.eligible is None:
+            return self
+        try:
+            read = reading(self.eligible).columns
+        except ValueError as error:
+            raise ValueError(f"features.eligible: {error}") from None
+        names = [feature.name for feature in self.features]
+        if missing := sorted(read - set(names)):
+            raise ValueError(f"features.eligible: of the features {unknown(missing[0], names)}")
+        return self
+
+    @property
+    def eligibility(self) -> str | None:
+        """The condition that holds; None: everybody."""
+        return self.eligible
 
     @property
     def horizon(self) -> timedelta:
@@ -131,9 +197,16 @@ class FeaturesConfig(Config):
     def contract(self) -> dict[str, Any]:
         """What bundle.json carries of the spec: all that changes a feature vector's meaning or use."""
         keep = {"schema_version", "entity", "view", "derived_view", "service", "ttl_days", "horizon_days",
-                "on_stale", "on_unknown", "when_down", "features", "derived"}  # fmt: skip
-        return self.model_dump(mode="json", include=keep)
+                "on_stale", "on_unknown", "when_down", "returns_count_as_life", "features",
+                "derived"}  # fmt: skip
+        return self.model_dump(mode="json", include=keep) | {"eligible": self.eligibility}
 
     def digest(self) -> str:
-        """sha256 of the contract; the handler refuses a feature store that carries another."""
-        return hashlib.sha256(json.dumps(self.contract(), sort_keys=True).encode()).hexdigest()
+        """sha256 of the contract without descriptions; a server refuses a store that carries another."""
+        return digest_of_spec(self.contract())
+
+
+def columns_read(spec: FeaturesConfig, shape: Shape = "transactions") -> frozenset[str]:
+    """The source's columns that expressions read, in exact case; without our own, which every source has."""
+    read = frozenset(name for feature in spec.features for name in feature.reading.columns)
+    return read - (LOG_COLUMNS if shape == "transactions" else TABLE_COLUMNS)

@@ -1,47 +1,105 @@
-"""From a labelled table to snapshots and labels: one row a customer, at the time that the row carries."""
+"""From a labelled table to snapshots and labels: a row each, at the time that the row carries."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
+from data.errors import FeatureError
 from features import expressions
 from features.database import opened, parquet, write_parquet
+from features.eligible import Rule
+from features.reads import quoted
 from features.snapshots import Schedule
-from features.spec import FeaturesConfig
+from features.spec import TABLE_COLUMNS, FeaturesConfig
 
 
-def write_parts(spec: FeaturesConfig, records: Path, out: Path) -> Schedule:
-    """Fill `out/snapshots` and `out/labels` with one sorted Parquet part each; every moment is labelled."""
+def write_parts(spec: FeaturesConfig, records: Sequence[Path], out: Path) -> tuple[Schedule, int]:
+    """Fill `out/snapshots` and `out/labels` with one sorted Parquet part each; every row is labelled.
+
+    A customer may have several rows, each at its own time. Returns the rows' moments, and how many rows are
+    of customers who are not eligible.
+    """
     for folder in ("snapshots", "labels"):
         (out / folder).mkdir(parents=True)
-    source = f"SELECT * FROM {parquet(records)}"
+    aliases = _aliases(records)
+    source = _source(records, aliases)
     with opened(spec, out / "spill") as connection:
-        expressions.check(spec, connection, source, grouped=False)
+        _check(spec, connection, source, aliases)
+        rule = Rule.of(spec, connection)
         moments = _moments(connection, source)
+        rows = _rows(spec, rule, source, aliases)
         try:
-            write_parquet(connection, _snapshots(spec, source), out / "snapshots" / "0.parquet")
+            write_parquet(
+                connection,
+                f"SELECT * EXCLUDE ({_TARGET}) FROM ({rows}) ORDER BY event_timestamp, user_id",
+                out / "snapshots" / "0.parquet",
+            )
         except duckdb.Error as error:
-            raise expressions.blame(spec, connection, source, False, error) from None
-        write_parquet(connection, _labels(source), out / "labels" / "0.parquet")
-    return Schedule(moments, moments)
+            raise expressions.blame(
+                spec, connection, lambda over: source, aliases, error, grouped=False
+            ) from None
+        write_parquet(
+            connection,
+            f"SELECT user_id, event_timestamp, CAST({_TARGET} AS TINYINT) AS churned FROM ({rows}) "
+            "ORDER BY event_timestamp, user_id",
+            out / "labels" / "0.parquet",
+        )
+    written = pq.read_metadata(out / "snapshots" / "0.parquet").num_rows
+    return Schedule(moments, moments), sum(pq.read_metadata(file).num_rows for file in records) - written
+
+
+_USER, _AT, _TARGET = (quoted(f"{name}#") for name in ("user_id", "event_timestamp", "target"))
+
+
+def _aliases(records: Sequence[Path]) -> dict[str, str]:
+    """Column of any part -> the alias under which an expression finds it (features/reads.py)."""
+    names = dict.fromkeys(name for file in records for name in pq.read_schema(file).names)
+    ours = {name: f"{name}#" for name in TABLE_COLUMNS}
+    return {name: ours.get(name, f"{name}#{place}") for place, name in enumerate(names)}
+
+
+def _source(records: Sequence[Path], aliases: expressions.Aliases) -> str:
+    """The rows of all parts. Columns are taken by their place: DuckDB ignores case in names."""
+    selects = []
+    for file in records:
+        theirs = pq.read_schema(file).names
+        listed = ", ".join(
+            f"{f'c{theirs.index(name)}' if name in theirs else 'NULL'} AS {quoted(alias)}"
+            for name, alias in aliases.items()
+        )
+        columns = ", ".join(f"c{place}" for place in range(len(theirs)))
+        selects.append(f"SELECT {listed} FROM {parquet(file)} AS part({columns})")
+    return " UNION ALL ".join(selects)
+
+
+def _check(
+    spec: FeaturesConfig, connection: duckdb.DuckDBPyConnection, source: str, aliases: expressions.Aliases
+) -> None:
+    for feature in spec.features:
+        if "target" in feature.reading.columns:
+            raise FeatureError(
+                f"feature {feature.name}: reads the target, which is what it is to foretell; correct its sql"
+            )
+        if feature.over != "purchases":
+            raise FeatureError(f"feature {feature.name}: over: a labelled table has no returns; leave it out")
+    expressions.check(spec, connection, source, aliases, (), grouped=False)
 
 
 def _moments(connection: duckdb.DuckDBPyConnection, source: str) -> tuple[datetime, ...]:
     rows = connection.execute(
-        f"SELECT DISTINCT strftime(event_timestamp, '%Y-%m-%dT%H:%M:%S.%f+00:00') FROM ({source}) ORDER BY 1"
+        f"SELECT DISTINCT strftime({_AT}, '%Y-%m-%dT%H:%M:%S.%f+00:00') FROM ({source}) ORDER BY 1"
     ).fetchall()
     return tuple(datetime.fromisoformat(row[0]) for row in rows)
 
 
-def _snapshots(spec: FeaturesConfig, source: str) -> str:
+def _rows(spec: FeaturesConfig, rule: Rule, source: str, aliases: expressions.Aliases) -> str:
+    listed = ",\n  ".join(expressions.columns(spec.features, aliases))
     return f"""
-        SELECT user_id, event_timestamp, event_timestamp AS created_timestamp,
-          {expressions.columns(spec.features)}
-        FROM ({source}) ORDER BY event_timestamp, user_id"""
-
-
-def _labels(source: str) -> str:
-    return f"""
-        SELECT user_id, event_timestamp, CAST(target AS TINYINT) AS churned
-        FROM ({source}) ORDER BY event_timestamp, user_id"""
+        SELECT * FROM (
+          SELECT {_USER} AS user_id, {_AT} AS event_timestamp, {_AT} AS created_timestamp, {_TARGET},
+            {listed}
+          FROM ({source}))
+        WHERE {rule.condition}"""

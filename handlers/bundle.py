@@ -56,7 +56,7 @@ def read_bundle(model_dir: Path) -> Bundle:
             join_key=str(content["entity"]["join_key"]),
             id_type=str(content["entity"]["id_type"]),
             spec=dict(content["spec"]),
-            spec_digest=str(content["spec_digest"]),
+            spec_digest=_present_digest(content["spec"], str(content["spec_digest"])),
             numeric=tuple(content["numeric"]),
             vocabulary={name: tuple(values) for name, values in content["vocabulary"].items()},
             threshold=float(content["threshold"]),
@@ -84,8 +84,30 @@ def check_store(bundle: Bundle, service: str, tags: Mapping[str, str]) -> None:
 
 
 def digest_of_spec(spec: Mapping[str, Any]) -> str:
-    """sha256 of the spec as the bundle carries it: the digest that `features` puts on the FeatureService."""
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+    """sha256 of what the spec says of a vector's meaning and use; `features` puts it on the FeatureService.
+
+    Descriptions are left out, and so is a setting that releases before did not have while it changes nothing:
+    a corrected word, or a new release, leaves a model usable.
+    """
+    meaning = {key: value for key, value in spec.items() if (key, value) not in _CHANGES_NOTHING}
+    for part in ("features", "derived"):
+        meaning[part] = [
+            {k: v for k, v in item.items() if k != "description" and (k, v) not in _CHANGES_NOTHING}
+            for item in spec.get(part, ())
+        ]
+    return _sha256(meaning)
+
+
+_CHANGES_NOTHING = (("over", "purchases"), ("eligible", None), ("returns_count_as_life", False))
+
+
+def _sha256(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _present_digest(spec: Mapping[str, Any], found: str) -> str:
+    """Until October 2026 the digest covered the whole of the spec: such a bundle gets the digest of today."""
+    return digest_of_spec(spec) if found == _sha256(spec) else found
 
 
 def _read(path: Path) -> dict[str, Any]:

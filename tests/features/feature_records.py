@@ -28,11 +28,13 @@ SCHEMA = pa.schema(
 def write_transactions(
     root: Path, log: pd.DataFrame, start: datetime | None = None, end: datetime | None = None
 ) -> Workspace:
-    """`log` (user_id, timestamp, amount, quantity) as sorted records with a manifest."""
+    """`log` (user_id, timestamp, amount, quantity, further columns) as sorted records with a manifest."""
     files = Workspace(root)
     files.data.mkdir(parents=True, exist_ok=True)
     log = log.sort_values(["user_id", "timestamp"], kind="stable")
-    pq.write_table(pa.Table.from_pandas(log, schema=SCHEMA, preserve_index=False), files.records)
+    further = pa.Table.from_pandas(log.drop(columns=SCHEMA.names), preserve_index=False).schema
+    schema = pa.schema([*SCHEMA, *further])
+    pq.write_table(pa.Table.from_pandas(log, schema=schema, preserve_index=False), files.records)
     last = log["timestamp"].max().to_pydatetime()
     midnight = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
     write_manifest(

@@ -1,0 +1,58 @@
+"""Who is judged, scored and held online: the spec's condition over the features of a snapshot."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+
+from data.errors import FeatureError
+from features.database import parquet
+from features.labels import moment
+from features.reads import quoted, reading
+from features.spec import SQL_TYPE, FeaturesConfig
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`condition` over the snapshot's columns; `true` where everybody is eligible."""
+
+    condition: str
+
+    @classmethod
+    def of(cls, spec: FeaturesConfig, connection: duckdb.DuckDBPyConnection) -> "Rule":
+        """Of the spec. Raises FeatureError for a condition that is not one."""
+        if spec.eligibility is None:
+            return cls("true")
+        condition = reading(spec.eligibility).bound({f.name: f.name for f in spec.features})
+        nobody = ", ".join(f"NULL::{SQL_TYPE[f.dtype]} AS {quoted(f.name)}" for f in spec.features)
+        try:
+            [(_, kind, *_)] = connection.execute(
+                f"DESCRIBE SELECT ({condition}\n) AS eligible FROM (SELECT {nobody})"
+            ).fetchall()
+        except duckdb.Error as error:
+            raise FeatureError(f"features.eligible: {str(error).splitlines()[0]}; correct it") from None
+        if kind != "BOOLEAN":
+            raise FeatureError(
+                f"features.eligible: gives {kind}; write a condition such as recency_days <= 365"
+            )
+        return cls(f"({condition}\n)")
+
+    def keep(self, rows: str, snapshot: Path) -> str:
+        """SQL: of `rows`, ordered by user_id, those whose customer stands in the file `snapshot`."""
+        if self.condition == "true":
+            return rows
+        return f"SELECT * FROM ({rows}) SEMI JOIN {parquet(snapshot)} USING (user_id) ORDER BY user_id"
+
+    def count_excluded(
+        self, connection: duckdb.DuckDBPyConnection, purchases: str, as_of: datetime, snapshot: Path
+    ) -> int:
+        """Customers with a purchase before `as_of` who do not stand in the file `snapshot`."""
+        if self.condition == "true":
+            return 0
+        [(known, eligible)] = connection.execute(
+            f"""SELECT (SELECT count(DISTINCT "user_id#") FROM {purchases}
+                        WHERE "timestamp#" < {moment(as_of)}),
+                       (SELECT count(*) FROM {parquet(snapshot)})"""
+        ).fetchall()
+        return int(known - eligible)

@@ -1,0 +1,46 @@
+"""Which files hold the records that ingest wrote, and whether they belong to its manifest."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from pyarrow import ArrowInvalid
+
+from data import records
+from data.errors import DataError, FeatureError
+from data.workspace import Workspace
+
+
+def read_json(file: Path, remedy: str) -> dict[str, Any]:
+    """FeatureError that names the command `remedy` where there is no such file, or none that can be read."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise FeatureError(f"{file}: not there; run `{remedy}` first") from None
+    except ValueError:
+        raise FeatureError(f"{file}: not JSON; run `{remedy}` again") from None
+
+
+def read_records(files: Workspace) -> tuple[dict[str, Any], list[Path]]:
+    """The manifest and the parts, in their order. Raises FeatureError where they do not belong together."""
+    manifest = read_json(files.manifest, "churn ingest")
+    parts = _parts(files)
+    try:
+        rows = sum(pq.read_metadata(part).num_rows for part in parts)
+    except (OSError, ArrowInvalid) as error:
+        raise FeatureError(f"{files.records}: {error}; run `churn ingest` again") from None
+    if rows != manifest["rows"]:
+        raise FeatureError(
+            f"{files.records} has {rows} rows, its manifest {manifest['rows']}; run `churn ingest` again"
+        )
+    if rows == 0:
+        raise FeatureError(f"{files.records}: no rows; ingest a source that has some")
+    return manifest, parts
+
+
+def _parts(files: Workspace) -> list[Path]:
+    try:
+        return records.parts(files)
+    except DataError as error:
+        raise FeatureError(str(error)) from None
