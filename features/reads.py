@@ -74,7 +74,7 @@ def unknown(name: str, known: Iterable[str]) -> str:
     return f"there is no column {name!r}; did you mean {', '.join(by_lower[key] for key in close)}?"
 
 
-def _refuse(tree: exp.Expression) -> None:
+def _refuse(tree: exp.Expr) -> None:
     if tree.find(exp.Query, exp.Subquery):
         raise ValueError("a query cannot stand in it, only an expression over columns")
     if tree.find(exp.Window):

@@ -50,7 +50,7 @@ def _snapshot(
     connection: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, spec: FeaturesConfig
 ) -> pd.DataFrame:
     columns = ", ".join(
-        f"{f.expression if f.default is None else f'coalesce({f.expression}, {f.default!r})'} as {f.name}"
+        f"{f.reading.sql if f.default is None else f'coalesce({f.reading.sql}, {f.default!r})'} as {f.name}"
         for f in spec.features
     )
     query = f"""
