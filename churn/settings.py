@@ -1,10 +1,10 @@
 """YAML to typed settings, once, at the door; data/layers.py says what wins over what."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import PrivateAttr, ValidationError
 
 from data.errors import ConfigError
 from data.layers import CONFIGS, expand, merge, one_line, parse_override, profile_file, read_layer
@@ -20,6 +20,12 @@ class Settings(Stages):
     serving: ServingConfig
     gateway: GatewayConfig
     rollout: RolloutConfig
+    _given: frozenset[str] = PrivateAttr(frozenset())
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Keys, as after `--set`, to which an overlay or `--set` gave a value that is not null."""
+        return self._given
 
     @property
     def files(self) -> Workspace:
@@ -40,10 +46,10 @@ def load_settings(
     Raises ConfigError that names the file or flag, the wrong key and what was expected of it.
     """
     tree: dict[str, Any] = {stage: read_layer(configs / f"{stage}.yaml") for stage in STAGES}
-    for file in (profile_file(profile, configs), *overlays):
-        tree = merge(tree, read_layer(file))
-    for override in overrides:
-        tree = merge(tree, parse_override(override))
+    tree = merge(tree, read_layer(profile_file(profile, configs)))
+    asked = [*map(read_layer, overlays), *map(parse_override, overrides)]
+    for layer in asked:
+        tree = merge(tree, layer)
     try:
         settings = Settings.model_validate(expand(tree))
     except ValidationError as error:
@@ -52,7 +58,17 @@ def load_settings(
         # both keep the version of their tables in a table of one name
         raise ConfigError("tuning.storage: the same database as training.tracking_uri; give each its own")
     settings.decision.refuse_unknown_column(settings.features.numeric)
+    settings._given = frozenset(key for layer in asked for key in _leaves(layer))
     return _place_in_workspace(settings)
+
+
+def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """`training.epochs` and the like, of all that is not null."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        elif value is not None:
+            yield f"{above}{key}"
 
 
 def _place_in_workspace(settings: Settings) -> Settings:

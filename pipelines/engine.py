@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,11 @@ class Step:
     reads: Callable[[Context], Sequence[Path]]
     """Small files of earlier steps that stand for all of their output (they carry its hashes)."""
     writes: Callable[[Context], Sequence[Path]]
-    keeps: Callable[[Context], Sequence[Path]] = lambda context: ()
-    """Databases that have to be there, and that others may change."""
+    stands: Callable[[Context], bool] = lambda context: True
+    """Whether what the step left elsewhere (a store, a database, an archive) is still there. Asked only where
+    everything else says that the step need not be done again."""
+    libraries: tuple[str, ...] = ()
+    """Distributions whose version decides the result too."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def run_steps(
             not force
             and record.get("fingerprint") == before
             and record.get("written") == _written(step, context)
+            and step.stands(context)
         )
         if not skip:
             # Forgotten first: a step killed half-way must not count as done with the inputs it had before.
@@ -80,13 +85,14 @@ def run_steps(
 
 def _fingerprint(step: Step, context: Context) -> str:
     read = {str(path): _digest(path) for path in step.reads(context)}
-    facts = [step.name, step.depends(context), read, [_code_digest(room) for room in step.rooms]]
+    facts = [
+        step.name,
+        step.depends(context),
+        read,
+        [_code_digest(room) for room in step.rooms],
+        [_installed(library) for library in step.libraries],
+    ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _stands(step: Step, context: Context, record: dict[str, Any]) -> bool:
-    """Whether the result is as the step left it."""
-    return record["written"] == _written(step, context) and all(path.exists() for path in step.keeps(context))
 
 
 def _written(step: Step, context: Context) -> list[str | None]:
@@ -94,13 +100,26 @@ def _written(step: Step, context: Context) -> list[str | None]:
 
 
 def _digest(path: Path) -> str | None:
-    """sha256 of a small file; size and time of a large one; None when it is not there."""
+    """sha256 of a small file; size and time of a large one; of a folder, those of its files; None when it is
+    not there."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        parts = [f"{file.relative_to(path)} {_digest(file)}" for file in files]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
     if not path.is_file():
         return None
     status = path.stat()
     if status.st_size > 4_000_000:
         return f"{status.st_size}:{status.st_mtime_ns}"
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _installed(library: str) -> str | None:
+    """Its version; None where it is not installed."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 @cache

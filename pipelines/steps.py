@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import TrainingError
 from data.workspace import write_atomically
+from pipelines import standing
 from pipelines.code import git_commit
 from pipelines.context import Context
 from pipelines.engine import Step
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from model.config import ModelConfig
-    from training.config import TrainingConfig
+    from training.config import TrainingConfig, TuningConfig
     from training.gates import GateReport
 
 
@@ -56,7 +57,7 @@ def _tune(context: Context) -> None:
     best = tune(
         _rows(context),
         _shape(context),
-        *(s.features, s.model, s.training, s.tuning),
+        *(s.features, s.model, s.training, searched(context)),
         context.files,
         context.say,
     )
@@ -75,7 +76,7 @@ def _tune(context: Context) -> None:
 def _train(context: Context) -> None:
     from training.train import train
 
-    model, training = _chosen(context)
+    model, training = chosen(context)
     train(
         _rows(context),
         _shape(context),
@@ -98,7 +99,7 @@ def _gates(context: Context) -> None:
     from training.slices import breakdown
 
     s, files = context.settings, context.files
-    _, training = _chosen(context)
+    _, training = chosen(context)
     overrides = tuple(Override.by(context.who, context.as_of, *override) for override in context.overrides)
     threshold = acting_threshold(s.decision, training.threshold)
     context.say("scoring the test rows with the exported program")
@@ -126,7 +127,7 @@ def _record(context: Context, report: "GateReport") -> str:
     from training.tracking import record_run
 
     s, files = context.settings, context.files
-    model, training = _chosen(context)
+    model, training = chosen(context)
     context.say("recording the run in MLflow")
     drawn = of_scores(files.training / "test_scores.parquet", s.decision, files.training_set)
     return record_run(s.features, model, training, files, report, git_commit(), s.decision, drawn)
@@ -141,7 +142,7 @@ def _package(context: Context) -> None:
     from training.verify import verify_archive
 
     s, files = context.settings, context.files
-    _, training = _chosen(context)
+    _, training = chosen(context)
     report, commit = passed_report(files), git_commit()
     run_id = _record(context, report)
     context.say("archiving")
@@ -195,13 +196,20 @@ def _source(context: Context) -> list[Any]:
     return [*_config("data")(context), state(data), mask("", load_key(data, context.files))]
 
 
-def _databases(context: Context) -> list[Path]:
-    """The registry and the online store, where they are files."""
-    from features.store import serving_environment
+def _trained(context: Context) -> list[Path]:
+    """All that the training leaves for the steps after it."""
+    names = ("metrics.json", "model.pt2", "members.ckpt", "settled.json", "inputs.json", "baselines.json")
+    return [context.files.training / name for name in (*names, "test_scores.parquet")]
 
-    addresses = serving_environment(context.settings.features, context.files).values()
-    return [Path(address) for address in addresses if Path(address).is_absolute()]
 
+def _tuned(context: Context) -> list[Any]:
+    """The configs, and which dimensions of the space are no longer searched since the user gave them."""
+    fixed = sorted(context.settings.given & set(context.settings.tuning.space))
+    return [*_config("features", "model", "training", "tuning")(context), fixed]
+
+
+LEARNING = ("torch", "pytorch-lightning", "optuna", "scikit-learn", "numpy", "scipy", "tabm")
+"""Distributions that decide what a fit ends with."""
 
 STEPS = (
     Step(
@@ -212,6 +220,7 @@ STEPS = (
         rooms=("data",),
         reads=lambda c: [],
         writes=lambda c: [c.files.manifest, c.files.records],
+        libraries=("pandas", "pyarrow", "duckdb", "great_expectations"),
     ),
     Step(
         name="features",
@@ -221,6 +230,7 @@ STEPS = (
         rooms=("features",),
         reads=lambda c: [c.files.manifest],
         writes=lambda c: [c.files.feature_manifest, c.files.snapshots, c.files.labels],
+        libraries=("duckdb", "pyarrow"),
     ),
     Step(
         name="online store",
@@ -230,7 +240,7 @@ STEPS = (
         rooms=("features",),
         reads=lambda c: [c.files.feature_manifest],
         writes=lambda c: [c.files.feast / "feature_store.yaml"],
-        keeps=_databases,
+        stands=standing.online_store,
     ),
     Step(
         name="training set",
@@ -240,24 +250,28 @@ STEPS = (
         rooms=("features",),
         reads=lambda c: [c.files.feature_manifest, c.files.feast / "feature_store.yaml"],
         writes=lambda c: [c.files.training_set],
+        libraries=("feast", "duckdb"),
     ),
     Step(
         name="tune",
         title="Search hyperparameters",
         act=_tune,
-        depends=_config("features", "model", "training", "tuning"),
+        depends=_tuned,
         rooms=("model", "training"),
         reads=lambda c: [c.files.feature_manifest, c.files.training_set],
         writes=lambda c: [c.files.tuned],
+        stands=standing.study,
+        libraries=LEARNING,
     ),
     Step(
         name="train",
         title="Fit the network and its baselines",
         act=_train,
-        depends=_config("features", "model", "training"),
+        depends=_tuned,
         rooms=("model", "training"),
         reads=lambda c: [c.files.training_set, c.files.tuned],
-        writes=lambda c: [c.files.training / "metrics.json", c.files.training / "model.pt2"],
+        writes=_trained,
+        libraries=LEARNING,
     ),
     Step(
         name="gates",
@@ -273,9 +287,11 @@ STEPS = (
         title="Archive and register the challenger",
         act=_package,
         depends=_config("features", "training", "serving", "decision"),
-        rooms=("training", "handlers"),
+        rooms=("features", "training", "handlers"),
         reads=lambda c: [c.files.gate_report / "gate_report.json", c.files.training / "model.pt2"],
         writes=lambda c: [c.files.archive_record],
+        stands=standing.archive,
+        libraries=("torchserve", "torch-model-archiver"),
     ),
 )
 
@@ -300,11 +316,20 @@ def _shape(context: Context) -> Any:
     return context.settings.data.shape
 
 
-def _chosen(context: Context) -> "tuple[ModelConfig, TrainingConfig]":
-    """The configs with the study's best in them, where a study has been run."""
+def chosen(context: Context) -> "tuple[ModelConfig, TrainingConfig]":
+    """The configs with the study's best in them, where a study has been run; what the user gave stays."""
     from training.space import apply
 
-    model, training = context.settings.model, context.settings.training
+    settings = context.settings
     if not context.files.tuned.is_file():
-        return model, training
-    return apply(json.loads(context.files.tuned.read_text(encoding="utf-8"))["parameters"], model, training)
+        return settings.model, settings.training
+    best = json.loads(context.files.tuned.read_text(encoding="utf-8"))["parameters"]
+    searched = {key: value for key, value in best.items() if key not in settings.given}
+    return apply(searched, settings.model, settings.training)
+
+
+def searched(context: Context) -> "TuningConfig":
+    """The study's config without the dimensions that the user gave; with none left there are no trials."""
+    settings = context.settings
+    space = {key: within for key, within in settings.tuning.space.items() if key not in settings.given}
+    return settings.tuning.model_copy(update={"space": space} if space else {"space": space, "trials": 0})

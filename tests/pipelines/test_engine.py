@@ -103,3 +103,56 @@ def test_a_damaged_ledger_means_nothing_is_done(workspace: Path) -> None:
     calls.clear()
     outcomes = run_steps(steps, context)
     assert calls == ["double", "add"] and not any(outcome.skipped for outcome in outcomes)
+
+
+def test_a_step_whose_result_is_gone_elsewhere_is_done_again(workspace: Path) -> None:
+    calls: list[str] = []
+    database = workspace / "elsewhere.db"
+
+    def fill(context: Context) -> None:
+        calls.append("fill")
+        database.write_text("rows")
+
+    fill_step = Step(
+        "fill", "", fill, lambda c: None, (), lambda c: [], lambda c: [], lambda c: database.is_file()
+    )
+    context = context_in(workspace)
+    run_steps([fill_step], context)
+    run_steps([fill_step], context)
+    assert calls == ["fill"]
+    database.unlink()
+    run_steps([fill_step], context)
+    assert calls == ["fill", "fill"] and database.is_file()
+
+
+def test_another_version_of_a_library_does_a_step_again(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    step = Step("fit", "", lambda c: calls.append("fit"), lambda c: None, (), lambda c: [], lambda c: [],
+                libraries=("torch",))  # fmt: skip
+    run_steps([step], context_in(workspace))
+    run_steps([step], context_in(workspace))
+    assert calls == ["fit"]
+    monkeypatch.setattr("pipelines.engine.version", lambda library: f"another {library}")
+    run_steps([step], context_in(workspace))
+    assert calls == ["fit", "fit"]
+
+
+def test_a_folder_counts_with_all_its_files(workspace: Path) -> None:
+    calls: list[str] = []
+    folder = workspace / "parts"
+
+    def write(context: Context) -> None:
+        calls.append("write")
+        folder.mkdir(exist_ok=True)
+        (folder / "a").write_text("1")
+        (folder / "b").write_text("2")
+
+    step = Step("write", "", write, lambda c: None, (), lambda c: [], lambda c: [folder])
+    run_steps([step], context_in(workspace))
+    run_steps([step], context_in(workspace))
+    assert calls == ["write"]
+    (folder / "b").unlink()
+    run_steps([step], context_in(workspace))
+    assert calls == ["write", "write"]

@@ -8,7 +8,11 @@ import hashlib
 import html
 import json
 import re
+import sqlite3
+import subprocess
+import sys
 import zipfile
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -308,3 +312,28 @@ def test_a_canary_that_is_taken_back_ends_the_run_with_its_reason(
     served = Served(settings)()
     assert hashlib.sha256(served.read_bytes()).hexdigest() == ran["archive"]["sha256"]
     assert "Rolled back" in Path(record_of(settings)["report"]).read_text()
+
+
+def test_what_was_deleted_is_made_anew(ran: dict[str, Any], overrides: list[str], settings: Settings) -> None:
+    assert churn("run", "--no-rollout", overrides=overrides) == 0
+    before = record_of(settings)
+    lost = [
+        settings.files.feast / "online.db",
+        settings.files.root / "mlflow.db",
+        Path(before["archive"]["path"]),
+        settings.files.training / "members.ckpt",
+    ]
+    for file in lost:
+        file.unlink()
+    # a process of its own: this one still has the deleted database open
+    flags = [word for override in overrides for word in ("--set", override)]
+    subprocess.run([sys.executable, "-m", "churn", "run", "--no-rollout", *flags], check=True, timeout=300)
+    after = record_of(settings)
+    assert after["skipped"] == ["ingest", "features", "training set", "tune"]
+    made = Path(after["archive"]["path"])
+    assert made.is_file() and hashlib.sha256(made.read_bytes()).hexdigest() == after["archive"]["sha256"]
+    with closing(sqlite3.connect(settings.files.root / "mlflow.db")) as database:
+        registered = database.execute("SELECT value FROM model_version_tags WHERE key = 'archive_sha256'")
+        assert registered.fetchall() == [(after["archive"]["sha256"],)]
+    scores = [[answer["churn_probability"] for answer in record["answers"]] for record in (before, after)]
+    assert scores[0] == scores[1]

@@ -1,0 +1,54 @@
+"""What a user gives wins over what a study has found, and is not searched."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from churn.settings import load_settings
+from pipelines.context import Context
+from pipelines.steps import chosen, searched
+
+FOUND = {"training.learning_rate": 0.001, "training.weight_decay": 0.05, "model.dropout": 0.2}
+
+
+def context_with(folder: Path, *overrides: str, overlays: tuple[Path, ...] = ()) -> Context:
+    settings = load_settings(overlays=overlays, overrides=[f"workspace={folder}", *overrides])
+    settings.files.tuned.write_text(json.dumps({"parameters": FOUND}))
+    return Context(settings, datetime(2024, 1, 1, tzinfo=UTC), lambda text: None)
+
+
+def test_without_a_word_of_the_user_the_study_decides(tmp_path: Path) -> None:
+    model, training = chosen(context_with(tmp_path))
+    assert (training.learning_rate, training.weight_decay, model.dropout) == (0.001, 0.05, 0.2)
+
+
+def test_a_given_value_wins_over_the_study(tmp_path: Path) -> None:
+    context = context_with(tmp_path, "training.learning_rate=0.01")
+    model, training = chosen(context)
+    assert (training.learning_rate, training.weight_decay, model.dropout) == (0.01, 0.05, 0.2)
+    assert set(searched(context).space) == FOUND.keys() - {"training.learning_rate"}
+
+
+def test_an_overlay_gives_too_and_null_leaves_open(tmp_path: Path) -> None:
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text("model: {dropout: 0.4}\ntraining: {weight_decay: null}\n")
+    model, training = chosen(context_with(tmp_path, overlays=(overlay,)))
+    assert (model.dropout, training.weight_decay) == (0.4, 0.05)
+
+
+def test_with_nothing_left_to_search_there_are_no_trials(tmp_path: Path) -> None:
+    given = ("training.learning_rate=0.01", "training.weight_decay=0.1", "model.dropout=0.3")
+    assert searched(context_with(tmp_path, *given)).trials == 0
+
+
+def test_a_number_of_trials_in_the_stage_s_own_file_counts(tmp_path: Path) -> None:
+    """No profile repeats what a stage's file says, or editing that file would change nothing."""
+    import shutil
+
+    from data.layers import CONFIGS
+
+    configs = tmp_path / "configs"
+    shutil.copytree(CONFIGS, configs)
+    file = configs / "tuning.yaml"
+    file.write_text(file.read_text().replace("trials: 6", "trials: 30"))
+    assert load_settings(configs=configs).tuning.trials == 30
