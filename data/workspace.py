@@ -165,6 +165,21 @@ def replaced_directory(current: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def pinned(current: Path, place: Path) -> None:
+    """Fill the folder `place` with hard links to the files of `current`, all of one version: a reader keeps
+    them whatever replaces or removes `current` meanwhile. Raises FileNotFoundError where there is none.
+    """
+    while True:
+        version = current.resolve(strict=True)
+        try:
+            shutil.copytree(version, place, copy_function=os.link)
+            return
+        except (FileNotFoundError, shutil.Error):  # replaced while we linked: take the new one
+            shutil.rmtree(place, ignore_errors=True)
+            if current.resolve(strict=True) == version:
+                raise
+
+
 def remove_leftovers(current: Path) -> None:
     """Remove what a killed run left beside `current`. Hold a lock: a run that lives looks the same."""
     kept = current.resolve() if current.is_symlink() else None

@@ -8,9 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from data.errors import ServingError
 from data.mask import load_key
-from data.sources import sample_user_ids
 from data.workspace import Workspace
 from pipelines.context import Context, Stages
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from serving.torchserve import TorchServe
 
 ASKED = 5
+SAMPLED = 200_000
+"""Identifiers of the source that are looked up in the newest snapshot, at most."""
 
 
 def server(settings: Stages, files: Workspace, now: datetime, clock: datetime) -> AbstractContextManager[Any]:
@@ -127,11 +130,35 @@ def ask(context: Context) -> list[dict[str, Any]]:
     settings, files = context.settings, context.files
     # a folder of its own: `churn serve` may be running from this workspace
     own = Workspace(files.root / "run")
-    ids = sample_user_ids(settings.data, ASKED)
+    ids = customers_online(settings, ASKED)
     context.say("starting TorchServe")
     with server(settings, own, context.as_of, data_end(files)) as running:
         context.say(f"asking about {len(ids)} customers")
         return predict(running.inference, settings.serving.model_name, ids, running.tokens.inference)
+
+
+def customers_online(settings: Stages, n: int) -> list[int | str]:
+    """Up to `n` identifiers, as the source writes them, of customers whom the newest snapshot holds: some
+    customers of the source are not eligible, or have only returned what they bought.
+
+    Always the same ones, spread over the customers in the source's first rows. Raises ServingError where
+    there is none of them.
+    """
+    from data.sources import sample_user_ids
+    from features.build import read_feature_manifest
+    from features.store import newest
+
+    batches = newest(settings.files, read_feature_manifest(settings.files), ["user_id"])
+    known = {name for batch in batches for name in batch["user_id"].to_pylist()}
+    sampled = sample_user_ids(settings.data, SAMPLED)
+    online = [one for one, name in zip(sampled, masked(settings, sampled), strict=True) if name in known]
+    if not online:
+        raise ServingError(
+            "no customer in the source's first rows is in the newest snapshot; look at features.eligible, and"
+            " run `churn features build` again"
+        )
+    spread = np.linspace(0, len(online) - 1, min(n, len(online)), dtype=int)
+    return [online[place] for place in spread]
 
 
 def data_end(files: Workspace) -> datetime:

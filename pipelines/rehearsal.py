@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import ChurnError, ServingError
-from data.sources import sample_user_ids
 from data.workspace import Workspace
 from pipelines.champion import champion
 from pipelines.context import Context, Stages
 from pipelines.deploy import deploy
-from pipelines.live import data_end, supervised
+from pipelines.live import customers_online, data_end, supervised
 from pipelines.rollout_report import rollout_record
 from rollout.config import Notify, Rehearsal, RolloutConfig
 from rollout.controller import Controller
@@ -110,7 +109,7 @@ class _Trial:
         began, clock = time.monotonic(), self._context.now
         now, end = clock(), data_end(settings.files)
         first = self._stable or self._candidate
-        customers = sample_user_ids(settings.data, self._plan.customers)
+        customers = customers_online(settings, self._plan.customers)
         say(f"starting the gateway and version {first.version} as stable")
         with supervised(settings, files, now, end, lambda: Path(first.archive)) as servers:
             observer = LiveObserver(servers.gateway, files.predictions, self._config, end - now)

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from data.config import utc_text
-from data.errors import ArchiveError
-from data.workspace import Workspace
+from data.errors import ArchiveError, FeatureError
+from data.workspace import Workspace, pinned
 from features.build import MOMENT, build_features, read_feature_manifest
 from features.spec import FeaturesConfig
 from handlers.bundle import Bundle, BundleError, read_bundle
@@ -26,7 +27,7 @@ from pipelines.live import newest_archive
 from serving.bulk import BulkScorer
 from serving.ranked import Ranked, check_target, write_ranked
 from training.config import DecisionConfig
-from training.decision_value import expected_profit
+from training.decision_value import customer_values, expected_profit
 from training.signing import trusted_signers
 from training.verify import verify_archive
 
@@ -88,9 +89,12 @@ def score_batch(
 ) -> pa.RecordBatch:
     """user_id, churn_probability, prediction, expected_value of `customers` (user_id and stored features).
 
-    The three are null where the model has no finite score.
+    The expected value of an offer is that of each customer's own worth where the decision names a feature for
+    it. The three are null where the model has no finite score.
     """
-    scores = scorer.score(model_columns(customers, bundle.spec))
+    columns = model_columns(customers, bundle.spec)
+    scores = scorer.score(columns)
+    values = customer_values(numbers_of(columns), decision)
     known = np.isfinite(scores)
     risk = pc.if_else(pa.array(scores > bundle.threshold), "High Risk", "Low Risk")
     unknown = pa.array(~known)
@@ -99,7 +103,7 @@ def score_batch(
             customers["user_id"],
             pa.array(scores, mask=~known),
             pc.if_else(unknown, pa.scalar(None, pa.string()), risk),
-            pa.array(expected_profit(scores, decision), mask=~known),
+            pa.array(expected_profit(scores, decision, values), mask=~known),
         ],
         ["user_id", "churn_probability", "prediction", "expected_value"],
     )
@@ -148,6 +152,11 @@ def model_columns(customers: pa.RecordBatch, spec: Mapping[str, Any]) -> dict[st
         bottom = np.asarray(columns[ratio["denominator"]], dtype=np.float64)
         columns[ratio["name"]] = top / np.maximum(bottom, float(ratio["floor"]))
     return columns
+
+
+def numbers_of(columns: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
+    """The numeric ones among the network's inputs."""
+    return pd.DataFrame({name: values for name, values in columns.items() if values.dtype.kind in "iuf"})
 
 
 def _scored(
@@ -200,22 +209,23 @@ def _packaged(settings: Stages, folder: Path) -> Bundle:
 def _snapshot(
     spec: FeaturesConfig, files: Workspace, as_of: datetime | None, scratch: Path, say: Callable[[str], None]
 ) -> tuple[Workspace, datetime]:
-    """The workspace that holds the features of `as_of`, and the moment itself."""
-    record = read_feature_manifest(files)
-    current = record["spec_digest"] == spec.digest()
-    if as_of is None or record["shape"] != "transactions":
-        moment = datetime.fromisoformat(record["latest"])
-        if as_of is not None:
-            build_features(spec, files, [as_of])  # says what is wrong: a table carries its own times
-    else:
-        moment = as_of
-    if current and (as_of is None or utc_text(moment) in record["snapshots"]):
-        return files, moment
-    say(f"computing the features of {moment:%Y-%m-%d}")
+    """A workspace of our own that holds the features of `as_of`, and the moment itself.
+
+    It has hard links to the files as they are now, so that a build or an ingest which ends meanwhile takes
+    nothing away.
+    """
     own = Workspace(scratch)
-    own.data.parent.mkdir(parents=True)
-    own.data.symlink_to(files.data.resolve())
-    build_features(spec, own, [moment], say, labels=False)
+    record = read_feature_manifest(files)
+    if as_of is not None and record["shape"] != "transactions":
+        raise FeatureError("--as-of: a labelled table carries its own times; leave it out")
+    moment = as_of or datetime.fromisoformat(record["latest"])
+    if record["spec_digest"] == spec.digest() and utc_text(moment) in record["snapshots"]:
+        pinned(files.features, own.features)
+        return own, moment
+    say(f"computing the features of {moment:%Y-%m-%d}")
+    pinned(files.data, own.data)
+    moments = [moment] if record["shape"] == "transactions" else None
+    build_features(spec, own, moments, say, labels=False)
     return own, moment
 
 
