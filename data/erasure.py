@@ -51,7 +51,7 @@ class Erased:
 
 
 def remove_rows(file: Path, masked: Iterable[str]) -> int:
-    """Write the Parquet `file` anew without the rows in which a text column is one of the identifiers `masked`.
+    """Write the Parquet `file` anew without the rows in which a text column is one of `masked`.
 
     Returns how many those were. A file without such rows is not touched; the new one replaces it in one step.
     """
