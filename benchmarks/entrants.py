@@ -1,4 +1,7 @@
-"""Every model's scores of a contest's test rows, each kept in a file of its own."""
+"""Every model's scores of a contest's test rows, each in a file of its own.
+
+Seconds are those of one core (a model has one thread), so that a busy machine does not change them.
+"""
 
 import json
 import tempfile
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks import contests
 from benchmarks.contests import ROOT, Contest, Fold
-from benchmarks.rivals import UNTUNED, WITHOUT_SEED, Rows, clipped, fitted_scores, tuned
+from benchmarks.rivals import RIVALS, UNTUNED, WITHOUT_SEED, Rows, clipped, fitted_scores, source_of, tuned
 from churn.settings import load_settings
 from training.baselines import Task, bg_nbd
 from training.fit import fit
@@ -29,8 +32,8 @@ Scores = NDArray[np.float64]
 LEARNS = ("model", "training", "handlers/encoding.py", "configs/model.yaml", "configs/training.yaml")
 READS = ("data", "features", "configs/data.yaml", "configs/features.yaml", "training/split.py",
          *(f"benchmarks/{name}.py" for name in ("logs", "tables", "simulated", "contests")))  # fmt: skip
-RIVAL = ("benchmarks/rivals.py", "training/inputs.py", "model/preprocessing.py", "training/bg_nbd.py")
-"""What decides each kind of result."""
+RIVAL = ("training/inputs.py", "model/preprocessing.py", "training/bg_nbd.py")
+"""What decides each kind of result, beside the rivals' own code."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,7 @@ def run(job: Job) -> float:
     torch.set_num_threads(1)
     start = time.perf_counter()
     contest = Contest.read(contest_file(job.out, job.data))
-    stamp = json.dumps(
-        [contest.digest(), digest(LEARNS if job.model.startswith(OURS) else RIVAL), job.seeds, job.folds]
-        + ([] if job.model.startswith(OURS) else [job.trials])
-    )
+    stamp = _stamp(contest, job)
     if job.file.is_file():
         with np.load(job.file) as content:
             if str(content["stamp"]) == stamp:
@@ -91,9 +91,9 @@ def run(job: Job) -> float:
     for seed in seeds:
         parts = []
         for fold in folds:
-            begun = time.perf_counter()
+            begun = time.process_time()
             parts.append(clipped(_scores(contest, fold, job.model, given, seed)))
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(time.process_time() - begun)
         scores.append(np.concatenate(parts))
     job.file.parent.mkdir(parents=True, exist_ok=True)
     partial = job.file.with_suffix(".partial.npz")
@@ -110,12 +110,21 @@ def run(job: Job) -> float:
     return time.perf_counter() - start
 
 
+def _stamp(contest: Contest, job: Job) -> str:
+    """Of everything that decides the scores."""
+    parts = [contest.digest(), job.seeds, job.folds]
+    if job.model.startswith(OURS):
+        return json.dumps([*parts, digest(LEARNS)])
+    own = source_of(job.model) if job.model in RIVALS else ""
+    return json.dumps([*parts, job.trials, digest(RIVAL), sha256(own.encode()).hexdigest()[:16]])
+
+
 def _settings(contest: Contest, job: Job) -> tuple[dict[str, Any], float]:
     if job.model.startswith(OURS) or job.model in (BG_NBD, *UNTUNED):
         return {}, 0.0
-    start = time.perf_counter()
+    start = time.process_time()
     given = tuned(job.model, [Rows.of(contest, fold) for fold in contest.chosen], job.trials)
-    return given, time.perf_counter() - start
+    return given, time.process_time() - start
 
 
 def _scores(contest: Contest, fold: Fold, model: str, given: dict[str, Any], seed: int) -> Scores:

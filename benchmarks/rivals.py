@@ -6,6 +6,7 @@ orders of magnitude. The first trial is the library's own defaults. Boosted tree
 fold that chooses; the final fit grows the mean number of trees that served those folds best.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,10 +76,13 @@ def logistic_regression(rows: Rows, seed: int, given: Given, stop: bool) -> Fitt
 
 
 def random_forest(rows: Rows, seed: int, given: Given, stop: bool) -> Fitted:
-    """The classic recipe: 200 trees of depth 10."""
+    """The classic recipe: 200 trees of depth 10. To bound the time of tuning, trials grow 100 trees, and a
+    tree draws at most 30,000 rows."""
     from sklearn.ensemble import RandomForestClassifier
 
-    settings = {"n_estimators": 200, "max_depth": 10, "n_jobs": JOBS, "random_state": seed} | given
+    drawn = {"max_samples": 30_000} if len(rows.churned) > 30_000 else {}
+    trees = {"n_estimators": 100 if stop else 200}
+    settings = {"max_depth": 10, "n_jobs": JOBS, "random_state": seed, **trees, **drawn} | given
     learned, judged = _forest_matrices(rows, seed)
     model = RandomForestClassifier(**settings).fit(learned, rows.churned)
     return model.predict_proba(judged)[:, 1], 0
@@ -160,7 +164,7 @@ def tuned(name: str, folds: Sequence[Rows], trials: int, seed: int = 0) -> Given
     """The settings of least log-loss over the rows that the folds judge, of `trials` tried."""
 
     def objective(trial: optuna.Trial) -> float:
-        given = suggested(name, trial) if trial.number else FIRST.get(name, {})
+        given = SPACES[name](trial) if trial.number else FIRST.get(name, {})
         stopped = {TREES[name]: MOST_TREES} if name in TREES else {}
         found = [RIVALS[name](rows, seed, given | stopped, True) for rows in folds]
         trees = max(1, round(float(np.mean([number for _, number in found]))))
@@ -180,34 +184,42 @@ def clipped(scores: NDArray[Any]) -> Scores:
     return np.clip(np.asarray(scores, dtype=np.float64), 1e-6, 1 - 1e-6)
 
 
-def suggested(name: str, trial: optuna.Trial) -> Given:
-    if name == "logistic_regression":
-        return {"C": trial.suggest_float("C", 1e-3, 1e2, log=True)}
-    if name == "random_forest":
-        return {
-            "max_depth": trial.suggest_int("max_depth", 4, 20),
-            "min_samples_leaf": trial.suggest_int("min_samples_leaf", 1, 50, log=True),
-            "max_features": trial.suggest_float("max_features", 0.1, 0.8),
-        }
-    if name == "lightgbm":
-        return {
-            "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.3, log=True),
-            "num_leaves": trial.suggest_int("num_leaves", 4, 256, log=True),
-            "min_child_samples": trial.suggest_int("min_child_samples", 1, 200, log=True),
-            "subsample": trial.suggest_float("subsample", 0.5, 1.0),
-            "colsample_bytree": trial.suggest_float("colsample_bytree", 0.5, 1.0),
-            "reg_lambda": trial.suggest_float("reg_lambda", 1e-2, 100, log=True),
-        }
-    if name == "xgboost":
-        return {
-            "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.3, log=True),
-            "max_depth": trial.suggest_int("max_depth", 2, 10),
-            "min_child_weight": trial.suggest_float("min_child_weight", 1e-2, 100, log=True),
-            "subsample": trial.suggest_float("subsample", 0.5, 1.0),
-            "colsample_bytree": trial.suggest_float("colsample_bytree", 0.5, 1.0),
-            "reg_lambda": trial.suggest_float("reg_lambda", 1e-2, 100, log=True),
-            "gamma": trial.suggest_float("gamma", 1e-3, 10, log=True),
-        }
+def _of_logistic_regression(trial: optuna.Trial) -> Given:
+    return {"C": trial.suggest_float("C", 1e-3, 1e2, log=True)}
+
+
+def _of_forest(trial: optuna.Trial) -> Given:
+    return {
+        "max_depth": trial.suggest_int("max_depth", 4, 20),
+        "min_samples_leaf": trial.suggest_int("min_samples_leaf", 1, 50, log=True),
+        "max_features": trial.suggest_float("max_features", 0.1, 0.6),
+    }
+
+
+def _of_lightgbm(trial: optuna.Trial) -> Given:
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.3, log=True),
+        "num_leaves": trial.suggest_int("num_leaves", 4, 256, log=True),
+        "min_child_samples": trial.suggest_int("min_child_samples", 1, 200, log=True),
+        "subsample": trial.suggest_float("subsample", 0.5, 1.0),
+        "colsample_bytree": trial.suggest_float("colsample_bytree", 0.5, 1.0),
+        "reg_lambda": trial.suggest_float("reg_lambda", 1e-2, 100, log=True),
+    }
+
+
+def _of_xgboost(trial: optuna.Trial) -> Given:
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.3, log=True),
+        "max_depth": trial.suggest_int("max_depth", 2, 10),
+        "min_child_weight": trial.suggest_float("min_child_weight", 1e-2, 100, log=True),
+        "subsample": trial.suggest_float("subsample", 0.5, 1.0),
+        "colsample_bytree": trial.suggest_float("colsample_bytree", 0.5, 1.0),
+        "reg_lambda": trial.suggest_float("reg_lambda", 1e-2, 100, log=True),
+        "gamma": trial.suggest_float("gamma", 1e-3, 10, log=True),
+    }
+
+
+def _of_catboost(trial: optuna.Trial) -> Given:
     return {
         "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.3, log=True),
         "depth": trial.suggest_int("depth", 3, 9),
@@ -215,6 +227,22 @@ def suggested(name: str, trial: optuna.Trial) -> Given:
         "bagging_temperature": trial.suggest_float("bagging_temperature", 0.0, 1.0),
         "leaf_estimation_iterations": trial.suggest_int("leaf_estimation_iterations", 1, 10),
     }
+
+
+SPACES: dict[str, Callable[[optuna.Trial], Given]] = {
+    "logistic_regression": _of_logistic_regression,
+    "random_forest": _of_forest,
+    "lightgbm": _of_lightgbm,
+    "xgboost": _of_xgboost,
+    "catboost": _of_catboost,
+}
+
+
+def source_of(name: str) -> str:
+    """The code that decides a rival's scores: what was scored by other code is scored again."""
+    shared = (Rows, tuned, clipped, _frames, _forest_matrices, _one_hot)
+    parts = [inspect.getsource(part) for part in (RIVALS[name], SPACES.get(name, tuned), *shared)]
+    return "".join([*parts, f"{MOST_TREES} {PATIENCE} {ONE_HOT_UP_TO} {STARTUP_TRIALS} {FIRST.get(name)}"])
 
 
 def _frames(rows: Rows, categories: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
