@@ -140,7 +140,8 @@ def ours(contest: Contest, fold: Fold, seed: int) -> Scores:
     settings = load_settings()
     train, test = (contest.rows.iloc[part] for part in fold)
     training = settings.training.model_copy(update={"seed": settings.training.seed + APART * seed})
-    return fit(train, None, contest.spec, settings.model, training).score(test)
+    fitted = fit(train, None, contest.spec, settings.model, training, shape=contest.shape)
+    return fitted.score(test)
 
 
 def purchase_process(contest: Contest, fold: Fold) -> Scores:

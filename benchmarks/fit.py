@@ -76,13 +76,13 @@ def paired(training_set: Path | None, pairs: int) -> dict[str, Any]:
     rows, split = prepare(data, "transactions", settings.features, settings.training)
     train, test = rows.iloc[split.train], rows.iloc[split.test]
     spec, model, training = settings.features, settings.model, settings.training
-    whole, fitted = timed(lambda: fit(train, None, spec, model, training))
+    whole, fitted = timed(lambda: fit(train, None, spec, model, training, shape="transactions"))
     found = evaluate(test["churned"], fitted.score(test))
     taken: dict[str, list[dict[str, float]]] = {"lightning": [], "bare": []}
     for _ in range(pairs):
         for name, run in (("lightning", by_lightning), ("bare", by_hand)):
             with prepared(training):
-                task = assemble(train, None, spec, model, training)
+                task = assemble(train, None, spec, model, training, "transactions")
                 taken[name].append(timed(lambda run=run, task=task: run(task, settings))[0])  # type: ignore[misc]
     rows_of = [
         {
@@ -211,7 +211,15 @@ def synthetic(number: int) -> dict[str, Any]:
     columns.clear()
     clock = Clock()
     spent, _ = timed(
-        lambda: fit(table, None, settings.features, settings.model, settings.training, callbacks=[clock])
+        lambda: fit(
+            table,
+            None,
+            settings.features,
+            settings.model,
+            settings.training,
+            callbacks=[clock],
+            shape="transactions",
+        )
     )
     return {
         "rows": number,

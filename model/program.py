@@ -14,7 +14,7 @@ from model.config import ModelConfig
 from model.network import Network
 from model.preprocessing import Preprocessing
 from model.purchase_process import PurchaseProcess
-from model.wide import Blend, Wide
+from model.wide import Blend, Combination, Wide
 
 MAX_BATCH = 4096
 """Rows that one call of the exported program takes."""
@@ -49,6 +49,14 @@ class Program(nn.Module):
         logits = [member(inputs, categorical).to(torch.float64) for member in self.members]
         deep = torch.stack(logits).mean(dim=0)
         return self.mix(inputs, categorical, deep)
+
+    def combine(self, chosen: Combination) -> None:
+        """Make `logit` the chosen combination of the paths: the one place that sets weights."""
+        if self.wide is None or self.blend is None:
+            raise ValueError("the program has no wide path")
+        wide, deep = self.wide.shares, self.blend.weights
+        wide.copy_(torch.tensor((chosen.line, chosen.trees), dtype=torch.float64))
+        deep.copy_(torch.tensor((1.0, chosen.deep, chosen.shift), dtype=torch.float64))
 
     def mix(self, inputs: Tensor, categorical: Tensor, deep: Tensor) -> Tensor:
         """The members' averaged logit with what the wide path says of the same preprocessed rows."""

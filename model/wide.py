@@ -1,6 +1,7 @@
 """The wide path: a logistic regression and trees on the network's inputs, and how it joins the deep one."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -12,6 +13,19 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from model.trees import Trees
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Weights of the paths' logits and a shift, as stacking has chosen them; `Program.combine` applies them.
+
+    No weight is negative. A path that is not there has the weight 0.
+    """
+
+    line: float = 0.0
+    trees: float = 0.0
+    deep: float = 0.0
+    shift: float = 0.0
 
 
 class Wide(nn.Module):
@@ -47,7 +61,7 @@ class Wide(nn.Module):
     def solve(self, numeric: Tensor, categorical: Tensor, churned: Tensor, penalty: float = 1.0) -> None:
         """Set the regression's weights to those of least log-loss plus penalty / 2 times their squares.
 
-        A penalty of 1 is scikit-learn's usual one.
+        A penalty of 1 is scikit-learn's default.
         """
         weights = [weight for name, weight in self.named_parameters() if name != "numeric.bias"]
         optimizer = torch.optim.LBFGS(self.parameters(), max_iter=200, line_search_fn="strong_wolfe")

@@ -155,13 +155,13 @@ class TrainingCLI(LightningCLI):
         spec = _checked(FeaturesConfig, _features(plain["features"]), "features.")
         if given["ckpt_path"] and not Path(given["ckpt_path"]).is_file():
             raise TrainingError(f"--ckpt_path {given['ckpt_path']}: not there; leave it out to start anew")
-        rows, split = prepare(_rows(self.files), _shape(self.files), spec, self.training)
+        shape = _shape(self.files)
+        rows, split = prepare(_rows(self.files), shape, spec, self.training)
         inner = given["rows"] == "inner"
         train = rows.iloc[split.inner_train if inner else split.train]
         with prepared(self.training):
-            task = assemble(
-                train, rows.iloc[split.inner_validation] if inner else None, spec, model, self.training
-            )
+            validation = rows.iloc[split.inner_validation] if inner else None
+            task = assemble(train, validation, spec, model, self.training, shape)
         self.model, self.datamodule, self.training = task.module, task.data, task.contract.training
         self.training = task.contract.training  # its gaps are filled
 

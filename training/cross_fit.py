@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.network import Network
-from model.wide import Blend, Wide, stacked
+from model.wide import Combination, Wide, stacked
 from training.boosting import Growth, growths, held_out
 from training.config import TrainingConfig
 from training.datamodule import ChurnData, Rows
@@ -44,11 +44,9 @@ Logits = NDArray[np.float64]
 class Chosen:
     epochs: int
     penalty: float
-    blend: Blend
+    combination: Combination
     growth: Growth | None = None
     """Of the trees; None: there are none."""
-    shares: tuple[float, float] = (1.0, 0.0)
-    """Of the wide path: how much of the line and of the trees it is."""
 
 
 def cross_fit(
@@ -90,7 +88,7 @@ def cross_fit(
         (*shares, shift), of_deep = without, 0.0
         epochs = training.epochs or 1  # nobody will hear it
     of_line, of_trees = (*shares, 0.0)[:2]
-    return Chosen(epochs, penalty, Blend((1.0, of_deep, shift)), growth, (of_line, of_trees))
+    return Chosen(epochs, penalty, Combination(of_line, of_trees, of_deep, shift), growth)
 
 
 def _best_line(

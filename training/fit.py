@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from training.inputs import Inputs
 from training.module import ChurnModule
 from training.purchase_features import learn_process
 from training.quiet import quiet
-from training.recipe import kind, settle
+from training.recipe import settle
 from training.settled import Settled
 from training.split import Shape
 
@@ -56,15 +56,18 @@ def fit(
     training: TrainingConfig,
     progress: Callable[[str], None] = lambda message: None,
     callbacks: Sequence[pl.Callback] = (),
+    *,
+    shape: Shape,
 ) -> Fitted:
     """One member for each of `model.seeds`, all on the same preprocessing, learned from `train` alone.
 
-    With `validation`, its log-loss is measured after each epoch for `callbacks` to read; it teaches nothing.
+    `shape` is that of the source, which its manifest says. With `validation`, its log-loss is measured after
+    each epoch for `callbacks` to read; it teaches nothing.
     The same rows, config and seeds give the same weights, bit for bit; so does another machine of the same
     kind, since the number of threads comes from the config and not from the cores (one is nearly as fast).
     """
     with prepared(training):
-        task = assemble(train, validation, spec, model, training)
+        task = assemble(train, validation, spec, model, training, shape)
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
@@ -93,12 +96,12 @@ def assemble(
     spec: FeaturesConfig,
     model: ModelConfig,
     training: TrainingConfig,
+    shape: Shape,
 ) -> Task:
     """Learn the preprocessing, draw the members, lay out the batches. Call it inside of `prepared`.
 
     The task's contract holds the configs without gaps: what the recipe and the cross-fit have chosen.
     """
-    shape = kind(train)
     model, training = settle(model, training, shape, len(train))
     if training.epochs is None and not model.wide:
         raise TrainingError(
@@ -129,8 +132,7 @@ def assemble(
         wide.solve(*train_rows, penalty=chosen.penalty)
         if chosen.growth is not None:
             grow(wide.trees, train_rows, chosen.growth, training.seed, inputs.cardinalities)
-            wide.shares.copy_(torch.tensor(chosen.shares, dtype=torch.float64))
-        program.blend = chosen.blend
+        program.combine(chosen.combination)
     contract = Contract(program, inputs, spec, model, training)
     return Task(
         contract,
@@ -150,10 +152,9 @@ def _learned(
 
 def _of_the_rows(chosen: Chosen) -> dict[str, float]:
     """What the cross-fit has chosen beside the epochs, by name."""
-    blend = zip(("wide", "deep", "shift"), chosen.blend.weights.tolist(), strict=True)
-    found = {"penalty": chosen.penalty, **{f"blend_{name}": weight for name, weight in blend}}
+    weights = {f"weight_{name}": value for name, value in asdict(chosen.combination).items()}
+    found = {"penalty": chosen.penalty, **weights}
     if chosen.growth is not None:
-        found |= dict(zip(("wide_line", "wide_trees"), chosen.shares, strict=True))
         found |= {"trees": float(chosen.growth.iterations), "leaves": float(chosen.growth.leaves)}
     return found
 

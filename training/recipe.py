@@ -11,8 +11,6 @@ decide how long to learn and whom to hear.
 
 from typing import Any
 
-import pandas as pd
-
 from model.config import ModelConfig
 from training.config import TrainingConfig
 from training.split import Shape
@@ -36,11 +34,6 @@ def settle(
     return model.model_copy(update=_gaps(model, of_model)), training.model_copy(
         update=_gaps(training, of_training)
     )
-
-
-def kind(rows: pd.DataFrame) -> Shape:
-    """A log shows its customers again and again, a table each one once; for callers that hold rows alone."""
-    return "transactions" if rows["user_id"].duplicated().any() else "labelled"
 
 
 def _log(rows: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -22,7 +22,7 @@ class Settled:
     model: ModelConfig
     training: TrainingConfig
     cross_fit: Mapping[str, float] = field(default_factory=dict)
-    """Penalty of the wide path and weights of the blend; empty where there is no wide path."""
+    """Penalty of the line and weights of the paths; empty where there is no wide path."""
 
     def params(self) -> dict[str, Any]:
         """`model.<field>`, `training.<field>` and `cross_fit.<name>` -> value."""

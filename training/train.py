@@ -63,8 +63,8 @@ def train(
     train_rows, test_rows = rows.iloc[split.train], rows.iloc[split.test]
 
     start = perf_counter()
-    calibration = _choose_calibration(rows, split, spec, model, training, progress)
-    fitted = fit(train_rows, None, spec, model, training, progress)
+    calibration = _choose_calibration(rows, split, shape, spec, model, training, progress)
+    fitted = fit(train_rows, None, spec, model, training, progress, shape=shape)
     fitted.program.calibration = calibration
     scores = fitted.score(test_rows)
     seconds = {"network": perf_counter() - start}
@@ -104,6 +104,7 @@ def prepare(
 def _choose_calibration(
     rows: pd.DataFrame,
     split: Split,
+    shape: Shape,
     spec: FeaturesConfig,
     model: ModelConfig,
     training: TrainingConfig,
@@ -119,11 +120,8 @@ def _choose_calibration(
     held_out = rows.iloc[split.inner_validation]
     assert model.seeds is not None
     single = model.model_copy(update={"seeds": model.seeds[:1]})
-    logits = logit(
-        np.clip(
-            fit(rows.iloc[split.inner_train], None, spec, single, training).score(held_out), 1e-12, 1 - 1e-12
-        )
-    )
+    fitted = fit(rows.iloc[split.inner_train], None, spec, single, training, shape=shape)
+    logits = logit(np.clip(fitted.score(held_out), 1e-12, 1 - 1e-12))
     churned = held_out["churned"].to_numpy()
     learns = np.random.default_rng(training.seed).random(len(churned)) < 0.5
     learned = Calibration.platt(logits[learns], churned[learns])

@@ -22,6 +22,7 @@ from training.fit import fit
 from training.metrics import evaluate
 from training.module import VALIDATION_LOSS
 from training.space import apply, suggest
+from training.split import Shape
 
 
 class Stopped(BaseException):
@@ -35,6 +36,7 @@ class Objective:
         self,
         train: pd.DataFrame,
         validation: pd.DataFrame,
+        shape: Shape,
         spec: FeaturesConfig,
         model: ModelConfig,
         training: TrainingConfig,
@@ -42,7 +44,7 @@ class Objective:
         artifacts: Path,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._train, self._validation = train, validation
+        self._train, self._validation, self._shape = train, validation, shape
         self._spec, self._model, self._training = spec, one_member(model), training
         self._space, self._artifacts, self._stopping = tuning.space, artifacts, stopping
 
@@ -52,7 +54,15 @@ class Objective:
         model, training = apply(chosen, self._model, self._training)
         watch = Watch(trial, self._stopping)
         try:
-            fitted = fit(self._train, self._validation, self._spec, model, training, callbacks=[watch])
+            fitted = fit(
+                self._train,
+                self._validation,
+                self._spec,
+                model,
+                training,
+                callbacks=[watch],
+                shape=self._shape,
+            )
         except SystemExit as ended:
             if not isinstance(ended.__context__, KeyboardInterrupt):
                 raise

@@ -70,7 +70,7 @@ def tune(
         before = finished(study)
         tried = training
         if before < tuning.trials:
-            tried = _with_epochs(inner[0], spec, model, training, progress)
+            tried = _with_epochs(inner[0], shape, spec, model, training, progress)
 
         def tend() -> None:
             keep_filled(study, tuning.trials)
@@ -80,7 +80,7 @@ def tune(
 
         tend()
         if tuning.workers == 1 or tuning.trials - before < 2:
-            objective = Objective(*inner, spec, model, tried, tuning, files.trial_artifacts)
+            objective = Objective(*inner, shape, spec, model, tried, tuning, files.trial_artifacts)
 
             def told_trial(trial: FrozenTrial) -> None:
                 told(outcome(trial))
@@ -97,6 +97,7 @@ def tune(
 
 def _with_epochs(
     rows: pd.DataFrame,
+    shape: Shape,
     spec: FeaturesConfig,
     model: ModelConfig,
     training: TrainingConfig,
@@ -107,7 +108,7 @@ def _with_epochs(
         return training
     progress("finding the number of epochs")
     with prepared(training):
-        found = assemble(rows, None, spec, one_member(model), training).contract.training
+        found = assemble(rows, None, spec, one_member(model), training, shape).contract.training
     return training.model_copy(update={"epochs": found.epochs})
 
 

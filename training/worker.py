@@ -65,7 +65,15 @@ def _run(job: dict[str, Any], stopping: threading.Event, reports: IO[str]) -> No
         storage = open_storage(tuning)
         study = open_study(storage, job["study"])
         objective = Objective(
-            train, validation, spec, model, training, tuning, Path(job["artifacts"]), stopping.is_set
+            train,
+            validation,
+            job["shape"],
+            spec,
+            model,
+            training,
+            tuning,
+            Path(job["artifacts"]),
+            stopping.is_set,
         )
 
         def waiting() -> None:

@@ -134,7 +134,7 @@ def test_on_all_rows_it_is_the_fit_of_churn_train(filled: Path, small: Settings,
     rows, split = prepare(
         pd.read_parquet(filled / "training-set.parquet"), "transactions", small.features, training
     )
-    theirs = fit(rows.iloc[split.train], None, small.features, model, training)
+    theirs = fit(rows.iloc[split.train], None, small.features, model, training, shape="transactions")
 
     ours = weights(tmp_path / "best.ckpt")
     assert same(ours, {f"members.{k}": v for k, v in theirs.program.members.state_dict().items()})

@@ -28,11 +28,15 @@ def quick(small: Settings, **training: object) -> Settings:
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(small: Settings, rows: pd.DataFrame) -> None:
     few, settings = rows.iloc[:4000], quick(small)
     torch.manual_seed(1)
-    one = fit(few, None, settings.features, settings.model, settings.training)
+    one = fit(few, None, settings.features, settings.model, settings.training, shape="transactions")
     torch.manual_seed(2)  # what the process drew before does not matter
-    two = fit(few, None, settings.features, settings.model, settings.training)
-    watched = fit(few, rows.iloc[4000:5000], settings.features, settings.model, settings.training)
-    other = fit(few, None, settings.features, settings.model, quick(small, seed=7).training)
+    two = fit(few, None, settings.features, settings.model, settings.training, shape="transactions")
+    watched = fit(
+        few, rows.iloc[4000:5000], settings.features, settings.model, settings.training, shape="transactions"
+    )
+    other = fit(
+        few, None, settings.features, settings.model, quick(small, seed=7).training, shape="transactions"
+    )
 
     assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(two), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(watched), strict=True))
@@ -44,7 +48,7 @@ def test_fitting_leaves_the_process_as_it_was(small: Settings, rows: pd.DataFram
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    fit(rows.iloc[:2000], None, settings.features, settings.model, settings.training)
+    fit(rows.iloc[:2000], None, settings.features, settings.model, settings.training, shape="transactions")
 
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
@@ -53,7 +57,14 @@ def test_fitting_leaves_the_process_as_it_was(small: Settings, rows: pd.DataFram
 def test_test_rows_teach_nothing(small: Settings, rows: pd.DataFrame) -> None:
     ordered, split = prepare(rows, "transactions", small.features, small.training)
     settings = quick(small)
-    fitted = fit(ordered.iloc[split.train], None, settings.features, settings.model, settings.training)
+    fitted = fit(
+        ordered.iloc[split.train],
+        None,
+        settings.features,
+        settings.model,
+        settings.training,
+        shape="transactions",
+    )
     mean = ordered.iloc[split.train][list(small.features.numeric)]
 
     learned = fitted.program.preprocessing.mean.numpy()
@@ -64,7 +75,15 @@ def test_test_rows_teach_nothing(small: Settings, rows: pd.DataFrame) -> None:
 def test_progress_names_the_epoch(small: Settings, rows: pd.DataFrame) -> None:
     said: list[str] = []
     settings = quick(small, epochs=2)
-    fit(rows.iloc[:2000], None, settings.features, settings.model, settings.training, said.append)
+    fit(
+        rows.iloc[:2000],
+        None,
+        settings.features,
+        settings.model,
+        settings.training,
+        said.append,
+        shape="transactions",
+    )
 
     assert [line.split(":")[0] for line in said] == [
         "epoch 1 of 2",
@@ -92,7 +111,7 @@ def test_categories_are_learned_and_unknown_ones_are_scored(small: Settings) -> 
         features=(Feature(name="spend", dtype="float64"), Feature(name="segment", dtype="string"))
     )
     settings = quick(small, epochs=5)
-    fitted = fit(categorical(4000), None, spec, settings.model, settings.training)
+    fitted = fit(categorical(4000), None, spec, settings.model, settings.training, shape="labelled")
     asked = pd.DataFrame({"spend": [1.0] * 5, "segment": ["gold", "lead", "brass", None, float("nan")]})
 
     gold, lead, *unknown = fitted.score(asked)

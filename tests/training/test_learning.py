@@ -106,7 +106,7 @@ def test_a_fit_resumed_in_the_middle_of_an_epoch_ends_the_same(
 
     def weights(callbacks: list[pl.Callback], ckpt_path: Path | None = None) -> dict[str, Tensor]:
         with prepared(training):
-            task = assemble(few, None, small.features, model, training)
+            task = assemble(few, None, small.features, model, training, "transactions")
             trainer = pl.Trainer(
                 accelerator="cpu",
                 callbacks=callbacks,

@@ -53,8 +53,15 @@ def test_the_fitted_config_says_whether_it_is_there(small: Settings, rows: pd.Da
     model = small.model.model_copy(update={"seeds": (0,)})
     few = rows.iloc[:3000]
 
-    fitted = fit(few, None, small.features, model, training)
-    plain = fit(few, None, small.features, model.model_copy(update={"purchase_process": False}), training)
+    fitted = fit(few, None, small.features, model, training, shape="transactions")
+    plain = fit(
+        few,
+        None,
+        small.features,
+        model.model_copy(update={"purchase_process": False}),
+        training,
+        shape="transactions",
+    )
 
     assert fitted.settled.model.purchase_process
     assert not plain.settled.model.purchase_process

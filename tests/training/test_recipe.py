@@ -68,7 +68,7 @@ def test_an_awkward_small_table_is_learned_as_well_as_it_can_be() -> None:
     )
     train, test = frame.iloc[:900], frame.iloc[900:]
 
-    scores = fit(train, None, spec, ModelConfig(), OPEN).score(test.assign(city="nowhere"))
+    scores = fit(train, None, spec, ModelConfig(), OPEN, shape="labelled").score(test.assign(city="nowhere"))
 
     churned = test["churned"].to_numpy()
     nothing = log_loss(churned, np.full(900, train["churned"].mean()))
@@ -97,7 +97,7 @@ def against_logistic_regression(
 ) -> tuple[float, float, Fitted]:
     """Test log-loss of ours and of scikit-learn's, and ours."""
     train, test = frame.iloc[:learned], frame.iloc[learned:]
-    ours = fit(train, None, spec, ModelConfig(seeds=(0,)), ONE_EPOCH)
+    ours = fit(train, None, spec, ModelConfig(seeds=(0,)), ONE_EPOCH, shape="labelled")
     columns, churned = list(spec.numeric), test["churned"].to_numpy()
     line = LogisticRegression().fit(train[columns], train["churned"]).predict_proba(test[columns])[:, 1]
     return log_loss(churned, ours.score(test)), log_loss(churned, line), ours
@@ -139,6 +139,9 @@ def test_the_same_rows_give_the_same_scores() -> None:
     x = np.random.default_rng(0).normal(size=(1200, 4))
     frame, spec = table(expit(x[:, 0] * x[:, 1]), x)
 
-    one, two = (fit(frame, None, spec, ModelConfig(seeds=(0,)), ONE_EPOCH).score(frame) for _ in range(2))
+    one, two = (
+        fit(frame, None, spec, ModelConfig(seeds=(0,)), ONE_EPOCH, shape="labelled").score(frame)
+        for _ in range(2)
+    )
 
     assert np.array_equal(one, two)

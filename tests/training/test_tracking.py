@@ -129,8 +129,8 @@ def test_what_the_rows_have_chosen_is_in_the_run_and_in_the_card(
     program = Program.load(workspace.training / "members.ckpt")
     assert int(params["training.epochs"]) == settled.training.epochs
     assert float(params["cross_fit.penalty"]) in PENALTIES
-    blend = [float(params[f"cross_fit.blend_{name}"]) for name in ("wide", "deep", "shift")]
-    assert blend == pytest.approx(program.blend.weights.tolist())
+    weights = [float(params[f"cross_fit.{name}"]) for name in ("weight_deep", "weight_shift")]
+    assert weights == pytest.approx(program.blend.weights.tolist()[1:])
     wanted = (
         "model.architecture",
         "model.hidden",
