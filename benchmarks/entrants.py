@@ -32,8 +32,8 @@ Scores = NDArray[np.float64]
 LEARNS = ("model", "training", "handlers/encoding.py", "configs/model.yaml", "configs/training.yaml")
 READS = ("data", "features", "configs/data.yaml", "configs/features.yaml", "training/split.py",
          *(f"benchmarks/{name}.py" for name in ("logs", "tables", "simulated", "contests")))  # fmt: skip
-RIVAL = ("training/inputs.py", "model/preprocessing.py", "training/bg_nbd.py")
-"""What decides each kind of result, beside the rivals' own code."""
+PREPROCESSED = {"logistic_regression": ("model/preprocessing.py",), BG_NBD: ("training/bg_nbd.py",)}
+"""What decides each kind of result, beside the rivals' own code and the encoded rows."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ def _stamp(contest: Contest, job: Job) -> str:
     if job.model.startswith(OURS):
         return json.dumps([*parts, digest(LEARNS)])
     own = source_of(job.model) if job.model in RIVALS else ""
-    return json.dumps([*parts, job.trials, digest(RIVAL), sha256(own.encode()).hexdigest()[:16]])
+    code = sha256(own.encode() + Rows.of(contest, contest.judged[0]).content()).hexdigest()[:16]
+    return json.dumps([*parts, job.trials, code, digest(PREPROCESSED.get(job.model, ()))])
 
 
 def _settings(contest: Contest, job: Job) -> tuple[dict[str, Any], float]:

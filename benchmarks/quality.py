@@ -68,6 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="one seed, two trials, one outer fold")
     parser.add_argument("--develop", action="store_true", help="only data that settings may be chosen on")
+    parser.add_argument("--rivals-only", action="store_true", help="ours is fitted by a later run")
     parser.add_argument("--label", default="", help="ours is saved under this name beside earlier ones")
     parser.add_argument("--telco", type=Path, default=TELCO)
     parser.add_argument("--out", type=Path)
@@ -86,7 +87,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def _jobs(name: str, options: argparse.Namespace) -> Iterator[Job]:
     is_log = name in contests.logs.names()
-    for model in (_ours(options), *options.rivals):
+    ours = () if options.rivals_only else (_ours(options),)
+    for model in (*ours, *options.rivals):
         if model != BG_NBD or is_log:
             yield Job(name, model, options.seeds, options.trials, _folds(options), options.out)
 

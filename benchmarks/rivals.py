@@ -55,6 +55,11 @@ class Rows:
         churned, judged = (rows["churned"].to_numpy(dtype=np.int64) for rows in (train, test))
         return cls(*inputs.encode(train), churned, *inputs.encode(test), judged, inputs.cardinalities)
 
+    def content(self) -> bytes:
+        return b"".join(
+            part.tobytes() for part in (self.numeric, self.codes, self.churned, self.judged_codes)
+        )
+
 
 Fitted = tuple[Scores, int]
 """Scores of the judged rows, and how many trees gave them (0: no matter)."""
