@@ -1,52 +1,54 @@
-"""One CSV or Parquet file as an Arrow table, with the digest of exactly the bytes that were read."""
+"""What the readers of all kinds of sources share: addresses, errors, the choice of columns, the digest."""
 
 import hashlib
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
-from fsspec.utils import infer_compression
 
 from data.config import TableSource
 from data.errors import DataError
 
 ROWS_A_CHUNK = 500_000
-NOT_FOR_READERS = ("decimal", "thousands", "date_format", "storage_options")
+CELLS_A_CHUNK = 10_000_000
+"""A chunk of a wide table has fewer rows."""
+READ_BYTES = 1 << 20
+OF_CELLS = ("decimal", "thousands", "date_format", "storage_options")
 """Options about the cells of our columns, which `parse` reads, and about opening the file."""
 
-ColumnCheck = Callable[[Sequence[str]], list[str]]
+Digest = Callable[[bytes], None]
+"""Takes the bytes of the source as they are read."""
 
 
-def read_file(
-    file: BinaryIO, path: str, source: TableSource, shape: str, limit: int | None
-) -> tuple[pa.Table, str]:
-    """The table's wanted columns under their own names, and the file's sha256."""
-    check = _column_check(source, shape)
-    options = {name: value for name, value in source.options.items() if name not in NOT_FOR_READERS}
-    if source.kind == "parquet":
-        content = file.read()  # its index is at the end: it wants random access
-        return _read_parquet(content, source, options, check), hashlib.sha256(content).hexdigest()
-    options.setdefault("compression", infer_compression(path))
-    if options["compression"] == "zip":
-        content = file.read()  # so does this one's
-        return _read_csv(io.BytesIO(content), options, check, limit), hashlib.sha256(content).hexdigest()
-    hashing = _HashingReader(file)
-    table = _read_csv(io.BufferedReader(hashing, 1 << 20), options, check, limit)
-    while limit is None and hashing.read(1 << 20):
-        pass  # an option such as nrows may have stopped the parser early
-    return table, hashing.digest.hexdigest()
+def reader_options(source: TableSource) -> dict[str, Any]:
+    return {name: value for name, value in source.options.items() if name not in OF_CELLS}
+
+
+def rows_a_chunk(columns: int) -> int:
+    return max(1, min(ROWS_A_CHUNK, CELLS_A_CHUNK // max(1, columns)))
 
 
 def public_uri(source: TableSource) -> str:
     """The address as it may be shown and recorded: without passwords and signatures."""
-    uri = re.sub(r"//[^/@]*@", "//", source.uri)
+    uri = source.uri
+    if source.kind == "postgres":
+        return _public_connection(uri) + (f" table {source.table}" if source.table else "")
+    uri = re.sub(r"//[^/]*@", "//", uri)
     return uri.split("?")[0] if "://" in uri else uri
+
+
+def _public_connection(uri: str) -> str:
+    """Of `postgresql://me:secret@host/name?sslmode=require` or `host=... password=...`."""
+    if "://" in uri:
+        return re.sub(r"//.*@", "//", uri).split("?")[0]
+    shown = dict(re.findall(r"(host|port|dbname)\s*=\s*([^\s']+)", uri))
+    port = f":{shown['port']}" if "port" in shown else ""
+    return f"postgresql://{shown.get('host', '')}{port}/{shown.get('dbname', '')}"
 
 
 @contextmanager
@@ -62,6 +64,8 @@ def explained(uri: str) -> Iterator[None]:
         raise DataError(f"{uri}: may not be read; ask for access or correct data.source.uri") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{uri}: not {error.encoding} text; set data.source.options.encoding") from None
+    except pa.ArrowTypeError as error:  # a TypeError too
+        raise DataError(f"{uri}: cannot be read: {_line(error)}; correct the file or data.source") from None
     except TypeError as error:
         raise DataError(f"{uri}: data.source.options: {_line(error)}; correct or remove it") from None
     except ImportError as error:
@@ -82,58 +86,38 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-def _read_csv(stream: Any, options: dict[str, Any], check: ColumnCheck, limit: int | None) -> pa.Table:
-    """Every cell as text, so that nothing is guessed: `007` stays, and a rejected row is kept as written.
+@dataclass(frozen=True)
+class Wanted:
+    """Which of a table's columns are read."""
 
-    All columns are parsed, then dropped: given `usecols`, pandas would let a row with too many fields pass.
-    """
-    chunks: list[pa.Table] = []
-    for frame in pd.read_csv(stream, dtype="string[pyarrow]", chunksize=ROWS_A_CHUNK, **options):
-        if not isinstance(frame.index, pd.RangeIndex):
-            raise ValueError("the rows have more fields than the header has names")
-        frame.columns = frame.columns.map(str)
-        wanted = check(list(frame.columns))
-        chunks.append(pa.table({n: pa.array(frame[n], pa.string(), from_pandas=True) for n in wanted}))
-        if limit is not None and sum(chunk.num_rows for chunk in chunks) >= limit:
-            break
-    return pa.concat_tables(chunks)
+    names: Mapping[str, str]
+    """Column -> the setting that asks for it, as `data.source.` goes on."""
+    others: bool = False
+    """Whether the other columns are read too."""
 
+    def among(self, names: Sequence[str], uri: str) -> dict[int, str]:
+        """Position -> name of the columns to read, in the table's order.
 
-def _read_parquet(
-    content: bytes, source: TableSource, options: dict[str, Any], check: ColumnCheck
-) -> pa.Table:
-    schema = pq.read_schema(pa.BufferReader(content))
-    wanted = check(schema.names)
-    for field in (schema.field(name) for name in wanted):
-        if pa.types.is_nested(field.type) or pa.types.is_duration(field.type):
+        Blanks around a name do not count, unless a setting writes them. Raises DataError for columns that
+        are missing, all of them at once, and for a name that two columns have.
+        """
+        spelled = [name if name in self.names else name.strip() for name in names]
+        if missing := {name: key for name, key in self.names.items() if name not in spelled}:
+            raise DataError(f"{uri}: {_missing(missing, spelled)}; there are {', '.join(spelled)}")
+        chosen = {i: name for i, name in enumerate(spelled) if self.others or name in self.names}
+        if twice := sorted({name for name in chosen.values() if spelled.count(name) > 1}):
             raise DataError(
-                f"{public_uri(source)}: column {field.name!r} is {field.type}; make it a number, time or text"
+                f"{uri}: two columns have the name {twice[0]!r}; rename one of them in the file;"
+                f" there are {', '.join(spelled)}"
             )
-    table = pq.read_table(pa.BufferReader(content), columns=wanted, **options)
-    # some writers do not say that their bytes are text
-    text = [f.with_type(pa.string()) if pa.types.is_binary(f.type) else f for f in table.schema]
-    return table.cast(pa.schema(text))
+        return chosen
 
 
-def _column_check(source: TableSource, shape: str) -> ColumnCheck:
-    """Of the names there are, the ones to keep, in their order; DataError for a wanted one that is absent."""
-    wanted = {f"columns.{ours}": theirs for ours, theirs in source.columns.items()}
-    wanted |= {f"types.{name}": name for name in source.types}
-    # without an identifier of transactions, only rows that are equal in every column are the same one
-    whole_rows = source.duplicates != "keep" and "transaction_id" not in source.columns
-
-    def check(names: Sequence[str]) -> list[str]:
-        for key, name in wanted.items():
-            if name not in names:
-                raise DataError(
-                    f"{public_uri(source)}: no column {name!r}{_did_you_mean(name, names)}"
-                    f" for data.source.{key}; there are {', '.join(names)}"
-                )
-        if len(set(names)) < len(names):
-            raise DataError(f"{public_uri(source)}: two columns have one name; there are {', '.join(names)}")
-        return [n for n in names if shape == "labelled" or whole_rows or n in wanted.values()]
-
-    return check
+def _missing(missing: Mapping[str, str], names: Sequence[str]) -> str:
+    return ", ".join(
+        f"no column {name!r}{_did_you_mean(name, names)} for data.source.{key}"
+        for name, key in missing.items()
+    )
 
 
 def _did_you_mean(name: str, names: Sequence[str]) -> str:
@@ -144,7 +128,24 @@ def _did_you_mean(name: str, names: Sequence[str]) -> str:
     return f" (did you mean {folded[close[0]]!r}?)" if close else ""
 
 
-class _HashingReader(io.RawIOBase):
+def with_partitions(table: pa.Table, partitions: Mapping[str, str | None], rows: int) -> pa.Table:
+    """The columns that stand in the file's path, after those of the file."""
+    values = {name: pa.repeat(pa.scalar(value, pa.string()), rows) for name, value in partitions.items()}
+    return pa.table({**dict(zip(table.column_names, table.columns, strict=True)), **values})
+
+
+def partitions_to_read(
+    partitions: Mapping[str, str | None], names: Collection[str], wanted: Wanted
+) -> dict[str, str | None]:
+    """Those of the path that are wanted and that the file itself has not."""
+    return {
+        name: value
+        for name, value in partitions.items()
+        if name not in names and (wanted.others or name in wanted.names)
+    }
+
+
+class HashingReader(io.RawIOBase):
     """Hashes what passes through: digest and rows come from the same bytes, read once."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -159,3 +160,19 @@ class _HashingReader(io.RawIOBase):
         buffer[: len(content)] = content
         self.digest.update(content)
         return len(content)
+
+    def exhaust(self) -> str:
+        """The sha256 of the whole file, whose rest a parser may have left unread."""
+        while self.read(READ_BYTES):
+            pass
+        return self.digest.hexdigest()
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Of a file that is then read in random order: it is at its beginning afterwards."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while content := file.read(READ_BYTES):
+        digest.update(content)
+    file.seek(0)
+    return digest.hexdigest()

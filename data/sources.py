@@ -1,21 +1,22 @@
 """Where customers come from: the CDNOW log in an installed wheel, or a CSV or Parquet table at any URI."""
 
 import hashlib
-import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
-from fsspec.core import url_to_fs
 
 from data.clean import clean
 from data.config import CdnowSource, DataConfig, TableSource
+from data.csv_files import read_csv
 from data.errors import DataError
-from data.readers import explained, public_uri, read_file
+from data.expression import parse
+from data.parquet_files import read_parquet
+from data.readers import Wanted, explained, public_uri
+from data.source_files import source_files
 
 CDNOW = TableSource(
     kind="csv",
@@ -35,49 +36,112 @@ CDNOW_SHA256 = "eff6889ed364c5199d6eacbbeb7a6d559971df4406ac876f322c373f00a072ef
 SAMPLED_ROWS = 200_000
 
 
+def as_table(config: DataConfig) -> TableSource:
+    """The source as a table with a mapping, which every source is."""
+    return CDNOW if isinstance(config.source, CdnowSource) else config.source
+
+
+class Reading:
+    """A source as it is read: once, from the beginning to the end."""
+
+    def __init__(
+        self, source: TableSource, wanted: Wanted, limit: int | None = None, sha256: str | None = None
+    ) -> None:
+        self._source, self._wanted, self._limit = source, wanted, limit
+        self._expected = sha256
+        self._digests: list[str] | None = None if limit is not None else []
+        self._sha256 = ""
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes; of several files, of their digests in the order of their names. Empty until
+        the chunks are exhausted, and for a source that is read in part."""
+        return self._sha256
+
+    def chunks(self) -> Iterator[pa.Table]:
+        """Tables of one schema and at most 500,000 rows, of a wide table fewer.
+
+        Cells of CSV and Excel are strings, others have their Arrow types. Raises DataError for a source that
+        is missing, unreadable, empty, or lacks a column that the config names.
+        """
+        uri = public_uri(self._source)
+        rows = 0
+        with explained(uri):
+            for table in _tables(self._source, self._wanted, self._digests):
+                left = table.num_rows if self._limit is None else self._limit - rows
+                rows += table.num_rows
+                if table.num_rows and left > 0:
+                    yield table.slice(0, left)
+                if left <= table.num_rows and self._limit is not None:
+                    break
+        if rows == 0:
+            raise DataError(f"{uri}: the table is empty; give data.source.uri a table with rows")
+        if self._digests is not None:
+            self._sha256 = _joined(self._digests)
+            if self._expected not in (None, self._sha256):
+                raise DataError(
+                    f"{uri}: sha256 is {self._sha256}, not the known one; reinstall Lifetimes==0.11.3"
+                )
+
+
+def open_source(config: DataConfig, further: Collection[str] = (), limit: int | None = None) -> Reading:
+    """Of each row the columns that the config or `further` names, under the source's own names, of all rows
+    or the first `limit`."""
+    if isinstance(config.source, CdnowSource):
+        source = CDNOW.model_copy(update={"uri": str(_cdnow_file())})
+        return Reading(source, _wanted(CDNOW, further), limit, CDNOW_SHA256)
+    return Reading(config.source, _wanted(config.source, further), limit)
+
+
+def _wanted(source: TableSource, further: Collection[str]) -> Wanted:
+    names = {theirs: f"columns.{ours}" for ours, theirs in reversed(source.columns.items())}
+    settings = {f"computed.{name}": text for name, text in source.computed.items()}
+    settings |= {name: text for name, text in (("where", source.where), ("returns", source.returns)) if text}
+    for setting, text in settings.items():
+        ours = ("amount", "quantity") if setting == "returns" else ()
+        read = {name: setting for name in sorted(parse(text).columns) if name not in ours}
+        names = {**read, **names}
+    declared = {**dict.fromkeys(source.keep, "keep"), **{name: f"types.{name}" for name in source.types}}
+    for name, setting in {**dict.fromkeys(further, "columns, as features read it"), **declared}.items():
+        if name not in source.computed:
+            names.setdefault(name, setting)
+    return Wanted(names)
+
+
+def _tables(source: TableSource, wanted: Wanted, digests: list[str] | None) -> Iterator[pa.Table]:
+    read = {"csv": read_csv, "parquet": read_parquet}[source.kind]
+    return read(source_files(source), source, wanted, digests)
+
+
+def _joined(digests: Sequence[str]) -> str:
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Raw:
     """A table as it was read, under its own column names; CSV cells are strings."""
 
     table: pa.Table
     sha256: str
-    """Of the file's bytes; of several files, of their digests in the order of their names."""
-
-
-def as_table(config: DataConfig) -> TableSource:
-    """The source as a table with a mapping, which every source is."""
-    return CDNOW if isinstance(config.source, CdnowSource) else config.source
 
 
 def read(config: DataConfig, limit: int | None = None) -> Raw:
-    """Read the source whole, or its first `limit` rows (the digest is then of no use).
-
-    Raises DataError for a source that is missing, unreadable, empty, or lacks a column that the config names.
-    """
+    """All columns of a source as one table."""
     source = as_table(config)
-    uri = public_uri(source)
-    with explained(uri):
-        filesystem, paths = _files(config)
-        tables, digests = [], []
-        for path in paths:
-            with filesystem.open(path, "rb") as file:
-                table, digest = read_file(file, path, source, config.shape, limit)
-            tables.append(table)
-            digests.append(digest)
-        table = pa.concat_tables(tables, promote_options="permissive")
-    if table.num_rows == 0:
-        raise DataError(f"{uri}: the table is empty; give data.source.uri a table with rows")
-    sha256 = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    if source is CDNOW and limit is None and sha256 != CDNOW_SHA256:
-        raise DataError(f"{uri}: sha256 is {sha256}, not the known one; reinstall Lifetimes==0.11.3")
-    return Raw(table if limit is None else table.slice(0, limit), sha256)
+    reading = open_source(config, limit=limit)
+    if config.shape == "labelled" or (source.duplicates != "keep" and "transaction_id" not in source.columns):
+        reading._wanted = Wanted(reading._wanted.names, others=True)
+    tables = list(reading.chunks())
+    return Raw(pa.concat_tables(tables, promote_options="permissive"), reading.sha256)
 
 
 def state(config: DataConfig) -> list[str]:
     """What tells, without reading it, whether the source has changed: a mark a file, from its file system."""
-    with explained(public_uri(as_table(config))):
-        filesystem, paths = _files(config)
-        return [f"{path} {filesystem.ukey(path)}" for path in paths]
+    source = as_table(config)
+    with explained(public_uri(source)):
+        if isinstance(config.source, CdnowSource):
+            source = CDNOW.model_copy(update={"uri": str(_cdnow_file())})
+        return [f"{file.path} {file.filesystem.ukey(file.path)}" for file in source_files(source)]
 
 
 def sample_user_ids(config: DataConfig, n: int) -> list[int | str]:
@@ -86,25 +150,6 @@ def sample_user_ids(config: DataConfig, n: int) -> list[int | str]:
     known: list[int | str] = cleaned.records["user_id"].unique().to_pylist()
     spread = np.linspace(0, len(known) - 1, min(n, len(known)), dtype=int)
     return [known[i] for i in spread]
-
-
-def _files(config: DataConfig) -> tuple[Any, list[str]]:
-    """The file, or all of a pattern, or all below a folder, in the order of their names."""
-    source = as_table(config)
-    if source is CDNOW:
-        return fsspec.filesystem("file"), [str(_cdnow_file())]
-    filesystem, path = url_to_fs(source.uri, **source.options.get("storage_options", {}))
-    local_folder = "file" in filesystem.protocol and Path(path).is_dir()
-    if any(sign in path for sign in "*[") and not filesystem.exists(path):
-        paths = sorted(filesystem.glob(path))
-    elif source.uri.endswith("/") or local_folder:
-        table = re.compile(rf"\.{source.kind}(\.\w+)?$")
-        paths = sorted(p for p in filesystem.find(path) if table.search(p))
-    else:
-        return filesystem, [path]
-    if not paths:
-        raise DataError(f"{public_uri(source)}: no {source.kind} file is there; correct data.source.uri")
-    return filesystem, paths
 
 
 def _cdnow_file() -> Path:
