@@ -1,6 +1,7 @@
 """Boosted trees as tensors: thresholds and jumps, which a network learns only from many rows."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,19 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from model.target_rates import one_by_one
+
 LEVELS = 10
-"""No leaf lies deeper; every row takes so many steps, of which those on a leaf stay there."""
-FEW = 16
-"""Values of a column that trees may take one by one too: rates hide what two columns mean together."""
-PARTS = 5
-"""In which the rows that teach are divided, so that no row's own outcome is in its category's rate."""
+"""No leaf lies deeper."""
+NODES = ("roots", "column", "threshold", "below", "above", "value")
 
 
 class Trees(nn.Module):
     """float32 [B, inputs] and int64 codes [B, C] -> logit, float64 [B]; as made, one leaf that says zero.
 
     Categories come as churn rates shrunken to the mean rate; those of few values one by one too. All trees'
-    nodes lie in flat tensors [N]; a leaf leads to itself.
+    nodes lie in flat tensors [N]; a leaf leads to itself. Several boosters lie in one forest, each with its
+    own weight.
     """
 
     rates: Tensor
@@ -30,11 +31,10 @@ class Trees(nn.Module):
     below: Tensor
     above: Tensor
     value: Tensor
-    base: Tensor
 
     def __init__(self, cardinalities: Sequence[int]) -> None:
         super().__init__()
-        self.hot = _hot(cardinalities)
+        self.values = one_by_one(cardinalities)
         ends = np.cumsum([n + 1 for n in cardinalities], dtype=np.int64).tolist()
         self.starts = [0, *ends][: len(ends)]
         # no tensor is empty: torch.export 2.13 cannot read two empty ones back
@@ -43,104 +43,111 @@ class Trees(nn.Module):
             self.register_buffer(name, torch.zeros(1, dtype=torch.int64))
         for name in ("threshold", "value"):
             self.register_buffer(name, torch.zeros(1, dtype=torch.float64))
-        self.register_buffer("base", torch.zeros((), dtype=torch.float64))
-
-    @property
-    def grown(self) -> bool:
-        return len(self.value) > 1
+        self.grown = False
+        self.walking: list[int] = []
+        """How many of the trees, the deepest first, take a step at each level."""
 
     def forward(self, numeric: Tensor, categorical: Tensor) -> Tensor:
-        rated = [self.rates[categorical[:, c] + start] for c, start in enumerate(self.starts)]
-        hot = [(categorical[:, c] == code).to(torch.float32) for c, code in self.hot]
-        inputs = torch.cat([numeric, *(values.unsqueeze(1) for values in (*rated, *hot))], dim=1)
+        inputs = self._inputs(numeric, categorical)
         node = self.roots.expand(inputs.shape[0], -1)
-        for _ in range(LEVELS):
-            low = inputs.gather(1, self.column[node]).to(torch.float64) <= self.threshold[node]
-            node = torch.where(low, self.below[node], self.above[node])
-        logit: Tensor = self.value[node].sum(dim=1) + self.base
+        for trees in self.walking:
+            moving = node[:, :trees]
+            low = inputs.gather(1, self.column[moving]).to(torch.float64) <= self.threshold[moving]
+            stepped = torch.where(low, self.below[moving], self.above[moving])
+            node = torch.cat([stepped, node[:, trees:]], dim=1)
+        logit: Tensor = self.value[node].sum(dim=1)
         return logit
 
-    def take(self, boosting: Any, rates: Sequence[NDArray[np.float32]], iterations: int) -> None:
-        """The first `iterations` trees of a fitted HistGradientBoostingClassifier."""
-        self.base.fill_(float(boosting._baseline_prediction.item()))
-        nodes = [trees[0].nodes for trees in boosting._predictors[:iterations]]
-        if not nodes:
+    def _inputs(self, numeric: Tensor, categorical: Tensor) -> Tensor:
+        rated = [self.rates[categorical[:, c] + start] for c, start in enumerate(self.starts)]
+        single = [(categorical[:, c] == code).to(torch.float32) for c, code in self.values]
+        return torch.cat([numeric, *(values.unsqueeze(1) for values in (*rated, *single))], dim=1)
+
+    def take(self, boosters: Sequence[tuple[float, str]], rates: Sequence[NDArray[np.float32]] = ()) -> None:
+        """The trees of boosters in LightGBM's text format, each booster's leaves times its weight.
+
+        Equal to the weighted sum of their raw predictions on float32 inputs without NaN.
+        """
+        forest = [tree.times(weight) for weight, text in boosters for tree in _parsed(text)]
+        if not forest:
             return
         if rates:
             self.rates.copy_(torch.from_numpy(np.concatenate(rates)))
-        sizes = [len(tree) for tree in nodes]
-        roots = (np.cumsum(sizes) - sizes).astype(np.int64)
-        every = np.concatenate(nodes)
-        own, leaf = np.arange(len(every)), every["is_leaf"].astype(bool)
-        first = np.repeat(roots, sizes)
-        self.roots = torch.from_numpy(roots)
-        self.column = torch.from_numpy(np.where(leaf, 0, every["feature_idx"]).astype(np.int64))
-        self.threshold = torch.from_numpy(every["num_threshold"].astype(np.float64))
-        self.below = torch.from_numpy(np.where(leaf, own, every["left"] + first).astype(np.int64))
-        self.above = torch.from_numpy(np.where(leaf, own, every["right"] + first).astype(np.int64))
-        self.value = torch.from_numpy(every["value"].astype(np.float64))
+        forest.sort(key=lambda tree: -tree.depth)
+        starts = np.cumsum([0, *(len(tree.value) for tree in forest)])[:-1]
+        self.roots = torch.from_numpy(starts.astype(np.int64))
+        for name in ("below", "above"):
+            parts = [getattr(tree, name) + start for tree, start in zip(forest, starts, strict=True)]
+            setattr(self, name, torch.from_numpy(np.concatenate(parts)))
+        for name in ("column", "threshold", "value"):
+            setattr(self, name, torch.from_numpy(np.concatenate([getattr(tree, name) for tree in forest])))
+        self._settle()
+
+    def _settle(self) -> None:
+        """What follows from the trees alone; a checkpoint holds nothing else."""
+        self.grown = bool((self.value != 0).any())
+        self.walking, level = [], self.roots.unsqueeze(1)
+        tree = torch.arange(len(self.roots))
+        reached = level.squeeze(1)
+        while True:
+            inner = self.below[reached] != reached
+            if not inner.any():
+                return
+            self.walking.append(int(tree[inner].max()) + 1)
+            reached, tree = reached[inner], tree[inner]
+            reached = torch.cat([self.below[reached], self.above[reached]])
+            tree = torch.cat([tree, tree])
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         # how many nodes there are is known from the file alone
-        for name in ("roots", "column", "threshold", "below", "above", "value"):
+        for name in NODES:
             if prefix + name in state_dict:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name]))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._settle()
 
 
-def rates(
-    codes: NDArray[np.int64], churned: NDArray[np.floating], cardinalities: Sequence[int]
-) -> list[NDArray[np.float32]]:
-    """Of each categorical column, the churn rate of every code, [n + 1].
+@dataclass(frozen=True)
+class _Tree:
+    """Inner nodes first, then leaves; `below` and `above` count from the tree's own first node."""
 
-    Each is shrunken to the mean rate by as many rows as the spread between categories asks for (Micci-Barreca
-    2001, the spread by the method of moments): rare categories and identifiers stay at the mean.
-    """
-    mean = float(churned.mean())
-    noise = max(mean * (1 - mean), 1e-12)
-    found = []
-    for column, size in zip(codes.T, cardinalities, strict=True):
-        rows = np.bincount(column, minlength=size + 1).astype(np.float64)
-        total = np.bincount(column, churned, minlength=size + 1)
-        seen = rows > 0
-        square = (rows[seen] * (total[seen] / rows[seen] - mean) ** 2).sum()
-        free = rows.sum() - (rows**2).sum() / rows.sum()
-        spread = max((square - noise * (seen.sum() - 1)) / max(free, 1.0), 1e-9)
-        found.append(((total + noise / spread * mean) / (rows + noise / spread)).astype(np.float32))
-    return found
+    column: NDArray[np.int64]
+    threshold: NDArray[np.float64]
+    below: NDArray[np.int64]
+    above: NDArray[np.int64]
+    value: NDArray[np.float64]
+    depth: int
+
+    def times(self, weight: float) -> "_Tree":
+        return _Tree(self.column, self.threshold, self.below, self.above, self.value * weight, self.depth)
 
 
-def looked_up(found: Sequence[NDArray[np.float32]], codes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The rates of rows [B, C], and their values one by one where there are few."""
-    return np.hstack([_rated(found, codes), _one_by_one(codes, [len(table) - 1 for table in found])])
+def _parsed(text: str) -> list[_Tree]:
+    """The trees of a model in LightGBM's text format (Booster.model_to_string)."""
+    trees = text.partition("end of trees")[0].split("\nTree=")[1:]
+    return [_tree(dict(line.split("=", 1) for line in tree.splitlines() if "=" in line)) for tree in trees]
 
 
-def apart(
-    codes: NDArray[np.int64], churned: NDArray[np.floating], cardinalities: Sequence[int], seed: int
-) -> NDArray[np.float32]:
-    """The same of rows that teach, each one's rates from the other parts of the rows."""
-    part = np.random.default_rng(seed).permutation(len(codes)) % PARTS
-    found = np.empty(codes.shape, dtype=np.float32)
-    for number in range(PARTS) if codes.shape[1] else ():
-        others = part != number
-        found[~others] = _rated(rates(codes[others], churned[others], cardinalities), codes[~others])
-    return np.hstack([found, _one_by_one(codes, cardinalities)])
-
-
-def _rated(found: Sequence[NDArray[np.float32]], codes: NDArray[np.int64]) -> NDArray[np.float32]:
-    columns = [table[column] for table, column in zip(found, codes.T, strict=True)]
-    return np.column_stack(columns) if columns else np.empty((len(codes), 0), dtype=np.float32)
-
-
-def _one_by_one(codes: NDArray[np.int64], cardinalities: Sequence[int]) -> NDArray[np.float32]:
-    hot = _hot(cardinalities)
-    found = np.empty((len(codes), len(hot)), dtype=np.float32)
-    for place, (column, code) in enumerate(hot):
-        found[:, place] = codes[:, column] == code
-    return found
-
-
-def _hot(cardinalities: Sequence[int]) -> list[tuple[int, int]]:
-    """Column and code of each value that has an input of its own."""
-    # a column of two values is said by its rate already
-    return [(c, code) for c, n in enumerate(cardinalities) if 2 < n <= FEW for code in range(1, n + 1)]
+def _tree(fields: Mapping[str, str]) -> _Tree:
+    value = np.array(fields["leaf_value"].split(), dtype=np.float64)
+    inner = len(value) - 1
+    own = np.arange(inner, inner + len(value))
+    if not inner:
+        return _Tree(np.zeros(1, np.int64), np.zeros(1), own, own, value, 0)
+    padding = np.zeros(len(value))
+    # a child that is a leaf is written as -1 - leaf
+    below, above = (
+        np.where(child >= 0, child, inner - 1 - child)
+        for child in (np.array(fields[f"{side}_child"].split(), dtype=np.int64) for side in ("left", "right"))
+    )
+    level = np.zeros(inner + len(value), dtype=np.int64)
+    for node in range(inner):  # a parent is written before its children
+        level[[below[node], above[node]]] = level[node] + 1
+    return _Tree(
+        np.concatenate([np.array(fields["split_feature"].split(), dtype=np.int64), padding.astype(np.int64)]),
+        np.concatenate([np.array(fields["threshold"].split(), dtype=np.float64), padding]),
+        np.concatenate([below, own]),
+        np.concatenate([above, own]),
+        np.concatenate([np.zeros(inner), value]),
+        int(level.max()),
+    )

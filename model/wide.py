@@ -47,8 +47,9 @@ class Wide(nn.Module):
 
     def forward(self, numeric: Tensor, categorical: Tensor) -> Tensor:
         line = self.shares[0] * self.line(numeric, categorical)
-        trees = self.trees(numeric, categorical) if self.trees.grown else self.trees.base
-        logit: Tensor = line + self.shares[1] * trees
+        if not self.trees.grown:
+            return line
+        logit: Tensor = line + self.shares[1] * self.trees(numeric, categorical)
         return logit
 
     def line(self, numeric: Tensor, categorical: Tensor) -> Tensor:
@@ -99,6 +100,10 @@ class Blend(nn.Module):
         return self.weights[0] * wide + self.weights[1] * deep + self.weights[2]
 
 
+SHRINKAGE = 3.0
+"""Rows' worth of pull of the stack's weights to equal ones: on few rows their differences are mostly chance."""
+
+
 def stacked(
     paths: NDArray[np.float64], churned: NDArray[np.integer]
 ) -> tuple[list[float], NDArray[np.float64]]:
@@ -107,14 +112,15 @@ def stacked(
     No weight is negative (stacking: Wolpert, 1992; Breiman, 1996).
     """
     logits = np.column_stack([paths, np.ones(len(paths))])
+    count = paths.shape[1]
+    equal = np.append(np.full(count, 1 / count), 0.0)
+    pull = np.append(np.full(count, SHRINKAGE / len(paths)), 0.0)
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        mixed = logits @ weights
-        value = float(np.mean(np.logaddexp(0.0, mixed) - churned * mixed))
-        return value, logits.T @ (expit(mixed) - churned) / len(churned)
+        mixed, off = logits @ weights, weights - equal
+        value = float(np.mean(np.logaddexp(0.0, mixed) - churned * mixed) + pull @ off**2)
+        return value, logits.T @ (expit(mixed) - churned) / len(churned) + 2 * pull * off
 
-    count = paths.shape[1]
-    start = np.append(np.full(count, 1 / count), 0.0)
-    found = minimize(loss, start, jac=True, bounds=[(0.0, None)] * count + [(None, None)])
+    found = minimize(loss, equal, jac=True, bounds=[(0.0, None)] * count + [(None, None)])
     mixed = logits @ found.x
     return [float(weight) for weight in found.x], np.logaddexp(0.0, mixed) - churned * mixed

@@ -20,10 +20,9 @@ from model.network import Network
 from model.preprocessing import Preprocessing
 from model.program import Program, score
 from model.wide import Wide
-from training.boosting import grow
+from training.boosting import grow_forest
 from training.checkpoint import Contract
 from training.config import TrainingConfig
-from training.cross_fit import Chosen, cross_fit
 from training.datamodule import ChurnData, Rows
 from training.inputs import Inputs
 from training.module import ChurnModule
@@ -32,6 +31,7 @@ from training.quiet import quiet
 from training.recipe import settle
 from training.settled import Settled
 from training.split import Shape
+from training.stacking import Chosen, cross_fit
 
 AT_ONCE = 65_536
 """Rows preprocessed in one go: its float64 intermediates of millions of rows would fill the memory."""
@@ -130,8 +130,7 @@ def assemble(
     program = Program(preprocessing, members, Calibration(), wide, bins)
     if wide is not None and chosen is not None:
         wide.solve(*train_rows, penalty=chosen.penalty)
-        if chosen.growth is not None:
-            grow(wide.trees, train_rows, chosen.growth, training.seed, inputs.cardinalities)
+        grow_forest(wide.trees, train_rows, chosen.forest, training.seed, inputs.cardinalities)
         program.combine(chosen.combination)
     contract = Contract(program, inputs, spec, model, training)
     return Task(
@@ -154,8 +153,8 @@ def _of_the_rows(chosen: Chosen) -> dict[str, float]:
     """What the cross-fit has chosen beside the epochs, by name."""
     weights = {f"weight_{name}": value for name, value in asdict(chosen.combination).items()}
     found = {"penalty": chosen.penalty, **weights}
-    if chosen.growth is not None:
-        found |= {"trees": float(chosen.growth.iterations), "leaves": float(chosen.growth.leaves)}
+    for share, growth in chosen.forest:
+        found |= {f"trees_{growth.name}": float(growth.iterations), f"share_{growth.name}": share}
     return found
 
 

@@ -71,7 +71,7 @@ def model_card(
             "## Configuration",
             "",
             "As it was used: settings that nobody gave follow from the rows (training/recipe.py, "
-            "training/cross_fit.py).",
+            "training/stacking.py).",
             "",
             *_table(("setting", "value"), Settled.read(files.training).params().items()),
             "",

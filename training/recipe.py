@@ -28,7 +28,7 @@ def settle(
 ) -> tuple[ModelConfig, TrainingConfig]:
     """Both configs with their gaps filled for `rows` training rows.
 
-    `training.epochs` stays open for a table: `training/cross_fit.py` finds it.
+    `training.epochs` stays open for a table: `training/stacking.py` finds it.
     """
     of_model, of_training = _log(rows) if shape == "transactions" else _table(rows)
     return model.model_copy(update=_gaps(model, of_model)), training.model_copy(

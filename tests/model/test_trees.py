@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import lightgbm
 import numpy as np
 import pytest
 import torch
@@ -13,8 +14,9 @@ from model.export import export_program, load_program
 from model.network import Network
 from model.preprocessing import Preprocessing
 from model.program import Program
-from model.trees import Trees, apart, looked_up, rates
-from training.boosting import Growth, grow
+from model.target_rates import looked_up, out_of_part, rates
+from model.trees import LEVELS, Trees
+from training.boosting import Growth, grow_forest
 
 SIZES = (3, 40)
 
@@ -28,20 +30,35 @@ def drawn(rows: int = 3000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.from_numpy(numeric), torch.from_numpy(codes), torch.from_numpy(churned)
 
 
-def test_the_tensors_say_what_the_trees_say() -> None:
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
+@pytest.mark.parametrize("settings", [{"num_leaves": 31}, {"num_leaves": 4}, {"extra_trees": True}])
+def test_the_tensors_equal_the_library(settings: dict[str, object]) -> None:
     numeric, codes, churned = (part.numpy() for part in drawn())
-    teach = np.hstack([numeric, apart(codes, churned, SIZES, 0)])
-    boosting = HistGradientBoostingClassifier(max_iter=30, max_depth=10).fit(teach, churned)
+    teach = np.hstack([numeric, out_of_part(codes, churned, SIZES, 0)])
+    given = {"objective": "binary", "max_depth": LEVELS, "verbosity": -1, "num_threads": 1, **settings}
+    boosters = [lightgbm.train({**given, "seed": s}, lightgbm.Dataset(teach, churned), 30) for s in (0, 1)]
     found = rates(codes, churned, SIZES)
     trees = Trees(SIZES)
-    trees.take(boosting, found, 30)
+    trees.take([(weight, b.model_to_string()) for weight, b in zip((0.3, 1.2), boosters, strict=True)], found)
 
     ours = trees(torch.from_numpy(numeric), torch.from_numpy(codes)).numpy()
 
-    theirs = boosting.decision_function(np.hstack([numeric, looked_up(found, codes)]))
+    inputs = np.hstack([numeric, looked_up(found, codes)])
+    theirs = sum(w * b.predict(inputs, raw_score=True) for w, b in zip((0.3, 1.2), boosters, strict=True))
     assert np.abs(ours - theirs).max() < 1e-9
+
+
+def test_trees_that_found_no_split_say_the_mean() -> None:
+    churned = np.repeat([0.0, 1.0], [30, 10])
+    booster = lightgbm.train(
+        {"objective": "binary", "verbosity": -1}, lightgbm.Dataset(np.zeros((40, 4)), churned), 3
+    )
+    trees = Trees(())
+    trees.take([(1.0, booster.model_to_string())])
+
+    logit = trees(torch.zeros(2, 4), torch.zeros(2, 0, dtype=torch.int64))
+
+    assert trees.grown
+    assert logit.tolist() == pytest.approx([np.log(10 / 30)] * 2)
 
 
 def test_rates_of_what_is_rare_or_says_nothing_stay_at_the_mean() -> None:
@@ -60,12 +77,12 @@ def test_a_row_does_not_teach_its_own_rate() -> None:
     codes = np.arange(1, 1001)[:, None]
     churned = np.random.default_rng(0).integers(0, 2, 1000).astype(float)
 
-    seen = apart(codes, churned, (1000,), seed=0)[:, 0]
+    seen = out_of_part(codes, churned, (1000,), seed=0)[:, 0]
 
     assert abs(np.corrcoef(seen, churned)[0, 1]) < 0.2
 
 
-@pytest.mark.parametrize("iterations", [0, 20])
+@pytest.mark.parametrize("iterations", [1, 20])
 def test_a_program_with_trees_is_exported_and_read_again(tmp_path: Path, iterations: int) -> None:
     numeric, codes, churned = drawn()
     config = ModelConfig(
@@ -74,7 +91,9 @@ def test_a_program_with_trees_is_exported_and_read_again(tmp_path: Path, iterati
     from model.wide import Wide
 
     wide = Wide(4, SIZES)
-    grow(wide.trees, (numeric, codes, churned), Growth(8, iterations), 0, SIZES)
+    shapes = Growth(8, 0.1, iterations=iterations), Growth(31, 0.1, randomised=True, iterations=iterations)
+    forest = [(0.4, shapes[0]), (0.6, shapes[1])]
+    grow_forest(wide.trees, (numeric, codes, churned), forest, 0, SIZES)
     wide.shares.copy_(torch.tensor([0.0, 1.0]))
     preprocessing = Preprocessing.fit(numeric.double().numpy())
     program = Program(preprocessing, [Network(4, SIZES, config)], Calibration(), wide).eval()

@@ -6,7 +6,7 @@ from churn.settings import Settings
 from data.errors import TrainingError
 from model.config import ModelConfig, PurchaseColumns
 from training.bg_nbd import BgNbd
-from training.cross_fit import _folds
+from training.stacking import customer_folds
 from training.fit import fit
 from training.inputs import Inputs
 from training.purchase_features import learn_process
@@ -70,7 +70,7 @@ def test_the_fitted_config_says_whether_it_is_there(small: Settings, rows: pd.Da
 
 def test_no_customer_is_on_both_sides_of_a_fold(rows: pd.DataFrame) -> None:
     customers = rows["user_id"].to_numpy()
-    folds = list(_folds(rows["churned"].to_numpy(dtype=np.float32), customers, seed=1))
+    folds = list(customer_folds(rows["churned"].to_numpy(dtype=np.float32), customers, seed=1))
 
     for learned, judged in folds:
         assert not set(customers[learned]) & set(customers[judged])

@@ -13,7 +13,7 @@ from data.workspace import Workspace
 from model.program import Program
 from pipelines.context import Context
 from pipelines.steps import STEPS
-from training.cross_fit import PENALTIES
+from training.stacking import PENALTIES
 from training.gates import judge, write_report
 from training.package import package
 from training.settled import Settled
