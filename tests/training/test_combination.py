@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.special import expit
+from training.cross_fit import Chosen
 
 import training.fit
 from churn.settings import Settings
@@ -16,7 +17,6 @@ from model.export import export_program, load_program
 from model.wide import Combination, Wide
 from training.boosting import Growth, grow
 from training.config import TrainingConfig
-from training.cross_fit import Chosen
 from training.fit import Task, assemble, prepared, tensors
 
 SPEC = FeaturesConfig(

@@ -6,10 +6,10 @@ from churn.settings import Settings
 from data.errors import TrainingError
 from model.config import ModelConfig, PurchaseColumns
 from training.bg_nbd import BgNbd
-from training.stacking import customer_folds
 from training.fit import fit
 from training.inputs import Inputs
 from training.purchase_features import learn_process
+from training.stacking import customer_folds
 
 
 def asked(small: Settings, rows: pd.DataFrame, **config: object):

@@ -13,10 +13,10 @@ from data.workspace import Workspace
 from model.program import Program
 from pipelines.context import Context
 from pipelines.steps import STEPS
-from training.stacking import PENALTIES
 from training.gates import judge, write_report
 from training.package import package
 from training.settled import Settled
+from training.stacking import PENALTIES
 from training.tracking import record_run, register
 from training.train import train
 
