@@ -101,7 +101,7 @@ class Blend(nn.Module):
 
 
 SHRINKAGE = 3.0
-"""Rows' worth of pull of the stack's weights to equal ones: on few rows their differences are mostly chance."""
+"""Pull of the stack's weights to equal ones, in rows: on few rows their differences are mostly chance."""
 
 
 def stacked(

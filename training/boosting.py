@@ -72,10 +72,10 @@ def held_out(
         boosters.append(booster)
     number = _rounds(boosters, growth.iterations, np.array([len(judged) for _, judged in folds]))
     parts = [
-        booster.predict(test, raw_score=True, num_iteration=number)
+        np.asarray(booster.predict(test, raw_score=True, num_iteration=number), dtype=np.float64)
         for booster, (_, test) in zip(boosters, encoded, strict=True)
     ]
-    return np.concatenate(parts).astype(np.float64), number
+    return np.concatenate(parts), number
 
 
 def grow_forest(
