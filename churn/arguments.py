@@ -12,6 +12,25 @@ def run(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="CSV, TSV, Parquet or Excel; a folder or pattern of files; any fsspec URI",
+    )
+    parser.add_argument("--out", type=Path, metavar="YAML", help="default: <name of FILE>.churn.yaml, here")
+    parser.add_argument("--force", action="store_true", help="replace the YAML when it is there already")
+    parser.add_argument("--yes", action="store_true", help="ask nothing: take the best guess of each doubt")
+    parser.add_argument("--dry-run", action="store_true", help="print the YAML and write nothing")
+    parser.add_argument(
+        "--answer",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settle a doubt or correct a belief, for example target=Exited or dates=day_first",
+    )
+
+
 def deploy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", type=Path, nargs="?", metavar="FILE", help="a .mar with its .sig; default: packaged last"

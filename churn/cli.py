@@ -16,6 +16,7 @@ from churn.commands import (
     dashboards,
     deploy,
     features,
+    init,
     loop,
     registry,
     rollout,
@@ -52,6 +53,17 @@ COMMANDS = (
         ),
         loop.run,
         arguments.run,
+    ),
+    Command(
+        "init",
+        "look at a table of your own and write the config that churn run takes",
+        (
+            "churn init orders.csv",
+            "churn init s3://bucket/events/ --yes --out events.yaml",
+            "churn init customers.xlsx --dry-run --answer target=Exited",
+        ),
+        init.init,
+        arguments.init,
     ),
     Command(
         "ingest",

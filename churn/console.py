@@ -22,7 +22,11 @@ err = Console(stderr=True, highlight=False)
 
 
 def table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], emphasise_first: bool = False
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    emphasise_first: bool = False,
+    where: Console | None = None,
 ) -> None:
     """Print rows; numbers to the right, four decimals. Without column names, no head is drawn."""
     grid = Table(
@@ -41,7 +45,7 @@ def table(
         grid.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=index == 0)
     for index, row in enumerate(rows):
         grid.add_row(*map(_text, row), style="bold cyan" if emphasise_first and index == 0 else None)
-    out.print(grid)
+    (where or out).print(grid)
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,1 @@
+"""`churn init`: looks at a file, says what it believes and why, and writes the overlay for `churn run`."""

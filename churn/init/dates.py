@@ -1,0 +1,134 @@
+"""How moments are written. The order of day and month is certain only where a number above 12 shows it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+NUMBERED = re.compile(r"^(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{2})(?:[T ,]+(.*))?$")
+ISO = re.compile(r"^\d{4}-\d{2}-\d{2}(?:[T ](.*))?$")
+COMPACT = re.compile(r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$")
+ZONED = re.compile(r"(Z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$")
+FORMATS = (
+    *("%Y-%m", "%Y/%m", "%m/%Y", "%b %Y", "%B %Y", "%b-%y", "%b-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d-%b-%Y"),
+    *("%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%d%b%Y", "%d. %B %Y"),
+    *("%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y.%m.%d %H:%M:%S", "%d%b%Y:%H:%M:%S", "%Y%m%d%H%M%S"),
+    *("%Y%m%d %H:%M:%S", "%d-%b-%Y %H:%M:%S", "%d-%b-%Y %H:%M", "%d %b %Y %H:%M", "%d %b %Y %H:%M:%S"),
+    *("%b %d, %Y %H:%M", "%b %d, %Y %I:%M %p", "%B %d, %Y %I:%M %p", "%a %b %d %H:%M:%S %Y"),
+    *("%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y", "%a, %d %b %Y %H:%M:%S %z", "%Y-%m-%d-%H.%M.%S"),
+)
+CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p", "%I:%M%p", "%H.%M", "%Hh%M")
+EPOCHS = {"epoch_s": (10, 1), "epoch_ms": (13, 10**3), "epoch_us": (16, 10**6), "epoch_ns": (19, 10**9)}
+EARLIEST_S, LATEST_S = 631_152_000, 2_208_988_800
+"""1990 and 2040: what a clock of a business shows."""
+ENOUGH = 0.95
+"""Share of the values that have to fit; the others become unusable rows, which are counted."""
+
+
+@dataclass(frozen=True)
+class Dates:
+    """How one column writes moments."""
+
+    dates: str
+    """As `data.source.dates` takes it."""
+    why: str
+    clock: bool = False
+    """Whether there are times of day."""
+    zoned: bool = False
+    ambiguous: bool = False
+    """Day and month may be exchanged."""
+
+
+def find_dates(values: Sequence[str]) -> Dates | None:
+    """Of distinct texts; None where they are no moments."""
+    if not values:
+        return None
+    iso = [found for value in values if (found := ISO.match(value))]
+    if len(iso) >= ENOUGH * len(values):
+        clocks = [found[1] for found in iso if found[1]]
+        midnight = all(re.fullmatch(r"00:00(:00(\.0+)?)?", clock) for clock in clocks)
+        zoned = bool(clocks) and all(ZONED.search(clock) for clock in clocks)
+        return Dates("iso", f"such as {values[0]}", bool(clocks) and not midnight, zoned)
+    if sum(bool(COMPACT.match(value)) for value in values) >= ENOUGH * len(values):
+        return Dates("iso", f"such as {values[0]}: year, month, day")
+    numbered = [found for value in values if (found := NUMBERED.match(value))]
+    if len(numbered) >= ENOUGH * len(values):
+        return _numbered(numbered)
+    return _epoch(values) or _by_format(values)
+
+
+def _numbered(matches: Sequence[re.Match[str]]) -> Dates | None:
+    """Two numbers and a year."""
+    first = [int(match[1]) for match in matches]
+    second = [int(match[3]) for match in matches]
+    clocks = [match[5] for match in matches if match[5]]
+    day_first, month_first = max(first) > 12, max(second) > 12
+    if day_first and month_first:
+        days = (
+            sum(value > 12 for value in first) / len(first),
+            sum(value > 12 for value in second) / len(second),
+        )
+        if min(days) > 0.02:
+            return None
+        day_first, month_first = days[0] > days[1], days[1] > days[0]
+    order = "day_first" if day_first else "month_first"
+    dotted = matches[0][2] == "."
+    if day_first or month_first:
+        place = next(m for m in matches if int(m[1 if day_first else 3]) > 12)
+        why = f"{place[0]} can only be read so"
+    elif dotted:
+        order, why = "day_first", f"dots stand in dates that begin with the day, such as {matches[0][0]}"
+    elif len(set(first)) == 1 and len(set(second)) > 1 and len(matches) > 3:
+        order, why = "day_first", f"only {first[0]} comes first: one day of each month"
+    elif len(set(second)) == 1 and len(set(first)) > 1 and len(matches) > 3:
+        order, why = "month_first", f"only {second[0]} comes second: one day of each month"
+    else:
+        return Dates("month_first", f"{matches[0][0]} can be read both ways", bool(clocks), ambiguous=True)
+    return Dates(
+        _spelled(order, matches), why, _has_clock(clocks), bool(clocks) and all(map(ZONED.search, clocks))
+    )
+
+
+def _has_clock(clocks: Sequence[str]) -> bool:
+    return bool(clocks) and not all(re.fullmatch(r"0?0:00(:00)?", clock) for clock in clocks)
+
+
+def _spelled(order: str, matches: Sequence[re.Match[str]]) -> str:
+    """`order`, which ingest reads in its common spellings."""
+    return order
+
+
+def _epoch(values: Sequence[str]) -> Dates | None:
+    """Whole numbers of one length within the years of a business, which span some days."""
+    whole = [value.removesuffix(".0") for value in values]
+    if not all(value.isdigit() for value in whole):
+        return None
+    for name, (digits, unit) in EPOCHS.items():
+        numbers = [int(value) for value in whole]
+        seconds = [number / unit for number in numbers]
+        if (
+            sum(len(value) == digits for value in whole) >= ENOUGH * len(whole)
+            and min(seconds) >= EARLIEST_S
+            and max(seconds) <= LATEST_S
+            and max(seconds) - min(seconds) > 20 * 86_400
+        ):
+            first, last = (pd.Timestamp(edge, unit="s").date() for edge in (min(seconds), max(seconds)))
+            return Dates(name, f"{digits} digits, which run from {first} to {last}", True, True)
+    return None
+
+
+def _by_format(values: Sequence[str]) -> Dates | None:
+    sample = list(values[:2000])
+    if not any(character.isdigit() for character in sample[0]) or len(sample[0]) > 40:
+        return None
+    for spelling in FORMATS:
+        read: Any = pd.to_datetime(pd.Series(sample[:20]), format=spelling, errors="coerce", utc=True)
+        if read.notna().mean() < ENOUGH:
+            continue
+        read = pd.to_datetime(pd.Series(sample), format=spelling, errors="coerce", utc=True)
+        if read.notna().mean() >= ENOUGH:
+            clock = any(sign in spelling for sign in ("%H", "%I"))
+            return Dates(spelling, f"such as {sample[0]}", clock, "%z" in spelling)
+    return None

@@ -1,0 +1,229 @@
+"""Features of a labelled table: which columns, as what, under which name, and why the others are left out."""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from churn.init import words
+from churn.init.belief import Notes
+from churn.init.columns import Column
+from churn.init.leaks import revealing
+from churn.init.target import Target
+
+RESERVED = words.word_set(
+    "user_id event_timestamp created_timestamp target churned timestamp amount quantity is_return age_days"
+    " gap_days order_id transaction_id user row reason"
+)
+"""Names of ours, which a feature may not carry."""
+CODE_VALUES = 60
+"""Whole numbers under a name such as `Area Code` are categories up to so many."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One line of `features.features`, and what ingest has to know of its column."""
+
+    column: str
+    line: dict[str, Any]
+    kind: str | None = None
+    """For `data.source.types`; None where ingest finds the same type by itself."""
+    comment: str = ""
+
+
+@dataclass
+class Names:
+    """Gives each column a name that features may have, once, whatever the case."""
+
+    taken: set[str] = field(default_factory=lambda: set(RESERVED))
+
+    def safe(self, name: str) -> str:
+        bare = re.sub(r"[^A-Za-z0-9_]+", "_", words.without_accents(name)).strip("_")
+        bare = bare if bare and not bare[0].isdigit() else f"column_{bare}".rstrip("_")
+        chosen, number = bare, 2
+        if bare.lower() in RESERVED or bare.lower() in words.SQL:
+            chosen = f"{bare}_column" if f"{bare.lower()}_column" not in self.taken else f"{bare}_{number}"
+        while chosen.lower() in self.taken:
+            chosen, number = f"{bare}_{number}", number + 1
+        self.taken.add(chosen.lower())
+        return chosen
+
+
+def features_of(
+    columns: Sequence[Column],
+    target: Target,
+    taken: Collection[str],
+    descriptions: dict[str, str],
+    whole: bool,
+    notes: Notes,
+) -> list[Feature]:
+    """A line for each column that tells something about the customer and was known beforehand."""
+    names = Names()
+    found = []
+    lowered = [column.name.lower() for column in columns]
+    for column in columns:
+        if column.name in taken or column.name == target.column.name:
+            continue
+        if reason := left_out(column, target):
+            notes.left_out[column.name] = reason
+            continue
+        alone = lowered.count(column.name.lower()) == 1
+        found.append(_feature(column, names.safe(column.name), descriptions, whole, alone))
+    return found
+
+
+def left_out(column: Column, target: Target) -> str | None:
+    """Why a column is no feature, or None."""
+    churned = target.churned
+    if column.distinct == 0:
+        return "it is empty"
+    if column.distinct == 1 and column.present == 1:
+        return f"its value is always {column.values[0]!r}"
+    if personal(column):
+        return "it looks like personal data"
+    if reason := revealing(column, churned):
+        return reason
+    if column.distinct == 1 and column.present < 0.005:
+        return "it is almost always missing"
+    if column.present < 0.005:
+        return "it is almost always missing"
+    if column.dates is not None and not (
+        column.numeric and column.dates.dates == "iso" and not _dated(column)
+    ):
+        return None
+    if column.numeric:
+        if column.whole and column.unique > 0.98 and column.distinct > 100:
+            named = words.mentions(column.name, words.IDENTIFIER) or _dense(column)
+            if named or (column.unique == 1.0 and _dense(column)):
+                return "it numbers the rows"
+        if column.whole and words.mentions(column.name, "id *id uuid guid") and column.distinct > CODE_VALUES:
+            return f"an identifier with {column.distinct:,} values"
+        return None
+    return _text_left_out(column)
+
+
+def _dated(column: Column) -> bool:
+    return words.mentions(column.name, words.TIME)
+
+
+def _dense(column: Column) -> bool:
+    """Whole numbers that hardly leave a gap, as a counter gives."""
+    known = column.numbers[np.isfinite(column.numbers)]
+    return bool(known.max() - known.min() < 1.5 * len(known))
+
+
+def _text_left_out(column: Column) -> str | None:
+    most = max(30, min(1000, column.rows // 20))
+    if column.distinct <= min(most, max(30, column.rows // 4)):
+        return None
+    long = sum(value.count(" ") >= 3 for value in column.values[:200])
+    if long > 60:
+        return "it is free text"
+    if column.unique > 0.9:
+        return "an identifier: nearly every value is another"
+    return f"{column.distinct:,} values are too many for a category"
+
+
+def personal(column: Column) -> bool:
+    """Whether name or values are those of personal data."""
+    if column.numeric and not words.mentions(column.name, "phone* mobile* telefon* tel ssn passport*"):
+        return False
+    sample = column.values[:100]
+    if sample and sum(bool(words.DESCRIBES_PERSON.match(v)) for v in sample) > len(sample) / 2:
+        return True
+    if column.distinct <= 10 and column.rows > 100:
+        return False  # `Phone Service: Yes, No`
+    if words.mentions(column.name, words.PERSONAL):
+        return column.unique > 0.02 or column.distinct > 50
+    tokens = words.tokens(column.name)
+    about_person = all(words.mentions(token, words.NAME_WORDS) for token in tokens)
+    return "name" in "".join(tokens) and about_person and column.distinct > 50
+
+
+def _feature(column: Column, name: str, descriptions: dict[str, str], whole: bool, alone: bool) -> Feature:
+    quoted = '"' + column.name.replace('"', '""') + '"'
+    sql = None if name == column.name and alone else quoted
+    said = descriptions.get(column.name, "") or " ".join(_readable(column.name))
+    if column.dates is not None and not (column.numeric and not _dated(column)):
+        return _since(column, name, quoted, said)
+    if column.percent:
+        sql = f"try_cast(replace(rtrim({quoted}, '% '), ',', '.') as double)"
+        return _line(column, name, "float64", sql, f"{said}, in percent", "string")
+    if column.numeric and not is_category(column):
+        complete = column.present == 1 and column.whole and whole and not column.gaps
+        description = f"{said}, {column.shown()}"
+        if complete:
+            known = column.numbers[np.isfinite(column.numbers)]
+            return _line(column, name, "int64", sql, description, None, default=int(np.median(known)))
+        kind = "float64" if column.stored_as_text else None
+        return _line(column, name, "float64", sql, description, kind)
+    description = f"{said}: {column.shown()}" if len(column.shown()) < 60 else said
+    comment = "a code: its digits are a name, no number" if column.numeric else ""
+    if column.numeric and not column.stored_as_text:
+        sql = f"cast({quoted} as varchar)"
+    kind = "string" if column.stored_as_text and (column.numeric or column.dates is not None) else None
+    return _line(column, name, "string", sql, description, kind, comment=comment)
+
+
+def is_category(column: Column) -> bool:
+    """Whole numbers that name rather than count: leading zeros, or a word for codes."""
+    if column.leading_zeros:
+        return True
+    few = column.distinct <= CODE_VALUES and column.distinct > 2
+    return column.whole and few and words.mentions(column.name, words.CODE)
+
+
+def _since(column: Column, name: str, quoted: str, said: str) -> Feature:
+    """Days from the column's moment to the row's own."""
+    dates = column.dates
+    assert dates is not None
+    spelled = {"day_first": "%d/%m/%Y", "month_first": "%m/%d/%Y"}
+    if column.stored is not None and not column.stored_as_text and not column.numeric:
+        moment = f"epoch({quoted})"
+    elif dates.dates.startswith("epoch_"):
+        unit = {"s": "1", "ms": "1e3", "us": "1e6", "ns": "1e9"}[dates.dates.removeprefix("epoch_")]
+        moment = f"{quoted} / {unit}"
+    elif dates.dates == "iso" and column.numeric:
+        moment = f"epoch(try_strptime(cast({quoted} as varchar), '%Y%m%d'))"
+    elif dates.dates == "iso":
+        moment = f"epoch(try_cast({quoted} as timestamp))"
+    else:
+        spelling = spelled.get(dates.dates, dates.dates)
+        separator = next((c for c in (column.values[0] if column.values else "/") if c in "/.-"), "/")
+        if dates.dates in spelled:
+            spelling = spelling.replace("/", separator)
+            short = not re.search(r"\d{4}", column.values[0])
+            spelling = spelling.replace("%Y", "%y") if short else spelling
+            text = f"regexp_extract({quoted}, '^[0-9./-]+')"
+        else:
+            text = quoted
+        moment = f"epoch(try_strptime({text}, '{spelling}'))"
+    sql = f"(epoch(event_timestamp) - {moment}) / 86400"
+    kind = "string" if column.stored_as_text and not dates.dates.startswith("epoch_") else None
+    name = name if words.mentions(name, "days") else f"days_since_{name}"
+    return _line(column, name, "float64", sql, f"days since {said}", kind)
+
+
+def _line(
+    column: Column,
+    name: str,
+    dtype: str,
+    sql: str | None,
+    description: str,
+    kind: str | None,
+    default: int | None = None,
+    comment: str = "",
+) -> Feature:
+    line: dict[str, Any] = {"name": name, "dtype": dtype}
+    if default is not None:
+        line["default"] = default
+    if sql:
+        line["sql"] = sql
+    line["description"] = " ".join(description.split())[:100]
+    return Feature(column.name, line, kind, comment)
+
+
+def _readable(name: str) -> tuple[str, ...]:
+    return tuple(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).replace("_", " ").strip().lower().split())

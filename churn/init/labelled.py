@@ -1,0 +1,175 @@
+"""The proposal for a table with a target: a row a customer, or a row a customer and period."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+from churn.init import words
+from churn.init.belief import Notes
+from churn.init.columns import Column, moments
+from churn.init.expectations import of_table
+from churn.init.features import features_of
+from churn.init.identity import equal_rows, id_type
+from churn.init.log import settle_dates, settle_zone
+from churn.init.proposal import Proposal
+from churn.init.sample import Sample
+from churn.init.target import Target, settle_target
+from data.errors import DataError
+
+
+def propose_labelled(
+    sample: Sample,
+    columns: Sequence[Column],
+    customer: Column | None,
+    time: Column | None,
+    target: Target,
+    proposal: Proposal,
+) -> None:
+    """Fills the proposal; `time` is that of a dated table. Raises DataError for a target of one class."""
+    notes, source = proposal.notes, proposal.source
+    target = settle_target(target, columns, notes)
+    _refuse_one_class(target)
+    source["columns"] = {"target": target.column.name}
+    if customer is None:
+        source["number_rows"] = True
+        source["user_id_type"] = "integer"
+        notes.found("customer", "the row's number", "no column identifies the rows")
+    else:
+        kind, why = id_type(customer)
+        source["columns"] = {"user_id": customer.name, **source["columns"]}
+        source["user_id_type"] = kind
+        notes.found(
+            "customer",
+            customer.name,
+            f"{customer.distinct:,} different values in {customer.rows:,} rows; {why}",
+        )
+    _values(source, target)
+    if time is not None:
+        dates = settle_dates(time, notes)
+        source["columns"]["event_timestamp"] = time.name
+        notes.found("time of a row", time.name, dates.why)
+        settle_zone(source, time, dates, notes)
+    else:
+        _observed_at(sample, columns, target, proposal)
+    _duplicates(source, columns, customer, time, notes)
+    taken = set(source["columns"].values())
+    features = features_of(columns, target, taken, sample.descriptions, sample.whole, notes)
+    if not features:
+        raise DataError(
+            "no column is left that says anything about a customer beforehand; bring more columns"
+        )
+    if types := {f.column: f.kind for f in features if f.kind}:
+        source["types"] = types
+    gaps = sorted({gap for column in columns for gap in column.gaps})
+    if gaps:
+        source["missing"] = gaps
+        notes.found("missing values", ", ".join(map(repr, gaps)), "they stand among numbers")
+    proposal.features = [f.line for f in features]
+    proposal.derived = []
+    proposal.remarks |= {str(f.line["name"]): f.comment for f in features if f.comment}
+    known = int(np.isfinite(target.churned).sum())
+    proposal.expectations = of_table(columns, features, known)
+    lost = float(target.column.texts.isna().mean())
+    if customer is not None:
+        lost = max(lost, 1 - customer.present)
+    if lost > 0.005:
+        proposal.data["max_rejected_share"] = round(min(0.95, lost * 1.4 + 0.02), 2)
+        proposal.remarks["max_rejected_share"] = f"{lost:.1%} of the rows have no target or no customer"
+
+
+def is_panel(customer: Column, time: Column) -> bool:
+    """A row a customer and period: hardly a customer has two rows of one moment, and moments are shared."""
+    pairs = pd.DataFrame({"who": customer.codes, "when": time.codes})
+    repeated = float(pairs.duplicated().mean())
+    return customer.unique < 0.9 and repeated < 0.02 and time.distinct < 0.2 * time.rows
+
+
+def is_observation(time: Column) -> bool:
+    """Whether a table with a row a customer carries the moment of its own making."""
+    return time.present == 1 and (
+        time.distinct == 1
+        or (
+            time.distinct <= 60
+            and words.mentions(time.name, "snapshot* asof observ* stichtag* reporting* cutoff* period*")
+        )
+    )
+
+
+def _refuse_one_class(target: Target) -> None:
+    known = target.churned[np.isfinite(target.churned)]
+    if known.sum() == 0 or known.sum() == len(known):
+        raise DataError(
+            f"{target.column.name} is never one of {', '.join(target.positive)} and something else: a model"
+            " needs both; name its values with --answer positive=VALUE"
+        )
+
+
+def _values(source: dict[str, object], target: Target) -> None:
+    positive = [_plain(value, target.column) for value in target.positive]
+    source["positive"] = positive[0] if len(positive) == 1 else positive
+    if target.ignore:
+        source["ignore"] = [_plain(value, target.column) for value in target.ignore]
+
+
+def _plain(value: str, column: Column) -> str | int:
+    """1 and 0 as numbers, every other value as a text."""
+    return int(value) if column.numeric and value.isdigit() else value
+
+
+def _observed_at(sample: Sample, columns: Sequence[Column], target: Target, proposal: Proposal) -> None:
+    """The day after the newest date in the table, else the file's own day."""
+    notes = proposal.notes
+    modified = sample.modified or datetime.now(UTC)
+    day, why = _midnight(modified), "the table has no dates; the file was changed on this day"
+    newest = []
+    for column in columns:
+        if column is target.column or column.dates is None or column.dates.ambiguous:
+            continue
+        if (
+            words.mentions(column.name, words.REVEALS + " " + words.END_DATE + " expir* due next renew*")
+            or column.numeric
+        ):
+            continue
+        last = moments(column, column.dates).max()
+        if not pd.isna(last) and last.to_pydatetime() < modified:
+            newest.append((last.to_pydatetime(), column.name))
+    if newest:
+        last, name = max(newest)
+        day, why = _midnight(last) + timedelta(days=1), f"the day after the newest date, of {name}"
+    if answer := notes.answer("observed_at"):
+        proposal.data["observed_at"] = answer if "T" in answer else f"{answer}T00:00:00Z"
+        return
+    proposal.data["observed_at"] = f"{day:%Y-%m-%dT%H:%M:%SZ}"
+    notes.doubted("observed_at", f"{day:%Y-%m-%d}", f"when the rows were observed is not in the table; {why}")
+
+
+def _midnight(moment: datetime) -> datetime:
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _duplicates(
+    source: dict[str, object],
+    columns: Sequence[Column],
+    customer: Column | None,
+    time: Column | None,
+    notes: Notes,
+) -> None:
+    if customer is None:
+        return
+    key = [customer] if time is None else [customer, time]
+    repeated, whole = equal_rows(key), equal_rows(columns)
+    if not repeated:
+        return
+    source["duplicates"] = "drop"
+    why = f"{repeated:,} rows repeat the customer{' and time' if time is not None else ''} of a row above"
+    if repeated == whole:
+        notes.found("duplicates", "drop", why + " and equal it in every column")
+    else:
+        notes.doubted(
+            "duplicates",
+            "drop",
+            why + f", {whole:,} of them in every column; the first row counts",
+            ("drop", "refuse"),
+        )
