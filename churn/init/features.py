@@ -12,11 +12,9 @@ from churn.init.belief import Notes
 from churn.init.columns import Column
 from churn.init.leaks import revealing
 from churn.init.target import Target
+from features.spec import LOG_COLUMNS, TAKEN
 
-RESERVED = words.word_set(
-    "user_id event_timestamp created_timestamp target churned timestamp amount quantity is_return age_days"
-    " gap_days order_id transaction_id user row reason"
-)
+RESERVED = TAKEN | LOG_COLUMNS | {"order_id", "transaction_id", "user", "row", "reason"}
 """Names of ours, which a feature may not carry."""
 CODE_VALUES = 60
 """Whole numbers under a name such as `Area Code` are categories up to so many."""

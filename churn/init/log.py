@@ -24,7 +24,6 @@ from churn.init.roles import (
     status_filter,
 )
 from churn.init.sample import Sample
-from features.expressions import mentioned
 from features.spec import FeaturesConfig
 
 
@@ -263,7 +262,7 @@ def _features(proposal: Proposal, spec: FeaturesConfig, money: Money, quantity: 
     lacking = ["quantity"] if quantity is None else []
     if money.expression == "1":
         lacking.append("amount")
-    gone = [f.name for f in spec.features if any(mentioned([f], column) for column in lacking)]
+    gone = [f.name for f in spec.features if not f.reading.columns.isdisjoint(lacking)]
     if not gone:
         return
     proposal.features = [

@@ -17,7 +17,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
-from fsspec.utils import infer_compression
 
 from churn.init.belief import Notes
 from churn.init.dialect import Dialect, find_dialect, find_encoding, footer_of
@@ -72,6 +71,10 @@ def take_sample(uri: str, notes: Notes) -> Sample:
             sample = _text(filesystem, paths, start, uri, notes)
         sample.uri = _pattern(uri, path, paths, sample.kind) if folder else uri
         sample.modified = _modified(filesystem, paths)
+    stripped = [name.strip() for name in sample.table.column_names]
+    if len(set(stripped)) == len(stripped):  # ingest strips them as well
+        sample.table = sample.table.rename_columns(stripped)
+        sample.descriptions = {name.strip(): text for name, text in sample.descriptions.items()}
     if sample.table.num_rows == 0:
         raise DataError(f"{uri}: the table has no rows; give one that has")
     return sample
@@ -178,7 +181,7 @@ def _text(filesystem: Any, paths: Sequence[str], start: bytes, uri: str, notes: 
     frame = pd.concat(parts, ignore_index=True)
     whole &= len(frame) <= MOST_ROWS
     frame = _without_footer(frame, notes) if whole else frame
-    options = _options(dialect, packed, paths[0], names)
+    options = _options(dialect, names)
     descriptions = dict(zip(names, dialect.descriptions, strict=False)) if dialect.descriptions else {}
     frame = frame if len(frame) <= MOST_ROWS else frame.iloc[_picked(len(frame))]
     table = pa.table({n: pa.array(frame[n], pa.string(), from_pandas=True) for n in names})
@@ -192,7 +195,7 @@ def _picked(rows: int) -> Any:
     return [*range(head), *range(rows - (MOST_ROWS - head), rows)]
 
 
-def _options(dialect: Dialect, packed: str | None, path: str, names: Sequence[str]) -> dict[str, Any]:
+def _options(dialect: Dialect, names: Sequence[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if dialect.delimiter != ",":
         options["sep"] = dialect.delimiter
@@ -204,8 +207,6 @@ def _options(dialect: Dialect, packed: str | None, path: str, names: Sequence[st
         options |= {"header": None, "names": list(names)}
     if dialect.trailing:
         options["index_col"] = False
-    if packed and infer_compression(path) != packed:
-        options["compression"] = packed
     return options
 
 

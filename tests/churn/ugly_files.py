@@ -1,7 +1,6 @@
 """Small made-up tables with the uglinesses of real exports, each with what `churn init` has to find."""
 
 import gzip
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,10 +50,6 @@ def purchases(customers: int, seed: int, days: int = 800, gap: float = 30.0) -> 
         (frame.pop("day") * 86_400).round(), unit="s"
     )
     return frame
-
-
-def _euro(values: pd.Series) -> list[str]:
-    return [f"{v:,.2f}".replace(",", "_").replace(".", ",").replace("_", ".") for v in values]
 
 
 def bank(folder: Path) -> tuple[Path, Expected]:
@@ -269,8 +264,10 @@ def app_events(folder: Path) -> tuple[Path, Expected]:
         }
     )
     (folder / "events").mkdir()
-    for number, part in enumerate(np.array_split(f, 3)):
-        part.to_parquet(folder / "events" / f"part-{number}.parquet", index=False)
+    for number in range(3):
+        f.iloc[number * len(f) // 3 : (number + 1) * len(f) // 3].to_parquet(
+            folder / "events" / f"part-{number}.parquet", index=False
+        )
     (folder / "events" / "_SUCCESS").write_bytes(b"")
     return folder / "events", Expected(
         "transactions",
@@ -413,9 +410,3 @@ MAKERS: tuple[Callable[[Path], tuple[Path, Expected]], ...] = (
     *(bank, german_contracts, saas_accounts, awkward_names, question_marks, dollars, french_sales),
     *(app_events, epochs, no_header, usage_panel, swiss_workbook, either_way, short_log),
 )
-
-
-def csv_text(frame: pd.DataFrame, **options: Any) -> str:
-    out = io.StringIO()
-    frame.to_csv(out, index=False, **options)
-    return out.getvalue()
