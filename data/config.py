@@ -14,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from data.notation import date_problem
+
 
 def _expression(text: str) -> str:
     from data.expression import parse  # here, since most commands read a config that has no expression
@@ -98,8 +100,9 @@ class TableSource(Config):
     """Words that mean a missing value, beside blanks, for example [NA, "?"]. In a column whose other values
     are numbers the common ones (NA, NaN, NULL, None, n/a) are missing in any case."""
     options: dict[str, Any] = {}
-    """Passed to `pandas.read_csv` or `pyarrow.parquet.read_table`. `decimal` and `thousands` say how numbers
-    are written; `date_format` is another name of `dates`; `storage_options` goes to fsspec."""
+    """Passed to `pandas.read_csv` or `pyarrow.parquet.ParquetFile`; Excel takes `header`, `skiprows`, `nrows`.
+    `decimal` and `thousands` say how numbers are written; `date_format` is another name of `dates`;
+    `index_col: false` accepts a separator at the end of each row; `storage_options` goes to fsspec."""
 
     @field_validator("options")
     @classmethod
@@ -108,7 +111,21 @@ class TableSource(Config):
             raise ValueError(
                 f"{', '.join(taken)} cannot be set here: columns and types come from the mapping"
             )
+        if options.get("index_col", False) is not False:
+            raise ValueError("index_col can only be false: columns come from the mapping")
+        for name, remedy in _ELSEWHERE.items():
+            if name in options:
+                raise ValueError(f"{name} {remedy}")
+        if "date_format" in options and (problem := date_problem(str(options["date_format"]))):
+            raise ValueError(f"date_format: {problem}")
         return options
+
+    @field_validator("dates")
+    @classmethod
+    def _readable_dates(cls, dates: str) -> str:
+        if problem := date_problem(dates):
+            raise ValueError(problem)
+        return dates
 
     @field_validator("timezone")
     @classmethod
@@ -131,6 +148,12 @@ class TableSource(Config):
             raise ValueError("source.number_rows: source.columns maps user_id already; remove one of both")
         if self.group_by and self.group_by not in {*self.columns, *self.computed}:
             raise ValueError(f"source.group_by: map {self.group_by} in source.columns first")
+        if self.dates != "iso" and self.options.get("date_format", self.dates) != self.dates:
+            raise ValueError("source.options.date_format: source.dates differs; remove one of both")
+        if self.options.get("thousands") == self.options.get("decimal", "."):
+            raise ValueError(
+                "source.options.thousands: it is the decimal sign too; set source.options.decimal"
+            )
         if (self.kind == "postgres") != (self.query is not None or self.table is not None):
             raise ValueError("source.query or source.table: one of both for kind postgres, none for a file")
         return self
@@ -153,7 +176,12 @@ class TableSource(Config):
 
 _DECIDED_BY_INGEST = {
     *("dtype", "dtype_backend", "converters", "parse_dates"),
-    *("columns", "usecols", "index_col", "chunksize", "iterator"),
+    *("columns", "usecols", "chunksize", "iterator"),
+}
+_ELSEWHERE = {
+    "dayfirst": "has no effect here; set source.dates to day_first",
+    "skipfooter": "is not possible, since a source is read in chunks; leave it out: a total below the rows is"
+    " set aside as an unusable row",
 }
 _COLUMNS = {
     "transactions": ("user_id", "timestamp", "amount", "quantity", "transaction_id", "order_id"),

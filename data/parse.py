@@ -1,120 +1,119 @@
 """Columns as a source wrote them, read as numbers, moments and identifiers.
 
-Every function takes a column of any Arrow type, works on it chunk by chunk without a Python loop over rows,
-and gives null where a value is missing or cannot be read.
+Every function takes a column of any Arrow type, works on it without a Python loop over rows, and gives null
+where a value is missing or cannot be read. A notation says how the source writes (data/notation.py).
 """
 
 from typing import Literal
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+from data.cells import EXACT_FLOAT, is_number, matching, texts, without_numbers
+from data.errors import DataError
+from data.moments import MOMENT, moments
+from data.notation import Notation, as_notation
+from data.numbers import numbers, numeric_texts
+
+__all__ = [
+    "MOMENT",
+    "Notation",
+    "identifiers",
+    "inferred",
+    "moments",
+    "numbers",
+    "numeric_texts",
+    "texts",
+    "typed",
+]
+
+PLAIN = Notation()
+WHOLE_ID = r"^[+-]?\d+(\.0*)?$"
+"""`7.0` too, as a spreadsheet or a float column writes 7."""
 WHOLE = r"^[+-]?\d+$"
-WHOLE_ID = r"^-?0*\d{1,18}(\.0*)?$"
-"""An integer of at most 18 digits; `7.0` too, as a spreadsheet or a float column writes 7."""
-DATED = r"^(\d{4}-\d{2}-\d{2}|\d{8})([T ].*)?$"
-ZONED = r"[T ].*(Z|[+-]\d{2}(:?\d{2})?)$"
-MOMENT = pa.timestamp("us", tz="UTC")
-EARLIEST, LATEST = (pa.scalar(pd.Timestamp(day, tz="UTC"), MOMENT) for day in ("1700-01-01", "2200-01-01"))
-"""Nanosecond clocks, which later stages may use, end not far beyond."""
+LEADING_ZERO = r"^[+-]?0\d"
+LARGEST, SMALLEST = "9223372036854775807", "9223372036854775808"
+"""Digits of the ends of int64."""
 
 
-def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """As it is written, blanks as null. Raises ArrowNotImplementedError on nested types."""
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), None, column)
-    text = column if pa.types.is_string(column.type) else column.cast(pa.string())
-    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(text), ""), None, text)
+def identifiers(
+    column: pa.ChunkedArray, id_type: Literal["integer", "string"], notation: Notation = PLAIN
+) -> pa.ChunkedArray:
+    """int64 or string. Strings are kept to the letter: who asks the server later has to spell them alike.
 
-
-def numbers(column: pa.ChunkedArray, decimal: str = ".", thousands: str | None = None) -> pa.ChunkedArray:
-    """float64; NaN and infinity count as unreadable."""
-    if _is_number(column.type):
-        value = column.cast(pa.float64(), safe=False)
-    else:
-        text = pc.utf8_trim_whitespace(texts(column))
-        if thousands:
-            text = pc.replace_substring(text, thousands, "")
-        if decimal != ".":
-            text = pc.replace_substring(text, decimal, ".")
-        value = _matching(text, NUMBER).cast(pa.float64())
-    return pc.if_else(pc.is_finite(value), value, None)
-
-
-def identifiers(column: pa.ChunkedArray, id_type: Literal["integer", "string"]) -> pa.ChunkedArray:
-    """int64 or string. Strings are kept to the letter: who asks the server later has to spell them alike."""
-    text = texts(column)
+    Raises DataError for floats beyond 2**53, where digits of an identifier are lost already.
+    """
+    _check_digits(column)
     if id_type == "string":
-        return text
-    digits = _matching(pc.utf8_trim_whitespace(text), WHOLE_ID)
-    return pc.replace_substring_regex(digits, r"\.0*$", "").cast(pa.int64())
+        return texts(column, notation.missing)
+    return _integers(column, notation)
 
 
-def moments(column: pa.ChunkedArray, date_format: str | None = None) -> pa.ChunkedArray:
-    """timestamp[us, UTC]; a time without a zone is taken as UTC, a date as its midnight."""
-    if pa.types.is_temporal(column.type):
-        moment = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
-        moment = moment.cast(MOMENT)
-    else:
-        chunks = [_moments_of_texts(chunk, date_format) for chunk in texts(column).chunks]
-        moment = pa.chunked_array(chunks, MOMENT)
-    known = pc.and_(pc.greater_equal(moment, EARLIEST), pc.less(moment, LATEST))
-    return pc.if_else(known, moment, None)
-
-
-def typed(column: pa.ChunkedArray, kind: str, decimal: str, thousands: str | None) -> pa.ChunkedArray:
-    """Forced to `int64`, `float64` or `string`; an int64 with a fraction is unreadable."""
+def typed(
+    column: pa.ChunkedArray, kind: str, notation: Notation | str = PLAIN, thousands: str | None = None
+) -> pa.ChunkedArray:
+    """Forced to `int64`, `float64` or `string`; an int64 with a fraction is unreadable. What is missing of a
+    column of numbers is null in `numeric_texts`."""
+    notation = as_notation(notation, thousands)
     if kind == "string":
-        return texts(column)
-    value = numbers(column, decimal, thousands)
+        return texts(column, notation.missing)
+    value = numbers(column, notation)
     if kind == "float64":
         return value
-    exact = pc.and_(pc.equal(value, pc.floor(value)), pc.less(pc.abs(value), 2.0**53))
-    return pc.if_else(exact, value, None).cast(pa.int64())
+    exact = pc.and_(pc.equal(value, pc.floor(value)), pc.less(pc.abs(value), float(EXACT_FLOAT)))
+    return pc.coalesce(_integers(column, notation), pc.if_else(exact, value, None).cast(pa.int64()))
 
 
-def inferred(column: pa.ChunkedArray, decimal: str, thousands: str | None) -> pa.ChunkedArray:
-    """int64 or float64 when every value that is there is a number, else string."""
+def inferred(
+    column: pa.ChunkedArray, notation: Notation | str = PLAIN, thousands: str | None = None
+) -> pa.ChunkedArray:
+    """int64 or float64 when every value that is there is a number, else string.
+
+    Digits that a number would lose make a text: 01067, or 20 digits. Where some values are missing, whole
+    numbers are float64.
+    """
+    notation = as_notation(notation, thousands)
     if pa.types.is_integer(column.type) and column.null_count == 0 and column.type != pa.uint64():
-        return column.cast(pa.int64())
-    if _is_number(column.type):
-        return numbers(column)
-    text = texts(column)
-    value = numbers(text, decimal, thousands)
-    if value.null_count > text.null_count or text.null_count == len(text):
+        column = without_numbers(column, notation.missing)
+        return numbers(column, notation) if column.null_count else column.cast(pa.int64())
+    if is_number(column.type):
+        return numbers(column, notation)
+    text, present = texts(column, notation.missing), numeric_texts(column, notation)
+    value = numbers(present, notation)
+    if value.null_count > present.null_count or present.null_count == len(text):
         return text
-    short = pc.less_equal(pc.utf8_length(text), 18)  # what surely fits into 64 bits
-    if text.null_count == 0 and pc.all(pc.and_(pc.match_substring_regex(text, WHOLE), short)).as_py():
-        return pc.replace_substring(text, "+", "").cast(pa.int64())
-    return value
+    trimmed = pc.utf8_trim_whitespace(present)
+    if pc.any(pc.match_substring_regex(trimmed, LEADING_ZERO)).as_py():
+        return text
+    if not pc.all(pc.match_substring_regex(trimmed, WHOLE)).as_py():
+        return value
+    whole = _integers(present, notation)
+    if present.null_count == 0 == whole.null_count:
+        return whole
+    exact = pc.all(pc.less_equal(pc.abs(value), float(EXACT_FLOAT))).as_py()
+    return value if exact else text
 
 
-def _moments_of_texts(chunk: pa.Array, date_format: str | None) -> pa.Array:
-    text = pc.utf8_trim_whitespace(chunk)
-    if date_format is not None:
-        return _by_pandas(text, date_format)
-    try:
-        # the common spellings, a hundred times as fast as pandas
-        return text.cast(pa.timestamp("us")).cast(MOMENT)
-    except pa.ArrowInvalid:
-        # pandas would read "now" as the present and "2020" as a New Year's midnight
-        text = _matching(text, DATED)
-    # apart, since pandas reads a time without a zone in the zone of the row above it
-    zoned = pc.match_substring_regex(text, ZONED)
-    with_zone, without = (pc.if_else(which, text, None) for which in (zoned, pc.invert(zoned)))
-    return pc.coalesce(_by_pandas(with_zone, "ISO8601"), _by_pandas(without, "ISO8601"))
+def _integers(column: pa.ChunkedArray, notation: Notation) -> pa.ChunkedArray:
+    """Every int64, however many zeros surround it; null for what is none."""
+    if pa.types.is_integer(column.type) and column.type != pa.uint64():
+        return without_numbers(column, notation.missing).cast(pa.int64())
+    text = matching(pc.utf8_trim_whitespace(texts(column, notation.missing)), WHOLE_ID)
+    negative = pc.starts_with(text, "-")
+    digits = pc.replace_substring_regex(text, r"^[+-]?0*(\d+?)(\.0*)?$", r"\1")
+    length = pc.utf8_length(digits)
+    edge = pc.less_equal(digits, pc.if_else(negative, SMALLEST, LARGEST))
+    fits = pc.or_(pc.less(length, len(LARGEST)), pc.and_(pc.equal(length, len(LARGEST)), edge))
+    signed = pc.binary_join_element_wise(pc.if_else(negative, "-", ""), digits, "")
+    return pc.if_else(fits, signed, None).cast(pa.int64())
 
 
-def _by_pandas(text: pa.Array, date_format: str) -> pa.Array:
-    moment = pd.to_datetime(text.to_pandas(), format=date_format, utc=True, errors="coerce")
-    return pa.array(moment, from_pandas=True).cast(MOMENT, safe=False)
-
-
-def _matching(text: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
-    return pc.if_else(pc.match_substring_regex(text, pattern), text, None)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+def _check_digits(column: pa.ChunkedArray) -> None:
+    if not pa.types.is_floating(column.type):
+        return
+    largest = pc.max(pc.abs(pc.if_else(pc.is_finite(column), column, None))).as_py()
+    if largest is not None and largest > EXACT_FLOAT:
+        raise DataError(
+            f"user_id is a column of floats and holds {largest:.0f}, beyond 2**53 a float loses digits;"
+            " write the column as int64 or as text, and set data.source.user_id_type"
+        )

@@ -1,0 +1,95 @@
+"""Numbers and money in the notations that people and spreadsheets use."""
+
+import re
+from functools import cache
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data.cells import is_number, matching, texts, without_numbers
+from data.notation import MISSING_NUMBERS, Notation, as_notation
+
+PLAIN = Notation()
+BLANK = r"[ \t\x{00A0}\x{2007}\x{2009}\x{202F}]"
+"""Also those that do not break a line."""
+QUOTE = "['\u2019]"
+CODES = (
+    "AED|ARS|AUD|BGN|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|EUR|GBP|HKD|HUF|IDR|ILS|INR|ISK|JPY|KRW|KZT|MAD|MXN"
+    "|MYR|NGN|NOK|NZD|PEN|PHP|PKR|PLN|RON|RSD|RUB|SAR|SEK|SGD|THB|TRY|TWD|UAH|USD|VND|ZAR"
+    "|kr\\.?|zł|Kč|Ft|lei|лв\\.?|руб\\.?|Rs\\.?|Fr\\.?|Euro"
+)
+CURRENCY = rf"(?:[A-Z]{{0,3}}\p{{Sc}}|{CODES})"
+SIGN = "[+\u2212-]"
+
+
+def numeric_texts(column: pa.ChunkedArray, notation: Notation = PLAIN) -> pa.ChunkedArray:
+    """Texts of a column that is to hold numbers: NA, NULL and the like are missing too."""
+    text = texts(column, notation.missing)
+    if not pa.types.is_string(column.type):
+        return text
+    folded = pc.utf8_lower(pc.utf8_trim_whitespace(text))
+    return pc.if_else(pc.is_in(folded, pa.array(MISSING_NUMBERS)), None, text)
+
+
+def numbers(
+    column: pa.ChunkedArray,
+    decimal: Notation | str = PLAIN,
+    thousands: str | None = None,
+) -> pa.ChunkedArray:
+    """float64; NaN and infinity count as unreadable."""
+    notation = as_notation(decimal, thousands)
+    if is_number(column.type):
+        value = without_numbers(column, notation.missing).cast(pa.float64(), safe=False)
+    else:
+        value = plain_texts(texts(column, notation.missing), notation).cast(pa.float64())
+    return pc.if_else(pc.is_finite(value), value, None)
+
+
+def plain_texts(text: pa.ChunkedArray, notation: Notation) -> pa.ChunkedArray:
+    """`1.234,50 EUR` as `1234.50`; null for what is no number in this notation."""
+    text = pc.utf8_trim_whitespace(text)
+    number = number_pattern(notation.decimal, notation.thousands, notation.currency)
+    if notation.currency:
+        text = _without_currency(text, number)
+    elif (notation.decimal, notation.thousands) == (".", None):
+        return matching(text, f"^[+-]?{number}$")
+    text = matching(text, f"^{SIGN}?{number}$")
+    if separators := _separators(notation.decimal, notation.thousands, notation.currency):
+        text = pc.replace_substring_regex(text, "|".join(separators), "")
+    if notation.decimal != ".":
+        text = pc.replace_substring(text, notation.decimal, ".")
+    return pc.replace_substring(text, "\u2212", "-")
+
+
+@cache
+def number_pattern(decimal: str, thousands: str | None, currency: bool) -> str:
+    """Without a sign. Digits are grouped by threes, or as in India by twos before the last three: a date or
+    an address between the same points is no number."""
+    point = re.escape(decimal)
+    plain = rf"(?:\d+(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?"
+    grouped = [
+        rf"\d{{1,3}}(?:{s}\d{{3}})+(?:{point}\d*)?|\d{{1,2}}(?:{s}\d{{2}})+{s}\d{{3}}(?:{point}\d*)?"
+        for s in _separators(decimal, thousands, currency)
+    ]
+    return "(?:" + "|".join([plain, *grouped]) + ")"
+
+
+def _separators(decimal: str, thousands: str | None, currency: bool) -> list[str]:
+    """Patterns of what may stand between groups of digits. Money without `thousands` takes them all."""
+    if thousands is None:
+        point = re.escape("," if decimal == "." else ".")
+        return [point, BLANK, QUOTE] if currency else []
+    if thousands in " \u00a0\u2007\u2009\u202f":
+        return [BLANK]
+    return [QUOTE] if thousands in "'\u2019" else [re.escape(thousands)]
+
+
+def _without_currency(text: pa.ChunkedArray, number: str) -> pa.ChunkedArray:
+    """The number alone, with a minus where it has one, before or behind, or stands in brackets."""
+    gap, sign = f"{BLANK}*", f"{SIGN}?"
+    inner = rf"{sign}{gap}{CURRENCY}?{gap}{sign}{gap}({number}){gap}{CURRENCY}?{gap}{sign}{gap}{CURRENCY}?"
+    whole = rf"^(?:{inner}|\({gap}{inner}{gap}\){gap}{CURRENCY}?|{CURRENCY}?{gap}\({gap}{inner}{gap}\))$"
+    text = matching(text, whole)
+    negative = pc.match_substring_regex(text, "[(\u2212]|^[^0-9]*-|-[^0-9]*$")
+    digits = pc.replace_substring_regex(text, whole, r"\1\2\3")
+    return pc.if_else(negative, pc.binary_join_element_wise("-", digits, ""), digits)
