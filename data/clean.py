@@ -1,82 +1,237 @@
-"""Canonical types, and no row lost: what cannot be used is set aside with the reason."""
+"""Canonical columns and types, chunk by chunk; no row is lost: what cannot be used has its reason."""
 
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data import parse
+from data.columns import expressions_of, further_columns
 from data.config import DataConfig, TableSource
 from data.errors import DataError
 from data.readers import public_uri
+from data.target import Target
 
-OURS = {
-    "transactions": ("user_id", "timestamp", "amount", "quantity"),
-    "labelled": ("user_id", "event_timestamp", "target"),
-}
 DUPLICATE = "duplicate"
-ROWS_A_BATCH = 500_000
+IGNORED = "target is one of data.source.ignore"
 
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Rows that cannot be used, as read."""
+
+    cells: pa.Table
+    """Text, under our names and those of the further columns. Identifiers are not masked yet."""
+    places: pa.Array
+    reasons: pa.Array
 
 
 @dataclass(frozen=True)
 class Cleaned:
+    """A chunk's rows, each in one of two tables; those that `where` leaves out are only counted."""
+
     records: pa.Table
-    """Our columns first (identifiers not masked yet), then the further ones, in the order of the source."""
-    rejected: pa.Table
-    """Rows as read, under the source's names, with `row` (its number in the source, from 1) and `reason`."""
-    rows: int
+    """Our columns (identifiers not masked yet), then the further ones, in the source's order. A further
+    column whose type is still open is text or a number."""
+    places: pa.Array
+    """int64: the number of each row in the source, from 1."""
+    rejected: Rejected
+
+
+@dataclass
+class Tally:
+    """What is known of all chunks so far."""
+
+    rows: int = 0
+    left_out: int = 0
+    unusable: int = 0
+    reasons: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Reason -> rows, first row."""
+    lost: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Column with a forced type -> values that it cannot hold, values."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Further column without a type -> int64, float64 or string, as far as its values say."""
+    gaps: set[str] = field(default_factory=set)
+    """Further columns that have missing values."""
+
+    def kind(self, name: str) -> str:
+        """The type of a further column, after all chunks."""
+        kind = self.kinds.get(name, "string")
+        return "float64" if kind == "int64" and name in self.gaps else kind
+
+
+class Cleaner:
+    """Cleans a source's chunks in their order. `types` are of further columns, beside the config's own."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        source: TableSource,
+        further: Collection[str] = (),
+        types: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.config, self.source = config, source
+        self.further = further_columns(config, source, further)
+        self.types = {**source.types, **types}
+        self.tally = Tally()
+        self.target = Target(source)
+        self._computed, self._where, self._returns = expressions_of(source)
+
+    def chunks(self, tables: Iterator[pa.Table]) -> Iterator[Cleaned]:
+        """Raises DataError for a target that has too many values."""
+        first = 1
+        for table in tables:
+            yield self.clean(table, first)
+            first += table.num_rows
+
+    def clean(self, table: pa.Table, first_row: int = 1) -> Cleaned:
+        places = pa.array(np.arange(first_row, first_row + table.num_rows, dtype=np.int64))
+        if self._where is not None:
+            wanted = self._where.evaluate(table, self._numbers).fill_null(False)
+            self.tally.left_out += table.num_rows - int(pc.sum(wanted).as_py() or 0)
+            table, places = table.filter(wanted), pa.chunked_array([places]).filter(wanted).combine_chunks()
+        given = self._given(table, places)
+        verdict = _Verdict(np.zeros(table.num_rows, np.int16))
+        ours = self._our_columns(given, table, verdict)
+        usable = pa.array(verdict.code == 0)
+        records = {name: column.filter(usable) for name, column in ours.items()}
+        for name in self.further:
+            records[name] = self._further_column(name, given[name].filter(usable))
+        rejected = self._rejected(given, places, verdict)
+        self.tally.rows += table.num_rows
+        self._count(rejected)
+        return Cleaned(pa.table(records), places.filter(usable), rejected)
+
+    def _given(self, table: pa.Table, places: pa.Array) -> dict[str, pa.ChunkedArray]:
+        """The source's cells under our names and those of the further columns."""
+        given = {ours: table[theirs] for ours, theirs in self.source.columns.items()}
+        given |= {name: e.evaluate(table, self._numbers) for name, e in self._computed.items()}
+        if self.source.number_rows:
+            given["user_id"] = pa.chunked_array([places])
+        return given | {name: table[name] for name in self.further if name not in given}
+
+    def _our_columns(
+        self, given: Mapping[str, pa.ChunkedArray], table: pa.Table, verdict: "_Verdict"
+    ) -> dict[str, pa.ChunkedArray]:
+        ids = parse.identifiers(given["user_id"], self.source.user_id_type)
+        verdict.need("user_id", given["user_id"], ids, "is not an integer (data.source.user_id_type)")
+        if self.config.shape == "labelled":
+            return {"user_id": ids, **self._labelled(given, table.num_rows, verdict)}
+        moments = self._moments("timestamp", given, verdict)
+        amounts = self._numbers(given["amount"])
+        verdict.need("amount", given["amount"], amounts, "is not a number")
+        ours = {"timestamp": moments, "amount": amounts, "quantity": self._quantity(given, amounts, verdict)}
+        returned = self._is_return(ours, table)
+        references = {
+            name: parse.identifiers(given[name], "string")
+            for name in ("order_id", "transaction_id")
+            if name in given
+        }
+        return {"user_id": ids, **ours, "is_return": returned, **references}
+
+    def _labelled(
+        self, given: Mapping[str, pa.ChunkedArray], rows: int, verdict: "_Verdict"
+    ) -> dict[str, pa.ChunkedArray]:
+        target, ignored = self.target.read(given["target"])
+        verdict.refuse(ignored, IGNORED)
+        if "event_timestamp" in given:
+            moments = self._moments("event_timestamp", given, verdict)
+        else:
+            moments = pa.chunked_array([pa.repeat(pa.scalar(self.config.observed_at, parse.MOMENT), rows)])
+        verdict.need("target", given["target"], target, "is not readable")
+        return {"event_timestamp": moments, "target": target}
+
+    def _moments(
+        self, name: str, given: Mapping[str, pa.ChunkedArray], verdict: "_Verdict"
+    ) -> pa.ChunkedArray:
+        moments = parse.moments(given[name], self.source.options.get("date_format"))
+        verdict.need(name, given[name], moments, _NOT_A_DATE)
+        return moments
+
+    def _quantity(
+        self, given: Mapping[str, pa.ChunkedArray], amounts: pa.ChunkedArray, verdict: "_Verdict"
+    ) -> pa.ChunkedArray:
+        """1 where the source gives none."""
+        if "quantity" not in given:
+            return pa.chunked_array([pa.repeat(1.0, len(amounts))])
+        value = self._numbers(given["quantity"])
+        if value.null_count:
+            present = parse.texts(given["quantity"]).is_valid()
+            verdict.refuse(pc.and_(present, value.is_null()), "quantity is not a number")
+        return value.fill_null(1.0)
+
+    def _is_return(self, ours: Mapping[str, pa.ChunkedArray], table: pa.Table) -> pa.ChunkedArray:
+        if self._returns is None:
+            return pa.chunked_array([pa.repeat(False, table.num_rows)])
+        read = {n: table[n] for n in self._returns.columns if n in table.column_names}
+        numbers = {name: ours[name] for name in ("amount", "quantity")}
+        return self._returns.evaluate(pa.table({**read, **numbers}), self._numbers).fill_null(False)
+
+    def _further_column(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        kind = self.types.get(name)
+        if kind is None:
+            return self._of_open_type(name, column)
+        value = parse.typed(column, kind, *self._notation)
+        present = len(column) - parse.texts(column).null_count
+        lost, of = self.tally.lost.get(name, (0, 0))
+        self.tally.lost[name] = (lost + present - (len(value) - value.null_count), of + present)
+        return value
+
+    def _of_open_type(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        """As it is; what its type may be after all chunks is noted."""
+        value = parse.inferred(column, *self._notation)
+        if value.null_count:
+            self.tally.gaps.add(name)
+        if value.null_count < len(value):
+            kind = {"int64": "int64", "double": "float64"}.get(str(value.type), "string")
+            self.tally.kinds[name] = max(kind, self.tally.kinds.get(name, "int64"), key=_WIDER.index)
+        if pa.types.is_integer(column.type) and column.type != pa.uint64():
+            return column.cast(pa.int64())
+        return value if _is_number(column.type) else parse.texts(column)
+
+    def _rejected(
+        self, given: Mapping[str, pa.ChunkedArray], places: pa.Array, verdict: "_Verdict"
+    ) -> Rejected:
+        at = pa.array(np.flatnonzero(verdict.code))
+        cells = pa.table({name: _as_read(column.take(at)) for name, column in given.items()})
+        reasons = pa.array(verdict.reasons, pa.string()).take(pa.array(verdict.code[at.to_numpy()]))
+        return Rejected(cells, places.take(at), reasons)
+
+    def _count(self, rejected: Rejected) -> None:
+        for reason, place in zip(rejected.reasons.to_pylist(), rejected.places.to_pylist(), strict=True):
+            rows, first = self.tally.reasons.get(reason, (0, place))
+            self.tally.reasons[reason] = (rows + 1, first)
+            self.tally.unusable += reason != IGNORED
+
+    def as_kind(self, column: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
+        """A column of open type, once all chunks have decided it."""
+        if kind == "string":
+            return parse.texts(column)
+        return parse.typed(column, kind, *self._notation)
 
     @property
-    def unusable(self) -> int:
-        """Rejected rows without those that were merely repeated, which the config asks to drop."""
-        return int(pc.sum(pc.not_equal(self.rejected["reason"], DUPLICATE)).as_py() or 0)
+    def _notation(self) -> tuple[str, str | None]:
+        return self.source.options.get("decimal", "."), self.source.options.get("thousands")
+
+    def _numbers(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        return parse.numbers(column, *self._notation)
 
 
-def clean(raw: pa.Table, source: TableSource, config: DataConfig) -> Cleaned:
-    """Raises DataError for repeated rows under `duplicates: refuse` and for a target that is not binary."""
-    ours, verdict = _our_columns(raw, source, config)
-    _judge_duplicates(raw, ours["user_id"], source, config, verdict)
-    kept = pa.array(verdict.code == 0)
-    further = [name for name in _further(raw, source, config) if name not in source.columns.values()]
-    written = _notation(source)
-    records = {name: column.filter(kept) for name, column in ours.items()}
-    for name in further:
-        column = raw[name].filter(kept)
-        kind = source.types.get(name)
-        records[name] = parse.typed(column, kind, *written) if kind else parse.inferred(column, *written)
-    shown = [n for n in raw.column_names if n in source.columns.values() or n in further]
-    return Cleaned(pa.table(records), _rejected(raw.select(shown), verdict), raw.num_rows)
-
-
-def check_rejected_share(cleaned: Cleaned, uri: str, limit: float) -> None:
-    """Raises DataError, with a table of the reasons, when more than `limit` of the rows cannot be used."""
-    if cleaned.unusable <= limit * cleaned.rows and cleaned.records.num_rows:
-        return
-    reasons = cleaned.rejected.group_by("reason").aggregate([("row", "count"), ("row", "min")]).to_pylist()
-    table = [
-        {"reason": r["reason"], "rows": r["row_count"], "first_row": r["row_min"]}
-        for r in sorted(reasons, key=lambda r: (-r["row_count"], r["reason"]))
-        if r["reason"] != DUPLICATE
-    ]
-    worst = table[0]
-    raise DataError(
-        f"{uri}: {cleaned.unusable:,} of {cleaned.rows:,} rows cannot be used, more than"
-        f" data.max_rejected_share {limit:g} allows; most often {worst['reason']}"
-        f" ({worst['rows']:,} rows, the first is row {worst['first_row']})",
-        table,
-    )
+_NOT_A_DATE = "is not an ISO 8601 date (or data.source.options.date_format)"
+_WIDER = ("int64", "float64", "string")
 
 
 @dataclass
 class _Verdict:
     """Why each row is refused: the first reason found counts; code 0 is a row that stays."""
 
-    code: np.ndarray[Any, np.dtype[np.int8]]
+    code: np.ndarray[Any, np.dtype[np.int16]]
     reasons: list[str] = field(default_factory=lambda: [""])
 
     def refuse(self, rows: Any, reason: str) -> None:
@@ -89,143 +244,53 @@ class _Verdict:
             self.refuse(read.is_null(), f"{column} {complaint}")
 
 
-def _our_columns(
-    raw: pa.Table, source: TableSource, config: DataConfig
-) -> tuple[dict[str, pa.ChunkedArray], _Verdict]:
-    verdict = _Verdict(np.zeros(raw.num_rows, np.int8))
-    theirs = source.columns
-    date_format = source.options.get("date_format")
-    written = _notation(source)
-
-    ids = parse.identifiers(raw[theirs["user_id"]], source.user_id_type)
-    verdict.need("user_id", raw[theirs["user_id"]], ids, "is not an integer (data.source.user_id_type)")
-    ours = {"user_id": ids}
-    if config.shape == "transactions":
-        moments = parse.moments(raw[theirs["timestamp"]], date_format)
-        amounts = parse.numbers(raw[theirs["amount"]], *written)
-        verdict.need("timestamp", raw[theirs["timestamp"]], moments, _NOT_A_DATE)
-        verdict.need("amount", raw[theirs["amount"]], amounts, "is not a number")
-        return ours | {
-            "timestamp": moments,
-            "amount": amounts,
-            "quantity": _quantity(raw, source, verdict),
-        }, verdict
-    if "event_timestamp" in theirs:
-        moments = parse.moments(raw[theirs["event_timestamp"]], date_format)
-        verdict.need("event_timestamp", raw[theirs["event_timestamp"]], moments, _NOT_A_DATE)
-    else:
-        moments = pa.chunked_array([pa.repeat(pa.scalar(config.observed_at, parse.MOMENT), raw.num_rows)])
-    target = _target(raw[theirs["target"]], source)
-    verdict.need("target", raw[theirs["target"]], target, "is not readable")
-    return ours | {"event_timestamp": moments, "target": target}, verdict
+def clean(raw: pa.Table, source: TableSource, config: DataConfig, further: Collection[str] = ()) -> Cleaned:
+    """One table as a whole, its target judged too."""
+    cleaner = Cleaner(config, source, further)
+    cleaned = cleaner.clean(raw)
+    cleaner.target.check()
+    return cleaned
 
 
-_NOT_A_DATE = "is not an ISO 8601 date (or data.source.options.date_format)"
-
-
-def _quantity(raw: pa.Table, source: TableSource, verdict: _Verdict) -> pa.ChunkedArray:
-    """1 where the source says nothing."""
-    if "quantity" not in source.columns:
-        return pa.chunked_array([pa.repeat(1.0, raw.num_rows)])
-    column = raw[source.columns["quantity"]]
-    value = parse.numbers(column, *_notation(source))
-    if value.null_count:
-        said = parse.texts(column).is_valid()
-        verdict.refuse(pc.and_(said, value.is_null()), "quantity is not a number")
-    return value.fill_null(1.0)
-
-
-def _target(column: pa.ChunkedArray, source: TableSource) -> pa.ChunkedArray:
-    """int8: 1 where the value is `positive`, 0 where it is the other one."""
-    text = parse.texts(column)
-    values: list[str] = sorted(text.drop_null().unique().to_pylist())
-    churned = [value for value in values if _plain(value) == _plain(source.positive)]  # type: ignore[arg-type]
-    name = f"column {source.columns['target']!r} (target)"
-    there = ", ".join(repr(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
-    if len({_plain(value) for value in values}) > 2:
-        raise DataError(
-            f"{name} has {len(values)} values, not two: {there}; map data.source.columns.target to another"
-        )
-    if values and not churned:
-        quoted = ", in quotes" if isinstance(source.positive, bool) else ""  # YAML reads Yes as true
-        raise DataError(
-            f"{name} never is {source.positive!r}: there are {there};"
-            f" set data.source.positive to one of them{quoted}"
-        )
-    if len(churned) == len(values) > 0:
-        raise DataError(f"{name} is always {there}; a model needs customers who stayed as well")
-    return pc.if_else(text.is_valid(), pc.is_in(text, pa.array(churned, pa.string())), None).cast(pa.int8())
-
-
-def _plain(value: str | float) -> str | float:
-    """1, 1.0, "1" and true are one value, however YAML, CSV and Parquet spell it."""
-    text = str(value).strip()
-    if text.lower() in ("true", "false"):
-        return float(text.lower() == "true")
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _judge_duplicates(
-    raw: pa.Table, ids: pa.ChunkedArray, source: TableSource, config: DataConfig, verdict: _Verdict
+def check_usable(
+    tally: Tally, source: TableSource, types: Mapping[str, str], limit: float, records: int
 ) -> None:
-    """Among the usable rows the first of equals stays."""
-    if source.duplicates == "keep":
-        return
-    if config.shape == "labelled":
-        equal, compared = "have the user_id of a row above", [ids]
-    elif "transaction_id" in source.columns:
-        equal, compared = "have the transaction_id of a row above", [raw[source.columns["transaction_id"]]]
-    else:
-        equal, compared = "equal a row above in every column", raw.columns
-    rows = pa.table([parse.texts(column) for column in compared], [str(i) for i in range(len(compared))])
-    repeated = _repeated(rows, verdict.code == 0)
-    if "transaction_id" in source.columns:
-        repeated &= np.asarray(rows[0].is_valid())  # without one, nothing says they are equal
-    if repeated.any() and source.duplicates == "refuse":
-        ways = "drop" if config.shape == "labelled" else "drop or keep"
-        raise DataError(
-            f"{public_uri(source)}: {repeated.sum():,} rows {equal} (first: row {repeated.argmax() + 1});"
-            f" remove them or set data.source.duplicates to {ways}"
-        )
-    verdict.refuse(repeated, DUPLICATE)
+    """Raises DataError, with a table of the reasons, when more than `limit` of the rows cannot be used, or
+    of a column's values cannot be read as the type that the config forces upon it."""
+    uri = public_uri(source)
+    if tally.rows == 0:
+        raise DataError(f"{uri}: data.source.where leaves out all {tally.left_out:,} rows; correct it")
+    if not records and not tally.unusable:
+        raise DataError(f"{uri}: data.source.ignore sets all {tally.rows:,} rows aside; correct it")
+    if tally.unusable > limit * tally.rows or not records:
+        raise _too_many(tally, uri, limit)
+    for name, (lost, values) in tally.lost.items():
+        if lost > limit * values:
+            raise DataError(
+                f"{uri}: column {name!r} cannot be {types[name]}: {lost / values:.3g} of its values would be"
+                f" lost, more than data.max_rejected_share {limit:g} allows; set data.source.types.{name} to"
+                f" string, or compute a number in data.source.computed"
+            )
 
 
-def _repeated(rows: pa.Table, usable: Mask) -> Mask:
-    """Which usable rows equal a usable one above. Hashes find the candidates, the texts themselves decide."""
-    hashes = [
-        pd.util.hash_pandas_object(batch.to_pandas(), index=False, categorize=False)
-        for batch in rows.to_batches(max_chunksize=ROWS_A_BATCH)
+def _too_many(tally: Tally, uri: str, limit: float) -> DataError:
+    table = [
+        {"reason": reason, "rows": rows, "first_row": first}
+        for reason, (rows, first) in sorted(tally.reasons.items(), key=lambda item: (-item[1][0], item[0]))
+        if reason != IGNORED
     ]
-    hashed = pd.concat(hashes, ignore_index=True)[usable]
-    suspects = np.sort(hashed.index[hashed.duplicated(keep=False)].to_numpy())
-    repeated = np.zeros(rows.num_rows, bool)
-    repeated[suspects] = rows.take(pa.array(suspects)).to_pandas().duplicated().to_numpy()
-    return repeated
+    worst = table[0]
+    return DataError(
+        f"{uri}: {tally.unusable:,} of {tally.rows:,} rows cannot be used, more than"
+        f" data.max_rejected_share {limit:g} allows; most often {worst['reason']}"
+        f" ({worst['rows']:,} rows, the first is row {worst['first_row']})",
+        table,
+    )
 
 
-def _further(raw: pa.Table, source: TableSource, config: DataConfig) -> list[str]:
-    """A labelled table's other columns are its features; of a log we take only those with a type given."""
-    mapped = source.columns.values()
-    names = [
-        n for n in raw.column_names if n not in mapped and (config.shape == "labelled" or n in source.types)
-    ]
-    if taken := [n for n in names if n in OURS[config.shape]]:
-        raise DataError(
-            f"{public_uri(source)}: column {taken[0]!r} has the name of one of ours; rename it or map it"
-        )
-    return names
+def _as_read(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column if pa.types.is_string(column.type) else column.cast(pa.string())
 
 
-def _rejected(raw: pa.Table, verdict: _Verdict) -> pa.Table:
-    rows = np.flatnonzero(verdict.code)
-    names = [f"{n} (source)" if n in ("row", "reason") else n for n in raw.column_names]
-    table = raw.take(pa.array(rows)).rename_columns(names)
-    reasons = pa.array(verdict.reasons, pa.string()).take(pa.array(verdict.code[rows]))
-    return table.append_column("row", pa.array(rows + 1, pa.int64())).append_column("reason", reasons)
-
-
-def _notation(source: TableSource) -> tuple[str, str | None]:
-    return source.options.get("decimal", "."), source.options.get("thousands")
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))

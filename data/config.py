@@ -140,6 +140,8 @@ class TableSource(Config):
     def _consistent(self) -> "TableSource":
         if fixed := sorted(self.types.keys() & self.columns.values()):
             raise ValueError(f"source.types names {', '.join(fixed)}, whose type source.columns decides")
+        if mapped := [name for name in self.keep if name in self.columns.values()]:
+            raise ValueError(f"source.keep names {mapped[0]}, which source.columns maps; remove it from keep")
         if twice := sorted(self.columns.keys() & self.computed.keys()):
             raise ValueError(
                 f"source.computed.{twice[0]}: source.columns maps it already; remove one of both"

@@ -1,107 +1,193 @@
-"""From a source to a validated, masked table: all of it, or nothing."""
+"""From a source to validated, masked records: all of it, or nothing.
 
-import hashlib
-from collections.abc import Callable
+The source passes in chunks. Each is filtered, computed, cleaned, masked and divided into ranges of customers;
+then each range by itself is freed of copies, added up to orders, sorted and written. Memory is bounded by a
+few chunks and one range, whatever the source's length.
+"""
+
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 
-from data.clean import check_rejected_share, clean
-from data.config import DataConfig, utc_text
+from data.arrange import Rules, arrange
+from data.clean import Cleaner, check_usable
+from data.columns import columns_to_read
+from data.config import DataConfig, TableSource, utc_text
 from data.errors import DataError
+from data.judged import judged
 from data.manifest import describe, write_json
-from data.mask import load_key, mask_ids, mask_rejected
+from data.mask import load_key
+from data.parts import PartWriter, customers_of
 from data.readers import public_uri
-from data.sources import as_table, read
-from data.validate import failed, validate
-from data.workspace import Workspace, remove_leftovers, replaced_directory
+from data.rejected import RejectedWriter
+from data.sources import as_table, open_source
+from data.stage import Stage
+from data.transactions import refuse_differing
+from data.validate import Judged, failed, validate
+from data.versions import new_version
+from data.workspace import Workspace, remove_leftovers
 
-ROWS_A_GROUP = 1_000_000
+Progress = Callable[[str], None]
+STAGE = "stage"
+"""Folder of a version in the making for rows that wait on disk."""
 
 
 def ingest(
     config: DataConfig,
     files: Workspace,
     as_of: datetime,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Progress = lambda message: None,
+    further: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Write records, rejected rows, validation and manifest in one step; return the manifest.
+    """Write records, rejected rows, validation and manifest as a new version; return the manifest.
 
     `as_of` (aware) is the present: what lies at or after it is in the future and fails the suite.
-    Raises DataError, with the details in its `table`; what an earlier run wrote then stays as it was.
+    `further` are columns of the source that features read. Raises DataError, with the details in its
+    `table`; what an earlier run wrote then stays as it was.
     """
+    key = load_key(config, files)
+    source = as_table(config)
+    cleaner = Cleaner(config, source, further)
+    with writing_alone(files), new_version(files, config.keep_versions) as version:
+        stage = Stage(version / STAGE, cleaner, key)
+        with RejectedWriter(version / files.rejected.name, cleaner, key) as rejected:
+            input_sha256 = read_into(stage, cleaner, rejected, further, progress)
+            writer = PartWriter(version, "base", stage.schema())
+            for rows in arranged(stage, cleaner, rejected, progress):
+                writer.add(rows)
+        parts = writer.close()
+        shutil.rmtree(version / STAGE, ignore_errors=True)
+        tally = cleaner.tally
+        outcomes = judge(judged(version, parts, stage.schema()), config, source, as_of, progress)
+        counts = {
+            "source_rows": tally.rows + tally.left_out,
+            "left_out_rows": tally.left_out,
+            "rejected_rows": rejected.rows,
+            "duplicate_rows": rejected.duplicates,
+        }
+        manifest = describe(
+            config,
+            key,
+            schema=stage.schema(),
+            parts=parts,
+            customers=len(customers_of(version, parts)),
+            input_sha256=input_sha256,
+            counts=counts,
+        )
+        write_json(version / files.validation.name, suite_record(as_of, outcomes))
+        write_json(version / files.manifest.name, manifest)
+    return manifest
+
+
+@contextmanager
+def writing_alone(files: Workspace) -> Iterator[None]:
+    """Raises DataError when another process writes versions there."""
     files.data.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(files.data.parent / ".lock", blocking=False):
             remove_leftovers(files.data)
-            return _ingest(config, files, as_of, progress)
+            yield
     except Timeout:
         raise DataError(f"{files.data.parent}: another ingest is writing there; wait for it to end") from None
 
 
-def _ingest(
-    config: DataConfig, files: Workspace, as_of: datetime, progress: Callable[[str], None]
-) -> dict[str, Any]:
-    source = as_table(config)
+def read_into(
+    stage: Stage, cleaner: Cleaner, rejected: RejectedWriter, further: Collection[str], progress: Progress
+) -> str:
+    """All of the source, cleaned, into the stage; returns the sha256 of what was read.
+
+    Raises DataError when too much of it cannot be used.
+    """
+    config, source = cleaner.config, cleaner.source
     uri = public_uri(source)
-    key = load_key(config, files)
-
     progress(f"reading {uri}")
-    raw = read(config)
-    progress(f"cleaning {raw.table.num_rows:,} rows")
-    cleaned, input_sha256 = clean(raw.table, source, config), raw.sha256
-    del raw  # the largest thing in memory
-    check_rejected_share(cleaned, uri, config.max_rejected_share)
+    reading = open_source(config, columns_to_read(config, source, further))
+    rows = 0
+    for cleaned in cleaner.chunks(reading.chunks()):
+        stage.add(cleaned)
+        rejected.add(cleaned.rejected)
+        rows = cleaner.tally.rows + cleaner.tally.left_out
+        progress(f"cleaning: {rows:,} rows of {uri}")
+    cleaner.target.check()
+    check_usable(cleaner.tally, source, cleaner.types, config.max_rejected_share, stage.rows)
+    return reading.sha256
 
-    progress(f"validating {cleaned.records.num_rows:,} rows, {cleaned.rejected.num_rows:,} set aside")
-    outcomes = validate(cleaned.records, config.expectations, as_of)
+
+def arranged(
+    stage: Stage, cleaner: Cleaner, rejected: RejectedWriter, progress: Progress
+) -> Iterator[pa.Table]:
+    """The staged rows, sorted, range by range; copies go to the rejected ones, or are refused."""
+    source = cleaner.source
+    uri = public_uri(source)
+    by_reference = "transaction_id" in source.given
+    transactions = stage.repeated_transactions()
+    refuse_differing(transactions, uri)
+    copies = transactions.copies if source.duplicates != "keep" else transactions.copies[:0]
+    rules = Rules(
+        labelled=cleaner.config.shape == "labelled",
+        find_copies=source.duplicates != "keep" and not by_reference,
+        add_up_orders=source.group_by is not None,
+    )
+    done, first = 0, int(copies[0]) if len(copies) else 0
+    for table in stage.ranges():
+        done += table.num_rows
+        if len(copies):
+            again = pa.array(table["place"].to_pandas().isin(copies))
+            rejected.add_copies(table.select(["high", "low", "place"]).filter(again))
+            table = table.filter(pc.invert(again))
+        result = arrange(table, rules)
+        rejected.add_copies(result.copies)
+        if result.copies.num_rows:
+            here = int(pc.min(result.copies["place"]).as_py())
+            first = min(first or here, here)
+        progress(f"sorting: {done:,} of {stage.rows:,} rows")
+        yield result.rows
+    if rejected.duplicates and source.duplicates == "refuse":
+        raise _repeated(cleaner, uri, rejected.duplicates, first)
+
+
+def _repeated(cleaner: Cleaner, uri: str, rows: int, first: int) -> DataError:
+    source = cleaner.source
+    ways = "drop" if cleaner.config.shape == "labelled" else "drop or keep"
+    if cleaner.config.shape == "labelled":
+        dated = "event_timestamp" in source.given
+        equal = "have the user_id and the time of a row above" if dated else "have the user_id of a row above"
+        if not dated:
+            ways += ", or map data.source.columns.event_timestamp if a customer has a row for each month"
+    elif "transaction_id" in source.given:
+        equal = "repeat a row above with the same transaction_id"
+    else:
+        equal = "equal a row above in every column that is read"
+    if source.group_by:
+        ways = "keep if lines of one order may be alike, or to drop"
+    return DataError(
+        f"{uri}: {rows:,} rows {equal} (first: row {first}); remove them or set data.source.duplicates to"
+        f" {ways}"
+    )
+
+
+def judge(
+    rows: Judged, config: DataConfig, source: TableSource, as_of: datetime, progress: Progress
+) -> list[dict[str, Any]]:
+    """The outcomes of the suite; DataError, with those that fail in its `table`."""
+    progress(f"validating {rows.rows:,} rows")
+    outcomes = validate(rows, config.expectations, as_of)
     if broken := failed(outcomes):
         first = broken[0]
         raise DataError(
-            f"{uri}: {len(broken)} of {len(outcomes)} expectations fail, first {first['expectation']}"
-            f" ({first['column'] or 'table'}): {first['found']}; correct the rows or data.expectations",
+            f"{public_uri(source)}: {len(broken)} of {len(outcomes)} expectations fail, first"
+            f" {first['expectation']} ({first['column'] or 'table'}): {first['found']}; correct the rows or"
+            " data.expectations",
             broken,
         )
-
-    ids = mask_ids(cleaned.records["user_id"], source.user_id_type, key)
-    progress(f"writing {cleaned.records.num_rows:,} rows of {len(ids.dictionary):,} customers")
-    with replaced_directory(files.data) as fresh:
-        records = fresh / files.records.name
-        _write_records(records, cleaned.records, ids)
-        pq.write_table(mask_rejected(cleaned, source, key), fresh / files.rejected.name)
-        manifest = describe(
-            config,
-            cleaned,
-            customers=len(ids.dictionary),
-            input_sha256=input_sha256,
-            output_sha256=_sha256(records),
-        )
-        write_json(fresh / files.manifest.name, manifest)
-        suite = {"schema_version": 1, "as_of": utc_text(as_of), "success": True, "results": outcomes}
-        write_json(fresh / files.validation.name, suite)
-    return manifest
+    return outcomes
 
 
-def _write_records(path: Path, records: pa.Table, ids: pa.DictionaryArray) -> None:
-    """Sorted by customer, then time, then place in the source; masks are spelled out by row group."""
-    moment = "timestamp" if "timestamp" in records.column_names else "event_timestamp"
-    rank = np.argsort(np.argsort(ids.dictionary.to_numpy(zero_copy_only=False)))
-    customer = rank.astype(np.int32)[ids.indices.to_numpy()]
-    order = np.lexsort((records[moment].cast(pa.int64()).to_numpy(), customer))
-
-    table = records.set_column(records.column_names.index("user_id"), "user_id", ids)
-    schema = pa.schema([f.with_type(pa.string()) if f.name == "user_id" else f for f in table.schema])
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for start in range(0, len(order), ROWS_A_GROUP):
-            group = table.take(pa.array(order[start : start + ROWS_A_GROUP]))
-            writer.write_table(group.cast(schema), row_group_size=ROWS_A_GROUP)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def suite_record(as_of: datetime, outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"schema_version": 1, "as_of": utc_text(as_of), "success": True, "results": list(outcomes)}

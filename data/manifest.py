@@ -2,43 +2,80 @@
 
 import hashlib
 import json
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from data.clean import Cleaned
 from data.config import DataConfig, utc_text
+from data.parts import Part, digest_of
 from data.readers import public_uri
 from data.sources import as_table
+from handlers.identity import mask
 
 MASKING = "hmac-sha256-128"
+ADDRESS = ("uri", "query", "table", "sheet")
+"""Settings of a source that say where it is, and not how it is read."""
 
 
 def describe(
-    config: DataConfig, cleaned: Cleaned, *, customers: int, input_sha256: str, output_sha256: str
+    config: DataConfig,
+    key: bytes,
+    *,
+    schema: pa.Schema,
+    parts: Sequence[Part],
+    customers: int,
+    input_sha256: str,
+    counts: Mapping[str, int],
 ) -> dict[str, Any]:
     """The manifest. No time of making: equal input, config, key and code give equal bytes."""
-    source, records = as_table(config), cleaned.records
+    source = as_table(config)
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "shape": config.shape,
         "source": {"kind": config.source.kind, "uri": public_uri(source)},
         "input_sha256": input_sha256,
-        "output_sha256": output_sha256,
-        "rows": records.num_rows,
-        "rejected_rows": cleaned.rejected.num_rows,
+        **_of_parts(parts),
+        **counts,
         "customers": customers,
-        "window": _window(records),
-        "schema": {f.name: "string" if f.name == "user_id" else str(f.type) for f in records.schema},
+        "schema": {field.name: str(field.type) for field in schema},
         "config_sha256": hashlib.sha256(_json(config.model_dump(mode="json")).encode()).hexdigest(),
+        "mapping_sha256": mapping_sha256(config),
         "code_version": code_version(),
         "id_type": source.user_id_type,
         "masking": MASKING,
+        "key_check": key_check(key),
+        "deliveries": [],
     }
+
+
+def appended(
+    manifest: Mapping[str, Any], parts: Sequence[Part], customers: int, delivery: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The manifest after one more delivery."""
+    own = _of_parts(parts)
+    deliveries = [*manifest["deliveries"], dict(delivery)]
+    return {**manifest, **own, "customers": customers, "deliveries": deliveries}
+
+
+def parts_in(manifest: Mapping[str, Any]) -> list[Part]:
+    return [Part(**part) for part in manifest["parts"]]
+
+
+def mapping_sha256(config: DataConfig) -> str:
+    """Of all that decides how rows of the source become records, wherever they come from."""
+    source = as_table(config).model_dump(mode="json", exclude=set(ADDRESS))
+    source["options"].pop("storage_options", None)
+    mapping = {"shape": config.shape, "source": source, "observed_at": str(config.observed_at)}
+    return hashlib.sha256(_json(mapping).encode()).hexdigest()
+
+
+def key_check(key: bytes) -> str:
+    """What the mask key makes of nothing: equal for equal keys, and says nothing else of a key."""
+    return mask("", key)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -54,11 +91,29 @@ def code_version() -> str:
     return f"{version('churn-prediction')}+{digest.hexdigest()[:12]}"
 
 
-def _window(records: pa.Table) -> dict[str, str]:
+def _of_parts(parts: Sequence[Part]) -> dict[str, Any]:
+    return {
+        "output_sha256": digest_of(parts),
+        "rows": sum(part.rows for part in parts),
+        "window": _window(parts),
+        "newest": utc_text(_moment(max(part.last for part in parts))),
+        "parts": [part.record() for part in parts],
+    }
+
+
+def _window(parts: Sequence[Part]) -> dict[str, str]:
     """Whole days, UTC: from the midnight before the first event to the midnight after the last one."""
-    times = records["timestamp" if "timestamp" in records.column_names else "event_timestamp"]
-    first, last = (pc.floor_temporal(edge, unit="day").as_py() for edge in (pc.min(times), pc.max(times)))
-    return {"start": utc_text(first), "end": utc_text(last + timedelta(days=1))}
+    first = _moment(min(part.first for part in parts))
+    last = _moment(max(part.last for part in parts))
+    return {"start": utc_text(_midnight(first)), "end": utc_text(_midnight(last) + timedelta(days=1))}
+
+
+def _midnight(moment: datetime) -> datetime:
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _moment(microseconds: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
 
 
 def _json(content: Any) -> str:

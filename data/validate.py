@@ -1,7 +1,9 @@
 """The expectations of the config, and the ones that always hold, judged by Great Expectations."""
 
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from difflib import get_close_matches
 from typing import Any
@@ -25,15 +27,41 @@ from data.errors import DataError
 Row = dict[str, Any]
 
 
-def validate(records: pa.Table, expectations: Sequence[Mapping[str, Any]], as_of: datetime) -> list[Row]:
+@dataclass(frozen=True)
+class Judged:
+    """Rows to judge, of which only the columns that an expectation names are in memory at a time."""
+
+    schema: pa.Schema
+    rows: int
+    load: Callable[[Sequence[str]], pa.Table]
+    """The columns of these names; identifiers as codes, equal for equal ones."""
+    all_rows: int | None = None
+    """Rows of the whole table, where these are a delivery to it; the row count is judged on all."""
+
+
+def validate(
+    records: pa.Table | Judged, expectations: Sequence[Mapping[str, Any]], as_of: datetime
+) -> list[Row]:
     """One row an expectation: what was expected, of which column, whether it holds, what was found.
 
-    No row tells an identifier. Raises DataError when an expectation is unknown or wrongly written.
+    No row shows an identifier. Raises DataError when an expectation is unknown or wrongly written.
     """
-    standing = always(records.column_names, as_of)
-    asked = [e for e in expectations if e not in standing and not _skipped(e, records.column_names)]
-    suite = [_built(e, records.schema) for e in (*standing, *asked)]
-    return [_outcome(result, records.schema) for result in _run(suite, records)]
+    if isinstance(records, pa.Table):
+        records = Judged(records.schema, records.num_rows, records.select)
+    names = records.schema.names
+    standing = always(names, as_of)
+    asked = [e for e in expectations if e not in standing and not _skipped(e, names)]
+    every = [*standing, *asked]
+    built = [_built(e, records.schema) for e in every]
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, expectation in enumerate(every):
+        groups.setdefault(_needed(expectation, names), []).append(number)
+    outcomes: dict[int, Row] = {}
+    for needed, numbers in groups.items():
+        frame = _frame(needed, records)
+        for number, result in zip(numbers, _run([built[n] for n in numbers], frame), strict=True):
+            outcomes[number] = _outcome(result, every[number].get("row_condition"), records.schema)
+    return [outcomes[number] for number in range(len(every))]
 
 
 def always(columns: Sequence[str], as_of: datetime) -> list[dict[str, Any]]:
@@ -60,7 +88,27 @@ def failed(outcomes: Sequence[Row]) -> list[Row]:
 
 
 def _skipped(expectation: Mapping[str, Any], columns: Sequence[str]) -> bool:
-    return bool(expectation.get("optional")) and not set(_columns_of(expectation)) <= set(columns)
+    if not expectation.get("optional"):
+        return False
+    condition = str(expectation.get("row_condition") or "")
+    conditioned = re.findall(r"""col\(["'](.+?)["']\)""", condition) or re.findall(r"^\W*(\w+)", condition)
+    return not {*_columns_of(expectation), *conditioned} <= set(columns)
+
+
+NO_COLUMN = ("",)
+"""Stands for an expectation on the number of rows."""
+
+
+def _needed(expectation: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    """The columns that it looks at; none for one on the names of the columns themselves."""
+    condition = str(expectation.get("row_condition") or "")
+    mentioned = {name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", condition)}
+    needed = {*_columns_of(expectation), *mentioned}
+    if not needed and "column" not in str(expectation.get("type")):
+        return NO_COLUMN
+    if str(expectation.get("type")) == "expect_column_to_exist":
+        return ()
+    return tuple(name for name in names if name in needed)
 
 
 def _columns_of(arguments: Mapping[str, Any]) -> list[str]:
@@ -77,6 +125,8 @@ def _built(expectation: Mapping[str, Any], schema: pa.Schema) -> Any:
         close = get_close_matches(kind, list_registered_expectation_implementations(), n=1)
         meant = f"; did you mean {close[0]}?" if close else "; see the gallery of Great Expectations"
         raise DataError(f"data.expectations: no expectation is called {kind}{meant}") from None
+    if any(pa.types.is_string(schema.field(c).type) for c in _columns_of(arguments) if c in schema.names):
+        arguments = {n: _as_text_type(v) if n in ("type_", "type_list") else v for n, v in arguments.items()}
     if any(pa.types.is_timestamp(schema.field(c).type) for c in _columns_of(arguments) if c in schema.names):
         arguments = {name: _as_moment(value) for name, value in arguments.items()}
     try:
@@ -85,6 +135,13 @@ def _built(expectation: Mapping[str, Any], schema: pa.Schema) -> Any:
             return implementation(**arguments)
     except (ValidationError, ValidationErrorV1, TypeError, ValueError) as error:
         raise DataError(f"data.expectations: {kind}: {_complaint(error)}; correct its arguments") from None
+
+
+def _as_text_type(value: Any) -> Any:
+    """pandas has had three names for the type of a column of texts."""
+    if isinstance(value, list | tuple):
+        return [_as_text_type(one) for one in value]
+    return "str" if value in ("object", "string") else value
 
 
 def _complaint(error: Exception) -> str:
@@ -108,13 +165,13 @@ def _as_moment(value: Any) -> Any:
     return value
 
 
-def _run(suite: list[Any], records: pa.Table) -> list[ExpectationValidationResult]:
+def _run(suite: list[Any], frame: pd.DataFrame) -> list[ExpectationValidationResult]:
     """In memory, silent, and without a word to anybody's server."""
     context = gx.get_context(mode="ephemeral")
     context.enable_analytics(False)
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     asset = context.data_sources.add_pandas("records").add_dataframe_asset("records")
-    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": _frame(records)})
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number, expectation in enumerate(suite):
@@ -129,15 +186,23 @@ def _config(result: ExpectationValidationResult) -> Any:
     return result.expectation_config
 
 
-def _frame(records: pa.Table) -> pd.DataFrame:
+def _frame(needed: tuple[str, ...], records: Judged) -> pd.DataFrame:
+    if needed == NO_COLUMN:
+        rows = records.rows if records.all_rows is None else records.all_rows
+        return pd.DataFrame(index=pd.RangeIndex(rows))
+    if not needed:
+        return pd.DataFrame(columns=records.schema.names)
     text = pd.StringDtype("pyarrow", na_value=np.nan)
-    frame: pd.DataFrame = records.to_pandas(types_mapper={pa.string(): text}.get, split_blocks=True)
+    types = {pa.string(): text}.get
+    frame: pd.DataFrame = records.load(needed).to_pandas(types_mapper=types, split_blocks=True)
     return frame
 
 
-def _outcome(result: ExpectationValidationResult, schema: pa.Schema) -> Row:
+def _outcome(result: ExpectationValidationResult, condition: object, schema: pa.Schema) -> Row:
     config = _config(result)
-    arguments = {k: v for k, v in config.kwargs.items() if k != "batch_id" and v is not None}
+    arguments = {k: v for k, v in config.kwargs.items() if k not in _NOT_SHOWN and v is not None}
+    if condition:
+        arguments["row_condition"] = condition
     columns = _columns_of(arguments)
     expected = {
         k: v for k, v in arguments.items() if k not in ("column", "column_A", "column_B", "column_list")
@@ -151,10 +216,15 @@ def _outcome(result: ExpectationValidationResult, schema: pa.Schema) -> Row:
     }
 
 
+_NOT_SHOWN = ("batch_id", "condition_parser")
+
+
 def _found(result: ExpectationValidationResult, columns: list[str], schema: pa.Schema) -> str:
     if absent := [c for c in columns if c not in schema.names]:
         return f"no column {absent[0]}; there are {', '.join(schema.names)}"
     complaint = _exception(result.exception_info)
+    if not complaint and "_type" in _config(result).type and "observed_value" in result.result:
+        return f"the values are of type {_text(result.result['observed_value'])}"
     if not _may_show(columns, schema):
         kinds = ", ".join(str(schema.field(c).type) for c in columns)
         complaint = complaint and f"not with columns of type {kinds}"
@@ -194,4 +264,8 @@ def _exception(info: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"({', '.join(_text(one) for one in value)})"
+    if isinstance(value, np.generic):
+        value = value.item()
     return value.isoformat() if isinstance(value, datetime) else str(value)

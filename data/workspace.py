@@ -18,11 +18,13 @@ class Workspace:
     # data -> features
     @property
     def data(self) -> Path:
+        """A link to the current one of the versions beside it: data/versions.py."""
         return self.root / "data" / "current"
 
     @property
     def records(self) -> Path:
-        return self.data / "records.parquet"
+        """A folder of Parquet parts: data/records.py."""
+        return self.data / "records"
 
     @property
     def rejected(self) -> Path:
@@ -149,20 +151,33 @@ def replaced_directory(current: Path) -> Iterator[Path]:
     `current` is a symbolic link into its own parent folder, so that a reader sees the old files or the
     new ones and never a mixture. The folder it pointed to before is removed.
     """
+    with fresh_directory(current) as fresh:
+        yield fresh
+        old = current.resolve() if current.is_symlink() else None
+        point_to(current, fresh)
+    if old is not None and old != fresh:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def fresh_directory(current: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `current`; it is removed when the block fails."""
     current.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix="version-", dir=current.parent))
     fresh.chmod(0o755)
     try:
         yield fresh
-        link = fresh.with_name(fresh.name + ".link")
-        link.symlink_to(fresh.name)
-        old = current.resolve() if current.is_symlink() else None
-        link.replace(current)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
-    if old is not None and old != fresh:
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def point_to(current: Path, folder: Path) -> None:
+    """Make `current` a link to the folder beside it, in one rename."""
+    link = current.with_name(f"version-{folder.name}.link")
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder.name)
+    link.replace(current)
 
 
 def pinned(current: Path, place: Path) -> None:

@@ -9,25 +9,42 @@ import pyarrow as pa
 import pytest
 from data_tables import LOG, Configure
 
-from data.clean import Cleaned, check_rejected_share, clean
+from data.clean import Cleaned, Cleaner, check_usable, clean
 from data.config import DataConfig
 from data.errors import DataError
-from data.sources import as_table, read
+from data.sources import as_table, open_source
 
 Clean = Callable[..., Cleaned]
 TABLE = "customer,plan,bill,churned\na,basic,10.5,Yes\nb,,20,No\nc,plus, ,No\n"
+FURTHER = ("plan", "bill")
 
 
 @pytest.fixture
 def cleaned(configure: Configure) -> Clean:
-    def run(table: pd.DataFrame | str | Path, shape: str = "transactions", **source: Any) -> Cleaned:
-        return of(configure(table, shape, **source))
+    def run(
+        table: pd.DataFrame | str | Path,
+        shape: str = "transactions",
+        further: tuple[str, ...] = (),
+        **source: Any,
+    ) -> Cleaned:
+        return of(configure(table, shape, **source), further)
 
     return run
 
 
-def of(config: DataConfig) -> Cleaned:
-    return clean(read(config).table, as_table(config), config)
+def of(config: DataConfig, further: tuple[str, ...] = ()) -> Cleaned:
+    table = pa.concat_tables(open_source(config, further).chunks())
+    return clean(table, as_table(config), config, further)
+
+
+def rejected(result: Cleaned) -> list[dict[str, Any]]:
+    found = result.rejected
+    facts = zip(found.cells.to_pylist(), found.places.to_pylist(), found.reasons.to_pylist(), strict=True)
+    return [{**cells, "row": place, "reason": reason} for cells, place, reason in facts]
+
+
+def reasons(result: Cleaned) -> list[str]:
+    return [row["reason"] for row in rejected(result)]
 
 
 def test_a_log_has_canonical_columns_and_types(cleaned: Clean) -> None:
@@ -38,8 +55,10 @@ def test_a_log_has_canonical_columns_and_types(cleaned: Clean) -> None:
             ("timestamp", pa.timestamp("us", tz="UTC")),
             ("amount", pa.float64()),
             ("quantity", pa.float64()),
+            ("is_return", pa.bool_()),
         ]
     )
+    assert records["is_return"].to_pylist() == [False, False, False]
     assert records["quantity"].to_pylist() == [1.0, 1.0, 1.0]
     assert records["timestamp"][2].as_py().isoformat() == "2024-02-29T22:00:00+00:00"
 
@@ -47,137 +66,167 @@ def test_a_log_has_canonical_columns_and_types(cleaned: Clean) -> None:
 def test_unusable_rows_are_set_aside_as_read_with_number_and_reason(cleaned: Clean) -> None:
     result = cleaned(LOG + ",2024-01-01,1\nbob,yesterday,1\nbob,2024-01-01,\nbob,2024-01-01,free\n")
     assert result.records.num_rows == 3
-    assert result.rejected.to_pylist() == [
-        {"customer": None, "when": "2024-01-01", "paid": "1", "row": 4, "reason": "user_id is missing"},
-        {
-            "customer": "bob",
-            "when": "yesterday",
-            "paid": "1",
-            "row": 5,
-            "reason": "timestamp is not an ISO 8601 date (or data.source.options.date_format)",
-        },
-        {"customer": "bob", "when": "2024-01-01", "paid": None, "row": 6, "reason": "amount is missing"},
-        {
-            "customer": "bob",
-            "when": "2024-01-01",
-            "paid": "free",
-            "row": 7,
-            "reason": "amount is not a number",
-        },
+    rows = rejected(result)
+    assert [(r["user_id"], r["timestamp"], r["amount"], r["row"]) for r in rows] == [
+        (None, "2024-01-01", "1", 4),
+        ("bob", "yesterday", "1", 5),
+        ("bob", "2024-01-01", None, 6),
+        ("bob", "2024-01-01", "free", 7),
     ]
+    assert reasons(result)[0] == "user_id is missing"
+    assert reasons(result)[1].startswith("timestamp is not")
+    assert reasons(result)[2:] == ["amount is missing", "amount is not a number"]
 
 
 def test_identifiers_that_are_not_integers(cleaned: Clean) -> None:
     result = cleaned(LOG + "12,2024-01-01,1\n", user_id_type="integer")
     assert result.records["user_id"].to_pylist() == [12]
-    assert set(result.rejected["reason"].to_pylist()) == {
-        "user_id is not an integer (data.source.user_id_type)"
-    }
+    assert set(reasons(result)) == {"user_id is not an integer (data.source.user_id_type)"}
 
 
 def test_a_quantity_may_be_blank_but_not_nonsense(cleaned: Clean) -> None:
     columns = {"user_id": "customer", "timestamp": "when", "amount": "paid", "quantity": "n"}
     result = cleaned("customer,when,paid,n\na,20240101,1,\nb,20240101,1,3\nc,20240101,1,x\n", columns=columns)
     assert result.records["quantity"].to_pylist() == [1.0, 3.0]
-    assert result.rejected["reason"].to_pylist() == ["quantity is not a number"]
+    assert reasons(result) == ["quantity is not a number"]
 
 
-def test_a_log_takes_only_the_further_columns_that_are_asked_for(cleaned: Clean) -> None:
-    log = "customer,when,paid,shop,email,reason\na,20240101,1,x,a@b.c,r\n,20240101,1,x,a@b.c,r\n"
-    result = cleaned(log, types={"shop": "string", "reason": "string"})
-    assert result.records.column_names == ["user_id", "timestamp", "amount", "quantity", "shop", "reason"]
-    assert "email" not in result.rejected.column_names
-    assert result.rejected["reason (source)"].to_pylist() == ["r"]
+def test_only_declared_columns_enter(cleaned: Clean) -> None:
+    log = "customer,when,paid,shop,email,city\na,20240101,1,x,a@b.c,r\n,20240101,1,x,a@b.c,r\n"
+    result = cleaned(log, types={"shop": "string"}, keep=["city"])
+    assert result.records.column_names[5:] == ["shop", "city"]
+    assert "email" not in result.rejected.cells.column_names
+    table = cleaned(TABLE, "labelled", positive="Yes", further=("bill",)).records
+    assert table.column_names == ["user_id", "event_timestamp", "target", "bill"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "table", "source", "complaint"),
+    [
+        (
+            "transactions",
+            "customer,when,paid,Amount\n",
+            {"keep": ["Amount"]},
+            "'Amount' and 'amount' of ours",
+        ),
+        ("transactions", "customer,when,paid,x,X\n", {"keep": ["x", "X"]}, "'X' and 'x' of the table"),
+        ("labelled", "customer,churned,Target\n", {"keep": ["Target"]}, "'Target' and 'target' of ours"),
+    ],
+)
+def test_names_that_differ_only_in_case_are_refused_with_the_remedy(
+    configure: Configure, shape: str, table: str, source: dict[str, Any], complaint: str
+) -> None:
+    config = configure(table, shape, **source)
+    with pytest.raises(DataError, match=complaint) as error:
+        Cleaner(config, as_table(config))
+    assert "data.source.computed" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_column_read_under_another_name_leaves_ours_alone(cleaned: Clean) -> None:
+    log = "customer,when,paid,Amount\na,20240101,1,20\n"
+    records = cleaned(log, computed={"amount_2": '"Amount"'}).records
+    assert (records["amount"][0].as_py(), records["amount_2"][0].as_py()) == (1.0, "20")
+
+
+def test_a_mapped_column_is_not_kept_under_its_own_name(configure: Configure) -> None:
+    with pytest.raises(ValueError, match=r"source\.keep names customer, which source\.columns maps"):
+        configure(LOG, keep=["customer"])
 
 
 def test_more_than_the_allowed_share_of_rejected_rows_is_refused(configure: Configure) -> None:
     rows = LOG.splitlines()
     config = configure("\n".join([*rows, "x,2024-01-01,free", "y,never,1", "z,never,1"]))
+    cleaner = Cleaner(config, as_table(config))
+    list(cleaner.chunks(open_source(config).chunks()))
     with pytest.raises(DataError) as error:
-        check_rejected_share(of(config), "orders.csv", 0.4)
-    assert str(error.value) == (
-        "orders.csv: 3 of 6 rows cannot be used, more than data.max_rejected_share 0.4 allows; most often"
-        " timestamp is not an ISO 8601 date (or data.source.options.date_format) (2 rows, the first is row 5)"
+        check_usable(cleaner.tally, cleaner.source, {}, 0.4, 3)
+    assert "table.csv: 3 of 6 rows cannot be used, more than data.max_rejected_share 0.4 allows" in str(
+        error.value
     )
+    assert str(error.value).endswith("(2 rows, the first is row 5)")
     assert [(r["rows"], r["first_row"]) for r in error.value.table] == [(2, 5), (1, 4)]
-    check_rejected_share(of(config), "orders.csv", 0.5)
+    check_usable(cleaner.tally, cleaner.source, {}, 0.5, 3)
 
 
-def test_a_table_without_a_usable_row_is_refused_whatever_share_is_allowed(configure: Configure) -> None:
-    config = configure("customer,when,paid\na,never,1\n")
-    with pytest.raises(DataError, match="1 of 1 rows cannot be used"):
-        check_rejected_share(of(config), "orders.csv", 1.0)
-
-
-REPEATED = LOG + "ann,2024-01-05,10.5\nann,2024-01-05,10.5\n"
-
-
-def test_repeated_rows_are_refused_dropped_or_kept(cleaned: Clean) -> None:
-    with pytest.raises(DataError, match=r"2 rows equal a row above in every column \(first: row 4\)"):
-        cleaned(REPEATED)
-    dropped = cleaned(REPEATED, duplicates="drop")
-    assert dropped.records.num_rows == 3
-    assert [(r["row"], r["reason"]) for r in dropped.rejected.to_pylist()] == [
-        (4, "duplicate"),
-        (5, "duplicate"),
-    ]
-    assert dropped.unusable == 0
-    assert cleaned(REPEATED, duplicates="keep").records.num_rows == 5
-
-
-def test_rows_that_differ_in_a_column_we_do_not_take_are_no_duplicates(cleaned: Clean) -> None:
-    assert cleaned("customer,when,paid,order\na,20240101,1,7\na,20240101,1,8\n").records.num_rows == 2
-
-
-def test_a_transaction_id_decides_alone(cleaned: Clean) -> None:
-    columns = {"user_id": "customer", "timestamp": "when", "amount": "paid", "transaction_id": "order"}
-    log = "customer,when,paid,order\na,20240101,1,7\na,20240102,2,7\na,20240101,1,\na,20240101,1,\n"
-    result = cleaned(log, columns=columns, duplicates="drop")
-    assert result.rejected["row"].to_pylist() == [2]
-    assert result.records.column_names == ["user_id", "timestamp", "amount", "quantity"]
-
-
-def test_duplicates_are_found_across_chunks_and_types(cleaned: Clean, tmp_path: Path) -> None:
-    rows = pd.DataFrame(
-        {
-            "customer": pd.array([1, None] * 300_001, dtype="Int64"),
-            "when": pd.date_range("2000-01-01", periods=600_002, freq="min").repeat(1),
-            "paid": 1.0,
-        }
+def test_computed_columns_stand_in_for_mapped_ones(cleaned: Clean) -> None:
+    table = "customer,day,hour,n,price\na,2024-01-05,10:30,2,1.5\nb,2024-01-06,11:00,x,2\n"
+    result = cleaned(
+        table,
+        columns={"user_id": "customer"},
+        computed={"timestamp": "day || ' ' || hour", "amount": "n * price", "basket": "upper(customer)"},
     )
-    rows.loc[600_000] = rows.loc[0]
-    rows.to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=r"1 rows equal .* \(first: row 600001\)"):
-        cleaned(tmp_path / "t.parquet", kind="parquet")
+    assert result.records.select(["amount", "basket"]).to_pylist() == [{"amount": 3.0, "basket": "A"}]
+    assert result.records["timestamp"][0].as_py().isoformat() == "2024-01-05T10:30:00+00:00"
+    assert reasons(result) == ["amount is missing"]
+
+
+def test_rows_that_where_leaves_out_are_only_counted(configure: Configure) -> None:
+    rows = ["a,20240101,1,Done", "b,x,y,Cancelled", "c,20240102,3,", "d,20240103,z,Done"]
+    config = configure("\n".join(["customer,when,paid,status", *rows]), where="status = 'Done'")
+    cleaner = Cleaner(config, as_table(config))
+    (result,) = cleaner.chunks(open_source(config).chunks())
+    assert result.records["user_id"].to_pylist() == ["a"]
+    assert [(row["row"], row["reason"]) for row in rejected(result)] == [(4, "amount is not a number")]
+    assert (cleaner.tally.rows, cleaner.tally.left_out) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("returns", "expected"),
+    [
+        ({}, [False, True, True, False]),
+        ({"returns": None}, [False, False, False, False]),
+        ({"returns": "invoice like 'C%' or amount < 0"}, [False, True, False, True]),
+    ],
+)
+def test_returns(cleaned: Clean, returns: dict[str, Any], expected: list[bool]) -> None:
+    rows = ["a,20240101,5,1,1", "a,20240102,-5,1,2", "a,20240103,5,-1,3", "a,20240104,5,,C4"]
+    table = "\n".join(["customer,when,paid,n,invoice", *rows])
+    columns = {"user_id": "customer", "timestamp": "when", "amount": "paid", "quantity": "n"}
+    assert cleaned(table, columns=columns, **returns).records["is_return"].to_pylist() == expected
+
+
+def test_a_table_without_identifiers_is_numbered(cleaned: Clean) -> None:
+    table = "plan,churned,bill\na,1,2\nb,0,3\nb,2,3\nc,0,4\n"
+    result = cleaned(
+        table, "labelled", columns={"target": "churned"}, number_rows=True, ignore=[2], user_id_type="integer"
+    )
+    assert result.records["user_id"].to_pylist() == [1, 2, 4]
 
 
 def test_a_labelled_table_keeps_its_columns_with_inferred_types(cleaned: Clean) -> None:
-    records = cleaned(TABLE, "labelled", positive="Yes").records
+    records = cleaned(TABLE, "labelled", FURTHER, positive="Yes").records
     assert [(f.name, str(f.type)) for f in records.schema] == [
         ("user_id", "string"),
         ("event_timestamp", "timestamp[us, tz=UTC]"),
         ("target", "int8"),
+        ("bill", "string"),
         ("plan", "string"),
-        ("bill", "double"),
     ]
     assert records["target"].to_pylist() == [1, 0, 0]
     assert records["plan"].to_pylist() == ["basic", None, "plus"]
-    assert records["bill"].to_pylist() == [10.5, 20.0, None]
+    assert records["bill"].to_pylist() == ["10.5", "20", None]  # a number once all chunks agree
     assert records["event_timestamp"][0].as_py().isoformat() == "2025-01-01T00:00:00+00:00"
 
 
-def test_a_rejected_row_does_not_change_the_type_of_a_column(cleaned: Clean) -> None:
-    result = cleaned(TABLE + ",plus,Yes,Yes\n", "labelled", positive="Yes")
-    assert str(result.records.schema.field("bill").type) == "double"
-    assert result.rejected["bill"].to_pylist() == ["Yes"]
-
-
-def test_a_repeated_customer_of_a_labelled_table_is_a_duplicate(cleaned: Clean) -> None:
-    table = TABLE + "a,plus,1,No\n"
-    with pytest.raises(DataError, match=r"user_id of a row above \(first: row 4\).* to drop"):
-        cleaned(table, "labelled", positive="Yes")
-    result = cleaned(table, "labelled", positive="Yes", duplicates="drop")
-    assert result.records["user_id"].to_pylist() == ["a", "b", "c"]
+def test_the_type_of_a_column_is_decided_by_all_chunks(configure: Configure) -> None:
+    config = configure(TABLE, "labelled", positive="Yes")
+    cleaner = Cleaner(config, as_table(config), ("whole", "gaps", "fraction", "word", "rejected"))
+    chunks = [
+        {"whole": "12", "gaps": ["1", ""], "fraction": "12", "word": "12", "rejected": "12"},
+        {"whole": "34", "gaps": "34", "fraction": ["3.5", "4"], "word": "a4", "rejected": "3x"},
+    ]
+    targets = [["Yes", "No"], ["Yes", ""]]
+    for columns, target in zip(chunks, targets, strict=True):
+        further = {name: list(values) for name, values in columns.items()}
+        cleaner.clean(pa.table({"customer": ["a", "b"], "churned": target, **further}))
+    kinds = {name: cleaner.tally.kind(name) for name in cleaner.further}
+    assert kinds == {
+        "whole": "int64",
+        "gaps": "float64",
+        "fraction": "float64",
+        "word": "string",
+        "rejected": "int64",
+    }
 
 
 @pytest.mark.parametrize(
@@ -189,6 +238,10 @@ def test_a_repeated_customer_of_a_labelled_table_is_a_duplicate(cleaned: Clean) 
         (["True", "False", "true"], 1),
         (["1", "0", "1"], "1"),
         (["gone", "here", "gone"], "gone"),
+        (["True.", "False.", "True."], True),
+        (["YES", "no", " yes "], "Yes"),
+        (["Yes", "No", "yes"], True),  # an unquoted Yes is true to YAML
+        (["left early", "stayed", "Left  Early"], "Left early"),
     ],
 )
 def test_the_positive_value_matches_however_it_is_spelled(
@@ -201,9 +254,9 @@ def test_the_positive_value_matches_however_it_is_spelled(
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        (["Yes", "No", "Maybe"], "has 3 values, not two: 'Maybe', 'No', 'Yes'"),
-        (["yes", "no", "no"], "never is 'Yes': there are 'no', 'yes'; set data.source.positive"),
-        (["Yes", "Yes", "Yes"], "is always 'Yes'"),
+        (["Yes", "No", "Maybe"], "has 3 values, not two: 'Maybe', 'No', 'Yes'.*positive.*ignore.*computed"),
+        (["ja", "nein", "nein"], "never is 'Yes': there are 'ja', 'nein'; set data.source.positive"),
+        (["Yes", "Yes", "yes"], "is always 'Yes'"),
     ],
 )
 def test_a_target_that_is_not_binary(cleaned: Clean, values: list[str], complaint: str) -> None:
@@ -212,16 +265,31 @@ def test_a_target_that_is_not_binary(cleaned: Clean, values: list[str], complain
         cleaned(table, "labelled", positive="Yes")
 
 
-def test_an_unquoted_yes_is_explained(cleaned: Clean) -> None:
-    with pytest.raises(DataError, match=r"never is True: there are 'No', 'Yes'.* in quotes"):
-        cleaned(TABLE, "labelled", positive=True)
+def test_a_truth_value_that_is_not_there_is_explained(cleaned: Clean) -> None:
+    table = pd.DataFrame({"customer": ["a", "b"], "churned": ["ja", "nein"]})
+    with pytest.raises(DataError, match=r"never is True: there are 'ja', 'nein'.* in quotes"):
+        cleaned(table, "labelled", positive=True)
+
+
+def test_several_values_may_mean_churned_and_others_nothing_yet(configure: Configure) -> None:
+    values = ["Churned", "Stayed", "lost ", "Joined", "stayed", "Unknown", ""]
+    table = pd.DataFrame({"customer": list("abcdefg"), "churned": values})
+    config = configure(table, "labelled", positive=["churned", "Lost"], ignore=["Joined", "unknown"])
+    cleaner = Cleaner(config, as_table(config))
+    (result,) = cleaner.chunks(open_source(config).chunks())
+    cleaner.target.check()
+    assert result.records["user_id"].to_pylist() == ["a", "b", "c", "e"]
+    assert result.records["target"].to_pylist() == [1, 0, 1, 0]
+    assert [row["row"] for row in rejected(result)] == [4, 6, 7]
+    assert cleaner.tally.unusable == 1  # what is ignored on purpose is not unusable
+
+
+def test_a_number_is_no_target(cleaned: Clean) -> None:
+    table = pd.DataFrame({"customer": range(200), "churned": range(200)})
+    with pytest.raises(DataError, match="more than 50 values"):
+        cleaned(table, "labelled")
 
 
 def test_a_row_without_a_target_is_rejected(cleaned: Clean) -> None:
     result = cleaned(TABLE + "d,plus,1,\n", "labelled", positive="Yes")
-    assert [(r["row"], r["reason"]) for r in result.rejected.to_pylist()] == [(4, "target is missing")]
-
-
-def test_a_further_column_cannot_take_one_of_our_names(cleaned: Clean) -> None:
-    with pytest.raises(DataError, match="column 'target' has the name of one of ours"):
-        cleaned("customer,churned,target\na,1,x\nb,0,y\n", "labelled")
+    assert [(r["row"], r["reason"]) for r in rejected(result)] == [(4, "target is missing")]

@@ -2,18 +2,23 @@
 
 import logging
 import stat
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_tables import KEY, Configure, Ingest, cdnow
 
 from data import mask as data_mask
+from data import staging
 from data.errors import DataError
-from data.mask import load_key, mask_ids
+from data.mask import Masker, load_key, mask_texts, spelled
+from data.records import read
+from data.staging import Buckets
 from data.workspace import Workspace
 from handlers.identity import canonical_id, is_masked, mask
 
@@ -106,21 +111,44 @@ def test_data_and_server_mask_alike_and_each_customer_once(monkeypatch: pytest.M
         return mask(canonical, key)
 
     monkeypatch.setattr(data_mask, "mask", counted)
-    ids = pa.chunked_array([[3, 1, None], [3, 3, 1]])
-    masked = mask_ids(ids, "integer", KEY.encode()).to_pylist()
+    masker = Masker("integer", KEY.encode())
     expected = {i: mask(canonical_id(i, "integer"), KEY.encode()) for i in (1, 3)}
-    assert masked == [expected[3], expected[1], None, expected[3], expected[3], expected[1]]
+    for chunk in ([3, 1, 3], [3, 1]):
+        masked = spelled(*masker.halves(pa.chunked_array([chunk])))
+        assert masked.to_pylist() == [expected[i] for i in chunk]
     assert sorted(calls) == ["1", "3"]
+    texts = pa.chunked_array([["1", "x", None, "3.0"]])
+    assert mask_texts(texts, "integer", KEY.encode()).to_pylist() == [expected[1], None, None, expected[3]]
+
+
+def test_the_numbers_of_masks_sort_like_their_texts() -> None:
+    high, low = Masker("string", KEY.encode()).halves(pa.chunked_array([[f"c{i}" for i in range(500)]]))
+    texts = spelled(high, low).to_pylist()
+    assert [texts[i] for i in np.lexsort((low, high))] == sorted(texts)
 
 
 def test_no_raw_identifier_and_no_key_is_left_anywhere(
-    configure: Configure, run: Ingest, files: Workspace, caplog: pytest.LogCaptureFixture
+    configure: Configure,
+    run: Ingest,
+    files: Workspace,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    staged: list[bytes] = []
+
+    def looked_at(buckets: Buckets) -> Iterator[pa.Table]:
+        staged.extend(p.read_bytes() for p in files.root.rglob("*.arrow"))
+        return ranges(buckets)
+
+    ranges = Buckets.ranges
+    monkeypatch.setattr(Buckets, "ranges", looked_at)
+    monkeypatch.setattr(staging, "BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr(staging, "COMPRESSION", None)
     log = (
         "customer,when,paid,order\n70000000001,2024-01-05,1,ord-900001\n70000000002,2024-01-05,1,ord-900002\n"
         "70000000003,never,1,ord-900003\nalice@shop,2024-01-05,1,ord-900004\n"
-        "70000000001,2024-01-09,1,ord-900001\n"
+        "70000000001,2024-01-05,1,ord-900001\n"
     )
     columns = {"user_id": "customer", "timestamp": "when", "amount": "paid", "transaction_id": "order"}
     run(
@@ -133,8 +161,30 @@ def test_no_raw_identifier_and_no_key_is_left_anywhere(
         4: None,  # not an integer: it cannot be masked as one
         5: mask("70000000001", KEY.encode()),
     }
-    assert all(is_masked(r["order"]) for r in rejected)
-    assert all(map(is_masked, pq.read_table(files.records)["user_id"].to_pylist()))
-    written = [p.read_bytes() for p in files.root.rglob("*") if p.is_file()] + [caplog.text.encode()]
+    assert all(is_masked(r["order"]) for r in rejected if r["reason"] != "duplicate")
+    assert all(map(is_masked, read(files.records)["user_id"].to_pylist()))
+    assert len(staged) > 1
+    written = [p.read_bytes() for p in files.root.rglob("*") if p.is_file()] + [caplog.text.encode(), *staged]
     for secret in (b"70000000", b"alice", b"ord-9000", KEY.encode()):
         assert not any(secret in content for content in written)
+
+
+@pytest.mark.parametrize("name", ["row", "reason"])
+def test_a_source_that_calls_its_identifier_row_or_reason(
+    name: str, configure: Configure, run: Ingest, files: Workspace
+) -> None:
+    columns = {"user_id": name, "timestamp": "when", "amount": "paid"}
+    log = f"{name},when,paid\nalice@shop,never,1\nbob@shop,2024-01-05,1\n"
+    run(configure(log, columns=columns, max_rejected_share=0.5))
+    (rejected,) = pq.read_table(files.rejected).to_pylist()
+    assert rejected[f"{name} (source)"] == mask("alice@shop", KEY.encode())
+    assert rejected["row"] == 1 and rejected["reason"].startswith("timestamp")
+
+
+def test_columns_that_nobody_declared_are_written_nowhere(
+    configure: Configure, run: Ingest, files: Workspace
+) -> None:
+    table = "customer,churned,Surname,bill\na,1,Hargrave,1\nb,0,Hill,2\nc,,Onio,3\n"
+    run(configure(table, "labelled", keep=["bill"], max_rejected_share=0.5))
+    assert read(files.records).column_names == ["user_id", "event_timestamp", "target", "bill"]
+    assert pq.read_schema(files.rejected).names == ["customer", "churned", "bill", "row", "reason"]

@@ -1,0 +1,38 @@
+"""Parts of the records as the expectations see them: a few columns at a time, customers as codes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.mask import whole
+from data.parts import RECORDS, Part
+from data.validate import Judged
+
+
+def judged(version: Path, parts: Sequence[Part], schema: pa.Schema, all_rows: int | None = None) -> Judged:
+    paths = [version / RECORDS / part.name for part in parts]
+    shown = schema.set(schema.get_field_index("user_id"), pa.field("user_id", pa.int32()))
+
+    def load(names: Sequence[str]) -> pa.Table:
+        tables, customers = [], 0
+        for path in paths:
+            table = pq.read_table(path, columns=list(names), read_dictionary=["user_id"], partitioning=None)
+            if "user_id" in names:
+                codes, customers = _codes(table["user_id"], customers)
+                table = table.set_column(table.column_names.index("user_id"), "user_id", [codes])
+            tables.append(table)
+        if not tables:
+            return pa.schema([shown.field(name) for name in names]).empty_table()
+        return pa.concat_tables(tables)
+
+    return Judged(shown, sum(part.rows for part in parts), load, all_rows)
+
+
+def _codes(column: pa.ChunkedArray, first: int) -> tuple[pa.Array, int]:
+    """Equal numbers for equal customers: a part holds all rows that one of its customers has in the base."""
+    encoded = whole(column.unify_dictionaries())
+    codes = encoded.indices.to_numpy().astype(np.int32) + np.int32(first)
+    return pa.array(codes), first + len(encoded.dictionary)

@@ -1,0 +1,142 @@
+"""Parts of an older version in a new one: linked where nothing changes, else written anew."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data.hashes import Numbers
+from data.parts import CUSTOMERS, INDEX, RECORDS, ROWS_A_PART, Part, write_part
+from data.records import moment_of
+
+OF_A_PART = (RECORDS, INDEX, CUSTOMERS)
+
+
+def link(file: Path, target: Path) -> None:
+    """The same file under a second name; a copy where the file system has no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copy2(file, target)
+
+
+def link_part(old: Path, new: Path, part: Part) -> Part:
+    for folder in OF_A_PART:
+        link(old / folder / part.name, new / folder / part.name)
+    return part
+
+
+def without_rows(old: Path, new: Path, part: Part, dropped: np.ndarray[Any, Any]) -> list[Part]:
+    """The part without the rows that are true in `dropped`; none when no row is left."""
+    records, index = (
+        _read(old / folder / part.name).filter(pa.array(~dropped)) for folder in (RECORDS, INDEX)
+    )
+    for folder in OF_A_PART:
+        (new / folder).mkdir(parents=True, exist_ok=True)
+    if not records.num_rows:
+        return []
+    return [write_part(new, part.name, records, index, buyers(records))]
+
+
+def compact(old: Path, new: Path, parts: Sequence[Part]) -> list[Part]:
+    """All parts merged into a base again: one part, or more, for each range of customers of the old base.
+
+    Rows of one customer and time stay in the order of the parts. One range is in memory at a time.
+    """
+    for folder in OF_A_PART:
+        (new / folder).mkdir(parents=True, exist_ok=True)
+    base = [part for part in parts if part.name.startswith("base")] or list(parts[:1])
+    others = [_Sorted(old, part) for part in parts if part not in base]
+    ends: list[str | None] = [_first_customer(old, part) for part in base[1:]]
+    written: list[Part] = []
+    for part, end in zip(base, [*ends, None], strict=True):
+        whole = [_read(old / folder / part.name) for folder in (RECORDS, INDEX)]
+        more = [other.until(end) for other in others]
+        records = pa.concat_tables([whole[0], *(table for table, _ in more)])
+        index = pa.concat_tables([whole[1], *(table for _, table in more)])
+        order = _order(records)
+        for rows in _cut(records["user_id"].take(order)):
+            name = f"base-{len(written):05d}.parquet"
+            chosen = records.take(order[rows])
+            written.append(write_part(new, name, chosen, index.take(order[rows]), buyers(chosen)))
+    return written
+
+
+def buyers(records: pa.Table) -> Numbers:
+    """The upper halves of the masks of those who bought, ascending."""
+    if "is_return" in records.column_names:
+        records = records.filter(pc.invert(records["is_return"]))
+    halves = [int(mask[2:18], 16) for mask in records["user_id"].unique().to_pylist()]
+    return np.unique(np.array(halves, np.uint64))
+
+
+class _Sorted:
+    """A delivery's part, from which ranges of customers are taken in ascending order."""
+
+    def __init__(self, version: Path, part: Part) -> None:
+        self._files = [pq.ParquetFile(version / folder / part.name) for folder in (RECORDS, INDEX)]
+        users = _read(version / RECORDS / part.name, ["user_id"])["user_id"]
+        self._users = users.dictionary_encode().unify_dictionaries()
+        self._taken = 0
+
+    def until(self, end: str | None) -> tuple[pa.Table, pa.Table]:
+        start, stop = self._taken, len(self._users)
+        if end is not None:
+            dictionary = self._users.chunk(0).dictionary if stop else pa.array([], pa.string())
+            codes = np.concatenate([chunk.indices.to_numpy() for chunk in self._users.chunks])
+            below = np.asarray(pc.less(dictionary, end))
+            stop = int(below[codes].sum())
+        self._taken = max(start, stop)
+        records, index = (_rows(file, start, self._taken) for file in self._files)
+        return records, index
+
+
+def _rows(file: pq.ParquetFile, start: int, stop: int) -> pa.Table:
+    """Rows `start` to `stop`, reading only the row groups that hold them."""
+    groups, first, offset = [], 0, 0
+    for number in range(file.num_row_groups):
+        end = first + file.metadata.row_group(number).num_rows
+        if first < stop and end > start:
+            offset = offset if groups else first
+            groups.append(number)
+        first = end
+    if not groups:
+        return file.schema_arrow.empty_table()
+    return file.read_row_groups(groups).slice(start - offset, stop - start)
+
+
+def _read(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    return pq.read_table(file, columns=columns, partitioning=None)
+
+
+def _first_customer(version: Path, part: Part) -> str:
+    users = pq.ParquetFile(version / RECORDS / part.name).read_row_group(0, columns=["user_id"])
+    return str(users["user_id"][0].as_py())
+
+
+def _order(records: pa.Table) -> pa.Array:
+    """By customer and time; stable."""
+    codes, _ = pd.factorize(records["user_id"].to_pandas(), sort=True)
+    times = records[moment_of(records.column_names)].cast(pa.int64()).to_numpy()
+    return pa.array(np.lexsort((times, codes)))
+
+
+def _cut(users: pa.ChunkedArray) -> Iterator[slice]:
+    """Slices of about ROWS_A_PART rows that do not divide a customer."""
+    rows, start = len(users), 0
+    while start < rows:
+        stop = start + ROWS_A_PART
+        if rows - stop < ROWS_A_PART:
+            stop = rows
+        while stop < rows and users[stop].as_py() == users[stop - 1].as_py():
+            stop += 1
+        yield slice(start, stop)
+        start = stop

@@ -1,0 +1,76 @@
+"""Rows that were set aside, with the reason: declared columns only, identifiers masked."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.clean import DUPLICATE, Cleaner, Rejected
+from data.mask import mask_texts, spelled
+
+IDENTIFIERS = ("user_id", "transaction_id", "order_id")
+OWN = ("row", "reason")
+
+
+class RejectedWriter:
+    """A Parquet file of the cells as read, under the source's names, with `row` and `reason` at the end."""
+
+    def __init__(self, file: Path, cleaner: Cleaner, key: bytes) -> None:
+        self._cleaner, self._key = cleaner, key
+        source = cleaner.source
+        ours = [*source.columns, *(n for n in ("user_id", *source.computed) if n in source.given)]
+        self._names = list(dict.fromkeys([*ours, *cleaner.further]))
+        self._schema = pa.schema([*((n, pa.string()) for n in self._shown()), _ROW, ("reason", pa.string())])
+        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
+        self.rows = 0
+        self.duplicates = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+    def add(self, rejected: Rejected) -> None:
+        if len(rejected.places):
+            cells = [self._cell(rejected.cells, name) for name in self._names]
+            self._write(cells, rejected.places, rejected.reasons)
+
+    def add_copies(self, copies: pa.Table) -> None:
+        """Rows that repeat another (`high`, `low`, `place`): their cells are those of the row above."""
+        if not copies.num_rows:
+            return
+        self.duplicates += copies.num_rows
+        masks = spelled(copies["high"].to_numpy(), copies["low"].to_numpy())
+        nothing = pa.nulls(copies.num_rows, pa.string())
+        cells = [masks if name == "user_id" else nothing for name in self._names]
+        self._write(cells, copies["place"], pa.repeat(DUPLICATE, copies.num_rows))
+
+    def _write(self, cells: Sequence[pa.Array], places: pa.Array, reasons: pa.Array) -> None:
+        self._writer.write_table(pa.table([*cells, places, reasons], self._schema))
+        self.rows += len(places)
+
+    def _cell(self, cells: pa.Table, name: str) -> pa.Array:
+        """Masked if it identifies; an identifier that cannot be read as one is left out rather than shown."""
+        if name not in IDENTIFIERS or name not in self._cleaner.source.given:
+            return cells[name]
+        id_type = self._cleaner.source.user_id_type if name == "user_id" else "string"
+        return mask_texts(cells[name], id_type, self._key)
+
+    def _shown(self) -> list[str]:
+        """Names for people: the source's; where one is taken, ours is added."""
+        shown: list[str] = []
+        for name in self._names:
+            theirs = self._cleaner.source.columns.get(name, name)
+            if theirs in OWN:
+                theirs = f"{theirs} (source)"
+            shown.append(theirs if theirs not in shown else f"{theirs} ({name})")
+        return shown
+
+
+_ROW = pa.field("row", pa.int64())

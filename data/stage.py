@@ -1,0 +1,90 @@
+"""Between cleaning and arranging: rows masked, spelled as numbers, and waiting in ranges of customers."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+
+from data import parse
+from data.arrange import row_hashes
+from data.clean import Cleaned, Cleaner
+from data.columns import OURS
+from data.mask import Masker, keyed_numbers
+from data.records import moment_of
+from data.staging import Buckets
+from data.transactions import Repeated, find_repeated
+
+ARROW = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string()}
+FURTHER = "+"
+"""Before the names of further columns in a staged table, so that none has the name of one of ours."""
+
+
+class Stage:
+    """Takes the cleaned chunks of a source; nothing raw is written to `folder`."""
+
+    def __init__(self, folder: Path, cleaner: Cleaner, key: bytes) -> None:
+        self._cleaner, self._key = cleaner, key
+        self._masker = Masker(cleaner.source.user_id_type, key)
+        self._rows = Buckets(folder / "rows", "high")
+        self._references = Buckets(folder / "references", "reference")
+        self.rows = 0
+
+    def add(self, cleaned: Cleaned) -> None:
+        records = cleaned.records
+        if not records.num_rows:
+            return
+        self.rows += records.num_rows
+        high, low = self._masker.halves(records["user_id"])
+        moment = records[moment_of(records.column_names)]
+        columns = {"high": high, "low": low, "time": moment.cast(pa.int64()), "place": cleaned.places}
+        columns |= {name: records[name] for name in _VALUES if name in records.column_names}
+        columns |= {FURTHER + name: records[name] for name in self._cleaner.further}
+        if "order_id" in records.column_names:
+            order = keyed_numbers(records["order_id"], self._key)
+            columns["order_high"], columns["order_low"] = order
+        if "transaction_id" in records.column_names:
+            columns["reference"], reference_low = keyed_numbers(records["transaction_id"], self._key)
+        table = pa.table(columns)
+        if "reference" in columns:
+            compared = {"reference": table["reference"], "reference_low": reference_low}
+            known = pa.table({**compared, "hash": row_hashes(table), "place": table["place"]})
+            self._references.add(known.filter(pa.array(columns["reference"] != 0)))
+        self._rows.add(table)
+
+    def repeated_transactions(self) -> Repeated:
+        """Of all rows; to be asked once, before `ranges`."""
+        return find_repeated(self._references.ranges())
+
+    def ranges(self) -> Iterator[pa.Table]:
+        """Rows by ranges of customers, further columns of the types that all chunks together decide."""
+        kinds = {name: self.kind(name) for name in self._cleaner.further}
+        for table in self._rows.ranges():
+            yield _typed(table, kinds, self._cleaner)
+
+    def kind(self, name: str) -> str:
+        return self._cleaner.types.get(name) or self._cleaner.tally.kind(name)
+
+    def schema(self) -> pa.Schema:
+        """Of the records."""
+        types = {**_TYPES, **{name: ARROW[self.kind(name)] for name in self._cleaner.further}}
+        names = (*OURS[self._cleaner.config.shape], *self._cleaner.further)
+        return pa.schema([(name, types[name]) for name in names])
+
+
+_VALUES = ("amount", "quantity", "is_return", "target")
+_TYPES: dict[str, pa.DataType] = {
+    **dict.fromkeys(("timestamp", "event_timestamp"), parse.MOMENT),
+    **dict.fromkeys(("amount", "quantity"), pa.float64()),
+    "user_id": pa.string(),
+    "is_return": pa.bool_(),
+    "target": pa.int8(),
+}
+
+
+def _typed(table: pa.Table, kinds: Mapping[str, str], cleaner: Cleaner) -> pa.Table:
+    for name, kind in kinds.items():
+        at = table.column_names.index(FURTHER + name)
+        column = table.column(at)
+        if column.type != ARROW[kind]:
+            table = table.set_column(at, FURTHER + name, cleaner.as_kind(column, kind))
+    return table

@@ -1,0 +1,104 @@
+"""The target of a labelled table: which values mean churned, which say nothing yet."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data import parse
+from data.config import TableSource
+from data.errors import DataError
+
+Value = str | int | float | bool
+MANY_VALUES = 50
+"""A column with more values than this is no target; they need not all be gathered to say so."""
+
+
+@dataclass
+class Target:
+    """Reads the target chunk by chunk and remembers its values; `check` judges them at the end."""
+
+    source: TableSource
+    spellings: dict[str | float, str] = field(default_factory=dict)
+    """Folded value -> its first spelling."""
+
+    def read(self, column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+        """int8, 1 where the value is one of `positive`, null where there is none; and which rows to ignore.
+
+        Raises DataError as soon as the column has too many values for a target.
+        """
+        text = parse.texts(column)
+        values: list[str] = sorted(text.drop_null().unique().to_pylist())
+        for value in values:
+            self.spellings.setdefault(folded(value), value)
+        if len(self.spellings) > MANY_VALUES:
+            raise DataError(self._many(f"more than {MANY_VALUES} values"))
+        churned = [value for value in values if _is_one_of(value, _several(self.source.positive))]
+        ignored = [value for value in values if _is_one_of(value, self.source.ignore)]
+        target = pc.if_else(text.is_valid(), pc.is_in(text, pa.array(churned, pa.string())), None)
+        return target.cast(pa.int8()), pc.is_in(text, pa.array(ignored, pa.string()))
+
+    def check(self) -> None:
+        """Raises DataError unless exactly one value is left beside `positive` and `ignore`."""
+        ignore, positive = self.source.ignore, _several(self.source.positive)
+        used = [v for v in self.spellings.values() if not _is_one_of(v, ignore)]
+        churned = [value for value in used if _is_one_of(value, positive)]
+        stayed = [value for value in used if value not in churned]
+        if used and not churned:
+            quoted = ", in quotes" if any(isinstance(v, bool) for v in positive) else ""
+            wanted = " or ".join(repr(value) for value in positive)
+            raise DataError(
+                f"{self._name} never is {wanted}: there are {_shown(used)};"
+                f" set data.source.positive to what means churned{quoted}"
+            )
+        if len(stayed) > 1:
+            raise DataError(self._many(f"{len(used)} values, not two"))
+        if churned and not stayed:
+            raise DataError(
+                f"{self._name} is always {_shown(churned)}; a model needs customers who stayed as well"
+            )
+
+    def _many(self, what: str) -> str:
+        values = list(self.spellings.values())
+        return (
+            f"{self._name} has {what}: {_shown(values)}; list those that mean churned in data.source.positive"
+            " and those that say nothing yet in data.source.ignore, or write a condition in"
+            " data.source.computed.target"
+        )
+
+    @property
+    def _name(self) -> str:
+        column = self.source.columns.get("target")
+        return "the computed target" if column is None else f"column {column!r} (target)"
+
+
+def folded(value: Value) -> str | float:
+    """One form of what is spelled in several ways: 1, 1.0, "1", true, `True.` and TRUE; Yes and ` yes`."""
+    text = " ".join(str(value).split()).casefold()
+    if text.rstrip(".") in ("true", "false"):
+        return float(text.startswith("true"))
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _is_one_of(value: str, wanted: Iterable[Value]) -> bool:
+    return any(folded(value) in _forms(one) for one in wanted)
+
+
+def _forms(value: Value) -> tuple[str | float, ...]:
+    """An unquoted Yes or No is true or false to YAML, so a truth value stands for these words as well."""
+    if isinstance(value, bool):
+        return (1.0, "yes") if value else (0.0, "no")
+    return (folded(value),)
+
+
+def _several(positive: Value | tuple[Value, ...]) -> tuple[Value, ...]:
+    return positive if isinstance(positive, tuple) else (positive,)
+
+
+def _shown(values: Iterable[str]) -> str:
+    some = sorted(values)
+    return ", ".join(repr(value) for value in some[:8]) + (", ..." if len(some) > 8 else "")

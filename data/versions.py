@@ -1,0 +1,119 @@
+"""Versions of the records: a folder each, named by the sha256 of its manifest; `current` is a link to one.
+
+A version is complete before it gets its name, and the link is replaced in one rename: a run that is killed
+leaves the old version or the new one.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from data.errors import DataError
+from data.records import parts_of
+from data.workspace import Workspace, fresh_directory, point_to
+
+SHORTEST_PREFIX = 8
+
+
+@dataclass(frozen=True)
+class Version:
+    folder: Path
+    sha256: str
+    """Of the manifest."""
+    manifest: dict[str, Any]
+    made: datetime
+    current: bool
+
+
+@contextmanager
+def new_version(files: Workspace, keep: int) -> Iterator[Path]:
+    """Yield an empty folder to fill, manifest included; on success it is the current version.
+
+    Of the older ones the newest `keep - 1` stay. When the block fails, nothing has changed.
+    """
+    with fresh_directory(files.data) as fresh:
+        yield fresh
+        name = _name(fresh / files.manifest.name)
+        folder = fresh.with_name(name)
+        for number in range(1, 1000):
+            if not folder.exists() or _is_whole(folder, files):
+                break
+            folder = fresh.with_name(f"{name}.{number}")  # damaged by hand: readers may still be in it
+        if folder.exists():
+            shutil.rmtree(fresh)  # the same data, made again
+            os.utime(folder)
+        else:
+            fresh.rename(folder)
+        point_to(files.data, folder)
+    for old in versions(files)[keep:]:
+        shutil.rmtree(old.folder, ignore_errors=True)
+
+
+def versions(files: Workspace) -> list[Version]:
+    """The current one first, then the newest."""
+    current = files.data.resolve()
+    found = []
+    for manifest in files.data.parent.glob(f"*/{files.manifest.name}"):
+        folder = manifest.parent
+        if folder.is_symlink() or len(folder.name.partition(".")[0]) != 64:
+            continue
+        try:
+            content = json.loads(manifest.read_text(encoding="utf-8"))
+            made = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+        except (OSError, ValueError):
+            continue
+        found.append(Version(folder, folder.name.partition(".")[0], content, made, folder == current))
+    return sorted(found, key=lambda version: (not version.current, -version.made.timestamp()))
+
+
+def find(files: Workspace, sha256: str) -> Path:
+    """The folder of the version whose manifest has this sha256, or begins so with at least 8 digits.
+
+    Raises DataError when it is not there, any more.
+    """
+    known = versions(files)
+    matching = [version for version in known if version.sha256.startswith(sha256)]
+    if len(sha256) < SHORTEST_PREFIX or not matching:
+        there = ", ".join(dict.fromkeys(version.sha256[:12] for version in known)) or "none"
+        raise DataError(
+            f"data version {sha256}: not there (there are {there}); ingest its source again, and raise"
+            " data.keep_versions to keep more"
+        )
+    return matching[0].folder
+
+
+def current_manifest(files: Workspace) -> dict[str, Any]:
+    """Raises DataError when nothing was ingested yet."""
+    try:
+        return dict(json.loads(files.manifest.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(f"{files.manifest}: not there; run `churn ingest` first") from None
+    except ValueError:
+        raise DataError(f"{files.manifest}: not JSON; run `churn ingest` again") from None
+
+
+def _name(manifest: Path) -> str:
+    return hashlib.sha256(manifest.read_bytes()).hexdigest()
+
+
+def _is_whole(folder: Path, files: Workspace) -> bool:
+    """Whether every part is there with its rows, as far as can be seen without reading them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        manifest = json.loads((folder / files.manifest.name).read_text(encoding="utf-8"))
+        found = {part.name: pq.read_metadata(part).num_rows for part in parts_of(folder / files.records.name)}
+        beside = [folder / place / name for place in ("index", "customers") for name in found]
+    except (OSError, ValueError, DataError, pa.ArrowException):
+        return False
+    return found == {part["name"]: part["rows"] for part in manifest["parts"]} and all(
+        path.is_file() for path in [*beside, folder / files.rejected.name, folder / files.validation.name]
+    )
