@@ -34,7 +34,7 @@ def of_values(column: pa.ChunkedArray) -> Numbers:
     array = whole(column)
     if pa.types.is_string(array.type):
         texts = array.fill_null("").to_numpy(zero_copy_only=False).astype(object)
-        return pd.util.hash_array(texts, categorize=True)
+        return np.asarray(pd.util.hash_array(texts, categorize=True))
     if pa.types.is_boolean(array.type) or array.type == pa.int8():
         array = array.cast(pa.int64())
     if pa.types.is_floating(array.type):
@@ -42,7 +42,7 @@ def of_values(column: pa.ChunkedArray) -> Numbers:
         return np.where(np.isnan(values), np.nan, values).view(np.uint64)
     if pa.types.is_integer(array.type):
         filled = array.fill_null(MISSING) if array.null_count else array
-        return filled.to_numpy(zero_copy_only=False).view(np.uint64)
+        return np.asarray(filled.to_numpy(zero_copy_only=False).view(np.uint64))
     raise TypeError(f"no hash of {array.type}")
 
 

@@ -101,7 +101,8 @@ class _Sorted:
 
 def _rows(file: pq.ParquetFile, start: int, stop: int) -> pa.Table:
     """Rows `start` to `stop`, reading only the row groups that hold them."""
-    groups, first, offset = [], 0, 0
+    groups: list[int] = []
+    first = offset = 0
     for number in range(file.num_row_groups):
         end = first + file.metadata.row_group(number).num_rows
         if first < stop and end > start:

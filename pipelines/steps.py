@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def _ingest(context: Context) -> None:
     from data.ingest import ingest
 
-    ingest(context.settings.data, context.files, context.as_of, context.say)
+    ingest(context.settings.data, context.files, context.as_of, context.say, _columns_read(context))
 
 
 def _features(context: Context) -> None:
@@ -193,7 +193,15 @@ def _source(context: Context) -> list[Any]:
     from handlers.identity import mask
 
     data = context.settings.data
-    return [*_config("data")(context), state(data), mask("", load_key(data, context.files))]
+    key = mask("", load_key(data, context.files))
+    return [*_config("data")(context), state(data), key, sorted(_columns_read(context))]
+
+
+def _columns_read(context: Context) -> frozenset[str]:
+    """The source's columns that features read: only those, and the declared ones, enter the records."""
+    from features.spec import columns_read
+
+    return columns_read(context.settings.features, context.settings.data.shape)
 
 
 def _trained(context: Context) -> list[Path]:
@@ -219,7 +227,7 @@ STEPS = (
         depends=_source,
         rooms=("data",),
         reads=lambda c: [],
-        writes=lambda c: [c.files.manifest, c.files.records],
+        writes=lambda c: [c.files.manifest, *sorted(c.files.records.glob("*.parquet"))],
         libraries=("pandas", "pyarrow", "duckdb", "great_expectations"),
     ),
     Step(

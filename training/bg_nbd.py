@@ -12,10 +12,12 @@ from typing import Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pyarrow.dataset import dataset, field
 from scipy.optimize import minimize
 from scipy.special import betaln, expit, gammaln
 
 from data.errors import TrainingError
+from data.records import parts_of
 
 Floats = NDArray[np.float64]
 
@@ -68,13 +70,19 @@ class BgNbd:
 
 
 def purchase_summary(records: Path, as_of: datetime) -> pd.DataFrame:
-    """user_id -> frequency (days with a repeat purchase), recency and age in days, before `as_of`."""
+    """user_id -> frequency (days with a repeat purchase), recency and age in days, before `as_of`.
+
+    `records` is a folder of parts (data/records.py). Returns are no purchases.
+    """
     import duckdb
 
+    log = dataset(parts_of(records), format="parquet")
+    bought = ~field("is_return") if "is_return" in log.schema.names else None
+    purchases = log.scanner(columns=["user_id", "timestamp"], filter=bought).to_reader()
     query = """
         with past as (
             select user_id, epoch(date_trunc('day', timestamp)) / 86400 as day
-            from read_parquet($records) where timestamp < $as_of
+            from purchases where timestamp < $as_of
         )
         select user_id, count(distinct day) - 1.0 as frequency, max(day) - min(day) as recency,
                epoch($as_of::timestamptz) / 86400 - min(day) as age
@@ -82,7 +90,8 @@ def purchase_summary(records: Path, as_of: datetime) -> pd.DataFrame:
     """
     with duckdb.connect() as connection:
         connection.execute("set timezone = 'UTC'")
-        return connection.execute(query, {"records": str(records), "as_of": as_of}).df().set_index("user_id")
+        connection.register("purchases", purchases)
+        return connection.execute(query, {"as_of": as_of}).df().set_index("user_id")
 
 
 def _log_likelihood(

@@ -107,4 +107,4 @@ def test_an_unreadable_overlay_is_named(text: str | None, message: str, tmp_path
 def test_the_workspace_stands_in_addresses(tmp_path: Path) -> None:
     settings = load_settings(overrides=[f"workspace={tmp_path}"])
     assert settings.training.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
-    assert settings.files.records == tmp_path / "data" / "current" / "records.parquet"
+    assert settings.files.records == tmp_path / "data" / "current" / "records"

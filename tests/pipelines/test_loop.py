@@ -26,6 +26,7 @@ import pytest
 from churn.cli import main
 from churn.settings import Settings, load_settings
 from data.mask import load_key
+from data.records import parts
 from features.history import point_in_time
 from features.store import open_store, serving_environment
 from handlers.bundle import read_bundle
@@ -170,7 +171,7 @@ def test_the_handler_reads_the_point_in_time_vector_of_1000_customers(
 def test_no_file_names_a_customer(ran: dict[str, Any], settings: Settings) -> None:
     files = settings.files
     for table in (
-        files.records,
+        *parts(files),
         files.snapshots,
         files.labels,
         files.training_set,
