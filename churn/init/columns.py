@@ -1,6 +1,5 @@
 """What a column holds: numbers, moments, words, and how many of them differ."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,11 +13,10 @@ from numpy.typing import NDArray
 
 from churn.init.belief import Notes
 from churn.init.dates import Dates, find_dates
-from churn.init.notation import BLANKS, CURRENCY, Notation, bared, find_notation
+from churn.init.notation import BLANKS, CURRENCY, find_notation
 from data import parse
+from data.notation import MISSING_NUMBERS, Notation
 
-MISSING = frozenset(("na", "nan", "null", "none", "n/a", "#n/a", "#na", "<na>", "nat"))
-"""Missing in a column of numbers in any case."""
 GAPS = frozenset(
     (
         "?",
@@ -172,17 +170,17 @@ def _column(
     gaps, numeric = _words_among_numbers(distinct, notation)
     if not numeric:
         return Column(name, kind, texts, empty, False, dates=find_dates(distinct), stored=stored)
-    written = texts.mask(texts.str.lower().isin([*MISSING, *(gap.lower() for gap in gaps)]))
+    written = texts.mask(texts.str.lower().isin([*MISSING_NUMBERS, *(gap.lower() for gap in gaps)]))
     percent = any(value.endswith("%") for value in distinct)
     currency = any(CURRENCY.search(value) for value in distinct)
     numbers = _numbers(written, notation)
-    dates = find_dates([v for v in distinct if v not in gaps and v.lower() not in MISSING])
+    dates = find_dates([v for v in distinct if v not in gaps and v.lower() not in MISSING_NUMBERS])
     return Column(name, kind, written, numbers, True, tuple(gaps), percent, currency, dates, stored)
 
 
 def _words_among_numbers(distinct: Sequence[str], notation: Notation) -> tuple[list[str], bool]:
     """Words for nothing, and whether all other values are numbers."""
-    others = [value for value in distinct if value.lower() not in MISSING]
+    others = [value for value in distinct if value.lower() not in MISSING_NUMBERS]
     readable = _numbers(pd.Series(others, dtype="object"), notation)
     words = [value for value, number in zip(others, readable, strict=True) if not np.isfinite(number)]
     if len(words) == len(others):
@@ -191,33 +189,14 @@ def _words_among_numbers(distinct: Sequence[str], notation: Notation) -> tuple[l
 
 
 def _numbers(texts: pd.Series, notation: Notation) -> NDArray[np.float64]:
-    """NaN where the text is no number; thousands count only as whole groups, since 31.12.2019 is a day."""
-    bare = texts.map(bared, na_action="ignore").astype("object")
-    if group := notation.thousands:
-        signs = f"[{BLANKS}]" if group == " " else "['’]" if group == "'" else re.escape(group)
-        grouped = rf"[+-]?\d{{1,3}}(?:{signs}\d{{3}})+(?:{re.escape(notation.decimal)}\d*)?"
-        bare = bare.where(~bare.str.fullmatch(grouped).eq(True), bare.str.replace(signs, "", regex=True))
+    """As ingest reads them, without a percent sign; NaN where the text is no number."""
+    bare = texts.str.removesuffix("%")
     column = pa.chunked_array([pa.array(bare, pa.string(), from_pandas=True)])
-    return np.asarray(parse.numbers(column, notation.decimal, None).to_numpy(), float)
+    return np.asarray(parse.numbers(column, notation).to_numpy(), float)
 
 
 def moments(column: Column, dates: Dates) -> "pd.Series[Any]":
-    """datetime64[ns, UTC] by the row, NaT where the spelling does not fit; days are midnights of UTC."""
-    if column.stored is not None and pa.types.is_temporal(column.stored.type):
-        read = parse.moments(column.stored).to_pandas()
-        return pd.Series(read.to_numpy(), dtype="datetime64[ns, UTC]")
-    spelling = dates.dates
-    if spelling.startswith("epoch_"):
-        unit: Any = spelling.removeprefix("epoch_")
-        numbered: pd.Series[Any] = pd.Series(column.numbers)
-        return pd.to_datetime(numbered, unit=unit, errors="coerce", utc=True)
-    unique = pd.Series(column.values, dtype="object")
-    if spelling in ("iso", "day_first", "month_first"):
-        how: dict[str, Any] = {"format": "mixed", "dayfirst": spelling == "day_first"}
-        if spelling == "iso":
-            how = {"format": "%Y%m%d"} if unique.str.fullmatch(r"\d{8}").all() else {"format": "ISO8601"}
-        read = pd.to_datetime(unique, errors="coerce", utc=True, **how)
-    else:
-        read = pd.to_datetime(unique, errors="coerce", utc=True, format=spelling)
-    by_value = dict(zip(unique, read, strict=True))
-    return pd.to_datetime(column.texts.map(by_value), utc=True)
+    """datetime64[us, UTC] by the row, NaT where the spelling does not fit; as ingest reads them."""
+    stored = column.stored if column.stored is not None else pa.chunked_array([pa.array(column.texts)])
+    read = parse.moments(stored, Notation(dates=dates.dates))
+    return pd.Series(read.to_pandas().to_numpy(), dtype="datetime64[us, UTC]")

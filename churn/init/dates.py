@@ -8,17 +8,22 @@ from typing import Any
 import pandas as pd
 
 NUMBERED = re.compile(r"^(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{2})(?:[T ,]+(.*))?$")
-ISO = re.compile(r"^\d{4}-\d{2}-\d{2}(?:[T ](.*))?$")
+ISO = re.compile(
+    r"^\d{4}-\d{2}-\d{2}(?:[T ](\d{2}(?::?\d{2}(?::?\d{2}(?:[.,]\d+)?)?)? ?(?:Z|[+-]\d{2}(?::?\d{2})?)?))?$"
+)
 COMPACT = re.compile(r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$")
-ZONED = re.compile(r"(Z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$")
+ZONED = re.compile(r"(Z|[+-]\d{2}(:?\d{2})?)$")
+NAMED_UTC = (" UTC", " GMT")
 FORMATS = (
     *("%Y-%m", "%Y/%m", "%m/%Y", "%b %Y", "%B %Y", "%b-%y", "%b-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d-%b-%Y"),
     *("%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%d%b%Y", "%d. %B %Y"),
     *("%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y.%m.%d %H:%M:%S", "%d%b%Y:%H:%M:%S", "%Y%m%d%H%M%S"),
     *("%Y%m%d %H:%M:%S", "%d-%b-%Y %H:%M:%S", "%d-%b-%Y %H:%M", "%d %b %Y %H:%M", "%d %b %Y %H:%M:%S"),
     *("%b %d, %Y %H:%M", "%b %d, %Y %I:%M %p", "%B %d, %Y %I:%M %p", "%a %b %d %H:%M:%S %Y"),
+    *("%y%m%d", "%d%m%Y", "%m%d%Y"),
     *("%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y", "%a, %d %b %Y %H:%M:%S %z", "%Y-%m-%d-%H.%M.%S"),
 )
+PLAIN_CLOCK = re.compile(r"^\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[AaPp]\.?[Mm]\.?)?$")
 CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p", "%I:%M%p", "%H.%M", "%Hh%M")
 EPOCHS = {"epoch_s": (10, 1), "epoch_ms": (13, 10**3), "epoch_us": (16, 10**6), "epoch_ns": (19, 10**9)}
 EARLIEST_S, LATEST_S = 631_152_000, 2_208_988_800
@@ -56,7 +61,18 @@ def find_dates(values: Sequence[str]) -> Dates | None:
     numbered = [found for value in values if (found := NUMBERED.match(value))]
     if len(numbered) >= ENOUGH * len(values):
         return _numbered(numbered)
+    for name in NAMED_UTC:
+        if sum(value.endswith(name) for value in values) >= ENOUGH * len(values):
+            return _named_utc([value.removesuffix(name) for value in values], name)
     return _epoch(values) or _by_format(values)
+
+
+def _named_utc(values: Sequence[str], name: str) -> Dates | None:
+    """`2019-10-01 00:00:00 UTC`: the name of the zone becomes a part of the format."""
+    for spelling in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M"):
+        if _fits(values, spelling):
+            return Dates(spelling + name, f"such as {values[0]}{name}", True, True)
+    return None
 
 
 def _numbered(matches: Sequence[re.Match[str]]) -> Dates | None:
@@ -87,7 +103,10 @@ def _numbered(matches: Sequence[re.Match[str]]) -> Dates | None:
     else:
         return Dates("month_first", f"{matches[0][0]} can be read both ways", bool(clocks), ambiguous=True)
     return Dates(
-        _spelled(order, matches), why, _has_clock(clocks), bool(clocks) and all(map(ZONED.search, clocks))
+        spelled(order, [match[0] for match in matches]),
+        why,
+        _has_clock(clocks),
+        bool(clocks) and all(map(ZONED.search, clocks)),
     )
 
 
@@ -95,9 +114,16 @@ def _has_clock(clocks: Sequence[str]) -> bool:
     return bool(clocks) and not all(re.fullmatch(r"0?0:00(:00)?", clock) for clock in clocks)
 
 
-def _spelled(order: str, matches: Sequence[re.Match[str]]) -> str:
-    """`order`, which ingest reads in its common spellings."""
-    return order
+def spelled(order: str, values: Sequence[str]) -> str:
+    """`order`, which ingest reads with years of four digits; a format for other years and clocks."""
+    matches = [found for value in values if (found := NUMBERED.match(value))]
+    if all(len(match[4]) == 4 and (not match[5] or PLAIN_CLOCK.match(match[5])) for match in matches):
+        return order
+    sign = matches[0][2]
+    day = sign.join(("%d", "%m") if order == "day_first" else ("%m", "%d"))
+    day += sign + ("%Y" if len(matches[0][4]) == 4 else "%y")
+    texts = [match[0] for match in matches]
+    return next((s for s in (day, *(f"{day} {clock}" for clock in CLOCKS)) if _fits(texts, s)), order)
 
 
 def _epoch(values: Sequence[str]) -> Dates | None:
@@ -124,11 +150,12 @@ def _by_format(values: Sequence[str]) -> Dates | None:
     if not any(character.isdigit() for character in sample[0]) or len(sample[0]) > 40:
         return None
     for spelling in FORMATS:
-        read: Any = pd.to_datetime(pd.Series(sample[:20]), format=spelling, errors="coerce", utc=True)
-        if read.notna().mean() < ENOUGH:
-            continue
-        read = pd.to_datetime(pd.Series(sample), format=spelling, errors="coerce", utc=True)
-        if read.notna().mean() >= ENOUGH:
+        if _fits(sample[:20], spelling) and _fits(sample, spelling):
             clock = any(sign in spelling for sign in ("%H", "%I"))
             return Dates(spelling, f"such as {sample[0]}", clock, "%z" in spelling)
     return None
+
+
+def _fits(values: Sequence[str], spelling: str) -> bool:
+    read: Any = pd.to_datetime(pd.Series(list(values)), format=spelling, errors="coerce", utc=True)
+    return bool(read.notna().mean() >= ENOUGH)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from churn.init.belief import Notes
 from churn.init.columns import Column
 from churn.init.leaks import revealing
 from churn.init.target import Target
-from features.spec import LOG_COLUMNS, TAKEN
+from features.spec import LOG_COLUMNS, TABLE_COLUMNS, TAKEN
 
 RESERVED = TAKEN | LOG_COLUMNS | {"order_id", "transaction_id", "user", "row", "reason"}
 """Names of ours, which a feature may not carry."""
@@ -29,6 +29,8 @@ class Feature:
     kind: str | None = None
     """For `data.source.types`; None where ingest finds the same type by itself."""
     comment: str = ""
+    alias: str | None = None
+    """The column has to be read under this name, since its own is ours or another's in other capitals."""
 
 
 @dataclass
@@ -59,16 +61,20 @@ def features_of(
 ) -> list[Feature]:
     """A line for each column that tells something about the customer and was known beforehand."""
     names = Names()
-    found = []
-    lowered = [column.name.lower() for column in columns]
+    found: list[Feature] = []
+    read = {name.casefold() for name in TABLE_COLUMNS}
     for column in columns:
         if column.name in taken or column.name == target.column.name:
             continue
         if reason := left_out(column, target):
             notes.left_out[column.name] = reason
             continue
-        alone = lowered.count(column.name.lower()) == 1
-        found.append(_feature(column, names.safe(column.name), descriptions, whole, alone))
+        clashes = column.name.casefold() in read
+        name = names.safe(column.name)
+        source = name if clashes else column.name
+        read.add(source.casefold())
+        feature = _feature(column, name, source, descriptions, whole)
+        found.append(replace(feature, alias=name) if clashes else feature)
     return found
 
 
@@ -96,7 +102,7 @@ def left_out(column: Column, target: Target) -> str | None:
             named = words.mentions(column.name, words.IDENTIFIER) or _dense(column)
             if named or (column.unique == 1.0 and _dense(column)):
                 return "it numbers the rows"
-        if column.whole and words.mentions(column.name, "id *id uuid guid") and column.distinct > CODE_VALUES:
+        if column.whole and words.mentions(column.name, "id uuid guid") and column.distinct > CODE_VALUES:
             return f"an identifier with {column.distinct:,} values"
         return None
     return _text_left_out(column)
@@ -140,9 +146,10 @@ def personal(column: Column) -> bool:
     return "name" in "".join(tokens) and about_person and column.distinct > 50
 
 
-def _feature(column: Column, name: str, descriptions: dict[str, str], whole: bool, alone: bool) -> Feature:
-    quoted = '"' + column.name.replace('"', '""') + '"'
-    sql = None if name == column.name and alone else quoted
+def _feature(column: Column, name: str, source: str, descriptions: dict[str, str], whole: bool) -> Feature:
+    """`source` is the column's name in the records."""
+    quoted = '"' + source.replace('"', '""') + '"'
+    sql = None if name == source else quoted
     said = descriptions.get(column.name, "") or " ".join(_readable(column.name))
     if column.dates is not None and not (column.numeric and not _dated(column)):
         return _since(column, name, quoted, said)

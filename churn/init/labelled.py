@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from churn.init.features import features_of
 from churn.init.identity import equal_rows, id_type
 from churn.init.log import settle_dates, settle_zone
 from churn.init.proposal import Proposal
+from churn.init.roles import one_of, quoted
 from churn.init.sample import Sample
 from churn.init.target import Target, settle_target
 from data.errors import DataError
@@ -54,13 +56,16 @@ def propose_labelled(
     else:
         _observed_at(sample, columns, target, proposal)
     _duplicates(source, columns, customer, time, notes)
-    taken = set(source["columns"].values())
+    taken = {*source["columns"].values(), target.column.name}
     features = features_of(columns, target, taken, sample.descriptions, sample.whole, notes)
     if not features:
         raise DataError(
             "no column is left that says anything about a customer beforehand; bring more columns"
         )
-    if types := {f.column: f.kind for f in features if f.kind}:
+    for feature in features:
+        if feature.alias is not None:
+            source.setdefault("computed", {})[feature.alias] = quoted(feature.column)
+    if types := {f.alias or f.column: f.kind for f in features if f.kind}:
         source["types"] = types
     gaps = sorted({gap for column in columns for gap in column.gaps})
     if gaps:
@@ -107,11 +112,31 @@ def _refuse_one_class(target: Target) -> None:
         )
 
 
-def _values(source: dict[str, object], target: Target) -> None:
+def _values(source: dict[str, Any], target: Target) -> None:
+    """Ingest takes one value for those who stayed: several are put together."""
+    listed = {*target.positive, *target.ignore}
+    stayed = [value for value in target.column.values if value not in listed]
+    if len({_same_spelling(value) for value in stayed}) > 1:
+        meaning = {"churned": target.positive, "stayed": stayed, "undecided": target.ignore}
+        cases = " ".join(
+            f"when {one_of(quoted(target.column.name), values)} then '{word}'"
+            for word, values in meaning.items()
+            if values
+        )
+        del source["columns"]["target"]
+        source["computed"] = {"target": f"case {cases} end"}
+        source["positive"] = "churned"
+        if target.ignore:
+            source["ignore"] = ["undecided"]
+        return
     positive = [_plain(value, target.column) for value in target.positive]
     source["positive"] = positive[0] if len(positive) == 1 else positive
     if target.ignore:
         source["ignore"] = [_plain(value, target.column) for value in target.ignore]
+
+
+def _same_spelling(value: str) -> str:
+    return value.casefold().rstrip(".")
 
 
 def _plain(value: str, column: Column) -> str | int:

@@ -49,12 +49,11 @@ def _filled_when(there: NDArray[np.bool_], label: NDArray[np.float64]) -> str | 
 
 
 def _rates(texts: pd.Series, label: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The share who left among the other rows of the same value; values of few rows tell nothing."""
+    """The share who left among the rows of the same value; values of few rows tell nothing."""
     frame = pd.DataFrame({"value": texts.fillna("\0missing").to_numpy(), "label": label})
     grouped = frame.groupby("value")["label"]
-    count, total = grouped.transform("size"), grouped.transform("sum")
-    rate = (total - frame["label"] + label.mean()) / count
-    return np.asarray(rate.where(count >= FEW, label.mean()), float)
+    rate = grouped.transform("mean").where(grouped.transform("size") >= FEW, label.mean())
+    return np.asarray(rate, float)
 
 
 def _auroc(score: NDArray[np.float64], label: NDArray[np.float64]) -> float:

@@ -9,7 +9,7 @@ import pandas as pd
 from churn.init import words
 from churn.init.belief import Notes
 from churn.init.columns import Column, moments
-from churn.init.dates import Dates
+from churn.init.dates import Dates, spelled
 from churn.init.expectations import of_log
 from churn.init.horizon import Horizon, choose_horizon
 from churn.init.identity import equal_rows, id_type
@@ -47,7 +47,7 @@ def propose_log(
     money = decide_money(columns, [customer, time, order], quantity, notes)
     if quantity is not None:
         notes.found("quantity", quantity.name, quantity.shown())
-    where = status_filter(columns, [customer, time, order, quantity, *money.reads], notes)
+    where = status_filter(columns, [customer, time, order, quantity, *money.reads], bool(money.reads), notes)
     _map(source, customer, time, money, quantity, order)
     source["user_id_type"] = kind
     if where:
@@ -71,12 +71,17 @@ def settle_dates(column: Column, notes: Notes, key: str = "dates") -> Dates:
     assert dates is not None
     if answer := notes.answer(key):
         notes.found("dates", answer, "your answer")
-        return Dates(answer, "your answer", dates.clock, dates.zoned)
+        return Dates(
+            spelled(answer, column.values) if dates.ambiguous else answer,
+            "your answer",
+            dates.clock,
+            dates.zoned,
+        )
     if not dates.ambiguous:
         return dates
     order, why = _likelier_order(column, dates)
     notes.doubted(key, order, why, ("day_first", "month_first"))
-    return Dates(order, why, dates.clock, dates.zoned)
+    return Dates(spelled(order, column.values), why, dates.clock, dates.zoned)
 
 
 def _likelier_order(column: Column, dates: Dates) -> tuple[str, str]:
@@ -180,7 +185,7 @@ def _duplicates(
         notes.doubted("duplicates", "drop", why, ("drop", "keep"))
         source["duplicates"] = "drop"
         if alike > whole:
-            source["keep"] = [c.name for c in columns if not any(c is m for m in mapped)]
+            source["keep"] = _telling_apart(columns, mapped, whole)
     elif whole:
         why = f"{whole:,} of {rows:,} rows equal a row above; without times two purchases may be alike"
         notes.doubted("duplicates", "keep", why, ("keep", "drop"))
@@ -191,6 +196,20 @@ def _duplicates(
     else:
         source["duplicates"] = "drop"
         notes.found("duplicates", "drop", "no row is a copy today; one of a later delivery is set aside")
+
+
+def _telling_apart(columns: Sequence[Column], mapped: Sequence[Column | None], copies: int) -> list[str]:
+    """The fewest further columns with which only true copies are equal, products first."""
+    chosen = [column for column in mapped if column is not None]
+    rest = [column for column in columns if not any(column is one for one in chosen)]
+    rest.sort(key=lambda column: (not words.mentions(column.name, words.PRODUCT), -column.distinct))
+    kept: list[str] = []
+    for column in rest:
+        if equal_rows(chosen) <= copies:
+            break
+        chosen.append(column)
+        kept.append(column.name)
+    return kept
 
 
 def _returns(

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from churn.init.belief import Notes
+from data.notation import Notation
 
 CURRENCY = re.compile(
     r"[$€£¥₹₽₺₩]|(?<![A-Za-z])(EUR|USD|GBP|CHF|JPY|SEK|NOK|DKK|PLN|CZK|Rs\.?|R\$|kr|zł|Fr\.?)(?![A-Za-z])"
@@ -18,13 +18,6 @@ _SWISS = re.compile(rf"^{_SIGN}\d{{1,3}}(['’]\d{{3}})+([.,]\d+)?$")
 _COMMA = re.compile(rf"^{_SIGN}\d*,\d+$")
 _POINT = re.compile(rf"^{_SIGN}\d*\.\d+([eE][+-]?\d+)?$")
 _WHOLE = re.compile(rf"^{_SIGN}\d+\.?$")
-
-
-@dataclass(frozen=True)
-class Notation:
-    decimal: str = "."
-    thousands: str | None = None
-    currency: bool = False
 
 
 def find_notation(columns: Iterable[tuple[str, list[str]]], notes: Notes) -> Notation:

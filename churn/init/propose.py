@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from churn.init import words
 from churn.init.belief import Notes
 from churn.init.columns import Column, profile
@@ -101,6 +103,9 @@ def _shape(
             "shape", "labelled, dated", f"a row a customer and {time.name if time else ''}, with a target"
         )
         return "labelled"
+    strong = target is not None and target.strong
+    if buyer is not None and strong and not _names_somebody(buyer):
+        log = False  # something that repeats beside a clear target, such as an age
     identified = any(
         c.unique > 0.99 and c.present > 0.99 and words.mentions(c.name, words.CUSTOMER) for c in columns
     )
@@ -130,12 +135,16 @@ def _shape(
     return "labelled"
 
 
+def _names_somebody(column: Column) -> bool:
+    """By its name, or by texts that are no words."""
+    named = words.mentions(column.name, f"{words.CUSTOMER} {words.IDENTIFIER}")
+    return named or (not column.numeric and all(any(c.isdigit() for c in v) for v in column.values[:50]))
+
+
 def _status_of_order(target: Target, buyer: Column | None) -> bool:
     """Whether the value changes from row to row of a customer: then it is the order that was cancelled."""
     if buyer is None or words.mentions(target.column.name, "churn* *churn attrit*"):
         return False
-    import pandas as pd
-
     pairs = pd.DataFrame({"who": buyer.codes, "what": target.column.codes})
     rows = pairs.groupby("who").size()
     kinds = pairs.drop_duplicates().groupby("who").size()
@@ -156,7 +165,7 @@ def _answered(notes: Notes, key: str, columns: Sequence[Column]) -> Column | Non
 def _repeating(customers: Sequence[Ranked]) -> Column | None:
     """The best candidate whose values repeat."""
     for one in customers:
-        if one.points >= 1 and one.column.unique < 0.9 and one.column.distinct >= 10:
+        if one.points >= 1.5 and one.column.unique < 0.9 and one.column.distinct >= 10:
             return one.column
     return None
 

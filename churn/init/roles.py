@@ -63,6 +63,7 @@ def ranked_customers(columns: Sequence[Column], time: Column | None) -> list[Ran
         other = words.mentions(column.name, words.ORDER) or words.mentions(column.name, words.PRODUCT)
         money = words.mentions(column.name, words.AMOUNT) or words.mentions(column.name, words.QUANTITY)
         points = 3.0 * named + identifier - 2 * (other and not named) - 2 * (money and not named)
+        points -= 3 * (words.mentions(column.name, words.MEASURE) and not (named or identifier))
         points += _identifier_values(column) - 1.5 * words.mentions(column.name, words.PERSONAL) * (not named)
         if time is not None and column.unique < 0.98:
             points += _returns_on_other_days(column, time)
@@ -84,7 +85,9 @@ def _repeats(column: Column) -> str:
 
 
 def _may_identify(column: Column) -> bool:
-    if column.dates is not None and not column.numeric:
+    if column.dates is not None and (
+        not column.numeric or words.mentions(column.name, f"{words.TIME} {words.OTHER_TIME}")
+    ):
         return False
     if column.numeric:
         return column.whole and not column.percent and not column.currency
@@ -166,11 +169,12 @@ def ranked_amounts(columns: Sequence[Column], taken: Sequence[Column | None]) ->
         named = words.mentions(column.name, words.AMOUNT)
         total = words.mentions(column.name, words.TOTAL)
         identifier = words.mentions(column.name, words.IDENTIFIER) or (column.whole and column.unique > 0.99)
-        points = 2.0 * named + 1.5 * total + 2 * column.currency - 2.5 * (identifier and not total)
+        points = 2.0 * named + 1.5 * total + 2 * column.currency - 3.5 * (identifier and column.whole)
         points += (not column.whole) + 0.5 * (column.distinct > 20)
         points -= 2.5 * words.mentions(column.name, words.NOT_AMOUNT)
         points -= 0.5 * words.mentions(column.name, words.UNIT)
         points -= 2 * words.mentions(column.name, words.CODE) + 2 * (column.distinct <= 2)
+        points -= 2 * (column.whole and float(np.nanmedian(np.abs(column.numbers))) <= 2)  # a count
         if points > 0.5:
             found.append(Ranked(column, points, f"{column.shown()}"))
     return sorted(found, key=lambda one: -one.points)
@@ -265,14 +269,26 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def status_filter(columns: Sequence[Column], taken: Sequence[Column | None], notes: Notes) -> str | None:
-    """An expression that leaves out rows whose status says that nothing was bought."""
+def status_filter(
+    columns: Sequence[Column], taken: Sequence[Column | None], money: bool, notes: Notes
+) -> str | None:
+    """An expression that leaves out rows whose status says that nothing was bought; where there is `money`,
+    views and clicks are left out as well."""
     clauses = []
     for column in columns:
         if any(column is one for one in taken) or column.dates is not None or not 2 <= column.distinct <= 25:
             continue
         flagged = words.mentions(column.name, words.CANCELLED)
         yes = [v for v in column.values if words.plain(v) in words.YES]
+        bought = [v for v in column.values if words.mentions(v, words.BOUGHT)]
+        browsed = [v for v in column.values if words.mentions(v, words.BROWSED) and v not in bought]
+        if bought and len(browsed) >= column.distinct / 2 and money:
+            share = float(column.texts.isin(bought).mean())
+            value = f"{quoted(column.name)} is {', '.join(bought[:4])}"
+            others = ", ".join(map(repr, browsed[:4]))
+            notes.found("rows that count", value, f"{share:.1%} of the rows; the others are {others}")
+            clauses.append(one_of(quoted(column.name), bought))
+            continue
         if flagged and column.distinct == 2 and yes:
             bad = yes
         elif column.numeric:
@@ -299,6 +315,12 @@ def status_filter(columns: Sequence[Column], taken: Sequence[Column | None], not
             continue
         clauses.append(_excluding(column, bad))
     return " and ".join(clauses) or None
+
+
+def one_of(name: str, values: Sequence[str]) -> str:
+    """A condition; `name` is quoted already."""
+    listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+    return f"{name} in ({listed})" if len(values) > 1 else f"{name} = {listed}"
 
 
 def _excluding(column: Column, bad: Sequence[str]) -> str:

@@ -16,8 +16,10 @@ CUSTOMER = (
     " adherent* acheteur* phone* telefon* empleado* mitarbeiter*"
 )
 IDENTIFIER = (
-    "id ids no nr num number* nummer* *nummer *nr key uuid guid identifier* ref reference* numero*"
-    " *id code matricule* kennung* clientnum"
+    "id ids no nr num number* nummer* *nummer *nr key uuid guid identifier* ref reference* numero* code"
+    " matricule* kennung* clientnum custid userid customerid clientid accountid memberid orderid"
+    " invoiceid transactionid txnid productid itemid storeid sessionid cardid personid playerid"
+    " subscriberid employeeid"
 )
 ORDER = (
     "order* invoice* transaction* trans trx txn basket* receipt* bestell* *bestellung rechnung* factur*"
@@ -57,10 +59,15 @@ TOTAL = (
 )
 UNIT = "unit* einzel* stuck* each unitaire* unitario* per je *einzelpreis stueck*"
 NOT_AMOUNT = (
-    "tax* vat mwst* discount* rabatt* remise* percent* pct rate rating* score* shipping* freight* versand*"
-    " profit* margin* balance* saldo* lat lon latitude* longitude* age distance* weight* tip tva iva"
-    " quantity* qty margen* credit* limit* points* fee*"
+    "method* type* mode* days id tax* vat mwst* discount* rabatt* remise* percent* pct rate rating*"
+    " score* shipping* freight* versand* profit* margin* balance* saldo* lat lon latitude* longitude*"
+    " age distance* weight* tip tva iva quantity* qty margen* credit* limit* points* fee*"
 )
+MEASURE = (
+    "age alter edad year* years months tenure* income* salary score* rating* minutes calls days hours sites"
+    " level* size* count height weight* distance* num number_of* children* dependents* balance* visits clicks"
+)
+"""What numbers measure rather than name."""
 QUANTITY = (
     "quantity* qty menge* anzahl* stuck* units items count quantite* cantidad* pieces pcs number_of* volume*"
     " qte nb stueckzahl* aantal* *menge *anzahl cds packs"
@@ -77,7 +84,10 @@ WEAK_TARGET = (
     " stayed renew* closed aktiv* actif* activo* estado* etat* loyal* result* zustand* event survived* stay"
     " lifecycle*"
 )
-INVERSE = "active* retain* retention* stayed stay renew* aktiv* actif* activo* loyal* survived* bestand*"
+INVERSE = (
+    "subscriber* subscribed* member* current* active* retain* retention* stayed stay renew* aktiv* actif*"
+    " activo* loyal* survived* bestand*"
+)
 NOT_TARGET = "marital* gender sex employment* reason* method* region* country* score* probab* predicted*"
 REVEALS = (
     "churn* *churn attrit* cancel* storn* leaver* kundig* gekundig* kuendig* gekuendig* abwander* resil*"
@@ -131,6 +141,13 @@ CANCELLED = (
     "cancel* annul* storn* void* fail* declin* reject* refund* chargeback* return* reversed* reversal*"
     " retour* ruckgab* rueckgab* erstatt* rembours* devuelt* devol* reembols* unpaid aborted abandoned"
     " fraud* geannuleerd* kreditier* gutschrift* avoir denied error"
+)
+BOUGHT = (
+    "purchase* bought buy order ordered* transaction* sale sold kauf* achat* compra* checkout* payment* paid"
+)
+BROWSED = (
+    "view* cart* click* remove* login* logout* visit* search* browse* wishlist* impression* page* add* open*"
+    " refund*"
 )
 DONE = "complet* success* ship* deliver* paid closed done fulfilled approved ok settled bezahlt* payed livre*"
 SQL = word_set(

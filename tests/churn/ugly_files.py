@@ -406,7 +406,29 @@ def short_log(folder: Path) -> tuple[Path, Expected]:
     )
 
 
+def gym_states(folder: Path) -> tuple[Path, Expected]:
+    """Four states of a membership, spelled out; two of them mean that the member left."""
+    t, draw = people(1400, 15), np.random.default_rng(15)
+    left = draw.choice(["Cancelled", "Expired"], len(t))
+    state = np.where(t.gone, left, draw.choice(["Active", "Paused"], len(t), p=[0.9, 0.1]))
+    f = pd.DataFrame(
+        {"member_no": np.arange(len(t)) + 88_001, "visits": t.months, "fee": t.bill, "state": state}
+    )
+    f.to_csv(folder / "gym.csv", index=False)
+    listed = "case when state in ('Cancelled', 'Expired') then 'churned'"
+    return folder / "gym.csv", Expected(
+        "labelled",
+        {
+            "columns": {"user_id": "member_no"},
+            "positive": "churned",
+            "computed": {"target": f"{listed} when state in ('Active', 'Paused') then 'stayed' end"},
+        },
+        frozenset({"observed_at", "positive"}),
+        {"visits": "int64", "fee": "float64"},
+    )
+
+
 MAKERS: tuple[Callable[[Path], tuple[Path, Expected]], ...] = (
     *(bank, german_contracts, saas_accounts, awkward_names, question_marks, dollars, french_sales),
-    *(app_events, epochs, no_header, usage_panel, swiss_workbook, either_way, short_log),
+    *(app_events, epochs, no_header, usage_panel, swiss_workbook, either_way, short_log, gym_states),
 )

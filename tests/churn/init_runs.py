@@ -1,0 +1,36 @@
+"""The whole way of a file: `churn init --yes`, then `churn run --no-rollout`."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TRUE_REFUSALS = r"gate|too few|too short|single class|nobody|hardly"
+"""Reasons that lie in the data: the model was judged and refused, or there is too little to learn from."""
+
+
+def run_to_a_prediction(file: Path, folder: Path) -> None:
+    """Asserts that the loop ends in an answer of the server, or in one line with a true reason."""
+    overlay = folder / "overlay.yaml"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CHURN_MASK_KEY": "k" * 32}
+
+    def churn(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "churn", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=folder, timeout=1500
+        )
+
+    written = churn("init", str(file), "--yes", "--out", str(overlay))
+    assert written.returncode == 0, written.stderr
+    ran = churn("run", "--no-rollout", "--config", str(overlay), "--set", f"workspace={folder / 'var'}")
+    last = ran.stderr.strip().splitlines()[-1] if ran.stderr.strip() else ""
+    if ran.returncode:
+        assert "Traceback" not in ran.stderr, ran.stderr
+        assert re.search(TRUE_REFUSALS, last), last
+        return
+    record = json.loads((folder / "var" / "run.json").read_text())
+    answers = record["answers"]
+    assert answers and all(0 <= answer["churn_probability"] <= 1 for answer in answers)
