@@ -100,7 +100,7 @@ class TableSource(Config):
     """Words that mean a missing value, beside blanks, for example [NA, "?"]. In a column whose other values
     are numbers the common ones (NA, NaN, NULL, None, n/a) are missing in any case."""
     options: dict[str, Any] = {}
-    """Passed to `pandas.read_csv` or `pyarrow.parquet.ParquetFile`; Excel takes `header`, `skiprows`, `nrows`.
+    """Passed to `pandas.read_csv` or `pyarrow.parquet.ParquetFile`; Excel: `header`, `skiprows`, `nrows`.
     `decimal` and `thousands` say how numbers are written; `date_format` is another name of `dates`;
     `index_col: false` accepts a separator at the end of each row; `storage_options` goes to fsspec."""
 
