@@ -153,7 +153,10 @@ def _layout(head: bytes, options: dict[str, Any], wanted: Wanted, uri: str) -> "
 def _sample(head: bytes, options: dict[str, Any]) -> pd.DataFrame:
     options = {name: value for name, value in options.items() if name != "index_col"}
     rows = min(HEAD_ROWS, options.pop("nrows", HEAD_ROWS))
-    return pd.read_csv(io.BytesIO(head), dtype=str, nrows=rows, encoding_errors="replace", **options)
+    sample: pd.DataFrame = pd.read_csv(
+        io.BytesIO(head), dtype=str, nrows=rows, encoding_errors="replace", **options
+    )
+    return sample
 
 
 def _header(head: bytes, options: dict[str, Any], row: int, width: int, renamed: list[str]) -> list[str]:

@@ -23,6 +23,10 @@ TAGS = ("cdnow", "csv", "parquet", "excel", "postgres", "of_each", "of_all")
 """Which of several shapes a setting has; pydantic names it in the path of an error."""
 
 
+IN_FILES = {"csv", "parquet", "excel"}
+"""Kinds of a source that have the same settings."""
+
+
 def profile_file(name: str, configs: Path = CONFIGS) -> Path:
     """Raises ConfigError that names the profiles there are."""
     file = configs / "profiles" / f"{name}.yaml"
@@ -33,20 +37,24 @@ def profile_file(name: str, configs: Path = CONFIGS) -> Path:
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid upon `under`; only mappings merge. A source of another kind replaces the whole source, an
-    online store of another type the whole store."""
+    """`over` laid upon `under`; only mappings merge. A source of another kind replaces the whole source, save
+    where both are tables in files, an online store of another type the whole store."""
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
         if (
             isinstance(value, Mapping)
             and isinstance(below, Mapping)
-            and all(value.get(tag, below.get(tag)) == below.get(tag) for tag in ("kind", "type"))
+            and all(_alike(value.get(tag, below.get(tag)), below.get(tag)) for tag in ("kind", "type"))
         ):
             merged[key] = merge(below, value)
         else:
             merged[key] = value
     return merged
+
+
+def _alike(kind: Any, other: Any) -> bool:
+    return bool(kind == other or {kind, other} <= IN_FILES)
 
 
 def read_layer(file: Path) -> dict[str, Any]:

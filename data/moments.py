@@ -121,7 +121,8 @@ def _in_order(text: pa.Array, notation: Notation) -> pa.Array:
 
 def _whole(text: pa.Array) -> "pd.Series[float]":
     """Numbers, 0 where the spelling leaves one out."""
-    return pc.if_else(pc.equal(text, ""), "0", text).cast(pa.float64()).to_pandas()
+    whole: pd.Series[float] = pc.if_else(pc.equal(text, ""), "0", text).cast(pa.float64()).to_pandas()
+    return whole
 
 
 def _on_24_hours(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from data.clean import clean
 from data.config import CdnowSource, DataConfig, TableSource
 from data.csv_files import read_csv
 from data.errors import DataError
+from data.excel_files import read_excel
 from data.expression import parse
 from data.parquet_files import read_parquet
+from data.postgres_table import read_postgres
 from data.readers import Wanted, explained, public_uri
 from data.source_files import source_files
 
@@ -109,8 +112,17 @@ def _wanted(source: TableSource, further: Collection[str]) -> Wanted:
 
 
 def _tables(source: TableSource, wanted: Wanted, digests: list[str] | None) -> Iterator[pa.Table]:
-    read = {"csv": read_csv, "parquet": read_parquet}[source.kind]
+    if source.kind == "postgres":
+        return _postgres_tables(source, wanted, digests)
+    read = {"csv": read_csv, "parquet": read_parquet, "excel": read_excel}[source.kind]
     return read(source_files(source), source, wanted, digests)
+
+
+def _postgres_tables(source: TableSource, wanted: Wanted, digests: list[str] | None) -> Iterator[pa.Table]:
+    digest = hashlib.sha256()
+    yield from read_postgres(source, wanted, None if digests is None else digest.update)
+    if digests is not None:
+        digests.append(digest.hexdigest())
 
 
 def _joined(digests: Sequence[str]) -> str:
@@ -136,11 +148,14 @@ def read(config: DataConfig, limit: int | None = None) -> Raw:
 
 
 def state(config: DataConfig) -> list[str]:
-    """What tells, without reading it, whether the source has changed: a mark a file, from its file system."""
+    """What tells, without reading it, whether the source has changed: a mark a file, from its file system.
+    A database gives none, so that its mark is another one each time."""
     source = as_table(config)
     with explained(public_uri(source)):
         if isinstance(config.source, CdnowSource):
             source = CDNOW.model_copy(update={"uri": str(_cdnow_file())})
+        if source.kind == "postgres":
+            return [f"{public_uri(source)} {source.query or source.table} {datetime.now(UTC).isoformat()}"]
         return [f"{file.path} {file.filesystem.ukey(file.path)}" for file in source_files(source)]
 
 

@@ -1,0 +1,140 @@
+"""Sheets of Excel and OpenDocument workbooks, cell by cell as the text that the source's notation expects."""
+
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, time
+from itertools import islice
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from data.config import TableSource
+from data.content import FIRST_BYTES, refuse_other_kind
+from data.errors import DataError
+from data.notation import EPOCHS, Notation
+from data.readers import (
+    Wanted,
+    explained,
+    partitions_to_read,
+    public_uri,
+    reader_options,
+    rows_a_chunk,
+    sha256_of,
+    with_partitions,
+)
+from data.source_files import SourceFile
+
+OPTIONS = ("header", "skiprows", "nrows")
+"""Numbers of rows: which one holds the names (from 0, below those skipped), how many to skip and to read."""
+
+
+def read_excel(
+    files: Sequence[SourceFile], source: TableSource, wanted: Wanted, digests: list[str] | None
+) -> Iterator[pa.Table]:
+    """Chunks of string columns. Each file's sha256 is appended to `digests` before its rows come."""
+    uri = public_uri(source)
+    for file in files:
+        named = uri if len(files) == 1 else f"{uri}: {file.name}"
+        with explained(named), file.open() as opened:
+            first = opened.read(FIRST_BYTES)
+            refuse_other_kind(first, "excel", named)
+            digest = sha256_of(opened)
+            if digests is not None:
+                digests.append(digest)
+            yield from _tables(_rows(opened, source, named), file, source, wanted, named)
+
+
+def _tables(
+    rows: Iterator[list[Any]], file: SourceFile, source: TableSource, wanted: Wanted, uri: str
+) -> Iterator[pa.Table]:
+    options = _options(source, uri)
+    rows = islice(rows, options["skiprows"] + options["header"], None)
+    header = next(rows, None)
+    if header is None:
+        raise DataError(f"{uri}: the sheet is empty; name another one in data.source.sheet")
+    notation = Notation.of(source)
+    names = [_text(cell, notation) or f"Unnamed: {i}" for i, cell in enumerate(header)]
+    partitions = partitions_to_read(file.partitions, names, wanted)
+    chosen = wanted.among([*names, *partitions], uri)
+    rows = islice(rows, options["nrows"])
+    while chunk := list(islice(rows, rows_a_chunk(len(names)))):
+        full = [row for row in chunk if any(cell not in ("", None) for cell in row)]
+        columns = {
+            name: pa.array([_text(row[i], notation) for row in full], pa.string())
+            for i, name in chosen.items()
+            if i < len(names)
+        }
+        yield with_partitions(pa.table(columns), partitions, len(full))
+
+
+def _options(source: TableSource, uri: str) -> dict[str, Any]:
+    given = reader_options(source)
+    for name, value in given.items():
+        if name not in OPTIONS or not (isinstance(value, int) or value is None):
+            raise DataError(
+                f"{uri}: data.source.options.{name} has no effect on a workbook, which takes the numbers"
+                f" {', '.join(OPTIONS)}; remove it"
+            )
+    return {name: given.get(name) or 0 for name in OPTIONS[:2]} | {"nrows": given.get("nrows")}
+
+
+def _rows(opened: BinaryIO, source: TableSource, uri: str) -> Iterator[list[Any]]:
+    try:
+        from python_calamine import CalamineError, CalamineWorkbook, SheetVisibleEnum
+    except ImportError:
+        raise DataError(
+            f"{uri}: workbooks need the package python-calamine: pip install 'churn-prediction[excel]'"
+        ) from None
+    try:
+        book = CalamineWorkbook.from_filelike(opened)
+        shown = [s.name for s in book.sheets_metadata if s.visible == SheetVisibleEnum.Visible]
+        name = _sheet(source.sheet, book.sheet_names, shown, uri)
+        return iter(book.get_sheet_by_name(name).to_python(skip_empty_area=False))
+    except CalamineError as error:
+        raise DataError(f"{uri}: cannot be read: {error}; open and save the workbook again") from None
+
+
+def _sheet(asked: str | int | None, names: Sequence[str], shown: Sequence[str], uri: str) -> str:
+    """Raises DataError, with the sheets there are, when it is open which one is meant."""
+    there = ", ".join(repr(name) for name in names)
+    if asked is None:
+        if len(shown) != 1:
+            raise DataError(
+                f"{uri}: the workbook has the sheets {there}; set data.source.sheet to one of them"
+            )
+        return shown[0]
+    if isinstance(asked, str) and asked in names:
+        return asked
+    if isinstance(asked, int) and 0 <= asked < len(names):
+        return names[asked]
+    raise DataError(f"{uri}: no sheet {asked!r}; there are {there}; correct data.source.sheet")
+
+
+def _text(cell: Any, notation: Notation) -> str | None:
+    """As a CSV of this notation would have it: a date that Excel holds as one cannot be misread."""
+    if cell is None or cell == "":
+        return None
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if isinstance(cell, float):
+        whole = cell.is_integer() and abs(cell) <= 2**53
+        return str(int(cell)) if whole else repr(cell).replace(".", notation.decimal)
+    if isinstance(cell, date):
+        return _moment_text(cell, notation.dates)
+    if isinstance(cell, time):
+        return cell.isoformat()
+    return str(cell)
+
+
+def _moment_text(moment: date, dates: str) -> str:
+    clock = isinstance(moment, datetime)
+    if dates in EPOCHS:
+        since = (
+            datetime(moment.year, moment.month, moment.day) if not isinstance(moment, datetime) else moment
+        )
+        return str(int((since - datetime(1970, 1, 1)).total_seconds() * EPOCHS[dates]))
+    if dates == "iso":
+        return moment.isoformat(" ") if isinstance(moment, datetime) else moment.isoformat()
+    order = {"day_first": "%d/%m/%Y", "month_first": "%m/%d/%Y"}.get(dates)
+    if order is None:
+        return moment.strftime(dates)
+    return moment.strftime(f"{order} %H:%M:%S.%f" if clock else order)
