@@ -23,7 +23,7 @@ TAGS = ("cdnow", "csv", "parquet", "excel", "postgres", "of_each", "of_all")
 """Which of several shapes a setting has; pydantic names it in the path of an error."""
 
 
-IN_FILES = {"csv", "parquet", "excel"}
+IN_FILES = ("csv", "parquet", "excel")
 """Kinds of a source that have the same settings."""
 
 
@@ -54,7 +54,7 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _alike(kind: Any, other: Any) -> bool:
-    return bool(kind == other or {kind, other} <= IN_FILES)
+    return bool(kind == other or (kind in IN_FILES and other in IN_FILES))
 
 
 def read_layer(file: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -142,9 +143,10 @@ def _plain(column: pa.Array, name: str, uri: str) -> pa.Array:
 def _uuid_texts(column: pa.Array) -> pa.Array:
     """`550e8400-e29b-41d4-a716-446655440000`: hexadecimal digits of 16 bytes, in the usual groups."""
     present = column.drop_null()
-    start = present.offset * 16
-    digits = present.buffers()[1][start : start + len(present) * 16].hex() if len(present) else ""
-    texts = pa.array([digits[i : i + 32] for i in range(0, len(digits), 32)], pa.string())
+    first, rows = present.offset * 16, len(present)
+    content = present.buffers()[1].to_pybytes()[first : first + rows * 16] if rows else b""
+    ends = np.arange(0, 32 * rows + 1, 32, dtype=np.int32)
+    texts = pa.StringArray.from_buffers(rows, pa.py_buffer(ends), pa.py_buffer(content.hex().encode()))
     grouped = pc.replace_substring_regex(texts, r"^(.{8})(.{4})(.{4})(.{4})(.{12})$", r"\1-\2-\3-\4-\5")
     return pc.replace_with_mask(pa.nulls(len(column), pa.string()), column.is_valid(), grouped)
 

@@ -96,7 +96,7 @@ def _selected(source: TableSource) -> Any:
     if source.table is not None:
         return sql.Identifier(*source.table.split("."))
     query = (source.query or "").strip().rstrip(";")
-    return sql.SQL("({}\n) AS source").format(sql.SQL(query))  # type: ignore[arg-type]
+    return sql.SQL("({}\n) AS source").format(sql.SQL(query))
 
 
 def _batches(copy: Any, hashed: Callable[[bytes], Any] | None) -> Iterator[bytes]:
