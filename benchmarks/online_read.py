@@ -122,7 +122,7 @@ def filled(folder: Path, online: dict[str, Any]) -> tuple[FeatureStore, OnlineFe
     for start in range(0, len(table), 5000):
         store.write_to_online_store(spec.view, df=table.iloc[start : start + 5000])
     pack(spec, files)
-    (folder / "feature_store.yaml").write_text(serving_yaml(spec), encoding="utf-8")
+    (folder / "feature_store.yaml").write_text(serving_yaml(spec, files), encoding="utf-8")
     bundle = Bundle(
         model_version="benchmark",
         program=Path("none"),

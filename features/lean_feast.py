@@ -11,6 +11,8 @@ from typing import Any
 
 import typeguard
 
+from handlers import redis_address
+
 
 def _unchecked(target: Any = None, **_: Any) -> Any:
     return target if target is not None else lambda decorated: decorated
@@ -22,10 +24,13 @@ try:
     import feast
     import feast.infra.offline_stores.duckdb
     import feast.infra.online_stores.sqlite
+    from feast.infra.online_stores.redis import RedisOnlineStore
 finally:
     typeguard.typechecked = _checked
 
 FeatureStore = feast.FeatureStore
+# Feast 0.67 cannot read an IPv6 host, nor every password
+RedisOnlineStore._parse_connection_string = staticmethod(redis_address.parse)
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from data.workspace import Workspace
 from features.build import read_feature_manifest
 from features.history import point_in_time
 from features.lean_feast import FeatureStore
+from features.newest import newest
 from features.spec import FeaturesConfig
-from features.store import newest, open_store
+from features.store import open_store
 
 READ_ROWS = 250
 """Customers an online read; SQLite takes them as one statement's parameters."""
@@ -36,7 +37,7 @@ class ParityReport:
 def check(spec: FeaturesConfig, files: Workspace, n: int = 1000, seed: int = 0) -> ParityReport:
     """Compare for `n` customers, or all if there are fewer, drawn from the newest snapshots by `seed`."""
     store = open_store(spec, files)
-    entities = _draw(files, n, seed)
+    entities = _draw(spec, files, n, seed)
     offline = point_in_time(spec, store, entities)
     online = read_online(spec, store, entities["user_id"].to_pylist())
     mismatches: dict[str, int] = {}
@@ -61,8 +62,8 @@ def read_online(spec: FeaturesConfig, store: FeatureStore, user_ids: Sequence[st
     return answer
 
 
-def _draw(files: Workspace, n: int, seed: int) -> pa.Table:
-    batches = newest(files, read_feature_manifest(files), columns=["user_id", "event_timestamp"])
+def _draw(spec: FeaturesConfig, files: Workspace, n: int, seed: int) -> pa.Table:
+    batches = newest(spec, files, read_feature_manifest(files), columns=["user_id", "event_timestamp"])
     known = pa.Table.from_batches(list(batches))
     drawn = np.random.default_rng(seed).permutation(known.num_rows)[:n]
     return known.take(pa.array(np.sort(drawn)))

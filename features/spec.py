@@ -23,6 +23,8 @@ LOG_COLUMNS = COMPUTED | {"user_id", "timestamp", "amount", "quantity", "is_retu
 """Our own columns of a log, which expressions may read beside the source's."""
 TABLE_COLUMNS = frozenset({"user_id", "event_timestamp", "target"})
 """Our own columns of a labelled table; the target is no feature."""
+AUTO, WITHIN_A_YEAR = "auto", "recency_days <= 365"
+"""The default rule of who is eligible, chosen by measurement (ADR 12)."""
 TAKEN = frozenset(
     {
         *("user_id", "event_timestamp", "created_timestamp"),  # keys of the snapshots
@@ -109,8 +111,9 @@ class FeaturesConfig(Config):
     """Whether a server whose store is down answers with vectors that it read before, within the ttl (status
     `degraded`), or not at all."""
     eligible: str | None = None
-    """Who is judged, scored and held online: a condition over the features of a snapshot, false where it is
-    null. null: everybody ever seen."""
+    """Who is judged, scored and held online: a condition over the features of a snapshot, not true of who is
+    left out. null: everybody ever seen. auto: `recency_days <= 365` for a log that has this feature (computed
+    from `age_days`), else everybody."""
     returns_count_as_life: bool = False
     """Whether a return within the horizon shows that a customer is still there; the label asks only for
     purchases otherwise."""
@@ -160,10 +163,10 @@ class FeaturesConfig(Config):
 
     @model_validator(mode="after")
     def _eligible_reads_features(self) -> "FeaturesConfig":
-        if self.eligible is None:
+        if self.eligible in (None, AUTO):
             return self
         try:
-            read = reading(self.eligible).columns
+            read = reading(str(self.eligible)).columns
         except ValueError as error:
             raise ValueError(f"features.eligible: {error}") from None
         names = [feature.name for feature in self.features]
@@ -174,7 +177,10 @@ class FeaturesConfig(Config):
     @property
     def eligibility(self) -> str | None:
         """The condition that holds; None: everybody."""
-        return self.eligible
+        if self.eligible != AUTO:
+            return self.eligible
+        recency = [f.reading.columns for f in self.features if f.name == "recency_days"]
+        return WITHIN_A_YEAR if recency and "age_days" in recency[0] else None
 
     @property
     def horizon(self) -> timedelta:

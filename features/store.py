@@ -3,34 +3,31 @@
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
-from datetime import datetime
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.dataset as ds
 import yaml
 
 from data.errors import FeatureError
 from data.workspace import Workspace, write_atomically
 from features import packing
 from features.build import read_feature_manifest
+from features.departed import remove_from_redis, remove_from_sqlite
 from features.lean_feast import FeatureStore, quiet
+from features.newest import ROWS, newest
+from features.project import project_of
 from features.repo.definitions import JOIN_KEY, define
 from features.spec import FeaturesConfig
+from handlers.online_redis import field_of
 
 # isort: split
 from feast.errors import FeatureServiceNotFoundException
 from feast.repo_config import RepoConfig
 from redis.exceptions import RedisError
 
-PROJECT = "churn_prediction"
 REGISTRY_VARIABLE = "CHURN_FEAST_REGISTRY"
 ONLINE_VARIABLE = "CHURN_FEAST_ONLINE"
-
-WRITE_ROWS = 5_000
-"""Customers a transaction: few commits, and a reader never waits long for the writer."""
 
 _ADDRESSES = ("path", "connection_string")
 """Under which key an online store says where it is; only that differs between here and the server."""
@@ -57,7 +54,9 @@ def open_store(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
 
 def apply(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
     """Register the spec's definitions, and leave a feature_store.yaml for Feast's own command line."""
-    write_atomically(files.feast / "feature_store.yaml", yaml.safe_dump(_config(spec, *_placed(spec, files))))
+    write_atomically(
+        files.feast / "feature_store.yaml", yaml.safe_dump(_config(spec, files, *_placed(spec, files)))
+    )
     store = _connect(spec, files)
     with quiet():
         store.apply(define(spec, files.snapshots).objects())
@@ -66,7 +65,8 @@ def apply(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
 
 
 def materialize(spec: FeaturesConfig, files: Workspace, progress: Callable[[str], None] = log.info) -> int:
-    """Apply, then put each customer's newest snapshot online; returns the number of customers.
+    """Apply, put each customer's newest snapshot online, and remove whoever has none; returns the number of
+    customers who are online.
 
     Feast's own `materialize` would write every snapshot of the interval, one over the other. Each batch is
     one transaction, so a reader sees a customer's old vector or the new one; running it again is harmless.
@@ -78,39 +78,50 @@ def materialize(spec: FeaturesConfig, files: Workspace, progress: Callable[[str]
         )
     store = apply(spec, files)
     written = 0
-    for batch in newest(files, record):
-        try:
+    with _store_errors():
+        for batch in newest(spec, files, record):
             store.write_to_online_store(spec.view, df=batch.to_pandas())
-        except (sqlite3.Error, RedisError) as error:
-            raise FeatureError(
-                f"features.online_store: {error}; see to the store and materialize again"
-            ) from None
-        written += batch.num_rows
-        progress(f"online: {written:,} customers")
+            written += batch.num_rows
+            progress(f"online: {written:,} customers")
+        progress(_remove_departed(spec, files, store, record))
     pack(spec, files)
     return written
 
 
-def newest(
-    files: Workspace, record: Mapping[str, Any], columns: list[str] | None = None
-) -> Iterator[pa.RecordBatch]:
-    """Each customer's newest snapshot: in a log all are at `latest`, a labelled table has one row each."""
-    latest = datetime.fromisoformat(record["latest"])
-    at_latest = ds.field("event_timestamp") == pa.scalar(latest, pa.timestamp("us", tz="UTC"))
-    scanner = ds.dataset(files.snapshots).scanner(
-        columns=columns,
-        filter=at_latest if record["shape"] == "transactions" else None,
-        batch_size=WRITE_ROWS,
-    )
-    return (batch for batch in scanner.to_batches() if batch.num_rows)
+def _remove_departed(
+    spec: FeaturesConfig, files: Workspace, store: FeatureStore, record: Mapping[str, Any]
+) -> str:
+    """Remove whoever is not among the newest snapshots, and say in a sentence how many were."""
+    keys = newest(spec, files, record, ["user_id"], rows=100_000)
+    present = (user for batch in keys for user in batch["user_id"].to_pylist())
+    project, kind = project_of(spec, files), spec.online_store["type"]
+    if kind == "sqlite":
+        removed = remove_from_sqlite(_database(spec, files), f"{project}_{spec.view}", JOIN_KEY, present)
+    elif kind == "redis":
+        client = store._get_provider().online_store._get_client(store.config.online_store)
+        fields = [field_of(spec.view, feature.name) for feature in spec.features]
+        removed = remove_from_redis(client, project, spec.view, JOIN_KEY, fields, present)
+    else:
+        return f"online: customers who left stay, since a store of type {kind} cannot be searched; empty it"
+    return f"online: {removed:,} customers removed who left or are not eligible"
 
 
-def serving_yaml(spec: FeaturesConfig) -> str:
-    """The archive's feature_store.yaml; its addresses are environment variables, which Feast puts in."""
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, RedisError) as error:
+        raise FeatureError(
+            f"features.online_store: {error}; see to the store and materialize again"
+        ) from None
+
+
+def serving_yaml(spec: FeaturesConfig, files: Workspace) -> str:
+    """The archive's feature_store.yaml; its addresses are environment variables, which the reader puts in."""
     registry = f"${{{REGISTRY_VARIABLE}}}"
     named = registry if isinstance(spec.registry, str) else {**spec.registry, "path": registry}
     online = {**spec.online_store, _address_key(spec): f"${{{ONLINE_VARIABLE}}}"}
-    return yaml.safe_dump(_config(spec, named, online), sort_keys=False)
+    return yaml.safe_dump(_config(spec, files, named, online), sort_keys=False)
 
 
 def serving_environment(spec: FeaturesConfig, files: Workspace) -> dict[str, str]:
@@ -123,18 +134,22 @@ def serving_environment(spec: FeaturesConfig, files: Workspace) -> dict[str, str
 
 
 def _connect(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
-    return FeatureStore(config=RepoConfig(**_config(spec, *_placed(spec, files)), repo_path=files.feast))
+    return FeatureStore(
+        config=RepoConfig(**_config(spec, files, *_placed(spec, files)), repo_path=files.feast)
+    )
 
 
-def _config(spec: FeaturesConfig, registry: str | dict[str, Any], online: dict[str, Any]) -> dict[str, Any]:
+def _config(
+    spec: FeaturesConfig, files: Workspace, registry: str | dict[str, Any], online: dict[str, Any]
+) -> dict[str, Any]:
     return {
-        "project": PROJECT,
+        "project": project_of(spec, files),
         "provider": "local",
         "registry": registry,
         "online_store": online,
         "offline_store": dict(spec.offline_store),
         # without a batch size Feast 0.67 writes only the first Arrow chunk of a materialization
-        "materialization": {"online_write_batch_size": WRITE_ROWS},
+        "materialization": {"online_write_batch_size": ROWS},
         "entity_key_serialization_version": 3,
     }
 
@@ -167,12 +182,9 @@ def pack(spec: FeaturesConfig, files: Workspace) -> int:
     """Pack who was written since, and return how many were; where the online store is SQLite, else 0."""
     if spec.online_store["type"] != "sqlite":
         return 0
-    try:
-        return packing.pack(_database(spec, files), f"{PROJECT}_{spec.view}", _stored(spec), JOIN_KEY)
-    except sqlite3.Error as error:
-        raise FeatureError(
-            f"features.online_store: {error}; see to the store and materialize again"
-        ) from None
+    table = f"{project_of(spec, files)}_{spec.view}"
+    with _store_errors():
+        return packing.pack(_database(spec, files), table, _stored(spec), JOIN_KEY)
 
 
 def _ready_for_reads(spec: FeaturesConfig, files: Workspace) -> None:
@@ -180,7 +192,7 @@ def _ready_for_reads(spec: FeaturesConfig, files: Workspace) -> None:
     a place for packed vectors (features/packing.py).
     """
     if spec.online_store["type"] == "sqlite":
-        table = f"{PROJECT}_{spec.view}"
+        table = f"{project_of(spec, files)}_{spec.view}"
         with closing(sqlite3.connect(_database(spec, files), timeout=60)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f'DROP INDEX IF EXISTS "{table}_read"')  # of releases that did not pack

@@ -169,7 +169,7 @@ def open_features(
     if reader is None or tags is None:
         from handlers.online_feast import FeastReader, open_feast
 
-        store, feature_service = open_feast(model_dir, service)
+        store, feature_service = open_feast(config, service)
         check_store(bundle, service, feature_service.tags)
         if reader is None:
             names = [str(feature["name"]) for feature in bundle.spec["features"]]

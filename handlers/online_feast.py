@@ -4,11 +4,11 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handlers.bundle import BundleError
 from handlers.deadline import OneAtATime
+from handlers.store_config import StoreConfig
 from handlers.stored import FeatureStoreUnavailable, Stored
 
 if TYPE_CHECKING:
@@ -52,16 +52,34 @@ class FeastReader:
         return Stored(columns, _timestamps(response.proto, self._features, nothing))
 
 
-def open_feast(folder: Path, service_name: str) -> tuple["FeatureStore", "FeatureService"]:
-    """The store that feature_store.yaml in `folder` names, and its FeatureService. Raises BundleError."""
+def open_feast(config: StoreConfig, service_name: str) -> tuple["FeatureStore", "FeatureService"]:
+    """The store that feature_store.yaml names, and its FeatureService. Raises BundleError."""
     feature_store_not_found, feature_store = _import_feast()
-    store = feature_store(repo_path=str(folder))
+    store = feature_store(config=_repo_config(config))
     try:
         return store, store.get_feature_service(service_name)
     except feature_store_not_found:
         raise BundleError(
             f"feature store: no FeatureService {service_name} in its registry; build the features first"
         ) from None
+
+
+def _repo_config(config: StoreConfig) -> Any:
+    """Made from what we parsed: Feast would put environment variables into the text of the file."""
+    from feast.repo_config import RepoConfig
+
+    if config.online.get("type") == "redis":
+        from feast.infra.online_stores.redis import RedisOnlineStore
+
+        from handlers import redis_address
+
+        # Feast 0.67 cannot read an IPv6 host, nor every password
+        RedisOnlineStore._parse_connection_string = staticmethod(redis_address.parse)
+    content = dict(config.content)
+    for block, what in (("registry", config.registry), ("online_store", config.online)):
+        if (path := what.get("path")) is not None and "://" not in str(path):
+            content[block] = {**what, "path": str(config.path(str(path)))}
+    return RepoConfig(**content, repo_path=config.folder)
 
 
 def _timestamps(proto: Any, features: Sequence[str], nothing: Sequence[bool]) -> list[datetime | None]:

@@ -5,7 +5,6 @@ feature, and one field for the event time. All HMGETs go out in one write; hired
 brings, parses the answers. The socket is our own, so that every wait ends at the deadline.
 """
 
-import json
 import socket
 import struct
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ import mmh3
 
 from handlers import wire
 from handlers.deadline import OneAtATime
+from handlers.redis_address import parse
 from handlers.stored import Decoder, FeatureStoreUnavailable, Stored, UnknownLayout, remaining
 
 CHUNK = 262_144
@@ -41,14 +41,17 @@ def address_of(online: Mapping[str, Any]) -> Address:
         raise UnknownLayout("not one plain Redis server")
     if online.get("client", "redis") != "redis":
         raise UnknownLayout("another client")
-    parts = str(online.get("connection_string", "localhost:6379")).split(",")
-    servers = [part for part in parts if "=" not in part]
-    parameters = dict(part.split("=", 1) for part in parts if "=" in part)
-    host, _, port = servers[0].partition(":") if servers else ("", "", "")
-    if set(parameters) - PARAMETERS or len(servers) != 1 or not port.isdecimal():
+    servers, parameters = parse(str(online.get("connection_string", "localhost:6379")))
+    if set(parameters) - PARAMETERS or len(servers) != 1 or not servers[0].get("port", "").isdecimal():
         raise UnknownLayout("connection parameters that only redis-py knows")
-    username, password = (_plain(parameters.get(name)) for name in ("username", "password"))
-    return Address(host, int(port), int(_plain(parameters.get("db")) or 0), username, password)
+    [server] = servers
+    return Address(
+        server["host"],
+        int(server["port"]),
+        int(parameters.get("db", 0)),
+        parameters.get("username"),
+        parameters.get("password"),
+    )
 
 
 class RedisReader:
@@ -67,7 +70,7 @@ class RedisReader:
         self._decoder = Decoder(features)
         self._nothing: Sequence[bytes | None] = (None,) * (len(features) + 1)
         self._prefix, self._suffix = wire.key_prefix(join_key), project.encode()
-        fields = [*(_field(view, name) for name, _ in features), f"_ts:{view}".encode()]
+        fields = [*(field_of(view, name) for name, _ in features), f"_ts:{view}".encode()]
         self._command_start = f"*{2 + len(fields)}\r\n$5\r\nHMGET\r\n".encode()
         self._command_end = b"\r\n" + b"".join(map(_bulk, fields))
         self._moments: dict[bytes | None, datetime] = {}
@@ -185,19 +188,10 @@ def _exchanged(connection: socket.socket, request: bytes, count: int, deadline: 
 _MORE: Any = object()
 
 
-def _field(view: str, feature: str) -> bytes:
+def field_of(view: str, feature: str) -> bytes:
+    """The name of a feature's field in a customer's hash."""
     return struct.pack("<I", mmh3.hash(f"{view}:{feature}", signed=False))
 
 
 def _bulk(content: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(content), content)
-
-
-def _plain(value: str | None) -> str | None:
-    """Feast reads parameters as JSON where they are JSON: a quoted text loses its quotes."""
-    if value is None:
-        return None
-    try:
-        return str(json.loads(value))
-    except ValueError:
-        return value

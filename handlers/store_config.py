@@ -1,4 +1,9 @@
-"""feature_store.yaml as the server needs it: where registry and store are, and how they are laid out."""
+"""feature_store.yaml as the server needs it: where registry and store are, and how they are laid out.
+
+Feast puts environment variables into the file's text and parses it then, so that a path with ` #`, or a
+password with `: `, would be cut or break the file. Here the file is parsed first: what a variable holds
+arrives as it is.
+"""
 
 import re
 from collections.abc import Mapping
@@ -21,6 +26,8 @@ class StoreConfig:
     project: str
     registry: Mapping[str, Any]
     online: Mapping[str, Any]
+    content: Mapping[str, Any]
+    """All of the file, for Feast."""
     usual: bool
     """Neither a key format nor a provider nor versioned tables of which only Feast knows what they mean."""
 
@@ -35,13 +42,14 @@ def read_store_config(folder: Path, environment: Mapping[str, str]) -> StoreConf
     except OSError as error:
         raise BundleError(f"feature_store.yaml: {error.strerror}; package the model again") from None
     try:
-        content = yaml.safe_load(_expanded(text, environment))
+        content = _expanded(yaml.safe_load(text), environment)
         registry = content.get("registry", "data/registry.db")
         return StoreConfig(
             folder=folder,
             project=str(content["project"]),
             registry={"path": registry} if isinstance(registry, str) else dict(registry),
             online=dict(content["online_store"]),
+            content=content,
             usual=_is_usual(content),
         )
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -51,11 +59,19 @@ def read_store_config(folder: Path, environment: Mapping[str, str]) -> StoreConf
         ) from None
 
 
-def _expanded(text: str, environment: Mapping[str, str]) -> str:
-    """As `os.path.expandvars`, by which Feast reads the file, but an unset variable is an error.
+def _expanded(content: Any, environment: Mapping[str, str]) -> Any:
+    """The same with `${NAME}` in every text replaced, once: what a variable holds is not looked at again.
 
-    Feast would leave it as it is, and make an empty registry of that name.
+    An unset variable is an error; Feast would leave it as it is, and make an empty registry of that name.
     """
+    if isinstance(content, dict):
+        return {key: _expanded(value, environment) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_expanded(value, environment) for value in content]
+    return _put_in(content, environment) if isinstance(content, str) else content
+
+
+def _put_in(text: str, environment: Mapping[str, str]) -> str:
 
     def put_in(found: re.Match[str]) -> str:
         name = found[1]

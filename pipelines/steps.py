@@ -104,7 +104,7 @@ def _gates(context: Context) -> None:
     threshold = acting_threshold(s.decision, training.threshold)
     context.say("scoring the test rows with the exported program")
     candidate = partial(
-        stage, training, s.features, files, serving_yaml(s.features), s.serving.model_name, threshold
+        stage, training, s.features, files, serving_yaml(s.features, files), s.serving.model_name, threshold
     )
     evidence = collect_evidence(
         _rows(context), _shape(context), s.features, training, files, s.gates, candidate, threshold=threshold
@@ -150,7 +150,7 @@ def _package(context: Context) -> None:
         training,
         s.features,
         files,
-        serving_yaml(s.features),
+        serving_yaml(s.features, files),
         run_id,
         commit,
         s.serving.model_name,

@@ -23,12 +23,12 @@ from data.errors import FeatureError
 from features.build import build_features
 from features.history import point_in_time, training_set
 from features.parity import check, read_online
+from features.project import PROJECT
 from features.repo.definitions import derivation
 from features.show import describe
 from features.spec import FeaturesConfig
 from features.store import (
     ONLINE_VARIABLE,
-    PROJECT,
     apply,
     materialize,
     open_store,
@@ -176,8 +176,8 @@ def test_a_store_for_another_spec_or_none_is_refused(own_files):
 
 def test_the_archive_s_yaml_serves_where_the_project_is_not_installed(files, tmp_path):
     """As in the .mar: addresses from the environment, on-demand code from the registry alone."""
-    (tmp_path / "feature_store.yaml").write_text(serving_yaml(SPEC))
-    assert str(files.root) not in serving_yaml(SPEC)
+    (tmp_path / "feature_store.yaml").write_text(serving_yaml(SPEC, files))
+    assert str(files.root) not in serving_yaml(SPEC, files)
     user_id = pq.read_table(files.snapshots, columns=["user_id"])["user_id"][0].as_py()
     script = textwrap.dedent("""
         import json, sys
@@ -231,9 +231,9 @@ def test_feast_s_own_command_line_applies_the_same_definitions(own_files, tmp_pa
     ]
 
 
-def test_the_repo_s_yaml_is_the_archive_s():
+def test_the_repo_s_yaml_is_the_archive_s(files):
     committed = yaml.safe_load((ROOT / "features" / "repo" / "feature_store.yaml").read_text())
-    assert committed == yaml.safe_load(serving_yaml(SPEC))
+    assert committed == yaml.safe_load(serving_yaml(SPEC, files))
 
 
 def test_secrets_of_a_platform_stay_out_of_the_archive(files):
@@ -243,7 +243,7 @@ def test_secrets_of_a_platform_stay_out_of_the_archive(files):
             "registry": {"registry_type": "sql", "path": "postgresql://churn:hidden@db/feast"},
         }
     )
-    assert "hidden" not in serving_yaml(production)
+    assert "hidden" not in serving_yaml(production, files)
     assert serving_environment(production, files) == {
         "CHURN_FEAST_REGISTRY": "postgresql://churn:hidden@db/feast",
         "CHURN_FEAST_ONLINE": "cache:6379,password=hidden",

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feature_records import write_labelled, write_manifest, write_transactions
+from feature_records import records_part, write_labelled, write_manifest, write_transactions
 from filelock import FileLock
 
 from data.errors import FeatureError
@@ -170,20 +170,20 @@ def test_nan_and_infinity_become_null_and_then_the_default(small, make_spec):
 
 def test_an_expression_may_read_a_further_column(tmp_path, cdnow_log, make_spec):
     files = write_transactions(tmp_path, cdnow_log.head(3000))
-    table = pq.read_table(files.records)
+    table = pq.read_table(records_part(files))
     shop = pa.array(["web" if row % 3 else "store" for row in range(table.num_rows)])
-    pq.write_table(table.append_column("shop", shop), files.records)
+    pq.write_table(table.append_column("shop", shop), records_part(files))
     spec = with_feature(make_spec, name="home_shop", dtype="string", sql="min(shop)")
     build_features(spec, files)
     assert set(pq.read_table(files.snapshots)["home_shop"].to_pylist()) == {"web", "store"}
 
 
 def test_inputs_that_are_missing_or_do_not_belong_together(small, make_spec):
-    pq.write_table(pq.read_table(small.records).slice(0, 100), small.records)
+    pq.write_table(pq.read_table(records_part(small)).slice(0, 100), records_part(small))
     with pytest.raises(FeatureError, match=r"100 rows, its manifest \d+; .*churn ingest"):
         build_features(make_spec(), small)
-    small.records.unlink()
-    with pytest.raises(FeatureError, match=r"records: .*churn ingest"):
+    records_part(small).unlink()
+    with pytest.raises(FeatureError, match=r"no records are there; run `churn ingest`"):
         build_features(make_spec(), small)
     small.manifest.unlink()
     with pytest.raises(FeatureError, match=r"manifest\.json: not there; run `churn ingest` first"):
@@ -191,8 +191,8 @@ def test_inputs_that_are_missing_or_do_not_belong_together(small, make_spec):
 
 
 def test_an_unsorted_log_is_refused(small, make_spec):
-    table = pq.read_table(small.records)
-    pq.write_table(table.take(list(reversed(range(table.num_rows)))), small.records)
+    table = pq.read_table(records_part(small))
+    pq.write_table(table.take(list(reversed(range(table.num_rows)))), records_part(small))
     with pytest.raises(FeatureError, match="not sorted"):
         build_features(make_spec(), small)
 
@@ -246,7 +246,7 @@ def test_a_column_the_table_lacks_is_named_with_close_ones(tmp_path, make_spec):
 
 def test_an_empty_table_is_refused(tmp_path, make_spec):
     files = write_labelled(tmp_path, CUSTOMERS)
-    pq.write_table(pq.read_table(files.records).slice(0, 0), files.records)
+    pq.write_table(pq.read_table(records_part(files)).slice(0, 0), records_part(files))
     write_manifest(files, "labelled", 0, DEC, JUN)
     with pytest.raises(FeatureError, match="no rows"):
         build_features(make_spec(), files)
