@@ -24,13 +24,11 @@ try:
     import feast
     import feast.infra.offline_stores.duckdb
     import feast.infra.online_stores.sqlite
-    from feast.infra.online_stores.redis import RedisOnlineStore
 finally:
     typeguard.typechecked = _checked
 
 FeatureStore = feast.FeatureStore
-# Feast 0.67 cannot read an IPv6 host, nor every password
-RedisOnlineStore._parse_connection_string = staticmethod(redis_address.parse)
+redis_address.teach_feast()
 
 
 @contextmanager

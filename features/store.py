@@ -98,7 +98,8 @@ def _remove_departed(
     if kind == "sqlite":
         removed = remove_from_sqlite(_database(spec, files), f"{project}_{spec.view}", JOIN_KEY, present)
     elif kind == "redis":
-        client = store._get_provider().online_store._get_client(store.config.online_store)
+        online: Any = store._get_provider().online_store
+        client = online._get_client(store.config.online_store)
         fields = [field_of(spec.view, feature.name) for feature in spec.features]
         removed = remove_from_redis(client, project, spec.view, JOIN_KEY, fields, present)
     else:

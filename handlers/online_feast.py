@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from handlers.bundle import BundleError
 from handlers.deadline import OneAtATime
+from handlers.redis_address import teach_feast
 from handlers.store_config import StoreConfig
 from handlers.stored import FeatureStoreUnavailable, Stored
 
@@ -69,12 +70,7 @@ def _repo_config(config: StoreConfig) -> Any:
     from feast.repo_config import RepoConfig
 
     if config.online.get("type") == "redis":
-        from feast.infra.online_stores.redis import RedisOnlineStore
-
-        from handlers import redis_address
-
-        # Feast 0.67 cannot read an IPv6 host, nor every password
-        RedisOnlineStore._parse_connection_string = staticmethod(redis_address.parse)
+        teach_feast()
     content = dict(config.content)
     for block, what in (("registry", config.registry), ("online_store", config.online)):
         if (path := what.get("path")) is not None and "://" not in str(path):

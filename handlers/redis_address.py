@@ -25,6 +25,16 @@ def parse(connection: str) -> tuple[list[dict[str, str]], dict[str, Any]]:
     return servers, parameters
 
 
+def teach_feast() -> None:
+    """Let Feast 0.67 read connections by `parse`, whoever opens a store."""
+    from feast.infra.online_stores.redis import RedisOnlineStore
+
+    setattr(RedisOnlineStore, _FEASTS_PARSER, staticmethod(parse))
+
+
+_FEASTS_PARSER = "_parse_connection_string"
+
+
 def _parts(connection: str) -> list[str]:
     """Cut at commas, except inside a quoted value."""
     quoted = r'\w+="(?:[^"\\]|\\.)*"(?=,|$)'
