@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -74,7 +75,8 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
     buyers = 1 - test["churned"]
     for rule, condition in RULES.items():
         stays = test.eval(condition, local_dict={"horizon": horizon})
-        learned = train[train.eval(condition, local_dict={"horizon": horizon})]
+        learned = pd.DataFrame(train[train.eval(condition, local_dict={"horizon": horizon})])
+        judged = pd.DataFrame(test[stays])
         left = buyers[~stays]
         yield {
             "log": name,
@@ -83,8 +85,8 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
             "excluded_who_buy": float(left.mean()) if len(left) else None,
             "buyers_excluded": float(left.sum() / buyers.sum()),
             "base_rate": float(test["churned"][stays].mean()),
-            **scores("all", everybody, test[stays], inputs),
-            **scores("own", fitted(learned, inputs), test[stays], inputs),
+            **scores("all", everybody, judged, inputs),
+            **scores("own", fitted(learned, inputs), judged, inputs),
         }
 
 
@@ -141,7 +143,7 @@ def fitted(rows: pd.DataFrame, inputs: list[str]) -> LGBMClassifier:
 
 
 def scores(kind: str, model: LGBMClassifier, rows: pd.DataFrame, inputs: list[str]) -> dict[str, float]:
-    churn = model.predict_proba(rows[inputs])[:, 1]
+    churn = np.asarray(model.predict_proba(rows[inputs]))[:, 1]
     return {
         f"{kind}_log_loss": float(log_loss(rows["churned"], churn)),
         f"{kind}_auroc": float(roc_auc_score(rows["churned"], churn)),
