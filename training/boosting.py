@@ -6,7 +6,7 @@ randomised trees: Geurts and others, 2006) overfit least where columns are many 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,55 +33,97 @@ Logits = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Growth:
-    """One shape of trees. `randomised`: one threshold drawn by lot for each column instead of the best."""
+    """One shape of trees."""
 
     leaves: int
     rate: float
     randomised: bool = False
+    """One threshold is drawn by lot for each column, instead of the best of all."""
+    from_line: bool = False
+    """They begin with the logits of the logistic regression and learn what it leaves over."""
     iterations: int = MOST_TREES
 
     @property
     def name(self) -> str:
-        return f"{self.leaves}_leaves" + ("_randomised" if self.randomised else "")
+        marks = "_randomised" * self.randomised + "_from_line" * self.from_line
+        return f"{self.leaves}_leaves{marks}"
 
 
 def growths(rows: int) -> tuple[Growth, ...]:
     """The shapes that are tried on so many rows."""
-    if rows >= LARGE:
-        return Growth(8, 0.1), Growth(63, 0.05), Growth(63, 0.1, randomised=True)
-    return Growth(4, 0.04), Growth(16, 0.03), Growth(31, 0.05, randomised=True)
+    small = Growth(4, 0.04), Growth(16, 0.03), Growth(31, 0.05, randomised=True)
+    large = Growth(8, 0.1), Growth(63, 0.05), Growth(63, 0.1, randomised=True)
+    shapes = large if rows >= LARGE else small
+    return *shapes, *(replace(shape, from_line=True) for shape in shapes)
+
+
+@dataclass(frozen=True)
+class FoldRows:
+    """Rows [B, inputs] of one fold as the trees read them; `line` is what the regression says of them."""
+
+    learned: NDArray[np.float32]
+    learned_churned: NDArray[np.float32]
+    learned_line: Logits
+    judged: NDArray[np.float32]
+    judged_churned: NDArray[np.float32]
+    judged_line: Logits
+
+
+def fold_rows(
+    rows: Rows, fold: Fold, line: tuple[Logits, Logits], seed: int, sizes: Sequence[int]
+) -> FoldRows:
+    """Categories become churn rates of the rows `fold` learns from; `line` holds logits of both parts."""
+    numeric, codes, churned = (part.numpy() for part in rows)
+    learned, judged = fold
+    found = rates(codes[learned], churned[learned], sizes)
+    own = out_of_part(codes[learned], churned[learned], sizes, seed)
+    return FoldRows(
+        np.hstack([numeric[learned], own]),
+        churned[learned],
+        line[0],
+        np.hstack([numeric[judged], looked_up(found, codes[judged])]),
+        churned[judged],
+        line[1],
+    )
 
 
 def held_out(
     rows: Rows, folds: Sequence[Fold], growth: Growth, seed: int, sizes: Sequence[int]
 ) -> tuple[Logits, int]:
+    """`boosted` for one shape that does not begin with the line."""
+    nothing = np.zeros(len(rows[2]))
+    lines = [(nothing[learned], nothing[judged]) for learned, judged in folds]
+    encoded = [fold_rows(rows, fold, line, seed, sizes) for fold, line in zip(folds, lines, strict=True)]
+    return boosted(encoded, growth, seed)
+
+
+def boosted(folds: Sequence[FoldRows], growth: Growth, seed: int) -> tuple[Logits, int]:
     """Logits of the judged rows of all folds, in their order, and the number of trees behind each.
 
-    The number is where the mean loss of all folds is least, so that no fold is judged by a number that was
-    chosen for it alone.
+    They hold the line's where the trees begin with it. The number is where the mean loss of all folds is
+    least, so that no fold is judged by a number that was chosen for it alone.
     """
-    import lightgbm
-
-    encoded = [_encoded(rows, *fold, seed, sizes) for fold in folds]
-    churned = rows[2].numpy()
-    boosters = []
-    for (learned, judged), (teach, test) in zip(folds, encoded, strict=True):
-        data = lightgbm.Dataset(teach, churned[learned], params=_settings(growth, seed))
-        booster = lightgbm.Booster(_settings(growth, seed), data)
-        booster.add_valid(data.create_valid(test, churned[judged]), "judged")
-        boosters.append(booster)
-    number = _rounds(boosters, growth.iterations, np.array([len(judged) for _, judged in folds]))
-    parts = [
-        np.asarray(booster.predict(test, raw_score=True, num_iteration=number), dtype=np.float64)
-        for booster, (_, test) in zip(boosters, encoded, strict=True)
-    ]
+    boosters = [_booster(fold, growth, seed) for fold in folds]
+    number = _rounds(boosters, growth.iterations, [len(fold.judged) for fold in folds])
+    parts = []
+    for booster, fold in zip(boosters, folds, strict=True):
+        trees = np.asarray(booster.predict(fold.judged, raw_score=True, num_iteration=number))
+        parts.append(trees + fold.judged_line if growth.from_line else trees)
     return np.concatenate(parts), number
 
 
 def grow_forest(
-    trees: Trees, rows: Rows, forest: Sequence[tuple[float, Growth]], seed: int, sizes: Sequence[int]
+    trees: Trees,
+    rows: Rows,
+    forest: Sequence[tuple[float, Growth]],
+    seed: int,
+    sizes: Sequence[int],
+    line: Logits | None = None,
 ) -> None:
-    """Fill `trees` from all rows: each shape of `forest` with its share of the logit."""
+    """Fill `trees` from all rows: each shape of `forest` with its share of the logit.
+
+    `line` is what the regression says of the rows, for shapes that begin with it; it is no part of `trees`.
+    """
     import lightgbm
 
     if not forest:
@@ -90,22 +132,28 @@ def grow_forest(
     teach = np.hstack([numeric, out_of_part(codes, churned, sizes, seed)])
     boosters = []
     for share, growth in forest:
-        data = lightgbm.Dataset(teach, churned, params=_settings(growth, seed))
-        booster = lightgbm.train(_settings(growth, seed), data, growth.iterations)
+        settings = _settings(growth, seed)
+        assert line is not None or not growth.from_line
+        start = line if growth.from_line else None
+        data = lightgbm.Dataset(teach, churned, init_score=start, params=settings)
+        booster = lightgbm.train(settings, data, growth.iterations)
         boosters.append((share, booster.model_to_string()))
     trees.take(boosters, rates(codes, churned, sizes))
 
 
-def _encoded(
-    rows: Rows, learned: NDArray[np.int64], judged: NDArray[np.int64], seed: int, sizes: Sequence[int]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    numeric, codes, churned = (part.numpy() for part in rows)
-    found = rates(codes[learned], churned[learned], sizes)
-    teach = np.hstack([numeric[learned], out_of_part(codes[learned], churned[learned], sizes, seed)])
-    return teach, np.hstack([numeric[judged], looked_up(found, codes[judged])])
+def _booster(fold: FoldRows, growth: Growth, seed: int) -> "Booster":
+    """Without a tree yet; its validation rows are those that the fold judges."""
+    import lightgbm
+
+    settings = _settings(growth, seed)
+    start, judged_start = (fold.learned_line, fold.judged_line) if growth.from_line else (None, None)
+    data = lightgbm.Dataset(fold.learned, fold.learned_churned, init_score=start, params=settings)
+    booster = lightgbm.Booster(settings, data)
+    judged = data.create_valid(fold.judged, fold.judged_churned, init_score=judged_start)
+    return booster.add_valid(judged, "judged")
 
 
-def _rounds(boosters: Sequence["Booster"], most: int, rows: NDArray[np.int64]) -> int:
+def _rounds(boosters: Sequence["Booster"], most: int, rows: Sequence[int]) -> int:
     """Grow all by a tree at a time until their mean loss has not fallen for PATIENCE trees."""
     least, best = np.inf, 1
     for number in range(1, most + 1):

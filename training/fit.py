@@ -31,7 +31,7 @@ from training.quiet import quiet
 from training.recipe import settle
 from training.settled import Settled
 from training.split import Shape
-from training.stacking import Chosen, cross_fit
+from training.stacking import Chosen, cross_fit, path_logits
 
 AT_ONCE = 65_536
 """Rows preprocessed in one go: its float64 intermediates of millions of rows would fill the memory."""
@@ -130,7 +130,8 @@ def assemble(
     program = Program(preprocessing, members, Calibration(), wide, bins)
     if wide is not None and chosen is not None:
         wide.solve(*train_rows, penalty=chosen.penalty)
-        grow_forest(wide.trees, train_rows, chosen.forest, training.seed, inputs.cardinalities)
+        line = path_logits(wide, train_rows, torch.arange(len(train)))
+        grow_forest(wide.trees, train_rows, chosen.forest, training.seed, inputs.cardinalities, line)
         program.combine(chosen.combination)
     contract = Contract(program, inputs, spec, model, training)
     return Task(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.network import Network
 from model.wide import Combination, Wide, stacked
-from training.boosting import Fold, Growth, growths, held_out
+from training.boosting import Fold, Growth, boosted, fold_rows, growths
 from training.config import TrainingConfig
 from training.datamodule import ChurnData, Rows
 from training.module import ChurnModule
@@ -32,7 +32,11 @@ AT_ONCE = 16_384
 PENALTIES = (1.0, 10.0, 100.0)
 """Of the line; the larger ones are for tables with more columns or categories than rows can teach."""
 ENOUGH = 1e-4
-"""A doubling that gains less log-loss is the last."""
+"""A doubling of the epochs that gains less log-loss is the last."""
+LEAST_WEIGHT = 0.05
+"""Of a shape of trees in the stack."""
+HOPE = 0.5
+"""Standard errors that the network has to gain on the first fold, for the other folds to be tried."""
 
 Logits = NDArray[np.float64]
 
@@ -65,18 +69,22 @@ def cross_fit(
     folds = list(customer_folds(rows[2].numpy(), customers, training.seed))
     judged = np.concatenate([judged for _, judged in folds])
     churned = rows[2].numpy()[judged].astype(np.int64)
-    penalty, line = best_line(rows, folds, churned, cardinalities)
+    penalty, line = best_lines(rows, folds, churned, cardinalities)
     forest: list[Growth] = []
-    paths = [line]
+    paths = [np.concatenate([of_judged for _, of_judged in line])]
+    encoded = [
+        fold_rows(rows, fold, logits, training.seed, cardinalities)
+        for fold, logits in zip(folds, line, strict=True)
+    ]
     for growth in growths(len(rows[0])) if model.trees else ():
-        logits, number = held_out(rows, folds, growth, training.seed, cardinalities)
+        logits, number = boosted(encoded, growth, training.seed)
         forest.append(replace(growth, iterations=number))
         paths.append(logits)
+    paths, forest = _worth_walking(paths, forest, churned)
     weights, losses = stacked(np.column_stack(paths), churned)
-    shallow = np.column_stack(paths) @ weights[:-1]
-    deep = _Deep(rows, model, training, bins, cardinalities)
     epochs, of_deep = training.epochs or 1, 0.0
-    found = deep.tried(folds, churned, shallow)
+    deep = Deep(rows, model, training, bins, cardinalities)
+    found = deep.tried(folds, churned, np.column_stack(paths) @ weights[:-1])
     if found is not None:
         found_epochs, logits = found
         with_deep, better = stacked(np.column_stack([*paths, logits]), churned)
@@ -87,14 +95,24 @@ def cross_fit(
     return _chosen(epochs, penalty, forest, weights, of_deep)
 
 
+def _worth_walking(
+    paths: list[Logits], forest: list[Growth], churned: NDArray[np.int64]
+) -> tuple[list[Logits], list[Growth]]:
+    """Without shapes that would weigh next to nothing: hundreds of trees cost the server their time."""
+    of_trees = stacked(np.column_stack(paths), churned)[0][1:-1]
+    heavy = [place for place, weight in enumerate(of_trees) if weight >= LEAST_WEIGHT]
+    return [paths[0], *(paths[place + 1] for place in heavy)], [forest[place] for place in heavy]
+
+
 def _chosen(
     epochs: int, penalty: float, forest: Sequence[Growth], weights: Sequence[float], of_deep: float
 ) -> Chosen:
     of_line, *of_trees, shift = weights
+    of_shape = list(zip(of_trees, forest, strict=True))
+    # trees that begin with the line bring it with them
+    of_line += sum(weight for weight, growth in of_shape if growth.from_line)
     total = sum(of_trees)
-    shares = tuple(
-        (weight / total, growth) for weight, growth in zip(of_trees, forest, strict=True) if weight > 0
-    )
+    shares = tuple((weight / total, growth) for weight, growth in of_shape if weight > 0)
     return Chosen(epochs, penalty, Combination(of_line, total, of_deep, shift), shares)
 
 
@@ -109,11 +127,20 @@ def best_line(
     rows: Rows, folds: Sequence[Fold], churned: NDArray[np.int64], cardinalities: tuple[int, ...]
 ) -> tuple[float, Logits]:
     """The penalty of least out-of-fold log-loss, and the logits with it in the order of the folds."""
-    found = {
-        penalty: np.concatenate([_line(rows, fold, penalty, cardinalities) for fold in folds])
-        for penalty in PENALTIES
-    }
-    penalty = min(found, key=lambda value: log_loss(churned, found[value]))
+    penalty, found = best_lines(rows, folds, churned, cardinalities)
+    return penalty, np.concatenate([judged for _, judged in found])
+
+
+def best_lines(
+    rows: Rows, folds: Sequence[Fold], churned: NDArray[np.int64], cardinalities: tuple[int, ...]
+) -> tuple[float, list[tuple[Logits, Logits]]]:
+    """The same, with each fold's logits of the rows that it learns from and of those that it judges."""
+    found = {penalty: [_line(rows, fold, penalty, cardinalities) for fold in folds] for penalty in PENALTIES}
+
+    def loss(penalty: float) -> float:
+        return log_loss(churned, np.concatenate([judged for _, judged in found[penalty]]))
+
+    penalty = min(found, key=loss)
     return penalty, found[penalty]
 
 
@@ -133,16 +160,16 @@ def customer_folds(churned: NDArray[np.float32], customers: NDArray[Any], seed: 
         yield np.flatnonzero(~taken), np.flatnonzero(taken)
 
 
-def _line(rows: Rows, fold: Fold, penalty: float, cardinalities: tuple[int, ...]) -> Logits:
+def _line(rows: Rows, fold: Fold, penalty: float, cardinalities: tuple[int, ...]) -> tuple[Logits, Logits]:
     wide = Wide(rows[0].shape[1], cardinalities)
     learned, judged = (torch.from_numpy(part) for part in fold)
     numeric, categorical, churned = (part[learned] for part in rows)
     wide.solve(numeric, categorical, churned, penalty)
-    return _logits(wide, rows, judged)
+    return path_logits(wide, rows, learned), path_logits(wide, rows, judged)
 
 
 @dataclass(frozen=True)
-class _Deep:
+class Deep:
     """The network out of fold. It takes most of the time, so the first fold says whether it can add."""
 
     rows: Rows
@@ -157,17 +184,19 @@ class _Deep:
         """Epochs and logits of all folds; None where the first fold gains nothing beside `shallow`."""
         size = len(folds[0][1])
         labels, others = churned[:size], shallow[:size]
-        least = stacked(others[:, None], labels)[1].mean() - ENOUGH
-        best: tuple[int, Logits] | None = None
+        without = stacked(others[:, None], labels)[1]
+        best: tuple[int, Logits, NDArray[np.float64]] | None = None
         for epochs in _ladder(len(self.rows[0]), self.training):
             logits = self.logits(folds[0], epochs)
-            loss = stacked(np.column_stack([others, logits]), labels)[1].mean()
-            if not loss < least:
+            losses = stacked(np.column_stack([others, logits]), labels)[1]
+            if best is not None and not losses.mean() < best[2].mean() - ENOUGH:
                 break
-            least, best = loss - ENOUGH, (epochs, logits)
-        if best is None:
-            return None
-        epochs, first = best
+            best = epochs, logits, losses
+            gain = without - losses
+            if gain.mean() <= HOPE * gain.std() / np.sqrt(size):
+                return None
+        assert best is not None
+        epochs, first, _ = best
         return epochs, np.concatenate([first, *(self.logits(fold, epochs) for fold in folds[1:])])
 
     def logits(self, fold: Fold, epochs: int) -> Logits:
@@ -191,7 +220,7 @@ class _Deep:
         learner = self.training.model_copy(update={"epochs": epochs})
         data = ChurnData(rows, None, self.training.batch_size, self.training.seed)
         trainer.fit(ChurnModule(member, learner), datamodule=data)
-        return _logits(member, self.rows, judged)
+        return path_logits(member, self.rows, judged)
 
 
 def _ladder(rows: int, training: TrainingConfig) -> list[int]:
@@ -202,10 +231,11 @@ def _ladder(rows: int, training: TrainingConfig) -> list[int]:
     return [min(first, 64) * 2**number for number in range(DOUBLINGS)]
 
 
-def _logits(path: nn.Module, rows: Rows, judged: Tensor) -> Logits:
+def path_logits(path: nn.Module, rows: Rows, wanted: Tensor) -> Logits:
+    """What `path` says of the rows at the positions `wanted`."""
     path.eval()
     with torch.inference_mode():
-        parts = [path(rows[0][part], rows[1][part]).double() for part in torch.split(judged, AT_ONCE)]
+        parts = [path(rows[0][part], rows[1][part]).double() for part in torch.split(wanted, AT_ONCE)]
     return np.asarray(torch.cat(parts).numpy())
 
 

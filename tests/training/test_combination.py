@@ -1,5 +1,6 @@
 """The program that ships computes the combination of paths that was chosen, whatever paths there are."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from scipy.special import expit
-from training.cross_fit import Chosen
 
 import training.fit
 from churn.settings import Settings
@@ -15,9 +15,10 @@ from features.spec import Feature, FeaturesConfig
 from model.config import ModelConfig
 from model.export import export_program, load_program
 from model.wide import Combination, Wide
-from training.boosting import Growth, grow
+from training.boosting import Growth, grow_forest
 from training.config import TrainingConfig
 from training.fit import Task, assemble, prepared, tensors
+from training.stacking import Chosen
 
 SPEC = FeaturesConfig(
     features=(
@@ -48,9 +49,10 @@ def a_stack(draw: np.random.Generator) -> Chosen:
         return 0.0 if draw.random() < 0.2 else float(draw.uniform(0.05, 1.5))
 
     trees = draw.random() < 0.5
-    growth = Growth(4, int(draw.integers(0, 6))) if trees else None
+    shapes = (Growth(4, 0.1), Growth(8, 0.1, randomised=True, from_line=True))[: draw.integers(1, 3)]
+    forest = tuple((1 / len(shapes), replace(one, iterations=int(draw.integers(1, 6)))) for one in shapes)
     combination = Combination(weight(), weight() if trees else 0.0, weight(), float(draw.normal()))
-    return Chosen(1, float(draw.choice([1.0, 10.0, 100.0])), combination, growth)
+    return Chosen(1, float(draw.choice([1.0, 10.0, 100.0])), combination, forest if trees else ())
 
 
 def stacked_by_hand(task: Task, chosen: Chosen, rows: pd.DataFrame) -> np.ndarray:
@@ -62,8 +64,9 @@ def stacked_by_hand(task: Task, chosen: Chosen, rows: pd.DataFrame) -> np.ndarra
     line.solve(*learned, penalty=chosen.penalty)
     with torch.inference_mode():
         logit = chosen.combination.line * line.line(learned[0], learned[1]).double().numpy()
-        if chosen.growth is not None:
-            grow(trees, learned, chosen.growth, contract.training.seed, sizes)
+        if chosen.forest:
+            of_line = line.line(learned[0], learned[1]).double().numpy()
+            grow_forest(trees, learned, chosen.forest, contract.training.seed, sizes, of_line)
             logit += chosen.combination.trees * trees(learned[0], learned[1]).numpy()
         members = [member(learned[0], learned[1]).double().numpy() for member in contract.program.members]
     return logit + chosen.combination.deep * np.mean(members, axis=0) + chosen.combination.shift

@@ -104,17 +104,21 @@ def against_logistic_regression(
 
 
 def test_noise_is_not_learned() -> None:
-    x = np.random.default_rng(0).normal(size=(4000, 6))
-    frame, spec = table(np.full(4000, 0.2), x)
+    """On average over three tables: on one of them chance decides."""
+    beyond_line, beyond_nothing = [], []
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(size=(4000, 6))
+        frame, spec = table(np.full(4000, 0.2), x)
 
-    ours, line, fitted = against_logistic_regression(frame, spec, 1500)
+        ours, line, fitted = against_logistic_regression(frame, spec, 1500)
 
-    churned = frame["churned"].to_numpy()
-    nothing = np.full(2500, churned[:1500].mean())
-    assert fitted.program.blend is not None
-    assert fitted.program.blend.weights[1] == 0.0  # the deep path is not heard
-    assert ours < line
-    assert ours < log_loss(churned[1500:], nothing) + 0.002
+        churned = frame["churned"].to_numpy()
+        nothing = log_loss(churned[1500:], np.full(2500, churned[:1500].mean()))
+        assert fitted.settled.cross_fit["weight_deep"] == 0.0
+        beyond_line.append(ours - line)
+        beyond_nothing.append(ours - nothing)
+    assert np.mean(beyond_line) < 0
+    assert np.mean(beyond_nothing) < 0.002
 
 
 def test_what_columns_mean_only_together_is_found() -> None:
