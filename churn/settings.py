@@ -11,6 +11,7 @@ from data.layers import CONFIGS, expand, merge, one_line, parse_override, profil
 from data.workspace import Workspace
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
+from training.shape_rules import refuse_for_shape
 from training.stages import Stages
 
 
@@ -57,6 +58,7 @@ def load_settings(
     if settings.tuning.storage == settings.training.tracking_uri:
         # both keep the version of their tables in a table of one name
         raise ConfigError("tuning.storage: the same database as training.tracking_uri; give each its own")
+    refuse_for_shape(settings.data, settings.features, settings.model, settings.training, settings.tuning)
     settings.decision.refuse_unknown_column(settings.features.numeric)
     settings._given = frozenset(key for layer in asked for key in _leaves(layer))
     return _place_in_workspace(settings)

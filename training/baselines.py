@@ -12,14 +12,18 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from data.errors import ConfigError
 from features.spec import FeaturesConfig
 from model.preprocessing import Preprocessing
 from training.bg_nbd import BgNbd, purchase_summary
 from training.inputs import Inputs
+from training.shape_rules import refuse_baselines
 from training.split import Shape
 
 Scores = NDArray[np.float64]
+Matrix = Any
+"""A numpy array, or one of scipy's sparse matrices."""
+DENSE_CATEGORIES = 256
+"""Categories of all columns together, up to which their one-hot columns are a dense matrix: faster there."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,7 @@ def fit_baselines(
     `records` is the transaction log, read by bg_nbd alone; a labelled table has none, so asking for it there
     raises ConfigError.
     """
-    if shape == "labelled" and "bg_nbd" in names:
-        raise ConfigError(
-            "training.baselines: bg_nbd needs a transaction log; remove it for a labelled table"
-        )
+    refuse_baselines(names, shape)
     task = Task(train, test, Inputs.learn(train, spec), spec.horizon, records, seed)
     scores: dict[str, Scores] = {}
     seconds: dict[str, float] = {}
@@ -81,18 +82,25 @@ def logistic_regression(task: Task) -> Scores:
 
     def matrix(rows: pd.DataFrame) -> NDArray[np.float32]:
         numeric, codes = task.inputs.encode(rows)
-        return np.hstack([preprocessing(torch.from_numpy(numeric)).numpy(), _one_hot(codes, task.inputs)])
+        return _joined(preprocessing(torch.from_numpy(numeric)).numpy(), codes, task.inputs)
 
     return _scores(LogisticRegression(max_iter=1000), matrix, task)
 
 
 def random_forest(task: Task) -> Scores:
-    """The classic recipe: 200 trees of depth 10."""
+    """The classic recipe: 200 trees of depth 10. A sparse matrix has no gaps, so beside many categories a
+    missing number is its median with a flag."""
     from sklearn.ensemble import RandomForestClassifier
 
-    def matrix(rows: pd.DataFrame) -> NDArray[np.float64]:
+    median = _medians(task.inputs.encode(task.train)[0])
+    sparse = sum(task.inputs.cardinalities) > DENSE_CATEGORIES
+
+    def matrix(rows: pd.DataFrame) -> Matrix:
         numeric, codes = task.inputs.encode(rows)
-        return np.hstack([numeric, _one_hot(codes, task.inputs)])
+        if sparse:
+            gaps = np.isnan(numeric)
+            numeric = np.hstack([np.where(gaps, median, numeric), gaps])
+        return _joined(numeric, codes, task.inputs)
 
     forest = RandomForestClassifier(n_estimators=200, max_depth=10, n_jobs=task.jobs, random_state=task.seed)
     return _scores(forest, matrix, task)
@@ -134,12 +142,35 @@ BASELINES: dict[str, Callable[[Task], Scores]] = {
 }
 
 
-def _scores(estimator: Any, matrix: Callable[[pd.DataFrame], NDArray[Any]], task: Task) -> Scores:
+def _scores(estimator: Any, matrix: Callable[[pd.DataFrame], Matrix], task: Task) -> Scores:
     estimator.fit(matrix(task.train), task.churned)
     return np.asarray(estimator.predict_proba(matrix(task.test))[:, 1], dtype=np.float64)
 
 
-def _one_hot(codes: NDArray[np.int64], inputs: Inputs) -> NDArray[np.float32]:
-    """[B, sum of vocabularies]; a missing or unknown category is all zeros."""
-    parts = [np.eye(n + 1, dtype=np.float32)[codes[:, c]][:, 1:] for c, n in enumerate(inputs.cardinalities)]
-    return np.hstack(parts) if parts else np.empty((len(codes), 0), dtype=np.float32)
+def _medians(numeric: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each column's known values; 0 where there are none."""
+    known = [column[~np.isnan(column)] for column in numeric.T]
+    return np.array([float(np.median(values)) if len(values) else 0.0 for values in known])
+
+
+def _joined(numeric: NDArray[Any], codes: NDArray[np.int64], inputs: Inputs) -> Matrix:
+    """Numbers and one-hot categories side by side; sparse where the categories are many."""
+    from scipy.sparse import csr_matrix, hstack
+
+    categories = _one_hot(codes, inputs)
+    if categories.shape[1] <= DENSE_CATEGORIES:
+        return np.hstack([numeric, categories.toarray()])
+    return hstack([csr_matrix(numeric), categories], format="csr")
+
+
+def _one_hot(codes: NDArray[np.int64], inputs: Inputs) -> Any:
+    """Sparse [B, sum of vocabularies], float32; a missing or unknown category is all zeros."""
+    from scipy.sparse import csr_matrix
+
+    known = codes > 0
+    first = np.cumsum((0, *inputs.cardinalities))
+    row, column = np.nonzero(known)
+    places = codes[row, column] - 1 + first[column]
+    ends = np.concatenate([[0], np.cumsum(known.sum(axis=1))])
+    values = np.ones(len(places), dtype=np.float32)
+    return csr_matrix((values, places, ends), shape=(len(codes), int(first[-1])))

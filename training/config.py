@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, PositiveFloat, Tag
 
 from data.config import Config
 from data.errors import ConfigError
+
+Baseline = Literal["base_rate", "logistic_regression", "random_forest", "gradient_boosting", "bg_nbd"]
 
 
 class TrainingConfig(Config):
@@ -31,9 +33,10 @@ class TrainingConfig(Config):
     calibration: Literal["none", "auto"] = "none"
     """`auto`: Platt scaling where it lowers log-loss on other customers of the newest complete snapshot."""
     threshold: float = Field(0.5, gt=0, lt=1)
-    baselines: tuple[
-        Literal["base_rate", "logistic_regression", "random_forest", "gradient_boosting", "bg_nbd"], ...
-    ]
+    baselines: tuple[Baseline, ...] | None = None
+    """Null: every one that the shape of the source allows."""
+    cross_validation: int = Field(5, ge=0)
+    """Folds of a table, or test blocks of a log (training/cross_validation.py); 0 switches it off."""
     threads: int | None = Field(None, gt=0)
     """Of the network's arithmetic; default 1, since the last bits of the weights depend on it."""
     signing_key_env: str = "CHURN_SIGNING_KEY"
@@ -41,6 +44,12 @@ class TrainingConfig(Config):
     workspace's own is used, and made when absent."""
     trusted_signers: Path | None = None
     """Public keys of those whose archives may be registered and served; default: the workspace's file."""
+
+    def baselines_of(self, shape: Literal["transactions", "labelled"]) -> tuple[Baseline, ...]:
+        """Those that are given, else all that the shape allows: bg_nbd reads a transaction log."""
+        if self.baselines is not None:
+            return self.baselines
+        return tuple(name for name in get_args(Baseline) if shape == "transactions" or name != "bg_nbd")
 
 
 class Range(Config):

@@ -19,13 +19,14 @@ from model.export import load_program
 from model.program import Program, score
 from training.champion import aligned, score_champion
 from training.config import GatesConfig, TrainingConfig
-from training.gates import Champion, Evidence, Sample
+from training.gates import Champion, Evidence, Sample, compose
 from training.gates.bootstrap import Resampling
+from training.gates.worst_part import Stable
 from training.inputs import Inputs
 from training.measure import measure
 from training.metrics import evaluate
 from training.signing import trusted_signers
-from training.slices import divided, months_of, segments_of
+from training.slices import divided, periods_of, segments_of
 from training.split import Shape
 from training.train import KEYS, prepare
 
@@ -80,7 +81,7 @@ def collect_evidence(
     evidence = Evidence(
         program_sha256="",
         rows=len(test),
-        expected_baselines=training.baselines,
+        expected_baselines=training.baselines_of(shape),
         expected_groups=tuple(group.column for group in gates.groups),
         single_feature_auroc=single_feature_auroc(train, test, spec, training.seed),
     )
@@ -127,16 +128,23 @@ def _program(evidence: Evidence, case: Case) -> Evidence:
         churned=churned,
         score=exported,
         threshold=case.threshold,
-        months=months_of(case.test),
+        periods=periods_of(case.test, _rows_of_a_period(case.gates)),
         how=Resampling(case.gates.resamples, case.gates.confidence, case.training.seed),
     )
     return replace(
         evidence,
         program_sha256=hashlib.sha256(program.read_bytes()).hexdigest(),
-        metrics=evaluate(churned, exported, case.training.threshold),
+        metrics=evaluate(churned, exported, case.threshold),
         program_difference=_difference(exported, eager),
         sample=sample,
     )
+
+
+def _rows_of_a_period(gates: GatesConfig) -> int:
+    """What the rule about periods asks for."""
+    rule = compose(gates).get("stability", Stable())
+    assert isinstance(rule, Stable)
+    return rule.min_rows
 
 
 def _baselines(evidence: Evidence, case: Case) -> Evidence:
@@ -144,7 +152,7 @@ def _baselines(evidence: Evidence, case: Case) -> Evidence:
     for key in KEYS:
         if not np.array_equal(stored[key].to_numpy(), case.test[key].to_numpy()):
             raise ValueError("test_scores.parquet is of other rows than these; run `churn train` again")
-    columns: dict[str, str] = {name: f"baseline_{name}" for name in case.training.baselines}
+    columns: dict[str, str] = {name: f"baseline_{name}" for name in evidence.expected_baselines}
     found = {
         name: stored[column].to_numpy(dtype=np.float64)
         for name, column in columns.items()

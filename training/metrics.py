@@ -1,10 +1,18 @@
-"""Scores of scores. Every number that a gate, a table or the tracking server shows is computed here."""
+"""Metrics of probabilities against labels.
+
+Every number that a gate, a table or the tracking server shows is computed here.
+"""
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 ECE_BINS = 15
 """Equal-width bins of probability; the usual number, and with it the bounds in configs/gates.yaml."""
+
+SMALLEST_PROBABILITY = 1e-16
+"""A certain mistake costs 36 nats and not infinity."""
 
 
 def evaluate(churned: ArrayLike, probability: ArrayLike, threshold: float = 0.5) -> dict[str, float]:
@@ -43,14 +51,23 @@ NAMES = ("log_loss", "auroc", "auprc", "auprc_lift", "accuracy", "precision", "r
          "base_rate", "rows")  # fmt: skip
 
 
-def log_loss(churned: NDArray[np.integer], probability: NDArray[np.float64]) -> float:
-    """Mean negative log-likelihood; a probability of exactly 0 or 1 costs at most 36 nats."""
-    p = np.clip(probability, 1e-16, 1 - 1e-16)
-    return float(-np.mean(np.where(churned == 1, np.log(p), np.log1p(-p))))
+def log_losses(churned: NDArray[Any], probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Negative log-likelihood of each row; a probability of exactly 0 or 1 costs at most 36 nats."""
+    p = np.clip(probability, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    return np.asarray(-np.where(churned == 1, np.log(p), np.log1p(-p)))
+
+
+def log_loss(churned: NDArray[Any], probability: NDArray[np.float64]) -> float:
+    """The mean of `log_losses`."""
+    return float(np.mean(log_losses(churned, probability)))
+
+
+def calibration_bins(probability: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The bin of each score, one of ECE_BINS of equal width."""
+    return np.minimum((probability * ECE_BINS).astype(np.int64), ECE_BINS - 1)
 
 
 def expected_calibration_error(churned: NDArray[np.integer], probability: NDArray[np.float64]) -> float:
     """Mean distance of score and frequency over ECE_BINS equal-width bins, weighted by their rows."""
-    bins = np.minimum((probability * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    gap = np.bincount(bins, weights=probability - churned, minlength=ECE_BINS)
+    gap = np.bincount(calibration_bins(probability), weights=probability - churned, minlength=ECE_BINS)
     return float(np.abs(gap).sum() / len(churned))

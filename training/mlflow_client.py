@@ -1,7 +1,7 @@
 """How MLflow is reached: by the client alone, without a process-wide address or an active run."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from data.errors import TrainingError
@@ -38,3 +38,14 @@ def reaching(uri: str) -> Iterator[None]:
             yield
     except (MlflowException, SQLAlchemyError, CommandError, OSError, ImportError) as error:
         raise TrainingError(failure("MLflow", uri, error)) from None
+
+
+@contextmanager
+def failed_on_error(client: Any, run_id: str) -> Iterator[None]:
+    """Marks the run FAILED when what is done for it raises, so that none stays RUNNING for ever."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # the tracking server may be what has failed
+            client.set_terminated(run_id, "FAILED")
+        raise

@@ -100,19 +100,19 @@ def _value(decision: DecisionConfig) -> list[str]:
 
 
 def _breakdown(breakdown: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
-    months = breakdown.get("month", {})
+    periods = breakdown.get("period", {})
     parts = [
         (f"{division} {part}", metrics)
         for division, found in breakdown.items()
-        if division != "month"
+        if division != "period"
         for part, metrics in found.items()
         if metrics["ece"] is not None
     ]
     parts.sort(key=lambda part: -part[1]["ece"])
     columns = ("part", "rows", "churned", *SHOWN)
     lines = []
-    if months:
-        lines += ["", "By month:", "", *_table(columns, [_part(name, m) for name, m in months.items()])]
+    if periods:
+        lines += ["", "By period:", "", *_table(columns, [_part(name, m) for name, m in periods.items()])]
     if parts:
         lines += ["", f"The {min(WORST, len(parts))} segments with the largest calibration error:", ""]
         lines += _table(columns, [_part(name, metrics) for name, metrics in parts[:WORST]])

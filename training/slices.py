@@ -1,4 +1,4 @@
-"""The test rows divided: by month, by the segments and groups of `configs/gates.yaml`."""
+"""The test rows divided: by period, by the segments and groups of `configs/gates.yaml`."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -18,6 +18,12 @@ MOST_VALUES = 20
 """Categories that get a part of their own; the rarer ones share one."""
 
 AUTOMATIC_NUMERIC = 3
+
+MOST_PERIODS = 36
+"""Periods that a report shows; more of them are put together."""
+
+ENOUGH_JUDGED = 0.9
+"""Share of the rows that have to be in periods which can be judged."""
 
 
 def segments_of(
@@ -48,16 +54,30 @@ def divided(rows: pd.DataFrame, divisions: Sequence[Division], where: str) -> di
     }
 
 
-def months_of(rows: pd.DataFrame) -> Parts:
-    codes, moments = pd.factorize(rows["event_timestamp"], sort=True)
-    return Parts(codes.astype(np.int64), tuple(f"{moment:%Y-%m-%d}" for moment in moments))
+def periods_of(rows: pd.DataFrame, min_rows: int) -> Parts:
+    """The finest division in time whose parts can be judged: by moment, day, week, month, quarter or year.
+
+    The monthly snapshots of a log are moments of many rows each; a table may have a moment a row. A division
+    will do where nine tenths of the rows are in parts of at least `min_rows`, and there are at most
+    MOST_PERIODS parts. Where none will do, years are taken.
+    """
+    moments = pd.DatetimeIndex(rows["event_timestamp"])
+    found = _parts_of(moments)
+    if _judgeable(found, min_rows):
+        return found
+    calendar = moments.tz_localize(None) if moments.tz is not None else moments
+    for unit in ("D", "W-SUN", "M", "Q", "Y"):
+        found = _parts_of(calendar.to_period(unit))
+        if _judgeable(found, min_rows):
+            break
+    return found
 
 
 def breakdown(sample: Sample) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Metrics of each test month and each segment: division -> part -> metric; null where undefined."""
+    """Metrics of each test period and each segment: division -> part -> metric; null where undefined."""
     return {
         name: {part: _metrics(sample, parts.code == index) for index, part in enumerate(parts.names)}
-        for name, parts in {"month": sample.months, **sample.segments}.items()
+        for name, parts in {"period": sample.periods, **sample.segments}.items()
     }
 
 
@@ -77,6 +97,30 @@ def _metrics(sample: Sample, inside: np.ndarray[Any, Any]) -> dict[str, float | 
     return {name: value if isfinite(value) else None for name, value in found.items()}
 
 
+def _parts_of(times: pd.DatetimeIndex | pd.PeriodIndex) -> Parts:
+    codes, known = pd.factorize(times, sort=True)
+    days = isinstance(known, pd.DatetimeIndex) and bool((known == known.normalize()).all())
+    return Parts(codes.astype(np.int64), tuple(f"{time:%Y-%m-%d}" if days else str(time) for time in known))
+
+
+def _judgeable(parts: Parts, min_rows: int) -> bool:
+    rows = parts.rows
+    return len(rows) <= MOST_PERIODS and bool(rows[rows >= min_rows].sum() >= ENOUGH_JUDGED * rows.sum())
+
+
+def _named(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, each once: a part must not take the place of another of the same name."""
+    seen: dict[str, int] = {}
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+    count: dict[str, int] = {}
+    found = []
+    for name in names:
+        count[name] = count.get(name, 0) + 1
+        found.append(f"{name} ({count[name]})" if seen[name] > 1 else name)
+    return tuple(found)
+
+
 def _by_quantile(values: pd.Series, bins: int) -> Parts:
     known = values.to_numpy(dtype=np.float64)
     present = np.isfinite(known)
@@ -88,14 +132,14 @@ def _by_quantile(values: pd.Series, bins: int) -> Parts:
     names = [f"above {ends[-1]}"] if ends else ["any"]
     if ends:
         names = [f"to {ends[0]}", *(f"{a} to {b}" for a, b in pairwise(ends)), *names]
-    return Parts(code.astype(np.int64), (*names, "missing"))
+    return Parts(code.astype(np.int64), _named((*names, "missing")))
 
 
 def _by_value(values: pd.Series) -> Parts:
     texts = values.astype("object").where(values.notna(), "missing").astype(str)
     frequent = sorted(texts.value_counts().index[:MOST_VALUES])
     code = pd.Categorical(texts, categories=frequent).codes.astype(np.int64)
-    return Parts(np.where(code < 0, len(frequent), code), (*map(str, frequent), "others"))
+    return Parts(np.where(code < 0, len(frequent), code), _named((*map(str, frequent), "others")))
 
 
 def _plain(text: str) -> str:

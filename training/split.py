@@ -1,7 +1,8 @@
-"""Which rows teach, which choose and which judge."""
+"""Which rows are learned from, which choose settings and which judge."""
 
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import blake2b
 from typing import Literal
 
 import numpy as np
@@ -12,36 +13,75 @@ from data.errors import TrainingError
 from training.config import TrainingConfig
 
 Shape = Literal["transactions", "labelled"]
+Positions = NDArray[np.int64]
+
+LEAST_EARLIER = 0.5
+"""A dated table is split by time only where the earlier moments hold this share of the rows."""
+
+BY_SNAPSHOT = "newest snapshots, one horizon after the last training snapshot"
+BY_TIME = "newest moments"
+BY_CUSTOMER = "customers drawn by a hash"
 
 
 @dataclass(frozen=True)
 class Split:
-    """Row positions. `inner_train` and `inner_validation` lie within `train`; nothing of `test` chooses."""
+    """Row positions. `inner_train` and `inner_validation` lie within `train`; no row of `test` chooses."""
 
-    train: NDArray[np.int64]
-    test: NDArray[np.int64]
-    inner_train: NDArray[np.int64]
-    inner_validation: NDArray[np.int64]
+    train: Positions
+    test: Positions
+    inner_train: Positions
+    inner_validation: Positions
+    rule: str = BY_CUSTOMER
+    """How the test rows were chosen, in words."""
 
 
 def split_rows(rows: pd.DataFrame, shape: Shape, horizon: timedelta, config: TrainingConfig) -> Split:
-    """Split `rows` (user_id, event_timestamp, churned).
+    """Split `rows` (user_id, event_timestamp, churned); the order of the rows does not matter.
 
-    A log is split by time: a label looks one horizon ahead, so every training snapshot ends its horizon
-    before the first snapshot that it is judged on. A labelled table has exchangeable rows: shares of each
-    class, chosen by the seed over sorted ids, so that the order of the file does not matter.
+    - A log is split by time: a label looks one horizon ahead, so every training snapshot ends its horizon
+      before the first snapshot that it is judged on.
+    - A labelled table whose rows are of several moments is split by time as well: the newest moments that
+      hold at least `test_share` of the rows judge, and all rows of earlier moments are learned from. Where
+      that leaves less than LEAST_EARLIER of the rows to learn from (nearly all rows are of one moment), or
+      a single class on one side (the moment is that of leaving), time divides nothing, and the next rule
+      holds.
+    - Otherwise the rows are exchangeable: a customer judges where a hash of her id and the seed is below
+      `test_share`, so that other rows, more rows or another order move no customer.
+    Training rows are divided by the same rules into those that fit and those that choose.
+
     Raises TrainingError where there are too few snapshots, rows or classes.
     """
-    split = _by_time(rows, horizon, config) if shape == "transactions" else _by_share(rows, config)
+    split = _of_log(rows, horizon, config) if shape == "transactions" else _of_table(rows, config)
     for part in (split.train, split.test, split.inner_train, split.inner_validation):
         if rows["churned"].iloc[part].nunique() < 2:
             raise TrainingError(
                 "one part of the split holds a single class; bring more rows or another features.horizon_days"
+                if shape == "transactions"
+                else "one part of the split holds a single class; bring more rows, or check "
+                "data.source.positive"
             )
     return split
 
 
-def _by_time(rows: pd.DataFrame, horizon: timedelta, config: TrainingConfig) -> Split:
+def in_share(user_ids: pd.Series, share: float, seed: int, purpose: str) -> NDArray[np.bool_]:
+    """Whether each customer falls into a share of all customers that seed and purpose choose.
+
+    A keyed hash of the id alone decides: two purposes are independent of each other.
+    """
+    return hashed(user_ids, seed, purpose) < share
+
+
+def hashed(user_ids: pd.Series, seed: int, purpose: str) -> NDArray[np.float64]:
+    """[B], uniform in [0, 1): the same number for the same customer, whatever other rows there are."""
+    key = f"{purpose}:{seed}".encode()
+    codes, known = pd.factorize(user_ids)
+    words = (blake2b(str(user).encode(), key=key, digest_size=8).digest() for user in known)
+    numbers = np.frombuffer(b"".join(words), dtype=">u8")
+    # 53 bits, as many as a float holds
+    return ((numbers >> np.uint64(11)).astype(np.float64) / 2**53)[codes]
+
+
+def _of_log(rows: pd.DataFrame, horizon: timedelta, config: TrainingConfig) -> Split:
     moments = rows["event_timestamp"]
     snapshots = sorted(moments.unique())
     test = snapshots[-config.test_snapshots :]
@@ -55,29 +95,41 @@ def _by_time(rows: pd.DataFrame, horizon: timedelta, config: TrainingConfig) -> 
             "or lower training.test_snapshots or features.horizon_days"
         )
 
-    def at(chosen: list[pd.Timestamp]) -> NDArray[np.int64]:
+    def at(chosen: list[pd.Timestamp]) -> Positions:
         return np.flatnonzero(moments.isin(chosen).to_numpy())
 
-    return Split(at(train), at(test), at(inner_train), at(inner_validation))
+    return Split(at(train), at(test), at(inner_train), at(inner_validation), BY_SNAPSHOT)
 
 
-def _by_share(rows: pd.DataFrame, config: TrainingConfig) -> Split:
-    by_id = np.argsort(rows["user_id"].to_numpy(dtype=str), kind="stable")
+def _of_table(rows: pd.DataFrame, config: TrainingConfig) -> Split:
+    everyone = np.arange(len(rows))
+    train, test, by_time = _divided(rows, everyone, config.test_share, config.seed, "test")
+    inner_train, inner_validation, _ = _divided(
+        rows, train, config.validation_share, config.seed, "validation"
+    )
+    return Split(train, test, inner_train, inner_validation, BY_TIME if by_time else BY_CUSTOMER)
+
+
+def _divided(
+    rows: pd.DataFrame, positions: Positions, share: float, seed: int, purpose: str
+) -> tuple[Positions, Positions, bool]:
+    """The rest and the share of `positions`, and whether time divides them."""
+    chosen = rows.iloc[positions]
+    newest = _newest(chosen, share)
+    taken = in_share(chosen["user_id"], share, seed, purpose) if newest is None else newest
+    return positions[~taken], positions[taken], newest is not None
+
+
+def _newest(rows: pd.DataFrame, share: float) -> NDArray[np.bool_] | None:
+    """The rows of the newest moments that hold at least `share` of all; None where time divides nothing."""
+    moments = rows["event_timestamp"].to_numpy()
+    if not len(moments):
+        return None
+    ordered = np.sort(moments)
+    first = ordered[len(ordered) - max(1, int(np.ceil(share * len(ordered))))]
+    newest: NDArray[np.bool_] = moments >= first
     churned = rows["churned"].to_numpy()
-    draw = np.random.default_rng(config.seed)
-    train, test = _stratified(by_id, churned, config.test_share, draw)
-    inner_train, inner_validation = _stratified(train, churned, config.validation_share, draw)
-    return Split(*(np.sort(part) for part in (train, test, inner_train, inner_validation)))
-
-
-def _stratified(
-    positions: NDArray[np.int64], churned: NDArray[np.integer], share: float, draw: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rest, and `share` of the positions of each class."""
-    kept, taken = [], []
-    for label in (0, 1):
-        members = draw.permutation(positions[churned[positions] == label])
-        cut = round(share * len(members))
-        taken.append(members[:cut])
-        kept.append(members[cut:])
-    return np.concatenate(kept), np.concatenate(taken)
+    enough = (~newest).sum() >= int(min(LEAST_EARLIER, 1 - share) * len(rows))
+    if not enough or any(len(np.unique(churned[side])) < 2 for side in (newest, ~newest)):
+        return None
+    return newest

@@ -18,6 +18,7 @@ from model.config import ModelConfig
 from training.config import Range, TrainingConfig, TuningConfig
 from training.slots import FINISHED, attempt, claim, finished, open_storage, reaching_studies
 from training.space import given
+from training.trial_code import code_of_a_trial
 
 IDLE_S = 0.5
 ENOUGH_FOR_IMPORTANCE = 5
@@ -112,8 +113,8 @@ def study_name(
     model: ModelConfig,
     training: TrainingConfig,
 ) -> str:
-    """The configured name with a digest of the rows and of all that is not searched: trials of other data
-    do not count towards this study.
+    """The configured name with a digest of the rows, of all that is not searched, and of the code that a
+    trial runs: trials of other data or of other code do not count towards this study.
     """
     keep = (*spec.numeric, *spec.categorical, "churned", "user_id", "event_timestamp")
     digest = hashlib.sha256()
@@ -128,9 +129,11 @@ def study_name(
         "baselines",
         "threshold",
         "calibration",
+        "cross_validation",
     }
     fixed = [model.model_dump(mode="json"), training.model_dump(mode="json", exclude=elsewhere), searched]
     digest.update(json.dumps(fixed, sort_keys=True).encode())
+    digest.update(code_of_a_trial().encode())
     return f"{tuning.study}-{digest.hexdigest()[:8]}"
 
 

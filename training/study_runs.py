@@ -1,6 +1,7 @@
 """A study in MLflow: one run for the study, and below it one for each trial that has ended."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from math import isfinite
 from typing import Any
@@ -9,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from training.config import TrainingConfig, TuningConfig
-from training.mlflow_client import client_of, experiment_of, reaching
+from training.mlflow_client import client_of, experiment_of, failed_on_error, reaching
 from training.slots import open_storage, reaching_studies
 
 STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
@@ -24,7 +25,7 @@ def record_study(name: str, training: TrainingConfig, tuning: TuningConfig) -> s
     alone: calling it twice, or after more trials, adds what is new. Raises TrainingError when the tracking
     server cannot be reached.
     """
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import Metric, RunTag
 
     with reaching_studies(tuning.storage):
         study = optuna.load_study(study_name=name, storage=open_storage(tuning))
@@ -37,29 +38,41 @@ def record_study(name: str, training: TrainingConfig, tuning: TuningConfig) -> s
         if (parent := known.pop("", None)) is None:
             tags = {STUDY: name, "mlflow.runName": name}
             parent = client.create_run(experiment, _ms(trials[0].datetime_start), tags=tags).info.run_id
-        for trial in trials:
-            if str(trial.number) in known:
-                continue
-            tags = {STUDY: name, TRIAL: str(trial.number), "mlflow.parentRunId": parent}
-            tags |= {"mlflow.runName": f"trial {trial.number}", "state": trial.state.name}
-            start, end = _ms(trial.datetime_start), _ms(trial.datetime_complete)
-            run = client.create_run(experiment, start, tags=tags).info.run_id
+        with failed_on_error(client, parent):
+            for trial in trials:
+                if str(trial.number) not in known:
+                    _record_trial(client, experiment, parent, name, trial)
+            end = max(_ms(trial.datetime_complete) for trial in trials)
+            count = sum(t.state != TrialState.FAIL for t in trials)
+            summary = {"best_log_loss": least, "trials": float(count)}
             client.log_batch(
-                run,
-                metrics=[Metric(key, value, end, step) for key, value, step in _metrics(trial)],
-                params=[Param(key, str(value)) for key, value in trial.params.items()],
+                parent,
+                metrics=[Metric(key, value, end, count) for key, value in summary.items()],
+                tags=[RunTag(f"best.{key}", str(value)) for key, value in best.params.items()],
             )
-            client.set_terminated(run, STATUS[trial.state], end)
-        end = max(_ms(trial.datetime_complete) for trial in trials)
-        count = sum(t.state != TrialState.FAIL for t in trials)
-        summary = {"best_log_loss": least, "trials": float(count)}
-        client.log_batch(
-            parent,
-            metrics=[Metric(key, value, end, count) for key, value in summary.items()],
-            tags=[RunTag(f"best.{key}", str(value)) for key, value in best.params.items()],
-        )
-        client.set_terminated(parent, "FINISHED", end)
+            client.set_terminated(parent, "FINISHED", end)
     return str(parent)
+
+
+def _record_trial(client: Any, experiment: str, parent: str, name: str, trial: FrozenTrial) -> None:
+    """A run that could not be written whole is deleted: the next call writes it again."""
+    from mlflow.entities import Metric, Param
+
+    tags = {STUDY: name, TRIAL: str(trial.number), "mlflow.parentRunId": parent}
+    tags |= {"mlflow.runName": f"trial {trial.number}", "state": trial.state.name}
+    start, end = _ms(trial.datetime_start), _ms(trial.datetime_complete)
+    run = client.create_run(experiment, start, tags=tags).info.run_id
+    try:
+        client.log_batch(
+            run,
+            metrics=[Metric(key, value, end, step) for key, value, step in _metrics(trial)],
+            params=[Param(key, str(value)) for key, value in trial.params.items()],
+        )
+        client.set_terminated(run, STATUS[trial.state], end)
+    except BaseException:
+        with suppress(Exception):  # the tracking server may be what has failed
+            client.delete_run(run)
+        raise
 
 
 def _recorded(client: Any, experiment: str, name: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from training.config import DecisionConfig, TrainingConfig
 from training.environment import environment, requirements
 from training.gates import GateReport
 from training.inputs import Inputs
-from training.mlflow_client import client_of, experiment_of, reaching
+from training.mlflow_client import client_of, experiment_of, failed_on_error, reaching
 from training.model_card import model_card
 from training.package import Archive
 from training.registry import Registry
@@ -50,12 +50,12 @@ def record_run(
 
     A refused model has its run too: the tag `gates` says so, and `gates_failed` for which rules. Params:
     every setting as it was used, gaps filled, with the seed and what the rows have chosen. Tags: data, spec,
-    code, gates, environment. Metrics: of the network, each baseline, each test month and segment. Files:
+    code, gates, environment. Metrics: of the network, each baseline, each test period and segment. Files:
     data manifest, configs as given, installed packages, weights and per-row test scores, gate report,
     `plots` (file name -> SVG), model card.
-    Raises TrainingError when the tracking server cannot be reached.
+    Raises TrainingError when the tracking server cannot be reached; a run that was begun is FAILED then.
     """
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
     manifest = files.manifest.read_bytes()
     result = json.loads((files.training / "metrics.json").read_text(encoding="utf-8"))
@@ -68,36 +68,43 @@ def record_run(
         client = client_of(training.tracking_uri)
         experiment = experiment_of(client, training)
         run_id: str = client.create_run(experiment, run_name=training.model_name).info.run_id
-        now = time_ns() // 1_000_000  # the tracking server's own clock, not a time the loop reasons about
-        metrics = [Metric(name, value, now, 0) for name, value in _metrics(result, files).items()]
-        client.log_batch(
-            run_id,
-            params=[Param(key, str(value)) for key, value in settled.params().items()],
-            tags=[RunTag(key, value) for key, value in tags.items()],
-        )
-        for start in range(0, len(metrics), BATCH):
-            client.log_batch(run_id, metrics=metrics[start : start + BATCH])
-        # MLflow keeps at most 36 characters of a digest; the tag data_sha256 holds all
-        data = Dataset(
-            name="labels",
-            digest=data_sha256[:32],
-            source_type="local",
-            source=json.dumps({"uri": str(files.manifest)}),
-            profile=json.dumps(result["rows"]),
-        )
-        client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
-        client.log_artifacts(run_id, str(files.training.resolve()), "training")
-        client.log_artifact(run_id, str(files.manifest), "data")
-        client.log_artifacts(run_id, str(files.gate_report.resolve()), "gates")
-        folder = Path(scratch)
-        _write(folder / "config.json", _configs(spec, model, training, decision))
-        _write(folder / "requirements.txt", requirements())
-        _write(folder / "model_card.md", model_card(spec, training, decision, files, report, tags))
-        for name, svg in (plots or {}).items():
-            _write(folder / "plots" / name, svg)
-        client.log_artifacts(run_id, str(folder))
-        client.set_terminated(run_id)
+        with failed_on_error(client, run_id):
+            client.log_batch(
+                run_id,
+                params=[Param(key, str(value)) for key, value in settled.params().items()],
+                tags=[RunTag(key, value) for key, value in tags.items()],
+            )
+            _log_metrics(client, run_id, _metrics(result, files))
+            # MLflow keeps at most 36 characters of a digest; the tag data_sha256 holds all
+            data = Dataset(
+                name="labels",
+                digest=data_sha256[:32],
+                source_type="local",
+                source=json.dumps({"uri": str(files.manifest)}),
+                profile=json.dumps(result["rows"]),
+            )
+            client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+            client.log_artifacts(run_id, str(files.training.resolve()), "training")
+            client.log_artifact(run_id, str(files.manifest), "data")
+            client.log_artifacts(run_id, str(files.gate_report.resolve()), "gates")
+            folder = Path(scratch)
+            _write(folder / "config.json", _configs(spec, model, training, decision))
+            _write(folder / "requirements.txt", requirements())
+            _write(folder / "model_card.md", model_card(spec, training, decision, files, report, tags))
+            for name, svg in (plots or {}).items():
+                _write(folder / "plots" / name, svg)
+            client.log_artifacts(run_id, str(folder))
+            client.set_terminated(run_id)
     return run_id
+
+
+def _log_metrics(client: Any, run_id: str, metrics: Mapping[str, float]) -> None:
+    from mlflow.entities import Metric
+
+    now = time_ns() // 1_000_000  # the tracking server's own clock, not a time the loop reasons about
+    found = [Metric(name, value, now, 0) for name, value in metrics.items()]
+    for start in range(0, len(found), BATCH):
+        client.log_batch(run_id, metrics=found[start : start + BATCH])
 
 
 def register(
@@ -209,7 +216,7 @@ def _configs(
 
 
 def _metrics(result: Mapping[str, Any], files: Workspace) -> dict[str, float]:
-    """The network's by name, the baselines' below `baseline/`, then months, segments and the archive's; NaN
+    """The network's by name, the baselines' below `baseline/`, then periods, segments and the archive's; NaN
     is left out, SQLite has none."""
     found = dict(result["metrics"])
     for name, metrics in result["baselines"].items():

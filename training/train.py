@@ -70,7 +70,14 @@ def train(
     seconds = {"network": perf_counter() - start}
 
     baseline_scores, baseline_seconds = fit_baselines(
-        training.baselines, train_rows, test_rows, spec, shape, files.records, training.seed, progress
+        training.baselines_of(shape),
+        train_rows,
+        test_rows,
+        spec,
+        shape,
+        files.records,
+        training.seed,
+        progress,
     )
     churned = test_rows["churned"].to_numpy()
     result = TrainingResult(

@@ -98,7 +98,7 @@ def test_the_bound_of_the_calibration_error_covers_the_truth(customers: int, off
             churned=(draw.random(len(truth)) < truth).astype(float),
             score=truth + off,
             threshold=0.5,
-            months=Parts(np.zeros(len(truth), np.int64), ("one",)),
+            periods=Parts(np.zeros(len(truth), np.int64), ("one",)),
         )
         bounds.append(ece_bound(sample, Resampling(resamples=200, seed=seed))[1])
     assert np.mean(np.array(bounds) >= off) >= 0.92

@@ -172,9 +172,9 @@ def test_the_run_holds_what_it_takes_to_do_it_again(crowned: tuple[Settings, Wor
     assert json.loads((folder / "config.json").read_text())["training"]["seed"] == 42
     assert "torch==2.13.0" in (folder / "requirements.txt").read_text()
     assert len(run.data.tags["environment.packages_sha256"]) == 64
-    assert {f"month/1998-0{m}-01/auroc" for m in (2, 3, 4)} <= set(run.data.metrics)
+    assert {f"period/1998-0{m}-01/auroc" for m in (2, 3, 4)} <= set(run.data.metrics)
     assert sum(name.startswith("total_purchases/") for name in run.data.metrics) > 20
     assert run.data.metrics["archive/p95_ms"] > 0
     card = (folder / "model_card.md").read_text()
-    assert "# Model card: churn-prediction" in card and "By month:" in card and "Gates: passed" in card
+    assert "# Model card: churn-prediction" in card and "By period:" in card and "Gates: passed" in card
     assert "| bg_nbd |" in card and run.data.tags["data_sha256"] in card

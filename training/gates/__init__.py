@@ -109,7 +109,7 @@ def _rule(where: str, name: str, arguments: dict[str, object]) -> Rule:
 
 def write_report(report: GateReport, files: Workspace, breakdown: Mapping[str, Any] | None = None) -> None:
     """`gate_report.json`, `gate_report.md`, `measurements.json` (what a clock says) and `breakdown.json`
-    (metrics of each month and segment) in `files.gate_report`."""
+    (metrics of each period and segment) in `files.gate_report`."""
     with replaced_directory(files.gate_report) as folder:
         (folder / "gate_report.json").write_text(report.to_json(), encoding="utf-8")
         (folder / "gate_report.md").write_text(report.to_markdown(), encoding="utf-8")

@@ -76,6 +76,49 @@ def simultaneous_means(
     return means, means - widest * spread
 
 
+@dataclass(frozen=True)
+class Gap:
+    """The two groups that are surely farthest from each other."""
+
+    rates: Array
+    """Of every group."""
+    estimate: float
+    low: float
+    """The lower bound of the gap, which holds for all pairs at once; below zero, chance may be all of it."""
+    high_group: int
+    low_group: int
+
+
+def largest_gap(
+    values: Array, group: NDArray[np.int64], groups: int, customer: NDArray[np.int64], how: Resampling
+) -> Gap:
+    """The pair of groups whose means of `values` are farthest apart beyond doubt; group -1: none of them.
+
+    The largest of many differences is large by chance alone, so the bounds are those of all ordered pairs
+    at once (Romano & Wolf 2005, as in `simultaneous_means`), one-sided at `how.confidence`.
+    """
+    cluster, clusters = clustered(customer)
+    inside = group >= 0
+    cell = cluster[inside] * groups + group[inside]
+    totals = np.bincount(cell, values[inside], clusters * groups).reshape(clusters, groups)
+    rows = np.bincount(cell, minlength=clusters * groups).reshape(clusters, groups)
+    sums = np.hstack([totals, rows]).astype(np.float64)
+    rates = totals.sum(axis=0) / rows.sum(axis=0)
+    drawn = resampled(sums, how)
+    counts = drawn[:, groups:]
+    # a draw may leave a small group out: it says nothing about that group then
+    deviation = np.where(counts > 0, drawn[:, :groups] / np.maximum(counts, 1.0) - rates, 0.0)
+    one, other = np.nonzero(~np.eye(groups, dtype=bool))
+    differences = deviation[:, one] - deviation[:, other]
+    spread = differences.std(axis=0)
+    studentised = np.divide(differences, spread, out=np.zeros_like(differences), where=spread > 0)
+    widest = np.quantile(studentised.max(axis=1), how.confidence)
+    low = rates[one] - rates[other] - widest * spread
+    worst = int(np.argmax(low))
+    high_group, low_group = int(one[worst]), int(other[worst])
+    return Gap(rates, float(rates[high_group] - rates[low_group]), float(low[worst]), high_group, low_group)
+
+
 def upper_bound(sums: Array, statistic: Callable[[Array], Array], how: Resampling) -> tuple[float, float]:
     """`statistic` of the total of `sums`, and its one-sided upper bound: normal, of the draws' spread.
 

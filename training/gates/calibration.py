@@ -9,9 +9,7 @@ from training.gates.evidence import Evidence
 from training.gates.rule import Rule
 from training.gates.sample import Sample
 from training.gates.verdict import Verdict
-
-BINS = 15
-"""Equal-width, as in training/metrics.py."""
+from training.metrics import ECE_BINS, calibration_bins
 
 
 class Calibrated(Rule):
@@ -32,12 +30,12 @@ class Calibrated(Rule):
 
 def ece_bound(sample: Sample, how: Resampling) -> tuple[float, float]:
     """ECE and its upper bound at `how.confidence`."""
-    bins = np.minimum((sample.score * BINS).astype(np.int64), BINS - 1)
-    gaps = np.zeros((len(bins), BINS + 1))
+    bins = calibration_bins(sample.score)
+    gaps = np.zeros((len(bins), ECE_BINS + 1))
     gaps[np.arange(len(bins)), bins] = sample.score - sample.churned
-    gaps[:, BINS] = 1.0
+    gaps[:, ECE_BINS] = 1.0
 
     def ece(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(np.abs(sums[..., :BINS]).sum(axis=-1) / sums[..., BINS])
+        return np.asarray(np.abs(sums[..., :ECE_BINS]).sum(axis=-1) / sums[..., ECE_BINS])
 
     return upper_bound(cluster_sums(sample.customer, gaps), ece, how)

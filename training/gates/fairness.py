@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from training.gates.bootstrap import largest_gap
 from training.gates.evidence import Evidence
 from training.gates.rule import Rule
 from training.gates.sample import Parts, Sample
@@ -13,15 +14,20 @@ from training.gates.verdict import Verdict
 
 
 class Fair(Rule):
-    """For each of `gates.groups`: how far apart the groups' selection rates and recalls may be.
+    """For each of `gates.groups`: how far apart the groups' selection rates and recalls may surely be.
 
-    Selection rate: share of a group above the threshold. Recall: the same among those who churned. Groups of
-    less than `min_rows` rows are not compared. With no groups configured the rule holds, and says so.
+    Selection rate: share of a group above the threshold. Recall: the same among those who churned. The lower
+    bound of the largest gap between two groups is compared, for all pairs at once and with customers drawn
+    (training/gates/bootstrap.py), so that chance in small groups refuses nobody. Groups of less than
+    `min_rows` rows, and for the recall of less than `min_churners` churners, are not judged, and named in
+    the reason; with fewer than two groups left nothing is known, which is a fail. With no groups configured
+    the rule holds, and says so.
     """
 
     max_selection_gap: float | None = Field(None, gt=0, le=1)
     max_recall_gap: float | None = Field(0.2, gt=0, le=1)
     min_rows: int = Field(100, gt=0)
+    min_churners: int = Field(30, gt=0)
 
     def judge(self, evidence: Evidence) -> list[Verdict]:
         if evidence.expected_groups is None:
@@ -29,11 +35,11 @@ class Fair(Rule):
         if not evidence.expected_groups:
             return [Verdict.not_asked("fairness", "no groups configured")]
         return [
-            self._gap(f"fairness.{column}.{name}", column, evidence.sample, name, of, bound)
+            self._gap(f"fairness.{column}.{name}", column, evidence.sample, name, of, least, bound)
             for column in evidence.expected_groups
-            for name, of, bound in (
-                ("selection", everyone, self.max_selection_gap),
-                ("recall", churners, self.max_recall_gap),
+            for name, of, least, bound in (
+                ("selection", everyone, 1, self.max_selection_gap),
+                ("recall", churners, self.min_churners, self.max_recall_gap),
             )
             if bound is not None
         ] or [Verdict.unjudged("fairness", "groups are configured, but neither gap has a bound")]
@@ -45,18 +51,34 @@ class Fair(Rule):
         sample: Sample | None,
         name: str,
         of: Callable[[Sample], NDArray[np.bool_]],
+        least: int,
         bound: float,
     ) -> Verdict:
         if sample is None or column not in sample.groups or not np.isfinite(sample.score).all():
             return Verdict.unjudged(rule, f"{name} of the groups of {column} is missing")
-        parts = sample.groups[column]
-        shares = selected_shares(sample, parts, of(sample), self.min_rows)
-        if len(shares) < 2:
-            return Verdict.unjudged(rule, f"fewer than two groups of {column} have {self.min_rows} rows")
-        most, least = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
-        what = f"{name} gap of {column} ({most} {shares[most]:.3f}, {least} {shares[least]:.3f})"
-        # a group without churners has no recall: NaN, which is refused
-        return Verdict.at_most(rule, what, float(np.ptp(list(shares.values()))), bound)
+        parts, among = sample.groups[column], of(sample)
+        enough = (parts.rows >= self.min_rows) & (counted(parts, among) >= least)
+        names = [parts.names[part] for part in np.flatnonzero(enough)]
+        few = [f"{parts.names[part]}" for part in np.flatnonzero(~enough & (parts.rows > 0))]
+        needed = f"{self.min_rows} rows" + (f" and {least} churners" if least > 1 else "")
+        if len(names) < 2:
+            return Verdict.unjudged(
+                rule, f"{name} of {column} is not judged: fewer than two groups have {needed}"
+            )
+        place = np.full(len(enough) + 1, -1)  # one place more, so that code -1 (no group) stays -1
+        place[np.flatnonzero(enough)] = np.arange(len(names))
+        group = np.where(among, place[parts.code], -1)
+        above = (sample.score > sample.threshold).astype(np.float64)
+        gap = largest_gap(above, group, len(names), sample.customer, sample.how)
+        verdict = Verdict.at_most(rule, f"{name} gap of {column}", gap.low, bound)
+        most, fewest = names[gap.high_group], names[gap.low_group]
+        surely = "is not surely above" if verdict.passed else "is surely above"
+        not_judged = f"; not judged, with fewer than {needed}: {', '.join(few)}" if few else ""
+        reason = (
+            f"{name} gap of {column} {gap.estimate:.3f} ({most} {gap.rates[gap.high_group]:.3f}, {fewest} "
+            f"{gap.rates[gap.low_group]:.3f}; lower bound {gap.low:.3f}) {surely} {bound:g}{not_judged}"
+        )
+        return Verdict(rule, verdict.passed, verdict.value, verdict.bound, reason)
 
 
 def everyone(sample: Sample) -> NDArray[np.bool_]:
@@ -67,15 +89,6 @@ def churners(sample: Sample) -> NDArray[np.bool_]:
     return np.asarray(sample.churned == 1)
 
 
-def selected_shares(
-    sample: Sample, parts: Parts, among: NDArray[np.bool_], min_rows: int
-) -> dict[str, float]:
-    """Share above the threshold among `among`, in each part of at least `min_rows` rows."""
-    inside = among & (parts.code >= 0)
-    rows = np.bincount(parts.code[inside], minlength=len(parts.names))
-    above = np.bincount(parts.code[inside & (sample.score > sample.threshold)], minlength=len(parts.names))
-    return {
-        name: float(above[part] / rows[part]) if rows[part] else float("nan")
-        for part, name in enumerate(parts.names)
-        if parts.rows[part] >= min_rows
-    }
+def counted(parts: Parts, among: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many of `among` each part has."""
+    return np.bincount(parts.code[among & (parts.code >= 0)], minlength=len(parts.names))

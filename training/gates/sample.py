@@ -7,11 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.gates.bootstrap import Interval, Resampling, mean_interval
+from training.metrics import log_losses
 
 Scores = NDArray[np.float64]
-
-SMALLEST_PROBABILITY = 1e-16
-"""As in training/metrics.py: a certain mistake costs 36 nats and not infinity."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,8 @@ class Sample:
     score: Scores
     threshold: float
     """Above it a customer is acted upon."""
-    months: Parts
+    periods: Parts
+    """Snapshots, moments or calendar periods of the rows (training/slices.py)."""
     segments: Mapping[str, Parts] = field(default_factory=dict)
     groups: Mapping[str, Parts] = field(default_factory=dict)
     baselines: Mapping[str, Scores] = field(default_factory=dict)
@@ -46,8 +45,7 @@ class Sample:
         """Of each row; NaN where the score is."""
         if metric == "brier":
             return (score - self.churned) ** 2
-        p = np.clip(score, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-        return -np.where(self.churned == 1, np.log(p), np.log1p(-p))
+        return log_losses(self.churned, score)
 
     def excess(self, rival: Scores, metric: str = "log_loss") -> Interval:
         """By how much our mean loss is above the rival's on the same rows."""

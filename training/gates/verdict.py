@@ -31,7 +31,7 @@ class Verdict:
 
     @classmethod
     def not_asked(cls, rule: str, reason: str) -> Self:
-        """Holds for want of anything to hold against; the reason is part of the report."""
+        """Passes because there is nothing to compare; the reason is part of the report."""
         return cls(rule, True, nan, nan, reason)
 
     @classmethod

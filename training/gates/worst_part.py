@@ -1,4 +1,4 @@
-"""A model can be better on average by being worse for some: no part of the customers, no month may pay."""
+"""No segment and no period may be significantly worse than the reference, however good the average is."""
 
 from collections.abc import Mapping
 
@@ -35,20 +35,30 @@ class WorstSegment(Rule):
 
 
 class Stable(Rule):
-    """The same for the test months: a model that only fits one of them will not fit the next."""
+    """The same for the test periods: a model that only fits one of them will not fit the next.
+
+    Periods of less than `min_rows` rows are not judged, and counted in the reason. Where there is
+    one period only, or none that can be judged, the rule holds, and says so.
+    """
 
     margin: float = Field(0.01, ge=0)
     min_rows: int = Field(100, gt=0)
 
     def judge(self, evidence: Evidence) -> list[Verdict]:
         if evidence.sample is None:
-            return [Verdict.unjudged("stability", "log-loss of the months is missing")]
-        if len(evidence.sample.months.names) < 2:
+            return [Verdict.unjudged("stability", "log-loss of the periods is missing")]
+        periods = evidence.sample.periods
+        if len(periods.names) < 2:
+            return [Verdict.not_asked("stability", "all rows are of one period: there are none to compare")]
+        if not (periods.rows >= self.min_rows).any():
             return [
-                Verdict.not_asked("stability", "all rows are of one moment: there are no months to compare")
+                Verdict.not_asked(
+                    "stability",
+                    f"not judged: none of the {len(periods.names)} periods has {self.min_rows} rows",
+                )
             ]
-        months = {"month": evidence.sample.months}
-        return [worst_part("stability", evidence.sample, months, self.margin, self.min_rows)]
+        divisions = {"period": periods}
+        return [worst_part("stability", evidence.sample, divisions, self.margin, self.min_rows)]
 
 
 def worst_part(
@@ -65,14 +75,14 @@ def worst_part(
     judged: list[tuple[NDArray[np.int64], int]] = []
     small = 0
     for column, parts in divisions.items():
-        kept = np.flatnonzero(parts.rows >= min_rows)
-        small += len(parts.names) - len(kept)
-        if len(kept):
+        large = np.flatnonzero(parts.rows >= min_rows)
+        small += len(parts.names) - len(large)
+        if len(large):
             # one place more, so that code -1 (no part) stays -1
             place = np.full(len(parts.names) + 1, -1)
-            place[kept] = np.arange(len(kept))
-            judged.append((place[parts.code], len(kept)))
-            names += [f"{column} {parts.names[part]}" for part in kept]
+            place[large] = np.arange(len(large))
+            judged.append((place[parts.code], len(large)))
+            names += [f"{column} {parts.names[part]}" for part in large]
     if not names:
         return Verdict.unjudged(rule, f"no part has {min_rows} rows; lower min_rows or choose larger parts")
     means, low = simultaneous_means(excess, judged, sample.customer, sample.how)
