@@ -80,7 +80,7 @@ def logistic_regression(task: Task) -> Scores:
 
     preprocessing = Preprocessing.fit(task.inputs.encode(task.train)[0])
 
-    def matrix(rows: pd.DataFrame) -> NDArray[np.float32]:
+    def matrix(rows: pd.DataFrame) -> Matrix:
         numeric, codes = task.inputs.encode(rows)
         return _joined(preprocessing(torch.from_numpy(numeric)).numpy(), codes, task.inputs)
 
