@@ -1,7 +1,7 @@
 """The archive of a registered version, brought to where a server of this machine can load it."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,7 +9,7 @@ from data.errors import ArchiveError
 from pipelines.context import Stages
 from pipelines.model_store import ModelStore
 from rollout.targets.target import Candidate
-from training.mlflow_client import reaching
+from training.registered import among, fetch
 from training.registry import Registry, Version
 from training.signing import SUFFIX, signature_file, trusted_signers
 from training.verify import verify_archive
@@ -42,30 +42,14 @@ def candidate_of(
 
 def _stored(settings: Stages, version: Version, say: Callable[[str], None]) -> Path:
     """What was deployed before; else what was packaged here; else what the registry holds."""
-    from mlflow.artifacts import download_artifacts
-
     store, uri = settings.files.model_store, settings.training.tracking_uri
-    if kept := _among(store.glob("*/model-store/*.mar"), version):
-        return kept
-    if packaged := _among(store.glob("*.mar"), version):
+    if deployed := among(store.glob("*/model-store/*.mar"), version):
+        return deployed
+    if packaged := among(store.glob("*.mar"), version):
         return _keep(settings, version, packaged)
     say(f"fetching version {version.number} from the registry")
     with TemporaryDirectory() as scratch:
-        with reaching(uri):
-            folder = Path(download_artifacts(version.source, dst_path=scratch, tracking_uri=uri))
-        if downloaded := _among(folder.rglob("*.mar"), version):
-            return _keep(settings, version, downloaded)
-    raise ArchiveError(
-        f"version {version.number}: the registry does not hold the archive that was registered; package again"
-    )
-
-
-def _among(archives: Iterable[Path], version: Version) -> Path | None:
-    wanted = version.tags.get("archive_sha256")
-    for archive in sorted(archives):
-        if signature_file(archive).is_file() and hashlib.sha256(archive.read_bytes()).hexdigest() == wanted:
-            return archive
-    return None
+        return _keep(settings, version, fetch(version, uri, Path(scratch)))
 
 
 def _keep(settings: Stages, version: Version, archive: Path) -> Path:

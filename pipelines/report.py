@@ -15,6 +15,7 @@ from pipelines import plots
 from pipelines.context import Context
 from pipelines.engine import Outcome
 from pipelines.rollout_report import section
+from training.appraisal import read_appraisal
 from training.decision_value import values_of_scores
 
 COLUMNS = ("log_loss", "auroc", "auprc", "accuracy", "precision", "recall", "f1", "brier", "ece")
@@ -44,6 +45,7 @@ def write_report(context: Context, record: Mapping[str, Any], outcomes: Sequence
         models=model_rows(record),
         threshold=settings.training.threshold,
         plots=_plots(context),
+        appraisal=read_appraisal(files.training),
         tuning=_tuning(context, record["tuning"]),
         answers=record["answers"],
         rollout=section(record["rollout"]),

@@ -1,7 +1,5 @@
 """The model that serves now, brought to today's test rows: from its own archive, by its own bundle."""
 
-import hashlib
-import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,7 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data.errors import TrainingError
+from data.errors import ChurnError, TrainingError
+from data.workspace import Workspace
 from features.spec import FeaturesConfig
 from handlers.bundle import BundleError, read_bundle
 from handlers.encoding import encode
@@ -17,31 +16,32 @@ from model.export import load_program
 from model.program import score
 from training.config import TrainingConfig
 from training.gates import Champion
-from training.mlflow_client import reaching
+from training.registered import fetch
 from training.registry import Registry, Version
+from training.signing import trusted_signers
 from training.train import KEYS
+from training.verify import verify_archive
 
 
 def score_champion(
-    rows: pd.DataFrame, spec: FeaturesConfig, training: TrainingConfig
+    rows: pd.DataFrame, spec: FeaturesConfig, training: TrainingConfig, files: Workspace
 ) -> tuple[Champion, pd.DataFrame | None]:
     """The champion and its scores of `rows` (user_id, event_timestamp, score).
 
-    Its .mar comes from the registry and is checked against the sha256 that was registered; the program
-    against the bundle's. A champion that cannot be had, or that was made for another feature spec, is
-    `unusable` with the reason; only where there is no champion at all is it `none`.
+    Its .mar comes from the registry; signature, registered sha256 and all parts are checked before its
+    program is loaded. A champion that cannot be had, loaded or run, for whatever reason, or that was made for
+    another feature spec, is `unusable` with the reason: the rule `champion` then fails, which a person may
+    override. Only where there is no champion at all is it `none`.
     """
+    version: Version | None = None
     try:
         version = Registry(training).champion()
         if version is None:
             return Champion("none"), None
-    except TrainingError as error:
-        return Champion("unusable", "unknown", str(error)), None
-    try:
         with TemporaryDirectory() as scratch:
-            scores = _scored(rows, spec, _fetch(version, training, Path(scratch)))
-    except (TrainingError, BundleError) as error:
-        return Champion("unusable", version.number, str(error)), None
+            scores = _scored(rows, spec, _verified(version, training, files, Path(scratch)))
+    except Exception as error:  # whatever another release of a library raises at an older program
+        return Champion("unusable", "unknown" if version is None else version.number, _why(error)), None
     keys = rows[list(KEYS)].reset_index(drop=True)
     return Champion("scored", version.number), keys.assign(score=scores)
 
@@ -63,25 +63,20 @@ def aligned(
     return champion, found
 
 
-def _fetch(version: Version, training: TrainingConfig, folder: Path) -> Path:
-    """The unpacked archive of a version."""
-    from mlflow.artifacts import download_artifacts
+def _verified(version: Version, training: TrainingConfig, files: Workspace, folder: Path) -> Path:
+    """The unpacked archive of a version, after its signature and all of its parts were checked."""
+    archive = fetch(version, training.tracking_uri, folder / "mar")
+    trusted = trusted_signers(training.trusted_signers, files)
+    verified = verify_archive(archive, trusted, version.tags.get("archive_sha256"))
+    return verified.unpack(folder / "model")
 
-    with reaching(training.tracking_uri):
-        downloaded = download_artifacts(
-            version.source, dst_path=str(folder / "mar"), tracking_uri=training.tracking_uri
-        )
-    archives = sorted(Path(downloaded).rglob("*.mar"))
-    wanted = version.tags.get("archive_sha256")
-    for archive in archives:
-        if hashlib.sha256(archive.read_bytes()).hexdigest() == wanted:
-            try:
-                with zipfile.ZipFile(archive) as content:
-                    content.extractall(folder / "model")
-            except zipfile.BadZipFile:
-                raise TrainingError("its archive is no zip file; register the model again") from None
-            return folder / "model"
-    raise TrainingError("its archive is missing or not the one that was registered; register the model again")
+
+def _why(error: Exception) -> str:
+    """One line."""
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, ChurnError | BundleError):
+        return text
+    return f"cannot be loaded: {type(error).__name__}: {text}"
 
 
 def _scored(rows: pd.DataFrame, spec: FeaturesConfig, folder: Path) -> NDArray[np.float64]:

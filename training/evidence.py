@@ -75,7 +75,7 @@ def collect_evidence(
     """
     rows, split = prepare(data, shape, spec, training)
     train, test = rows.iloc[split.train], rows.iloc[split.test]
-    rival = champion or (lambda test: score_champion(test, spec, training))
+    rival = champion or (lambda test: score_champion(test, spec, training, files))
     acted_at = training.threshold if threshold is None else threshold
     case = Case(test, spec, training, gates, acted_at, files, stage, rival)
     evidence = Evidence(

@@ -42,6 +42,8 @@ class Fitted:
     program: Program
     inputs: Inputs
     settled: Settled
+    chosen: Chosen | None = None
+    """What the rows have chosen; None where everything was given."""
 
     def score(self, rows: pd.DataFrame) -> NDArray[np.float64]:
         """Churn probability of each row."""
@@ -58,6 +60,7 @@ def fit(
     callbacks: Sequence[pl.Callback] = (),
     *,
     shape: Shape,
+    chosen: Chosen | None = None,
 ) -> Fitted:
     """One member for each of `model.seeds`, all on the same preprocessing, learned from `train` alone.
 
@@ -65,9 +68,11 @@ def fit(
     each epoch for `callbacks` to read; it teaches nothing.
     The same rows, config and seeds give the same weights, bit for bit; so does another machine of the same
     kind, since the number of threads comes from the config and not from the cores (one is nearly as fast).
+    `chosen` is the choice of an earlier fit (`Fitted.chosen`), which is taken as it is: a fit without the
+    search is many times cheaper.
     """
     with prepared(training):
-        task = assemble(train, validation, spec, model, training, shape)
+        task = assemble(train, validation, spec, model, training, shape, chosen)
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
@@ -77,7 +82,7 @@ def fit(
             **trainer_settings(task.contract.training),
         )
         trainer.fit(task.module, datamodule=task.data)
-    return Fitted(task.contract.program.eval(), task.contract.inputs, task.settled)
+    return Fitted(task.contract.program.eval(), task.contract.inputs, task.settled, task.chosen)
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class Task:
     module: ChurnModule
     data: ChurnData
     settled: Settled
+    chosen: Chosen | None = None
 
 
 def assemble(
@@ -97,13 +103,14 @@ def assemble(
     model: ModelConfig,
     training: TrainingConfig,
     shape: Shape,
+    chosen: Chosen | None = None,
 ) -> Task:
     """Learn the preprocessing, draw the members, lay out the batches. Call it inside of `prepared`.
 
     The task's contract holds the configs without gaps: what the recipe and the cross-fit have chosen.
     """
     model, training = settle(model, training, shape, len(train))
-    if training.epochs is None and not model.wide:
+    if chosen is None and training.epochs is None and not model.wide:
         raise TrainingError(
             "training.epochs: give a number; it is found by itself only where model.wide is true"
         )
@@ -113,8 +120,7 @@ def assemble(
     train_rows = tensors(train, inputs, preprocessing)
     validation_rows = None if validation is None else tensors(validation, inputs, preprocessing)
     size, bins = (preprocessing.outputs, inputs.cardinalities), learn_bins(train_rows[0], model)
-    chosen: Chosen | None = None
-    if model.wide:
+    if model.wide and chosen is None:
         customers = train["user_id"].to_numpy()
         chosen = cross_fit(train_rows, model, training, bins, inputs.cardinalities, customers)
     if chosen is not None:
@@ -139,6 +145,7 @@ def assemble(
         ChurnModule(members, training, contract),
         ChurnData(train_rows, validation_rows, training.batch_size, training.seed),
         Settled(model, training, {} if chosen is None else _of_the_rows(chosen)),
+        chosen,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from data.workspace import Workspace
 from features.spec import FeaturesConfig
+from training.appraisal import read_appraisal
 from training.config import DecisionConfig, TrainingConfig, ValueColumn
 from training.decision_value import break_even, typical_value
 from training.gates import GateReport
@@ -31,6 +32,7 @@ def model_card(
     manifest = _read(files.manifest)
     result = _read(files.training / "metrics.json")
     breakdown = _read(files.gate_report / "breakdown.json")
+    appraisal = read_appraisal(files.training)
     window = manifest["window"]
     return "\n".join(
         [
@@ -49,7 +51,7 @@ def model_card(
             "## Data",
             "",
             f"{window['start'][:10]} to {window['end'][:10]}; {result['rows']['train']:,} rows taught, "
-            f"{result['rows']['test']:,} later or other rows judged. Inputs: "
+            f"{result['rows']['test']:,} rows judged ({result['split']}). Inputs: "
             f"{', '.join((*spec.numeric, *spec.categorical))}.",
             "",
             "## Quality on the test rows",
@@ -60,6 +62,8 @@ def model_card(
                 + [(name, *_numbers(metrics)) for name, metrics in result["baselines"].items()],
             ),
             *_breakdown(breakdown),
+            *_cross_validation(appraisal["cross_validation"]),
+            *_importance(appraisal["importance"]),
             "",
             f"## Gates: {report.state}",
             "",
@@ -117,6 +121,44 @@ def _breakdown(breakdown: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list
         lines += ["", f"The {min(WORST, len(parts))} segments with the largest calibration error:", ""]
         lines += _table(columns, [_part(name, metrics) for name, metrics in parts[:WORST]])
     return lines
+
+
+def _cross_validation(check: Mapping[str, Any] | None) -> list[str]:
+    if check is None:
+        return []
+    spread = {name: value for name, value in check["spread"].items() if value is not None}
+    rows = [
+        (fold["name"], f"{fold['learned_rows']:,}", f"{fold['judged_rows']:,}", *_numbers(fold["metrics"]))
+        for fold in check["folds"]
+    ]
+    rows += [("mean", "", "", *_numbers(check["mean"])), ("standard deviation", "", "", *_numbers(spread))]
+    return [
+        "",
+        f"## {check['method'].capitalize()}",
+        "",
+        "One member of the network a fold, with the settings of this model, learned anew from rows that the "
+        "fold is not judged on.",
+        "",
+        *_table(("judged on", "rows learned", "rows judged", *SHOWN), rows),
+    ]
+
+
+def _importance(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not found:
+        return []
+    rows = [
+        (f"`{one['feature']}`", f"{one['increase']:+.4f}", f"{one['low']:+.4f} to {one['high']:+.4f}")
+        for one in found
+    ]
+    return [
+        "",
+        "## Importance of the features",
+        "",
+        "By how much log-loss on test rows rises when a feature's values are exchanged between customers "
+        "(permutation importance). Of features that say the same, each may seem worth little.",
+        "",
+        *_table(("feature", "log-loss rises by", "95 % interval"), rows),
+    ]
 
 
 def _part(name: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:

@@ -115,12 +115,12 @@ def _divided(
 ) -> tuple[Positions, Positions, bool]:
     """The rest and the share of `positions`, and whether time divides them."""
     chosen = rows.iloc[positions]
-    newest = _newest(chosen, share)
+    newest = newest_share(chosen, share)
     taken = in_share(chosen["user_id"], share, seed, purpose) if newest is None else newest
     return positions[~taken], positions[taken], newest is not None
 
 
-def _newest(rows: pd.DataFrame, share: float) -> NDArray[np.bool_] | None:
+def newest_share(rows: pd.DataFrame, share: float) -> NDArray[np.bool_] | None:
     """The rows of the newest moments that hold at least `share` of all; None where time divides nothing."""
     moments = rows["event_timestamp"].to_numpy()
     if not len(moments):

@@ -16,6 +16,7 @@ from typing import Any
 from data.workspace import Workspace
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
+from training.appraisal import appraisal_metrics
 from training.checkpoint import ADDRESSES
 from training.config import DecisionConfig, TrainingConfig
 from training.environment import environment, requirements
@@ -216,12 +217,14 @@ def _configs(
 
 
 def _metrics(result: Mapping[str, Any], files: Workspace) -> dict[str, float]:
-    """The network's by name, the baselines' below `baseline/`, then periods, segments and the archive's; NaN
+    """The network's by name, the baselines' below `baseline/`, then cross-validation and
+    importance, periods, segments and the archive's; NaN
     is left out, SQLite has none."""
     found = dict(result["metrics"])
     for name, metrics in result["baselines"].items():
         found |= {f"baseline/{name}/{metric}": value for metric, value in metrics.items()}
     found |= {f"seconds/{name}": value for name, value in result["seconds"].items()}
+    found |= appraisal_metrics(files.training)
     for file, take in (("breakdown.json", flat), ("measurements.json", _measured)):
         found |= take(json.loads((files.gate_report / file).read_text(encoding="utf-8")))
     return {name: float(value) for name, value in found.items() if isfinite(value)}

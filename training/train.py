@@ -17,10 +17,13 @@ from data.workspace import Workspace, replaced_directory
 from features.spec import FeaturesConfig
 from model.calibration import Calibration
 from model.config import ModelConfig
-from model.export import export_program
+from model.export import export_program, load_program
+from training.appraisal import write_appraisal
 from training.baselines import fit_baselines
 from training.config import TrainingConfig
+from training.cross_validation import cross_validate
 from training.fit import Fitted, fit
+from training.importance import importances
 from training.metrics import evaluate, log_loss
 from training.recipe import settle
 from training.split import Shape, Split, split_rows
@@ -36,6 +39,8 @@ class TrainingResult:
     baselines: dict[str, dict[str, float]]
     seconds: dict[str, float]
     rows: dict[str, int]
+    split: str
+    """How the test rows were chosen (training/split.py)."""
     calibration: dict[str, float]
 
     def to_json(self) -> str:
@@ -54,8 +59,8 @@ def train(
     """Fit on the training rows of `data` (user_id, event_timestamp, churned, inputs), score the test rows.
 
     Replaces `files.training` as a whole: `model.pt2`, `members.ckpt`, `settled.json` (every setting as it was
-    used), `metrics.json`, `baselines.json`, `inputs.json` and `test_scores.parquet` (user_id,
-    event_timestamp, churned, score, baseline_<name>).
+    used), `metrics.json`, `baselines.json`, `inputs.json`, `test_scores.parquet` (user_id, event_timestamp,
+    churned, score, baseline_<name>) and `appraisal.json` (cross-validation and importance of features).
     Raises TrainingError where the rows cannot be split; then the files of the last training stay.
     """
     rows, split = prepare(data, shape, spec, training)
@@ -85,11 +90,17 @@ def train(
         baselines={k: evaluate(churned, v, training.threshold) for k, v in baseline_scores.items()},
         seconds=seconds | baseline_seconds,
         rows={"train": len(split.train), "test": len(split.test)},
+        split=split.rule,
         calibration={"slope": float(calibration.slope), "shift": float(calibration.shift)},
     )
+    check = cross_validate(rows, split, shape, spec, fitted, training, progress)
     progress("exporting the program")
     with replaced_directory(files.training) as folder:
         _write(folder, fitted, model, result, test_rows, {"score": scores} | _prefixed(baseline_scores))
+        progress("importance of the features")
+        exported = load_program(folder / "model.pt2")
+        found = importances(exported, fitted.inputs, spec, test_rows, training.seed)
+        write_appraisal(folder, check, found)
     return result
 
 

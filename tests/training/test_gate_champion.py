@@ -1,5 +1,6 @@
 """A real champion, fetched from a real registry, on the rows of the model on trial."""
 
+import base64
 import json
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from churn.settings import Settings
 from data.workspace import Workspace
 from features.spec import Feature
 from training.champion import score_champion
-from training.gates import GateReport, judge, write_report
+from training.gates import GateReport, Override, judge, write_report
 from training.package import Archive, package
 from training.registry import Registry
 from training.slices import breakdown
@@ -63,7 +64,7 @@ def test_the_champion_s_scores_are_those_it_was_trained_to_give(
     stored = pd.read_parquet(files.training / "test_scores.parquet")
     test = stored[["event_timestamp", "user_id"]].merge(rows, how="left")
 
-    champion, scored = score_champion(test, settings.features, settings.training)
+    champion, scored = score_champion(test, settings.features, settings.training, files)
 
     assert (champion.state, champion.version) == ("scored", "1")
     assert scored is not None
@@ -105,7 +106,7 @@ def test_missing_rows_refuse_the_comparison(crowned: tuple[Settings, Workspace],
     settings, files = crowned
 
     def short(test: pd.DataFrame):
-        return score_champion(test.iloc[:-10], settings.features, settings.training)
+        return score_champion(test.iloc[:-10], settings.features, settings.training, files)
 
     report = judged(settings, rows, files, champion=short)
 
@@ -116,11 +117,11 @@ def test_missing_rows_refuse_the_comparison(crowned: tuple[Settings, Workspace],
 def test_a_champion_of_another_spec_cannot_be_compared_with(
     crowned: tuple[Settings, Workspace], rows: pd.DataFrame
 ) -> None:
-    settings, _ = crowned
+    settings, files = crowned
     spec = settings.features.model_copy(
         update={"features": (*settings.features.features, Feature(name="status", dtype="string"))}
     )
-    champion, scored = score_champion(rows, spec, settings.training)
+    champion, scored = score_champion(rows, spec, settings.training, files)
 
     assert (champion.state, scored) == ("unusable", None)
     assert "feature spec" in champion.problem
@@ -129,30 +130,75 @@ def test_a_champion_of_another_spec_cannot_be_compared_with(
 def test_a_champion_whose_archive_was_changed_is_not_believed(
     crowned: tuple[Settings, Workspace], rows: pd.DataFrame, tmp_path: Path
 ) -> None:
-    settings, _ = crowned
+    settings, files = crowned
     version = Registry(settings.training).champion()
     assert version is not None
     archive = next(Path(version.source).glob("*.mar"))
     kept = archive.read_bytes()
     try:
         archive.write_bytes(kept + b"\0")
-        champion, _ = score_champion(rows, settings.features, settings.training)
-        assert champion.state == "unusable" and "not the one that was registered" in champion.problem
+        champion, _ = score_champion(rows, settings.features, settings.training, files)
+        assert (
+            champion.state == "unusable"
+            and "does not hold the archive that was registered" in champion.problem
+        )
         archive.unlink()
-        champion, _ = score_champion(rows, settings.features, settings.training)
+        champion, _ = score_champion(rows, settings.features, settings.training, files)
         assert champion.state == "unusable"
     finally:
         archive.write_bytes(kept)
 
 
+def test_a_champion_that_nobody_trusts_is_not_loaded(
+    crowned: tuple[Settings, Workspace], rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, files = crowned
+    signers = tmp_path / "signers"
+    signers.write_text(f"somebody-else {base64.b64encode(bytes(range(32))).decode()}\n")
+    training = settings.training.model_copy(update={"trusted_signers": signers})
+    loaded: list[object] = []
+    monkeypatch.setattr("training.champion.load_program", loaded.append)
+
+    champion, scored = score_champion(rows, settings.features, training, files)
+
+    assert (champion.state, scored, loaded) == ("unusable", None, [])
+    assert "sign" in champion.problem
+
+
+@pytest.mark.parametrize("error", [AssertionError("schema 9"), AttributeError("no op"), ImportError("gone")])
+def test_a_champion_that_cannot_be_loaded_for_any_reason_can_be_overridden(
+    crowned: tuple[Settings, Workspace],
+    rows: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    """What another release of torch raises at an older program is known to nobody."""
+    settings, files = crowned
+
+    def load(path: object) -> None:
+        raise error
+
+    monkeypatch.setattr("training.champion.load_program", load)
+    evidence = evidence_of(settings, rows, files)
+    report = judge(settings.gates, evidence)
+    decision = Override.by("ada", WHEN, "champion", "made by an older torch")
+    decided = judge(settings.gates, evidence, (decision,))
+
+    assert evidence.problems == ()
+    assert refusals(report) == {"champion"}
+    assert f"version 1: cannot be loaded: {type(error).__name__}" in reason(report)
+    assert decided.passed and decided.state == "overridden"
+    assert "made by an older torch" in decided.to_markdown()
+
+
 def test_a_registry_that_does_not_answer_is_no_excuse(
     crowned: tuple[Settings, Workspace], rows: pd.DataFrame, tmp_path: Path
 ) -> None:
-    settings, _ = crowned
+    settings, files = crowned
     (tmp_path / "mlflow.db").write_text("no database")
     training = settings.training.model_copy(update={"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db"})
 
-    champion, _ = score_champion(rows, settings.features, training)
+    champion, _ = score_champion(rows, settings.features, training, files)
 
     assert champion.state == "unusable" and "MLflow at sqlite" in champion.problem
 
