@@ -13,6 +13,7 @@ from data import parse
 from data.columns import expressions_of, further_columns
 from data.config import DataConfig, TableSource
 from data.errors import DataError
+from data.notation import Notation
 from data.readers import public_uri
 from data.target import Target
 
@@ -81,6 +82,7 @@ class Cleaner:
         self.types = {**source.types, **types}
         self.tally = Tally()
         self.target = Target(source)
+        self._notation = Notation.of(source)
         self._computed, self._where, self._returns = expressions_of(source)
 
     def chunks(self, tables: Iterator[pa.Table]) -> Iterator[Cleaned]:
@@ -119,7 +121,7 @@ class Cleaner:
     def _our_columns(
         self, given: Mapping[str, pa.ChunkedArray], table: pa.Table, verdict: "_Verdict"
     ) -> dict[str, pa.ChunkedArray]:
-        ids = parse.identifiers(given["user_id"], self.source.user_id_type)
+        ids = parse.identifiers(given["user_id"], self.source.user_id_type, self._notation)
         verdict.need("user_id", given["user_id"], ids, "is not an integer (data.source.user_id_type)")
         if self.config.shape == "labelled":
             return {"user_id": ids, **self._labelled(given, table.num_rows, verdict)}
@@ -129,7 +131,7 @@ class Cleaner:
         ours = {"timestamp": moments, "amount": amounts, "quantity": self._quantity(given, amounts, verdict)}
         returned = self._is_return(ours, table)
         references = {
-            name: parse.identifiers(given[name], "string")
+            name: parse.identifiers(given[name], "string", self._notation)
             for name in ("order_id", "transaction_id")
             if name in given
         }
@@ -150,8 +152,11 @@ class Cleaner:
     def _moments(
         self, name: str, given: Mapping[str, pa.ChunkedArray], verdict: "_Verdict"
     ) -> pa.ChunkedArray:
-        moments = parse.moments(given[name], self.source.options.get("date_format"))
-        verdict.need(name, given[name], moments, _NOT_A_DATE)
+        moments = parse.moments(given[name], self._notation)
+        spelled = (
+            "an ISO 8601 date" if self._notation.dates == "iso" else f"written as {self._notation.dates}"
+        )
+        verdict.need(name, given[name], moments, f"is not {spelled} (data.source.dates)")
         return moments
 
     def _quantity(
@@ -162,7 +167,7 @@ class Cleaner:
             return pa.chunked_array([pa.repeat(1.0, len(amounts))])
         value = self._numbers(given["quantity"])
         if value.null_count:
-            present = parse.texts(given["quantity"]).is_valid()
+            present = parse.numeric_texts(given["quantity"], self._notation).is_valid()
             verdict.refuse(pc.and_(present, value.is_null()), "quantity is not a number")
         return value.fill_null(1.0)
 
@@ -177,15 +182,15 @@ class Cleaner:
         kind = self.types.get(name)
         if kind is None:
             return self._of_open_type(name, column)
-        value = parse.typed(column, kind, *self._notation)
-        present = len(column) - parse.texts(column).null_count
+        value = parse.typed(column, kind, self._notation)
+        present = len(column) - self._texts(column, kind).null_count
         lost, of = self.tally.lost.get(name, (0, 0))
         self.tally.lost[name] = (lost + present - (len(value) - value.null_count), of + present)
         return value
 
     def _of_open_type(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         """As it is; what its type may be after all chunks is noted."""
-        value = parse.inferred(column, *self._notation)
+        value = parse.inferred(column, self._notation)
         if value.null_count:
             self.tally.gaps.add(name)
         if value.null_count < len(value):
@@ -193,7 +198,7 @@ class Cleaner:
             self.tally.kinds[name] = max(kind, self.tally.kinds.get(name, "int64"), key=_WIDER.index)
         if pa.types.is_integer(column.type) and column.type != pa.uint64():
             return column.cast(pa.int64())
-        return value if _is_number(column.type) else parse.texts(column)
+        return value if _is_number(column.type) else parse.texts(column, self._notation.missing)
 
     def _rejected(
         self, given: Mapping[str, pa.ChunkedArray], places: pa.Array, verdict: "_Verdict"
@@ -212,18 +217,19 @@ class Cleaner:
     def as_kind(self, column: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
         """A column of open type, once all chunks have decided it."""
         if kind == "string":
-            return parse.texts(column)
-        return parse.typed(column, kind, *self._notation)
+            return parse.texts(column, self._notation.missing)
+        return parse.typed(column, kind, self._notation)
 
-    @property
-    def _notation(self) -> tuple[str, str | None]:
-        return self.source.options.get("decimal", "."), self.source.options.get("thousands")
+    def _texts(self, column: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
+        """What is there of a column of that type: among numbers, words such as NA are missing."""
+        if kind == "string":
+            return parse.texts(column, self._notation.missing)
+        return parse.numeric_texts(column, self._notation)
 
     def _numbers(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        return parse.numbers(column, *self._notation)
+        return parse.numbers(column, self._notation)
 
 
-_NOT_A_DATE = "is not an ISO 8601 date (or data.source.options.date_format)"
 _WIDER = ("int64", "float64", "string")
 
 

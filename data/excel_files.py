@@ -52,14 +52,14 @@ def _tables(
     if header is None:
         raise DataError(f"{uri}: the sheet is empty; name another one in data.source.sheet")
     notation = Notation.of(source)
-    names = [_text(cell, notation) or f"Unnamed: {i}" for i, cell in enumerate(header)]
+    names = [cell_text(cell, notation) or f"Unnamed: {i}" for i, cell in enumerate(header)]
     partitions = partitions_to_read(file.partitions, names, wanted)
     chosen = wanted.among([*names, *partitions], uri)
     rows = islice(rows, options["nrows"])
     while chunk := list(islice(rows, rows_a_chunk(len(names)))):
         full = [row for row in chunk if any(cell not in ("", None) for cell in row)]
         columns = {
-            name: pa.array([_text(row[i], notation) for row in full], pa.string())
+            name: pa.array([cell_text(row[i], notation) for row in full], pa.string())
             for i, name in chosen.items()
             if i < len(names)
         }
@@ -109,7 +109,7 @@ def _sheet(asked: str | int | None, names: Sequence[str], shown: Sequence[str], 
     raise DataError(f"{uri}: no sheet {asked!r}; there are {there}; correct data.source.sheet")
 
 
-def _text(cell: Any, notation: Notation) -> str | None:
+def cell_text(cell: Any, notation: Notation) -> str | None:
     """As a CSV of this notation would have it: a date that Excel holds as one cannot be misread."""
     if cell is None or cell == "":
         return None

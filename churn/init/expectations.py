@@ -23,12 +23,12 @@ def of_table(columns: Sequence[Column], features: Sequence[Feature], rows: int) 
         if "sql" in feature.line and column.percent:
             continue
         if feature.line["dtype"] != "string" and column.numeric and column.dates is None:
-            expected.append(_between(column.name, column.numbers))
+            expected.append(_between(feature.alias or column.name, column.numbers))
         elif feature.line["dtype"] == "string" and column.distinct <= SMALL_SET and column.stored_as_text:
             expected.append(
                 {
                     "type": "expect_column_values_to_be_in_set",
-                    "column": column.name,
+                    "column": feature.alias or column.name,
                     "value_set": sorted(column.values),
                     "mostly": 0.95,
                 }

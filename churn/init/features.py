@@ -186,14 +186,16 @@ def _since(column: Column, name: str, quoted: str, said: str) -> Feature:
     assert dates is not None
     spelled = {"day_first": "%d/%m/%Y", "month_first": "%m/%d/%Y"}
     if column.stored is not None and not column.stored_as_text and not column.numeric:
-        moment = f"epoch({quoted})"
+        zoned = "timestamptz" if dates.zoned else "timestamp"
+        moment = f"epoch(try_cast({quoted} as {zoned}))"
     elif dates.dates.startswith("epoch_"):
         unit = {"s": "1", "ms": "1e3", "us": "1e6", "ns": "1e9"}[dates.dates.removeprefix("epoch_")]
         moment = f"{quoted} / {unit}"
     elif dates.dates == "iso" and column.numeric:
         moment = f"epoch(try_strptime(cast({quoted} as varchar), '%Y%m%d'))"
     elif dates.dates == "iso":
-        moment = f"epoch(try_cast({quoted} as timestamp))"
+        zoned = "timestamptz" if dates.zoned else "timestamp"
+        moment = f"epoch(try_cast({quoted} as {zoned}))"
     else:
         spelling = spelled.get(dates.dates, dates.dates)
         separator = next((c for c in (column.values[0] if column.values else "/") if c in "/.-"), "/")

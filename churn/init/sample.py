@@ -21,6 +21,8 @@ from fsspec.core import url_to_fs
 from churn.init.belief import Notes
 from churn.init.dialect import Dialect, find_dialect, find_encoding, footer_of
 from data.errors import DataError
+from data.excel_files import cell_text
+from data.notation import Notation
 from data.readers import explained
 
 HEAD_BYTES = 48 << 20
@@ -396,14 +398,14 @@ def _with_partitions(table: pa.Table, path: str, root: str) -> pa.Table:
 def _excel(filesystem: Any, path: str, uri: str, notes: Notes) -> Sample:
     """The largest sheet. Raises DataError where the extra is missing."""
     try:
-        from openpyxl import load_workbook  # type: ignore[import-untyped]
+        from python_calamine import CalamineWorkbook
     except ImportError:
         raise DataError(
             f"{uri}: an Excel workbook; pip install 'churn-prediction[excel]', or save it as CSV"
         ) from None
     with filesystem.open(path, "rb") as file:
-        book = load_workbook(io.BytesIO(file.read()), read_only=True, data_only=True)
-        sheets = {sheet.title: _cells(sheet) for sheet in book.worksheets}
+        book = CalamineWorkbook.from_filelike(io.BytesIO(file.read()))
+    sheets = {name: _cells(book.get_sheet_by_name(name)) for name in book.sheet_names}
     filled = {name: sum(cell is not None for row in rows for cell in row) for name, rows in sheets.items()}
     if not any(filled.values()):
         raise DataError(f"{uri}: the workbook holds no cells; give one with a table")
@@ -412,38 +414,26 @@ def _excel(filesystem: Any, path: str, uri: str, notes: Notes) -> Sample:
         notes.found("sheet", title, f"the largest of {', '.join(sheets)}")
     rows = sheets[title]
     header = _excel_header(rows)
-    names = [str(cell) if cell is not None else "" for cell in rows[header]]
-    width = max((i + 1 for i, name in enumerate(names) if name), default=0)
-    body = [row[:width] for row in rows[header + 1 :] if any(cell is not None for cell in row[:width])]
-    names = names[:width]
-    if len(set(names)) < len(names):
+    if header:
+        notes.found("header", f"row {header + 1}", f"{header} rows before it are filled less")
+    placed = {i: name for i, name in enumerate(rows[header]) if name is not None}
+    if len({name.strip() for name in placed.values()}) < len(placed):
         raise DataError(f"{uri}: two columns of sheet {title!r} have one name; rename one of them")
-    frame = pd.DataFrame(body, columns=names, dtype="string")
+    body = [[row[i] if i < len(row) else None for i in placed] for row in rows[header + 1 :]]
+    body = [row for row in body if any(cell is not None for cell in row)]
+    frame = pd.DataFrame(body, columns=list(placed.values()), dtype="string")
     frame = _without_footer(frame, notes) if len(frame) > 25 else frame
-    table = pa.table({n: pa.array(frame[n], pa.string(), from_pandas=True) for n in names})
-    options = {"skiprows": list(range(header))} if header else {}
+    table = pa.table({str(n): pa.array(frame[n], pa.string(), from_pandas=True) for n in frame.columns})
     whole = len(rows) < MOST_ROWS
     looked = f"sheet {title!r}, " + ("all of it" if whole else f"its first {MOST_ROWS:,} rows")
+    options = {"skiprows": header} if header else {}
     return Sample(uri, "excel", table, whole, looked, len(body) if whole else None, options, title)
 
 
 def _cells(sheet: Any) -> list[list[str | None]]:
-    rows: list[list[str | None]] = []
-    for row in sheet.iter_rows(values_only=True):
-        rows.append([_cell(value) for value in row])
-        if len(rows) >= MOST_ROWS:
-            break
-    return rows
-
-
-def _cell(value: Any) -> str | None:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ") if value.time() != datetime.min.time() else value.date().isoformat()
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    return str(value)
+    """As ingest writes them as texts."""
+    rows = sheet.to_python(skip_empty_area=False)[:MOST_ROWS]
+    return [[cell_text(cell, Notation()) for cell in row] for row in rows]
 
 
 def _excel_header(rows: Sequence[Sequence[str | None]]) -> int:
