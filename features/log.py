@@ -82,7 +82,8 @@ class Log:
 
 def open_log(spec: FeaturesConfig, files: Sequence[Path]) -> Log:
     """Raises FeatureError where parts disagree on the type of a column that an expression reads."""
-    parts, types = [], {}
+    parts: list[Part] = []
+    types: dict[str, pa.DataType] = {}
     wanted = columns_read(spec) | {"amount", "quantity"}
     known: dict[str, None] = {}
     for file in files:

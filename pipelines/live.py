@@ -146,9 +146,10 @@ def customers_online(settings: Stages, n: int) -> list[int | str]:
     """
     from data.sources import sample_user_ids
     from features.build import read_feature_manifest
-    from features.store import newest
+    from features.newest import newest
 
-    batches = newest(settings.files, read_feature_manifest(settings.files), ["user_id"])
+    files = settings.files
+    batches = newest(settings.features, files, read_feature_manifest(files), ["user_id"])
     known = {name for batch in batches for name in batch["user_id"].to_pylist()}
     sampled = sample_user_ids(settings.data, SAMPLED)
     online = [one for one, name in zip(sampled, masked(settings, sampled), strict=True) if name in known]

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from data.config import utc_text
 from data.errors import ArchiveError, FeatureError
 from data.workspace import Workspace, pinned
 from features.build import MOMENT, build_features, read_feature_manifest
+from features.newest import count_newest, newest
 from features.spec import FeaturesConfig
 from handlers.bundle import Bundle, BundleError, read_bundle
 from handlers.explain import Explainer, NoReference
@@ -232,18 +232,8 @@ def _snapshot(
 def _customers(
     spec: FeaturesConfig, files: Workspace, moment: datetime
 ) -> tuple[Iterator[pa.RecordBatch], int]:
-    """Stored features a customer, and how many customers there are."""
+    """Stored features a customer (of a labelled table the newest row), and how many customers there are."""
     record = read_feature_manifest(files)
-    snapshots = ds.dataset(files.snapshots)
-    at_moment = ds.field("event_timestamp") == pa.scalar(moment, MOMENT)
-    wanted = at_moment if record["shape"] == "transactions" else None
     columns: Sequence[str] = ["user_id", *(feature.name for feature in spec.features)]
-    batches = snapshots.scanner(
-        columns=columns,
-        filter=wanted,
-        batch_size=READ_ROWS,
-        batch_readahead=2,
-        fragment_readahead=1,
-        use_threads=False,
-    ).to_batches()
-    return (batch for batch in batches if batch.num_rows), snapshots.count_rows(filter=wanted)
+    batches = newest(spec, files, record, columns, moment=moment, rows=READ_ROWS)
+    return batches, count_newest(spec, files, record, moment)

@@ -61,11 +61,12 @@ def archive(context: Context) -> bool:
 
 def _answers_about_a_customer(context: Context) -> bool:
     from features.build import read_feature_manifest
+    from features.newest import newest
     from features.parity import read_online
-    from features.store import newest, open_store
+    from features.store import open_store
 
     spec, files = context.settings.features, context.files
-    first = next(newest(files, read_feature_manifest(files), ["user_id"]), None)
+    first = next(newest(spec, files, read_feature_manifest(files), ["user_id"]), None)
     if first is None:
         return True
     found = read_online(spec, open_store(spec, files), [first["user_id"][0].as_py()])

@@ -15,10 +15,11 @@ SpecFactory = Callable[..., FeaturesConfig]
 
 @pytest.fixture
 def make_spec() -> SpecFactory:
-    """The shipped spec, with keys replaced."""
+    """The shipped spec with everybody eligible, with keys replaced."""
 
     def make(**changes: Any) -> FeaturesConfig:
-        return FeaturesConfig.model_validate(yaml.safe_load(CONFIG.read_text()) | {"threads": 2} | changes)
+        everybody = yaml.safe_load(CONFIG.read_text()) | {"threads": 2, "eligible": None}
+        return FeaturesConfig.model_validate(everybody | changes)
 
     return make
 

@@ -39,7 +39,7 @@ from features.store import (
 from handlers.packed import Layout
 
 ROOT = Path(__file__).parents[2]
-SPEC = FeaturesConfig.model_validate(yaml.safe_load(CONFIG.read_text()) | {"threads": 2})
+SPEC = FeaturesConfig.model_validate(yaml.safe_load(CONFIG.read_text()) | {"threads": 2, "eligible": None})
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +260,40 @@ def test_show_describes_the_newest_snapshot(files):
     assert gap["median"] == pytest.approx(newest["gap_mean_days"].median())
     assert (rows["total_purchases"]["min"], rows["total_purchases"]["max"]) == (1, 217)
     assert gap["description"] == "mean days between purchases"
+
+
+def test_of_a_panel_each_row_is_learned_from_and_the_newest_is_served(tmp_path):
+    """A row a customer and month, far beyond the ttl apart for some, and times to the microsecond."""
+    draw = np.random.default_rng(5)
+    rows = [
+        (f"u_{customer:032x}", pd.Timestamp("2019-01-01", tz="UTC") + pd.Timedelta(int(us), "us"))
+        for customer in range(40)
+        for us in draw.integers(0, 730 * 86_400_000_000, draw.integers(1, 9))
+    ]
+    table = pd.DataFrame(rows, columns=["user_id", "event_timestamp"])
+    table["event_timestamp"] = table["event_timestamp"].astype("datetime64[us, UTC]")
+    table["target"] = draw.integers(0, 2, len(table)).astype("int8")
+    table["balance"] = draw.normal(size=len(table))
+    table["plan"] = draw.choice(["a", "b"], len(table))
+    files = write_labelled(tmp_path, table)
+    features = [{"name": "balance", "dtype": "float64"}, {"name": "plan", "dtype": "string"}]
+    spec = SPEC.model_validate(SPEC.model_dump() | {"features": features, "derived": [], "ttl_days": 20})
+    build_features(spec, files)
+    newest = table.sort_values("event_timestamp").groupby("user_id").tail(1).sort_values("user_id")
+    assert materialize(spec, files) == len(newest) == 40
+    keys = ["user_id", "event_timestamp"]
+    built = training_set(spec, files).sort_values(keys, ignore_index=True)
+    expected = table.sort_values(keys, ignore_index=True)
+    assert built["balance"].tolist() == expected["balance"].tolist()
+    assert built["churned"].tolist() == expected["target"].tolist()
+    online = read_online(spec, open_store(spec, files), newest["user_id"].tolist())
+    assert online["balance"] == newest["balance"].tolist()
+    assert online["plan"] == newest["plan"].tolist()
+    assert check(spec, files).agree
+    steady = spec.model_copy(update={"eligible": "balance > 0"})
+    record = build_features(steady, files)
+    assert (record["rows"], record["label_rows"]) == ((table["balance"] > 0).sum(),) * 2
+    assert materialize(steady, files) == table[table["balance"] > 0]["user_id"].nunique()
 
 
 def test_a_labelled_table_goes_the_same_road(tmp_path):

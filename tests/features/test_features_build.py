@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from feature_records import records_part, write_labelled, write_manifest, write_transactions
 from filelock import FileLock
+from pydantic import ValidationError
 
 from data.errors import FeatureError
 from features import log, purchases
@@ -17,7 +18,7 @@ from features.build import build_features
 from features.database import write_parquet
 from features.show import describe
 
-DEC, JUN = datetime(1997, 12, 1, tzinfo=UTC), datetime(1998, 6, 1, tzinfo=UTC)
+DEC, JUN, JUL = (datetime(*month, 1, tzinfo=UTC) for month in ((1997, 12), (1998, 6), (1998, 7)))
 
 
 @pytest.fixture
@@ -65,6 +66,50 @@ def test_the_real_log_gives_the_published_rows(tmp_path, cdnow_log, make_spec):
         "features.json",
         "labels.parquet",
     ]
+
+
+def test_the_shipped_rule_leaves_the_long_gone_out(tmp_path, cdnow_log, make_spec):
+    """Nobody whose last purchase is 446 days ago is judged, scored or held online any more."""
+    files = write_transactions(tmp_path, cdnow_log)
+    record = build_features(make_spec(eligible="auto"), files)
+    assert (record["eligible"], record["not_eligible_rows"]) == ("recency_days <= 365", 72_785)
+    snapshots, labels = pd.read_parquet(files.snapshots), pd.read_parquet(files.labels)
+    assert snapshots["recency_days"].max() == 365.0
+    assert (snapshots["event_timestamp"] == JUL).sum() == 8_332
+    test = labels[labels["event_timestamp"] >= datetime(1998, 2, 1, tzinfo=UTC)]
+    assert (len(test), round(float(test["churned"].mean()), 3)) == (42_648, 0.772)
+    assert len(labels.merge(snapshots, on=["user_id", "event_timestamp"])) == len(labels)
+
+
+def test_who_is_eligible_is_a_condition_over_features(small, make_spec):
+    for condition, message in (
+        ("recency <= 3", r"of the features there is no column 'recency'; did you mean recency_days"),
+        ("Recency_days <= 3", "there is no column 'Recency_days'"),
+        ("recency_days <=", "features.eligible: not an SQL expression"),
+        ("purchase_frequency > 1", "there is no column 'purchase_frequency'"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            make_spec(eligible=condition)
+    with pytest.raises(FeatureError, match=r"features\.eligible: gives DOUBLE; write a condition"):
+        build_features(make_spec(eligible="recency_days"), small)
+    with pytest.raises(FeatureError, match=r"features\.eligible: not one of .* rows is eligible; correct"):
+        build_features(make_spec(eligible="recency_days < 0"), small)
+    of_a_table = make_spec(features=[{"name": "n", "dtype": "float64"}], derived=[], eligible="auto")
+    assert of_a_table.eligibility is None
+
+
+def test_a_description_changes_no_digest_and_a_rule_does(make_spec):
+    spec = make_spec()
+    described = [feature.model_copy(update={"description": "mended"}) for feature in spec.features]
+    assert spec.model_copy(update={"features": tuple(described)}).digest() == spec.digest()
+    others = [
+        make_spec(eligible="auto"),
+        make_spec(returns_count_as_life=True),
+        make_spec(ttl_days=7),
+        spec.model_copy(update={"features": spec.features[:-1]}),
+        spec.model_copy(update={"features": (spec.features[0].model_copy(update={"over": "all"}),)}),
+    ]
+    assert len({spec.digest(), *(other.digest() for other in others)}) == 6
 
 
 def test_bytes_depend_on_the_rows_only(small, make_spec, monkeypatch):

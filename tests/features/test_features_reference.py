@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from features.build import build_features
 from features.spec import FeaturesConfig
 
-SPEC = FeaturesConfig.model_validate(yaml.safe_load(CONFIG.read_text()) | {"threads": 1, "horizon_days": 30})
+SPEC = FeaturesConfig.model_validate(
+    yaml.safe_load(CONFIG.read_text()) | {"threads": 1, "horizon_days": 30, "eligible": None}
+)
 START = datetime(2020, 1, 1, tzinfo=UTC)
 END = START + timedelta(days=500)
 AS_OF = [START + timedelta(days=100), START + timedelta(days=460)]

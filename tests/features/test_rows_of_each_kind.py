@@ -34,7 +34,7 @@ OF_RETURNS = [
     {"name": "shops", "dtype": "int64", "default": 0, "sql": 'count(distinct "Shop name")', "over": "all"},
     {"name": "last_shop", "dtype": "string", "sql": 'last("Shop name" order by timestamp)'},
 ]
-SHIPPED = yaml.safe_load(CONFIG.read_text())
+SHIPPED = yaml.safe_load(CONFIG.read_text()) | {"eligible": None}
 
 
 def spec_with(**settings) -> FeaturesConfig:

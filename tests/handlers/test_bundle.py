@@ -1,5 +1,6 @@
 """A bundle that is not what it says, or not for this feature store, is refused in one line."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -29,6 +30,17 @@ def test_the_handler_reads_what_packaging_writes(model_dir: Path) -> None:
 
 def test_handler_and_feature_spec_agree_on_the_digest() -> None:
     assert digest_of_spec(json.loads(json.dumps(SPEC.contract()))) == SPEC.digest()
+
+
+def test_a_bundle_whose_digest_covers_descriptions_stays_usable(model_dir: Path) -> None:
+    """As releases before wrote it: no eligibility, no kinds of rows, and the whole spec in the digest."""
+    spec = SPEC.contract()
+    del spec["eligible"], spec["returns_count_as_life"]
+    spec["features"] = [{k: v for k, v in f.items() if k != "over"} for f in spec["features"]]
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+    change(model_dir, spec=spec, spec_digest=digest)
+    assert digest != SPEC.digest()
+    assert read_bundle(model_dir).spec_digest == SPEC.digest()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,110 @@
+"""Customers who left: out of the source, or not eligible any more. The online store forgets them."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from feature_records import CONFIG, write_transactions
+from online_stores import redis_server
+
+from data.workspace import Workspace
+from features.build import build_features
+from features.parity import read_online
+from features.spec import FeaturesConfig
+from features.store import ONLINE_VARIABLE, materialize, open_store, serving_environment
+
+SHIPPED = yaml.safe_load(CONFIG.read_text()) | {"threads": 1, "horizon_days": 30, "eligible": None}
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def online(request, tmp_path) -> Iterator[dict[str, str]]:
+    if request.param == "sqlite":
+        yield {"type": "sqlite", "path": "online.db"}
+    else:
+        with redis_server(tmp_path) as server:
+            yield server.online
+
+
+def spec_of(online, **settings) -> FeaturesConfig:
+    return FeaturesConfig.model_validate(SHIPPED | {"online_store": online} | settings)
+
+
+def log_of(*users: str) -> pd.DataFrame:
+    """The n-th customer bought every 30 days until 25 n days ago."""
+    days = pd.date_range("2020-01-01", "2021-01-01", freq="30D", tz="UTC")
+    rows = [(user, day) for number, user in enumerate(sorted(users)) for day in days[: len(days) - number]]
+    return pd.DataFrame(rows, columns=["user_id", "timestamp"]).assign(amount=10.0, quantity=1.0)
+
+
+def known(spec: FeaturesConfig, files: Workspace, users: list[str]) -> list[str]:
+    found = read_online(spec, open_store(spec, files), users)["total_purchases"]
+    return [user for user, purchases in zip(users, found, strict=True) if purchases is not None]
+
+
+USERS = [f"u_{number:032x}" for number in range(8)]
+
+
+def test_who_is_erased_or_not_eligible_any_more_is_removed(tmp_path, online):
+    spec = spec_of(online)
+    files = write_transactions(tmp_path / "var", log_of(*USERS))
+    build_features(spec, files)
+    assert materialize(spec, files) == 8
+    assert known(spec, files, USERS) == USERS
+
+    log = log_of(*USERS)
+    write_transactions(tmp_path / "var", log[log["user_id"] != USERS[0]])  # the newest row leaves with them
+    build_features(spec, files)
+    said: list[str] = []
+    assert materialize(spec, files, said.append) == 7
+    assert known(spec, files, USERS) == USERS[1:]
+    assert "online: 1 customers removed who left or are not eligible" in said
+
+    strict = spec_of(online, eligible="recency_days <= 95")
+    build_features(strict, files)
+    materialize(strict, files)
+    snapshots = pd.read_parquet(files.snapshots)
+    newest = snapshots[snapshots["event_timestamp"] == snapshots["event_timestamp"].max()]
+    assert known(strict, files, USERS) == sorted(newest["user_id"]) == USERS[1:5]
+    assert materialize(strict, files, said.append) == 4
+    assert said[-1] == "online: 0 customers removed who left or are not eligible"
+
+
+def test_two_workspaces_on_one_redis_leave_each_other_alone(tmp_path):
+    with redis_server(tmp_path) as server:
+        spec = spec_of(server.online)
+        one = write_transactions(tmp_path / "one", log_of(*USERS[:4]))
+        other = write_transactions(tmp_path / "other", log_of(*USERS[2:]))
+        for files in (one, other):
+            build_features(spec, files)
+        assert (materialize(spec, one), materialize(spec, other), materialize(spec, one)) == (4, 6, 4)
+        assert known(spec, one, USERS) == USERS[:4]
+        assert known(spec, other, USERS) == USERS[2:]
+        named = spec_of(server.online, project="shop")
+        assert materialize(named, one) == 4
+        assert known(spec, other, USERS) == USERS[2:]
+
+
+def test_nothing_of_an_erased_customer_stays_in_the_file(tmp_path):
+    """Also not in pages that SQLite marks as free."""
+    spec = spec_of({"type": "sqlite", "path": "online.db"})
+    files = write_transactions(tmp_path / "var", log_of(*USERS))
+    build_features(spec, files)
+    materialize(spec, files)
+    write_transactions(tmp_path / "var", log_of(*USERS[:5]))
+    build_features(spec, files)
+    materialize(spec, files)
+    database = Path(serving_environment(spec, files)[ONLINE_VARIABLE])
+    with closing(sqlite3.connect(database)) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+        counts = {
+            name: connection.execute(f'SELECT count(DISTINCT entity_key) FROM "{name}"').fetchone()[0]
+            for name in tables
+        }
+    assert set(counts.values()) == {5}
+    held = b"".join(file.read_bytes() for file in database.parent.glob("online.db*"))
+    assert USERS[0].encode() in held
+    assert USERS[7].encode() not in held

@@ -1,0 +1,120 @@
+"""Addresses with signs that mean something to YAML, to a shell or to a pattern arrive as they are."""
+
+import os
+from datetime import UTC, datetime
+
+import pytest
+import yaml
+from feature_records import CONFIG, write_transactions
+from hypothesis import given
+from hypothesis import strategies as st
+from online_stores import bundle_of, redis_server
+
+from data.workspace import Workspace
+from features.build import build_features
+from features.history import training_set
+from features.parity import check
+from features.project import PROJECT, project_of
+from features.spec import FeaturesConfig
+from features.store import materialize, serving_environment, serving_yaml
+from handlers.features import open_features
+from handlers.online_redis import Address, address_of
+from handlers.store_config import read_store_config
+
+SHIPPED = yaml.safe_load(CONFIG.read_text()) | {"threads": 1, "eligible": None}
+NAMES = ["team #1", "a: b", "[1]*", 'it\'s "so" $HOME', "tab, {x}=1", "größe 100%"]
+
+
+@pytest.fixture(scope="module")
+def some(request):
+    from feature_records import cdnow
+
+    log = cdnow()
+    return log[log["user_id"].isin(sorted(log["user_id"].unique())[:60])]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workspace_of_any_name_is_trained_on_and_served_from(tmp_path, some, name, monkeypatch):
+    spec = FeaturesConfig.model_validate(SHIPPED)
+    files = write_transactions(tmp_path / name, some)
+    build_features(spec, files)
+    assert materialize(spec, files) == 60
+    assert len(training_set(spec, files)) > 0
+    assert check(spec, files, 10).agree
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    (archive / "feature_store.yaml").write_text(serving_yaml(spec, files), encoding="utf-8")
+    environment = {**os.environ, **serving_environment(spec, files)}
+    features = open_features(archive, bundle_of(spec), environment)
+    vectors = features.read(sorted(some["user_id"].unique())[:3], datetime(1998, 7, 2, tzinfo=UTC))
+    features.close()
+    assert vectors.status == ("ok", "ok", "ok")
+
+
+addresses = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=1).filter(str.strip)
+
+
+@given(addresses, addresses)
+def test_what_a_variable_holds_reaches_the_server_unchanged(tmp_path_factory, registry, online):
+    folder = tmp_path_factory.mktemp("archive")
+    store = {"type": "redis", "connection_string": "hidden"}
+    spec = FeaturesConfig.model_validate(SHIPPED | {"online_store": store})
+    (folder / "feature_store.yaml").write_text(serving_yaml(spec, Workspace(folder)), encoding="utf-8")
+    environment = {"CHURN_FEAST_REGISTRY": registry, "CHURN_FEAST_ONLINE": online}
+    found = read_store_config(folder, environment)
+    assert (found.registry["path"], found.online["connection_string"]) == (registry, online)
+
+
+@pytest.mark.parametrize(
+    ("connection", "address"),
+    [
+        ("cache:6379", Address("cache", 6379)),
+        ("[fd00::1]:6379,db=2", Address("fd00::1", 6379, 2)),
+        ("cache:6379,password=a #b: $c'", Address("cache", 6379, password="a #b: $c'")),
+        ('cache:6379,password="a,b=c",username=me', Address("cache", 6379, 0, "me", "a,b=c")),
+        ("cache:6379,password=1e5", Address("cache", 6379, password="1e5")),
+        ("cache:6379,password=true,db=1", Address("cache", 6379, 1, password="true")),
+    ],
+)
+def test_addresses_of_redis(connection, address):
+    assert address_of({"type": "redis", "connection_string": connection}) == address
+
+
+@pytest.mark.parametrize("password", ["a #b: c", "p,q", "1e5", "$HOME${HOME}"])
+def test_redis_with_an_odd_password_is_written_and_read(tmp_path, some, password):
+    from redis import Redis
+
+    with redis_server(tmp_path) as server:
+        with Redis(host="127.0.0.1", port=server.port) as client:
+            client.config_set("requirepass", password)
+        written = f'"{password}"' if "," in password else password
+        connection = f"127.0.0.1:{server.port},password={written}"
+        online = {"type": "redis", "connection_string": connection}
+        spec = FeaturesConfig.model_validate(SHIPPED | {"online_store": online})
+        files = write_transactions(tmp_path / "var", some)
+        build_features(spec, files)
+        assert materialize(spec, files) == 60
+        archive = tmp_path / "archive"
+        archive.mkdir()
+        (archive / "feature_store.yaml").write_text(serving_yaml(spec, files), encoding="utf-8")
+        features = open_features(archive, bundle_of(spec), serving_environment(spec, files))
+        vectors = features.read(sorted(some["user_id"].unique())[:2], datetime(1998, 7, 2, tzinfo=UTC))
+        features.close()
+    assert vectors.status == ("ok", "ok")
+
+
+def test_a_project_for_each_workspace_on_a_shared_store(tmp_path):
+    own = FeaturesConfig.model_validate(SHIPPED)
+    redis = FeaturesConfig.model_validate(
+        SHIPPED | {"online_store": {"type": "redis", "connection_string": "cache:6379"}}
+    )
+    one, other = Workspace(tmp_path / "one"), Workspace(tmp_path / "other")
+    assert project_of(own, one) == project_of(own, other) == PROJECT
+    assert project_of(redis, one) != project_of(redis, other)
+    assert project_of(redis, one).startswith(f"{PROJECT}_")
+    assert project_of(redis.model_copy(update={"project": "shop"}), one) == "shop"
+    assert yaml.safe_load(serving_yaml(redis, one))["project"] == project_of(redis, one)
+    before = {"project": PROJECT, "online_store": {"type": "redis"}}
+    one.feast.mkdir(parents=True)
+    (one.feast / "feature_store.yaml").write_text(yaml.safe_dump(before))
+    assert project_of(redis, one) == PROJECT  # as releases before called it
