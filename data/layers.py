@@ -74,13 +74,21 @@ def parse_override(override: str) -> dict[str, Any]:
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
         raise ConfigError(f"--set {override}: write it as key.path=value, for example training.epochs=2")
     try:
-        value = yaml.safe_load(text)
+        tree: Any = text if _is_text(text) else yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"--set {override}: the value is not YAML; quote it") from None
-    tree: Any = value
     for part in reversed(key.split(".")):
         tree = {part: tree}
     return dict(tree)
+
+
+def _is_text(value: str) -> bool:
+    """Whether YAML would take a value for what it is not: a path or a password with ` #` would be cut there,
+    one with `: ` would be a mapping (which has to stand in braces), and an IPv6 address a list.
+    """
+    if re.match(r"\[[0-9a-fA-F:.]+\]:\d", value):
+        return True
+    return value.lstrip()[:1] not in ("{", "[", '"', "'") and bool(re.search(r"\s#|:\s|:$|^#", value))
 
 
 def expand(node: Any) -> Any:
@@ -90,11 +98,15 @@ def expand(node: Any) -> Any:
     if isinstance(node, list):
         return [expand(value) for value in node]
     if isinstance(node, str):
-        for name in re.findall(r"\$\{(\w+)\}", node):
-            if name not in os.environ:
-                raise ConfigError(f"the profile needs the environment variable {name}; export it")
-            node = node.replace(f"${{{name}}}", os.environ[name])
+        return re.sub(r"\$\{(\w+)\}", lambda found: _variable(found[1]), node)
     return node
+
+
+def _variable(name: str) -> str:
+    """What it holds, as it is."""
+    if name not in os.environ:
+        raise ConfigError(f"the profile needs the environment variable {name}; export it")
+    return os.environ[name]
 
 
 def one_line(error: ValidationError, config: Any) -> str:

@@ -5,6 +5,7 @@ import yaml
 
 from churn.settings import CONFIGS, STAGES, load_settings, merge
 from data.errors import ConfigError
+from data.layers import expand, parse_override
 
 EXAMPLES = sorted((CONFIGS.parent / "examples").glob("*.yaml"))
 PRODUCTION = {
@@ -108,3 +109,26 @@ def test_the_workspace_stands_in_addresses(tmp_path: Path) -> None:
     settings = load_settings(overrides=[f"workspace={tmp_path}"])
     assert settings.training.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert settings.files.records == tmp_path / "data" / "current" / "records"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("/data/team #1", "/data/team #1"),
+        ("/data/a: b", "/data/a: b"),
+        ("[fd00::1]:6379,password=x", "[fd00::1]:6379,password=x"),
+        ("cache:6379,password=p #q: $r", "cache:6379,password=p #q: $r"),
+        ("'quoted # text'", "quoted # text"),
+        ("{path: a}", {"path": "a"}),
+        ("null", None),
+    ],
+)
+def test_a_set_address_arrives_as_it_is_written(value: str, expected: object) -> None:
+    """YAML would cut at ` #`, take `: ` for a mapping and a bracket for a list."""
+    assert parse_override(f"features.registry={value}") == {"features": {"registry": expected}}
+
+
+def test_what_an_environment_variable_holds_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSWORD", "a #b: ${OTHER}$HOME")
+    monkeypatch.setenv("OTHER", "not this")
+    assert expand({"at": ["x,${PASSWORD},${OTHER}"]}) == {"at": ["x,a #b: ${OTHER}$HOME,not this"]}
