@@ -207,9 +207,7 @@ def _has_header(body: Sequence[Sequence[str]], notes: Notes) -> bool:
         and sum(bool(NUMERIC.match(r[i]) or DATELIKE.match(r[i])) for r in rows if i < len(r)) > len(rows) / 2
     ]
     if alike:
-        notes.doubted(
-            "header", "no", "the first line holds numbers or dates like the lines below", ("yes", "no")
-        )
+        notes.found("header", "none", f"the first line holds {head[alike[0]]!r}, like the lines below")
         return False
     return True
 

@@ -14,7 +14,7 @@ from churn.init.log import propose_log, ranked_for_log
 from churn.init.proposal import Proposal
 from churn.init.roles import Ranked, ranked_times
 from churn.init.sample import Sample, stem, take_sample
-from churn.init.target import Target, find_target
+from churn.init.target import Target, divides_alike, find_target
 from data.errors import ConfigError, DataError
 from features.spec import FeaturesConfig
 
@@ -175,7 +175,14 @@ def _rivals(ranked: Sequence[Ranked], chosen: Column, key: str, notes: Notes) ->
     if key in notes.answers:
         return
     own = next((one.points for one in ranked if one.column is chosen), 0.0)
-    near = [one.column.name for one in ranked if one.column is not chosen and one.points > own - 0.75]
+    near = [
+        one.column.name
+        for one in ranked
+        if one.column is not chosen
+        and one.points > own - 0.75
+        and (one.column.unique < 0.9) == (chosen.unique < 0.9)
+        and not divides_alike(one.column, chosen)
+    ]
     if near:
         notes.doubted(key, chosen.name, f"{', '.join(near[:3])} may be it as well", (chosen.name, *near[:5]))
 

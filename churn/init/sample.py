@@ -166,7 +166,7 @@ def _text(filesystem: Any, paths: Sequence[str], start: bytes, uri: str, notes: 
         parts += [_parsed(t, dialect, names) for t in _stretches(filesystem, paths[0], size, encoding)]
         looked += f" and stretches of {STRETCH_BYTES >> 20} MB of {size / 1e6:,.0f} MB"
     else:
-        looked = f"all of it ({looked})" if whole else f"the first {looked} of unpacked text"
+        looked = f"all {len(parts[0]):,} rows ({looked})" if whole else f"the first {looked} of unpacked text"
     if len(paths) > 1:
         chosen = _spread(paths[1:], MOST_FILES - 1)
         budget = max(1 << 20, (HEAD_BYTES - len(head)) // len(chosen))
@@ -425,7 +425,7 @@ def _excel(filesystem: Any, path: str, uri: str, notes: Notes) -> Sample:
     frame = _without_footer(frame, notes) if len(frame) > 25 else frame
     table = pa.table({str(n): pa.array(frame[n], pa.string(), from_pandas=True) for n in frame.columns})
     whole = len(rows) < MOST_ROWS
-    looked = f"sheet {title!r}, " + ("all of it" if whole else f"its first {MOST_ROWS:,} rows")
+    looked = f"sheet {title!r}, " + (f"all {len(body):,} rows" if whole else f"its first {MOST_ROWS:,} rows")
     options = {"skiprows": header} if header else {}
     return Sample(uri, "excel", table, whole, looked, len(body) if whole else None, options, title)
 

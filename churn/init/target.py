@@ -61,7 +61,7 @@ def settle_target(target: Target, columns: Sequence[Column], notes: Notes) -> Ta
     rivals = [
         one.column.name
         for one in ranked
-        if one.column is not column and one.points > own.points - 1 and not _same(one.column, column)
+        if one.column is not column and one.points > own.points - 1 and not divides_alike(one.column, column)
     ]
     why = f"values {column.shown()}"
     if own.strong and not rivals:
@@ -110,7 +110,7 @@ def _truth(value: str) -> bool | None:
     return True if word in words.YES else False if word in words.NO else None
 
 
-def _same(a: Column, b: Column) -> bool:
+def divides_alike(a: Column, b: Column) -> bool:
     """Whether two columns divide the rows alike, as `Churn Label` and `Churn Value` do."""
     both = (a.codes >= 0) & (b.codes >= 0)
     pairs = {(int(x), int(y)) for x, y in zip(a.codes[both], b.codes[both], strict=True)}
