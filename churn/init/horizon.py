@@ -12,6 +12,8 @@ from data.errors import DataError
 DEFAULT_DAYS = 90
 SHORTER = (60, 45, 30, 21, 14, 7)
 LONGER = (180, 365)
+ELIGIBLE_DAYS = 365
+"""Who bought within so many days is judged: the default of `features.eligible`."""
 FEWEST, MOST = 0.03, 0.97
 """Share of customers without a purchase in the horizon between which there is something to learn."""
 
@@ -72,13 +74,15 @@ def choose_horizon(customers: "pd.Series[int]", days: "pd.Series[float]", test_s
 
 
 def _absent_share(customers: "pd.Series[int]", days: "pd.Series[float]") -> Callable[[int], float]:
+    """Horizon -> share without a purchase in it, of those whose last one before it is at most a year ago."""
     end = float(days.max())
     last = days.groupby(customers).max()
-    first = days.groupby(customers).min()
 
     def share(horizon: int) -> float:
-        known = first < end - horizon
-        return float((last[known] < end - horizon).mean()) if known.any() else 1.0
+        before = days[days < end - horizon]
+        recent = before.groupby(customers[before.index]).max() >= end - horizon - ELIGIBLE_DAYS
+        known = recent.index[recent]
+        return float((last[known] < end - horizon).mean()) if len(known) else 1.0
 
     return share
 

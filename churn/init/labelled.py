@@ -73,7 +73,8 @@ def propose_labelled(
         notes.found("missing values", ", ".join(map(repr, gaps)), "they stand among numbers")
     proposal.features = [f.line for f in features]
     proposal.derived = []
-    proposal.features_settings["eligible"] = None  # the default is a rule for logs
+    proposal.features_settings["eligible"] = None
+    proposal.remarks["eligible"] = "everybody in the table"
     proposal.remarks |= {str(f.line["name"]): f.comment for f in features if f.comment}
     known = int(np.isfinite(target.churned).sum())
     proposal.expectations = of_table(columns, features, known)
