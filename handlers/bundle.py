@@ -24,7 +24,7 @@ class Bundle:
     spec: Mapping[str, Any]
     spec_digest: str
     numeric: tuple[str, ...]
-    vocabulary: Mapping[str, tuple[str, ...]]
+    vocabulary: Mapping[str, tuple[str | None, ...]]
     threshold: float
     reference: Mapping[str, Any] = field(default_factory=dict)
     """Feature -> its median or most frequent value in training: what explanations compare with."""

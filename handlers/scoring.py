@@ -27,7 +27,9 @@ Program = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class Scorer:
     """Scores feature columns with the program of a bundle."""
 
-    def __init__(self, file: Path, numeric: Sequence[str], vocabulary: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, file: Path, numeric: Sequence[str], vocabulary: Mapping[str, Sequence[str | None]]
+    ) -> None:
         program = torch.export.load(file).module()
         self._numeric = tuple(numeric)
         self._vocabulary = vocabulary

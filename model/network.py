@@ -14,9 +14,9 @@ from model.embeddings import Numbers
 class Network(nn.Module):
     """float32 [B, inputs] and int64 codes [B, C] -> logit of churn, float32 [B].
 
-    `cardinalities[c]` is the size of the c-th vocabulary; code 0 (missing or unknown) has a row of its own
-    that starts at zero, so that a category never seen in training moves nothing. `config` has no gaps left
-    (`training/recipe.py`); `bins` come from `learn_bins`. While it trains, a `tabm` answers for each of its
+    `cardinalities[c]` is the size of the c-th vocabulary. Code 0 has a row of zeros that no training row
+    reads, so that a category never seen in training moves nothing; a missing one is a value of the
+    vocabulary. `config` has no gaps left (`training/recipe.py`); `bins` come from `learn_bins`. While it trains, a `tabm` answers for each of its
     sub-models, [B, submodels]: each has to be good on its own.
     """
 

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from model.purchase_process import COLUMNS, PurchaseProcess
 
 QUANTILES = 1001
+BOUND = 10.0
+"""Of every output, in standard deviations of the training rows: a flag of one row in 100,000 would otherwise
+be 300 of them, and a value beyond all that was learned from would carry the score away."""
 
 
 class Preprocessing(nn.Module):
@@ -19,7 +22,7 @@ class Preprocessing(nn.Module):
     where `scaling` says so, the normal quantile of the value's rank. A missing value (NaN or infinite)
     becomes 0, the mean; each of the M columns that had gaps in training gets an indicator as well. A column
     without gaps in training gets none: its weight would be noise. A `process` adds what it says of the row;
-    0, its mean, where it can say nothing.
+    0, its mean, where it can say nothing. No output lies beyond BOUND.
     """
 
     mean: Tensor
@@ -90,7 +93,7 @@ class Preprocessing(nn.Module):
         if self.process is not None:
             said = self.process(numeric)
             parts.append(torch.where(torch.isfinite(said), said, 0.0))
-        return torch.cat(parts, dim=1).to(torch.float32)
+        return torch.cat(parts, dim=1).clamp(-BOUND, BOUND).to(torch.float32)
 
     def _normal(self, values: Tensor) -> Tensor:
         """The normal quantile of each value's rank; equal values share the middle of their ranks."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, PositiveFloat, Tag
 
@@ -62,11 +62,17 @@ class Range(Config):
     choices: tuple[Any, ...] | None = None
 
 
+TABLE_TRIALS = 2
+"""The given settings and one more point."""
+
+
 class TuningConfig(Config):
     storage: str = "sqlite:///{workspace}/optuna.db"
     study: str = "churn-prediction"
     """Trials of one study are those of the same rows and configs; other rows begin another with its best."""
     trials: int = Field(6, ge=0)
+    """Left out, a labelled table gets TABLE_TRIALS: each of its fits chooses trees, epochs and the weights of
+    the paths out of fold by itself, so that a study has less to find."""
     workers: int = Field(1, gt=0)
     """Processes of one thread each. One runs within ours, and gives the same trials again under the seed."""
     timeout_s: float | None = Field(None, gt=0)
@@ -76,6 +82,12 @@ class TuningConfig(Config):
     """A trial that has not been heard of for so long is run again: its worker was killed."""
     space: dict[str, Range]
     """`model.<field>` or `training.<field>` -> range."""
+
+    def for_shape(self, shape: Literal["transactions", "labelled"]) -> Self:
+        """With the number of trials that follows from the shape, where none was given."""
+        if shape == "transactions" or "trials" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"trials": TABLE_TRIALS})
 
 
 class Division(Config):

@@ -19,14 +19,15 @@ class Inputs:
     """Numeric columns in order, and each categorical column's values; what follows from code 1 on."""
 
     numeric: tuple[str, ...]
-    vocabulary: Mapping[str, tuple[str, ...]]
+    vocabulary: Mapping[str, tuple[str | None, ...]]
+    """None stands for a missing one, where training saw any."""
     reference: Mapping[str, float | str | None] = field(default_factory=dict)
     """Of each stored feature, what a middling customer has: explanations are told against it."""
 
     @classmethod
     def learn(cls, rows: pd.DataFrame, spec: FeaturesConfig) -> Self:
         """The spec's columns, and the categories that occur in `rows` (the training window)."""
-        values = {name: tuple(sorted(rows[name].dropna().unique())) for name in spec.categorical}
+        values = {name: _values(rows[name]) for name in spec.categorical}
         return cls(spec.numeric, values, {f.name: _typical(rows[f.name]) for f in spec.features})
 
     @property
@@ -34,7 +35,9 @@ class Inputs:
         return tuple(len(values) for values in self.vocabulary.values())
 
     def encode(self, rows: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        columns = {name: rows[name].to_numpy() for name in (*self.numeric, *self.vocabulary)}
+        columns = {name: rows[name].to_numpy() for name in self.numeric}
+        for name in self.vocabulary:
+            columns[name] = rows[name].astype(object).where(rows[name].notna(), None).to_numpy()
         return encode(columns, self.numeric, self.vocabulary)
 
     def to_json(self) -> str:
@@ -54,6 +57,11 @@ class Inputs:
         """From what `to_json` wrote, parsed."""
         vocabulary = {k: tuple(v) for k, v in content["vocabulary"].items()}
         return cls(tuple(content["numeric"]), vocabulary, dict(content.get("reference", {})))
+
+
+def _values(column: pd.Series) -> tuple[str | None, ...]:
+    known = sorted(column.dropna().unique())
+    return (*known, None) if column.isna().any() else tuple(known)
 
 
 def _typical(column: pd.Series) -> float | str | None:

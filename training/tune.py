@@ -56,6 +56,7 @@ def tune(
     Raises ConfigError that names a dimension which is not a setting.
     """
     rows, split = prepare(data, shape, spec, training)
+    tuning = tuning.for_shape(shape)
     if not tuning.trials:
         return Tuned(model, training, "", 0, {}, float("nan"))
     model, training = settle(model, training, shape, len(split.train))  # a trial varies the recipe

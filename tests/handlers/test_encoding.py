@@ -23,6 +23,14 @@ def test_missing_and_unknown_have_a_code_and_a_number_of_their_own() -> None:
     assert codes.tolist() == [[2, 1], [0, 0], [0, 1]]
 
 
+def test_where_training_saw_missing_ones_they_differ_from_unknown_ones() -> None:
+    columns = {"segment": ["silver", None, "lead", float("nan")]}
+
+    codes = encode(columns, (), {"segment": ("gold", "silver", None)})[1]
+
+    assert codes[:, 0].tolist() == [2, 3, 0, 3]
+
+
 def test_either_kind_may_be_absent() -> None:
     numbers, codes = encode({"spend": [1.0, 2.0]}, ("spend",), {})
     assert numbers.shape == (2, 1)

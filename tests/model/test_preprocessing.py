@@ -51,3 +51,14 @@ def test_large_values_are_standardised_in_double_precision() -> None:
     out = Preprocessing.fit(rows, log1p=False)(torch.from_numpy(rows))
 
     assert len(out.unique()) == 8
+
+
+def test_nothing_lies_beyond_ten_standard_deviations() -> None:
+    flag = np.zeros((100_000, 1))
+    flag[7] = 1.0  # 316 standard deviations
+    preprocessing = Preprocessing.fit(flag, log1p=False)
+
+    out = preprocessing(torch.tensor([[0.0], [1.0], [-1e300]], dtype=torch.float64))
+
+    assert out[1:].flatten().tolist() == [10.0, -10.0]
+    assert abs(out[0, 0]) < 0.01

@@ -114,12 +114,27 @@ def test_categories_are_learned_and_unknown_ones_are_scored(small: Settings) -> 
     fitted = fit(categorical(4000), None, spec, settings.model, settings.training, shape="labelled")
     asked = pd.DataFrame({"spend": [1.0] * 5, "segment": ["gold", "lead", "brass", None, float("nan")]})
 
-    gold, lead, *unknown = fitted.score(asked)
+    gold, lead, unknown, none, nan = fitted.score(asked)
 
-    assert fitted.inputs.vocabulary == {"segment": ("gold", "lead", "silver")}
+    assert fitted.inputs.vocabulary == {"segment": ("gold", "lead", "silver", None)}
     assert gold < 0.2 < 0.4 < lead
-    assert max(unknown) - min(unknown) < 1e-6  # brass, None and NaN are one and the same: code 0
-    assert gold < unknown[0] < lead + 0.05
+    assert none == nan
+    assert gold < unknown < lead + 0.05
+
+
+def test_a_missing_category_is_learned_and_one_never_seen_moves_nothing(small: Settings) -> None:
+    rows = categorical(4000)
+    missing = rows["segment"].isna().to_numpy()
+    rows = rows.assign(churned=np.where(missing, 1, rows["churned"]).astype("int8"))
+    spec = FeaturesConfig(features=(Feature(name="segment", dtype="string"),))
+    settings = quick(small, epochs=2)
+    fitted = fit(rows, None, spec, settings.model, settings.training, shape="labelled")
+
+    missing_score, unknown_score = fitted.score(pd.DataFrame({"segment": [None, "brass"]}))
+
+    assert missing_score > 0.8
+    assert unknown_score < missing_score - 0.2
+    assert all(not member.embeddings[0].weight[0].any() for member in fitted.program.members)
 
 
 @pytest.mark.parametrize(
