@@ -19,8 +19,9 @@ def encode(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """float64 [B, numeric] with NaN for a missing value, and int64 [B, vocabulary] codes.
 
-    Code 0 is a category that training never saw, code i + 1 is `vocabulary[name][i]`. A missing category is
-    None in the vocabulary where training saw missing ones, else it has code 0 too. The order of the columns is that of `numeric` and of the vocabulary's keys. Raises KeyError with the name of an absent
+    Code 0 is a category that training never saw, code i + 1 is `vocabulary[name][i]`. A missing category
+    is None in the vocabulary where training saw missing ones, else it has code 0 too. The order of the
+    columns is that of `numeric` and of the vocabulary's keys. Raises KeyError with the name of an absent
     column, ValueError for text where a number belongs.
     """
     if isinstance(columns, PackedColumns):
