@@ -13,6 +13,7 @@ from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
 from training.shape_rules import refuse_for_shape
 from training.stages import Stages
+from training.value_at_stake import value_at_stake
 
 
 class Settings(Stages):
@@ -59,6 +60,8 @@ def load_settings(
         # both keep the version of their tables in a table of one name
         raise ConfigError("tuning.storage: the same database as training.tracking_uri; give each its own")
     refuse_for_shape(settings.data, settings.features, settings.model, settings.training, settings.tuning)
+    decision = value_at_stake(settings.decision, settings.features, settings.data.shape)
+    settings = settings.model_copy(update={"decision": decision})
     settings.decision.refuse_unknown_column(settings.features.numeric)
     settings._given = frozenset(key for layer in asked for key in _leaves(layer))
     return _place_in_workspace(settings)

@@ -119,14 +119,22 @@ class ValueColumn(Config):
     """Where the feature is missing; the threshold that ships is of this worth too."""
 
 
+TYPICAL_VALUE = 100.0
+"""Of a customer, where nothing is known of her own."""
+
+
 class DecisionConfig(Config):
     """What `configs/decision.yaml` may say; money in any one unit."""
 
-    customer_value: Annotated[
-        Annotated[ValueColumn, Tag("of_each")] | Annotated[PositiveFloat, Tag("of_all")],
-        Discriminator(lambda value: "of_each" if isinstance(value, dict | ValueColumn) else "of_all"),
-    ] = 100.0
-    """What a customer who stays is worth over the time that the offer buys: one number, or a feature."""
+    customer_value: (
+        Annotated[
+            Annotated[ValueColumn, Tag("of_each")] | Annotated[PositiveFloat, Tag("of_all")],
+            Discriminator(lambda value: "of_each" if isinstance(value, dict | ValueColumn) else "of_all"),
+        ]
+        | None
+    ) = TYPICAL_VALUE
+    """What a customer who stays is worth over the time that the offer buys: one number, or a feature. Null:
+    in a log each customer's recent spending, one number for a table (training/value_at_stake.py)."""
     offer_cost: float = Field(10.0, ge=0)
     contact_cost: float = Field(1.0, ge=0)
     acceptance_rate: float = Field(0.3, gt=0, le=1)

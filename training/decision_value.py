@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from data.errors import ConfigError
-from training.config import DecisionConfig, ValueColumn
+from training.config import TYPICAL_VALUE, DecisionConfig, ValueColumn
 
 Numbers = NDArray[np.float64]
 
@@ -40,6 +40,8 @@ def break_even(decision: DecisionConfig, customer_value: float | None = None) ->
 def typical_value(decision: DecisionConfig) -> float:
     """The one number: everybody's worth, or the default of those whose own is not known."""
     value = decision.customer_value
+    if value is None:
+        return TYPICAL_VALUE
     return value.default if isinstance(value, ValueColumn) else value
 
 
@@ -124,7 +126,7 @@ def profit_curve(
     """On customers whose outcome is known. They are ranked and chosen without it."""
     expected = expected_profit(probability, decision, customer_value)
     realised = expected_profit(churned, decision, customer_value)
-    order = np.argsort(-expected, kind="stable")
+    order = ranking(probability, decision, customer_value)
     gained = np.concatenate([[0.0], np.cumsum(realised[order])]) / max(len(expected), 1)
     share = np.arange(len(gained)) / max(len(expected), 1)
     return ProfitCurve(share, gained, int((expected > 0).sum()))
