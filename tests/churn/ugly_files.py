@@ -406,6 +406,38 @@ def short_log(folder: Path) -> tuple[Path, Expected]:
     )
 
 
+def packed_invoices(folder: Path) -> tuple[Path, Expected]:
+    """A folder of gzipped parts: `;`, `31.12.23 18:05`, `12,50 €`, an invoice a row."""
+    log = purchases(300, 16)
+    (folder / "parts").mkdir()
+    for number in range(3):
+        part = log.iloc[number::3]
+        f = pd.DataFrame(
+            {
+                "KundenNr": part.customer,
+                "Rechnungsdatum": part["at"].dt.strftime("%d.%m.%y %H:%M"),
+                "Rechnungsnummer": part.index + 7000,
+                "Netto": [f"{v:.2f} €".replace(".", ",") for v in part.amount],
+            }
+        )
+        f.to_csv(folder / "parts" / f"p{number}.csv.gz", index=False, sep=";")
+    return folder / "parts", Expected(
+        "transactions",
+        {
+            "columns": {
+                "user_id": "KundenNr",
+                "timestamp": "Rechnungsdatum",
+                "amount": "Netto",
+                "transaction_id": "Rechnungsnummer",
+            },
+            "dates": "%d.%m.%y %H:%M",
+            "currency": True,
+            "options": {"sep": ";", "decimal": ","},
+        },
+        frozenset({"timezone"}),
+    )
+
+
 def gym_states(folder: Path) -> tuple[Path, Expected]:
     """Four states of a membership, spelled out; two of them mean that the member left."""
     t, draw = people(1400, 15), np.random.default_rng(15)
@@ -430,5 +462,15 @@ def gym_states(folder: Path) -> tuple[Path, Expected]:
 
 MAKERS: tuple[Callable[[Path], tuple[Path, Expected]], ...] = (
     *(bank, german_contracts, saas_accounts, awkward_names, question_marks, dollars, french_sales),
-    *(app_events, epochs, no_header, usage_panel, swiss_workbook, either_way, short_log, gym_states),
+    *(
+        app_events,
+        epochs,
+        no_header,
+        usage_panel,
+        swiss_workbook,
+        either_way,
+        short_log,
+        gym_states,
+        packed_invoices,
+    ),
 )
