@@ -1,6 +1,6 @@
 """Canonical columns and types, chunk by chunk; no row is lost: what cannot be used has its reason."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data import parse
+from data import complaints, parse
 from data.columns import expressions_of, further_columns
 from data.config import DataConfig, TableSource
 from data.errors import DataError
@@ -56,6 +56,8 @@ class Tally:
     """Reason -> rows, first row."""
     lost: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Column with a forced type -> values that it cannot hold, values."""
+    remedies: dict[str, str] = field(default_factory=dict)
+    """Column with a forced type -> the setting under which the values that it lost are numbers."""
     kinds: dict[str, str] = field(default_factory=dict)
     """Further column without a type -> int64, float64 or string, as far as its values say."""
     gaps: set[str] = field(default_factory=set)
@@ -80,9 +82,9 @@ class Cleaner:
         self.config, self.source = config, source
         self.further = further_columns(config, source, further)
         self.types = {**source.types, **types}
+        self.notation = Notation.of(source)
         self.tally = Tally()
         self.target = Target(source)
-        self._notation = Notation.of(source)
         self._computed, self._where, self._returns = expressions_of(source)
 
     def chunks(self, tables: Iterator[pa.Table]) -> Iterator[Cleaned]:
@@ -121,17 +123,17 @@ class Cleaner:
     def _our_columns(
         self, given: Mapping[str, pa.ChunkedArray], table: pa.Table, verdict: "_Verdict"
     ) -> dict[str, pa.ChunkedArray]:
-        ids = parse.identifiers(given["user_id"], self.source.user_id_type, self._notation)
-        verdict.need("user_id", given["user_id"], ids, "is not an integer (data.source.user_id_type)")
+        ids = parse.identifiers(given["user_id"], self.source.user_id_type, self.notation)
+        self._need("user_id", given["user_id"], ids, verdict, complaints.not_an_identifier)
         if self.config.shape == "labelled":
             return {"user_id": ids, **self._labelled(given, table.num_rows, verdict)}
         moments = self._moments("timestamp", given, verdict)
         amounts = self._numbers(given["amount"])
-        verdict.need("amount", given["amount"], amounts, "is not a number")
+        self._need("amount", given["amount"], amounts, verdict, complaints.not_a_number, parse.numeric_texts)
         ours = {"timestamp": moments, "amount": amounts, "quantity": self._quantity(given, amounts, verdict)}
         returned = self._is_return(ours, table)
         references = {
-            name: parse.identifiers(given[name], "string", self._notation)
+            name: parse.identifiers(given[name], "string", self.notation)
             for name in ("order_id", "transaction_id")
             if name in given
         }
@@ -146,18 +148,34 @@ class Cleaner:
             moments = self._moments("event_timestamp", given, verdict)
         else:
             moments = pa.chunked_array([pa.repeat(pa.scalar(self.config.observed_at, parse.MOMENT), rows)])
-        verdict.need("target", given["target"], target, "is not readable")
+        self._need("target", given["target"], target, verdict, lambda cells, notation: "is not readable")
         return {"event_timestamp": moments, "target": target}
 
     def _moments(
         self, name: str, given: Mapping[str, pa.ChunkedArray], verdict: "_Verdict"
     ) -> pa.ChunkedArray:
-        moments = parse.moments(given[name], self._notation)
-        spelled = (
-            "an ISO 8601 date" if self._notation.dates == "iso" else f"written as {self._notation.dates}"
-        )
-        verdict.need(name, given[name], moments, f"is not {spelled} (data.source.dates)")
+        moments = parse.moments(given[name], self.notation)
+        self._need(name, given[name], moments, verdict, complaints.not_a_date)
         return moments
+
+    def _need(
+        self,
+        name: str,
+        raw: pa.ChunkedArray,
+        read: pa.ChunkedArray,
+        verdict: "_Verdict",
+        complaint: Callable[[pa.ChunkedArray, Notation], str],
+        texts: Callable[[pa.ChunkedArray, Notation], pa.ChunkedArray] = lambda column, notation: parse.texts(
+            column, notation.missing
+        ),
+    ) -> None:
+        if not read.null_count:
+            return
+        present = texts(raw, self.notation).is_valid()
+        verdict.refuse(pc.invert(present), f"{name} is missing")
+        unreadable = pc.and_(present, read.is_null())
+        if pc.any(unreadable).as_py():
+            verdict.refuse(unreadable, f"{name} {complaint(raw.filter(unreadable), self.notation)}")
 
     def _quantity(
         self, given: Mapping[str, pa.ChunkedArray], amounts: pa.ChunkedArray, verdict: "_Verdict"
@@ -167,7 +185,7 @@ class Cleaner:
             return pa.chunked_array([pa.repeat(1.0, len(amounts))])
         value = self._numbers(given["quantity"])
         if value.null_count:
-            present = parse.numeric_texts(given["quantity"], self._notation).is_valid()
+            present = parse.numeric_texts(given["quantity"], self.notation).is_valid()
             verdict.refuse(pc.and_(present, value.is_null()), "quantity is not a number")
         return value.fill_null(1.0)
 
@@ -182,23 +200,28 @@ class Cleaner:
         kind = self.types.get(name)
         if kind is None:
             return self._of_open_type(name, column)
-        value = parse.typed(column, kind, self._notation)
-        present = len(column) - self._texts(column, kind).null_count
-        lost, of = self.tally.lost.get(name, (0, 0))
-        self.tally.lost[name] = (lost + present - (len(value) - value.null_count), of + present)
+        value = parse.typed(column, kind, self.notation)
+        if kind != "string":
+            present = parse.numeric_texts(column, self.notation).is_valid()
+            unreadable = column.filter(pc.and_(present, value.is_null()))
+            lost, of = self.tally.lost.get(name, (0, 0))
+            self.tally.lost[name] = (lost + len(unreadable), of + int(pc.sum(present).as_py() or 0))
+            if len(unreadable) and (remedy := complaints.number_remedy(unreadable, self.notation)):
+                self.tally.remedies.setdefault(name, remedy)
         return value
 
     def _of_open_type(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         """As it is; what its type may be after all chunks is noted."""
-        value = parse.inferred(column, self._notation)
-        if value.null_count:
+        value = parse.inferred(column, self.notation)
+        present = parse.numeric_texts(column, self.notation)
+        if present.null_count:
             self.tally.gaps.add(name)
-        if value.null_count < len(value):
+        if present.null_count < len(present):
             kind = {"int64": "int64", "double": "float64"}.get(str(value.type), "string")
             self.tally.kinds[name] = max(kind, self.tally.kinds.get(name, "int64"), key=_WIDER.index)
         if pa.types.is_integer(column.type) and column.type != pa.uint64():
             return column.cast(pa.int64())
-        return value if _is_number(column.type) else parse.texts(column, self._notation.missing)
+        return value if _is_number(column.type) else parse.texts(column, self.notation.missing)
 
     def _rejected(
         self, given: Mapping[str, pa.ChunkedArray], places: pa.Array, verdict: "_Verdict"
@@ -217,17 +240,11 @@ class Cleaner:
     def as_kind(self, column: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
         """A column of open type, once all chunks have decided it."""
         if kind == "string":
-            return parse.texts(column, self._notation.missing)
-        return parse.typed(column, kind, self._notation)
-
-    def _texts(self, column: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
-        """What is there of a column of that type: among numbers, words such as NA are missing."""
-        if kind == "string":
-            return parse.texts(column, self._notation.missing)
-        return parse.numeric_texts(column, self._notation)
+            return parse.texts(column, self.notation.missing)
+        return parse.typed(column, kind, self.notation)
 
     def _numbers(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        return parse.numbers(column, self._notation)
+        return parse.numbers(column, self.notation)
 
 
 _WIDER = ("int64", "float64", "string")
@@ -243,11 +260,6 @@ class _Verdict:
     def refuse(self, rows: Any, reason: str) -> None:
         self.reasons.append(reason)
         self.code[np.asarray(rows, dtype=bool) & (self.code == 0)] = len(self.reasons) - 1
-
-    def need(self, column: str, raw: pa.ChunkedArray, read: pa.ChunkedArray, complaint: str) -> None:
-        if read.null_count:
-            self.refuse(parse.texts(raw).is_null(), f"{column} is missing")
-            self.refuse(read.is_null(), f"{column} {complaint}")
 
 
 def clean(raw: pa.Table, source: TableSource, config: DataConfig, further: Collection[str] = ()) -> Cleaned:
@@ -274,7 +286,9 @@ def check_usable(
         if lost > limit * values:
             raise DataError(
                 f"{uri}: column {name!r} cannot be {types[name]}: {lost / values:.3g} of its values would be"
-                f" lost, more than data.max_rejected_share {limit:g} allows; set data.source.types.{name} to"
+                f" lost, more than data.max_rejected_share {limit:g} allows;"
+                f" {tally.remedies.get(name, '')}{' or ' if name in tally.remedies else ''}"
+                f"set data.source.types.{name} to"
                 f" string, or compute a number in data.source.computed"
             )
 

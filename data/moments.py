@@ -10,6 +10,7 @@ from data.cells import matching, texts
 from data.notation import EPOCHS, Notation
 from data.numbers import numbers
 
+PLAIN = Notation()
 MOMENT = pa.timestamp("us", tz="UTC")
 EARLIEST, LATEST = (pa.scalar(pd.Timestamp(day, tz="UTC"), MOMENT) for day in ("1700-01-01", "2200-01-01"))
 """Nanosecond clocks, which later stages may use, end not far beyond."""
@@ -22,14 +23,12 @@ SPELLED = (
 )
 
 
-def moments(column: pa.ChunkedArray, notation: Notation | str | None = None) -> pa.ChunkedArray:
+def moments(column: pa.ChunkedArray, notation: Notation = PLAIN) -> pa.ChunkedArray:
     """timestamp[us, UTC]; a date is its midnight.
 
     A time without a zone is of `notation.timezone`. Where clocks are put back, an hour exists twice: the
     earlier one is taken. Where they are put forward, an hour does not exist: the moment after it is taken.
     """
-    if not isinstance(notation, Notation):
-        notation = Notation(dates=notation or "iso")
     kind = column.type
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         moment = column.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(MOMENT)

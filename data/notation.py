@@ -55,8 +55,3 @@ def date_problem(dates: str) -> str | None:
     except ValueError:
         return f"{dates!r} is no format of strptime, such as %d.%m.%Y %H:%M"
     return None
-
-
-def as_notation(notation: Notation | str | None, thousands: str | None = None) -> Notation:
-    """A decimal sign alone, or with a sign of thousands, is a notation too."""
-    return notation if isinstance(notation, Notation) else Notation(notation or ".", thousands)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.cells import is_number, matching, texts, without_numbers
-from data.notation import MISSING_NUMBERS, Notation, as_notation
+from data.notation import MISSING_NUMBERS, Notation
 
 PLAIN = Notation()
 BLANK = r"[ \t\x{00A0}\x{2007}\x{2009}\x{202F}]"
@@ -31,13 +31,8 @@ def numeric_texts(column: pa.ChunkedArray, notation: Notation = PLAIN) -> pa.Chu
     return pc.if_else(pc.is_in(folded, pa.array(MISSING_NUMBERS)), None, text)
 
 
-def numbers(
-    column: pa.ChunkedArray,
-    decimal: Notation | str = PLAIN,
-    thousands: str | None = None,
-) -> pa.ChunkedArray:
+def numbers(column: pa.ChunkedArray, notation: Notation = PLAIN) -> pa.ChunkedArray:
     """float64; NaN and infinity count as unreadable."""
-    notation = as_notation(decimal, thousands)
     if is_number(column.type):
         value = without_numbers(column, notation.missing).cast(pa.float64(), safe=False)
     else:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from data.cells import EXACT_FLOAT, is_number, matching, texts, without_numbers
 from data.errors import DataError
 from data.moments import MOMENT, moments
-from data.notation import Notation, as_notation
+from data.notation import Notation
 from data.numbers import numbers, numeric_texts
 
 __all__ = [
@@ -49,12 +49,9 @@ def identifiers(
     return _integers(column, notation)
 
 
-def typed(
-    column: pa.ChunkedArray, kind: str, notation: Notation | str = PLAIN, thousands: str | None = None
-) -> pa.ChunkedArray:
+def typed(column: pa.ChunkedArray, kind: str, notation: Notation = PLAIN) -> pa.ChunkedArray:
     """Forced to `int64`, `float64` or `string`; an int64 with a fraction is unreadable. What is missing of a
     column of numbers is null in `numeric_texts`."""
-    notation = as_notation(notation, thousands)
     if kind == "string":
         return texts(column, notation.missing)
     value = numbers(column, notation)
@@ -64,15 +61,12 @@ def typed(
     return pc.coalesce(_integers(column, notation), pc.if_else(exact, value, None).cast(pa.int64()))
 
 
-def inferred(
-    column: pa.ChunkedArray, notation: Notation | str = PLAIN, thousands: str | None = None
-) -> pa.ChunkedArray:
+def inferred(column: pa.ChunkedArray, notation: Notation = PLAIN) -> pa.ChunkedArray:
     """int64 or float64 when every value that is there is a number, else string.
 
     Digits that a number would lose make a text: 01067, or 20 digits. Where some values are missing, whole
     numbers are float64.
     """
-    notation = as_notation(notation, thousands)
     if pa.types.is_integer(column.type) and column.null_count == 0 and column.type != pa.uint64():
         column = without_numbers(column, notation.missing)
         return numbers(column, notation) if column.null_count else column.cast(pa.int64())

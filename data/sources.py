@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from data.clean import clean
+from data.columns import columns_to_read
 from data.config import CdnowSource, DataConfig, TableSource
 from data.csv_files import read_csv
 from data.errors import DataError
@@ -18,7 +18,7 @@ from data.excel_files import read_excel
 from data.expression import parse
 from data.parquet_files import read_parquet
 from data.postgres_table import read_postgres
-from data.readers import Wanted, explained, public_uri
+from data.readers import Wanted, explained, public_uri, rows_a_chunk
 from data.source_files import source_files
 
 CDNOW = TableSource(
@@ -37,6 +37,8 @@ CDNOW = TableSource(
 CDNOW_SHA256 = "eff6889ed364c5199d6eacbbeb7a6d559971df4406ac876f322c373f00a072ef"
 
 SAMPLED_ROWS = 200_000
+FULL = 10_000
+"""A chunk that long does not wait for others."""
 
 
 def as_table(config: DataConfig) -> TableSource:
@@ -67,17 +69,12 @@ class Reading:
         Cells of CSV and Excel are strings, others have their Arrow types. Raises DataError for a source that
         is missing, unreadable, empty, or lacks a column that the config names.
         """
-        uri = public_uri(self._source)
-        rows = 0
+        uri, empty = public_uri(self._source), True
         with explained(uri):
-            for table in _tables(self._source, self._wanted, self._digests):
-                left = table.num_rows if self._limit is None else self._limit - rows
-                rows += table.num_rows
-                if table.num_rows and left > 0:
-                    yield table.slice(0, left)
-                if left <= table.num_rows and self._limit is not None:
-                    break
-        if rows == 0:
+            for chunk in _gathered(_first(_tables(self._source, self._wanted, self._digests), self._limit)):
+                empty = False
+                yield chunk
+        if empty:
             raise DataError(f"{uri}: the table is empty; give data.source.uri a table with rows")
         if self._digests is not None:
             self._sha256 = _joined(self._digests)
@@ -125,26 +122,35 @@ def _postgres_tables(source: TableSource, wanted: Wanted, digests: list[str] | N
         digests.append(digest.hexdigest())
 
 
+def _first(tables: Iterator[pa.Table], rows: int | None) -> Iterator[pa.Table]:
+    """The first `rows`, or all; nothing is read beyond them."""
+    left = rows
+    for table in tables:
+        wanted = table.slice(0, left)
+        if wanted.num_rows:
+            yield wanted
+        if left is not None and (left := left - wanted.num_rows) == 0:
+            return
+
+
+def _gathered(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Many small files as few chunks, none longer than the longest of one file may be."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        rows = sum(t.num_rows for t in waiting) + table.num_rows
+        if waiting and rows > rows_a_chunk(table.num_columns):
+            yield pa.concat_tables(waiting)
+            waiting = []
+        waiting.append(table)
+        if table.num_rows >= FULL:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
 def _joined(digests: Sequence[str]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Raw:
-    """A table as it was read, under its own column names; CSV cells are strings."""
-
-    table: pa.Table
-    sha256: str
-
-
-def read(config: DataConfig, limit: int | None = None) -> Raw:
-    """All columns of a source as one table."""
-    source = as_table(config)
-    reading = open_source(config, limit=limit)
-    if config.shape == "labelled" or (source.duplicates != "keep" and "transaction_id" not in source.columns):
-        reading._wanted = Wanted(reading._wanted.names, others=True)
-    tables = list(reading.chunks())
-    return Raw(pa.concat_tables(tables, promote_options="permissive"), reading.sha256)
 
 
 def state(config: DataConfig) -> list[str]:
@@ -161,7 +167,9 @@ def state(config: DataConfig) -> list[str]:
 
 def sample_user_ids(config: DataConfig, n: int) -> list[int | str]:
     """Up to `n` raw identifiers of customers in the source's first rows, always the same ones."""
-    cleaned = clean(read(config, SAMPLED_ROWS).table, as_table(config), config)
+    source = as_table(config)
+    reading = open_source(config, columns_to_read(config, source), SAMPLED_ROWS)
+    cleaned = clean(pa.concat_tables(reading.chunks()), source, config)
     known: list[int | str] = cleaned.records["user_id"].unique().to_pylist()
     spread = np.linspace(0, len(known) - 1, min(n, len(known)), dtype=int)
     return [known[i] for i in spread]

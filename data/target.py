@@ -28,7 +28,7 @@ class Target:
 
         Raises DataError as soon as the column has too many values for a target.
         """
-        text = parse.texts(column)
+        text = parse.texts(column, self.source.missing)
         values: list[str] = sorted(text.drop_null().unique().to_pylist())
         for value in values:
             self.spellings.setdefault(folded(value), value)

@@ -1,10 +1,14 @@
 """What the tests of this room share: a clock, a key, a log, and the CDNOW config."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from data.config import DataConfig
+from data.sources import open_source
 
 AS_OF = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = "k" * 40
@@ -21,3 +25,15 @@ def cdnow(**changes: Any) -> DataConfig:
     return DataConfig.model_validate(
         {"shape": "transactions", "source": {"kind": "cdnow"}, "expectations": [], **changes}
     )
+
+
+@dataclass(frozen=True)
+class Whole:
+    table: pa.Table
+    sha256: str
+
+
+def read(config: DataConfig, **arguments: Any) -> Whole:
+    """All chunks of a source as one table."""
+    reading = open_source(config, **arguments)
+    return Whole(pa.concat_tables(reading.chunks()), reading.sha256)

@@ -74,7 +74,7 @@ def test_numbers_are_read_in_the_notation_of_the_source() -> None:
     table = pa.table({"price": ["1.234,50", "2,5"]})
 
     def german(column: pa.ChunkedArray) -> pa.ChunkedArray:
-        return cells.numbers(column, ",", ".")
+        return cells.numbers(column, cells.Notation(",", "."))
 
     assert parse("price * 2").evaluate(table, german).to_pylist() == [2469.0, 5.0]
 
