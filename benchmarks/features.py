@@ -150,7 +150,8 @@ def write_log(rows: int, folder: Path) -> int:
     so that nothing needs sorting.
     """
     files = Workspace(folder)
-    files.data.mkdir(parents=True)
+    files.records.mkdir(parents=True)
+    part = files.records / "base-000.parquet"
     span_us = int((END - START) / timedelta(microseconds=1))
     customers = rows // 10
     with duckdb.connect(":memory:", config={"memory_limit": "1GB", "threads": 2}) as connection:
@@ -168,8 +169,8 @@ def write_log(rows: int, folder: Path) -> int:
                                    greatest(1, round(-10 * ln((1 + hash(range) % 100000) / 100001.0)))::BIGINT
                                        AS purchases
                             FROM range({customers}))))
-            TO '{files.records}' (FORMAT parquet)""")
-        written = connection.execute(f"SELECT count(*) FROM '{files.records}'").fetchall()[0][0]
+            TO '{part}' (FORMAT parquet)""")
+        written = connection.execute(f"SELECT count(*) FROM '{part}'").fetchall()[0][0]
     files.manifest.write_text(
         json.dumps(
             {
