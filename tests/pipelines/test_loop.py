@@ -210,7 +210,7 @@ def test_a_refused_model_is_reported_and_never_archived(
     store = sorted(settings.files.model_store.glob("*.mar"))
     strict = [*overrides, "gates.profiles.default.floors.minimum={auroc: 0.95}"]
     assert churn("run", overrides=strict) == 3
-    assert "churn: the gates of profile default refuse this model: auroc 0.8" in capfd.readouterr().err
+    assert "churn: the gates of profile default refuse this model: auroc 0.7" in capfd.readouterr().err
     refused = record_of(settings)
     assert refused["archive"] is None and refused["answers"] == [] and not refused["gates"]["passed"]
     assert refused["rollout"] == {"left_out": "the gates refused the model"}
