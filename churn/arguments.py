@@ -31,6 +31,14 @@ def init(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def ingest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--append",
+        metavar="URI",
+        help="read only this new delivery, written like data.source, and merge it into the records",
+    )
+
+
 def deploy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", type=Path, nargs="?", metavar="FILE", help="a .mar with its .sig; default: packaged last"

@@ -14,6 +14,7 @@ from churn.commands import (
     archives,
     config,
     dashboards,
+    data,
     deploy,
     features,
     init,
@@ -68,8 +69,19 @@ COMMANDS = (
     Command(
         "ingest",
         "read the source, validate, mask, write records and a manifest",
-        ("churn ingest", "churn ingest --config examples/transactions.yaml --set data.source.uri=orders.csv"),
-        features.ingest,
+        (
+            "churn ingest",
+            "churn ingest --config examples/transactions.yaml --set data.source.uri=orders.csv",
+            "churn ingest --config examples/transactions.yaml --append orders-2024-06.csv",
+        ),
+        data.ingest,
+        arguments.ingest,
+    ),
+    Command(
+        "data versions",
+        "the versions of the records that are in the workspace, the current one first",
+        ("churn data versions",),
+        data.versions,
     ),
     Command(
         "features build",
@@ -311,6 +323,7 @@ COMMANDS = (
 
 GROUPS = {
     "features": "build, materialize and show features",
+    "data": "versions of the records",
     "keys": "who may ask the gateway",
     "registry": "who serves, and why",
     "rollout": "a candidate on live traffic",

@@ -138,7 +138,7 @@ def _read(
     stage = Stage(scratch / STAGE, cleaner, key)
     delivery = Delivery(public_uri(cleaner.source), "")
     with RejectedWriter(scratch / files.rejected.name, cleaner, key) as rejected:
-        sha256 = read_into(stage, cleaner, rejected, further, progress)
+        sha256 = read_into(stage, cleaner, rejected, further, progress, manifest)
         delivery = replace(delivery, input_sha256=sha256)
         known = {manifest["input_sha256"], *(one["input_sha256"] for one in manifest["deliveries"])}
         if sha256 in known:

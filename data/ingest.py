@@ -6,7 +6,7 @@ few chunks and one range, whatever the source's length.
 """
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -30,7 +30,7 @@ from data.sources import as_table, open_source
 from data.stage import Stage
 from data.transactions import refuse_differing
 from data.validate import Judged, failed, validate
-from data.versions import new_version
+from data.versions import current_manifest, new_version
 from data.workspace import Workspace, remove_leftovers
 
 Progress = Callable[[str], None]
@@ -55,6 +55,7 @@ def ingest(
     source = as_table(config)
     cleaner = Cleaner(config, source, further)
     with writing_alone(files), new_version(files, config.keep_versions) as version:
+        _mention_deliveries(files, progress)
         stage = Stage(version / STAGE, cleaner, key)
         with RejectedWriter(version / files.rejected.name, cleaner, key) as rejected:
             input_sha256 = read_into(stage, cleaner, rejected, further, progress)
@@ -79,10 +80,20 @@ def ingest(
             customers=len(customers_of(version, parts)),
             input_sha256=input_sha256,
             counts=counts,
+            stayed=cleaner.target.stayed,
         )
         write_json(version / files.validation.name, suite_record(as_of, outcomes))
         write_json(version / files.manifest.name, manifest)
     return manifest
+
+
+def _mention_deliveries(files: Workspace, progress: Progress) -> None:
+    """A whole ingest begins anew: what was appended has to be appended again."""
+    if files.manifest.is_file() and (deliveries := current_manifest(files).get("deliveries")):
+        progress(
+            f"{len(deliveries)} appended deliveries are not part of the new version; the old one stays for"
+            " a while (churn data versions)"
+        )
 
 
 @contextmanager
@@ -98,10 +109,16 @@ def writing_alone(files: Workspace) -> Iterator[None]:
 
 
 def read_into(
-    stage: Stage, cleaner: Cleaner, rejected: RejectedWriter, further: Collection[str], progress: Progress
+    stage: Stage,
+    cleaner: Cleaner,
+    rejected: RejectedWriter,
+    further: Collection[str],
+    progress: Progress,
+    known: Mapping[str, Any] | None = None,
 ) -> str:
     """All of the source, cleaned, into the stage; returns the sha256 of what was read.
 
+    `known` is the manifest of the records that this is a delivery to.
     Raises DataError when too much of it cannot be used.
     """
     config, source = cleaner.config, cleaner.source
@@ -114,7 +131,10 @@ def read_into(
         rejected.add(cleaned.rejected)
         rows = cleaner.tally.rows + cleaner.tally.left_out
         progress(f"cleaning: {rows:,} rows of {uri}")
-    cleaner.target.check()
+    if known is None:
+        cleaner.target.check()
+    else:
+        cleaner.target.check_delivery(known.get("stayed", []))
     check_usable(cleaner.tally, source, cleaner.types, config.max_rejected_share, stage.rows)
     return reading.sha256
 

@@ -30,6 +30,7 @@ def describe(
     customers: int,
     input_sha256: str,
     counts: Mapping[str, int],
+    stayed: Sequence[str],
 ) -> dict[str, Any]:
     """The manifest. No time of making: equal input, config, key and code give equal bytes."""
     source = as_table(config)
@@ -48,6 +49,7 @@ def describe(
         "id_type": source.user_id_type,
         "masking": MASKING,
         "key_check": key_check(key),
+        **({"stayed": list(stayed)} if config.shape == "labelled" else {}),
         "deliveries": [],
     }
 

@@ -1,6 +1,6 @@
 """The target of a labelled table: which values mean churned, which say nothing yet."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -39,6 +39,17 @@ class Target:
         target = pc.if_else(text.is_valid(), pc.is_in(text, pa.array(churned, pa.string())), None)
         return target.cast(pa.int8()), pc.is_in(text, pa.array(ignored, pa.string()))
 
+    @property
+    def stayed(self) -> list[str]:
+        """The values beside `positive` and `ignore`, in their folded form."""
+        others = (*self.source.ignore, *_several(self.source.positive))
+        return sorted(str(folded(v)) for v in self.spellings.values() if not _is_one_of(v, others))
+
+    def check_delivery(self, stayed: Sequence[str]) -> None:
+        """Raises DataError where a delivery brings a value that the known rows do not have."""
+        if len(values := {*stayed, *self.stayed}) > len(stayed):
+            raise DataError(self._many(f"{len(values)} values that do not mean churned", sorted(values)))
+
     def check(self) -> None:
         """Raises DataError unless exactly one value is left beside `positive` and `ignore`."""
         ignore, positive = self.source.ignore, _several(self.source.positive)
@@ -59,10 +70,10 @@ class Target:
                 f"{self._name} is always {_shown(churned)}; a model needs customers who stayed as well"
             )
 
-    def _many(self, what: str) -> str:
-        values = list(self.spellings.values())
+    def _many(self, what: str, values: Sequence[str] = ()) -> str:
         return (
-            f"{self._name} has {what}: {_shown(values)}; list those that mean churned in data.source.positive"
+            f"{self._name} has {what}: {_shown(values or self.spellings.values())};"
+            " list those that mean churned in data.source.positive"
             " and those that say nothing yet in data.source.ignore, or write a condition in"
             " data.source.computed.target"
         )

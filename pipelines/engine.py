@@ -61,12 +61,7 @@ def run_steps(
         clock = time.perf_counter()
         before = _fingerprint(step, context)
         record = _read(ledger).get(step.name, {})
-        skip = (
-            not force
-            and record.get("fingerprint") == before
-            and record.get("written") == _written(step, context)
-            and step.stands(context)
-        )
+        skip = not force and _holds(record, before, step, context)
         if not skip:
             # Forgotten first: a step killed half-way must not count as done with the inputs it had before.
             _write(ledger, {key: value for key, value in _read(ledger).items() if key != step.name})
@@ -81,6 +76,27 @@ def run_steps(
         outcomes.append(outcome)
         ended(outcome)
     return outcomes
+
+
+def is_done(step: Step, context: Context) -> bool:
+    """Whether a run would skip the step."""
+    record = _read(context.files.root / "steps.json").get(step.name, {})
+    return _holds(record, _fingerprint(step, context), step, context)
+
+
+def accept(step: Step, context: Context) -> None:
+    """Let what is there now count as the step's result: another command has added to it."""
+    ledger = context.files.root / "steps.json"
+    record = {"fingerprint": _fingerprint(step, context), "written": _written(step, context), "seconds": 0.0}
+    _write(ledger, {**_read(ledger), step.name: record})
+
+
+def _holds(record: dict[str, Any], fingerprint: str, step: Step, context: Context) -> bool:
+    return (
+        record.get("fingerprint") == fingerprint
+        and record.get("written") == _written(step, context)
+        and step.stands(context)
+    )
 
 
 def _fingerprint(step: Step, context: Context) -> str:

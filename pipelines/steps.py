@@ -227,7 +227,7 @@ STEPS = (
         depends=_source,
         rooms=("data",),
         reads=lambda c: [],
-        writes=lambda c: [c.files.manifest, *sorted(c.files.records.glob("*.parquet"))],
+        writes=lambda c: [c.files.manifest, c.files.records],
         libraries=("pandas", "pyarrow", "duckdb", "great_expectations"),
     ),
     Step(

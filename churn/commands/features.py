@@ -1,4 +1,4 @@
-"""`churn ingest` and `churn features ...`: from the source to features in the store."""
+"""`churn features ...`: from the records to features in the store."""
 
 from argparse import Namespace
 from typing import Any
@@ -7,16 +7,6 @@ from churn import console
 from churn.commands.step import read, run_step
 from churn.lock import alone
 from churn.settings import Settings
-
-
-def ingest(settings: Settings, arguments: Namespace) -> int:
-    run_step(settings, "ingest")
-    manifest = read(settings.files.manifest)
-    facts = {key: manifest[key] for key in ("rows", "rejected_rows", "customers", "output_sha256")}
-    window = manifest["window"]
-    console.pairs("Records", {**facts, "window": f"{window['start']} to {window['end']}"})
-    console.out.print(f"Manifest: {settings.files.manifest}\nNext: [bold]churn features build[/]")
-    return 0
 
 
 def build(settings: Settings, arguments: Namespace) -> int:

@@ -12,6 +12,7 @@ from churn.lock import alone
 from churn.settings import Settings
 
 if TYPE_CHECKING:
+    from data.append import Delivery
     from pipelines.engine import Outcome
 
 
@@ -34,6 +35,24 @@ def run_step(
         context = context_of(settings, shown.say, overrides)
         for one, force in (*((one, False) for one in after), (name, True)):
             run_steps([steps[one]], context, force, lambda step: shown.start(step.title), told(shown))
+
+
+def append_delivery(settings: Settings, uri: str) -> "Delivery":
+    """Merge a delivery into the records. The step `ingest` then stands: `churn run` goes on from there."""
+    from data.append import append
+    from features.spec import columns_read
+    from pipelines.engine import accept, is_done
+    from pipelines.steps import STEPS
+
+    step = next(step for step in STEPS if step.name == "ingest")
+    read = columns_read(settings.features, settings.data.shape)
+    with alone(settings.files), console.steps(1) as shown:
+        context = context_of(settings, shown.say)
+        was_done = is_done(step, context)
+        delivery = append(settings.data, settings.files, uri, context.as_of, shown.say, read)
+        if was_done:
+            accept(step, context)
+    return delivery
 
 
 def context_of(settings: Settings, say: Any, overrides: tuple[tuple[str, str], ...] = ()) -> Any:
