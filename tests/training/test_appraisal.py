@@ -19,7 +19,8 @@ from training.appraisal import appraisal_metrics, read_appraisal
 from training.config import TrainingConfig
 from training.cross_validation import METRICS, cross_validate, folds_of
 from training.fit import fit
-from training.importance import permutation_importance, with_values
+from training.importance import importances, permutation_importance, with_values
+from training.inputs import Inputs
 from training.metrics import evaluate
 from training.split import BY_CUSTOMER, BY_TIME, split_rows
 
@@ -206,3 +207,20 @@ def test_a_training_leaves_both_for_run_card_and_report(trained: Workspace, smal
 def test_a_training_without_an_appraisal_shows_none(tmp_path) -> None:
     assert read_appraisal(tmp_path) == {"cross_validation": None, "importance": []}
     assert appraisal_metrics(tmp_path) == {}
+
+
+def test_the_rows_that_importance_scores_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    scored: list[int] = []
+
+    def counted(program: object, numeric: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        scored.append(len(numeric))
+        return np.full(len(numeric), 0.5)
+
+    rows = table(20_000)
+    monkeypatch.setattr("training.importance.score", counted)
+    monkeypatch.setattr("training.importance.SCORED_ROWS", 9_000)
+
+    importances(None, Inputs.learn(rows, SPEC), SPEC, rows, seed=0)
+
+    assert len(scored) == 4  # as they are, then each feature
+    assert abs(scored[0] - 3_000) < 4 * np.sqrt(3_000)
