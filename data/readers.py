@@ -91,7 +91,7 @@ class Wanted:
     """Which of a table's columns are read."""
 
     names: Mapping[str, str]
-    """Column -> the setting that asks for it, as `data.source.` goes on."""
+    """Column -> what asks for it: a setting, or the features."""
     others: bool = False
     """Whether the other columns are read too."""
 
@@ -115,8 +115,7 @@ class Wanted:
 
 def _missing(missing: Mapping[str, str], names: Sequence[str]) -> str:
     return ", ".join(
-        f"no column {name!r}{_did_you_mean(name, names)} for data.source.{key}"
-        for name, key in missing.items()
+        f"no column {name!r}{_did_you_mean(name, names)} for {key}" for name, key in missing.items()
     )
 
 

@@ -94,15 +94,16 @@ def open_source(config: DataConfig, further: Collection[str] = (), limit: int | 
 
 
 def _wanted(source: TableSource, further: Collection[str]) -> Wanted:
-    names = {theirs: f"columns.{ours}" for ours, theirs in reversed(source.columns.items())}
+    names = {theirs: f"data.source.columns.{ours}" for ours, theirs in reversed(source.columns.items())}
     settings = {f"computed.{name}": text for name, text in source.computed.items()}
     settings |= {name: text for name, text in (("where", source.where), ("returns", source.returns)) if text}
     for setting, text in settings.items():
         ours = ("amount", "quantity") if setting == "returns" else ()
-        read = {name: setting for name in sorted(parse(text).columns) if name not in ours}
+        read = {name: f"data.source.{setting}" for name in sorted(parse(text).columns) if name not in ours}
         names = {**read, **names}
-    declared = {**dict.fromkeys(source.keep, "keep"), **{name: f"types.{name}" for name in source.types}}
-    for name, setting in {**dict.fromkeys(further, "columns, as features read it"), **declared}.items():
+    declared = dict.fromkeys(source.keep, "data.source.keep")
+    declared |= {name: f"data.source.types.{name}" for name in source.types}
+    for name, setting in {**dict.fromkeys(further, "features"), **declared}.items():
         if name not in source.computed:
             names.setdefault(name, setting)
     return Wanted(names)

@@ -324,5 +324,5 @@ def test_columns_of_expressions_are_read_too(configure: Configure) -> None:
     )
     assert read(config).column_names == ["customer", "when", "units", "price", "state"]
     assert read(config, further=["note"]).column_names[-1] == "note"
-    with pytest.raises(DataError, match=r"no column 'colour' for data.source.columns, as features read it"):
+    with pytest.raises(DataError, match=r"no column 'colour' for features"):
         read(config, further=["colour"])
