@@ -11,7 +11,8 @@
 (training/overlay.py). The keys of `configs/training.yaml` are the command's own flags, so one file serves
 `churn` and this; those of `configs/model.yaml` stand below `--model`. Rows, features and split come from the
 workspace that `churn` filled, through the same functions (`prepare`, `assemble`): `--rows all` ends with
-`churn train`'s weights.
+`churn train`'s weights where no study has been run. A study's best is not read here: after `churn tune`, give
+its parameters (var/tuned.json) as flags.
 
 One command fits all of `model.seeds`, in one module (training/module.py says why): the checkpoint is then the
 model that would be served, not a third of it. `--model.seeds [0]` fits a single member, and
@@ -48,7 +49,8 @@ from model.config import ModelConfig
 from training.checkpoint import Contract
 from training.config import TrainingConfig
 from training.datamodule import ChurnData
-from training.fit import Told, assemble, prepared, tensors, trainer_settings
+from training.encoded import tensors
+from training.fit import Told, assemble, prepared, trainer_settings
 from training.module import TRAIN_LOSS, VALIDATION_LOSS, ChurnModule
 from training.overlay import as_flags
 from training.quiet import quiet

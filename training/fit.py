@@ -17,24 +17,21 @@ from model.calibration import Calibration
 from model.config import ModelConfig
 from model.embeddings import learn_bins
 from model.network import Network
-from model.preprocessing import Preprocessing
 from model.program import Program, score
 from model.wide import Wide
 from training.boosting import grow_forest
 from training.checkpoint import Contract
 from training.config import TrainingConfig
-from training.datamodule import ChurnData, Rows
+from training.datamodule import ChurnData
+from training.encoded import learn_preprocessing, tensors
+from training.forward_stacking import Judged, choose_forward, short_log
 from training.inputs import Inputs
 from training.module import ChurnModule
-from training.purchase_features import learn_process
 from training.quiet import quiet
 from training.recipe import settle
 from training.settled import Settled
 from training.split import Shape
 from training.stacking import Chosen, cross_fit, path_logits
-
-AT_ONCE = 65_536
-"""Rows preprocessed in one go: its float64 intermediates of millions of rows would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +107,20 @@ def assemble(
     The task's contract holds the configs without gaps: what the recipe and the cross-fit have chosen.
     """
     model, training = settle(model, training, shape, len(train))
-    if chosen is None and training.epochs is None and not model.wide:
+    if chosen is None and training.epochs is None and not model.wide and shape == "labelled":
         raise TrainingError(
-            "training.epochs: give a number; it is found by itself only where model.wide is true"
+            "training.epochs: give a number; for a table it is found by itself only where model.wide is true"
         )
     inputs = Inputs.learn(train, spec)
-    preprocessing = _learned(train, inputs, spec, model, shape)
+    preprocessing = learn_preprocessing(train, inputs, spec, model, shape)
     model = model.model_copy(update={"purchase_process": preprocessing.process is not None})
     train_rows = tensors(train, inputs, preprocessing)
     validation_rows = None if validation is None else tensors(validation, inputs, preprocessing)
     size, bins = (preprocessing.outputs, inputs.cardinalities), learn_bins(train_rows[0], model)
-    if model.wide and chosen is None:
+    if chosen is None and shape == "transactions" and (model.wide or training.epochs is None):
+        judged = choose_forward(train, inputs, spec, model, training, preprocessing, bins)
+        chosen = short_log(len(train), training) if judged is None else judged.chosen
+    elif chosen is None and model.wide:
         customers = train["user_id"].to_numpy()
         chosen = cross_fit(train_rows, model, training, bins, inputs.cardinalities, customers)
     if chosen is not None:
@@ -132,7 +132,7 @@ def assemble(
     for seed in model.seeds:
         torch.manual_seed(training.seed + seed)
         members.append(Network(*size, model, bins))
-    wide = None if chosen is None else Wide(*size)
+    wide = Wide(*size) if model.wide else None
     program = Program(preprocessing, members, Calibration(), wide, bins)
     if wide is not None and chosen is not None:
         wide.solve(*train_rows, penalty=chosen.penalty)
@@ -147,14 +147,6 @@ def assemble(
         Settled(model, training, {} if chosen is None else _of_the_rows(chosen)),
         chosen,
     )
-
-
-def _learned(
-    train: pd.DataFrame, inputs: Inputs, spec: FeaturesConfig, model: ModelConfig, shape: Shape
-) -> Preprocessing:
-    numeric = inputs.encode(train)[0]
-    process = learn_process(train, numeric, spec, model, shape)
-    return Preprocessing.fit(numeric, model.log1p, model.scaling, process)
 
 
 def _of_the_rows(chosen: Chosen) -> dict[str, float]:
@@ -176,6 +168,33 @@ def trainer_settings(training: TrainingConfig) -> dict[str, Any]:
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
+
+
+def judge_forward(
+    train: pd.DataFrame,
+    spec: FeaturesConfig,
+    model: ModelConfig,
+    training: TrainingConfig,
+    callbacks: Sequence[pl.Callback] = (),
+    origin_judged: Callable[[float], None] = lambda log_loss: None,
+) -> Judged:
+    """How a log's configuration does forward in time (training/forward_stacking.py), without the final fit.
+
+    Raises TrainingError where no snapshot lies a horizon after another one, or the network diverges.
+    """
+    model, training = settle(model, training, "transactions", len(train))
+    inputs = Inputs.learn(train, spec)
+    with prepared(training):
+        preprocessing = learn_preprocessing(train, inputs, spec, model, "transactions")
+        bins = learn_bins(tensors(train, inputs, preprocessing)[0], model)
+        judged = choose_forward(
+            train, inputs, spec, model, training, preprocessing, bins, tuple(callbacks), origin_judged
+        )
+    if judged is None:
+        raise TrainingError(
+            "no training snapshot lies features.horizon_days after another; bring a longer log"
+        )
+    return judged
 
 
 @contextmanager
@@ -201,13 +220,3 @@ class Told(pl.Callback):
         if trainer.is_global_zero:
             epoch = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
             self._progress(f"{epoch}: log-loss {pl_module.train_loss.value:.4f}")
-
-
-def tensors(rows: pd.DataFrame, inputs: Inputs, preprocessing: Preprocessing) -> Rows:
-    numeric, codes = inputs.encode(rows)
-    preprocessed = torch.empty(len(rows), preprocessing.outputs)
-    for start in range(0, len(rows), AT_ONCE):
-        part = slice(start, start + AT_ONCE)
-        preprocessed[part] = preprocessing(torch.from_numpy(numeric[part]))
-    churned = torch.from_numpy(rows["churned"].to_numpy(dtype=np.float32))
-    return preprocessed, torch.from_numpy(codes), churned

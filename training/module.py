@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from tabm import LinearBatchEnsemble, LinearEnsemble
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -98,9 +99,8 @@ class ChurnModule(pl.LightningModule):
                 nn.utils.clip_grad_norm_(part, gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
-        decayed = [layer.weight for layer in self.members.modules() if isinstance(layer, nn.Linear)]
+        decayed = decayed_weights(self.members)
         chosen = {id(parameter) for parameter in decayed}
-        # biases, embeddings and norms stay where the data puts them
         free = [parameter for parameter in self.parameters() if id(parameter) not in chosen]
         groups: list[dict[str, Any]] = [
             {"params": decayed, "weight_decay": self.config.weight_decay},
@@ -209,6 +209,20 @@ class ChurnModule(pl.LightningModule):
         """The module as it was saved, from the file alone; TrainingError where the file is not ours."""
         contract = Contract.read(Path(checkpoint_path))
         return cls(list(contract.program.members), contract.training, contract).to(map_location)
+
+
+DECAYED = (nn.Linear, LinearBatchEnsemble, LinearEnsemble)
+"""Layers that multiply by a matrix; TabM's are shared weights [out, in], and [k, in, out] of its heads."""
+
+
+def decayed_weights(members: nn.Module) -> list[Tensor]:
+    """The weight matrices, which weight decay shrinks.
+
+    Everything else stays where the data puts it: biases, embeddings, norms, and the scalings `r` and `s` by
+    which TabM's sub-models differ (Gorishniy and others, 2025). Those start at plus or minus 1: drawn to 0
+    they would switch a sub-model off instead of making it plainer.
+    """
+    return [layer.weight for layer in members.modules() if isinstance(layer, DECAYED)]
 
 
 class Mean:

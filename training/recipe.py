@@ -3,10 +3,11 @@
 What stands in `configs/model.yaml`, `configs/training.yaml` or on the command line wins over it. The
 figures it was measured with are those of `make bench-quality`: CDNOW and Telco, and no other source yet.
 
-A transaction log is large for what it can say, and drifts: a plain network, few epochs, three seeds; a small
-one hears a logistic regression too. A labelled table may be anything between linear and a maze of thresholds:
-a network of embedded numbers, a logistic regression and boosted trees beside it, and out-of-fold scores that
-decide how long to learn and whom to hear.
+A transaction log says less than its many rows suggest, and drifts: a plain network of three seeds beside a
+logistic regression, and boosted trees where they certainly help; newer snapshots decide, forward in time
+(training/forward_stacking.py). A labelled table may be anything between linear and a maze of thresholds: a
+network of embedded numbers, a logistic regression and boosted trees, and out-of-fold scores that decide
+(training/stacking.py).
 """
 
 from typing import Any
@@ -15,10 +16,6 @@ from model.config import ModelConfig
 from training.config import TrainingConfig
 from training.split import Shape
 
-LOG_ROWS_SEEN = 800_000
-"""Rows times epochs of a log; four epochs at least and sixteen at most."""
-SMALL_LOG = 50_000
-"""Training rows up to which a log asks held-out customers how much of a logistic regression to hear."""
 TABLE_STEPS = 150
 """Where the search for a table's number of epochs begins; it doubles while out-of-fold log-loss falls."""
 
@@ -28,7 +25,7 @@ def settle(
 ) -> tuple[ModelConfig, TrainingConfig]:
     """Both configs with their gaps filled for `rows` training rows.
 
-    `training.epochs` stays open for a table: `training/stacking.py` finds it.
+    `training.epochs` stays open: the rows decide in the fit.
     """
     of_model, of_training = _log(rows) if shape == "transactions" else _table(rows)
     return model.model_copy(update=_gaps(model, of_model)), training.model_copy(
@@ -43,12 +40,11 @@ def _log(rows: int) -> tuple[dict[str, Any], dict[str, Any]]:
         "dropout": 0.3,
         "submodels": 1,
         "numeric_embedding": "none",
-        "wide": rows <= SMALL_LOG,
-        "trees": False,
+        "wide": True,
+        "trees": True,
         "seeds": (0, 1, 2),
     }
-    epochs = min(max(LOG_ROWS_SEEN // max(rows, 1), 4), 16)
-    return model, {"epochs": epochs, "batch_size": 512, "learning_rate": 1e-3, "weight_decay": 1e-2}
+    return model, {"batch_size": 512, "learning_rate": 1e-3, "weight_decay": 1e-2}
 
 
 def _table(rows: int) -> tuple[dict[str, Any], dict[str, Any]]:

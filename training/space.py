@@ -48,8 +48,8 @@ def apply(
         ) from None
 
 
-def given(space: Mapping[str, Range], model: ModelConfig, training: TrainingConfig) -> dict[str, Any]:
-    """The settings of the configs as a point of the space; empty where they lie outside of it."""
+def given(space: Mapping[str, Range], model: ModelConfig, training: TrainingConfig) -> dict[str, Any] | None:
+    """The settings of the configs as a point of the space; None where one of them lies outside of it."""
     trees = {"model": model.model_dump(mode="json"), "training": training.model_dump(mode="json")}
     point: dict[str, Any] = {}
     for key, within in space.items():
@@ -60,7 +60,7 @@ def given(space: Mapping[str, Range], model: ModelConfig, training: TrainingConf
         else:
             inside = value is not None and (within.low or 0) <= value <= (within.high or 0)
         if not inside:
-            return {}
+            return None
         point[key] = value
     return point
 

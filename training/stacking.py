@@ -177,6 +177,7 @@ class Deep:
     training: TrainingConfig
     bins: list[list[float]]
     cardinalities: tuple[int, ...]
+    callbacks: tuple[pl.Callback, ...] = ()
 
     def tried(
         self, folds: Sequence[Fold], churned: NDArray[np.int64], shallow: Logits
@@ -208,6 +209,7 @@ class Deep:
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
+            callbacks=list(self.callbacks),
             max_epochs=epochs,
             gradient_clip_val=self.training.gradient_clip,
             deterministic=True,

@@ -21,6 +21,8 @@ from training.space import given
 from training.trial_code import code_of_a_trial
 
 IDLE_S = 0.5
+AS_GIVEN = "as_given"
+"""User attribute of the trial that runs the configs unchanged, though the space does not hold them."""
 ENOUGH_FOR_IMPORTANCE = 5
 FIRST_DRAWS = 4
 """Trials that TPE draws at random before it models them. Optuna's default of 10 is a third of a study."""
@@ -65,16 +67,23 @@ def work(
         told(attempt(study, storage, slot, objective))
 
 
-def starting_points(
-    storage: RDBStorage, tuning: TuningConfig, name: str, model: ModelConfig, training: TrainingConfig
-) -> list[dict[str, Any]]:
-    """The settings of the configs, so that tuning never ends below them, and the best of the last study."""
-    points = [given(tuning.space, model, training), _last_best(storage, tuning, name)]
-    found: list[dict[str, Any]] = []
-    for point in points:
-        if point and point not in found:
-            found.append(point)
-    return found
+def enqueue_starts(
+    study: optuna.Study,
+    storage: RDBStorage,
+    tuning: TuningConfig,
+    model: ModelConfig,
+    training: TrainingConfig,
+) -> None:
+    """First the settings of the configs, so that tuning never ends below them; then the last study's best.
+
+    Where the space does not hold the configs' settings, that trial has no parameters and the mark AS_GIVEN.
+    """
+    configs, last = given(tuning.space, model, training), _last_best(storage, tuning, study.study_name)
+    if tuning.trials:
+        mark = {AS_GIVEN: True} if configs is None else None
+        study.enqueue_trial(configs or {}, user_attrs=mark)
+    if tuning.trials > 1 and last and last != configs:
+        study.enqueue_trial(last)
 
 
 def _last_best(storage: RDBStorage, tuning: TuningConfig, name: str) -> dict[str, Any]:
@@ -157,7 +166,10 @@ def summarise(name: str, tuning: TuningConfig) -> Summary:
         varied = len({trial.value for trial in complete}) > 1
         # by the better tenth of the trials, of which there must be two
         enough = len(complete) >= ENOUGH_FOR_IMPORTANCE and varied
-        found = optuna.importance.get_param_importances(study) if enough else {}
+        # a trial of the configs as given has no parameters
+        shared = sorted(set.intersection(*(set(t.params) for t in complete if t.params))) if enough else []
+        enough = enough and bool(shared)
+        found = optuna.importance.get_param_importances(study, params=shared) if enough else {}
     return Summary(name, trials, {key: float(value) for key, value in found.items()})
 
 

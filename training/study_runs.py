@@ -94,7 +94,7 @@ def _recorded(client: Any, experiment: str, name: str) -> dict[str, str]:
 
 
 def _metrics(trial: FrozenTrial) -> Sequence[tuple[str, float, int]]:
-    epochs = [("log_loss_by_epoch", value, step) for step, value in trial.intermediate_values.items()]
+    epochs = [("log_loss_by_step", value, step) for step, value in trial.intermediate_values.items()]
     # a pruned trial's value is its last epoch's; it must not win when runs are sorted
     if trial.state == TrialState.COMPLETE and trial.value is not None:
         epochs.append(("log_loss", trial.value, 0))

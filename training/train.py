@@ -10,21 +10,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
 from data.errors import TrainingError
 from data.workspace import Workspace, replaced_directory
 from features.spec import FeaturesConfig
-from model.calibration import Calibration
 from model.config import ModelConfig
 from model.export import export_program, load_program
 from training.appraisal import write_appraisal
 from training.baselines import fit_baselines
+from training.calibration_choice import choose_calibration
 from training.config import TrainingConfig
 from training.cross_validation import cross_validate
 from training.fit import Fitted, fit
 from training.importance import importances
-from training.metrics import evaluate, log_loss
+from training.metrics import evaluate
 from training.recipe import settle
 from training.split import Shape, Split, split_rows
 
@@ -68,7 +67,7 @@ def train(
     train_rows, test_rows = rows.iloc[split.train], rows.iloc[split.test]
 
     start = perf_counter()
-    calibration = _choose_calibration(rows, split, shape, spec, model, training, progress)
+    calibration = choose_calibration(rows, split, shape, spec, model, training, progress)
     fitted = fit(train_rows, None, spec, model, training, progress, shape=shape)
     fitted.program.calibration = calibration
     scores = fitted.score(test_rows)
@@ -117,35 +116,6 @@ def prepare(
         raise TrainingError("churned holds values other than 0 and 1; run `churn features build` again")
     rows = data.sort_values(list(KEYS), ignore_index=True)
     return rows, split_rows(rows[["user_id", "event_timestamp", "churned"]], shape, spec.horizon, training)
-
-
-def _choose_calibration(
-    rows: pd.DataFrame,
-    split: Split,
-    shape: Shape,
-    spec: FeaturesConfig,
-    model: ModelConfig,
-    training: TrainingConfig,
-    progress: Callable[[str], None],
-) -> Calibration:
-    """`auto`: Platt scaling learned on half of the newest complete snapshot, if it helps the other half.
-
-    The scores come from a single member that has not seen that snapshot.
-    """
-    if training.calibration == "none":
-        return Calibration()
-    progress("calibration on the newest complete snapshot")
-    held_out = rows.iloc[split.inner_validation]
-    assert model.seeds is not None
-    single = model.model_copy(update={"seeds": model.seeds[:1]})
-    fitted = fit(rows.iloc[split.inner_train], None, spec, single, training, shape=shape)
-    logits = logit(np.clip(fitted.score(held_out), 1e-12, 1 - 1e-12))
-    churned = held_out["churned"].to_numpy()
-    learns = np.random.default_rng(training.seed).random(len(churned)) < 0.5
-    learned = Calibration.platt(logits[learns], churned[learns])
-    before = log_loss(churned[~learns], expit(logits[~learns]))
-    after = log_loss(churned[~learns], expit(float(learned.slope) * logits[~learns] + float(learned.shift)))
-    return Calibration.platt(logits, churned) if after < before else Calibration()
 
 
 def _write(

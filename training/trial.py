@@ -1,4 +1,8 @@
-"""One trial: a point of the space becomes a configuration, is fitted to the inner rows and judged."""
+"""One trial: a point of the space becomes a configuration and is judged on rows that did not teach it.
+
+A log is judged forward in time, over the origins of training/forward.py, by the combination of paths that
+would ship; a table by the inner validation rows.
+"""
 
 import json
 import signal
@@ -14,28 +18,37 @@ import pandas as pd
 import pytorch_lightning as pl
 from numpy.typing import NDArray
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from scipy.special import expit
 
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from training.config import TrainingConfig, TuningConfig
-from training.fit import fit
+from training.fit import fit, judge_forward
 from training.metrics import evaluate
 from training.module import VALIDATION_LOSS
 from training.space import apply, suggest
-from training.split import Shape
+from training.split import Shape, Split
+from training.study import AS_GIVEN
 
 
 class Stopped(BaseException):
     """The study is to end now. No Exception: the trial has not failed and runs again."""
 
 
+def judged_rows(rows: pd.DataFrame, split: Split, shape: Shape) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """The rows of a study: a log's training rows, which hold their own judges; a table's two inner parts."""
+    if shape == "transactions":
+        return rows.iloc[split.train], None
+    return rows.iloc[split.inner_train], rows.iloc[split.inner_validation]
+
+
 class Objective:
-    """The validation log-loss of a trial's configuration, fitted as one member to `train`."""
+    """The log-loss of a trial's configuration with one member, on the rows that `judged_rows` gives."""
 
     def __init__(
         self,
         train: pd.DataFrame,
-        validation: pd.DataFrame,
+        validation: pd.DataFrame | None,
         shape: Shape,
         spec: FeaturesConfig,
         model: ModelConfig,
@@ -50,19 +63,12 @@ class Objective:
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Raises TrialPruned when the trial lags behind the others or its loss is no number."""
-        chosen = {key: suggest(trial, key, within) for key, within in self._space.items()}
+        searched = {} if trial.user_attrs.get(AS_GIVEN) else self._space
+        chosen = {key: suggest(trial, key, within) for key, within in searched.items()}
         model, training = apply(chosen, self._model, self._training)
         watch = Watch(trial, self._stopping)
         try:
-            fitted = fit(
-                self._train,
-                self._validation,
-                self._spec,
-                model,
-                training,
-                callbacks=[watch],
-                shape=self._shape,
-            )
+            scores, churned = self._judged(model, training, watch)
         except SystemExit as ended:
             if not isinstance(ended.__context__, KeyboardInterrupt):
                 raise
@@ -70,15 +76,24 @@ class Objective:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from None
         except optuna.TrialPruned:
-            self._keep(trial, {"epochs": watch.losses}, None)
+            self._keep(trial, {"steps": watch.losses}, None)
             raise
-        churned = self._validation["churned"].to_numpy()
-        scores = fitted.score(self._validation)
         if not np.isfinite(scores).all():
             raise optuna.TrialPruned
         metrics = evaluate(churned, scores, training.threshold)
-        self._keep(trial, metrics | {"epochs": watch.losses}, draw_calibration(churned, scores))
+        self._keep(trial, metrics | {"steps": watch.losses}, draw_calibration(churned, scores))
         return metrics["log_loss"]
+
+    def _judged(
+        self, model: ModelConfig, training: TrainingConfig, watch: "Watch"
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Scores and labels of the rows that judge."""
+        if self._validation is None:
+            found = judge_forward(self._train, self._spec, model, training, [watch], watch.judged)
+            return expit(found.logits), found.churned
+        rows = self._train, self._validation
+        fitted = fit(*rows, self._spec, model, training, callbacks=[watch], shape=self._shape)
+        return fitted.score(self._validation), self._validation["churned"].to_numpy(dtype=np.int64)
 
     def _keep(self, trial: optuna.Trial, metrics: dict[str, Any], plot: bytes | None) -> None:
         """Put the trial's files where the dashboard finds them."""
@@ -100,8 +115,8 @@ def one_member(model: ModelConfig) -> ModelConfig:
 
 
 class Watch(pl.Callback):
-    """Gives up a trial whose validation log-loss lags behind the median after an epoch, and stops at once
-    when the study is to stop.
+    """Gives up a trial whose log-loss lags behind the median after an origin of a log or an epoch of a table,
+    and stops at once when the study is to stop.
 
     Optuna's own callback imports `lightning`, which is not `pytorch_lightning`.
     """
@@ -117,11 +132,15 @@ class Watch(pl.Callback):
             raise Stopped
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        loss = float(trainer.callback_metrics[VALIDATION_LOSS])
+        if VALIDATION_LOSS in trainer.callback_metrics:
+            self.judged(float(trainer.callback_metrics[VALIDATION_LOSS]))
+
+    def judged(self, loss: float) -> None:
+        """Raises TrialPruned where the trial lags behind, or has diverged."""
         if not isfinite(loss):
             raise optuna.TrialPruned
+        self._trial.report(loss, len(self.losses))
         self.losses.append(loss)
-        self._trial.report(loss, trainer.current_epoch)
         if self._trial.should_prune():
             raise optuna.TrialPruned
 

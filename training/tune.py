@@ -1,4 +1,4 @@
-"""The study: Optuna looks for the settings of least log-loss on the inner validation rows."""
+"""The study: Optuna looks for the settings of least log-loss on rows that did not teach."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from training.recipe import settle
 from training.slots import finished, keep_filled, open_storage, reaching_studies
 from training.space import apply, plain
 from training.split import Shape
-from training.study import open_study, outcome, starting_points, study_name, work
+from training.study import enqueue_starts, open_study, outcome, study_name, work
 from training.train import prepare
-from training.trial import Objective, one_member
+from training.trial import Objective, judged_rows, one_member
 from training.workers import Workers
 
 
@@ -50,9 +50,10 @@ def tune(
     """Bring the study to exactly `tuning.trials` finished trials and apply its best to copies of the configs.
 
     `data` is what `files.training_set` holds, which each of several workers reads for itself. The test rows
-    take no part. A trial is one member. The first trial is the configs as given, so that tuning never ends
-    below them on the validation rows; the second is the best of the last study of this name, if there was
-    one. Whatever dies, finished trials stay, and the same call goes on from them. Call it once at a time.
+    take no part. A trial is one member. The first trial is the configs exactly as given, whatever the space
+    says, so that tuning never ends below them on the rows that judge; the second is the best of the last
+    study of this name, if there was one. Whatever dies, finished trials stay, and the same call goes on from
+    them. Call it once at a time.
     Raises ConfigError that names a dimension which is not a setting.
     """
     rows, split = prepare(data, shape, spec, training)
@@ -60,18 +61,18 @@ def tune(
     if not tuning.trials:
         return Tuned(model, training, "", 0, {}, float("nan"))
     model, training = settle(model, training, shape, len(split.train))  # a trial varies the recipe
-    inner = rows.iloc[split.inner_train], rows.iloc[split.inner_validation]
-    name = study_name(tuning, *inner, spec, one_member(model), training)
+    judged = judged_rows(rows, split, shape)
+    digested = rows.iloc[split.train], rows.iloc[split.inner_validation]
+    name = study_name(tuning, *digested, spec, one_member(model), training)
     with reaching_studies(tuning.storage):
         storage = open_storage(tuning)
         study = open_study(storage, name)
         if not study.get_trials(deepcopy=False):
-            for point in starting_points(storage, tuning, name, model, training)[: tuning.trials]:
-                study.enqueue_trial(point)
+            enqueue_starts(study, storage, tuning, model, training)
         before = finished(study)
         tried = training
         if before < tuning.trials:
-            tried = _with_epochs(inner[0], shape, spec, model, training, progress)
+            tried = _with_epochs(judged[0], shape, spec, model, training, progress)
 
         def tend() -> None:
             keep_filled(study, tuning.trials)
@@ -81,7 +82,7 @@ def tune(
 
         tend()
         if tuning.workers == 1 or tuning.trials - before < 2:
-            objective = Objective(*inner, shape, spec, model, tried, tuning, files.trial_artifacts)
+            objective = Objective(*judged, shape, spec, model, tried, tuning, files.trial_artifacts)
 
             def told_trial(trial: FrozenTrial) -> None:
                 told(outcome(trial))
@@ -135,8 +136,11 @@ def _job(
 
 def _best(study: optuna.Study, tuning: TuningConfig, model: ModelConfig, training: TrainingConfig) -> Tuned:
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        raise TrainingError(
-            f"study {study.study_name}: no trial was completed; raise tuning.timeout_s or tuning.trials"
+        why = (
+            "every trial diverged: narrow tuning.space"
+            if finished(study)
+            else "no trial was completed; raise tuning.timeout_s or tuning.trials"
         )
+        raise TrainingError(f"study {study.study_name}: {why}")
     best = {key: plain(tuning.space[key], value) for key, value in study.best_params.items()}
     return Tuned(*apply(best, model, training), study.study_name, finished(study), best, study.best_value)

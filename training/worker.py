@@ -46,14 +46,14 @@ def _run(job: dict[str, Any], stopping: threading.Event, reports: IO[str]) -> No
     from training.slots import open_storage
     from training.study import open_study, outcome, work
     from training.train import prepare
-    from training.trial import Objective, Stopped
+    from training.trial import Objective, Stopped, judged_rows
 
     torch.set_num_threads(1)
     spec, model = FeaturesConfig.model_validate(job["spec"]), ModelConfig.model_validate(job["model"])
     training = TrainingConfig.model_validate(job["training"])
     tuning = TuningConfig.model_validate(job["tuning"])
     rows, split = prepare(pd.read_parquet(job["rows"]), job["shape"], spec, training)
-    train, validation = rows.iloc[split.inner_train], rows.iloc[split.inner_validation]
+    train, validation = judged_rows(rows, split, job["shape"])
     del rows
 
     def told(trial: FrozenTrial) -> None:

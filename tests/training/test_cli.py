@@ -158,7 +158,7 @@ def test_validate_repeats_what_fit_measured(fitted: Path, filled: Path) -> None:
 def test_a_killed_fit_resumed_ends_with_the_weights_of_one_that_was_not(filled: Path, tmp_path: Path) -> None:
     long = [*FLAGS, "--epochs=12", "--rows=all"]
     killed = process(command(filled, tmp_path / "killed", "fit", *long))
-    last, deadline = tmp_path / "killed" / "last.ckpt", time.monotonic() + 120
+    last, deadline = tmp_path / "killed" / "last.ckpt", time.monotonic() + 240
     while not last.exists() and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     killed.kill()

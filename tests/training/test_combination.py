@@ -17,7 +17,8 @@ from model.export import export_program, load_program
 from model.wide import Combination, Wide
 from training.boosting import Growth, grow_forest
 from training.config import TrainingConfig
-from training.fit import Task, assemble, prepared, tensors
+from training.encoded import tensors
+from training.fit import Task, assemble, prepared
 from training.stacking import Chosen
 
 SPEC = FeaturesConfig(
@@ -73,16 +74,15 @@ def stacked_by_hand(task: Task, chosen: Chosen, rows: pd.DataFrame) -> np.ndarra
 
 
 @pytest.mark.parametrize("stacks", [12, pytest.param(200, marks=pytest.mark.slow)])
-def test_random_stacks(stacks: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_random_stacks(stacks: int, tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     training = TrainingConfig(epochs=1, baselines=())
     model = ModelConfig(hidden=(4,), submodels=2, bins=4)
     for number in range(stacks):
         rows, chosen = a_log(draw), a_stack(draw)
-        monkeypatch.setattr("training.fit.cross_fit", lambda *_, chosen=chosen: chosen)
         shape = "transactions" if draw.random() < 0.5 else "labelled"
         with prepared(training):
-            task = assemble(rows, None, SPEC, model, training, shape)
+            task = assemble(rows, None, SPEC, model, training, shape, chosen)
             program = task.contract.program.eval()
             expected = stacked_by_hand(task, chosen, rows)
         numeric, codes = (torch.from_numpy(part) for part in task.contract.inputs.encode(rows))

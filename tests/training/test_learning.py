@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from churn.settings import Settings
+from model.config import ModelConfig
+from model.network import Network
 from training.config import TrainingConfig
 from training.datamodule import Batches, ChurnData, Rows, stream
 from training.fit import assemble, prepared, trainer_settings
@@ -121,3 +123,29 @@ def test_a_fit_resumed_in_the_middle_of_an_epoch_ends_the_same(
     resumed = weights([], file)
 
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "tabm"])
+def test_weight_decay_shrinks_every_matrix_and_nothing_else(architecture: str) -> None:
+    """One step on rows whose gradient is zero moves only what decays."""
+    config = ModelConfig(
+        architecture=architecture, hidden=(8, 8), dropout=0.0, submodels=3, numeric_embedding="none"
+    )
+    torch.manual_seed(0)
+    member = Network(3, (4,), config)
+    training = TrainingConfig(epochs=1, batch_size=8, learning_rate=0.1, weight_decay=0.5, baselines=())
+    module = ChurnModule(member, training)
+    module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    optimizer = module.configure_optimizers()["optimizer"]
+    before = {name: value.detach().clone() for name, value in member.named_parameters()}
+    for parameter in member.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+
+    after = dict(member.named_parameters())
+    shrunken = {name for name in before if not torch.equal(before[name], after[name])}
+    matrices = {name for name in before if name.startswith("deep.") and name.endswith(".weight")}
+    assert shrunken == matrices
+    assert len(matrices) == 3
+    for name in matrices:
+        assert torch.allclose(after[name], before[name] * (1 - 0.1 * 0.5))

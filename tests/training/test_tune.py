@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from churn.settings import Settings
-from data.errors import ConfigError
+from data.errors import ConfigError, TrainingError
 from data.workspace import Workspace
 from pipelines import plots
 from training.config import Range, TuningConfig
@@ -152,7 +152,7 @@ def test_each_trial_leaves_its_plot_and_metrics(
         assert kept["calibration.png"].startswith(b"\x89PNG")
         metrics = json.loads(kept["metrics.json"])
         assert metrics["log_loss"] == trial.value
-        assert metrics["epochs"] == list(trial.intermediate_values.values())
+        assert metrics["steps"] == list(trial.intermediate_values.values())
 
 
 def test_mlflow_gets_one_run_a_trial_below_the_study_s_and_only_once(
@@ -220,3 +220,32 @@ def test_a_space_that_cannot_be_searched_is_named(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         tuned(small, rows, tuning.model_copy(update={"space": {key: within}}))
+
+
+def test_the_first_trial_is_the_configs_as_given_even_outside_of_the_space(
+    small: Settings, rows: pd.DataFrame, tuning: TuningConfig
+) -> None:
+    """The learning rate of the configs is .003; the space begins above it."""
+    above = {"training.learning_rate": Range(low=0.5, high=1.0, log=True)}
+    found = tuned(small, rows, tuning.model_copy(update={"space": above}))
+    first, second = trials(found, tuning)
+
+    assert first.params == {}
+    assert second.params["training.learning_rate"] >= 0.5
+    inside = {"training.learning_rate": Range(low=1e-4, high=1e-2, log=True)}
+    elsewhere = tuning.model_copy(update={"space": inside, "study": "inside", "trials": 1})
+    assert trials(tuned(small, rows, elsewhere), elsewhere)[0].value == first.value
+    assert found.best_log_loss <= first.value
+    if found.best_log_loss == first.value:
+        assert found.training.learning_rate == small.training.learning_rate
+
+
+def test_a_study_whose_trials_all_diverge_says_so(
+    small: Settings, rows: pd.DataFrame, tuning: TuningConfig
+) -> None:
+    wild = small.model_copy(
+        update={"training": small.training.model_copy(update={"learning_rate": 1e30, "gradient_clip": 1e30})}
+    )
+    space = {"training.learning_rate": Range(low=1e30, high=1e31, log=True)}
+    with pytest.raises(TrainingError, match=r"every trial diverged: narrow tuning\.space"):
+        tuned(wild, rows, tuning.model_copy(update={"space": space}))

@@ -1,0 +1,53 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+
+from churn.settings import Settings
+from training import calibration_choice
+from training.calibration_choice import choose_calibration, helpful
+from training.train import prepare
+
+
+def judged(slope: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that are `slope` times too large."""
+    draw = np.random.default_rng(seed)
+    truth = draw.normal(size=4000)
+    return slope * truth, (draw.random(4000) < expit(truth)).astype(np.int64)
+
+
+def test_what_helps_on_the_next_judge_is_taken_from_the_newest() -> None:
+    found = helpful(judged(2.0, 0), judged(2.5, 1), judged(2.5, 1))
+    assert float(found.slope) == pytest.approx(0.4, abs=0.05)
+
+
+def test_what_harms_on_the_next_judge_is_left_out() -> None:
+    assert helpful(judged(3.0, 0), judged(1.0, 1), judged(1.0, 1)).is_identity
+
+
+def test_it_is_chosen_for_the_members_that_ship_and_forward_in_time(
+    small: Settings, rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = small.training.model_copy(update={"calibration": "auto"})
+    ordered, split = prepare(rows, "transactions", small.features, training)
+    fits = []
+
+    class Fitted:
+        def score(self, some: pd.DataFrame) -> np.ndarray:
+            fits[-1].append(some["event_timestamp"])
+            return np.full(len(some), 0.5)
+
+    def fit(train: pd.DataFrame, *configs: object, **_: object) -> Fitted:
+        fits.append([train["event_timestamp"], configs[2]])
+        return Fitted()
+
+    monkeypatch.setattr(calibration_choice, "fit", fit)
+    choose_calibration(
+        ordered, split, "transactions", small.features, small.model, training, lambda message: None
+    )
+
+    newest_training = ordered.iloc[split.train]["event_timestamp"].max()
+    assert fits[0][2].max() == newest_training
+    for learned, model, scored in fits:
+        assert model.seeds == small.model.seeds
+        assert learned.max() + small.features.horizon <= scored.min()
