@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from churn.init import words
 from churn.init.belief import Notes
@@ -74,7 +75,10 @@ def features_of(
         source = name if clashes else column.name
         read.add(source.casefold())
         feature = _feature(column, name, source, descriptions, whole)
-        found.append(replace(feature, alias=name) if clashes else feature)
+        if clashes:
+            kind = feature.kind or (None if "sql" in feature.line else str(feature.line["dtype"]))
+            feature = replace(feature, alias=name, kind=kind)
+        found.append(feature)
     return found
 
 
@@ -157,7 +161,7 @@ def _feature(column: Column, name: str, source: str, descriptions: dict[str, str
         sql = f"try_cast(replace(rtrim({quoted}, '% '), ',', '.') as double)"
         return _line(column, name, "float64", sql, f"{said}, in percent", "string")
     if column.numeric and not is_category(column):
-        complete = column.present == 1 and column.whole and whole and not column.gaps
+        complete = column.present == 1 and whole and not column.gaps and _integers(column)
         description = f"{said}, {column.shown()}"
         if complete:
             known = column.numbers[np.isfinite(column.numbers)]
@@ -170,6 +174,13 @@ def _feature(column: Column, name: str, source: str, descriptions: dict[str, str
         sql = f"cast({quoted} as varchar)"
     kind = "string" if column.stored_as_text and (column.numeric or column.dates is not None) else None
     return _line(column, name, "string", sql, description, kind, comment=comment)
+
+
+def _integers(column: Column) -> bool:
+    """Whole numbers, and written as such: 7.0 is a float to ingest."""
+    if not column.stored_as_text:
+        return bool(pa.types.is_integer(column.kind))
+    return column.whole and bool(column.texts.str.fullmatch(r"[+-]?\d+").all())
 
 
 def is_category(column: Column) -> bool:

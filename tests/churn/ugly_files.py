@@ -64,6 +64,7 @@ def bank(folder: Path) -> tuple[Path, Expected]:
             "Tenure": t.months,
             "Balance": np.where(draw.random(len(t)) < 0.4, 0, t.bill * 901.37).round(2),
             "IsActiveMember": draw.integers(0, 2, len(t)),
+            "CreditLimit": t.months * 100.0,
             "Complain": np.where(draw.random(len(t)) < 0.003, ~t.gone, t.gone).astype(int),
             "Exited": t.gone.astype(int),
         }
@@ -73,7 +74,7 @@ def bank(folder: Path) -> tuple[Path, Expected]:
         "labelled",
         {"columns": {"user_id": "CustomerId", "target": "Exited"}, "user_id_type": "integer", "positive": 1},
         frozenset({"observed_at"}),
-        {"Geography": "string", "Tenure": "int64", "Balance": "float64", "IsActiveMember": "int64"},
+        {"Geography": "string", "Tenure": "int64", "Balance": "float64", "CreditLimit": "float64"},
         ("RowNumber", "Surname", "Complain"),
     )
 
