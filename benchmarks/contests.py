@@ -1,8 +1,8 @@
 """What is judged on what: the rows of each data set that teach, that choose settings, and that judge.
 
-Logs: the newest snapshots judge, as in `churn train`. A rival's settings are chosen forward in time within
-the training rows: for each of the ORIGINS newest training snapshots, rows that end a horizon before it teach
-and it judges. Tables: stratified folds judge, and three folds of the training rows of the first choose.
+Logs: the newest snapshots judge, as in `churn train`; a rival's settings are chosen forward in time within
+the training rows, at the origins of training/forward.py. Tables: stratified folds judge, and three folds of
+the training rows of the first choose.
 """
 
 import pickle
@@ -20,19 +20,15 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from benchmarks import logs, tables
 from churn.settings import CONFIGS, load_settings
 from features.spec import FeaturesConfig
+from training.forward import Fold, Positions, origins
 from training.split import Shape
 
 ROOT = Path(__file__).resolve().parent.parent
 TELCO = ROOT.parent / "shared" / "data" / "Telco-Customer-Churn.csv"
 TELCO_FOLDS = 5
 """Those of the figures that were published before, whatever the rule for other tables says."""
-ORIGINS = 3
 INNER_FOLDS = 3
 SEED = 42
-
-Positions = NDArray[np.int64]
-Fold = tuple[Positions, Positions]
-"""Rows that teach, and rows that judge."""
 
 
 @dataclass(frozen=True)
@@ -103,24 +99,19 @@ def load(name: str, telco: Path = TELCO) -> Contest | None:
     if log is None:
         return None
     judged = ((log.split.train, log.split.test),)
-    chosen = forward_folds(log.rows["event_timestamp"], log.split.train, log.settings.features.horizon)
+    chosen = forward_folds(log.rows, log.split.train, log.settings.features.horizon)
     return Contest(name, "transactions", log.rows, log.settings.features, judged, chosen, log.records)
 
 
-def forward_folds(
-    moments: "pd.Series[pd.Timestamp]", train: Positions, horizon: timedelta, origins: int = ORIGINS
-) -> tuple[Fold, ...]:
-    """The newest training snapshots judge, one a fold; what ends a horizon before it teaches.
+def forward_folds(rows: pd.DataFrame, train: Positions, horizon: timedelta) -> tuple[Fold, ...]:
+    """Those of training/forward.py, by which ours chooses too, and its older origins as well: ours leaves out
+    those that learn from little over half of the rows, while settings of rivals gain by every further one.
 
-    Fewer folds where a snapshot has nothing before it.
+    Empty where a log has no origin; then nobody can choose.
     """
-    of_train = moments.iloc[train]
-    folds = []
-    for origin in sorted(of_train.unique())[-origins:]:
-        teach = train[(of_train + horizon <= origin).to_numpy()]
-        if len(teach):
-            folds.append((teach, train[(of_train == origin).to_numpy()]))
-    return tuple(folds)
+    known = rows.iloc[train]
+    found = origins(known["event_timestamp"], known["churned"].to_numpy(), horizon, least_share=0.0)
+    return tuple((train[learned], train[judged]) for learned, judged in found)
 
 
 def _folds(churned: NDArray[np.integer]) -> list[Fold]:

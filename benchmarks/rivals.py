@@ -166,7 +166,10 @@ def fitted_scores(name: str, given: Given, rows: Rows, seed: int) -> Scores:
 
 
 def tuned(name: str, folds: Sequence[Rows], trials: int, seed: int = 0) -> Given:
-    """The settings of least log-loss over the rows that the folds judge, of `trials` tried."""
+    """The settings of least log-loss over the rows that the folds judge, of `trials` tried; without a fold
+    the defaults."""
+    if not folds:
+        return {}
 
     def objective(trial: optuna.Trial) -> float:
         given = SPACES[name](trial) if trial.number else FIRST.get(name, {})

@@ -10,28 +10,40 @@ from benchmarks import tables
 from benchmarks.contests import DEVELOPED, UNSEEN_LOGS, UNSEEN_TABLES, forward_folds
 from benchmarks.differences import compare, losses, losses_of_average
 from benchmarks.rivals import Rows, fitted_scores, tuned
+from training.forward import origins
 
 HORIZON = timedelta(days=90)
 
 
+def log_of(snapshots: pd.DatetimeIndex) -> pd.DataFrame:
+    return pd.DataFrame({"event_timestamp": snapshots.repeat(6), "churned": [0, 1] * 3 * len(snapshots)})
+
+
 def test_settings_of_a_rival_are_chosen_forward_in_time() -> None:
     snapshots = pd.date_range("2021-02-01", periods=12, freq="MS", tz="UTC")
-    moments = pd.Series(np.repeat(snapshots, 5))
-    train = np.flatnonzero(moments < snapshots[9])
-    folds = forward_folds(moments, train, HORIZON)
-    assert [moments.iloc[judge].unique()[0] for _, judge in folds] == list(snapshots[6:9])
+    rows = log_of(snapshots)
+    train = np.flatnonzero(rows["event_timestamp"] < snapshots[9])
+    folds = forward_folds(rows, train, HORIZON)
+    moments = rows["event_timestamp"]
+    assert {moments.iloc[judge].unique()[0] for _, judge in folds} == set(snapshots[6:9])
     for teach, judge in folds:
-        assert len(teach)
-        assert len(judge) == 5
+        assert len(judge) == 6
         assert moments.iloc[teach].max() + HORIZON <= moments.iloc[judge].min()
         assert set(teach) | set(judge) <= set(train)
 
 
-def test_a_short_log_chooses_on_the_origins_that_have_something_before_them() -> None:
-    snapshots = pd.date_range("2021-03-01", periods=5, freq="MS", tz="UTC")
-    moments = pd.Series(snapshots)
-    folds = forward_folds(moments, np.arange(5), HORIZON)
-    assert [(list(teach), list(judge)) for teach, judge in folds] == [([0], [3]), ([0, 1], [4])]
+def test_what_ours_chooses_on_is_open_to_rivals_too() -> None:
+    rows = log_of(pd.date_range("2021-02-01", periods=20, freq="MS", tz="UTC"))
+    of_ours = origins(rows["event_timestamp"], rows["churned"].to_numpy(), HORIZON)
+    of_rivals = {judge.tobytes() for _, judge in forward_folds(rows, np.arange(len(rows)), HORIZON)}
+    assert of_ours
+    assert {judge.tobytes() for _, judge in of_ours} <= of_rivals
+
+
+def test_a_log_without_an_origin_leaves_a_rival_its_defaults() -> None:
+    rows = log_of(pd.date_range("2021-03-01", periods=3, freq="MS", tz="UTC"))
+    assert forward_folds(rows, np.arange(len(rows)), HORIZON) == ()
+    assert tuned("logistic_regression", [], trials=3) == {}
 
 
 def test_nothing_unseen_is_in_what_settings_are_chosen_on() -> None:
