@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from difflib import get_close_matches
@@ -58,10 +58,67 @@ def validate(
         groups.setdefault(_needed(expectation, names), []).append(number)
     outcomes: dict[int, Row] = {}
     for needed, numbers in groups.items():
-        frame = _frame(needed, records)
-        for number, result in zip(numbers, _run([built[n] for n in numbers], frame), strict=True):
-            outcomes[number] = _outcome(result, every[number].get("row_condition"), records.schema)
+        by_row = [n for n in numbers if _config_type(every[n]) in BY_ROW]
+        for chosen, frames in _passes(needed, numbers, by_row, records):
+            passes = [_run([built[n] for n in chosen], frame) for frame in frames]
+            for number, results in zip(chosen, zip(*passes, strict=True), strict=True):
+                outcomes[number] = _outcome(
+                    _merged(list(results)), every[number].get("row_condition"), records.schema
+                )
     return [outcomes[number] for number in range(len(every))]
+
+
+BY_ROW = frozenset(
+    {
+        "expect_column_values_to_not_be_null",
+        "expect_column_values_to_be_null",
+        "expect_column_values_to_be_between",
+        "expect_column_values_to_be_in_set",
+        "expect_column_values_to_not_be_in_set",
+        "expect_column_values_to_match_regex",
+        "expect_column_values_to_not_match_regex",
+    }
+)
+"""Expectations that judge each row by itself: some rows at a time give the same counts as all at once."""
+ROWS_AT_ONCE = 4_000_000
+"""Great Expectations holds several copies of what it judges."""
+
+
+def _config_type(expectation: Mapping[str, Any]) -> str:
+    return str(expectation.get("type"))
+
+
+def _passes(
+    needed: tuple[str, ...], numbers: list[int], by_row: list[int], records: Judged
+) -> Iterator[tuple[list[int], Iterator[pd.DataFrame]]]:
+    """Which expectations to judge together, and the frames that they see one after the other."""
+    if not needed or needed == NO_COLUMN:
+        yield numbers, iter([_frame(needed, records)])
+        return
+    table = records.load(needed)
+    rest = [number for number in numbers if number not in by_row]
+    if by_row:
+        starts = range(0, max(table.num_rows, 1), ROWS_AT_ONCE)
+        yield by_row, (_to_pandas(table.slice(start, ROWS_AT_ONCE)) for start in starts)
+    if rest:
+        yield rest, iter([_to_pandas(table)])
+
+
+def _merged(results: list[ExpectationValidationResult]) -> ExpectationValidationResult:
+    """The result of all rows from those of some rows each."""
+    first = results[0]
+    if failing := [r for r in results if _exception(r.exception_info)]:
+        return failing[0]
+    if len(results) == 1:
+        return first
+    total = {n: sum(r.result[n] for r in results) for n in ("element_count", "unexpected_count")}
+    judged = total["element_count"] - sum(r.result.get("missing_count") or 0 for r in results)
+    examples = [one for r in results for one in r.result.get("partial_unexpected_list", [])]
+    percent = 100 * total["unexpected_count"] / judged if judged else 0.0
+    first.result.update(total, unexpected_percent=percent, partial_unexpected_list=examples[:20])
+    mostly = _config(first).kwargs.get("mostly") or 1.0
+    first.success = total["unexpected_count"] <= (1 - mostly) * judged + 1e-9
+    return first
 
 
 def always(columns: Sequence[str], as_of: datetime) -> list[dict[str, Any]]:
@@ -192,9 +249,12 @@ def _frame(needed: tuple[str, ...], records: Judged) -> pd.DataFrame:
         return pd.DataFrame(index=pd.RangeIndex(rows))
     if not needed:
         return pd.DataFrame(columns=records.schema.names)
+    return _to_pandas(records.load(needed))
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
     text = pd.StringDtype("pyarrow", na_value=np.nan)
-    types = {pa.string(): text}.get
-    frame: pd.DataFrame = records.load(needed).to_pandas(types_mapper=types, split_blocks=True)
+    frame: pd.DataFrame = table.to_pandas(types_mapper={pa.string(): text}.get, split_blocks=True)
     return frame
 
 

@@ -27,6 +27,12 @@ def records(**columns: Any) -> pa.Table:
     return pa.table(rows)
 
 
+@pytest.fixture(params=[4_000_000, 2], autouse=True)
+def rows_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether rows are judged all at once or some at a time is not to be seen."""
+    monkeypatch.setattr("data.validate.ROWS_AT_ONCE", request.param)
+
+
 def outcome(expectation: dict[str, Any], as_of: datetime = AS_OF, **columns: Any) -> dict[str, Any]:
     return validate(records(**columns), [expectation], as_of)[-1]
 
