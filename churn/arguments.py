@@ -104,6 +104,11 @@ def predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the answers as JSON, with their features")
 
 
+def forget(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("user_id", nargs="+", help="identifiers as they stand in the source, or masked ones")
+    parser.add_argument("--reason", required=True, help="why, for example the request's number; recorded")
+
+
 def serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as-of",
@@ -136,6 +141,12 @@ def score(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="the N strongest reasons of each customer in words: slow, best with --top",
+    )
+
+    parser.add_argument(
+        "--source-ids",
+        action="store_true",
+        help="add the identifiers of the source (needs the mask key; the file gets mode 600; it is recorded)",
     )
 
 

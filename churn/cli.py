@@ -17,6 +17,7 @@ from churn.commands import (
     data,
     deploy,
     features,
+    forget,
     init,
     loop,
     registry,
@@ -170,9 +171,17 @@ COMMANDS = (
         (
             "churn score --as-of 1998-07-01 --out customers.parquet",
             "churn score --out calls.csv --top 500 --reasons 3",
+            "churn score --out calls.csv --top 500 --source-ids",
         ),
         archives.score,
         arguments.score,
+    ),
+    Command(
+        "forget",
+        "remove customers from records, features, stores, scores and logs, and write a proof",
+        ('churn forget 4711 --reason "request 2026-17"',),
+        forget.forget,
+        arguments.forget,
     ),
     Command(
         "rollout start",

@@ -19,6 +19,7 @@ from data import merge
 from data.clean import Cleaner
 from data.compare import Comparison, compare
 from data.config import DataConfig, TableSource
+from data.erasure import Erased
 from data.errors import DataError
 from data.ingest import STAGE, Progress, arranged, judge, read_into, suite_record, writing_alone
 from data.judged import judged
@@ -135,9 +136,10 @@ def _read(
     progress: Progress,
     files: Workspace,
 ) -> _Arrived:
-    stage = Stage(scratch / STAGE, cleaner, key)
+    erased = Erased(files.erased, key)
+    stage = Stage(scratch / STAGE, cleaner, key, erased)
     delivery = Delivery(public_uri(cleaner.source), "")
-    with RejectedWriter(scratch / files.rejected.name, cleaner, key) as rejected:
+    with RejectedWriter(scratch / files.rejected.name, cleaner, key, erased) as rejected:
         sha256 = read_into(stage, cleaner, rejected, further, progress, manifest)
         delivery = replace(delivery, input_sha256=sha256)
         known = {manifest["input_sha256"], *(one["input_sha256"] for one in manifest["deliveries"])}

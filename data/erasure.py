@@ -1,14 +1,13 @@
-"""Customers who are to be forgotten: the list that keeps them out of later ingests, and files without them.
+"""Customers who are to be forgotten: the list of them, and files without their rows.
 
-The list holds no identifier, also no masked one: a keyed hash of the masked identifier, so that ingest can
-recognise a customer who comes again in the source and nobody can read from the list who it was.
+The list holds no identifier, also no masked one: a keyed hash of the masked identifier, so that an ingest can
+recognise a customer who comes again in the source, and nobody can read from the list who it was.
 """
 
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,84 +17,76 @@ import pyarrow.parquet as pq
 from data.workspace import write_atomically
 
 
-@dataclass(frozen=True)
 class Erased:
-    """The list of one workspace."""
+    """The list in `file`, read when it is made; `key` is the mask key."""
 
-    file: Path
-    key: bytes
-    """The mask key."""
+    def __init__(self, file: Path, key: bytes) -> None:
+        self._file, self._key = file, key
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        self._known = frozenset(known)
+
+    @property
+    def anybody(self) -> bool:
+        return bool(self._known)
 
     def add(self, masked: Iterable[str]) -> None:
-        known = self._read() | {self._mark(user_id) for user_id in masked}
-        write_atomically(self.file, json.dumps(sorted(known), indent=1))
+        known = self._known | {self._mark(user_id) for user_id in masked}
+        write_atomically(self._file, json.dumps(sorted(known), indent=1))
+        self._known = frozenset(known)
 
-    def among(self, masked: pa.Array) -> pa.Array:
-        """Which of the masked identifiers are on the list; bool, null where the identifier is null."""
-        known = self._read()
-        if not known:
-            return pa.repeat(False, len(masked))
+    def without(self, table: pa.Table, masked: pa.Array) -> pa.Table:
+        """The rows of `table` whose customer, of the same row of `masked`, is not on the list."""
+        if not self._known:
+            return table
         encoded = masked.dictionary_encode()
-        listed = [
-            user_id is not None and self._mark(user_id) in known for user_id in encoded.dictionary.to_pylist()
+        stays = [
+            user_id is None or self._mark(user_id) not in self._known
+            for user_id in encoded.dictionary.to_pylist()
         ]
-        return pa.array(listed, pa.bool_()).take(encoded.indices)
+        return table.filter(pc.fill_null(pa.array(stays, pa.bool_()).take(encoded.indices), True))
 
     def _mark(self, masked: str) -> str:
-        return hmac.digest(self.key, b"erased:" + masked.encode(), "sha256").hex()
-
-    def _read(self) -> set[str]:
-        if not self.file.is_file():
-            return set()
-        return set(json.loads(self.file.read_text(encoding="utf-8")))
+        return hmac.digest(self._key, b"erased:" + masked.encode(), "sha256").hex()
 
 
-def remove_rows(file: Path, masked: Iterable[str]) -> int:
+def remove_rows(file: Path, masked: Sequence[str]) -> int:
     """Write the Parquet `file` anew without the rows in which a text column is one of `masked`.
 
     Returns how many those were. A file without such rows is not touched; the new one replaces it in one step.
     """
-    values = pa.array(list(masked), pa.string())
     with pq.ParquetFile(file) as content:
-        columns = [field.name for field in content.schema_arrow if _is_text(field.type)]
-        if not columns or not any(
-            _hit(content.read_row_group(n, columns), values) for n in range(content.num_row_groups)
-        ):
+        columns = [field.name for field in content.schema_arrow if pa.types.is_string(field.type)]
+        groups = range(content.num_row_groups)
+        if not any(mentions(content.read_row_group(group, columns), masked) for group in groups):
             return 0
-        partial = file.with_name(f".{file.name}.partial")
-        removed = 0
+        partial, removed = file.with_name(f".{file.name}.partial"), 0
         try:
             with pq.ParquetWriter(partial, content.schema_arrow, compression="zstd") as writer:
-                for number in range(content.num_row_groups):
-                    group = content.read_row_group(number)
-                    found = _matching(group, columns, values)
-                    removed += pc.sum(found).as_py() or 0
-                    writer.write_table(group.filter(pc.invert(found)))
+                for group in groups:
+                    table = content.read_row_group(group)
+                    rest = table.filter(pc.invert(_rows_of(table, masked)))
+                    removed += table.num_rows - rest.num_rows
+                    writer.write_table(rest)
             partial.replace(file)
         finally:
             partial.unlink(missing_ok=True)
     return removed
 
 
-def _hit(group: pa.Table, values: pa.Array) -> bool:
-    return bool(pc.any(_matching(group, group.column_names, values)).as_py())
-
-
-def _matching(group: pa.Table, columns: list[str], values: pa.Array) -> pa.ChunkedArray:
-    found = pa.chunked_array([pa.repeat(False, group.num_rows)])
-    for name in columns:
-        column = group[name]
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(pa.string())
-        found = pc.or_(found, pc.is_in(column, values))
-    return found
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(inner) or pa.types.is_large_string(inner))
+def mentions(table: pa.Table, masked: Sequence[str]) -> int:
+    """Rows in which a text column is one of `masked`."""
+    return int(pc.sum(_rows_of(table, masked)).as_py() or 0)
 
 
 def fingerprint(masked: str) -> str:
     """How a proof of erasure names the customer: who has the identifier and the mask key can compute it."""
     return hashlib.sha256(masked.encode()).hexdigest()
+
+
+def _rows_of(table: pa.Table, masked: Sequence[str]) -> pa.ChunkedArray:
+    values = pa.array(list(masked), pa.string())
+    found = pa.chunked_array([pa.repeat(False, table.num_rows)])
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        if pa.types.is_string(kind):
+            found = pc.or_(found, pc.is_in(table[name], values))
+    return found

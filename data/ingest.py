@@ -19,6 +19,7 @@ from data.arrange import Rules, arrange
 from data.clean import Cleaner, check_usable
 from data.columns import columns_to_read
 from data.config import DataConfig, TableSource, utc_text
+from data.erasure import Erased
 from data.errors import DataError
 from data.judged import judged
 from data.manifest import describe, write_json
@@ -53,11 +54,11 @@ def ingest(
     """
     key = load_key(config, files)
     source = as_table(config)
-    cleaner = Cleaner(config, source, further)
+    cleaner, erased = Cleaner(config, source, further), Erased(files.erased, key)
     with writing_alone(files), new_version(files, config.keep_versions) as version:
         _mention_deliveries(files, progress)
-        stage = Stage(version / STAGE, cleaner, key)
-        with RejectedWriter(version / files.rejected.name, cleaner, key) as rejected:
+        stage = Stage(version / STAGE, cleaner, key, erased)
+        with RejectedWriter(version / files.rejected.name, cleaner, key, erased) as rejected:
             input_sha256 = read_into(stage, cleaner, rejected, further, progress)
             writer = PartWriter(version, "base", stage.schema())
             for rows in arranged(stage, cleaner, rejected, progress):

@@ -63,6 +63,12 @@ def appended(
     return {**manifest, **own, "customers": customers, "deliveries": deliveries}
 
 
+def reduced(manifest: Mapping[str, Any], parts: Sequence[Part], customers: int, rows: int) -> dict[str, Any]:
+    """The manifest after `rows` rows of customers who asked for it were erased."""
+    erased = manifest.get("erased_rows", 0) + rows
+    return {**manifest, **_of_parts(parts), "customers": customers, "erased_rows": erased}
+
+
 def parts_in(manifest: Mapping[str, Any]) -> list[Part]:
     return [Part(**part) for part in manifest["parts"]]
 

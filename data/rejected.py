@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.clean import DUPLICATE, Cleaner, Rejected
+from data.erasure import Erased
 from data.mask import mask_texts, spelled
 
 IDENTIFIERS = ("user_id", "transaction_id", "order_id")
@@ -18,8 +19,8 @@ OWN = ("row", "reason")
 class RejectedWriter:
     """A Parquet file of the cells as read, under the source's names, with `row` and `reason` at the end."""
 
-    def __init__(self, file: Path, cleaner: Cleaner, key: bytes) -> None:
-        self._cleaner, self._key = cleaner, key
+    def __init__(self, file: Path, cleaner: Cleaner, key: bytes, erased: Erased) -> None:
+        self._cleaner, self._key, self._erased = cleaner, key, erased
         source = cleaner.source
         ours = [*source.columns, *(n for n in ("user_id", *source.computed) if n in source.given)]
         self._names = list(dict.fromkeys([*ours, *cleaner.further]))
@@ -52,8 +53,10 @@ class RejectedWriter:
         self._write(cells, copies["place"], pa.repeat(DUPLICATE, copies.num_rows))
 
     def _write(self, cells: Sequence[pa.Array], places: pa.Array, reasons: pa.Array) -> None:
-        self._writer.write_table(pa.table([*cells, places, reasons], self._schema))
-        self.rows += len(places)
+        table = pa.table([*cells, places, reasons], self._schema)
+        table = self._erased.without(table, table.column(self._names.index("user_id")).combine_chunks())
+        self._writer.write_table(table)
+        self.rows += table.num_rows
 
     def _cell(self, cells: pa.Table, name: str) -> pa.Array:
         """Masked if it identifies; an identifier that cannot be read as one is left out rather than shown."""

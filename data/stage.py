@@ -9,7 +9,8 @@ from data import parse
 from data.arrange import row_hashes
 from data.clean import Cleaned, Cleaner
 from data.columns import OURS
-from data.mask import Masker, keyed_numbers
+from data.erasure import Erased
+from data.mask import Masker, keyed_numbers, spelled
 from data.records import moment_of
 from data.staging import Buckets
 from data.transactions import Repeated, find_repeated
@@ -22,8 +23,8 @@ FURTHER = "+"
 class Stage:
     """Takes the cleaned chunks of a source; nothing raw is written to `folder`."""
 
-    def __init__(self, folder: Path, cleaner: Cleaner, key: bytes) -> None:
-        self._cleaner, self._key = cleaner, key
+    def __init__(self, folder: Path, cleaner: Cleaner, key: bytes, erased: Erased) -> None:
+        self._cleaner, self._key, self._erased = cleaner, key, erased
         self._masker = Masker(cleaner.source.user_id_type, key)
         self._rows = Buckets(folder / "rows", "high")
         self._references = Buckets(folder / "references", "reference")
@@ -33,7 +34,6 @@ class Stage:
         records = cleaned.records
         if not records.num_rows:
             return
-        self.rows += records.num_rows
         high, low = self._masker.halves(records["user_id"])
         moment = records[moment_of(records.column_names)]
         columns = {"high": high, "low": low, "time": moment.cast(pa.int64()), "place": cleaned.places}
@@ -49,6 +49,9 @@ class Stage:
             compared = {"reference": table["reference"], "reference_low": reference_low}
             known = pa.table({**compared, "hash": row_hashes(table), "place": table["place"]})
             self._references.add(known.filter(pa.array(columns["reference"] != 0)))
+        if self._erased.anybody:
+            table = self._erased.without(table, spelled(high, low))
+        self.rows += table.num_rows
         self._rows.add(table)
 
     def repeated_transactions(self) -> Repeated:

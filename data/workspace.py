@@ -140,6 +140,21 @@ class Workspace:
         return self.root / "run.json"
 
     @property
+    def erased(self) -> Path:
+        """Who is kept out of later ingests (data/erasure.py)."""
+        return self.root / "erased.json"
+
+    @property
+    def erasures(self) -> Path:
+        """The proofs that `churn forget` wrote."""
+        return self.root / "erasures"
+
+    @property
+    def named_lists(self) -> Path:
+        """Who wrote a list with the source's own identifiers, when and where to; a line each."""
+        return self.root / "named-lists.jsonl"
+
+    @property
     def lock(self) -> Path:
         return self.root / ".lock"
 

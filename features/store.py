@@ -88,6 +88,12 @@ def materialize(spec: FeaturesConfig, files: Workspace, progress: Callable[[str]
     return written
 
 
+def remove_departed(spec: FeaturesConfig, files: Workspace) -> str:
+    """Remove whoever is not among the newest snapshots from the online store, and say how many were."""
+    with _store_errors():
+        return _remove_departed(spec, files, open_store(spec, files), read_feature_manifest(files))
+
+
 def _remove_departed(
     spec: FeaturesConfig, files: Workspace, store: FeatureStore, record: Mapping[str, Any]
 ) -> str:

@@ -1,7 +1,7 @@
 """`churn score`: every customer at one moment through the packaged program, the best offers first."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +24,7 @@ from handlers.bundle import Bundle, BundleError, read_bundle
 from handlers.explain import Explainer, NoReference
 from pipelines.context import Stages
 from pipelines.live import newest_archive
+from pipelines.source_ids import SourceIds
 from serving.bulk import BulkScorer
 from serving.ranked import Ranked, check_target, write_ranked
 from training.config import DecisionConfig
@@ -54,6 +55,7 @@ def score_customers(
     out: Path,
     top: int | None = None,
     reasons: int = 0,
+    source_ids: bool = False,
     say: Callable[[str], None] = lambda message: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scored:
@@ -62,7 +64,8 @@ def score_customers(
     The program is that of the newest archive, after its signature and parts have been checked; the features
     are the snapshot's where it was built, and are computed from the records otherwise. `top` keeps the first
     so many; each customer kept gets the `reasons` strongest reasons in words, which takes some thousand times
-    as long as the score. `progress` is told how many customers of how many are scored. Raises ConfigError,
+    as long as the score. With `source_ids` each customer has the source's identifier too, and only the owner
+    may read the file. `progress` is told how many customers of how many are scored. Raises ConfigError,
     FeatureError, ArchiveError, GateFailure.
     """
     files, spec = settings.files, settings.features
@@ -77,7 +80,8 @@ def score_customers(
         source, total = _customers(spec, built, moment)
         scored = _scored(source, total, scorer, bundle, settings.decision, moment, bool(reasons), progress)
         finish = Reasons(scorer, bundle, reasons, say) if reasons else _as_it_is
-        ranked = write_ranked(scored, out, top, finish=finish)
+        named = SourceIds(settings, say) if source_ids else _as_it_is
+        ranked = write_ranked(scored, out, top, finish=lambda batch: named(finish(batch)), private=source_ids)
     return Scored(ranked, moment, bundle.model_version)
 
 
@@ -234,6 +238,6 @@ def _customers(
 ) -> tuple[Iterator[pa.RecordBatch], int]:
     """Stored features a customer (of a labelled table the newest row), and how many customers there are."""
     record = read_feature_manifest(files)
-    columns: Sequence[str] = ["user_id", *(feature.name for feature in spec.features)]
+    columns = ["user_id", *(feature.name for feature in spec.features)]
     batches = newest(spec, files, record, columns, moment=moment, rows=READ_ROWS)
     return batches, count_newest(spec, files, record, moment)

@@ -41,12 +41,14 @@ def write_ranked(
     top: int | None = None,
     memory_limit: str = "256MB",
     finish: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
+    private: bool = False,
 ) -> Ranked:
     """Write `batches` to `out`, the highest `expected_value` first, equal ones by user_id, with their `rank`.
 
     `top` keeps as many rows as that. A null expected value comes last. `finish` may add columns to what is
-    written. `out` appears whole or not at all; what is in between lies beside it. Raises ServingError when
-    the sort does not fit into its memory and disk.
+    written. `out` appears whole or not at all, with mode 600 where it is `private`; what is in between lies
+    beside it in a folder that only its owner may enter. Raises ServingError when the sort does not fit into
+    its memory and disk.
     """
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         scored = _spill(batches, Path(scratch) / "scores.parquet")
@@ -55,6 +57,8 @@ def write_ranked(
             rows = _write(map(finish, _sorted(Path(scratch), top, memory_limit)), partial)
         except duckdb.Error as error:
             raise ServingError(f"sorting {scored:,} scores: {' '.join(str(error).split())}") from None
+        if private:
+            partial.chmod(0o600)
         partial.replace(out)
     return Ranked(rows, scored)
 

@@ -3,7 +3,9 @@
 from argparse import Namespace
 
 from churn import console
+from churn.commands.step import context_of
 from churn.settings import Settings
+from data.config import utc_text
 
 
 def score(settings: Settings, arguments: Namespace) -> int:
@@ -16,9 +18,15 @@ def score(settings: Settings, arguments: Namespace) -> int:
             arguments.out,
             arguments.top,
             arguments.reasons,
+            arguments.source_ids,
             shown.say,
             shown.show,
         )
+    if arguments.source_ids:
+        from pipelines.source_ids import record_naming
+
+        context = context_of(settings, shown.say)
+        record_naming(context, arguments.out, done.ranked.rows, utc_text(done.as_of))
     facts = {
         "customers scored": f"{done.ranked.scored:,}",
         "rows written": f"{done.ranked.rows:,}",

@@ -13,7 +13,7 @@ from typing import Any
 
 from churn import console
 from churn.commands.shown import show_answers
-from churn.commands.step import read, who
+from churn.commands.step import identifiers, who
 from churn.settings import Settings
 from data.errors import ChurnError, ServingError
 
@@ -129,8 +129,7 @@ def predict(settings: Settings, arguments: Namespace) -> int:
     from serving.client import predict as ask
 
     server = running(settings.files)
-    id_type = read(settings.files.manifest)["id_type"]
-    ids = [_user_id(text, id_type) for text in arguments.user_id]
+    ids = identifiers(settings, arguments.user_id)
     answers = ask(server["inference"], server["model"], ids, key_for(server, settings.files))
     if arguments.json:
         console.out.print_json(json.dumps(answers))
@@ -184,10 +183,3 @@ def _signals() -> Iterator[_Asked]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _user_id(text: str, id_type: str) -> int | str:
-    """As the source has it: 42 on the command line is a number where identifiers are numbers."""
-    if id_type == "integer" and text.lstrip("-").isdigit():
-        return int(text)
-    return text

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,3 +85,10 @@ def who() -> str:
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def identifiers(settings: Settings, texts: Sequence[str]) -> list[int | str]:
+    """Identifiers of customers as they were typed, of the type that the records have."""
+    id_type = read(settings.files.manifest)["id_type"]
+    whole = re.compile(r"-?\d+")
+    return [int(text) if id_type == "integer" and whole.fullmatch(text) else text for text in texts]

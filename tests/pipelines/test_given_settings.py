@@ -50,5 +50,5 @@ def test_a_number_of_trials_in_the_stage_s_own_file_counts(tmp_path: Path) -> No
     configs = tmp_path / "configs"
     shutil.copytree(CONFIGS, configs)
     file = configs / "tuning.yaml"
-    file.write_text(file.read_text().replace("trials: 6", "trials: 30"))
+    file.write_text("trials: 30\n" + file.read_text())
     assert load_settings(configs=configs).tuning.trials == 30

@@ -279,6 +279,29 @@ def test_a_moment_that_was_never_built_is_computed_and_changes_nothing(
     assert churn("score", "--as-of", "2050-01-01", "--out", str(out), overrides=overrides) == 2
 
 
+def test_names_are_added_for_who_holds_the_mask_key(
+    ran: dict[str, Any],
+    settings: Settings,
+    overrides: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "calls.csv"
+    command = ("score", "--out", str(out), "--top", "50", "--source-ids")
+    assert churn(*command, overrides=overrides) == 0
+    found = pd.read_csv(out, dtype=str)
+    key = load_key(settings.data, settings.files)
+    assert [mask(source_id, key) for source_id in found["source_id"]] == found["user_id"].tolist()
+    assert out.stat().st_mode & 0o777 == settings.files.named_lists.stat().st_mode & 0o777 == 0o600
+    line = json.loads(settings.files.named_lists.read_text().splitlines()[-1])
+    assert (line["file"], line["rows"]) == (str(out), 50) and line["who"]
+
+    monkeypatch.setenv(settings.data.mask_key_env, "another key of at least thirty-two bytes")
+    assert churn(*command, overrides=overrides) == 2
+    assert "masked with another key" in " ".join(capsys.readouterr().err.split())
+
+
 def test_an_archive_verifies_until_it_is_changed(
     ran: dict[str, Any], overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -341,3 +364,30 @@ def test_what_was_deleted_is_made_anew(ran: dict[str, Any], overrides: list[str]
         assert registered.fetchall() == [(after["archive"]["sha256"],)]
     scores = [[answer["churn_probability"] for answer in record["answers"]] for record in (before, after)]
     assert scores[0] == scores[1]
+
+
+def test_a_forgotten_customer_is_nowhere_and_does_not_come_back(
+    ran: dict[str, Any], overrides: list[str], settings: Settings
+) -> None:
+    files = settings.files
+    name = mask("1", load_key(settings.data, files))
+    assert name in known_names(files.snapshots)
+    assert churn("forget", "1", "--reason", "request 17", overrides=overrides) == 0
+
+    proof = json.loads(next(files.erasures.glob("*.json")).read_text())
+    assert (proof["reason"], proof["remaining"], proof["removed"]["online store"]) == ("request 17", 0, 1)
+    assert name not in json.dumps(proof) and name not in files.erased.read_text()
+    for table in files.root.rglob("*.parquet"):
+        frame = pd.read_parquet(table)
+        assert "user_id" not in frame or name not in set(frame["user_id"]), table
+    with zipfile.ZipFile(next(files.model_store.glob("*.mar"))) as archive:
+        assert not any(name.encode() in archive.read(member) for member in archive.namelist())
+
+    assert churn("ingest", overrides=overrides) == 0  # the source still has the customer
+    assert churn("features", "build", overrides=overrides) == 0
+    assert name not in known_names(files.records) and name not in known_names(files.snapshots)
+    assert churn("forget", "nobody", "--reason", "request 18", overrides=overrides) == 2
+
+
+def known_names(table: Path) -> set[str]:
+    return set(pd.read_parquet(table, columns=["user_id"])["user_id"])

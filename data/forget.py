@@ -1,0 +1,79 @@
+"""The records without some customers: a new version, and no older one that still holds them."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data import merge
+from data.erasure import mentions, remove_rows
+from data.errors import DataError
+from data.ingest import writing_alone
+from data.manifest import parts_in, reduced, write_json
+from data.parts import RECORDS, Part, customers_of
+from data.versions import current_manifest, new_version, versions
+from data.workspace import Workspace
+
+
+def forget_records(files: Workspace, masked: Sequence[str]) -> int:
+    """Remove the customers `masked` from records and rejected rows; returns the rows of the current version.
+
+    Versions before it that hold one of them are deleted as a whole. Raises DataError where nobody would be
+    left.
+    """
+    with writing_alone(files):
+        removed = _held(files.data.resolve(), masked)
+        if removed:
+            _write_version(files, masked)
+        for version in versions(files):
+            if not version.current and _held(version.folder, masked):
+                shutil.rmtree(version.folder)
+    return removed
+
+
+def _write_version(files: Workspace, masked: Sequence[str]) -> None:
+    manifest, old = current_manifest(files), files.data.resolve()
+    with new_version(files, keep=len(versions(files)) + 1) as new:
+        parts: list[Part] = []
+        for part in parts_in(manifest):
+            dropped = _rows_of(old, part, masked)
+            if dropped.any():
+                parts += merge.without_rows(old, new, part, dropped)
+            else:
+                parts.append(merge.link_part(old, new, part))
+        if not parts:
+            raise DataError("no customer would be left in the records; remove the workspace instead")
+        for file in (file for file in old.rglob("*") if file.is_file()):
+            place = new / file.relative_to(old)
+            if not place.exists() and file.parent.name not in merge.OF_A_PART:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, place)  # not linked: rows are taken out of some of them
+                if place.suffix == ".parquet":
+                    remove_rows(place, masked)
+        rows = manifest["rows"] - sum(part.rows for part in parts)
+        record = reduced(manifest, parts, len(customers_of(new, parts)), rows)
+        (new / files.manifest.name).unlink(missing_ok=True)
+        write_json(new / files.manifest.name, record)
+
+
+def _rows_of(
+    version: Path, part: Part, masked: Sequence[str]
+) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    users = pq.read_table(version / RECORDS / part.name, columns=["user_id"], partitioning=None)["user_id"]
+    found = pc.is_in(users, pa.array(list(masked), pa.string())).to_numpy()
+    return np.asarray(found, dtype=bool)
+
+
+def _held(version: Path, masked: Sequence[str]) -> int:
+    """Rows of these customers in the version's files, rejected ones included."""
+    found = 0
+    for file in version.rglob("*.parquet"):
+        with pq.ParquetFile(file) as content:
+            names = [field.name for field in content.schema_arrow if pa.types.is_string(field.type)]
+            for group in range(content.num_row_groups) if names else ():
+                found += mentions(content.read_row_group(group, names), masked)
+    return found

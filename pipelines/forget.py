@@ -1,0 +1,194 @@
+"""`churn forget`: a customer leaves the records, stores and logs of a workspace, and a proof is written.
+
+First the list that keeps the customer out of later ingests, then every file and store; whatever interrupts
+it, the same command goes on and ends with the same proof. What no command here can reach is named in it.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.config import utc_text
+from data.erasure import Erased, fingerprint, remove_rows
+from data.errors import ConfigError
+from data.forget import forget_records
+from data.mask import load_key
+from data.workspace import Workspace, write_atomically
+from pipelines.context import Context, Stages
+from pipelines.live import masked
+
+TEXTS = (".json", ".jsonl", ".html", ".md", ".csv", ".txt")
+GONE = "erased"
+"""Stands in a text file where the masked identifier stood."""
+NOT_REACHED = (
+    "the source itself, which this project only reads",
+    "backups, and files that were written outside of the workspace",
+    "models that were trained before: their weights are sums over all customers; train again",
+)
+
+
+@dataclass(frozen=True)
+class Proof:
+    file: Path
+    removed: dict[str, int]
+    """Place -> rows or mentions that were there."""
+    remaining: int
+    """Rows and mentions that were found after the removal; 0 where all went well."""
+
+
+def forget(
+    context: Context,
+    user_ids: Sequence[int | str],
+    reason: str,
+    say: Callable[[str], None] = lambda message: None,
+) -> Proof:
+    """Remove the customers `user_ids` (as the source writes them, or masked) and write the proof.
+
+    Raises ConfigError where the workspace holds no data yet, FeatureError and TrainingError where a store
+    cannot be reached: the customer is then on the list, and the command has to be given again.
+    """
+    settings, files = context.settings, context.files
+    if not files.manifest.is_file():
+        raise ConfigError(f"{files.root}: there are no records; nothing to forget")
+    try:
+        names = masked(settings, user_ids)
+    except ValueError as error:
+        raise ConfigError(f"USER_ID: {error}, as the source's identifiers are") from None
+    Erased(files.erased, load_key(settings.data, files)).add(names)
+    removed: dict[str, int] = {}
+    for place, count in _removals(settings, names, say):
+        if count:
+            removed[place] = removed.get(place, 0) + count
+    remaining = sum(_mentions(files.root, names)) + _online(settings, names)
+    return _written(context, names, reason, removed, remaining)
+
+
+def _removals(
+    settings: Stages, names: Sequence[str], say: Callable[[str], None]
+) -> Iterator[tuple[str, int]]:
+    files = settings.files
+    say("records")
+    yield "records", forget_records(files, names)
+    say("snapshots, scores and prediction logs")
+    for file in _files(files.root, (".parquet",)):
+        if not file.is_relative_to(files.data.parent):
+            yield _place(files, file), remove_rows(file, names)
+    for file in _files(files.root, TEXTS):
+        yield _place(files, file), _blacken(file, names)
+    say("online store")
+    yield "online store", _remove_online(settings, names)
+    say("runs in MLflow")
+    for run, count in _remove_from_runs(settings, names):
+        yield f"MLflow run {run}", count
+
+
+def _remove_online(settings: Stages, names: Sequence[str]) -> int:
+    """Whoever is in no snapshot any more leaves the online store."""
+    from features.store import remove_departed
+
+    before = _online(settings, names)
+    if before:
+        remove_departed(settings.features, settings.files)
+    return before - _online(settings, names)
+
+
+def _online(settings: Stages, names: Sequence[str]) -> int:
+    """How many of the customers the online store answers about."""
+    from features.parity import read_online
+    from features.store import open_store
+
+    if not (settings.files.feast / "feature_store.yaml").is_file():
+        return 0
+    store = open_store(settings.features, settings.files)
+    found = read_online(settings.features, store, names)
+    return sum(any(value is not None for value in row) for row in zip(*found.values(), strict=True))
+
+
+def _remove_from_runs(settings: Stages, names: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Test scores that lie in an artifact store outside of the workspace."""
+    from training.registry import Registry
+
+    training, files = settings.training, settings.files
+    if Path(training.artifacts_uri.removeprefix("file://")).is_relative_to(files.root):
+        return
+    if not Registry(training).exists:
+        return
+    from mlflow.artifacts import download_artifacts
+
+    from training.mlflow_client import client_of, experiment_of, reaching
+
+    with reaching(training.tracking_uri):
+        client = client_of(training.tracking_uri)
+        for run in client.search_runs([experiment_of(client, training)]):
+            held = [item.path for item in client.list_artifacts(run.info.run_id, "training")]
+            for path in (path for path in held if path.endswith(".parquet")):
+                with tempfile.TemporaryDirectory() as scratch:
+                    file = Path(download_artifacts(
+                        run_id=run.info.run_id, artifact_path=path, dst_path=scratch,
+                        tracking_uri=training.tracking_uri,
+                    ))  # fmt: skip
+                    if count := remove_rows(file, names):
+                        client.log_artifact(run.info.run_id, str(file), "training")
+                    yield run.info.run_id, count
+
+
+def _blacken(file: Path, names: Sequence[str]) -> int:
+    content = file.read_bytes()
+    count = sum(content.count(name.encode()) for name in names)
+    if count:
+        for name in names:
+            content = content.replace(name.encode(), GONE.encode())
+        write_atomically(file, content.decode("utf-8"))
+    return count
+
+
+def _mentions(root: Path, names: Sequence[str]) -> Iterator[int]:
+    """What is still there: an independent look, by reading every file again."""
+    import duckdb
+
+    for file in _files(root, (".parquet",)):
+        rows = duckdb.read_parquet(str(file))
+        kinds = zip(rows.columns, rows.types, strict=True)
+        for name in (name for name, kind in kinds if str(kind) == "VARCHAR"):
+            found = rows.select(duckdb.ColumnExpression(name).isin(*map(duckdb.ConstantExpression, names)))
+            yield sum(bool(hit) for (hit,) in found.fetchall())
+    for file in _files(root, TEXTS):
+        content = file.read_bytes()
+        yield sum(content.count(name.encode()) for name in names)
+
+
+def _files(root: Path, endings: Sequence[str]) -> list[Path]:
+    """Regular files below the workspace, each once; keys are no place for customers."""
+    found = (file for file in root.rglob("*") if file.suffix in endings and not file.is_symlink())
+    return sorted(file for file in found if file.is_file() and "secrets" not in file.parts)
+
+
+def _place(files: Workspace, file: Path) -> str:
+    """Files of one kind as one place: a customer may stand in thousands of log segments."""
+    parts = file.relative_to(files.root).parts
+    return "/".join(parts if len(parts) < 3 else parts[:2])
+
+
+def _written(
+    context: Context, names: Sequence[str], reason: str, removed: dict[str, int], remaining: int
+) -> Proof:
+    topic = context.settings.serving.prediction_log_kafka
+    record: dict[str, Any] = {
+        "schema_version": 1,
+        "when": utc_text(context.as_of),
+        "who": context.who,
+        "reason": reason,
+        "customers": [fingerprint(name) for name in names],
+        "removed": removed,
+        "remaining": remaining,
+        "not_reached": [*NOT_REACHED, *([f"the Kafka topic {topic}: see to its retention"] if topic else [])],
+    }
+    stem = f"{context.as_of:%Y%m%dT%H%M%S}"
+    folder = context.files.erasures
+    number = sum(1 for _ in folder.glob(f"{stem}*.json")) if folder.is_dir() else 0
+    file = folder / f"{stem}-{number}.json"
+    write_atomically(file, json.dumps(record, indent=2))
+    return Proof(file, removed, remaining)
