@@ -160,10 +160,10 @@ class _Search:
 
     def _of_network(self, deep: Deep, fold: Fold, epochs: int) -> Logits:
         logits = deep.logits(fold, epochs)
-        loss = log_loss(self.rows[2].numpy()[fold[1]].astype(np.int64), logits)
-        self.origin_judged(loss)
-        if not np.isfinite(loss):
+        if not np.isfinite(logits).all():
+            self.origin_judged(float("nan"))
             raise TrainingError("the network diverged: lower training.learning_rate")
+        self.origin_judged(log_loss(self.rows[2].numpy()[fold[1]].astype(np.int64), logits))
         return logits
 
     def trees(self, rows: int) -> tuple[tuple[tuple[float, Growth], ...], Logits]:
