@@ -141,7 +141,7 @@ def _plain(column: pa.Array, name: str, uri: str) -> pa.Array:
 
 
 def _uuid_texts(column: pa.Array) -> pa.Array:
-    """`550e8400-e29b-41d4-a716-446655440000`: hexadecimal digits of 16 bytes, in the usual groups."""
+    """`550e8400-e29b-41d4-a716-446655440000`: hexadecimal digits of 16 bytes, in groups."""
     present = column.drop_null()
     first, rows = present.offset * 16, len(present)
     content = present.buffers()[1].to_pybytes()[first : first + rows * 16] if rows else b""

@@ -65,7 +65,7 @@ def score_customers(
     are the snapshot's where it was built, and are computed from the records otherwise. `top` keeps the first
     so many; each customer kept gets the `reasons` strongest reasons in words, which takes some thousand times
     as long as the score. With `source_ids` each customer has the source's identifier too, and only the owner
-    may read the file. `progress` is told how many customers of how many are scored. Raises ConfigError,
+    may read the file. `progress` gets how many customers of how many are scored. Raises ConfigError,
     FeatureError, ArchiveError, GateFailure.
     """
     files, spec = settings.files, settings.features

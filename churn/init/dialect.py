@@ -148,8 +148,8 @@ def footer_of(row: Sequence[str | None], filled: Sequence[float]) -> bool:
     cells = ["" if cell is None else cell for cell in row]
     if any(plain(cell.rstrip(":")) in TOTALS for cell in cells):
         return True
-    usual = [cell for cell, share in zip(cells, filled, strict=True) if share > 0.99]
-    return len(usual) >= 2 and sum(cell == "" for cell in usual) > len(usual) / 2
+    filled_columns = [cell for cell, share in zip(cells, filled, strict=True) if share > 0.99]
+    return len(filled_columns) >= 2 and sum(cell == "" for cell in filled_columns) > len(filled_columns) / 2
 
 
 def _delimiter(text: str, notes: Notes) -> tuple[str, list[list[str]]]:

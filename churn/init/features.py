@@ -154,21 +154,21 @@ def _feature(column: Column, name: str, source: str, descriptions: dict[str, str
     """`source` is the column's name in the records."""
     quoted = '"' + source.replace('"', '""') + '"'
     sql = None if name == source else quoted
-    said = descriptions.get(column.name, "") or " ".join(_readable(column.name))
+    meaning = descriptions.get(column.name, "") or " ".join(_readable(column.name))
     if column.dates is not None and not (column.numeric and not _dated(column)):
-        return _since(column, name, quoted, said)
+        return _since(column, name, quoted, meaning)
     if column.percent:
         sql = f"try_cast(replace(rtrim({quoted}, '% '), ',', '.') as double)"
-        return _line(column, name, "float64", sql, f"{said}, in percent", "string")
+        return _line(column, name, "float64", sql, f"{meaning}, in percent", "string")
     if column.numeric and not is_category(column):
         complete = column.present == 1 and whole and not column.gaps and _integers(column)
-        description = f"{said}, {column.shown()}"
+        description = f"{meaning}, {column.shown()}"
         if complete:
             known = column.numbers[np.isfinite(column.numbers)]
             return _line(column, name, "int64", sql, description, None, default=int(np.median(known)))
         kind = "float64" if column.stored_as_text else None
         return _line(column, name, "float64", sql, description, kind)
-    description = f"{said}: {column.shown()}" if len(column.shown()) < 60 else said
+    description = f"{meaning}: {column.shown()}" if len(column.shown()) < 60 else meaning
     comment = "a code: its digits are a name, no number" if column.numeric else ""
     if column.numeric and not column.stored_as_text:
         sql = f"cast({quoted} as varchar)"
@@ -191,7 +191,7 @@ def is_category(column: Column) -> bool:
     return column.whole and few and words.mentions(column.name, words.CODE)
 
 
-def _since(column: Column, name: str, quoted: str, said: str) -> Feature:
+def _since(column: Column, name: str, quoted: str, meaning: str) -> Feature:
     """Days from the column's moment to the row's own."""
     dates = column.dates
     assert dates is not None
@@ -221,7 +221,7 @@ def _since(column: Column, name: str, quoted: str, said: str) -> Feature:
     sql = f"(epoch(event_timestamp) - {moment}) / 86400"
     kind = "string" if column.stored_as_text and not dates.dates.startswith("epoch_") else None
     name = name if words.mentions(name, "days") else f"days_since_{name}"
-    return _line(column, name, "float64", sql, f"days since {said}", kind)
+    return _line(column, name, "float64", sql, f"days since {meaning}", kind)
 
 
 def _line(

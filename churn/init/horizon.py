@@ -25,7 +25,7 @@ class Horizon:
     why: str
 
     @property
-    def usual(self) -> bool:
+    def as_shipped(self) -> bool:
         """Whether the defaults say the same."""
         return self.days == DEFAULT_DAYS and self.every == "month"
 

@@ -266,7 +266,7 @@ def _counted(
 
 
 def _horizon(proposal: Proposal, horizon: Horizon, notes: Notes) -> None:
-    if horizon.usual:
+    if horizon.as_shipped:
         notes.found("horizon", "90 days, the default", horizon.why)
         return
     proposal.features_settings["horizon_days"] = horizon.days

@@ -34,7 +34,9 @@ def propose(uri: str, spec: FeaturesConfig, answers: Mapping[str, str]) -> Propo
         if column.distinct == 0:
             columns = [c for c in columns if c is not column]
     if len(columns) < 2:
-        raise DataError(f"{uri}: a table of one column tells nothing; is its delimiter a usual one?")
+        raise DataError(
+            f"{uri}: a table of one column tells nothing; is it divided by a comma, semicolon, tab or bar?"
+        )
     source: dict[str, Any] = {"kind": sample.kind, "uri": sample.uri}
     if sample.sheet is not None:
         source["sheet"] = sample.sheet

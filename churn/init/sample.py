@@ -439,8 +439,8 @@ def _cells(sheet: Any) -> list[list[str | None]]:
 def _excel_header(rows: Sequence[Sequence[str | None]]) -> int:
     """The first row that is filled as widely as most."""
     widths = [sum(cell is not None for cell in row) for row in rows[:200]]
-    usual = sorted(widths)[len(widths) // 2]
-    return next((i for i, width in enumerate(widths) if width >= max(1, usual * 0.8)), 0)
+    typical = sorted(widths)[len(widths) // 2]
+    return next((i for i, width in enumerate(widths) if width >= max(1, typical * 0.8)), 0)
 
 
 def _spread(paths: Sequence[str], most: int) -> list[str]:

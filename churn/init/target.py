@@ -85,13 +85,15 @@ def _candidate(column: Column, last: bool) -> _Candidate | None:
     against = words.mentions(column.name, words.NOT_TARGET)
     churned = [v for v in values if words.value_in(v, words.CHURNED) and not _negated(v)]
     stayed = [v for v in values if words.value_in(v, words.STAYED) or _negated(v)]
-    told = bool(churned and (stayed or len(values) == 2))
+    in_words = bool(churned and (stayed or len(values) == 2))
     binary = len({_truth(v) for v in values}) == 2 and all(_truth(v) is not None for v in values)
-    if len(values) > 2 and not told and not binary:
+    if len(values) > 2 and not in_words and not binary:
         return None
     points = 4.0 * strong_name + 1.5 * weak_name * (not strong_name) - 3 * against
-    points += 3 * told + 1.5 * binary + 0.5 * last + 0.25 * (column.present == 1)
-    return _Candidate(column, points, bool((strong_name and (told or binary)) or (told and not against)))
+    points += 3 * in_words + 1.5 * binary + 0.5 * last + 0.25 * (column.present == 1)
+    return _Candidate(
+        column, points, bool((strong_name and (in_words or binary)) or (in_words and not against))
+    )
 
 
 def _negated(value: str) -> bool:
