@@ -39,6 +39,7 @@ from features.store import (
 from handlers.packed import Layout
 
 ROOT = Path(__file__).parents[2]
+SHIPPED = FeaturesConfig.model_validate(yaml.safe_load(CONFIG.read_text()))
 SPEC = FeaturesConfig.model_validate(yaml.safe_load(CONFIG.read_text()) | {"threads": 2, "eligible": None})
 
 
@@ -222,7 +223,7 @@ def test_feast_s_own_command_line_applies_the_same_definitions(own_files, tmp_pa
     assert "export CHURN_FEAST_REGISTRY" in refused.stderr
     environment = without | serving_environment(SPEC, own_files)
     subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    store = open_store(SPEC, own_files)  # refuses another digest
+    store = open_store(SHIPPED, own_files)  # refuses another digest
     assert store.get_data_source("customer_snapshots").path == str(own_files.snapshots)
     assert sorted(path.name for path in repo.iterdir() if path.suffix) == [
         "__init__.py",

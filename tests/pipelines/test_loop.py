@@ -34,6 +34,7 @@ from handlers.features import open_features
 from handlers.identity import is_masked, mask
 from model.program import Program, score
 from pipelines.champion import champion
+from pipelines.live import customers_online
 from pipelines.rollout import Served
 from training.inputs import Inputs
 from training.registry import Registry
@@ -370,9 +371,10 @@ def test_a_forgotten_customer_is_nowhere_and_does_not_come_back(
     ran: dict[str, Any], overrides: list[str], settings: Settings
 ) -> None:
     files = settings.files
-    name = mask("1", load_key(settings.data, files))
+    (asked,) = customers_online(settings, 1)
+    name = mask(str(asked), load_key(settings.data, files))
     assert name in known_names(files.snapshots)
-    assert churn("forget", "1", "--reason", "request 17", overrides=overrides) == 0
+    assert churn("forget", str(asked), "--reason", "request 17", overrides=overrides) == 0
 
     proof = json.loads(next(files.erasures.glob("*.json")).read_text())
     assert (proof["reason"], proof["remaining"], proof["removed"]["online store"]) == ("request 17", 0, 1)

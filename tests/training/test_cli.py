@@ -278,7 +278,7 @@ def test_overlays_and_set_are_those_of_churn(
         (["fit", "--config=nowhere.yaml"], "--config: no YAML file there"),
         (["fit", "--ckpt_path=nowhere.ckpt"], "--ckpt_path nowhere.ckpt: not there"),
         (["fit", "--features=nowhere.yaml"], "nowhere.yaml: No such file"),
-        (["fit", "--workspace=nowhere"], "run `churn run` first"),
+        (["fit", "--workspace=nowhere"], "run `churn ingest` first"),
         (["test"], "best.ckpt: not there; `python -m training fit` writes it"),
         (["test", "--ckpt_path=configs/training.yaml"], "not a checkpoint"),
         (["fat"], "invalid choice"),
