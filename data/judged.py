@@ -1,6 +1,6 @@
 """Parts of the records as the expectations see them: a few columns at a time, customers as codes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +16,16 @@ def judged(version: Path, parts: Sequence[Part], schema: pa.Schema, all_rows: in
     paths = [version / RECORDS / part.name for part in parts]
     shown = schema.set(schema.get_field_index("user_id"), pa.field("user_id", pa.int32()))
 
-    def load(names: Sequence[str]) -> pa.Table:
-        tables, customers = [], 0
+    def tables(names: Sequence[str]) -> Iterator[pa.Table]:
+        customers = 0
         for path in paths:
             table = pq.read_table(path, columns=list(names), read_dictionary=["user_id"], partitioning=None)
             if "user_id" in names:
                 codes, customers = _codes(table["user_id"], customers)
                 table = table.set_column(table.column_names.index("user_id"), "user_id", [codes])
-            tables.append(table)
-        if not tables:
-            return pa.schema([shown.field(name) for name in names]).empty_table()
-        return pa.concat_tables(tables)
+            yield table
 
-    return Judged(shown, sum(part.rows for part in parts), load, all_rows)
+    return Judged(shown, sum(part.rows for part in parts), tables, all_rows)
 
 
 def _codes(column: pa.ChunkedArray, first: int) -> tuple[pa.Array, int]:

@@ -1,5 +1,6 @@
 """The expectations of the config, and the ones that always hold, judged by Great Expectations."""
 
+import gc
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,8 +34,8 @@ class Judged:
 
     schema: pa.Schema
     rows: int
-    load: Callable[[Sequence[str]], pa.Table]
-    """The columns of these names; identifiers as codes, equal for equal ones."""
+    tables: Callable[[Sequence[str]], Iterator[pa.Table]]
+    """The columns of these names, some rows at a time; identifiers as codes, equal for equal ones."""
     all_rows: int | None = None
     """Rows of the whole table, where these are a delivery to it; the row count is judged on all."""
 
@@ -47,7 +48,8 @@ def validate(
     No row shows an identifier. Raises DataError when an expectation is unknown or wrongly written.
     """
     if isinstance(records, pa.Table):
-        records = Judged(records.schema, records.num_rows, records.select)
+        table = records
+        records = Judged(table.schema, table.num_rows, lambda needed: iter([table.select(needed)]))
     names = records.schema.names
     standing = always(names, as_of)
     asked = [e for e in expectations if e not in standing and not _skipped(e, names)]
@@ -93,15 +95,26 @@ def _passes(
 ) -> Iterator[tuple[list[int], Iterator[pd.DataFrame]]]:
     """Which expectations to judge together, and the frames that they see one after the other."""
     if not needed or needed == NO_COLUMN:
-        yield numbers, iter([_frame(needed, records)])
+        yield numbers, iter([_without_cells(needed, records)])
         return
-    table = records.load(needed)
     rest = [number for number in numbers if number not in by_row]
     if by_row:
-        starts = range(0, max(table.num_rows, 1), ROWS_AT_ONCE)
-        yield by_row, (_to_pandas(table.slice(start, ROWS_AT_ONCE)) for start in starts)
+        yield by_row, map(_to_pandas, _regrouped(records.tables(needed)))
     if rest:
-        yield rest, iter([_to_pandas(table)])
+        yield rest, iter([_to_pandas(pa.concat_tables(records.tables(needed)))])
+
+
+def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows, about ROWS_AT_ONCE at a time; one table at least."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        for start in range(0, max(table.num_rows, 1), ROWS_AT_ONCE):
+            waiting.append(table.slice(start, ROWS_AT_ONCE))
+            if sum(part.num_rows for part in waiting) >= ROWS_AT_ONCE:
+                yield pa.concat_tables(waiting)
+                waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def _merged(results: list[ExpectationValidationResult]) -> ExpectationValidationResult:
@@ -234,6 +247,8 @@ def _run(suite: list[Any], frame: pd.DataFrame) -> list[ExpectationValidationRes
         for number, expectation in enumerate(suite):
             expectation.meta = {**(expectation.meta or {}), "number": number}
         outcome = batch.validate(gx.ExpectationSuite("records", expectations=suite), result_format="BASIC")
+    del frame, batch, asset, context
+    gc.collect()  # the library's objects refer to each other, and hold the rows until then
     # GE sorts by column; people look for the order of their config
     return sorted(outcome.results, key=lambda result: _config(result).meta["number"])
 
@@ -243,13 +258,12 @@ def _config(result: ExpectationValidationResult) -> Any:
     return result.expectation_config
 
 
-def _frame(needed: tuple[str, ...], records: Judged) -> pd.DataFrame:
+def _without_cells(needed: tuple[str, ...], records: Judged) -> pd.DataFrame:
+    """For expectations on the number of rows, or on the names of the columns."""
     if needed == NO_COLUMN:
         rows = records.rows if records.all_rows is None else records.all_rows
         return pd.DataFrame(index=pd.RangeIndex(rows))
-    if not needed:
-        return pd.DataFrame(columns=records.schema.names)
-    return _to_pandas(records.load(needed))
+    return pd.DataFrame(columns=records.schema.names)
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:
