@@ -134,9 +134,11 @@ def test_a_labelled_panel_grows_by_a_month(
 
 
 def reference(batches: list[pd.DataFrame]) -> pd.DataFrame:
-    """In plain pandas: a row of a known id replaces it, a row equal to a known one adds nothing."""
+    """In plain pandas: a row of a known id replaces it."""
     known = batches[0]
-    for batch in batches[1:]:
+    for number, batch in enumerate(batches[1:], 1):
+        if any(batch.equals(before) for before in batches[:number]):
+            continue  # the same file again changes nothing
         with_id = batch["order"] != ""
         known = known[~(known["order"].isin(batch.loc[with_id, "order"]) & (known["order"] != ""))]
         known = pd.concat([known, batch])
