@@ -29,7 +29,7 @@ from rich.console import Console
 from benchmarks import contests
 from benchmarks.contests import ALL, DEVELOPED, NAMES, ROOT, TELCO
 from benchmarks.entrants import BG_NBD, OURS, Job, prepare, run
-from benchmarks.quality_report import save, show
+from benchmarks.quality_report import save, scored, show, summary
 from benchmarks.rivals import RIVALS
 
 DEFAULT_RIVALS = ("logistic_regression", "random_forest", "lightgbm", "xgboost", "catboost", BG_NBD)
@@ -49,10 +49,14 @@ def main() -> None:
         # in the order that was asked for: what was asked for first is known first
         jobs = {pool.submit(run, job): job for name in options.data if name in names
                 for job in _jobs(name, options)}  # fmt: skip
+        results = scored(options.out, _ours(options), _folds(options))
         for future in as_completed(jobs):
-            failed += not _done(f"{jobs[future].data}: {jobs[future].model}", future)
-            save(names, options.out, _ours(options), _folds(options))
-    show(save(names, options.out, _ours(options), _folds(options)))
+            data = jobs[future].data
+            failed += not _done(f"{data}: {jobs[future].model}", future)
+            if found := summary(data, options.out, _ours(options), _folds(options)):
+                results[data] = found
+                save(results, options.out)
+    show(scored(options.out, _ours(options), _folds(options)))
     if failed:
         sys.exit(f"{failed} fits failed; the same command tries them again")
 

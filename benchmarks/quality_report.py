@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contests import DEVELOPED, Contest
+from benchmarks.contests import DEVELOPED, NAMES, Contest
 from benchmarks.differences import compare, losses, losses_of_average
 from benchmarks.entrants import OURS, contest_file, scores_file
 from training.metrics import evaluate
@@ -23,14 +23,18 @@ Results = dict[str, dict[str, Any]]
 out = Console(width=None if sys.stdout.isatty() else 150)
 
 
-def save(names: list[str], folder: Path, ours: str, folds: int | None) -> Results:
-    """What has been scored so far of `names`, also written as quality.json, .md and .png into `folder`."""
-    results = {name: found for name in names if (found := summary(name, folder, ours, folds))}
+def scored(folder: Path, ours: str, folds: int | None) -> Results:
+    """Summaries of all data sets that have scores in `folder`, in the order of the benchmark."""
+    known = [name for name in NAMES if contest_file(folder, name).is_file()]
+    return {name: found for name in known if (found := summary(name, folder, ours, folds))}
+
+
+def save(results: Results, folder: Path) -> None:
+    """quality.json, quality.md and quality.png in `folder`."""
     (folder / "quality.json").write_text(json.dumps(results, indent=1))
     (folder / "quality.md").write_text(markdown(results))
     if results:
         plot(results, folder / "quality.png")
-    return results
 
 
 def summary(data: str, folder: Path, ours: str, folds: int | None) -> dict[str, Any] | None:
@@ -62,11 +66,10 @@ def summary(data: str, folder: Path, ours: str, folds: int | None) -> dict[str, 
             found = evaluate(churned, scores.mean(axis=0))
             against = _against(reference, averaged, customer)
             models[file.stem + AVERAGED] = {**_metrics([found]), **against, "seeds": len(scores)}
-    train = np.unique(np.concatenate([fold[0] for fold in contest.judged]))
     return {
         "shape": contest.shape,
         "developed_on": data in DEVELOPED,
-        "training_rows": len(train) if len(contest.judged) > 1 else len(contest.judged[0][0]),
+        "training_rows": len(contest.judged[0][0]),
         "test_rows": len(test),
         "test_customers": int(customer.max()) + 1,
         "churn": float(churned.mean()),

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.contests import TELCO
 from benchmarks.entrants import Job, prepare, run, scores_file
-from benchmarks.quality_report import save
+from benchmarks.quality_report import save, scored
 
 DATA = "linear"
 
@@ -45,7 +45,9 @@ def test_better_worse_and_equal_models_are_counted_as_such(job: Job) -> None:
     pretend("ours", worse)
     pretend("random_forest", worst)
     pretend("lightgbm", worse[::-1])
-    found = save([DATA], job.out, "ours", None)[DATA]["models"]
+    results = scored(job.out, "ours", None)
+    save(results, job.out)
+    found = results[DATA]["models"]
     assert found["logistic_regression"]["verdict"] == "loss"
     assert found["random_forest, averaged"]["verdict"] == "win"
     assert found["lightgbm"]["verdict"] == "tie"
@@ -62,4 +64,4 @@ def test_scores_of_other_test_rows_take_no_part(job: Job) -> None:
         saved = dict(content)
     np.savez(scores_file(job.out, DATA, "ours"), **saved)
     np.savez(scores_file(job.out, DATA, "catboost"), **saved | {"test": "others"})
-    assert "catboost" not in save([DATA], job.out, "ours", None)[DATA]["models"]
+    assert "catboost" not in scored(job.out, "ours", None)[DATA]["models"]
