@@ -48,6 +48,7 @@ SMALL = [
     "model.seeds=[0]",
     "training.epochs=1",
     "training.baselines=[base_rate, logistic_regression]",
+    "training.cross_validation=1",
     f"rollout.rehearsal.stages={json.dumps(PLAN)}",
     "rollout.rehearsal.watch_s=2",
     "rollout.rehearsal.requests_per_s=50",
@@ -342,6 +343,7 @@ def test_a_canary_that_is_taken_back_ends_the_run_with_its_reason(
     assert "Rolled back" in Path(record_of(settings)["report"]).read_text()
 
 
+@pytest.mark.timeout(1200)
 def test_what_was_deleted_is_made_anew(ran: dict[str, Any], overrides: list[str], settings: Settings) -> None:
     assert churn("run", "--no-rollout", overrides=overrides) == 0
     before = record_of(settings)
@@ -355,7 +357,7 @@ def test_what_was_deleted_is_made_anew(ran: dict[str, Any], overrides: list[str]
         file.unlink()
     # a process of its own: this one still has the deleted database open
     flags = [word for override in overrides for word in ("--set", override)]
-    subprocess.run([sys.executable, "-m", "churn", "run", "--no-rollout", *flags], check=True, timeout=300)
+    subprocess.run([sys.executable, "-m", "churn", "run", "--no-rollout", *flags], check=True, timeout=900)
     after = record_of(settings)
     assert after["skipped"] == ["ingest", "features", "training set", "tune"]
     made = Path(after["archive"]["path"])
