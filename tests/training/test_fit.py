@@ -181,7 +181,8 @@ def test_a_labelled_table_with_categories_trains_by_its_config_alone(tmp_path) -
         telco_frame(), "labelled", settings.features, settings.model, settings.training, Workspace(tmp_path)
     )
 
-    assert result.rows == {"train": 5634, "test": 1409}
+    assert sum(result.rows.values()) == 7043
+    assert 0.19 < result.rows["test"] / 7043 < 0.21  # by a hash of each customer, so nearly the share
     assert result.metrics["log_loss"] < 0.425  # 5-fold: .4126 with a spread of .012
     assert result.metrics["log_loss"] < result.baselines["logistic_regression"]["log_loss"] + 0.002
     assert result.metrics["auroc"] > 0.835
