@@ -74,7 +74,9 @@ OVERRIDDEN = Metric("churn_overridden_total")
 ERRORS = Metric("churn_errors_total", ("kind",))
 LOGGED = Metric("churn_log_records_total", ("outcome",))
 """Records of the prediction log: handed, written, dropped."""
-COUNTERS = (REQUESTS, PREDICTIONS, VECTORS, MISSING, OVERRIDDEN, ERRORS, LOGGED)
+PROBES = Metric("churn_probes_total")
+"""Our own questions (handlers/identity.py, NOBODY): answered, and counted nowhere else."""
+COUNTERS = (REQUESTS, PREDICTIONS, VECTORS, MISSING, OVERRIDDEN, ERRORS, LOGGED, PROBES)
 
 LOG_QUEUE = Metric("churn_log_waiting", ("worker",))
 STORE = Metric("churn_feature_store", ("stat", "worker"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from handlers.identity import NOBODY
 from serving.config import GatewayConfig
 from serving.endpoints import TOKEN
 from serving.routes import (
@@ -23,8 +24,6 @@ from serving.routes import (
 )
 
 LUA = Path(__file__).resolve().parent.parent / "configs" / "gateway"
-NOBODY = "u_" + "0" * 32
-"""A masked id that no customer has: asking for it is a whole prediction, and always answered 200 in v1."""
 TYPE = "type.googleapis.com/envoy."
 OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 FILTER = f"{TYPE}extensions.filters.http."

@@ -6,7 +6,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-from serving.envoy import NOBODY
+from handlers.identity import NOBODY
 from serving.tokens import Tokens
 from serving.torchserve import TorchServe
 

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.errors import ServingError
+from handlers.identity import NOBODY
 from handlers.log_segments import SEGMENT, SPOOL
 from rollout.evidence import Arm, Floats, Labelled, none
 from rollout.observers.observer import Opened
-from serving.envoy import NOBODY
 
 FIXED = ("request_id", "time", "variant", "user_id", "status", "overridden", "score", "decision")
 FEATURE = "feature_"

@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from serving.envoy import NOBODY
+from handlers.identity import NOBODY
 
 TIMEOUT_S = 5.0
 

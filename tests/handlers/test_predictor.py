@@ -19,7 +19,8 @@ from handlers import predictor as predictor_module
 from handlers import telemetry
 from handlers.bundle import BundleError
 from handlers.features import FeatureStoreUnavailable, OnlineFeatures, Vectors
-from handlers.identity import mask
+from handlers.identity import NOBODY, mask
+from handlers.prediction_log import Records
 from handlers.predictor import Predictor, load, read_mask_key
 from handlers.protocols import Call
 from handlers.telemetry import Telemetry
@@ -42,6 +43,16 @@ class Stand:
 
     def read(self, ids: Sequence[str], now: datetime) -> Vectors:
         return self.store.read(ids, now)
+
+
+class RecordedLog:
+    """In the prediction log's place."""
+
+    def __init__(self) -> None:
+        self.records: list[Records] = []
+
+    def append(self, records: Records) -> None:
+        self.records.append(records)
 
 
 def with_features(predictor: Predictor, stand: Stand) -> Predictor:
@@ -355,6 +366,27 @@ def test_bookkeeping_never_takes_an_answer_back(
     monkeypatch.setattr(Predictor, "_count_vectors", broken)
     code, _ = ask(counted, {"user_id": "x"})[0]
     assert code == 400
+
+
+def test_our_own_questions_are_answered_and_counted_nowhere(predictor: Predictor) -> None:
+    """Health checks and warming up ask for nobody: alone, in a batch, and beside customers of that batch."""
+    log = RecordedLog()
+    counted = replace(predictor, telemetry=Telemetry("v", "canary"), log=log)  # type: ignore[arg-type]
+    common, probe = ("v", "canary"), {"instances": [{"user_id": NOBODY}]}
+    before = counted.telemetry.snapshot()[0]
+    expected = ask(predictor, probe)[0]
+    assert ask(counted, probe, probe) == [expected, expected]
+    after = counted.telemetry.snapshot()[0]
+    assert {name for (name, _), value in (after.items() - before.items()) if value} == {"churn_probes_total"}
+    customer = {"instances": [{"user_id": FRESH[0]}]}
+    assert ask(counted, probe, customer, probe) == [expected, ask(predictor, customer)[0], expected]
+    counts = counted.telemetry.snapshot()[0]
+    assert counts["churn_requests_total", (*common, "v1", "200")] == 1
+    assert counts["churn_feature_vectors_total", (*common, "ok")] == 1
+    assert ("churn_feature_vectors_total", (*common, "unknown")) not in counts
+    assert counts["churn_request_seconds_count", common] == 1
+    assert counts["churn_probes_total", common] == 4
+    assert [len(records.user_ids) for records in log.records] == [1]
 
 
 def test_metrics_count_what_was_answered(predictor: Predictor) -> None:

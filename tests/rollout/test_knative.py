@@ -13,10 +13,10 @@ from kube.api_server import ApiServer, Object
 from kube.cluster import DOCUMENTED, FIRST, SECOND, THIRD, client, cluster, config, found, service
 from kube.knative import Knative as Controller
 
+from handlers.identity import NOBODY
 from rollout.targets.cluster import ClusterError
 from rollout.targets.knative import Knative
 from rollout.targets.target import Candidate
-from serving.envoy import NOBODY
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from pytest import approx
 
 from data.errors import ServingError
+from handlers.identity import NOBODY
 from handlers.log_segments import ParquetSegments
 from handlers.prediction_log import Origin, Records, _schema, to_arrow
 from rollout.config import RolloutConfig
@@ -17,7 +18,6 @@ from rollout.observers.envoy_stats import EPOCH, between, quantile
 from rollout.observers.live import LiveObserver
 from rollout.observers.observer import Opened
 from rollout.observers.prediction_log import PredictionLogReader
-from serving.envoy import NOBODY
 
 from upstreams import split  # isort: skip
 

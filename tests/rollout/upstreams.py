@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 from served_bundle import files_of
 
+from handlers.identity import NOBODY
 from serving.config import GatewayConfig, ServingConfig
-from serving.envoy import NOBODY
 from serving.gateway import Gateway
 from serving.keys import Key
 from serving.torchserve import Upstream
