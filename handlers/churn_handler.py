@@ -19,8 +19,8 @@ import torch
 
 from handlers import grpc_refusal
 from handlers.bundle import BundleError
+from handlers.messages import Call
 from handlers.predictor import Predictor, load
-from handlers.protocols import Call
 from handlers.worker_socket import PHRASES, Answered, Asked, headers_in, take_over
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class ChurnHandler:
                 else body,
                 [(OUR_REQUEST_ID, call.request_id), *headers.items()],
             )
-            for row, (status, body, headers), call in zip(rows, answers, calls, strict=True)
+            for row, (status, body, headers, _), call in zip(rows, answers, calls, strict=True)
         ]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.protocols import Explanation
+from handlers.messages import Explanation
 
 EXACT = 8
 """Players up to which all 2^n coalitions are scored."""

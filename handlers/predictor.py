@@ -19,8 +19,20 @@ from handlers.environment import number
 from handlers.explain import CLOSE, Explainer, NoReference
 from handlers.features import FeatureStoreUnavailable, OnlineFeatures, Vectors, open_features
 from handlers.identity import NOBODY, pseudonym
+from handlers.messages import (
+    MAX_BODY_BYTES,
+    Answer,
+    BadRequest,
+    Call,
+    Explanation,
+    Outcome,
+    Prediction,
+    Refusal,
+    Request,
+    Rules,
+    Wants,
+)
 from handlers.prediction_log import Origin, PredictionLog, Records, open_log
-from handlers.protocols import Answer, Call, Explanation, Outcome, Prediction, Refusal, Request, Rules, Wants
 from handlers.scoring import Scorer
 from handlers.telemetry import Telemetry
 from handlers.what_if import WhatIf, with_overrides
@@ -163,9 +175,9 @@ class Predictor:
         try:
             lone = usual.read(row.get("body"), self.rules, call) if len(row) == 1 else None
             return lone or protocols.parse(row, self.rules, call)
-        except protocols.BadRequest as error:
+        except BadRequest as error:
             self.telemetry.add(telemetry.ERRORS, telemetry.BAD_REQUEST)
-            return Refusal(400, str(error))
+            return Refusal(error.http_status, str(error))
 
     def _masked(self, user_id: int | str) -> str:
         return pseudonym(user_id, self.bundle.id_type, self.mask_key)
@@ -352,7 +364,8 @@ def load(model_dir: Path, environment: Mapping[str, str], model_name: str) -> Pr
     offset = timedelta(seconds=number(environment, "CHURN_CLOCK_OFFSET_S", "0"))
     max_instances = int(number(environment, "CHURN_MAX_INSTANCES", "1000", above=0))
     variant = environment.get("CHURN_VARIANT") or "stable"
-    rules = rules_of(bundle, max_instances)
+    max_bytes = int(number(environment, "CHURN_MAX_REQUEST_BYTES", str(MAX_BODY_BYTES), above=0))
+    rules = rules_of(bundle, max_instances, model_name, max_bytes)
     features = open_features(model_dir, bundle, environment)
     scorer = Scorer(bundle.program, bundle.numeric, bundle.vocabulary)
     origin = Origin(bundle.model_version, bundle.digest, variant, bundle.threshold, input_types(bundle))
@@ -387,13 +400,18 @@ def is_probe(request: Request | Refusal) -> bool:
     return all(user_id == NOBODY for user_id in request.user_ids)
 
 
-def rules_of(bundle: Bundle, max_instances: int) -> Rules:
+def rules_of(
+    bundle: Bundle, max_instances: int, model_name: str = "", max_body_bytes: int = MAX_BODY_BYTES
+) -> Rules:
     """What bodies may hold for this bundle."""
     return Rules(
         id_type=bundle.id_type,
         max_instances=max_instances,
         types={feature["name"]: feature["dtype"] for feature in bundle.spec["features"]},
         derived={r["name"]: (r["numerator"], r["denominator"]) for r in bundle.spec["derived"]},
+        model_name=model_name,
+        model_version=bundle.model_version if model_name else "",
+        max_body_bytes=max_body_bytes,
     )
 
 

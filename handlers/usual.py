@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from handlers import protocols
-from handlers.protocols import PLAIN, SHOWN, Answer, Call, Prediction, Request, Rules, UserId
+from handlers.fields import checked_id
+from handlers.messages import PLAIN, SHOWN, Answer, Call, Prediction, Request, Rules, UserId
 
 _ID = rb'(?:(-?(?:0|[1-9][0-9]{0,17}))|"([!#-\[\]-~]{1,256})")'  # printable ASCII without quote and backslash
 _INSTANCE = rb'\{ "user_id" : ' + _ID + rb" \}"
@@ -36,7 +37,7 @@ def read(body: Any, rules: Rules, call: Call) -> Request | None:
 
     Raises BadRequest as `protocols.parse` does.
     """
-    if call.explain or not isinstance(body, bytes):
+    if call.explain or call.encoding or call.rpc or not isinstance(body, bytes):
         return None
     protocol: Literal["v1", "native"]
     if (match := _V1.fullmatch(body)) is not None:
@@ -47,7 +48,7 @@ def read(body: Any, rules: Rules, call: Call) -> Request | None:
         return None
     number, text = match.groups()
     value: UserId = int(number) if text is None else text.decode("ascii")
-    return Request(protocol, (protocols.checked_id(value, where, rules.id_type),), (), wants)
+    return Request(protocol, (checked_id(value, where, rules.id_type),), (), wants)
 
 
 class Template:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from handlers.protocols import Refusal, Request
+from handlers.messages import Refusal, Request
 
 Columns = Mapping[str, Sequence[Any]]
 

@@ -1,12 +1,15 @@
 """The few protobuf shapes that Feast's online stores and registry hold, read without protobuf or Feast.
 
-Layouts: protobuf's encoding (varint, 64-bit, length-delimited, 32-bit); feast/protos/feast/types/Value.proto;
-feast/infra/key_encoding_utils.py, version 3. The tests hold each of them against Feast's own code.
+Layouts: feast/protos/feast/types/Value.proto; feast/infra/key_encoding_utils.py, version 3. The tests hold
+each of them against Feast's own code.
 """
 
 import struct
-from collections.abc import Iterator
 from datetime import UTC, datetime
+
+from handlers.protobuf import Corrupt as Corrupt  # which the readers catch
+from handlers.protobuf import fields as fields
+from handlers.protobuf import signed, varint
 
 STRING = 2  # feast.types.ValueType.STRING
 KEY_VERSION = 3
@@ -14,15 +17,9 @@ KEY_VERSION = 3
 
 _INT64, _INT32, _DOUBLE, _FLOAT, _TEXT = 0x20, 0x18, 0x29, 0x35, 0x12
 """First byte of a Value that holds one of these: field number * 8 + wire type."""
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
 
 NAN = b")" + struct.pack("<d", float("nan"))
 """A Value that holds a double."""
-
-
-class Corrupt(ValueError):
-    """Bytes that are not what Feast writes for this field."""
 
 
 def key_prefix(join_key: str) -> bytes:
@@ -75,29 +72,9 @@ def timestamp(content: bytes) -> datetime:
             raise Corrupt("not a timestamp")
         parts[number] = part
     try:
-        return datetime.fromtimestamp(_signed(parts[1]) + parts[2] / 1_000_000_000.0, tz=UTC)
+        return datetime.fromtimestamp(signed(parts[1]) + parts[2] / 1_000_000_000.0, tz=UTC)
     except (OverflowError, OSError, ValueError):
         raise Corrupt("not a timestamp") from None
-
-
-def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field number and content of each field of a message, in order. Raises Corrupt where it is none."""
-    position, end = 0, len(message)
-    while position < end:
-        tag, position = _varint(message, position)
-        number, kind = tag >> 3, tag & 7
-        content: int | bytes
-        if kind == _VARINT:
-            content, position = _varint(message, position)
-        else:
-            size = {_FIXED64: 8, _FIXED32: 4}.get(kind)
-            if kind == _BYTES:
-                size, position = _varint(message, position)
-            if size is None or number == 0 or position + size > end:
-                raise Corrupt("not a protobuf message")
-            content = message[position : position + size]
-            position += size
-        yield number, content
 
 
 _DOUBLE_AT = struct.Struct("<xd")
@@ -105,34 +82,17 @@ _FLOAT_AT = struct.Struct("<xf")
 
 
 def _whole(content: bytes) -> int:
-    number, end = _varint(content, 1)
+    number, end = varint(content, 1)
     if end != len(content):
         raise Corrupt("not a whole number")
-    return _signed(number)
+    return signed(number)
 
 
 def _text(content: bytes) -> str:
-    size, start = _varint(content, 1)
+    size, start = varint(content, 1)
     if start + size != len(content):
         raise Corrupt("not a text")
     try:
         return content[start:].decode("utf-8")
     except UnicodeDecodeError:
         raise Corrupt("not a text") from None
-
-
-def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """The number that begins at `position`, and where it ends."""
-    number = shift = 0
-    for byte in content[position : position + 10]:
-        number |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            if number >= 2**64:
-                break
-            return number, position + shift // 7
-    raise Corrupt("not a number")
-
-
-def _signed(number: int) -> int:
-    return number - 2**64 if number >= 2**63 else number

@@ -1,5 +1,5 @@
 -- TorchServe's Open Inference gRPC cannot refuse: our handler answers with an id "refused STATUS REASON" instead
--- (handlers/protocols.py), and here that becomes the error that a gRPC client expects. INTERNAL is what TorchServe
+-- (handlers/open_inference_grpc.py), and here that becomes the error that a gRPC client expects. INTERNAL is what TorchServe
 -- says when a worker died or its queue is full: UNAVAILABLE, after which clients may try again.
 
 local STATUS = {["400"] = "3", ["404"] = "5", ["413"] = "8", ["503"] = "14"}

@@ -27,10 +27,10 @@ from handlers.bundle import BundleError
 from handlers.identity import mask
 from handlers.log_kafka import KafkaTopic
 from handlers.log_segments import ParquetSegments, complete
+from handlers.messages import Call
 from handlers.packed import Layout, PackedColumns
 from handlers.prediction_log import Origin, PredictionLog, Records, open_log
 from handlers.predictor import input_types, load
-from handlers.protocols import Call
 
 TYPES = {"orders": "int64", "spend": "float64", "segment": "string"}
 ORIGIN = Origin("v1", "d" * 64, "stable", 0.5, TYPES)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from handlers.protocols import (
+from handlers.messages import (
     Answer,
     BadRequest,
     Call,
@@ -19,10 +19,8 @@ from handlers.protocols import (
     Request,
     Rules,
     Wants,
-    parse,
-    refuse,
-    respond,
 )
+from handlers.protocols import parse, refuse, respond
 
 MASKED = "u_" + "0a" * 16
 
@@ -83,7 +81,7 @@ def test_masked_ids_are_taken_whatever_the_declared_type() -> None:
         ({"user_id": None}, "user_id: must be an integer, found null"),
         ({"user_id": 2**63}, "user_id: does not fit into 64 bits"),
         ({"instances": []}, "instances: empty"),
-        ({"instances": {"user_id": 1}}, "instances: expected a list, found an object"),
+        ({"instances": 1}, "instances: expected a list, found an integer"),
         ({"instances": [1]}, "instances[0]: expected an object"),
         ({"instances": [{"user_id": 1}] * 6}, "instances: 6 customers; at most 5 a request"),
         ({"instances": [{"user_id": 1}, {"user_id": [1]}]}, "instances[1].user_id: must be an integer"),
@@ -93,7 +91,13 @@ def test_masked_ids_are_taken_whatever_the_declared_type() -> None:
         (v2([1], datatype=["INT64"]), "inputs[0].datatype: expected INT64 or BYTES"),
         (v2([1], shape=[2]), "inputs[0].shape: expected [1]"),
         (v2([1], shape=[True]), "inputs[0].shape: expected [1]"),
-        (v2([1], shape=[1, 1]), "inputs[0].shape: expected [1]"),
+        (v2([1], shape=[1, 1, 1]), "inputs[0].shape: expected [1] or [1, 1]"),
+        (v2([1], shape=[1, 2]), "inputs[0].shape: expected [1] or [1, 1]"),
+        (v2([[1]], shape=[1]), "inputs[0].data[0]: expected INT64, found a list"),
+        (v2([1]) | {"outputs": [{"name": "nope"}]}, "outputs[0].name: expected one of churn_probability"),
+        (v2([1]) | {"outputs": [{"name": ["status"]}]}, "outputs[0].name: expected one of"),
+        (v2([1]) | {"outputs": ["status"]}, "outputs[0]: expected an object, found a string"),
+        (v2([1]) | {"outputs": [{"name": "status"}] * 2}, 'outputs[1].name: "status" is asked for twice'),
         (v2([]), "inputs[0].data: empty"),
         (v2("1", shape=[1]), "inputs[0].data: expected a list"),
         (v2([1, True]), "inputs[0].data[1]: expected INT64, found a boolean"),

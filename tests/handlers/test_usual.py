@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers import usual
-from handlers.protocols import PLAIN, SHOWN, BadRequest, Call, Prediction, Request, Rules, parse, respond
+from handlers.messages import PLAIN, SHOWN, BadRequest, Call, Prediction, Request, Rules
+from handlers.protocols import parse, respond
 
 INTEGER, STRING = Rules("integer", 1000), Rules("string", 1000)
 IDS = (
