@@ -3,6 +3,7 @@
 Everything it does is done by `handlers.predictor`, so that another server can host the same bundle.
 """
 
+import atexit
 import gc
 import importlib
 import logging
@@ -11,7 +12,6 @@ import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from handlers import grpc_refusal
 from handlers.bundle import BundleError
 from handlers.messages import Call
 from handlers.predictor import Predictor, load
-from handlers.worker_socket import PHRASES, Answered, Asked, headers_in, take_over
+from handlers.worker_socket import PHRASES, WorkerRequest, WorkerResponse, header_fields, take_over
 
 if TYPE_CHECKING:
     from ts.context import Context
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 REQUEST_ID = "x-request-id"
 OUR_REQUEST_ID = "x-churn-request-id"
 """TorchServe puts an id of its own into the answer's x-request-id, whatever the handler says."""
-SAYABLE = re.compile(r"[\x21-\x7e]{1,128}")
+SAFE_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+"""A line break, say, would end the header early, and TorchServe's answer with it."""
 log = logging.getLogger("churn.handler")
 
 
@@ -59,28 +60,33 @@ class ChurnHandler:
             version,
             self.answer,
         ):
-            log.warning("TorchServe %s is not known here: its worker goes its own, slower way", version)
+            log.warning(
+                "TorchServe %s: worker_socket.py knows another version; messages go its slower way", version
+            )
         # TorchServe's worker logs two lines a batch at this level
         logging.getLogger().setLevel(logging.WARNING)
         self.predictor.telemetry.start()
         # what is loaded stays: the collector of cycles need not go through it while requests wait
         gc.collect()
         gc.freeze()
-        # by sys.exit, so that the prediction log writes what it holds; by default nothing of ours would run
+        # the worker ends by sys.exit when its server closes the connection, and when it is sent SIGTERM, at
+        # which by default nothing of ours would run
+        atexit.register(self.predictor.close)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
-    def answer(self, asked: Sequence[Asked]) -> list[Answered]:
+    def answer(self, requests: Sequence[WorkerRequest]) -> list[WorkerResponse]:
         """One JSON body a request, each with its own HTTP status and headers."""
         calls = []
-        for one in asked:
-            given, explain, grpc = said_in(one.headers)
+        for one in requests:
+            given, explain, grpc = parse_header_block(one.headers)
             calls.append(Call(one.server_id.decode() if given is None else given, explain, grpc))
-        return self._answered([one.row for one in asked], calls)
+        return self._answered([one.row for one in requests], calls)
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: "Context") -> list[bytes]:
         """The same by TorchServe's own objects."""
         calls = [
-            call_of(context.get_all_request_header(i), context.get_request_id(i)) for i in range(len(rows))
+            call_from_headers(context.get_all_request_header(i), context.get_request_id(i))
+            for i in range(len(rows))
         ]
         bodies = []
         for position, (status, body, headers) in enumerate(self._answered(rows, calls)):
@@ -91,10 +97,10 @@ class ChurnHandler:
             bodies.append(body)
         return bodies
 
-    def _answered(self, rows: Sequence[Mapping[str, Any]], calls: Sequence[Call]) -> list[Answered]:
+    def _answered(self, rows: Sequence[Mapping[str, Any]], calls: Sequence[Call]) -> list[WorkerResponse]:
         answers = self.predictor.answer(rows, calls)
         return [
-            Answered(
+            WorkerResponse(
                 status,
                 grpc_refusal.refused(status, body)
                 if call.grpc and status != 200 and grpc_refusal.is_open_inference(row)
@@ -105,13 +111,13 @@ class ChurnHandler:
         ]
 
 
-def call_of(headers: Mapping[str, Any], server_id: str | None) -> Call:
-    """What TorchServe says of a request: the client's id, else its own, and at which address it came in."""
-    given, explain, grpc = said_by(headers)
+def call_from_headers(headers: Mapping[str, Any], server_id: str | None) -> Call:
+    """By TorchServe's headers: the id that the client gave, else TorchServe's, and the address asked."""
+    given, explain, grpc = parse_headers(headers)
     return Call(server_id or "" if given is None else given, explain, grpc)
 
 
-def said_by(headers: Mapping[str, Any]) -> tuple[str | None, bool, bool]:
+def parse_headers(headers: Mapping[str, Any]) -> tuple[str | None, bool, bool]:
     """The client's id of the request if it gave one that can be repeated; whether it asks for explanations;
     whether it came over gRPC.
 
@@ -121,12 +127,23 @@ def said_by(headers: Mapping[str, Any]) -> tuple[str | None, bool, bool]:
     given = headers.get(REQUEST_ID)
     if given is None:
         given = next((v for k, v in headers.items() if k.lower() == REQUEST_ID), None)
-    # a line break would end the header early, and TorchServe's answer with it
-    said = given if isinstance(given, str) and SAYABLE.fullmatch(given) else None
-    return said, headers.get("explain") == "True", "explain" not in headers
+    request_id = given if isinstance(given, str) and SAFE_REQUEST_ID.fullmatch(given) else None
+    return request_id, headers.get("explain") == "True", "explain" not in headers
 
 
-@lru_cache(1024)
-def said_in(block: bytes) -> tuple[str | None, bool, bool]:
-    """`said_by` of headers as they travel: those of one client are mostly the same ones."""
-    return said_by(headers_in(block))
+def parse_header_block(block: bytes) -> tuple[str | None, bool, bool]:
+    """`parse_headers` of headers as they travel. A block that is no list says nothing.
+
+    Not remembered: behind a gateway every request has an id of its own, so that no two blocks are alike.
+    """
+    request_id, explain = None, None
+    try:
+        for name, value in header_fields(block):
+            if name == b"explain":
+                explain = value
+            elif len(name) == len(REQUEST_ID) and name.lower() == REQUEST_ID.encode():
+                text = value.decode("utf-8", "replace")
+                request_id = text if SAFE_REQUEST_ID.fullmatch(text) else None
+    except ValueError:
+        return None, False, False
+    return request_id, explain == b"True", explain is None

@@ -1,11 +1,13 @@
 """The prediction log as a Kafka topic: one JSON value a record, keyed by the masked customer.
 
-Needs `confluent-kafka` (the extra `kafka`), which is imported when this sink is opened and not before.
+Needs `confluent-kafka`, which is imported when this sink is opened and not before.
 """
 
 import json
 import logging
 import math
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +22,20 @@ GIVE_UP_MS = 60_000
 
 
 class KafkaTopic:
-    """A sink. What the client has accepted is lost only when its delivery report says so."""
+    """A sink. What the client has accepted is lost only when its delivery report says so.
 
-    def __init__(self, brokers: str, topic: str) -> None:
-        self._brokers, self._topic = brokers, topic
+    An idempotent producer ends for good when brokers lose records that they had acknowledged: `poll` then
+    raises at every call. Such a producer is replaced, and what it still held is counted as lost.
+    """
+
+    def __init__(self, brokers: str, topic: str, security: Mapping[str, str] | None = None) -> None:
+        """`security`: librdkafka's settings for TLS and SASL, see `log_settings`."""
+        self._brokers, self._topic, self._security = brokers, topic, dict(security or {})
         self._producer: Any = None
         self._lost = 0
         self._delivered = 0
         self._answering = True
+        self._renewals = 0
 
     @property
     def lost(self) -> int:
@@ -37,10 +45,46 @@ class KafkaTopic:
     def delivered(self) -> int:
         return self._delivered
 
+    @property
+    def renewals(self) -> int:
+        """How often a producer that had ended was replaced."""
+        return self._renewals
+
     def open(self, schema: "pa.Schema") -> None:
+        self._producer = self._new_producer()
+
+    def write(self, batch: "pa.RecordBatch") -> None:
+        """Hand all to the client, which retries by itself; waits while its buffer is full."""
+        for record in batch.to_pylist():
+            value = json.dumps(_finite(record), default=_iso, allow_nan=False).encode()
+            self._hand_over(record["user_id"].encode(), value)
+        self._poll(0)
+
+    def tick(self) -> None:
+        self._poll(0)
+
+    def close(self) -> None:
+        self._lost += self._producer.flush(FLUSH_TIMEOUT_S)
+
+    def abandon(self) -> None:
+        """Records that are not delivered yet are purged: their reports count them as lost."""
+        from confluent_kafka import KafkaException
+
+        if self._producer is None:
+            return
+        self._producer.purge()
+        for _ in range(100):
+            if not len(self._producer):
+                break
+            with suppress(KafkaException):  # of a fatal error, which is known
+                self._producer.poll(0.05)
+        self._lost += len(self._producer)
+        self._producer = None
+
+    def _new_producer(self) -> Any:
         from confluent_kafka import Producer
 
-        self._producer = Producer(
+        return Producer(
             {
                 "bootstrap.servers": self._brokers,
                 "enable.idempotence": True,  # a retry is not a second record
@@ -49,33 +93,42 @@ class KafkaTopic:
                 "compression.type": "zstd",
                 "log_level": 2,  # else two lines a second while no broker answers
                 "error_cb": self._away,
+                **self._security,
             }
         )
 
-    def write(self, batch: "pa.RecordBatch") -> None:
-        """Hand all to the client, which retries by itself; waits while its buffer is full."""
+    def _hand_over(self, key: bytes, value: bytes) -> None:
+        from confluent_kafka import KafkaError, KafkaException
+
+        while True:
+            try:
+                self._producer.produce(self._topic, value=value, key=key, on_delivery=self._report)
+            except BufferError:
+                self._poll(0.1)
+            except KafkaException as error:
+                if _is_over(error):
+                    self._renew(error)
+                    continue
+                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    log.error("kafka: a record is refused: %s", error.args[0].name())
+                self._lost += 1
+                return
+            else:
+                return
+
+    def _poll(self, seconds: float) -> None:
         from confluent_kafka import KafkaException
 
-        for record in batch.to_pylist():
-            value = json.dumps(_finite(record), default=_iso, allow_nan=False).encode()
-            while True:
-                try:
-                    self._producer.produce(
-                        self._topic, value=value, key=record["user_id"].encode(), on_delivery=self._report
-                    )
-                except BufferError:
-                    self._producer.poll(0.1)
-                    continue
-                except KafkaException:  # larger than the topic takes
-                    self._lost += 1
-                break
-        self._producer.poll(0)
+        try:
+            self._producer.poll(seconds)
+        except KafkaException as error:
+            self._renew(error)
 
-    def tick(self) -> None:
-        self._producer.poll(0)
-
-    def close(self) -> None:
-        self._lost += self._producer.flush(FLUSH_TIMEOUT_S)
+    def _renew(self, error: Exception) -> None:
+        log.error("kafka: the producer has ended (%s); a new one goes on", error.args[0].name())
+        self.abandon()
+        self._renewals += 1
+        self._producer = self._new_producer()
 
     def _report(self, error: object, _: object) -> None:
         if error is None:
@@ -88,6 +141,14 @@ class KafkaTopic:
         if self._answering:  # once an outage
             log.error("kafka: %s; trying on", error)
         self._answering = False
+
+
+def _is_over(error: Exception) -> bool:
+    """Whether the producer will never send again."""
+    from confluent_kafka import KafkaError
+
+    found = error.args[0]
+    return bool(found.fatal() or found.code() in (KafkaError._FATAL, KafkaError._STATE, KafkaError._FENCED))
 
 
 def _finite(record: dict[str, Any]) -> dict[str, Any]:

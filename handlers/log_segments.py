@@ -7,6 +7,7 @@ is locked by its worker: one that can be locked has been left.
 """
 
 import fcntl
+import logging
 import os
 import time
 import uuid
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 SEGMENT_ROWS = 50_000
 SPOOL, TEMPORARY, SEGMENT = ".spool", ".tmp", ".parquet"
+UNREADABLE = ".unreadable"
+"""A spool that is none, put aside so that it does not stop the log at every start."""
+
+log = logging.getLogger("churn.prediction_log")
 
 
 class ParquetSegments:
@@ -70,6 +75,12 @@ class ParquetSegments:
     def close(self) -> None:
         if self._batches:
             self._seal()
+
+    def abandon(self) -> None:
+        """The spool stays, unlocked: the next sink makes a segment of it when it is opened."""
+        if self._spool is not None:
+            os.close(self._spool)
+        self._spool, self._batches = None, []
 
     @property
     def _rows(self) -> int:
@@ -127,10 +138,15 @@ def complete(folder: Path) -> int:
                 continue
             stem = path.name.removeprefix(".").removesuffix(SPOOL)
             if not _segment(folder, stem).exists():  # else killed between the rename and the removal
-                table = _read(path)
-                if table is not None:
-                    _write(folder, stem, table)
-                    rows += table.num_rows
+                try:
+                    table = _read(path)
+                    if table is not None:
+                        _write(folder, stem, table)
+                        rows += table.num_rows
+                except (ValueError, TypeError) as error:  # ArrowInvalid is a ValueError
+                    log.error("%s: no segment can be made of it: %s", path.name, type(error).__name__)
+                    path.replace(path.with_suffix(UNREADABLE))
+                    continue
             (folder / f".{stem}{TEMPORARY}").unlink(missing_ok=True)
             path.unlink(missing_ok=True)
     return rows

@@ -19,6 +19,8 @@ from handlers.environment import number
 from handlers.explain import CLOSE, Explainer, NoReference
 from handlers.features import FeatureStoreUnavailable, OnlineFeatures, Vectors, open_features
 from handlers.identity import NOBODY, pseudonym
+from handlers.log_records import Origin, Records
+from handlers.log_settings import open_log
 from handlers.messages import (
     MAX_BODY_BYTES,
     Answer,
@@ -32,7 +34,7 @@ from handlers.messages import (
     Rules,
     Wants,
 )
-from handlers.prediction_log import Origin, PredictionLog, Records, open_log
+from handlers.prediction_log import PredictionLog
 from handlers.scoring import Scorer
 from handlers.telemetry import Telemetry
 from handlers.what_if import WhatIf, with_overrides
@@ -170,6 +172,12 @@ class Predictor:
                     self._record(asked, scored, answered, those, time.perf_counter() - began)
         self.telemetry.add(telemetry.PROBES, times=sum(map(is_probe, requests)))
         return [answers[number] for number in range(len(requests))]
+
+    def close(self) -> None:
+        """Write what the prediction log holds, then send what is counted: the end of the log counts, too."""
+        if self.log is not None:
+            self.log.close()
+        self.telemetry.close()
 
     def _parse(self, row: Mapping[str, Any], call: Call) -> Request | Refusal:
         try:
@@ -373,7 +381,7 @@ def load(model_dir: Path, environment: Mapping[str, str], model_name: str) -> Pr
     sending.watch_store(features.stats)
     records = open_log(environment, origin)
     if records is not None:
-        sending.watch_log(records.counts)
+        sending.watch_log(records.counts, records.failures)
     predictor = Predictor(
         bundle=bundle,
         features=features,

@@ -8,7 +8,6 @@ survive the worker, and several workers add up. `configs/torchserve/metrics.yaml
 TorchServe (`torchserve_metrics` makes its content, a test compares).
 """
 
-import atexit
 import itertools
 import logging
 import math
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 FLUSH_EVERY_S = 1.0
+CHANNEL = logging.getLogger("churn.metrics")
 COMMON = ("model_version", "variant")
 """Labels of every metric."""
 
@@ -83,8 +83,8 @@ STORE = Metric("churn_feature_store", ("stat", "worker"))
 """What the reader of the feature store says of itself: reads, seconds, the breaker's state, cache hits."""
 GAUGES = (LOG_QUEUE, STORE)
 
-BAD_REQUEST, STORE_DOWN, NO_SCORE, INTERNAL, ADDITIVITY = (
-    "bad_request", "feature_store_unavailable", "no_score", "internal", "additivity",
+BAD_REQUEST, STORE_DOWN, NO_SCORE, INTERNAL, ADDITIVITY, LOG_FAILED = (
+    "bad_request", "feature_store_unavailable", "no_score", "internal", "additivity", "prediction_log",
 )  # fmt: skip
 """Kinds of ERRORS."""
 
@@ -135,13 +135,17 @@ class Telemetry:
         key = (metric, labels)
         self._counters[key] = self._counters.get(key, 0) + times
 
-    def watch_log(self, counts: Callable[[], Mapping[str, int]]) -> None:
+    def watch_log(self, counts: Callable[[], Mapping[str, int]], failures: Callable[[], int]) -> None:
         """Ask the prediction log for its counts whenever metrics are sent."""
 
         def read() -> Mapping[tuple[Metric, str], float]:
             found = dict(counts())
             waiting = found.pop("waiting")
-            return {(LOG_QUEUE, ""): waiting} | {(LOGGED, name): n for name, n in found.items()}
+            return {
+                (LOG_QUEUE, ""): waiting,
+                (ERRORS, LOG_FAILED): failures(),
+                **{(LOGGED, name): n for name, n in found.items()},
+            }
 
         self._watched.append(read)
 
@@ -185,26 +189,26 @@ class Telemetry:
             return lines
 
     def start(self) -> None:
-        """Send once a second, and at the end of the process."""
-        channel = logging.getLogger("churn.metrics")
-        channel.setLevel(logging.INFO)  # the entry makes the root logger quieter than that
-
-        def send() -> None:
-            # in one call, so that no other output comes in between
-            if lines := self.lines(time.time()):
-                channel.info("\n".join(lines))
+        """Send once a second from now on."""
+        CHANNEL.setLevel(logging.INFO)  # the entry makes the root logger quieter than that
 
         def run() -> None:
             while not self._stopping.wait(FLUSH_EVERY_S):
-                send()
-
-        def stop() -> None:
-            self._stopping.set()
-            send()
+                self._send()
 
         self._thread = threading.Thread(target=run, name="metrics", daemon=True)
         self._thread.start()
-        atexit.register(stop)
+
+    def close(self) -> None:
+        """Send for the last time: whatever is counted at the end of the process comes before."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._send()
+
+    def _send(self) -> None:
+        # in one call, so that no other output comes in between
+        if lines := self.lines(time.time()):
+            CHANNEL.info("\n".join(lines))
 
     def _parts(self, metric: Metric, histogram: Histogram) -> dict[Series, float]:
         parts: dict[Series, float] = {}

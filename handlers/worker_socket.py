@@ -1,9 +1,9 @@
 """TorchServe's worker, speaking to its frontend in whole batches.
 
-TorchServe 0.12 asks the kernel for every field of a message apart (some sixty calls a request), makes an
+TorchServe 0.12 asks the kernel for every field of a message separately (some sixty calls a request), makes an
 object of each, and writes its answer field by field. That costs more than a prediction of ours. `take_over`
 puts a reader and a writer of whole messages in their place: the same bytes come in and go out, and `answer`
-is asked a batch at a time. Loading, and what nobody has told us of, stay with TorchServe's own code.
+is asked a batch at a time. Loading, and every other command, stay with TorchServe's own code.
 
 The format (ts/protocol/otf_message_handler.py), all integers big-endian and signed, -1 where a list ends:
 
@@ -11,6 +11,7 @@ The format (ts/protocol/otf_message_handler.py), all integers big-endian and sig
     answer:  code, reason, then for each: id, content type, code, reason, headers (count; name, value), body
 """
 
+import logging
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -26,23 +27,25 @@ PREDICT = b"I"
 JSON = b"application/json"
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
+log = logging.getLogger("churn.handler")
+
 _INTEGER = struct.Struct("!i")
 _integer_at = _INTEGER.unpack_from
 _END = _INTEGER.pack(-1)
 
 
-class Asked(NamedTuple):
+class WorkerRequest(NamedTuple):
     """One request of a batch, as the frontend passes it on."""
 
     server_id: bytes
     """TorchServe's own id of the request, by which the frontend finds the caller again."""
     headers: bytes
-    """Names and values as they stand in the message: see `headers_in`."""
+    """Names and values as they stand in the message: see `header_fields`."""
     row: Mapping[str, bytes]
     """Parameter -> content; the body of a request is the parameter `body`."""
 
 
-class Answered(NamedTuple):
+class WorkerResponse(NamedTuple):
     """What goes back for one request, always JSON."""
 
     http_status: int
@@ -51,7 +54,13 @@ class Answered(NamedTuple):
     """Beside the content type."""
 
 
-Answering = Callable[[Sequence[Asked]], Sequence[Answered]]
+Answering = Callable[[Sequence[WorkerRequest]], Sequence[WorkerResponse]]
+FAILED = WorkerResponse(
+    503,
+    b'{"error": "the server failed at this request, which is logged", "code": "internal"}',
+    [("Retry-After", "1")],
+)
+"""For a request at which the handler raised. TorchServe's own code would answer 503, too."""
 
 
 class Connection(Protocol):
@@ -85,15 +94,17 @@ class Buffered:
         """Give back what was read last."""
         self._next -= length
 
-    def batch(self) -> list[Asked]:
-        """The requests of a message whose first byte is read. Raises Disconnected."""
-        while True:
-            try:
-                requests, self._next = requests_in(self._held, self._next)
-            except _Short as short:
-                self._fill(short.end)
-            else:
-                return requests
+    def batch(self) -> list[WorkerRequest]:
+        """The requests of a message whose first byte is read. Raises Disconnected.
+
+        What is parsed once is not looked at again, however the bytes arrive: time grows with the message.
+        """
+        parsed = PartialBatch()
+        while (missing := parsed.go_on(self._held, self._next)) > 0:
+            self._next = parsed.at
+            self._fill(parsed.at + missing)
+        self._next = parsed.at
+        return parsed.requests
 
     def _fill(self, end: int) -> None:
         """Receive at least up to position `end` of what is held; what was asked for before is let go."""
@@ -109,73 +120,86 @@ class Buffered:
         self._next = 0
 
 
-class _Short(Exception):
-    """The message goes on, at least up to `end`."""
+class PartialBatch:
+    """The requests of one message, as far as its bytes have come."""
 
-    def __init__(self, end: int) -> None:
-        self.end = end
+    def __init__(self) -> None:
+        self.requests: list[WorkerRequest] = []
+        self.at = 0
+        """Up to here the bytes last given are parsed."""
+        self._begun: tuple[bytes, bytes, dict[str, bytes]] | None = None
+        """Server id, headers and parameters so far of a request whose end has not come yet."""
 
-
-def requests_in(message: bytes, at: int) -> tuple[list[Asked], int]:
-    """The requests of a batch that begins at `at`, and where it ends. Raises _Short."""
-    found: list[Asked] = []
-    held = len(message)
-    try:
-        while True:
-            (size,) = _integer_at(message, at)
-            if size < 0:
-                return found, at + 4
-            begin, at = at + 4, at + 4 + size
-            server_id = message[begin:at]
-            # UTF-8 has no byte 0xff, and no field has 2**24 bytes: where four of them stand, the list ends
-            stop = message.find(_END, at)
-            if stop < 0:
-                raise _Short(held + 1)
-            headers = message[at:stop]
-            at = stop + 4
-            row: dict[str, bytes] = {}
+    def go_on(self, held: bytes, at: int) -> int:
+        """Parse `held` from `at`, where the last call stopped. Returns how many bytes from the new `at` on
+        have to be there before it is worth another call; 0: the message is complete.
+        """
+        end = len(held)
+        self.at = at
+        try:
             while True:
-                (size,) = _integer_at(message, at)
-                if size < 0:
-                    break
-                begin, at = at + 4, at + 4 + size
-                name = message[begin:at]
-                (size,) = _integer_at(message, at)  # of the content type, which decides nothing here
-                at += 4 + size
-                (size,) = _integer_at(message, at)
-                begin, at = at + 4, at + 4 + size
-                if at > held:
-                    raise _Short(at)
-                row[name.decode("utf-8", "replace")] = message[begin:at]
-            at += 4
-            found.append(Asked(server_id, headers, row))
-    except struct.error:
-        raise _Short(max(at + 4, held + 1)) from None
+                if self._begun is None:
+                    (size,) = _integer_at(held, at)
+                    if size < 0:
+                        self.at = at + 4
+                        return 0
+                    begin, at = at + 4, at + 4 + size
+                    # UTF-8 has no byte 0xff, and no field has 2**24 bytes: where four of them stand, the
+                    # list ends
+                    stop = held.find(_END, at)
+                    if stop < 0:
+                        return max(at + 4, end + 1) - self.at
+                    self._begun = held[begin:at], held[at:stop], {}
+                    self.at = at = stop + 4
+                server_id, headers, row = self._begun
+                while True:
+                    (size,) = _integer_at(held, at)
+                    if size < 0:
+                        break
+                    begin, at = at + 4, at + 4 + size
+                    name = held[begin:at]
+                    (size,) = _integer_at(held, at)  # of the content type, which decides nothing here
+                    at += 4 + size
+                    (size,) = _integer_at(held, at)
+                    begin, at = at + 4, at + 4 + size
+                    if at > end:
+                        return at - self.at
+                    row[name.decode("utf-8", "replace")] = held[begin:at]
+                    self.at = at
+                self.at = at = at + 4
+                self.requests.append(WorkerRequest(server_id, headers, row))
+                self._begun = None
+        except struct.error:  # in the middle of a length
+            return max(at + 4, end + 1) - self.at
 
 
-def headers_in(block: bytes) -> dict[str, str]:
-    """The headers of a request; of one that stands twice the last. Raises ValueError where it is no list."""
-    found: dict[str, str] = {}
+def header_fields(block: bytes) -> list[tuple[bytes, bytes]]:
+    """Names and values of the headers of a request. Raises ValueError where it is no list."""
+    found = []
     at, end = 0, len(block)
-    while at < end:
-        fields = []
-        for _ in range(2):
-            if at + 4 > end:
-                raise ValueError("the headers end inside a field")
+    try:
+        while at < end:
             (size,) = _integer_at(block, at)
             begin, at = at + 4, at + 4 + size
-            if size < 0 or at > end:
+            name = block[begin:at]
+            (length,) = _integer_at(block, at)
+            begin, at = at + 4, at + 4 + length
+            if size < 0 or length < 0 or at > end:
                 raise ValueError("the headers end inside a field")
-            fields.append(block[begin:at].decode("utf-8", "replace"))
-        found[fields[0]] = fields[1]
+            found.append((name, block[begin:at]))
+    except struct.error:
+        raise ValueError("the headers end inside a field") from None
     return found
 
 
-def answer_to(asked: Sequence[Asked], answers: Sequence[Answered]) -> bytes:
-    """The message that answers a batch."""
+def response_message(requests: Sequence[WorkerRequest], responses: Sequence[WorkerResponse]) -> bytes:
+    """The message that answers a batch.
+
+    Raises ValueError when these are not as many, and KeyError for an unknown status.
+    """
     parts = [_BATCH_ANSWERED]
     pack = _INTEGER.pack
-    for (server_id, _, _), (status, body, headers) in zip(asked, answers, strict=True):
+    for (server_id, _, _), (status, body, headers) in zip(requests, responses, strict=True):
         parts += (
             pack(len(server_id)),
             server_id,
@@ -233,13 +257,35 @@ def take_over(
         buffered.unread(1)
         return theirs(connection)  # type: ignore[no-any-return]
 
-    def predict(self: Any, asked: list[Asked]) -> bytes:
-        return answer_to(asked, answer(asked))
+    def predict(self: Any, requests: list[WorkerRequest]) -> bytes:
+        return answered_safely(requests, answer)
 
     messages._retrieve_buffer = retrieve_buffer  # type: ignore[attr-defined]
     worker.retrieve_msg = retrieve_message  # type: ignore[attr-defined]
     service.predict = predict
     return True
+
+
+def answered_safely(requests: Sequence[WorkerRequest], answer: Answering) -> bytes:
+    """The message that answers a batch, whatever `answer` raises: an exception would end the worker.
+
+    A batch that fails is asked again request by request, so that only the one at fault is FAILED.
+    """
+    try:
+        return response_message(requests, answer(requests))
+    except Exception as error:  # TorchServe's own `predict`, in whose place this stands, has the same net
+        log.error("BUG: a batch of %d: %s", len(requests), type(error).__name__)
+    return response_message(requests, [_answered_alone(request, answer) for request in requests])
+
+
+def _answered_alone(request: WorkerRequest, answer: Answering) -> WorkerResponse:
+    try:
+        [response] = answer([request])
+        response_message([request], [response])  # it has to fit into a message, too
+    except Exception as error:
+        log.error("BUG: a request: %s", type(error).__name__)
+        return FAILED
+    return response
 
 
 def _field(text: str) -> bytes:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,15 +23,15 @@ import pyarrow as pa
 import pytest
 from served_bundle import KEY, NOW, UNKNOWN, ServedBundle
 
-from handlers import prediction_log
-from handlers.bundle import BundleError
+from handlers import log_records, log_segments
 from handlers.identity import mask
-from handlers.log_kafka import KafkaTopic
+from handlers.log_records import Origin, Records
 from handlers.log_segments import ParquetSegments, complete
 from handlers.messages import Call
 from handlers.packed import Layout, PackedColumns
-from handlers.prediction_log import Origin, PredictionLog, Records, open_log
+from handlers.prediction_log import PredictionLog
 from handlers.predictor import input_types, load
+from handlers.telemetry import Telemetry
 
 TYPES = {"orders": "int64", "spend": "float64", "segment": "string"}
 ORIGIN = Origin("v1", "d" * 64, "stable", 0.5, TYPES)
@@ -77,7 +78,7 @@ def test_a_scored_customer_is_one_record(bundle: ServedBundle, tmp_path: Path) -
     origin = Origin(
         loaded.bundle.model_version, loaded.bundle.digest, "canary", 0.5, input_types(loaded.bundle)
     )
-    log = PredictionLog(ParquetSegments(tmp_path, 60.0), origin)
+    log = PredictionLog(lambda: ParquetSegments(tmp_path, 60.0), origin)
     predictor = replace(loaded, clock=lambda: NOW, log=log)
     bodies = [
         {"user_id": 1},
@@ -111,7 +112,7 @@ def test_a_scored_customer_is_one_record(bundle: ServedBundle, tmp_path: Path) -
 
 
 def test_duckdb_reads_the_folder_with_the_declared_types(tmp_path: Path) -> None:
-    log = PredictionLog(ParquetSegments(tmp_path, 60.0), ORIGIN)
+    log = PredictionLog(lambda: ParquetSegments(tmp_path, 60.0), ORIGIN)
     log.append(records(1, 2))
     log.append(records(3, time_=NOW))
     log.close()
@@ -132,7 +133,7 @@ def test_duckdb_reads_the_folder_with_the_declared_types(tmp_path: Path) -> None
 def test_a_segment_closes_after_its_window_or_when_it_is_full(tmp_path: Path) -> None:
     clock = [0.0]
     segments = ParquetSegments(tmp_path, 5.0, segment_rows=4, monotonic=lambda: clock[0])
-    log = PredictionLog(segments, ORIGIN, take_every_s=0.01)
+    log = PredictionLog(lambda: segments, ORIGIN, take_every_s=0.01)
     log.append(records(1))
     until(lambda: log.counts()["written"] == 1)
     time.sleep(0.1)
@@ -153,7 +154,7 @@ def test_handing_over_waits_for_nothing_and_what_is_too_much_is_counted(tmp_path
             gate.wait(10)
             super().write(batch)
 
-    log = PredictionLog(Slow(tmp_path, 60.0), ORIGIN, queue_rows=10, take_every_s=0.01)
+    log = PredictionLog(lambda: Slow(tmp_path, 60.0), ORIGIN, queue_rows=10, take_every_s=0.01)
     slowest = 0.0
     for number in range(40):
         began = time.perf_counter()
@@ -169,7 +170,7 @@ def test_handing_over_waits_for_nothing_and_what_is_too_much_is_counted(tmp_path
 
 
 def test_records_that_do_not_fit_are_dropped_alone(tmp_path: Path) -> None:
-    log = PredictionLog(ParquetSegments(tmp_path, 60.0), ORIGIN)
+    log = PredictionLog(lambda: ParquetSegments(tmp_path, 60.0), ORIGIN)
     odd = replace(records(2), columns=records(2).columns | {"orders": ["many"]})
     log.append(records(1))
     log.append(odd)
@@ -191,7 +192,7 @@ def full_disk(size: int) -> Iterator[None]:
 
 
 def test_a_full_disk_costs_what_is_counted_and_no_more(tmp_path: Path) -> None:
-    log = PredictionLog(ParquetSegments(tmp_path, 0.02), ORIGIN, queue_rows=10, take_every_s=0.01)
+    log = PredictionLog(lambda: ParquetSegments(tmp_path, 0.02), ORIGIN, queue_rows=10, take_every_s=0.01)
     log.append(records(0))
     until(lambda: numbers(tmp_path) == [0])
     with full_disk(64):
@@ -209,10 +210,11 @@ def test_a_full_disk_costs_what_is_counted_and_no_more(tmp_path: Path) -> None:
 
 
 WRITER = """
-import sys, time, threading, signal
+import atexit, sys, time, threading, signal
 sys.path[:0] = [{tests!r}, {repository!r}]
 from test_prediction_log import ORIGIN, PredictionLog, ParquetSegments, Path, records
-log = PredictionLog(ParquetSegments(Path({folder!r}), {window}), ORIGIN)
+log = PredictionLog(lambda: ParquetSegments(Path({folder!r}), {window}), ORIGIN)
+atexit.register(log.close)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 number = 0
 while True:
@@ -267,7 +269,7 @@ def test_kill_9_loses_no_more_than_the_last_moments(tmp_path: Path, window: floa
 
 
 def test_the_next_worker_completes_what_a_killed_one_left_and_spares_the_living(tmp_path: Path) -> None:
-    living = PredictionLog(ParquetSegments(tmp_path, 60.0), ORIGIN, take_every_s=0.01)
+    living = PredictionLog(lambda: ParquetSegments(tmp_path, 60.0), ORIGIN, take_every_s=0.01)
     living.append(records(10_000))
     until(lambda: living.counts()["written"] == 1)
     killed = tmp_path / "killed"
@@ -277,7 +279,7 @@ def test_the_next_worker_completes_what_a_killed_one_left_and_spares_the_living(
     moved = tmp_path / spool.name
     moved.write_bytes(cut)
     (tmp_path / f"{spool.name.removesuffix('.spool')}.tmp").write_bytes(b"half a segment")
-    next_one = PredictionLog(ParquetSegments(tmp_path, 60.0), ORIGIN, take_every_s=0.01)
+    next_one = PredictionLog(lambda: ParquetSegments(tmp_path, 60.0), ORIGIN, take_every_s=0.01)
     until(lambda: not moved.exists())
     found = numbers(tmp_path)
     assert found == list(range(len(found)))
@@ -300,64 +302,147 @@ def test_a_segment_that_was_renamed_just_before_the_kill_is_not_written_twice(tm
     assert not spool.exists()
 
 
-def test_the_environment_names_the_sink(tmp_path: Path) -> None:
-    assert open_log({}, ORIGIN) is None
-    log = open_log({"CHURN_PREDICTION_LOG": str(tmp_path / "new")}, ORIGIN)
-    assert log is not None
+def test_no_error_of_a_sink_ends_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither one that nobody thought of when it writes, nor one when it starts, nor one of Arrow."""
+    failing = [KeyError("x"), pa.ArrowInvalid("y"), AttributeError("z")]
+    made = []
+
+    class Fragile(ParquetSegments):
+        def open(self, schema: pa.Schema) -> None:
+            if len(made) == 2:
+                raise RuntimeError("no client library")
+            super().open(schema)
+
+        def tick(self) -> None:
+            if failing and self._batches:
+                raise failing.pop()
+            super().tick()
+
+    def make() -> Fragile:
+        made.append(Fragile(tmp_path, 60.0))
+        return made[-1]
+
+    log = PredictionLog(make, ORIGIN, take_every_s=0.01)
+    for number in range(4):
+        log.append(records(number))
+        until(lambda number=number: log.counts()["written"] == number + 1)
+        time.sleep(0.03)
     log.close()
-    assert (tmp_path / "new").is_dir()
-    file = tmp_path / "file"
-    file.touch()
-    for wrong, complaint in (
-        ({"CHURN_PREDICTION_LOG": str(file)}, "CHURN_PREDICTION_LOG: .*File exists"),
-        (
-            {"CHURN_PREDICTION_LOG": str(tmp_path), "CHURN_PREDICTION_LOG_WINDOW_S": "soon"},
-            "_WINDOW_S: expected",
-        ),
-        ({"CHURN_PREDICTION_LOG": str(tmp_path), "CHURN_PREDICTION_LOG_WINDOW_S": "0"}, "a number above 0"),
-        ({"CHURN_PREDICTION_LOG_KAFKA": "localhost:9092"}, "expected host:port/topic"),
-        ({"CHURN_PREDICTION_LOG": "a", "CHURN_PREDICTION_LOG_KAFKA": "b/c"}, "set one of them"),
-    ):
-        with pytest.raises(BundleError, match=complaint):
-            open_log(wrong, ORIGIN)
+    assert numbers(tmp_path) == [0, 1, 2, 3]
+    assert log.counts() == {"handed": 4, "written": 4, "dropped": 0, "waiting": 0}
+    assert log.failures() == 4
+    assert len(made) == 5
+    assert list(tmp_path.glob(".*")) == []
+    assert "AttributeError" in caplog.text
 
 
-def test_kafka_gets_every_record_as_json() -> None:
-    """Over librdkafka's own broker, which speaks the protocol on loopback."""
-    kafka = pytest.importorskip("confluent_kafka")
-    broker = kafka.Producer({"test.mock.num.brokers": 1})
-    [address] = [f"{b.host}:{b.port}" for b in broker.list_topics(timeout=10).brokers.values()]
-    topic = KafkaTopic(address, "predictions")
-    log = PredictionLog(topic, ORIGIN)
-    log.append(records(1, 2))
-    log.append(records(3))
-    until(lambda: topic.delivered == 3, 20)
+def test_a_batch_that_every_sink_fails_at_is_dropped_and_the_rest_goes_on(tmp_path: Path) -> None:
+    class Allergic(ParquetSegments):
+        def write(self, batch: pa.RecordBatch) -> None:
+            if "13" in batch.column("request_id").to_pylist():
+                raise pa.ArrowInvalid("13")
+            super().write(batch)
+
+    log = PredictionLog(lambda: Allergic(tmp_path, 60.0), ORIGIN, take_every_s=0.01)
+    for number in (12, 13, 14):
+        log.append(records(number))
+        until(lambda: log.counts()["waiting"] == 0)
     log.close()
-    assert log.counts() == {"handed": 3, "written": 3, "dropped": 0, "waiting": 0}
-    consumer = kafka.Consumer(
-        {"bootstrap.servers": address, "group.id": "test", "auto.offset.reset": "earliest"}
+    assert numbers(tmp_path) == [12, 14]
+    assert log.counts() == {"handed": 3, "written": 2, "dropped": 1, "waiting": 0}
+
+
+def test_a_spool_that_is_none_does_not_stop_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".20260101T000000-1.spool").write_bytes(b"")
+    (tmp_path / ".20260101T000001-2.spool").write_bytes(b"\xff" * 4096)
+    unfit = pa.record_batch({"time": pa.array(["no time"])})
+    with pa.ipc.new_stream(str(tmp_path / ".20260101T000002-3.spool"), unfit.schema) as stream:
+        stream.write(unfit)
+    monkeypatch.setattr("handlers.log_segments._write", _refusing(log_segments._write))
+    log = PredictionLog(lambda: ParquetSegments(tmp_path, 60.0), ORIGIN, take_every_s=0.01)
+    log.append(records(1))
+    log.close()
+    assert numbers(tmp_path) == [1]
+    assert [path.name for path in tmp_path.glob(".*")] == [".20260101T000002-3.unreadable"]
+
+
+def _refusing(write: Any) -> Any:
+    """Parquet that cannot be made of a table of another schema."""
+
+    def refusing(folder: Path, stem: str, table: pa.Table) -> None:
+        if table.schema != log_records.schema_of(ORIGIN):
+            raise pa.ArrowInvalid("another schema")
+        write(folder, stem, table)
+
+    return refusing
+
+
+def test_what_is_lost_at_the_end_is_exported(
+    bundle: ServedBundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(ParquetSegments):
+        def write(self, batch: pa.RecordBatch) -> None:
+            raise OSError(28, "No space left on device")
+
+    loaded = load(bundle.model_dir, bundle.environment, "churn")
+    log = PredictionLog(
+        lambda: Full(tmp_path, 60.0),
+        replace(ORIGIN, types=input_types(loaded.bundle)),
+        take_every_s=0.01,
+        close_timeout_s=0.1,
     )
-    consumer.subscribe(["predictions"])
-    messages = []
-    deadline = time.monotonic() + 20
-    while len(messages) < 3 and time.monotonic() < deadline:
-        messages += [m for m in [consumer.poll(0.5)] if m is not None and m.error() is None]
-    consumer.close()
-    values = sorted((json.loads(m.value()) for m in messages), key=lambda value: value["request_id"])
-    assert [value["request_id"] for value in values] == ["1", "2", "3"]
-    assert {m.key().decode() for m in messages} == {value["user_id"] for value in values}
-    assert values[0]["feature_spend"] is None
-    assert datetime.fromisoformat(values[0]["time"]) == NOW
+    sending = Telemetry("v", "stable")
+    sending.watch_log(log.counts, log.failures)
+    predictor = replace(loaded, clock=lambda: NOW, log=log, telemetry=sending)
+    sending.start()
+    assert predictor.answer([{"body": b'{"user_id": 1}'}])[0].http_status == 200
+    predictor.close()
+    dropped = [line for line in caplog.text.splitlines() if "outcome:dropped" in line]
+    assert "churn_log_records_total.Count:1.0|" in dropped[-1]
 
 
-def test_kafka_that_is_away_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    pytest.importorskip("confluent_kafka")
-    topic = KafkaTopic("127.0.0.1:1", "predictions")
-    log = PredictionLog(topic, ORIGIN)
-    log.append(records(1, 2))
-    log.close()
-    assert log.counts() == {"handed": 2, "written": 0, "dropped": 2, "waiting": 0}
-    assert caplog.text.count("kafka: ") == 1
+ENTRY = """
+import resource, sys
+sys.path.insert(0, {model_dir!r})
+import churn_handler
+
+class Context:
+    system_properties = {{"model_dir": {model_dir!r}}}
+    model_name = "churn"
+    def get_all_request_header(self, idx): return {{"explain": "False"}}
+    def get_request_id(self, idx): return "server's"
+    def set_response_header(self, idx, name, value): pass
+    def set_response_status(self, code, phrase, idx): assert code == 200
+    def set_response_content_type(self, idx, value): pass
+
+handler = churn_handler.ChurnHandler()
+import logging
+logging.getLogger("churn.metrics").addHandler(logging.StreamHandler(sys.stdout))
+handler.initialize(Context())
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, hard))
+handler.handle([{{"body": b'{{"user_id": 1}}'}}], Context())
+"""
+
+
+@pytest.mark.parametrize(("limit", "outcome"), [(2**30, "written"), (0, "dropped")])
+def test_the_worker_writes_and_counts_to_its_very_end(
+    bundle: ServedBundle, tmp_path: Path, limit: int, outcome: str
+) -> None:
+    with zipfile.ZipFile(bundle.archive) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    script = ENTRY.format(model_dir=str(tmp_path / "unpacked"), limit=limit)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, **bundle.environment, "CHURN_PREDICTION_LOG": str(tmp_path / "log")},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    last = [line for line in done.stdout.splitlines() if f"outcome:{outcome}" in line][-1]
+    assert "churn_log_records_total.Count:1.0|" in last
 
 
 def test_features_that_came_packed_are_logged_as_those_that_did_not() -> None:
@@ -369,14 +454,14 @@ def test_features_that_came_packed_are_logged_as_those_that_did_not() -> None:
     packed = PackedColumns.of(layout, [one[0] for one in stored if one], [one[1] for one in stored if one])
     packed.derived["spend_a_month"] = np.array([0.5, np.nan, 2.0])
     plain = columns | {"spend_a_month": [0.5, None, 2.0]}
-    schema = prediction_log._schema(origin)
+    schema = log_records.schema_of(origin)
 
     def logged(*kinds: Any) -> list[dict[str, Any]]:
         batches = [
             replace(records(1, 2, 3), columns=kind, rows=rows, request_ids=["r"] * len(rows))
             for kind, rows in zip(kinds, ([0, 1, 2], range(3), [2, 0, 0, 1]), strict=True)
         ]
-        return prediction_log.to_arrow(batches, origin, schema).to_pylist()
+        return log_records.to_arrow(batches, origin, schema).to_pylist()
 
     expected = logged(plain, plain, plain)
     assert len(expected) == 10

@@ -20,8 +20,8 @@ from handlers import telemetry
 from handlers.bundle import BundleError
 from handlers.features import FeatureStoreUnavailable, OnlineFeatures, Vectors
 from handlers.identity import NOBODY, mask
+from handlers.log_records import Records
 from handlers.messages import Call
-from handlers.prediction_log import Records
 from handlers.predictor import Predictor, load, read_mask_key
 from handlers.telemetry import Telemetry
 

@@ -51,12 +51,13 @@ def test_a_histogram_is_sent_as_prometheus_counts_it() -> None:
 def test_only_what_changed_is_sent_again_and_as_an_increment() -> None:
     telemetry = Telemetry("v", "s", worker="9000")
     counts = {"handed": 5, "written": 3, "dropped": 0, "waiting": 2}
-    telemetry.watch_log(lambda: counts)
+    telemetry.watch_log(lambda: counts, lambda: 4)
     telemetry.watch_store(lambda: {"breaker_state": 0.0})
     telemetry.add(ERRORS, "internal", times=2)
     first = read(telemetry.lines(0.0))
     assert first["churn_errors_total", "model_version:v,variant:s,kind:internal"] == 2
     assert first["churn_log_records_total", "model_version:v,variant:s,outcome:dropped"] == 0
+    assert first["churn_errors_total", "model_version:v,variant:s,kind:prediction_log"] == 4
     assert first["churn_log_waiting", "model_version:v,variant:s,worker:9000"] == 2
     assert first["churn_feature_store", "model_version:v,variant:s,stat:breaker_state,worker:9000"] == 0
     assert telemetry.lines(1.0) == []

@@ -1,6 +1,7 @@
 """Whole messages hold what TorchServe's own code reads and writes, however the bytes arrive."""
 
 import importlib.util
+import json
 import random
 import socket
 import struct
@@ -13,7 +14,16 @@ import pytest
 from ts.context import Context, RequestProcessor
 from ts.service import Service
 
-from handlers.worker_socket import Answered, Asked, answer_to, headers_in, requests_in, take_over
+from handlers import worker_socket
+from handlers.churn_handler import parse_header_block, parse_headers
+from handlers.worker_socket import (
+    PartialBatch,
+    WorkerRequest,
+    WorkerResponse,
+    header_fields,
+    response_message,
+    take_over,
+)
 
 
 def messages_module() -> ModuleType:
@@ -80,7 +90,7 @@ def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def taken_over(
-    answer: Callable[[Sequence[Asked]], Sequence[Answered]] = lambda asked: [],
+    answer: Callable[[Sequence[WorkerRequest]], Sequence[WorkerResponse]] = lambda requests: [],
 ) -> tuple[ModuleType, Any]:
     """The worker's module and its service, copies that only this test changes."""
     messages, worker = messages_module(), ModuleType("worker")
@@ -117,13 +127,13 @@ def cut(sizes: Callable[[], int]) -> list[bytes]:
     return pieces
 
 
-def as_torchserve(asked: Asked) -> dict[str, Any]:
+def as_torchserve(asked: WorkerRequest) -> dict[str, Any]:
     """A request of ours in the shape that TorchServe's own reader gives it."""
     return {
         "requestId": bytearray(asked.server_id),
         "headers": [
-            {"name": bytearray(name.encode()), "value": bytearray(value.encode())}
-            for name, value in headers_in(asked.headers).items()
+            {"name": bytearray(name), "value": bytearray(value)}
+            for name, value in header_fields(asked.headers)
         ],
         "parameters": [(name, bytearray(value)) for name, value in asked.row.items()],
     }
@@ -163,9 +173,9 @@ def test_a_message_may_end_anywhere_and_go_on() -> None:
 
 def test_answers_are_the_bytes_of_torchserve() -> None:
     answers = [
-        Answered(200, b'{"a": 1}', [("x-churn-request-id", "one")]),
-        Answered(404, "Łódź".encode(), [("x-churn-request-id", "two")]),
-        Answered(503, b"", [("x-churn-request-id", ""), ("Retry-After", "2")]),
+        WorkerResponse(200, b'{"a": 1}', [("x-churn-request-id", "one")]),
+        WorkerResponse(404, "Łódź".encode(), [("x-churn-request-id", "two")]),
+        WorkerResponse(503, b"", [("x-churn-request-id", ""), ("Retry-After", "2")]),
     ]
     ids = {at: f"id-{at}" for at in range(3)}
     context = Context("churn", "", {}, 3, None, "0.12.0")
@@ -179,8 +189,8 @@ def test_answers_are_the_bytes_of_torchserve() -> None:
     expected = messages_module().create_predict_response(
         [answer.body for answer in answers], ids, "Prediction success", 200, context=context
     )
-    asked = [Asked(name.encode(), b"", {}) for name in ids.values()]
-    assert answer_to(asked, answers) == bytes(expected)
+    asked = [WorkerRequest(name.encode(), b"", {}) for name in ids.values()]
+    assert response_message(asked, answers) == bytes(expected)
     # and by the way that the worker goes
     _, service = taken_over(lambda asked: answers)
     assert service.predict(None, asked) == bytes(expected)
@@ -200,6 +210,87 @@ def test_one_call_reaches_the_kernel() -> None:
     taken_over()[0].retrieve_msg(ours)
     messages_module().retrieve_msg(theirs)
     assert (ours.calls, theirs.calls > 200) == (1, True)
+
+
+def bytes_looked_at(message: bytes, piece_bytes: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many bytes the parser is given and the buffer copies, call by call, for one message."""
+    looked_at = 0
+    go_on, fill = PartialBatch.go_on, worker_socket.Buffered._fill
+
+    def counted_go_on(self: PartialBatch, held: bytes, at: int) -> int:
+        nonlocal looked_at
+        looked_at += len(held) - at
+        return go_on(self, held, at)
+
+    def counted_fill(self: Any, end: int) -> None:
+        nonlocal looked_at
+        fill(self, end)
+        looked_at += len(self._held)
+
+    class Pieces:
+        def __init__(self) -> None:
+            self.at = 0
+
+        def recv(self, size: int) -> bytes:
+            piece = message[self.at : self.at + min(size, piece_bytes)]
+            self.at += len(piece)
+            return piece
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartialBatch, "go_on", counted_go_on)
+        patch.setattr(worker_socket.Buffered, "_fill", counted_fill)
+        _, batch = taken_over()[0].retrieve_msg(Pieces())
+    assert sum(len(one.row["body"]) for one in batch) > 0.9 * len(message)
+    return looked_at
+
+
+@pytest.mark.parametrize("piece_bytes", [1_460, 65_536, 300_000])
+def test_work_grows_with_the_message_and_not_with_its_square(
+    piece_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for requests in (4, 32):
+        message = predict([b"x" * 1_048_576] * requests)
+        assert bytes_looked_at(message, piece_bytes, monkeypatch) < 8 * len(message)
+    many = predict([b"x" * 20_000] * 500)
+    assert bytes_looked_at(many, piece_bytes, monkeypatch) < 12 * len(many)
+
+
+def test_what_the_handler_raises_costs_one_request_and_no_worker(caplog: pytest.LogCaptureFixture) -> None:
+    requests = [WorkerRequest(b"%d" % number, b"", {"body": b"secret"}) for number in range(4)]
+    fine = WorkerResponse(200, b"{}", [])
+
+    def answer(asked: Sequence[WorkerRequest]) -> list[WorkerResponse]:
+        responses = []
+        for request in asked:
+            if request.server_id == b"1":
+                raise ValueError(request.row)
+            # neither is there a status 999 in HTTP nor a lone surrogate in UTF-8
+            odd = {b"2": WorkerResponse(999, b"{}", []), b"3": WorkerResponse(200, b"{}", [("a", "\ud800")])}
+            responses.append(odd.get(request.server_id, fine))
+        return responses
+
+    _, service = taken_over(answer)
+    failed = worker_socket.FAILED
+    assert service.predict(None, requests) == response_message(requests, [fine, failed, failed, failed])
+    assert json.loads(failed.body)["code"] == "internal"
+    assert "ValueError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_block_of_headers_says_what_torchserve_s_own_objects_say() -> None:
+    for headers in (
+        {"x-request-id": "one", "explain": "True", "host": "h"},
+        {"X-Request-Id": "two", "explain": "False"},
+        {"x-request-id": "three"},
+        {"x-request-id": "line\nbreak", "explain": "False"},
+        {"x-request-id": "ü", "explain": "False"},
+        {"x-request-id": "x" * 129, "explain": "False"},
+        {"a": "x-request-id", "b": "explain"},
+        {},
+    ):
+        block = b"".join(text(name.encode()) + text(value.encode()) for name, value in headers.items())
+        assert parse_header_block(block) == parse_headers(headers)
+    assert parse_header_block(b"\x00\x00\x00\x09abc") == (None, False, False)
 
 
 def test_two_connections_do_not_mix() -> None:
@@ -228,12 +319,13 @@ def test_the_end_of_the_connection_ends_the_worker_as_ever(length: int) -> None:
 
 def test_headers_that_are_no_list_are_an_error() -> None:
     message = predict([b"{}"])[1:]
-    [one], end = requests_in(message, 0)
-    assert end == len(message)
-    assert headers_in(one.headers) == {"x-request-id": "0", "a": ""}
+    batch = PartialBatch()
+    assert (batch.go_on(message, 0), batch.at) == (0, len(message))
+    [one] = batch.requests
+    assert header_fields(one.headers) == [(b"x-request-id", b"0"), (b"a", b"")]
     for broken in (one.headers[:-1], one.headers + b"\x00", b"\xff\xff\xff\xfe" + one.headers):
         with pytest.raises(ValueError, match="inside a field"):
-            headers_in(broken)
+            header_fields(broken)
 
 
 def test_another_torchserve_is_left_alone() -> None:

@@ -11,8 +11,8 @@ from pytest import approx
 
 from data.errors import ServingError
 from handlers.identity import NOBODY
+from handlers.log_records import Origin, Records, schema_of, to_arrow
 from handlers.log_segments import ParquetSegments
-from handlers.prediction_log import Origin, Records, _schema, to_arrow
 from rollout.config import RolloutConfig
 from rollout.observers.envoy_stats import EPOCH, between, quantile
 from rollout.observers.live import LiveObserver
@@ -32,7 +32,7 @@ class Worker:
         self._origin = Origin(
             "0123456789ab", "0" * 64, variant, 0.5, {"country": "string", "spend": "float64"}
         )
-        self._schema = _schema(self._origin)
+        self._schema = schema_of(self._origin)
         self._offset = offset
         self._now = 0.0
         self.sink = ParquetSegments(folder, window_s, monotonic=lambda: self._now)
