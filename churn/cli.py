@@ -285,7 +285,7 @@ COMMANDS = (
     Command(
         "serve",
         "run TorchServe behind the gateway on this machine until interrupted",
-        ("churn serve", "churn serve --as-of 1998-07-01 --set gateway.port=8080", "churn serve --no-gateway"),
+        ("churn serve", "churn serve --as-of 1998-07-01 --set gateway.port=0", "churn serve --no-gateway"),
         serving.serve,
         arguments.serve,
     ),

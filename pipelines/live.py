@@ -16,6 +16,7 @@ from data.workspace import Workspace
 from pipelines.context import Context, Stages
 
 if TYPE_CHECKING:
+    from serving.archive import Archive
     from serving.config import ServingConfig
     from serving.supervisor import Companion, Supervisor
     from serving.torchserve import TorchServe
@@ -36,13 +37,18 @@ def server(settings: Stages, files: Workspace, now: datetime, clock: datetime) -
 
 def maker(
     settings: Stages, files: Workspace, now: datetime, clock: datetime, variant: str = "stable"
-) -> "Callable[[Path, str], TorchServe]":
+) -> "Callable[[Archive, str], TorchServe]":
     """The same for any archive: a function of the archive and of a name for the server's record and logs.
+
+    The server verifies the archive where it loads it: the bytes that were verified are the ones it serves.
 
     `variant`: what the server calls itself in the prediction log and in its metrics.
     """
     from features.store import serving_environment
+    from serving.archive import ModelArchive
     from serving.torchserve import TorchServe
+    from training.signing import trusted_signers
+    from training.verify import verify_archive
 
     load_key(settings.data, settings.files)  # a missing or unsafe key is said now, not by a worker's log
     environment = {
@@ -53,7 +59,12 @@ def maker(
         "CHURN_STORE_TIMEOUT_MS": str(settings.serving.store_timeout_ms),
         "CHURN_CLOCK_OFFSET_S": str((clock - now).total_seconds()),
     }
-    return lambda archive, name: TorchServe(settings.serving, archive, environment, files, name)
+
+    def verified(path: Path) -> ModelArchive:
+        signers = trusted_signers(settings.training.trusted_signers, settings.files)
+        return ModelArchive(path.absolute(), verify_archive(path, signers).content)
+
+    return lambda archive, name: TorchServe(settings.serving, archive, environment, files, name, verified)
 
 
 def supervised(

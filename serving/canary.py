@@ -5,7 +5,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from data.errors import ServingError
+from data.errors import ChurnError, ServingError
+from serving.archive import Archive
 from serving.gateway import Gateway
 from serving.torchserve import TorchServe
 from serving.warmup import warm_up
@@ -19,7 +20,7 @@ class Canary:
     """
 
     def __init__(
-        self, gateway: Gateway, make: Callable[[Path], TorchServe], retire: Callable[[TorchServe], None]
+        self, gateway: Gateway, make: Callable[[Archive], TorchServe], retire: Callable[[TorchServe], None]
     ) -> None:
         self._gateway, self._make, self._retire = gateway, make, retire
         self._server: TorchServe | None = None
@@ -62,7 +63,7 @@ class Canary:
             server.stop()  # nobody has been sent to it yet; its start gives up
             self._start.join()
         if self._gateway.alive:
-            self._gateway.point("canary", None)
+            self._gateway.set_upstream("canary", None)
         if server is not None:
             self._retire(server)
 
@@ -75,8 +76,8 @@ class Canary:
             server.__enter__()
             warm_up(server)  # stable is warm too: else its cold start is held against the canary
             if self._server is server:  # else it was stopped meanwhile
-                self._gateway.point("canary", server.upstream)
-        except ServingError as error:
+                self._gateway.set_upstream("canary", server.upstream)
+        except (ChurnError, OSError) as error:
             self._failure = str(error)
         if self._server is not server or self._failure:
             with suppress(ServingError):

@@ -45,6 +45,10 @@ class ServingConfig(Config):
     """How long a segment is gathered before it is closed."""
     token_days: int = Field(90, gt=0)
     """How long TorchServe's own tokens are good; the server is replaced, losing nothing, before they end."""
+    pass_environment: tuple[str, ...] = ()
+    """Further variables of our environment that workers are given, `AWS_*` for a store that asks for it: see
+    serving/environment.py for what they get anyway.
+    """
     heap: str = "256m"
     jvm_parallelism: int = Field(2, gt=0)
     """Threads of the JVM's common pool, which writes the answers."""
@@ -59,7 +63,7 @@ class GatewayConfig(Config):
     """false: `churn serve` runs TorchServe alone, on loopback, with its own token."""
     host: str = "127.0.0.1"
     port: int = Field(0, ge=0, le=65535)
-    """0: the system chooses."""
+    """0: the system chooses. `configs/gateway.yaml` has 8080: clients know a server by its address."""
     keys: bool = True
     """Ask for an API key; false only where nobody else reaches the machine."""
     threads: int = Field(1, gt=0)

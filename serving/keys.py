@@ -46,9 +46,9 @@ class Keys:
             raise ServingError(f"{self._file}: not our list of keys; remove it, add the keys again") from None
 
     def changed(self) -> int:
-        """Another number after each change of the file."""
+        """Another number after each change of the file, or of who may read it."""
         try:
-            return self._file.stat().st_mtime_ns
+            return self._file.stat().st_ctime_ns
         except FileNotFoundError:
             return 0
 

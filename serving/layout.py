@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 from string import Template
 
+from serving.archive import read_archive
 from serving.config import ServingConfig
-from serving.properties import TEMPLATES, archive_version
+from serving.properties import TEMPLATES
 
 
 def write_layout(config: ServingConfig, archive: Path, folder: Path) -> None:
@@ -17,7 +18,7 @@ def write_layout(config: ServingConfig, archive: Path, folder: Path) -> None:
     name = f"{config.model_name}.mar"
     for part in ("config", "model-store"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    text = mounted_properties(config, archive_version(archive))
+    text = mounted_properties(config, read_archive(archive).version)
     (folder / "config" / "config.properties").write_text(text, encoding="ascii")
     store = folder / "model-store"
     shutil.copyfile(archive, store / name)

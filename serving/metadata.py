@@ -4,12 +4,12 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from data.errors import ServingError
 
 
-def model_metadata(archive: Path, model: str) -> dict[str, Any]:
+def model_metadata(archive: Path | IO[bytes], model: str) -> dict[str, Any]:
     """The answer to GET /v2/models/<model>. Raises ServingError when `archive` holds no bundle of ours."""
     bundle = read_bundle(archive)
     datatype = "INT64" if bundle["entity"]["id_type"] == "integer" else "BYTES"
@@ -32,7 +32,7 @@ def model_metadata(archive: Path, model: str) -> dict[str, Any]:
     }
 
 
-def read_bundle(archive: Path) -> dict[str, Any]:
+def read_bundle(archive: Path | IO[bytes]) -> dict[str, Any]:
     """bundle.json of the archive. Raises ServingError."""
     try:
         with zipfile.ZipFile(archive) as content:

@@ -1,7 +1,6 @@
 """config.properties for one start of TorchServe: where it listens, what it loads, its sizes."""
 
 import json
-import zipfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from string import Template
 
 from data.errors import ServingError
 from serving.config import LOOPBACK, ServingConfig
-from serving.kept import hold_port
+from serving.owned_process import hold_port
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "configs" / "torchserve"
 
@@ -50,8 +49,8 @@ def choose_ports(config: ServingConfig) -> Ports:
         )
 
 
-def properties(config: ServingConfig, ports: Ports, archive: Path) -> str:
-    """The text of config.properties. Raises ServingError when `archive` is not a model archive."""
+def properties(config: ServingConfig, ports: Ports, archive: Path, version: str) -> str:
+    """The text of config.properties that loads the file `archive`, which holds this version of the model."""
     store = str(archive.parent)
     sizes = {
         "defaultVersion": True,
@@ -68,7 +67,7 @@ def properties(config: ServingConfig, ports: Ports, archive: Path) -> str:
         "model_name": config.model_name,
         "archive": archive.name,
         "allowed_urls": f"file://{_literal(store)}/.*",
-        "models": json.dumps({config.model_name: {archive_version(archive): sizes}}),
+        "models": json.dumps({config.model_name: {version: sizes}}),
         "response_timeout_s": config.response_timeout_s,
         "start_timeout_s": int(config.start_timeout_s),
         "job_queue_size": config.job_queue_size,
@@ -78,18 +77,6 @@ def properties(config: ServingConfig, ports: Ports, archive: Path) -> str:
     }
     template = Template((TEMPLATES / "config.properties").read_text(encoding="utf-8"))
     return template.substitute({name: _escaped(str(value)) for name, value in values.items()})
-
-
-def archive_version(archive: Path) -> str:
-    """The model version in the archive's manifest: TorchServe finds a model's sizes by name and version."""
-    try:
-        with zipfile.ZipFile(archive) as content:
-            manifest = json.loads(content.read("MAR-INF/MANIFEST.json"))
-        return str(manifest["model"]["modelVersion"])
-    except OSError as error:
-        raise ServingError(f"{archive}: {error.strerror}; package a model first") from None
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError):
-        raise ServingError(f"{archive}: not a model archive; package the model again") from None
 
 
 def _literal(path: str) -> str:

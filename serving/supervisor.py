@@ -7,12 +7,14 @@ changes of version, renewals of tokens and restarts are that one sequence. Besid
 """
 
 import json
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timedelta
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -22,19 +24,20 @@ import httpx
 
 from data.errors import ChurnError, ServingError
 from data.workspace import Workspace, write_atomically
+from serving.archive import Archive
 from serving.canary import Canary
 from serving.config import GatewayConfig
 from serving.gateway import Gateway
 from serving.keys import Key, Keys
 from serving.metadata import model_metadata
+from serving.restarts import ProcessState, RestartPolicy, due, ended, not_started, started
 from serving.tokens import Tokens
 from serving.torchserve import TorchServe
 from serving.warmup import warm_up
 
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
-STEADY_S = 60.0
-"""A server that ran this long has recovered: its next failure is a first one."""
 RENEW_BEFORE = timedelta(days=1)
+RENEWALS = RestartPolicy(first_wait_s=60.0, longest_wait_s=3600.0)
+"""How soon a renewal that failed is tried again: the tokens of the present server are good for a day more."""
 LOG_BYTES = 50_000_000
 READY_TIMEOUT_S = 15.0
 COMPANION_STOPS_WITHIN_S, COMPANION_AGAIN_AFTER_S = 20.0, 5.0
@@ -43,9 +46,7 @@ State = Literal["ready", "restarting", "draining"]
 Companion = Callable[["Supervisor", threading.Event], None]
 
 
-def wait_before_restart(failures: int) -> float:
-    """Seconds to wait after this many failures in a row: doubled each time."""
-    return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** max(0, failures - 1))
+log = logging.getLogger("churn.serving")
 
 
 class Supervisor:
@@ -53,6 +54,10 @@ class Supervisor:
 
     `server(archive, name)` makes a TorchServe that is not started yet; `newest()` says which archive a
     change of version takes. `trial(archive, name)` makes one that says of itself that it is the canary.
+
+    Each duty of a tick fails on its own: the reason is in the record and the log, and the duty is done again
+    at a later tick. What takes long (a restart of TorchServe, a renewal) runs in the background, so that the
+    gateway and the keys are looked after meanwhile.
 
     `companion(supervisor, over)` runs in a thread of its own while the model is served, and returns soon
     after `over` is set. One that ends before is started again. It may call `canary` and `replace`.
@@ -63,10 +68,10 @@ class Supervisor:
         config: GatewayConfig,
         gateway: Gateway,
         keys: Keys,
-        server: Callable[[Path, str], TorchServe],
-        newest: Callable[[], Path],
+        server: Callable[[Archive, str], TorchServe],
+        newest: Callable[[], Archive],
         files: Workspace,
-        trial: Callable[[Path, str], TorchServe] | None = None,
+        trial: Callable[[Archive, str], TorchServe] | None = None,
         companion: "Companion | None" = None,
     ) -> None:
         self.gateway = gateway
@@ -78,23 +83,28 @@ class Supervisor:
         self._starting: set[TorchServe] = set()
         self._config, self._keys, self._server, self._newest = config, keys, server, newest
         self._record_file = record_file(files)
-        self._names = (f"torchserve-{number % 2 + 1}" for number in count())
+        self._names = (f"torchserve-{number % 3 + 1}" for number in count())
         self._model: TorchServe | None = None
+        self._metadata: Mapping[str, Any] = {}
         self._known_keys: tuple[Key, ...] = ()
         self._keys_seen = -1
-        self._failures, self._retry_at, self._steady_since = 0, 0.0, 0.0
-        self._restarts = self._changes = 0
-        self._reason = ""
+        self._policy = RestartPolicy()
+        self._gateway_state, self._model_state, self._renewal_state = (ProcessState() for _ in range(3))
+        self._background = threading.Thread()
+        self._changes = 0
+        self._reasons: dict[str, str] = {}
+        """What each duty failed at when it was done last, and why the last change was refused."""
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
             self._known_keys, self._keys_seen = self._keys.all(), self._keys.changed()
-            archive = self._newest()
+            first = self._make(self._newest())
+            self._metadata = _metadata(first)
             undo.callback(self.gateway.stop)
-            # first: a taken port is said at once, and not after the model has loaded; others get a 503
-            self.gateway.serve(model_metadata(archive, self.gateway.model), self._known_keys)
+            # first: a taken port is reported at once, and not after the model has loaded; others get a 503
+            self.gateway.serve(self._metadata, self._known_keys)
             self.gateway.start()
-            self._model = self._started(archive)
+            self._model = self._start(first)
             undo.callback(self._model.stop)
             self._move_to(self._model)
             deadline = time.monotonic() + READY_TIMEOUT_S
@@ -102,10 +112,12 @@ class Supervisor:
                 if time.monotonic() > deadline:
                     raise ServingError("the worker is ready, but gives no prediction; see the worker's log")
                 time.sleep(0.05)
-            self._tell("ready")
+            now = time.monotonic()
+            self._gateway_state = self._model_state = ProcessState(started_at=now)
+            self._write_record("ready")
             undo.pop_all()
         self._over.clear()
-        self._keep_company()
+        self._ensure_companion()
         return self
 
     def __exit__(
@@ -118,21 +130,24 @@ class Supervisor:
         assert self._model is not None
         return self._model
 
+    @property
+    def _reason(self) -> str:
+        return "; ".join(reason for reason in self._reasons.values() if reason)
+
     def tick(self, now: datetime) -> None:
-        """Look after both servers, the keys, the tokens and the access log."""
-        with self._lock:
-            if not self.gateway.alive:
-                self._restart_gateway()
-            if not self.model.alive:
-                self._restart_model()
-            elif self._failures and time.monotonic() - self._steady_since > STEADY_S:
-                self._failures = 0
-            if self._keys.changed() != self._keys_seen:
-                self._take_keys()
-        self._keep_company()
-        if self.model.alive and now > self.model.tokens.expire - RENEW_BEFORE:
-            self.replace(self.model.archive)
-        self._roll_access_log()
+        """Look after both servers, the keys, the tokens and the access log; no failure of these is raised."""
+        if self._over.is_set():
+            return
+        duties = {
+            "gateway": self._look_after_gateway,
+            "model": self._look_after_model,
+            "keys": self._look_after_keys,
+            "renewal": lambda: self._renew_before_the_tokens_end(now),
+            "access log": self._roll_access_log,
+        }
+        for name, duty in duties.items():
+            self._do(name, duty)
+        self._ensure_companion()
 
     def change(self) -> None:
         """Serve the newest archive from now on. Where it cannot be served, the old one goes on.
@@ -141,27 +156,27 @@ class Supervisor:
         """
         try:
             self.replace(self._newest())
-            self._reason = ""
+            self._reasons.pop("change", None)
         except ChurnError as error:
-            self._reason = str(error)
+            self._reasons["change"] = str(error)
             raise
         finally:
             self._changes += 1
-            self._tell("ready" if self.model.alive else "restarting")
+            self._write_record()
 
-    def replace(self, archive: Path) -> None:
+    def replace(self, archive: Archive) -> None:
         """A new TorchServe for the present one, no request cut. When this raises, the present one stays.
 
         May be called from any thread; until the new one is ready, the present one is looked after.
         """
-        fresh = self._started(archive)
+        fresh = self._start(self._make(archive))
         warm_up(fresh)
         with self._lock:
             if self._over.is_set():
                 fresh.stop()
                 raise ServingError("not replaced: the server is being stopped")
             old = self.model
-            self._give_way(fresh)
+            self._switch_to(fresh)
         self._retire(old)
 
     def stop(self) -> None:
@@ -169,8 +184,12 @@ class Supervisor:
         self._over.set()
         for server in tuple(self._starting):
             server.stop()  # whoever waits for it learns that it ended
-        if self._company.is_alive():
-            self._company.join(COMPANION_STOPS_WITHIN_S)
+        for thread, within_s in (
+            (self._company, COMPANION_STOPS_WITHIN_S),
+            (self._background, self._config.drain_timeout_s),
+        ):
+            if thread.is_alive():
+                thread.join(within_s)
         with self._lock:
             self._stop()
 
@@ -180,7 +199,7 @@ class Supervisor:
         model, self._model = self._model, None
         try:
             if self.gateway.alive:
-                self._tell("draining", model)
+                self._write_record("draining", model)
                 self.gateway.close()
                 self.gateway.wait_until_quiet(self._config.drain_timeout_s)
         finally:
@@ -189,7 +208,23 @@ class Supervisor:
             model.stop()
             self._record_file.unlink(missing_ok=True)
 
-    def _keep_company(self) -> None:
+    def _do(self, name: str, duty: Callable[[], None]) -> None:
+        """One duty. Its failure is noted, and no reason to leave out the others or to end the service."""
+        try:
+            duty()
+        except (ChurnError, OSError) as error:
+            if self._reasons.get(name) != str(error):
+                log.warning("%s: %s", name, error)
+                self._reasons[name] = str(error)
+                self._write_record()
+
+    def _done(self, *names: str) -> None:
+        """These duties succeeded: what they failed at before is no longer so."""
+        for name in names:
+            self._reasons.pop(name, None)
+        self._write_record()
+
+    def _ensure_companion(self) -> None:
         wanted = self._companion is not None and not self._over.is_set()
         if wanted and not self._company.is_alive() and time.monotonic() >= self._company_at:
             self._company_at = time.monotonic() + COMPANION_AGAIN_AFTER_S
@@ -198,30 +233,38 @@ class Supervisor:
             )
             self._company.start()
 
-    def _take_over(self, archive: Path) -> None:
-        self._give_way(self._started(archive))
+    def _in_background(self, name: str, work: Callable[[], None]) -> None:
+        self._background = threading.Thread(target=self._do, args=(name, work), name=name, daemon=True)
+        self._background.start()
 
-    def _give_way(self, fresh: TorchServe) -> None:
-        try:
-            self._move_to(fresh)
-        except BaseException:
-            fresh.stop()
-            raise
-        self._model, self._steady_since, self._reason = fresh, time.monotonic(), ""
-        self._tell("ready")
-
-    def _started(self, archive: Path) -> TorchServe:
+    def _make(self, archive: Archive) -> TorchServe:
+        """A server that is not started yet, its archive read and checked."""
         with self._lock:
             server = self._server(archive, next(self._names))
+        server.load()
+        return server
+
+    def _start(self, server: TorchServe) -> TorchServe:
         self._starting.add(server)
         try:
             return server.__enter__()
         finally:
             self._starting.discard(server)
 
+    def _switch_to(self, fresh: TorchServe) -> None:
+        try:
+            self._move_to(fresh)
+        except BaseException:
+            fresh.stop()
+            raise
+        self._model = fresh
+        self._model_state = started(self._model_state, time.monotonic())
+        self._done("model", "renewal")
+
     def _move_to(self, model: TorchServe) -> None:
-        self.gateway.serve(model_metadata(model.archive, model.model_name), self._known_keys)
-        self.gateway.point("stable", model.upstream)
+        self._metadata = _metadata(model)
+        self.gateway.serve(self._metadata, self._known_keys)
+        self.gateway.set_upstream("stable", model.upstream)
 
     def _retire(self, old: TorchServe) -> None:
         if old.alive:
@@ -231,86 +274,120 @@ class Supervisor:
                 time.sleep(0.05)
         old.stop()
 
-    def _restart_gateway(self) -> None:
-        """At once when it ran well so far: until then nobody gets an answer."""
-        if not self._due("the gateway ended"):
-            return
-        self.gateway.stop()  # the record goes with it
-        self._tell("restarting")
-        try:
-            self.gateway.start()
-        except ServingError as error:
-            self._failed(str(error))
-        else:
-            self._reason = ""
-            self._tell("ready" if self.model.alive else "restarting")
+    def _look_after_gateway(self) -> None:
+        with self._lock:
+            if self.gateway.alive:
+                return
+            now, state = time.monotonic(), self._gateway_state
+            if not state.down:
+                state = ended(state, now, self._policy)
+                self._reasons["gateway"] = "the gateway ended"
+                self._gateway_state = state
+                self._write_record()
+            if not due(state, now):
+                return
+            self.gateway.stop()  # the record goes with it
+            self._write_record()
+            try:
+                self.gateway.start()
+            except (ChurnError, OSError):
+                self._gateway_state = not_started(state, time.monotonic(), self._policy)
+                raise
+            self._gateway_state = started(state, time.monotonic())
+            self._done("gateway")
+
+    def _look_after_model(self) -> None:
+        with self._lock:
+            if self.model.alive:
+                return
+            now = time.monotonic()
+            if not self._model_state.down:
+                self._model_state = ended(self._model_state, now, self._policy)
+                self._reasons["model"] = "TorchServe ended"
+                self._write_record()
+                if self.gateway.alive:
+                    self.gateway.set_upstream("stable", None)  # a 503 at once instead of a vain attempt
+            if due(self._model_state, now) and not self._background.is_alive():
+                self._in_background("model", self._restart_model)
 
     def _restart_model(self) -> None:
-        if not self._due("TorchServe ended"):
+        """With the bytes that were verified when they were loaded first: the file may have changed since."""
+        dead = self.model
+        dead.stop()
+        try:
+            fresh = self._start(self._make(dead.load()))
+            with self._lock:
+                if self._over.is_set() or self.model is not dead:  # stopped, or replaced meanwhile
+                    fresh.stop()
+                    return
+                self._switch_to(fresh)
+        except (ChurnError, OSError):
+            self._model_state = not_started(self._model_state, time.monotonic(), self._policy)
+            raise
+
+    def _look_after_keys(self) -> None:
+        with self._lock:
+            changed = self._keys.changed()
+            if changed == self._keys_seen:
+                return
+            try:
+                known = self._keys.all()
+            except ServingError:
+                self._keys_seen = changed  # the keys that were good stay so until the file changes again
+                raise
+            self.gateway.serve(self._metadata, known)
+            self._known_keys, self._keys_seen = known, changed
+            self._done("keys")
+
+    def _renew_before_the_tokens_end(self, now: datetime) -> None:
+        if not self.model.alive or now <= self.model.tokens.expire - RENEW_BEFORE:
             return
-        archive = self.model.archive
-        self.model.stop()
+        state = self._renewal_state
+        if self._background.is_alive() or (state.down and not due(state, time.monotonic())):
+            return
+        self._in_background("renewal", self._renew)
+
+    def _renew(self) -> None:
         try:
-            if self.gateway.alive:
-                self.gateway.point("stable", None)  # a 503 at once instead of a vain attempt
-            self._take_over(archive)
-        except ServingError as error:
-            self._failed(str(error))
-
-    def _due(self, what: str) -> bool:
-        """Whether the next attempt may be made. The first look at a death counts it and sets the wait."""
-        now = time.monotonic()
-        if self._retry_at == 0.0:
-            self._restarts += 1
-            self._failures += 1
-            self._retry_at = now + wait_before_restart(self._failures)
-            self._reason = what
-            self._tell("restarting")
-        if now < self._retry_at:
-            return False
-        self._retry_at = 0.0
-        return True
-
-    def _failed(self, reason: str) -> None:
-        """The attempt did not work: another wait begins, twice as long."""
-        self._failures += 1
-        self._retry_at = time.monotonic() + wait_before_restart(self._failures)
-        self._reason = reason
-        self._tell("restarting")
-
-    def _take_keys(self) -> None:
-        self._keys_seen = self._keys.changed()
-        try:
-            self._known_keys = self._keys.all()
-        except ServingError as error:
-            self._reason = str(error)  # the keys that were good stay so
-        else:
-            self.gateway.serve(model_metadata(self.model.archive, self.model.model_name), self._known_keys)
-        self._tell("ready" if self.model.alive else "restarting")
+            self.replace(self.model.load())
+        except (ChurnError, OSError):
+            self._renewal_state = not_started(self._renewal_state, time.monotonic(), RENEWALS)
+            raise
+        self._renewal_state = ProcessState()
 
     def _roll_access_log(self) -> None:
-        log = self.gateway.access_log
-        if self.gateway.alive and log.exists() and log.stat().st_size > LOG_BYTES:
-            log.replace(log.with_suffix(".1.log"))
+        written = self.gateway.access_log
+        if self.gateway.alive and written.exists() and written.stat().st_size > LOG_BYTES:
+            written.replace(written.with_suffix(".1.log"))
             self.gateway.reopen_log()
+            self._done("access log")
 
-    def _tell(self, state: State, model: TorchServe | None = None) -> None:
+    def _write_record(self, state: State | None = None, model: TorchServe | None = None) -> None:
         model = model or self.model
+        running = self.gateway.alive and model.alive
         record: dict[str, Any] = {
             **(model.record() if model.alive else {"model": model.model_name, "archive": str(model.archive)}),
             "torchserve_pid": model.pid,
             "gateway": self.gateway.url,
             "gateway_metrics": self.gateway.metrics,
             "gateway_pid": self.gateway.pid,
-            "gateway_admin": str(self.gateway.admin),
+            "gateway_admin": str(self.gateway.admin.socket),
             "inference": self.gateway.url,
             "pid": os.getpid(),
-            "state": state,
+            "state": state or ("ready" if running else "restarting"),
             "reason": self._reason,
-            "restarts": self._restarts,
+            "restarts": self._gateway_state.restarts + self._model_state.restarts,
             "changes": self._changes,
+            "change_refused": self._reasons.get("change", ""),
         }
-        write_atomically(self._record_file, json.dumps(record, indent=2) + "\n")
+        try:
+            write_atomically(self._record_file, json.dumps(record, indent=2) + "\n")
+        except OSError as error:
+            log.warning("%s: %s; requests are answered all the same", self._record_file, error.strerror)
+
+
+def _metadata(server: TorchServe) -> Mapping[str, Any]:
+    return model_metadata(BytesIO(server.load().content), server.model_name)
 
 
 def record_file(files: Workspace) -> Path:

@@ -11,9 +11,11 @@ from typing import Self
 
 from data.errors import ServingError
 from data.workspace import Workspace, write_atomically
+from serving.archive import Archive, ModelArchive, Reader, read_archive
 from serving.config import ServingConfig
+from serving.environment import WORKER, passed_on
 from serving.java import find_java
-from serving.kept import Kept, inherited
+from serving.owned_process import OwnedProcess
 from serving.properties import TEMPLATES, choose_ports, properties
 from serving.readiness import Logs, PortTaken, death, wait_for_workers
 from serving.tokens import Tokens, wait_for_tokens
@@ -34,8 +36,9 @@ class TorchServe:
     """Starts TorchServe with one archive; inside the `with` block its workers are ready.
 
     Whatever ends the block or this process (an exception, a signal, kill -9), the server and its workers end
-    too. Raises ServingError when the server or its worker does not start, with the reason in one line.
-    `name` tells the record and the logs of two servers of one workspace apart.
+    too. Raises ServingError when the server or its worker does not start, with the reason in one line, and
+    what `read` raises of an archive that must not be served. What is loaded is a private copy of the bytes
+    that `read` gave. `name` tells the record and the logs of two servers of one workspace apart.
     """
 
     inference: str
@@ -48,29 +51,39 @@ class TorchServe:
     def __init__(
         self,
         config: ServingConfig,
-        archive: Path,
+        archive: Archive,
         environment: Mapping[str, str],
         files: Workspace,
         name: str = "server",
+        read: Reader = read_archive,
     ) -> None:
-        self.archive = archive.absolute()
+        self._read = read
+        self._loaded = archive if isinstance(archive, ModelArchive) else None
+        self.archive = archive.path if isinstance(archive, ModelArchive) else archive.absolute()
+        """Where the archive came from."""
         self.model_name = config.model_name
         self._config = config
         self._environment = environment
         self._record_file = files.serving / f"{name}.json"
         self.log_folder = files.serving / "logs" / ("" if name == "server" else name)
-        self._kept: Kept | None = None
+        self._process: OwnedProcess | None = None
 
     def __enter__(self) -> Self:
-        java = find_java()
+        java, archive = find_java(), self.load()
         for start in range(1, STARTS + 1):
             try:
-                self._start(java)
+                self._start(java, archive)
                 return self
             except PortTaken:
                 if start == STARTS:
                     raise
         raise AssertionError("unreachable")
+
+    def load(self) -> ModelArchive:
+        """The bytes that this server serves, read once. Raises what `read` raises."""
+        if self._loaded is None:
+            self._loaded = self._read(self.archive)
+        return self._loaded
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -79,33 +92,34 @@ class TorchServe:
 
     @property
     def alive(self) -> bool:
-        return self._kept is not None and self._kept.alive
+        return self._process is not None and self._process.alive
 
     def stop(self) -> None:
         """End the server and everything it started; done when this returns. Requests on their way are cut:
-        see serving/drain.py for what comes before it.
+        see serving/supervisor.py for what comes before it.
         """
-        if self._kept is not None:
-            self._kept.stop()
+        if self._process is not None:
+            self._process.stop()
 
-    def _start(self, java: Path) -> None:
-        ports = choose_ports(self._config)
-        text = properties(self._config, ports, self.archive)
+    def _start(self, java: Path, archive: ModelArchive) -> None:
+        ports, version = choose_ports(self._config), archive.version
         self.inference = f"http://127.0.0.1:{ports.inference}"
         self.management = f"http://127.0.0.1:{ports.management}"
         self.metrics = f"http://127.0.0.1:{ports.metrics}"
         logs = Logs.from_now(self.log_folder)
         # short: the workers' sockets lie in it, and a socket's path may have 107 characters
-        self._kept = kept = Kept("churn-ts-", remove=[self._record_file])
+        self._process = process = OwnedProcess("churn-ts-", remove=[self._record_file])
         try:
-            (kept.scratch / "config.properties").write_text(text, encoding="ascii")
-            kept.start(
-                self._command(java, kept.scratch),
+            copy = archive.copy_into(process.scratch / "model-store")
+            text = properties(self._config, ports, copy, version)
+            (process.scratch / "config.properties").write_text(text, encoding="ascii")
+            process.start(
+                self._command(java, process.scratch),
                 self.log_folder / "jvm.log",
-                self._worker_environment(java, kept.scratch),
+                self._worker_environment(java, process.scratch),
             )
-            self.pid = kept.pid
-            tokens = wait_for_tokens(kept.scratch / "key_file.json", lambda: self.alive)
+            self.pid = process.pid
+            tokens = wait_for_tokens(process.scratch / "key_file.json", lambda: self.alive)
             if tokens is None:
                 raise death(logs)
             self.tokens = tokens
@@ -132,12 +146,12 @@ class TorchServe:
             f"-Dmodel_server_home={_torchserve_home()}",
             *("-cp", str(_torchserve_home() / "ts" / "frontend" / "*"), "org.pytorch.serve.ModelServer"),
             *("--python", sys.executable, "-f", str(scratch / "config.properties")),
-            *("-s", str(self.archive.parent), "-ncs"),
+            *("-s", str(scratch / "model-store"), "-ncs"),
         ]
 
     def _worker_environment(self, java: Path, scratch: Path) -> dict[str, str]:
         return {
-            **inherited(),
+            **passed_on((*WORKER, *self._config.pass_environment)),
             "CHURN_MAX_INSTANCES": str(self._config.max_instances),
             "OMP_NUM_THREADS": "1",
             "JAVA_HOME": str(java.parent.parent),
@@ -150,7 +164,7 @@ class TorchServe:
 
     def record(self) -> dict[str, str | int]:
         """What others may know of it: addresses, no token."""
-        assert self._kept is not None
+        assert self._process is not None
         return {
             "inference": self.inference,
             "management": self.management,
@@ -158,7 +172,8 @@ class TorchServe:
             "pid": self.pid,
             "model": self._config.model_name,
             "archive": str(self.archive),
-            "key_file": str(self._kept.scratch / "key_file.json"),
+            "archive_sha256": self.load().sha256,
+            "key_file": str(self._process.scratch / "key_file.json"),
         }
 
 

@@ -67,10 +67,10 @@ def check_signature(archive: Path, data: bytes, trusted: Signers) -> Signed:
 
     Raises ArchiveError unless it is of these very bytes and by one of `trusted`.
     """
-    content = _read(archive)
+    text, content = _read(archive)
     key, signature = _decoded(content, "key", 32), _decoded(content, "signature", 64)
     file = signature_file(archive).name
-    if _text(content) != signature_file(archive).read_text(encoding="utf-8"):
+    if _text(content) != text:
         raise ArchiveError(f"{file}: not as `churn package` wrote it; fetch or package the model again")
     if key not in trusted:
         raise ArchiveError(
@@ -139,30 +139,32 @@ def read_signers(file: Path) -> Signers:
     return signers
 
 
-def _read(archive: Path) -> dict[str, Any]:
+def _read(archive: Path) -> tuple[str, dict[str, Any]]:
+    """The signature file's text, and what it says."""
     file = signature_file(archive)
     try:
         if file.stat().st_size > LARGEST_SIGNATURE:
             raise ArchiveError(f"{file.name}: too large for a signature; fetch or package the model again")
-        content = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        content = json.loads(text)
     except FileNotFoundError:
         raise ArchiveError(
             f"{archive.name}: unsigned: {file.name} is not beside it; package the model, or fetch both files"
         ) from None
     except OSError as error:
         raise ArchiveError(f"{file}: {error.strerror}; make it readable") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ArchiveError(f"{file.name}: not a signature; fetch or package the model again") from None
     fields = {"format", "sha256", "key", "signature"}
     if not isinstance(content, dict) or set(content) != fields or content["format"] != FORMAT:
         raise ArchiveError(f"{file.name}: not a signature of the form {FORMAT}; package the model again")
-    return content
+    return text, content
 
 
 def _decoded(content: Mapping[str, Any], name: str, size: int) -> bytes:
     try:
         found = base64.b64decode(str(content.get(name)), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one; so is what a sign that is not ASCII raises
         found = b""
     if len(found) != size:
         raise ArchiveError(f"the signature file: {name} is damaged; fetch or package the model again")

@@ -118,8 +118,8 @@ def reload(settings: Settings, arguments: Namespace) -> int:
             time.sleep(TICK_S)
         else:
             raise ServingError(f"reload: no answer within {CHANGE_TIMEOUT_S:g} s; see `churn serve`")
-    if record["reason"]:
-        raise ServingError(f"reload: the old version goes on: {record['reason']}")
+    if record["change_refused"]:
+        raise ServingError(f"reload: the old version goes on: {record['change_refused']}")
     console.out.print(f"Serving {record['archive']}", soft_wrap=True)
     return 0
 

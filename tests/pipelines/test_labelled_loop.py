@@ -49,7 +49,17 @@ def test_the_run_ends_with_answers_about_real_customers(workspace: Workspace) ->
 def test_serve_and_predict_with_categorical_inputs(workspace: Workspace, settings_flags: list[str]) -> None:
     """Both commands as a person uses them: one terminal serves, another asks, Ctrl-C ends it."""
     served = subprocess.Popen(
-        [sys.executable, "-m", "churn", "serve", "--as-of", "2019-01-01", *settings_flags],
+        [
+            sys.executable,
+            "-m",
+            "churn",
+            "serve",
+            "--as-of",
+            "2019-01-01",
+            *settings_flags,
+            "--set",
+            "gateway.port=0",
+        ],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         text=True,

@@ -78,7 +78,7 @@ def served(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> It
         Gateway(GatewayConfig(keys=False), config, files) as gateway,
     ):
         gateway.serve({}, ())
-        gateway.point("stable", server.upstream)
+        gateway.set_upstream("stable", server.upstream)
         yield Served(server, gateway)
 
 

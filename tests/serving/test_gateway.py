@@ -13,6 +13,7 @@ import pytest
 from served_bundle import ServedBundle
 from stack import Stack, supervisor_of, ticking, within
 
+from churn.settings import load_settings
 from data.errors import ServingError
 from serving.client import key_for, predict, running
 from serving.config import GatewayConfig
@@ -95,7 +96,7 @@ def test_management_and_metrics_are_not_there(stack: Stack) -> None:
     assert stack.ask("GET", "/predictions/churn").status_code == 405
     # nor does Envoy's own admin API listen where others could ask it to stop
     assert httpx.post(stack.supervisor.gateway.metrics + "/quitquitquit", trust_env=False).status_code == 404
-    assert stack.supervisor.gateway.admin.stat().st_mode & 0o777 == 0o600
+    assert stack.supervisor.gateway.admin.socket.stat().st_mode & 0o777 == 0o600
 
 
 def test_only_the_gateway_can_be_reached_from_elsewhere(bundle: ServedBundle, tmp_path: Path) -> None:
@@ -222,7 +223,7 @@ def test_too_many_requests_of_one_key_are_told_so(bundle: ServedBundle, tmp_path
 def test_requests_split_by_weight_without_a_restart(stack: Stack) -> None:
     gateway, model = stack.supervisor.gateway, stack.supervisor.model
     pid = gateway.pid
-    gateway.point("canary", model.upstream)
+    gateway.set_upstream("canary", model.upstream)
 
     def canary_share() -> float:
         before = _count(gateway.metrics, "canary")
@@ -231,11 +232,11 @@ def test_requests_split_by_weight_without_a_restart(stack: Stack) -> None:
         return (_count(gateway.metrics, "canary") - before) / 60
 
     assert canary_share() == 0
-    gateway.weigh(50)
+    gateway.set_canary_weight(50)
     assert 0.2 < canary_share() < 0.8
-    gateway.weigh(0)
+    gateway.set_canary_weight(0)
     assert canary_share() == 0
-    gateway.point("canary", None)
+    gateway.set_upstream("canary", None)
     assert gateway.pid == pid
 
 
@@ -275,6 +276,12 @@ def test_a_taken_port_is_named_with_its_key(bundle: ServedBundle, tmp_path: Path
             ServingError, match=rf"gateway\.port: port {port} on 127.0.0.1: Address already in use"
         ):
             made.supervisor.__enter__()
+
+
+def test_churn_serve_has_a_port_of_its_own() -> None:
+    """Clients and load balancers are configured with it; the class itself leaves the choice to the system."""
+    assert load_settings().gateway.port == 8080
+    assert GatewayConfig().port == 0
 
 
 def _own_address() -> str | None:

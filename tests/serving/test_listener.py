@@ -19,8 +19,8 @@ from stack import within
 from data.errors import ServingError
 from serving.config import GatewayConfig, ServingConfig
 from serving.gateway import Gateway
-from serving.kept import hold_port
 from serving.listener import Row, not_accepted, refuse_newcomers, rows
+from serving.owned_process import hold_port
 
 REQUEST = b"GET /v2/health/live HTTP/1.1\r\nHost: churn\r\n\r\n"
 # accepts nobody until told to, then answers all who wait

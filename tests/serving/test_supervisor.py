@@ -19,7 +19,6 @@ from stack import Stack, supervisor_of, ticking, within
 from data.errors import ServingError
 from serving.client import running
 from serving.gateway import envoy_program
-from serving.supervisor import wait_before_restart
 
 ASKED = {"user_id": 1}
 
@@ -109,8 +108,8 @@ def test_the_server_is_replaced_before_its_tokens_end(bundle: ServedBundle, tmp_
         made.supervisor.tick(first.tokens.expire - timedelta(days=2))
         assert made.supervisor.model is first
         made.supervisor.tick(first.tokens.expire - timedelta(hours=1))
-        assert made.supervisor.model is not first
-        assert not first.alive
+        within(60, lambda: made.supervisor.model is not first)
+        within(30, lambda: not first.alive)
         assert made.supervisor.model.tokens.inference != first.tokens.inference
         assert made.post("/predictions/churn", json=ASKED).status_code == 200
         assert first.tokens.expire - datetime.now(UTC) > timedelta(days=80)
@@ -150,11 +149,6 @@ def test_kill_9_of_the_parent_leaves_no_process_and_no_record(bundle: ServedBund
     _, left = psutil.wait_procs(processes, timeout=15)
     assert not left
     within(5, lambda: not record.exists())
-
-
-def test_waits_double_up_to_half_a_minute() -> None:
-    assert [wait_before_restart(n) for n in (1, 2, 3, 4)] == [0.5, 1.0, 2.0, 4.0]
-    assert wait_before_restart(100) == 30.0
 
 
 def test_another_machine_is_told_to_go_without(monkeypatch: pytest.MonkeyPatch) -> None:

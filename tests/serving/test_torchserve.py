@@ -1,7 +1,7 @@
 """A real TorchServe with a real archive: protocols, neighbours in a batch, and what stays when it stops."""
 
 import asyncio
-import os
+import json
 import shutil
 import subprocess
 import sys
@@ -213,12 +213,13 @@ def test_a_second_server_runs_beside_and_stops_alone(
 
 
 PARENT = """
-import sys, time
+import json, sys, time
 from pathlib import Path
 from data.workspace import Workspace
 from serving.config import ServingConfig
 from serving.torchserve import TorchServe
-with TorchServe(ServingConfig(), Path(sys.argv[1]), {}, Workspace(Path(sys.argv[2]))) as server:
+archive, files, environment = Path(sys.argv[1]), Workspace(Path(sys.argv[2])), json.load(sys.stdin)
+with TorchServe(ServingConfig(), archive, environment, files) as server:
     print(server.pid, flush=True)
     time.sleep(300)
 """
@@ -228,10 +229,12 @@ def test_kill_9_of_the_parent_leaves_no_process(bundle: ServedBundle, tmp_path: 
     files = files_of(tmp_path)
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(bundle.archive), str(files.root)],
-        env={**os.environ, **bundle.environment},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    assert parent.stdout is not None
+    assert parent.stdin is not None and parent.stdout is not None
+    parent.stdin.write(json.dumps(bundle.environment).encode())
+    parent.stdin.close()
     processes = _tree(int(parent.stdout.readline()))
     assert len(processes) == 2
     scratch = Path(processes[0].cwd())
@@ -240,7 +243,7 @@ def test_kill_9_of_the_parent_leaves_no_process(bundle: ServedBundle, tmp_path: 
     parent.stdout.close()
     _, left = psutil.wait_procs(processes, timeout=15)
     assert not left
-    # the keeper tidies up once the last process has ended
+    # the reaper tidies up once the last process has ended
     within(5, lambda: not scratch.exists() and not (files.serving / "server.json").exists())
 
 

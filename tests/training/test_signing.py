@@ -5,6 +5,7 @@ import json
 import os
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,24 @@ def test_a_line_that_is_no_signer_is_named(tmp_path: Path, text: str) -> None:
     file.write_text(f"# ours\n{text}\n")
     with pytest.raises(ConfigError, match="line 2"):
         read_signers(file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"key": "', '"key": "é'),
+        lambda text: text.replace('"signature": "', '"signature": "\\ud800'),
+        lambda text: "[" * 4000,
+        lambda text: '{"sha256":' * 400 + "1" + "}" * 400,
+        lambda text: "1" * 4090,
+        lambda text: text.replace('"key": "', '"key": 7, "was": "'),
+    ],
+    ids=["not ASCII", "half a surrogate", "4,000 brackets", "400 objects", "a long number", "not a text"],
+)
+def test_a_damaged_signature_is_refused_in_one_line(signed: Path, change: Callable[[str], str]) -> None:
+    """It lies beside the archive in a bucket: whatever it holds must not end a server that reloads."""
+    file = signature_file(signed)
+    file.write_text(change(file.read_text()))
+    with pytest.raises(ArchiveError) as refused:
+        verify_archive(signed, TRUSTED)
+    assert "\n" not in str(refused.value)

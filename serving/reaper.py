@@ -1,10 +1,11 @@
-"""Runs one server for one parent and outlives neither: a script of the standard library alone.
+"""Runs one server for one parent: ends the server when the parent ends, and itself when the server ends.
 
-    python -I -S keeper.py OUTPUT [REMOVE ...] -- COMMAND ...
+    python -I -S reaper.py OUTPUT [REMOVE ...] -- COMMAND ...
 
-The command gets a session of its own and its output goes to OUTPUT; its process id is written to our standard
-output. When it ends, or when the parent does (however it ends: the pipe on our standard input closes, or we
-get another parent), every process of that session's group is ended, and the files REMOVE are removed.
+A script of the standard library alone. The command gets a session of its own and its output goes to OUTPUT;
+its process id is written to our standard output. When it ends, or when the parent does (however it ends: the
+pipe on our standard input closes, or we get another parent), every process of that session's group is ended,
+and the files REMOVE are removed.
 """
 
 import ctypes

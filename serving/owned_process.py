@@ -1,6 +1,5 @@
-"""A server process that cannot outlive us: what TorchServe, Envoy and the dashboards have in common."""
+"""A server process that ends when ours does: what TorchServe, Envoy and the dashboards have in common."""
 
-import os
 import shutil
 import socket
 import subprocess
@@ -11,13 +10,13 @@ from pathlib import Path
 
 from data.errors import ServingError
 
-KEEPER = Path(__file__).with_name("keeper.py")
+REAPER = Path(__file__).with_name("reaper.py")
 LOOPBACK = "127.0.0.1"
 STOP_TIMEOUT_S = 15
 
 
-class Kept:
-    """One command under `keeper.py`: whatever ends us or it, its whole process group and `remove` are gone.
+class OwnedProcess:
+    """One command under `reaper.py`: whatever ends us or it, its whole process group and `remove` are gone.
 
     `scratch` is a folder of its own (mode 0700) that lives exactly as long; the command runs in it.
     """
@@ -26,38 +25,38 @@ class Kept:
         self.scratch = Path(tempfile.mkdtemp(prefix=prefix))
         self.pid = 0
         self._remove = (self.scratch, *remove)
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._reaper: subprocess.Popen[bytes] | None = None
 
     def start(self, command: Sequence[str], output: Path, environment: Mapping[str, str]) -> None:
         """Run `command` with its output appended to `output`."""
         output.parent.mkdir(parents=True, exist_ok=True)
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(KEEPER), str(output), *map(str, self._remove), "--", *command],
+        self._reaper = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(REAPER), str(output), *map(str, self._remove), "--", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=self.scratch,
             env=dict(environment),
             start_new_session=True,  # Ctrl-C in the terminal is for us; we stop the server
         )
-        assert self._keeper.stdout is not None
-        self.pid = int(self._keeper.stdout.readline() or 0)
+        assert self._reaper.stdout is not None
+        self.pid = int(self._reaper.stdout.readline() or 0)
 
     @property
     def alive(self) -> bool:
-        return self._keeper is not None and self._keeper.poll() is None
+        return self._reaper is not None and self._reaper.poll() is None
 
     def stop(self) -> None:
         """End the command and everything it started; done when this returns."""
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            for pipe in (keeper.stdin, keeper.stdout):
+        reaper, self._reaper = self._reaper, None
+        if reaper is not None:
+            for pipe in (reaper.stdin, reaper.stdout):
                 if pipe is not None:
-                    pipe.close()  # the closed pipe is what tells the keeper
+                    pipe.close()  # the reaper ends its command when this pipe closes
             try:
-                keeper.wait(STOP_TIMEOUT_S)
+                reaper.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
-                keeper.kill()  # takes its command with it
-                keeper.wait()
+                reaper.kill()  # takes its command with it
+                reaper.wait()
         for path in self._remove:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -84,17 +83,3 @@ def hold_port(wanted: int, key: str, host: str = LOOPBACK) -> socket.socket:
             "stop what listens there or choose another (0: the system chooses)"
         ) from None
     return probe
-
-
-def inherited(*without: str) -> dict[str, str]:
-    """Our environment but for what would change how the server or its workers load."""
-    dropped = {
-        *("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "JAVA_TOOL_OPTIONS"),
-        *("LOCAL_RANK", "RANK", "WORLD_SIZE"),
-        *without,
-    }
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name not in dropped and not name.startswith("TS_")
-    }

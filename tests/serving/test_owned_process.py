@@ -1,4 +1,4 @@
-"""The keeper ends what it started, whatever happens to its parent: shown with small processes."""
+"""The reaper ends what it started, whatever happens to its parent: shown with small processes."""
 
 import os
 import signal
@@ -11,22 +11,22 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serving.kept import KEEPER
+from serving.owned_process import REAPER
 
 # a leader and a child of it; the stubborn pair only ends by KILL
 TREE = "sleep 300 & echo child $!; wait"
 STUBBORN = "trap '' TERM; sh -c 'sleep 300; sleep 300' & echo child $!; sleep 300; sleep 300"
 PARENT = """
 import subprocess, sys, time
-keeper = subprocess.Popen({command!r}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-print(keeper.pid, keeper.stdout.readline().decode().strip(), flush=True)
+reaper = subprocess.Popen({command!r}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+print(reaper.pid, reaper.stdout.readline().decode().strip(), flush=True)
 time.sleep(300)
 """
 
 
 def command(folder: Path, script: str, *remove: Path) -> list[str]:
-    keeper = [sys.executable, "-I", "-S", str(KEEPER), str(folder / "output"), *map(str, remove)]
-    return [*keeper, "--", "sh", "-c", script]
+    reaper = [sys.executable, "-I", "-S", str(REAPER), str(folder / "output"), *map(str, remove)]
+    return [*reaper, "--", "sh", "-c", script]
 
 
 def child_of(folder: Path) -> int:
@@ -57,7 +57,7 @@ def _runs(pid: int) -> bool:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, int, Path]]:
+def owned(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, int, Path]]:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     parent = subprocess.Popen(
@@ -65,8 +65,8 @@ def kept(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, int, Pa
         stdout=subprocess.PIPE,
     )
     assert parent.stdout is not None
-    keeper, leader = map(int, parent.stdout.readline().split())
-    yield parent, keeper, leader, scratch
+    reaper, leader = map(int, parent.stdout.readline().split())
+    yield parent, reaper, leader, scratch
     parent.kill()
     parent.wait()
     parent.stdout.close()
@@ -74,66 +74,66 @@ def kept(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, int, Pa
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_outlives_the_parent(
-    kept: tuple[subprocess.Popen[bytes], int, int, Path], tmp_path: Path, number: signal.Signals
+    owned: tuple[subprocess.Popen[bytes], int, int, Path], tmp_path: Path, number: signal.Signals
 ) -> None:
-    parent, keeper, leader, scratch = kept
+    parent, reaper, leader, scratch = owned
     child = child_of(tmp_path)
     parent.send_signal(number)
     parent.wait(10)
-    assert_gone(keeper, leader, child)
+    assert_gone(reaper, leader, child)
     assert not scratch.exists()
 
 
-def test_a_killed_keeper_takes_the_server_with_it(
-    kept: tuple[subprocess.Popen[bytes], int, int, Path], tmp_path: Path
+def test_a_killed_reaper_takes_the_server_with_it(
+    owned: tuple[subprocess.Popen[bytes], int, int, Path], tmp_path: Path
 ) -> None:
-    _, keeper, leader, _ = kept
+    _, reaper, leader, _ = owned
     child = child_of(tmp_path)
-    os.kill(keeper, signal.SIGKILL)
+    os.kill(reaper, signal.SIGKILL)
     assert_gone(leader)
     # only a server's own worker notices that its server went; this child is none
     os.kill(child, signal.SIGKILL)
 
 
 def test_signals_of_the_terminal_do_not_reach_the_server(
-    kept: tuple[subprocess.Popen[bytes], int, int, Path],
+    owned: tuple[subprocess.Popen[bytes], int, int, Path],
 ) -> None:
-    _, keeper, leader, _ = kept
+    _, reaper, leader, _ = owned
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        os.kill(keeper, number)
+        os.kill(reaper, number)
     time.sleep(0.5)
-    assert _runs(keeper)
+    assert _runs(reaper)
     assert _runs(leader)
 
 
 def start(folder: Path, script: str) -> tuple[subprocess.Popen[bytes], int]:
-    keeper = subprocess.Popen(command(folder, script), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert keeper.stdout is not None
-    leader = int(keeper.stdout.readline())
-    keeper.stdout.close()
-    return keeper, leader
+    reaper = subprocess.Popen(command(folder, script), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert reaper.stdout is not None
+    leader = int(reaper.stdout.readline())
+    reaper.stdout.close()
+    return reaper, leader
 
 
 def test_what_ignores_term_is_killed(tmp_path: Path) -> None:
-    keeper, leader = start(tmp_path, STUBBORN)
+    reaper, leader = start(tmp_path, STUBBORN)
     child = child_of(tmp_path)
-    assert keeper.stdin is not None
-    keeper.stdin.close()
-    keeper.wait(15)
+    assert reaper.stdin is not None
+    reaper.stdin.close()
+    reaper.wait(15)
     assert_gone(leader, child, within_s=1)
 
 
 def test_when_the_server_ends_its_children_do_and_its_exit_code_is_ours(tmp_path: Path) -> None:
-    keeper, leader = start(tmp_path, "sleep 300 & echo child $!; exit 7")
+    reaper, leader = start(tmp_path, "sleep 300 & echo child $!; exit 7")
     child = child_of(tmp_path)
-    assert keeper.wait(15) == 7
-    assert keeper.stdin is not None
-    keeper.stdin.close()
+    assert reaper.wait(15) == 7
+    assert reaper.stdin is not None
+    reaper.stdin.close()
     assert_gone(leader, child, within_s=1)
 
 
 def test_a_command_that_is_not_there_ends_at_once(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-I", "-S", str(KEEPER), str(tmp_path / "output"), "--", "/nowhere/java"]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as keeper:
-        assert keeper.wait(15) == 127
+    arguments = [sys.executable, "-I", "-S", str(REAPER), str(tmp_path / "output"), "--", "/nowhere/java"]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reaper:
+        assert reaper.wait(15) == 127
     assert "/nowhere/java: No such file" in (tmp_path / "output").read_text()

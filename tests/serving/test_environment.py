@@ -1,0 +1,46 @@
+"""A server that we start gets the variables on a list, and none of the secrets of our own environment."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+from served_bundle import ServedBundle
+from stack import supervisor_of
+
+from serving.config import ServingConfig
+from serving.environment import SYSTEM, WORKER, passed_on
+
+SECRETS = {
+    "CHURN_SIGNING_KEY": "-----BEGIN PRIVATE KEY-----",
+    "MLFLOW_TRACKING_PASSWORD": "of the registry",
+    "AWS_SECRET_ACCESS_KEY": "of the bucket",
+    "PGPASSWORD": "of the database",
+    "SOMETHING_ELSE": "that nobody listed",
+}
+
+
+def test_only_what_is_listed_is_passed_on() -> None:
+    ours = {
+        **SECRETS,
+        "PATH": "/bin",
+        "LC_ALL": "C",
+        "OTEL_SERVICE_NAME": "x",
+        "PYTHONPATH": "/elsewhere",
+    }
+    assert passed_on(SYSTEM, ours) == {"PATH": "/bin", "LC_ALL": "C"}
+    assert passed_on(WORKER, ours) == {"PATH": "/bin", "LC_ALL": "C", "OTEL_SERVICE_NAME": "x"}
+    assert set(passed_on((*WORKER, "AWS_*"), ours)) == {*passed_on(WORKER, ours), "AWS_SECRET_ACCESS_KEY"}
+
+
+def test_no_process_of_a_server_has_a_secret_of_ours(
+    bundle: ServedBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    made = supervisor_of(bundle, tmp_path, serving=ServingConfig(pass_environment=("AWS_*",)))
+    with made.supervisor as ours:
+        jvm, envoy = psutil.Process(ours.model.pid), psutil.Process(ours.gateway.pid)
+        [worker] = jvm.children()
+        assert not set(envoy.environ()) & set(SECRETS)
+        for process in (jvm, worker):
+            assert set(process.environ()) & set(SECRETS) == {"AWS_SECRET_ACCESS_KEY"}

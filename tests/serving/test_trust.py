@@ -1,0 +1,149 @@
+"""Who can write where archives lie cannot start code: what was verified is what is loaded, every time."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from served_bundle import ServedBundle, make_archive
+from stack import Stack, supervisor_of, ticking, within
+
+import serving.supervisor
+from data.errors import ArchiveError
+from serving.archive import ModelArchive
+from serving.torchserve import TorchServe
+from training.signing import sign, signature_file
+from training.verify import verify_archive
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
+TRUSTED = {KEY.public_key().public_bytes_raw(): "release"}
+
+
+@pytest.fixture(scope="module")
+def signed(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle's archive with what a signed one holds besides, in a folder that others may write to."""
+    import hashlib
+    import json
+
+    folder = tmp_path_factory.mktemp("bucket")
+    model_dir = shutil.copytree(bundle.model_dir, folder / "model")
+    (model_dir / "sbom.json").write_text("{}")
+    described = model_dir / "bundle.json"
+    content = json.loads(described.read_text()) | {"sbom_sha256": hashlib.sha256(b"{}").hexdigest()}
+    described.write_text(json.dumps(content))
+    archive = make_archive(model_dir, folder / "model-store" / "tiny.mar")
+    _set_version(archive, content["model_version"])
+    sign(archive, KEY)
+    return archive
+
+
+def _set_version(archive: Path, version: str) -> None:
+    """As packaging writes it: the archiver was called with another one."""
+    import json
+    import zipfile
+
+    with zipfile.ZipFile(archive) as old:
+        parts = {name: old.read(name) for name in old.namelist()}
+    manifest = json.loads(parts["MAR-INF/MANIFEST.json"])
+    manifest["model"]["modelVersion"] = version
+    parts["MAR-INF/MANIFEST.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(archive, "w") as new:
+        for name, part in parts.items():
+            new.writestr(name, part)
+
+
+def verifying(bundle: ServedBundle, folder: Path, archive: Path) -> Stack:
+    """As `churn serve` puts it together: its servers verify what they load."""
+    made = supervisor_of(bundle, folder)
+
+    def verified(path: Path) -> ModelArchive:
+        return ModelArchive(path, verify_archive(path, TRUSTED).content)
+
+    def server(given: Path | ModelArchive, name: str) -> TorchServe:
+        from serving.config import ServingConfig
+
+        return TorchServe(ServingConfig(), given, bundle.environment, made.files, name, verified)
+
+    made.supervisor._server = server
+    made.supervisor._newest = lambda: archive
+    return made
+
+
+def replaced_by_code(archive: Path, scratch: Path, mark: Path) -> None:
+    """An archive whose handler leaves `mark` when it is imported takes the place of the good one."""
+    model_dir = shutil.copytree(archive.parent.parent / "model", scratch / "model")
+    handler = model_dir / "churn_handler.py"
+    lines = handler.read_text().splitlines(keepends=True)
+    after = next(number for number, line in enumerate(lines) if line.startswith("import "))
+    lines.insert(after, f"open({str(mark)!r}, 'w').close()\n")
+    handler.write_text("".join(lines))
+    evil = make_archive(model_dir, scratch / "model-store" / archive.name)
+    archive.write_bytes(evil.read_bytes())
+
+
+@pytest.fixture
+def tampered(
+    bundle: ServedBundle, signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Stack]:
+    """It serves the signed archive, whose file has been replaced since. Whatever happens, no code runs."""
+    monkeypatch.setattr(serving.supervisor, "warm_up", lambda server: 0)
+    good, mark = signed.read_bytes(), tmp_path / "code-ran"
+    made = verifying(bundle, tmp_path, signed)
+    try:
+        with made.supervisor as ours, ticking(ours):
+            replaced_by_code(signed, tmp_path / "evil", mark)
+            yield made
+            assert answers(made)
+            assert not mark.exists()
+            [copy] = Path(ours.model.record()["key_file"]).parent.glob("model-store/*.mar")
+            assert copy.read_bytes() == good
+            assert copy.parent.stat().st_mode & 0o777 == 0o700
+    finally:
+        signed.write_bytes(good)
+        sign(signed, KEY)
+
+
+def answers(made: Stack) -> bool:
+    return made.post("/predictions/churn", json={"user_id": 1}).status_code == 200
+
+
+def test_a_changed_file_is_not_loaded_after_a_death_or_on_request(tampered: Stack, signed: Path) -> None:
+    ours, first = tampered.supervisor, tampered.supervisor.model
+    os.kill(first.pid, signal.SIGKILL)
+    within(90, lambda: ours.model is not first)
+    with pytest.raises(ArchiveError, match="was changed"):
+        ours.change()
+    signature_file(signed).unlink()
+    with pytest.raises(ArchiveError, match="unsigned"):
+        ours.replace(signed)
+
+
+@pytest.mark.slow
+def test_a_changed_file_is_not_loaded_when_the_tokens_end(tampered: Stack) -> None:
+    ours, first = tampered.supervisor, tampered.supervisor.model
+    ours.tick(first.tokens.expire - timedelta(hours=1))
+    within(90, lambda: ours.model is not first)
+
+
+def test_what_is_changed_between_the_check_and_the_load_is_refused(
+    bundle: ServedBundle, signed: Path, tmp_path: Path
+) -> None:
+    good, mark = signed.read_bytes(), tmp_path / "code-ran"
+    made = verifying(bundle, tmp_path, signed)
+
+    def checked_then_changed() -> Path:
+        verify_archive(signed, TRUSTED)
+        replaced_by_code(signed, tmp_path / "evil", mark)
+        return signed
+
+    made.supervisor._newest = checked_then_changed
+    try:
+        with pytest.raises(ArchiveError, match="was changed"):
+            made.supervisor.__enter__()
+        assert not mark.exists()
+    finally:
+        signed.write_bytes(good)
