@@ -156,7 +156,8 @@ COMMANDS = (
     ),
     Command(
         "deploy",
-        "gates passed, signed archive, to the store, on trial; exit code 2 or 3 when it is refused",
+        "check signature and gates, upload, start the rollout; exit code 2 or 3 when it is refused, 5 when no"
+        " controller runs",
         (
             "churn deploy",
             'churn deploy --reason "trained on March" --set rollout.store=s3://models/churn',
@@ -196,7 +197,7 @@ COMMANDS = (
     Command(
         "rollout status",
         "how far it is and what it waits for; exit code 0 promoted, 3 taken back, 4 running, 5 needs a person"
-        " (paused, or no controller runs)",
+        " (paused, stuck, or no controller runs)",
         ("churn rollout status", "churn rollout status --json"),
         rollout.status,
         arguments.rollout_status,
@@ -231,7 +232,8 @@ COMMANDS = (
     ),
     Command(
         "rollout abort",
-        "all customers back to stable, at once",
+        "all customers back to stable, before anything else that was asked; on a cluster this process does it"
+        " where no controller runs",
         ('churn rollout abort --reason "calls rose"',),
         rollout.abort,
         arguments.reason,
@@ -334,7 +336,7 @@ GROUPS = {
     "features": "build, materialize and show features",
     "data": "versions of the records",
     "keys": "who may ask the gateway",
-    "registry": "who serves, and why",
+    "registry": "versions and aliases",
     "rollout": "a candidate on live traffic",
     "dashboard": "Optuna's and MLflow's own pages, on this machine",
     "config": "look at the settings",
@@ -342,23 +344,12 @@ GROUPS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    group = common.add_argument_group("settings")
-    group.add_argument("--profile", default="local", help="configs/profiles/NAME.yaml (default: local)")
-    group.add_argument(
-        "--config", type=Path, action="append", default=[], metavar="FILE", help="YAML laid over the configs"
-    )
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="one setting, for example training.epochs=2",
-    )
     top = argparse.ArgumentParser(
         prog="churn", description="Customer churn as a closed loop.", epilog="Start with: churn run"
     )
+    _add_settings(top, "", "local")
+    common = argparse.ArgumentParser(add_help=False)
+    _add_settings(common, "_of_command", argparse.SUPPRESS)
     commands_of = {"": top.add_subparsers(title="commands", metavar="COMMAND", required=True)}
     for command in COMMANDS:
         group_name, _, name = command.name.rpartition(" ")
@@ -378,12 +369,38 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_settings(to: argparse.ArgumentParser, suffix: str, profile: str) -> None:
+    """Before the command or after it, and in both places at once. argparse would let what is not given after
+    the command replace what was given before it, so that each place has names of its own."""
+    group = to.add_argument_group("settings")
+    group.add_argument("--profile", default=profile, help="configs/profiles/NAME.yaml (default: local)")
+    group.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        dest=f"config{suffix}",
+        help="YAML laid over the configs",
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest=f"overrides{suffix}",
+        help="one setting, for example training.epochs=2",
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code: 0 done, 1 failed, 2 refused input, 3 refused by the gates."""
     # A stop asked for by a supervisor ends the servers we started, like Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     asked = parser().parse_args(argv)
     try:
+        asked.config = asked.config + asked.config_of_command
+        asked.overrides = asked.overrides + asked.overrides_of_command
         settings = load_settings(asked.profile, asked.config, asked.overrides)
         return int(asked.act(settings, asked))
     except ChurnError as error:

@@ -23,7 +23,7 @@ from pipelines.champion import champion
 from pipelines.context import Context, Stages
 from pipelines.deploy import deploy
 from pipelines.live import customers_online, data_end, supervised
-from pipelines.rollout_report import rollout_record
+from pipelines.rollout_report import report_record
 from rollout.config import Notify, Rehearsal, RolloutConfig
 from rollout.controller import Controller
 from rollout.notify import Notice
@@ -129,7 +129,7 @@ class _Trial:
                 )
                 rollout = controller.run(self._begin(store, clock()).id)
                 evidence = observer.observe(rollout.windows, clock())
-            record = rollout_record(rollout, store.history(rollout.id), evidence)
+            record = report_record(rollout, store.history(rollout.id), evidence)
         record["seconds_in_all"] = round(time.monotonic() - began, 3)
         record["stable"] = {"version": first.version, "sha256": first.sha256}
         record["replay"] = {"requests": sum(traffic.counts.values()), "failed": traffic.failed}

@@ -117,12 +117,12 @@ def control(settings: Stages, over: Flag) -> None:
         attend(store, settings.serving.model_name, make, over, settings.rollout.tick_s)
 
 
-def control_here(settings: Stages, rollout: Rollout) -> None:
-    """Control one rollout of a cluster to its end."""
+def control_here(settings: Stages, rollout: Rollout, late: Callable[[], bool]) -> None:
+    """Control one rollout of a cluster to its end, or until it is `late`."""
     over = Flag()
     target = open_target(settings.rollout)
     with _maker(settings, open_store(settings), target, _cluster_observer, over) as (_, make):
-        make(rollout).run(rollout.id)
+        make(rollout).run(rollout.id, late)
 
 
 def open_target(config: RolloutConfig) -> Target:
@@ -174,7 +174,7 @@ class Served:
         candidate, before = candidate_of(archive), self._store.stable(self._model)
         if before is None or before.sha256 != candidate.sha256:
             reason = f"{who}: served at once by churn reload, without a rollout"
-            self._store.taken_at_once(self._model, candidate, before, who, reason, now)
+            self._store.served_at_once(self._model, candidate, before, who, reason, now)
 
 
 def _champion(settings: Stages) -> Path | None:

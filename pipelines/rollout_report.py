@@ -9,15 +9,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from data.workspace import Workspace, write_atomically
 from pipelines import rollout_plots
-from rollout.evidence import Arm, Evidence, Window
+from rollout.evidence import Evidence, Window
+from rollout.records import arm_record, event_record, verdict_record
 from rollout.rules.rule import Verdict
-from rollout.state import Event, Rollout, finite, verdict_record
+from rollout.state import Event, Rollout
 
 BINS = 20
 """Of the histogram of scores."""
 
 
-def rollout_record(rollout: Rollout, events: Sequence[Event], evidence: Evidence) -> dict[str, Any]:
+def report_record(rollout: Rollout, events: Sequence[Event], evidence: Evidence) -> dict[str, Any]:
     """All that the page shows, as JSON: no customer, no score of one. Times are seconds from the start."""
     end = rollout.ended or (events[-1].at if events else rollout.started)
     begun = [(window.begun - rollout.started).total_seconds() for window in rollout.windows]
@@ -91,18 +92,10 @@ def _decisive(events: Sequence[Event]) -> tuple[Verdict, ...]:
 
 
 def _decision(event: Event, rollout: Rollout) -> dict[str, Any]:
-    return {
-        "at_s": round((event.at - rollout.started).total_seconds(), 3),
-        "action": event.action,
-        "reason": event.reason,
-        "weight": event.weight,
-        "mirror": event.mirror,
-        "phase": event.phase,
-        "who": event.who,
-        "done": event.done,
-        "numbers": finite(event.numbers),
-        "verdicts": [verdict_record(verdict) for verdict in event.verdicts],
-    }
+    known = event_record(event)
+    shown = ("action", "reason", "weight", "mirror", "phase", "who", "done", "numbers", "verdicts")
+    at_s = round((event.at - rollout.started).total_seconds(), 3)
+    return {"at_s": at_s} | {name: known[name] for name in shown}
 
 
 def _window(window: Window) -> dict[str, Any]:
@@ -111,20 +104,11 @@ def _window(window: Window) -> dict[str, Any]:
         "weight": window.weight,
         "mirror": window.mirror,
         "seconds": round(window.seconds, 3),
-        "stable": _arm(window.stable),
-        "canary": _arm(window.canary),
+        "stable": arm_record(window.stable),
+        "canary": arm_record(window.canary),
         "pairs": len(pairs),
         "mean_difference": float(pairs.mean()) if len(pairs) else None,
         "largest_difference": float(np.abs(pairs).max()) if len(pairs) else None,
-    }
-
-
-def _arm(arm: Arm) -> dict[str, Any]:
-    counted = ("requests", "errors", "slow", "customers", "missing", "stale", "degraded", "high_risk")
-    return {
-        **{name: int(getattr(arm, name)) for name in counted},
-        "p99_ms": None if arm.p99_ms is None or not np.isfinite(arm.p99_ms) else round(float(arm.p99_ms), 3),
-        "mean_score": float(np.mean(arm.scores)) if len(arm.scores) else None,
     }
 
 

@@ -141,6 +141,8 @@ class RolloutConfig(Config):
     lease_s: float = Field(30.0, gt=0)
     """A controller that is silent for so long has lost the rollout to the next."""
     ready_timeout_s: float = Field(180.0, gt=0)
+    unready_timeout_s: float = Field(15.0, gt=0)
+    """How long a canary that was ready may not be: a pod that moves to another node is back by then."""
     watch_s: float = Field(60.0, ge=0)
     """After promotion, how long it can still fall back by itself."""
     reach_timeout_s: float = Field(120.0, gt=0)

@@ -1,8 +1,9 @@
 """The loop that brings a candidate to all customers, or back: observe -> decide -> act -> record.
 
 An intention is recorded before the target is asked, and confirmed after; going back is the other way round,
-traffic first. A controller may die between any two lines: the next one takes the lease, looks at the target
-and goes on. Nothing here decides (rollout/decide.py does) and nothing here knows how traffic is split.
+traffic first, and it is recorded as done when the target shows that it is. A controller may die between any
+two lines: the next one takes the lease, looks at the target and goes on. Nothing here decides
+(rollout/decide.py does) and nothing here knows how traffic is split.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,18 +15,20 @@ from typing import Any
 from data.errors import ChurnError
 from rollout.aftermath import after_promotion
 from rollout.config import RolloutConfig
-from rollout.decide import Decision, Look, decide
+from rollout.decide import decide
 from rollout.errors import LeaseHeld, Overtaken, RolloutError
-from rollout.evidence import Arm, Evidence
-from rollout.lease import new_holder
+from rollout.evidence import Evidence
+from rollout.lease import new_holder, renewing
 from rollout.notify import Notice, Tell, silent
 from rollout.observers.observer import Observer
-from rollout.registry import RegistryHooks
+from rollout.records import counts_record, observation_record
+from rollout.registry import RegistryProjection
 from rollout.rules import judge_all
 from rollout.rules.rule import Rule
-from rollout.state import Event, Rollout, verdict_record
+from rollout.situation import Decision, Observation, candidate_is_stable, not_back
+from rollout.state import Event, Rollout
 from rollout.store import Store
-from rollout.targets.target import Target, TargetState
+from rollout.targets.target import Candidate, NotYet, Target, TargetState
 
 FAULT_POINTS = (
     *("leased", "observed", "decided"),
@@ -53,7 +56,7 @@ class Controller:
         rules: Sequence[Rule],
         clock: Callable[[], datetime],
         sleep: Callable[[float], None],
-        registry: RegistryHooks,
+        registry: RegistryProjection,
         notify: Tell = silent,
         faults: Callable[[str], None] = nothing,
     ) -> None:
@@ -62,6 +65,7 @@ class Controller:
         self._registry, self._notify, self._faults = registry, notify, faults
         self.holder = new_holder()
         self._known: Rollout | None = None
+        self._counted: dict[str, Any] | None = None
         self._leased_until: datetime | None = None
 
     def run(self, id: str, stop: Callable[[], bool] = lambda: False) -> Rollout:
@@ -101,14 +105,17 @@ class Controller:
             raise
         if rollout.over:
             return rollout
-        look = self._look(rollout, now)
-        self._faults("observed")
-        rollout = replace(rollout, unready=self._unready(rollout, look))
-        decision = decide(self._config, rollout, look, self._store.asked(id))
-        self._faults("decided")
-        self._known = self._carry_out(rollout, decision, look)
-        # last: nothing that people look at delays the way back
-        self._store.note(self._known, look_record(look, decision), holder=self.holder)
+        # waits for a target, a registry and evidence may add up to more than the lease
+        longest_s = 2 * self._config.ready_timeout_s
+        with renewing(lambda: self._take(rollout, self._clock()), self._config.lease_s / 3, longest_s):
+            seen = self._observe(rollout, now)
+            self._faults("observed")
+            rollout = replace(rollout, unready_since=self._unready_since(rollout, seen))
+            decision = decide(self._config, rollout, seen, self._store.asked(id))
+            self._faults("decided")
+            self._known = self._carry_out(rollout, decision, seen)
+            # last: nothing that people look at delays the way back
+            self._save_observation(self._known, seen, decision)
         return self._known
 
     # observe
@@ -132,7 +139,7 @@ class Controller:
         self._store.take_lease(rollout.model, self.holder, now)
         self._leased_until = now + timedelta(seconds=self._config.lease_s)
 
-    def _look(self, rollout: Rollout, now: datetime) -> Look:
+    def _observe(self, rollout: Rollout, now: datetime) -> Observation:
         """What cannot be reached is None, and why is in `trouble`. Never older than this tick."""
         target: TargetState | None = None
         evidence: Evidence | None = None
@@ -147,16 +154,29 @@ class Controller:
             trouble.append(f"evidence: {error}")
         if evidence is not None and rollout.promoted:
             evidence = after_promotion(evidence)
-        judged = rollout.phase in ("stage", "watching") and evidence is not None
+        judged = rollout.phase in ("stage", "promoting", "watching") and evidence is not None
         verdicts = judge_all(self._rules, evidence, self._config.alpha) if judged and evidence else ()
-        return Look(now, target, evidence, tuple(verdicts), "; ".join(trouble), self._target.can_mirror)
+        return Observation(
+            now, target, evidence, tuple(verdicts), "; ".join(trouble), self._target.can_mirror
+        )
 
-    def _unready(self, rollout: Rollout, look: Look) -> int:
-        if rollout.phase != "stage" or look.target is None or rollout.pending:
-            return rollout.unready
+    def _unready_since(self, rollout: Rollout, seen: Observation) -> datetime | None:
+        if rollout.phase != "stage" or seen.target is None or rollout.pending:
+            return rollout.unready_since
         weight, _ = rollout.wanted(self._config)
-        well = look.target.ready and look.target.weight == weight
-        return 0 if well else rollout.unready + 1
+        well = seen.target.ready and seen.target.weight == weight
+        return None if well else rollout.unready_since or seen.at
+
+    def _save_observation(self, rollout: Rollout, seen: Observation, decision: Decision) -> None:
+        """Counts are kept when they have changed: a rollout that only waits adds nothing."""
+        counts = None
+        if seen.evidence is not None and seen.evidence.windows:
+            content = counts_record(seen.evidence.current)
+            known = {name: content[name] for name in ("weight", "mirror", "stable", "canary")}
+            if known != self._counted:
+                self._counted, counts = known, content
+        record = observation_record(seen, decision, rollout.trouble)
+        self._store.save_observation(rollout, record, counts, seen.at, holder=self.holder)
 
     def _guard(self, now: datetime) -> None:
         """The database is out of reach: nothing goes on, but harm is still taken back, as long as nobody else
@@ -164,76 +184,67 @@ class Controller:
         known = self._known
         if known is None or known.over or self._leased_until is None or now >= self._leased_until:
             return
-        decision = decide(self._config, known, self._look(known, now))
+        decision = decide(self._config, known, self._observe(known, now))
         if decision.action in ("roll_back", "fall_back"):
-            try:
-                self._move_back(known)
-            except ChurnError:
-                return  # the next tick tries again
+            self._move_back(known)  # the next tick tries again what is missing
 
     # act and record
 
-    def _carry_out(self, rollout: Rollout, decision: Decision, look: Look) -> Rollout:
+    def _carry_out(self, rollout: Rollout, decision: Decision, seen: Observation) -> Rollout:
         match decision.action:
             case "wait":
                 return rollout
             case "redo":
-                return self._redo(rollout, look)
+                return self._redo(rollout, seen)
             case "deploy":
-                fresh = replace(rollout, deployed=True, since=look.at, pending=rollout.sequence + 1)
-                return self._bring_about(self._record(fresh, decision, look), look)
+                fresh = replace(rollout, deployed=True, since=seen.at, pending=rollout.sequence + 1)
+                return self._bring_about(self._record(fresh, decision, seen), seen)
             case "advance":
                 stage = rollout.stage + 1 if rollout.phase == "stage" else 0
-                return self._enter(replace(rollout, phase="stage", stage=stage), decision, look)
+                return self._enter(replace(rollout, phase="stage", stage=stage), decision, seen)
             case "correct":
-                return self._enter(rollout, decision, look)
+                return self._enter(rollout, decision, seen)
             case "promote":
-                return self._enter(replace(rollout, phase="promoting", paused=False), decision, look)
+                return self._enter(replace(rollout, phase="promoting", paused=False), decision, seen)
             case "roll_back" | "fall_back":
-                return self._go_back(rollout, decision, look)
+                return self._go_back(rollout, decision, seen)
             case "end" | "finish":
-                return self._end(rollout, decision, look)
+                return self._end(rollout, decision, seen)
             case "pause":
-                fresh = replace(rollout, paused=True, paused_since=look.at)
-                return self._record(fresh, decision, look)
+                fresh = replace(rollout, paused=True, paused_since=seen.at)
+                return self._record(fresh, decision, seen)
             case "resume":
-                return self._record(self._resumed(rollout, look.at), decision, look)
-            case "lose":
-                return self._record(replace(rollout, unreached_since=look.at), decision, look)
-            case "reach":
-                return self._record(replace(rollout, unreached_since=None), decision, look)
+                return self._record(self._resumed(rollout, seen.at), decision, seen)
+            case "unreachable":
+                return self._record(replace(rollout, unreached_since=seen.at), decision, seen)
+            case "reachable":
+                return self._record(replace(rollout, unreached_since=None), decision, seen)
+            case "stuck":
+                return self._record(replace(rollout, stuck=True), decision, seen)
             case _:  # refuse
-                return self._record(rollout, decision, look)
+                return self._record(rollout, decision, seen)
 
-    def _enter(self, rollout: Rollout, decision: Decision, look: Look) -> Rollout:
+    def _enter(self, rollout: Rollout, decision: Decision, seen: Observation) -> Rollout:
         """Another weight: its window is open, and the intention recorded, before the target is asked."""
         weight, mirror = rollout.wanted(self._config)
         try:
             counters = self._observer.mark()
         except ChurnError as error:
-            return self._lost(rollout, f"evidence: {error}", look)
-        fresh = rollout.opened(weight, mirror, look.at, counters)
+            return self._failed(rollout, f"evidence: {error}", seen)
+        fresh = rollout.opened(weight, mirror, seen.at, counters)
         if decision.action != "correct":
-            fresh = replace(fresh, since=look.at)
-        fresh = replace(fresh, pending=rollout.sequence + 1)
-        return self._bring_about(self._record(fresh, decision, look), look)
+            fresh = replace(fresh, since=seen.at)
+        fresh = replace(fresh, pending=rollout.sequence + 1, trouble="", stuck=False)
+        return self._bring_about(self._record(fresh, decision, seen), seen)
 
-    def _redo(self, rollout: Rollout, look: Look) -> Rollout:
-        if rollout.phase == "rolling_back":
-            return self._move_back_again(rollout, look)
-        weight, mirror = rollout.wanted(self._config)
-        target = look.target
-        if rollout.phase == "stage" and target and not _as_wanted(target, weight, mirror):
-            # the window that was opened for it has stood under another weight until now
-            try:
-                counters = self._observer.mark()
-            except ChurnError as error:
-                return self._lost(rollout, f"evidence: {error}", look)
-            fresh = replace(rollout.windows[-1], begun=look.at, before=counters)
-            rollout = replace(rollout, windows=(*rollout.windows[:-1], fresh), since=look.at)
-        return self._bring_about(rollout, look)
+    def _redo(self, rollout: Rollout, seen: Observation) -> Rollout:
+        return (
+            self._go_back_again(rollout, seen)
+            if rollout.phase == "rolling_back"
+            else (self._bring_about(rollout, seen))
+        )
 
-    def _bring_about(self, rollout: Rollout, look: Look) -> Rollout:
+    def _bring_about(self, rollout: Rollout, seen: Observation) -> Rollout:
         """Ask the target for what the state says. May be done again, until it is confirmed."""
         self._take(rollout, self._clock())
         step = {"starting": "deploy", "stage": "weight", "promoting": "promote"}[rollout.phase]
@@ -245,98 +256,115 @@ class Controller:
                 self._target.set_weight(*rollout.wanted(self._config))
             else:
                 self._target.promote(rollout.candidate)
+        except NotYet as error:
+            return replace(rollout, trouble=str(error))
         except ChurnError as error:
-            return self._lost(rollout, f"target {self._target.name}: {error}", look)
+            return self._failed(rollout, f"target {self._target.name}: {error}", seen)
         self._faults(f"{step}_acted")
         if rollout.phase == "promoting":
-            return self._promoted(rollout, look)
+            return self._promoted(rollout, seen)
         if rollout.phase == "stage":
-            rollout = self._begun(rollout)
+            try:
+                rollout = self._begun(rollout)
+            except ChurnError as error:
+                return self._failed(rollout, f"evidence: {error}", seen)
         done = self._store.confirm(rollout, self._clock(), holder=self.holder)
         self._faults(f"{step}_confirmed")
         return done
 
     def _begun(self, rollout: Rollout) -> Rollout:
-        """A window begins when its weight stands: what came while it was being set belongs to neither."""
-        counters = self._marked()
-        if counters is None:
-            return rollout
-        fresh = replace(rollout.windows[-1], begun=self._clock(), before=counters)
-        return replace(rollout, windows=(*rollout.windows[:-1], fresh))
+        """A window begins when its weight stands: what came while it was being set belongs to neither. So
+        does its stage, unless it is the same stage again, whose weight was set right."""
+        now, counters = self._clock(), self._observer.mark()
+        *before, last = rollout.windows
+        again = bool(before) and (before[-1].weight, before[-1].mirror) == (last.weight, last.mirror)
+        fresh = replace(last, begun=now, before=counters)
+        since = rollout.since if again else now
+        return replace(rollout, windows=(*before, fresh), since=since)
 
-    def _promoted(self, rollout: Rollout, look: Look) -> Rollout:
+    def _promoted(self, rollout: Rollout, seen: Observation) -> Rollout:
         """Traffic is the candidate's: the registry follows, then it is watched."""
         now = self._clock()
-        numbers = _requests(look)
-        why = self._why(rollout)
+        stable, previous = rollout.candidate, rollout.previous
         try:
-            told = self._registry.promoted(rollout.candidate, self._who(rollout), now, why, numbers)
+            followed = self._registry_follows(rollout, stable, previous, self._why(rollout), seen)
         except ChurnError as error:
-            if (now - rollout.since).total_seconds() < self._config.reach_timeout_s:
-                return self._lost(rollout, f"registry: {error}", look)
-            told = f"the registry does not know: {error}"
+            return self._failed(rollout, f"registry: {error}", seen)
         self._faults("promote_registered")
-        fresh = replace(rollout, phase="watching", promoted=True, pending=0, since=now)
+        fresh = replace(
+            rollout, phase="watching", promoted=True, pending=0, trouble="", stuck=False, since=now
+        )
         counters = self._marked()
         if counters is not None:  # until now the old stable had its share of this window
             watch = replace(fresh.windows[-1], begun=now, before=counters)
             fresh = replace(fresh, windows=(*fresh.windows[:-1], watch))
-        reason = f"all traffic is the candidate's; {told}; watched for {self._config.watch_s:g} s"
+        reason = f"all traffic is the candidate's; {followed}; watched for {self._config.watch_s:g} s"
         saved = self._save(fresh, self._event(fresh, now, "watch", reason), confirms=rollout.pending)
         self._faults("promote_confirmed")
         return saved
 
-    def _go_back(self, rollout: Rollout, decision: Decision, look: Look) -> Rollout:
-        """Traffic first. Where it cannot be moved, that it has to be is recorded."""
-        trouble = ""
+    def _go_back(self, rollout: Rollout, decision: Decision, seen: Observation) -> Rollout:
+        """Traffic first. What the target does not show as done is recorded as to be done."""
         try:
-            self._move_back(rollout)
-        except ChurnError as error:
-            trouble = f"; not done yet: target {self._target.name}: {error}"
+            self._take(rollout, self._clock())
+        except LeaseHeld:
+            raise
+        except RolloutError:
+            pass  # a database that is away does not hold the way back up
+        trouble = self._move_back(rollout)
         self._faults("back_acted")
         fresh = replace(
-            rollout.closed(look.at, self._marked()),
+            rollout.closed(seen.at, self._marked()),
             phase="rolling_back",
             ending=decision.ending or "rolled_back",
             outcome=decision.reason,
             pending=rollout.sequence + 1 if trouble else 0,
+            trouble=trouble,
+            stuck=False,
             paused=False,
-            since=look.at,
+            since=seen.at,
+            # what has become stable meanwhile is taken back as such from here on
+            promoted=rollout.promoted or decision.action == "fall_back",
         )
-        decision = replace(decision, reason=decision.reason + trouble)
-        saved = self._record(fresh, decision, look)
+        if trouble:
+            decision = replace(decision, reason=f"{decision.reason}; not done yet: {trouble}")
+        saved = self._record(fresh, decision, seen)
         self._faults("back_recorded")
         if trouble:
             return saved
-        return self._end(saved, Decision("end", fresh.outcome, ending=fresh.ending), look)
+        return self._end(saved, Decision("end", fresh.outcome, ending=fresh.ending), seen)
 
-    def _move_back(self, rollout: Rollout) -> None:
-        if rollout.promoted and rollout.previous is not None:
-            self._target.restore(rollout.previous)
-        else:
-            self._target.rollback()
-
-    def _move_back_again(self, rollout: Rollout, look: Look) -> Rollout:
-        try:
-            self._move_back(rollout)
-        except ChurnError:
-            return rollout
+    def _go_back_again(self, rollout: Rollout, seen: Observation) -> Rollout:
+        trouble = self._move_back(rollout)
+        if trouble:
+            return replace(rollout, trouble=trouble)
         self._faults("back_acted")
-        return self._store.confirm(rollout, look.at, holder=self.holder)
+        return self._store.confirm(rollout, seen.at, holder=self.holder)
 
-    def _end(self, rollout: Rollout, decision: Decision, look: Look) -> Rollout:
+    def _move_back(self, rollout: Rollout) -> str:
+        """What is missing after it, by what the target shows then; empty: customers have the stable one."""
+        name, before = self._target.name, None
+        with suppress(ChurnError):
+            before = self._target.observe()
+        try:
+            if (rollout.promoted or candidate_is_stable(rollout, before)) and rollout.previous is not None:
+                self._target.restore(rollout.previous)
+            else:
+                self._target.rollback()
+            return not_back(rollout, self._target.observe())
+        except ChurnError as error:
+            return f"target {name}: {error}"
+
+    def _end(self, rollout: Rollout, decision: Decision, seen: Observation) -> Rollout:
         now, reason = self._clock(), decision.reason
-        if rollout.phase == "rolling_back":
+        if rollout.phase == "rolling_back" and rollout.previous is not None:
             try:
-                told = self._registry.rolled_back(
-                    rollout.candidate, self._who(rollout), now, reason, _requests(look)
-                )
+                before = self._store.before(rollout.model, rollout.previous)
+                followed = self._registry_follows(rollout, rollout.previous, before, reason, seen)
             except ChurnError as error:
-                if (now - rollout.since).total_seconds() < self._config.reach_timeout_s:
-                    return self._lost(rollout, f"registry: {error}", look)
-                told = f"the registry does not know: {error}"
+                return self._failed(rollout, f"registry: {error}", seen)
             self._faults("back_registered")
-            reason = f"{reason}; {told}"
+            reason = f"{reason}; {followed}"
         phase = decision.ending or "promoted"
         fresh = replace(
             rollout.closed(now, self._marked()),
@@ -344,19 +372,35 @@ class Controller:
             ended=now,
             outcome=decision.reason,
             pending=0,
+            trouble="",
             paused=False,
             unreached_since=None,
         )
-        saved = self._record(fresh, replace(decision, reason=reason, answers=None), look)
+        saved = self._record(fresh, replace(decision, reason=reason, answers=None), seen)
         self._faults("ended")
         return saved
 
-    def _lost(self, rollout: Rollout, trouble: str, look: Look) -> Rollout:
+    def _registry_follows(
+        self, rollout: Rollout, stable: Candidate, previous: Candidate | None, why: str, seen: Observation
+    ) -> str:
+        """What was done, in words. Raises ChurnError while it is to be tried again. A registry that is away
+        for long does not hold customers' traffic up: it is mended when it is back (rollout/reconcile.py)."""
+        now = self._clock()
+        who = f"rollout {rollout.id}"
+        try:
+            return self._registry.follow(stable, previous, who, now, why, _requests(seen))
+        except ChurnError as error:
+            if (now - rollout.since).total_seconds() < self._config.reach_timeout_s:
+                raise
+            return f"the registry does not follow yet: {error}"
+
+    def _failed(self, rollout: Rollout, trouble: str, seen: Observation) -> Rollout:
         """Something could not be reached in the middle: the next tick does it again."""
+        fresh = replace(rollout, trouble=trouble)
         if rollout.unreached_since is not None:
-            return rollout
-        fresh = replace(rollout, unreached_since=look.at)
-        return self._save(fresh, self._event(fresh, look.at, "lose", trouble))
+            return fresh
+        fresh = replace(fresh, unreached_since=seen.at)
+        return self._save(fresh, self._event(fresh, seen.at, "unreachable", trouble))
 
     def _resumed(self, rollout: Rollout, now: datetime) -> Rollout:
         """A stage goes on where it was paused; one that had run out of time begins again."""
@@ -366,10 +410,10 @@ class Controller:
         since = now if spent else rollout.since + (now - paused)
         return replace(rollout, paused=False, paused_since=None, since=since)
 
-    def _record(self, rollout: Rollout, decision: Decision, look: Look) -> Rollout:
+    def _record(self, rollout: Rollout, decision: Decision, seen: Observation) -> Rollout:
         intended = rollout.pending == rollout.sequence + 1
-        event = self._event(rollout, look.at, decision.action, decision.reason)
-        event = replace(event, done=not intended, numbers=decision.numbers, verdicts=look.verdicts)
+        event = self._event(rollout, seen.at, decision.action, decision.reason)
+        event = replace(event, done=not intended, numbers=decision.numbers, verdicts=seen.verdicts)
         if decision.answers is not None:
             event = replace(event, who=decision.answers.who)
         return self._save(rollout, event, answers=decision.answers)
@@ -397,58 +441,9 @@ class Controller:
         promoted = [e for e in self._store.history(rollout.id) if e.action == "promote"]
         return promoted[-1].reason if promoted else rollout.reason
 
-    @staticmethod
-    def _who(rollout: Rollout) -> str:
-        return f"rollout {rollout.id}"
 
-
-def _as_wanted(target: TargetState, weight: int, mirror: bool) -> bool:
-    return target.weight == weight and target.mirror == mirror
-
-
-def look_record(look: Look, decision: Decision) -> dict[str, Any]:
-    """What `churn rollout status` and `watch` show, in whichever process they run."""
-    window = look.evidence.current if look.evidence is not None else None
-    return {
-        "at": look.at.isoformat(),
-        "target": None
-        if look.target is None
-        else {
-            "weight": look.target.weight,
-            "mirror": look.target.mirror,
-            "canary": look.target.canary,
-            "stable": look.target.stable,
-            "ready": look.target.ready,
-            "detail": look.target.detail,
-        },
-        "seconds": None if window is None else window.seconds,
-        "stable": None if window is None else _arm(window.stable),
-        "canary": None if window is None else _arm(window.canary),
-        "pairs": 0 if window is None else len(window.pairs),
-        "verdicts": [verdict_record(verdict) for verdict in look.verdicts],
-        "action": decision.action,
-        "reason": decision.reason,
-        "trouble": look.trouble,
-    }
-
-
-def _arm(arm: Arm) -> dict[str, float | None]:
-    return {
-        "requests": arm.requests,
-        "errors": arm.errors,
-        "slow": arm.slow,
-        "p99_ms": arm.p99_ms,
-        "customers": arm.customers,
-        "missing": arm.missing,
-        "stale": arm.stale,
-        "degraded": arm.degraded,
-        "high_risk": arm.high_risk,
-        "mean_score": float(arm.scores.mean()) if len(arm.scores) else None,
-    }
-
-
-def _requests(look: Look) -> dict[str, float]:
-    if look.evidence is None:
+def _requests(seen: Observation) -> dict[str, float]:
+    if seen.evidence is None:
         return {}
-    window = look.evidence.current
+    window = seen.evidence.current
     return {"canary_requests": window.canary.requests, "stable_requests": window.stable.requests}

@@ -90,3 +90,21 @@ def _locked(uri: str, local: bool) -> Iterator[Connection]:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
         yield connection
+
+
+class Database:
+    """The base of what reads and writes: every method of those is one transaction."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._engine = open_database(uri)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with reaching(self._uri), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with reaching(self._uri), self._engine.connect() as connection:
+            yield connection

@@ -5,77 +5,34 @@ every phase: a person's abort, then what cannot be reached, then a target that i
 going on is the last question.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from math import isfinite
+from collections.abc import Mapping
 
+from rollout.answers import answer_request, answer_while_going_back
 from rollout.config import RolloutConfig
-from rollout.evidence import Evidence
-from rollout.rules.rule import Verdict
-from rollout.state import Action, Phase, Request, Rollout
-from rollout.targets.target import TargetState
+from rollout.situation import (
+    Decision,
+    Observation,
+    Situation,
+    Stepper,
+    because,
+    go_back,
+    harm_of,
+    named,
+    numbers_of,
+    seconds,
+    split,
+    still_paused,
+)
+from rollout.state import Phase, Request, Rollout
 
-UNREADY_LOOKS = 3
-"""In a row, before a canary that was ready counts as dead: one failed probe is no death."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """All that is seen in one tick."""
-
-    at: datetime
-    target: TargetState | None = None
-    """None: out of reach."""
-    evidence: Evidence | None = None
-    verdicts: tuple[Verdict, ...] = ()
-    trouble: str = ""
-    """What could not be reached, in its own words."""
-    can_mirror: bool = True
-    """Of the target: see Target.can_mirror."""
-
-    @property
-    def reached(self) -> bool:
-        return self.target is not None and self.evidence is not None
+__all__ = ["Decision", "Observation", "decide"]
 
 
-@dataclass(frozen=True)
-class Decision:
-    action: Action
-    reason: str
-    """One line for a person, with the numbers in it."""
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    answers: Request | None = None
-    ending: Phase | None = None
-    """Of a roll-back: where it leads."""
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What every stepper is given."""
-
-    config: RolloutConfig
-    rollout: Rollout
-    look: Look
-    request: Request | None
-
-    @property
-    def elapsed_s(self) -> float:
-        """In this phase or stage, without pauses that have ended."""
-        return (self.look.at - self.rollout.since).total_seconds()
-
-    @property
-    def unreached_s(self) -> float:
-        since = self.rollout.unreached_since
-        return 0.0 if since is None else (self.look.at - since).total_seconds()
-
-
-Stepper = Callable[[Situation], Decision | None]
-
-
-def decide(config: RolloutConfig, rollout: Rollout, look: Look, request: Request | None = None) -> Decision:
+def decide(
+    config: RolloutConfig, rollout: Rollout, seen: Observation, request: Request | None = None
+) -> Decision:
     """The next step of `rollout`, whose plan `config` holds. Never raises; when in doubt, `wait`."""
-    situation = Situation(config, rollout, look, request)
+    situation = Situation(config, rollout, seen, request)
     for stepper in STEPPERS[rollout.phase]:
         decision = stepper(situation)
         if decision is not None:
@@ -83,179 +40,147 @@ def decide(config: RolloutConfig, rollout: Rollout, look: Look, request: Request
     return Decision("wait", "nothing to do")
 
 
-# what people ask
-
-
-def obey(s: Situation) -> Decision | None:
-    """An abort is taken also where the target cannot be reached: the way back then waits for it."""
-    request = s.request
-    if request is None:
-        return None
-    refused = _refusal(s, request)
-    if refused:
-        return Decision("refuse", f"{request.what}: {refused}", answers=request)
-    if request.what == "abort":
-        return _back(s, request.told, "aborted", request)
-    if request.what == "promote":
-        # kept until the target is there
-        return None if s.look.target is None else _skip(s, request)
-    return Decision(request.what, request.told, answers=request)
-
-
-def _refusal(s: Situation, request: Request) -> str:
-    rollout, target = s.rollout, s.look.target
-    if request.what == "pause" and rollout.paused:
-        return "it is paused already"
-    if request.what == "resume" and not rollout.paused:
-        return "it is not paused"
-    if request.what == "promote":
-        if rollout.promoted:
-            return "it is promoted already"
-        if target is not None and not (target.ready and target.canary == rollout.candidate.sha256):
-            return f"the canary is not ready{_because(target.detail)}"
-    if request.what == "abort" and rollout.promoted and rollout.previous is None:
-        return "nothing was stable before it; deploy another archive"
-    return ""
-
-
-def _skip(s: Situation, request: Request) -> Decision:
-    weights = [stage.weight for stage in s.config.stages[s.rollout.stage + 1 :]]
-    skipped = f" (skips the stages of {', '.join(map(str, weights))} %)" if weights else ""
-    return Decision("promote", request.told + skipped, _numbers(s), answers=request)
-
-
 # what cannot be reached
 
 
-def reach(s: Situation) -> Decision | None:
+def unreachable(s: Situation) -> Decision | None:
     """Out of reach, the weight stays as it is; after `reach_timeout_s` the rollout is given up.
 
     An action that failed counts as out of reach until it has been done.
     """
-    rollout, look, limit = s.rollout, s.look, s.config.reach_timeout_s
+    rollout, seen, limit = s.rollout, s.seen, s.config.reach_timeout_s
     if rollout.unreached_since is None:
-        return None if look.reached else Decision("lose", look.trouble)
+        return None if seen.reached else Decision("unreachable", seen.trouble)
     if s.unreached_s < limit:
-        if not look.reached:
-            return Decision("wait", f"out of reach for {s.unreached_s:.0f} of {limit:g} s: {look.trouble}")
+        if not seen.reached:
+            return Decision("wait", f"out of reach for {s.unreached_s:.0f} of {limit:g} s: {seen.trouble}")
         return None if rollout.pending else _reached(s)
-    if look.target is None:
-        return Decision("wait", f"given up; rolls back as soon as the target is reached: {look.trouble}")
+    if seen.target is None:
+        return Decision("wait", f"given up; rolls back as soon as the target is reached: {seen.trouble}")
     reason = f"target or evidence were out of reach for {s.unreached_s:.0f} s, longer than {limit:g} s"
-    return _back(s, reason, "rolled_back")
+    return go_back(s, reason + because(rollout.trouble if rollout.pending else ""), "rolled_back")
 
 
-def reach_patiently(s: Situation) -> Decision | None:
+def unreachable_after_judgement(s: Situation) -> Decision | None:
     """The same where giving up is no help: the candidate has been judged, and all traffic is its."""
-    rollout, look = s.rollout, s.look
-    if look.reached:
+    rollout, seen = s.rollout, s.seen
+    if seen.reached:
         return None if rollout.unreached_since is None or rollout.pending else _reached(s)
     if rollout.unreached_since is None:
-        return Decision("lose", look.trouble)
+        return Decision("unreachable", seen.trouble)
     overdue = s.elapsed_s >= s.config.watch_s + s.config.reach_timeout_s
     if rollout.phase == "watching" and overdue and not rollout.paused:
-        return Decision("finish", f"promoted, but it could not be watched to the end: {look.trouble}")
-    return Decision("wait", f"out of reach for {s.unreached_s:.0f} s: {look.trouble}")
+        return Decision("finish", f"promoted, but it could not be watched to the end: {seen.trouble}")
+    return Decision("wait", f"out of reach for {s.unreached_s:.0f} s: {seen.trouble}")
 
 
 def _reached(s: Situation) -> Decision:
-    return Decision("reach", f"in reach again after {s.unreached_s:.0f} s", _seconds(s.unreached_s))
+    return Decision("reachable", f"in reach again after {s.unreached_s:.0f} s", seconds(s.unreached_s))
 
 
 def unfinished(s: Situation) -> Decision | None:
-    """Whoever intended it died, or the target refused: done (again)."""
-    return Decision("redo", "the last step was not confirmed: done again") if s.rollout.pending else None
+    """Whoever intended it died, or the target has not done it yet: done (again), for a while."""
+    if not s.rollout.pending:
+        return None
+    if s.rollout.phase == "stage" and s.pending_s >= s.config.ready_timeout_s:
+        what = split(*s.rollout.wanted(s.config))
+        reason = f"{what} could not be set within {s.config.ready_timeout_s:g} s"
+        return go_back(s, reason + because(s.rollout.trouble), "rolled_back", numbers=seconds(s.pending_s))
+    return Decision("redo", f"the last step was not confirmed: done again{because(s.rollout.trouble)}")
+
+
+def stuck(s: Situation) -> Decision | None:
+    """Said once, of what is tried for ever: a person has to look."""
+    rollout, limit = s.rollout, s.config.reach_timeout_s
+    if not rollout.pending or rollout.stuck or s.pending_s < limit:
+        return None
+    going_on = rollout.phase == "promoting"
+    what = "the promotion is" if going_on else "traffic is"
+    done = "carried out" if going_on else "moved back"
+    remedy = "mend the target, or `churn rollout abort`" if going_on else "mend the target"
+    why = because(rollout.trouble or s.seen.trouble)
+    return Decision(
+        "stuck",
+        f"{what} not {done} after {s.pending_s:.0f} s{why}; it is tried again at every look; {remedy}",
+    )
 
 
 # starting
 
 
-def unserved(s: Situation) -> Decision | None:
-    target = _target(s)
-    if target.stable == s.rollout.candidate.sha256:
+def stable_already(s: Situation) -> Decision | None:
+    if s.target.stable == s.rollout.candidate.sha256:
         return Decision("end", "it is stable already; there is nothing to roll out", ending="aborted")
     return None
 
 
 def deployed(s: Situation) -> Decision | None:
-    rollout, target = s.rollout, _target(s)
+    rollout, target = s.rollout, s.target
     if not rollout.deployed:
         return Decision("deploy", f"canary {rollout.candidate.version} is brought up at weight 0")
     if target.canary == rollout.candidate.sha256 and target.ready:
         return None
     if s.elapsed_s >= s.config.ready_timeout_s:
-        reason = f"the canary was not ready within {s.config.ready_timeout_s:g} s{_because(target.detail)}"
-        return _back(s, reason, "rolled_back", numbers=_seconds(s.elapsed_s))
-    return Decision("wait", f"the canary is not ready yet ({s.elapsed_s:.0f} s){_because(target.detail)}")
+        reason = f"the canary was not ready within {s.config.ready_timeout_s:g} s{because(target.detail)}"
+        return go_back(s, reason, "rolled_back", numbers=seconds(s.elapsed_s))
+    return Decision("wait", f"the canary is not ready yet ({s.elapsed_s:.0f} s){because(target.detail)}")
 
 
-def first_stage(s: Situation) -> Decision | None:
-    if s.rollout.paused:
-        return _paused(s)
-    return Decision(
-        "advance", f"the canary is ready; first stage: {_named(s.config, 0)}", _seconds(s.elapsed_s)
-    )
+def first_stage(s: Situation) -> Decision:
+    reason = f"the canary is ready; first stage: {named(s.config, 0)}"
+    return still_paused(s) or Decision("advance", reason, seconds(s.elapsed_s))
 
 
 # a stage
 
 
-def found(s: Situation) -> Decision | None:
+def target_differs(s: Situation) -> Decision | None:
     """A target that is not as recorded: somebody died in the middle of something, or meddled."""
-    rollout, target = s.rollout, _target(s)
+    rollout, target = s.rollout, s.target
     weight, mirror = rollout.wanted(s.config)
     if target.canary != rollout.candidate.sha256:
         if target.stable == rollout.candidate.sha256:
             return Decision("promote", "found promoted at the target, not by this rollout")
         what = "no canary" if target.canary is None else "another canary"
-        return _back(s, _found_reason(s, f"the target has {what}: taken back by hand, or by a controller"
-                                         " that died before it could record it"), "rolled_back")  # fmt: skip
-    if rollout.pending:
-        return unfinished(s)
+        return go_back(s, _found(s, f"the target has {what}: taken back by hand, or by a controller"
+                                    " that died before it could record it"), "rolled_back")  # fmt: skip
+    if rollout.pending:  # the canary has its earlier weight meanwhile, and is judged
+        return harm_of(s) or unfinished(s)
     asked = target.weight if target.asked is None else target.asked
     if asked == 0 < weight:
-        return _back(s, _found_reason(s, f"the target gives the canary 0 % instead of {weight} %: taken back"
-                                         " by hand, or by a controller that died before it could record it"),
-                     "rolled_back")  # fmt: skip
-    mirrors = target.mirror == mirror or not s.look.can_mirror
+        return go_back(s, _found(s, f"the target gives the canary 0 % instead of {weight} %: taken back"
+                                    " by hand, or by a controller that died before it could record it"),
+                       "rolled_back")  # fmt: skip
+    mirrors = target.mirror == mirror or not s.seen.can_mirror
     if asked != weight or target.weight > weight or not mirrors:
-        has, wanted = _split(target.weight, target.mirror), _split(weight, mirror)
+        has, wanted = split(target.weight, target.mirror), split(weight, mirror)
         wrong = f"the target has {has} where {wanted} was decided"
         if s.elapsed_s >= s.config.stages[rollout.stage].max_s:
-            return _back(s, f"{wrong}, and does not keep it", "rolled_back")
+            return go_back(s, f"{wrong}, and does not keep it", "rolled_back")
         return Decision("correct", f"{wrong}: set again")
     return None
 
 
-def _found_reason(s: Situation, found: str) -> str:
+def _found(s: Situation, found: str) -> str:
     """With what rules say of it, since whoever died may have acted on that."""
-    why = "; ".join(f"{v.rule}: {v.reason}" for v in s.look.verdicts if v.answer == "roll_back")
+    why = "; ".join(f"{v.rule}: {v.reason}" for v in s.seen.verdicts if v.answer == "roll_back")
     return f"{found} ({why})" if why else found
 
 
-def alive(s: Situation) -> Decision | None:
-    """`unready` counts this look too. A canary that fails may lose its weight before it loses its name."""
-    target, looks = _target(s), s.rollout.unready
+def canary_unready(s: Situation) -> Decision | None:
+    """A canary that fails may lose its weight before it loses its name. A pod that moves to another node is
+    not ready for some seconds, and no harm is done: what is not ready gets no traffic."""
+    target, limit, since = s.target, s.config.unready_timeout_s, s.rollout.unready_since
     weight, _ = s.rollout.wanted(s.config)
     if target.ready and target.weight == weight:
         return None
-    if looks >= UNREADY_LOOKS:
-        reason = f"the canary was ready and is no more ({looks} looks in a row){_because(target.detail)}"
-        return _back(s, reason, "rolled_back", numbers={"unready_looks": looks})
+    unready_s = 0.0 if since is None else (s.seen.at - since).total_seconds()
+    if unready_s >= limit:
+        reason = f"the canary was ready and has not been for {unready_s:.0f} s{because(target.detail)}"
+        return go_back(s, reason, "rolled_back", numbers={"unready_seconds": unready_s})
     return Decision(
-        "wait", f"the canary is not ready ({looks} of {UNREADY_LOOKS} looks){_because(target.detail)}"
+        "wait", f"the canary is not ready ({unready_s:.0f} of {limit:g} s){because(target.detail)}"
     )
-
-
-def harm(s: Situation) -> Decision | None:
-    bad = [verdict for verdict in s.look.verdicts if verdict.answer == "roll_back"]
-    if not bad:
-        return None
-    return _back(s, "; ".join(f"{v.rule}: {v.reason}" for v in bad), "rolled_back", numbers=_numbers(s))
-
-
-def paused(s: Situation) -> Decision | None:
-    return _paused(s) if s.rollout.paused else None
 
 
 def enough(s: Situation) -> Decision | None:
@@ -263,81 +188,74 @@ def enough(s: Situation) -> Decision | None:
     lacking = _lacking(s)
     if lacking:
         return None
-    return _onward(s, f"{_named(s.config, s.rollout.stage)} is passed: {_passed(s)}")
+    return _onward(s, f"{named(s.config, s.rollout.stage)} is passed: {_passed(s)}")
 
 
 def timed_out(s: Situation) -> Decision | None:
     stage = s.config.stages[s.rollout.stage]
     if s.elapsed_s < stage.max_s:
-        return Decision("wait", "; ".join(_lacking(s)), _numbers(s))
+        return Decision("wait", "; ".join(_lacking(s)), numbers_of(s))
     reason = f"no sufficient evidence within {stage.max_s:g} s: {'; '.join(_lacking(s))}"
     if s.config.on_timeout == "roll_back":
-        return _back(s, reason, "rolled_back", numbers=_numbers(s))
+        return go_back(s, reason, "rolled_back", numbers=numbers_of(s))
     if s.config.on_timeout == "pause":
-        return Decision("pause", f"{reason}; resume, promote or abort it", _numbers(s))
+        return Decision("pause", f"{reason}; resume, promote or abort it", numbers_of(s))
     return _onward(s, f"{reason}; the plan says to advance all the same")
 
 
 def _lacking(s: Situation) -> list[str]:
     """What the stage still waits for; empty: it is passed."""
     stage = s.config.stages[s.rollout.stage]
-    canary = s.look.evidence.current.canary if s.look.evidence else None
+    canary = s.seen.evidence.current.canary if s.seen.evidence else None
     requests = canary.requests if canary else 0
     lacking = []
     if s.elapsed_s < stage.min_s:
         lacking.append(f"{s.elapsed_s:.0f} of {stage.min_s:g} s")
-    if stage.mirror and not s.look.can_mirror:
+    if stage.mirror and not s.seen.can_mirror:
         return lacking  # a dark launch, of which there is no evidence
     if requests < stage.min_requests:
         lacking.append(f"{requests:,} of {stage.min_requests:,} requests to the canary")
-    lacking += [f"{v.rule}: {v.reason}" for v in s.look.verdicts if v.answer == "not_yet"]
+    lacking += [f"{v.rule}: {v.reason}" for v in s.seen.verdicts if v.answer == "not_yet"]
     return lacking
 
 
 def _passed(s: Situation) -> str:
-    requests = s.look.evidence.current.canary.requests if s.look.evidence else 0
-    judged = sum(verdict.answer == "advance" for verdict in s.look.verdicts)
+    requests = s.seen.evidence.current.canary.requests if s.seen.evidence else 0
+    judged = sum(verdict.answer == "advance" for verdict in s.seen.verdicts)
     return f"{requests:,} requests in {s.elapsed_s:.0f} s, no objection of {judged} rules"
 
 
 def _onward(s: Situation, reason: str) -> Decision:
     following = s.rollout.stage + 1
     if following == len(s.config.stages):
-        return Decision("promote", reason, _numbers(s))
-    return Decision("advance", f"{reason}; next: {_named(s.config, following)}", _numbers(s))
+        return Decision("promote", reason, numbers_of(s))
+    return Decision("advance", f"{reason}; next: {named(s.config, following)}", numbers_of(s))
 
 
 # promoting
 
 
-def aborted_in_time(s: Situation) -> Decision | None:
-    """Only by a person, and only while what was stable still is."""
-    request, target = s.request, s.look.target
-    if request is None or request.what != "abort" or target is None:
-        return None
-    return None if target.stable in (None, s.rollout.candidate.sha256) else obey(s)
-
-
-def to_the_end(s: Situation) -> Decision | None:
-    """The candidate may be the only healthy copy by now: a promotion is finished, never left halfway."""
-    return unfinished(s)
+def harm_before_promoted(s: Situation) -> Decision | None:
+    """As long as what was stable still is, all traffic can go back to it. Once the candidate has its place,
+    the promotion is finished first, and the watch judges it."""
+    return None if s.candidate_is_stable else harm_of(s)
 
 
 # watching
 
 
 def restored(s: Situation) -> Decision | None:
-    previous, target = s.rollout.previous, _target(s)
+    previous, target = s.rollout.previous, s.target
     if target.stable == s.rollout.candidate.sha256 or target.stable is None:
         return None
     if previous is not None and target.stable == previous.sha256:
         found = "the previous archive is stable again: put back by hand, or by a controller that died"
-        return Decision("fall_back", _found_reason(s, found), ending="rolled_back")
+        return Decision("fall_back", _found(s, found), ending="rolled_back")
     return Decision("finish", "another archive has become stable; this one is not watched any longer")
 
 
-def regret(s: Situation) -> Decision | None:
-    decision = harm(s)
+def harm_after_promotion(s: Situation) -> Decision | None:
+    decision = harm_of(s)
     if decision is None or s.rollout.previous is not None:
         return decision
     if s.elapsed_s >= s.config.watch_s:
@@ -347,10 +265,10 @@ def regret(s: Situation) -> Decision | None:
 
 def watched(s: Situation) -> Decision | None:
     if s.elapsed_s < s.config.watch_s:
-        return Decision("wait", f"watched for {s.elapsed_s:.0f} of {s.config.watch_s:g} s", _numbers(s))
-    requests = s.look.evidence.current.canary.requests if s.look.evidence else 0
+        return Decision("wait", f"watched for {s.elapsed_s:.0f} of {s.config.watch_s:g} s", numbers_of(s))
+    requests = s.seen.evidence.current.canary.requests if s.seen.evidence else 0
     seen = f"{requests:,} requests in {s.elapsed_s:.0f} s"
-    return Decision("finish", f"no objection after promotion: {seen}", _numbers(s))
+    return Decision("finish", f"no objection after promotion: {seen}", numbers_of(s))
 
 
 # rolling back
@@ -358,70 +276,22 @@ def watched(s: Situation) -> Decision | None:
 
 def back_to_the_end(s: Situation) -> Decision | None:
     if s.rollout.pending:
-        return Decision("redo", f"traffic has not been moved back yet: {s.rollout.outcome}")
+        why = because(s.rollout.trouble)
+        return Decision("redo", f"traffic has not been moved back yet: {s.rollout.outcome}{why}")
     return Decision("end", s.rollout.outcome, ending=s.rollout.ending or "rolled_back")
 
 
 STEPPERS: Mapping[Phase, tuple[Stepper, ...]] = {
-    "starting": (obey, reach, unfinished, unserved, deployed, first_stage),
-    "stage": (obey, reach, found, alive, harm, paused, enough, timed_out),
-    "promoting": (aborted_in_time, reach_patiently, to_the_end),
-    "watching": (obey, reach_patiently, restored, regret, paused, watched),
-    "rolling_back": (back_to_the_end,),
+    "starting": (answer_request, unreachable, unfinished, stable_already, deployed, first_stage),
+    "stage": (
+        answer_request, unreachable, target_differs, canary_unready, harm_of, still_paused, enough, timed_out,
+    ),
+    "promoting": (answer_request, harm_before_promoted, stuck, unreachable_after_judgement, unfinished),
+    "watching": (
+        answer_request, unreachable_after_judgement, restored, harm_after_promotion, still_paused, watched,
+    ),
+    "rolling_back": (answer_while_going_back, stuck, back_to_the_end),
     "promoted": (),
     "rolled_back": (),
     "aborted": (),
-}
-
-
-# words and numbers
-
-
-def _back(
-    s: Situation,
-    reason: str,
-    ending: Phase,
-    request: Request | None = None,
-    numbers: Mapping[str, float] | None = None,
-) -> Decision:
-    """Back to what was stable: by taking the canary out, or after promotion by restoring the previous one."""
-    if s.rollout.promoted:
-        return Decision("fall_back", reason, numbers or {}, request, "rolled_back")
-    return Decision("roll_back", reason, numbers or {}, request, ending)
-
-
-def _paused(s: Situation) -> Decision:
-    return Decision("wait", "paused; `churn rollout resume` goes on", _numbers(s))
-
-
-def _target(s: Situation) -> TargetState:
-    """Only asked after `reach`, which lets nobody pass without one."""
-    assert s.look.target is not None
-    return s.look.target
-
-
-def _named(config: RolloutConfig, stage: int) -> str:
-    return _split(config.stages[stage].weight, config.stages[stage].mirror)
-
-
-def _split(weight: int, mirror: bool) -> str:
-    return "shadow" if mirror else f"{weight} %"
-
-
-def _because(detail: str) -> str:
-    return f": {detail}" if detail else ""
-
-
-def _seconds(value: float) -> dict[str, float]:
-    return {"seconds": round(value, 3)}
-
-
-def _numbers(s: Situation) -> dict[str, float]:
-    """What was looked at: seconds, requests, and each rule's own numbers under its name."""
-    numbers: dict[str, float] = _seconds(s.elapsed_s)
-    if s.look.evidence is not None:
-        window = s.look.evidence.current
-        numbers |= {"canary_requests": window.canary.requests, "stable_requests": window.stable.requests}
-    for verdict in s.look.verdicts:
-        numbers |= {f"{verdict.rule}.{name}": v for name, v in verdict.numbers.items() if isfinite(v)}
-    return numbers
+}  # fmt: skip

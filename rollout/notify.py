@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import httpx
 
 from rollout.config import Notify
+from rollout.records import event_record
 from rollout.state import Event, Rollout
 
 TIMEOUT_S = 3.0
@@ -19,7 +20,7 @@ TIMEOUT_S = 3.0
 WAITING = 100
 """Messages for sinks that are slow; the next ones are dropped and counted."""
 SYMBOLS = {"roll_back": ":rewind:", "fall_back": ":rewind:", "promote": ":rocket:", "finish": ":tada:",
-           "lose": ":warning:", "pause": ":double_vertical_bar:"}  # fmt: skip
+           "unreachable": ":warning:", "stuck": ":sos:", "pause": ":double_vertical_bar:"}  # fmt: skip
 
 log = logging.getLogger("churn.rollout")
 
@@ -34,7 +35,7 @@ class Notice:
             "rollout": self.rollout.id,
             "model": self.rollout.model,
             "candidate": asdict(self.rollout.candidate),
-            **self.event.record(),
+            **event_record(self.event),
         }
 
     @property

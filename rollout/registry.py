@@ -1,68 +1,91 @@
-"""What a rollout tells the model registry: who serves now, and who serves again."""
+"""The model registry as a projection of what serves: its aliases follow, and are mended when they differ."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Protocol
 
-from rollout.errors import RolloutError
 from rollout.targets.target import Candidate
 from training.config import TrainingConfig
 from training.registry import CHAMPION, PREVIOUS, Registry
 
 LONGEST_REASON = 500
 """Characters: a decision of the registry is one tag, which MLflow limits."""
-TOLD = ("seconds", "canary_requests", "stable_requests")
+SHOWN = ("seconds", "canary_requests", "stable_requests")
 """Numbers that the registry keeps; all of them are in the rollout's history."""
 
 
-class RegistryHooks(Protocol):
-    """Both may be called again, and return what was done in words. They raise ChurnError when it was not."""
-
-    def promoted(
-        self, candidate: Candidate, who: str, when: datetime, why: str, numbers: Mapping[str, float]
-    ) -> str: ...
-
-    def rolled_back(
-        self, candidate: Candidate, who: str, when: datetime, why: str, numbers: Mapping[str, float]
-    ) -> str: ...
+class RegistryProjection(Protocol):
+    def follow(
+        self,
+        stable: Candidate,
+        previous: Candidate | None,
+        who: str,
+        when: datetime,
+        why: str,
+        numbers: Mapping[str, float],
+    ) -> str:
+        """Name `stable` as what serves, and `previous` as what would come back. Nothing changes where that is
+        so already, so that it may be called at every look. Returns how the registry stands, in words; raises
+        ChurnError when it cannot be reached."""
 
 
 class ModelRegistry:
-    """The aliases `champion` and `previous` follow the traffic."""
+    """The aliases `champion` and `previous` follow the traffic. `locked`: held while they are written."""
 
-    def __init__(self, training: TrainingConfig) -> None:
-        self._registry, self._name = Registry(training), training.model_name
+    def __init__(
+        self, training: TrainingConfig, locked: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        self._registry, self._name, self._locked = Registry(training), training.model_name, locked
 
-    def promoted(
-        self, candidate: Candidate, who: str, when: datetime, why: str, numbers: Mapping[str, float]
+    def follow(
+        self,
+        stable: Candidate,
+        previous: Candidate | None,
+        who: str,
+        when: datetime,
+        why: str,
+        numbers: Mapping[str, float],
     ) -> str:
-        number = self._number(candidate)
+        number = self._number(stable)
         if number is None:
-            raise RolloutError(
-                f"{self._name}: no version has archive {candidate.sha256[:12]}; `churn package` registers it"
+            return (
+                f"registry {self._name}: no version has archive {stable.sha256[:12]}, which serves;"
+                " `churn package` registers it"
             )
-        told = {name: numbers[name] for name in TOLD if name in numbers}
-        done = self._registry.promote(number, who, when, why[:LONGEST_REASON], told)
-        return f"version {number} is the champion" if done else f"version {number} was the champion already"
+        before = None if previous is None else self._number(previous)
+        if self._stands(number, before):
+            return f"version {number} is the champion"
+        shown = {name: numbers[name] for name in SHOWN if name in numbers}
+        with self._locked():
+            self._registry.follow(number, before, who, when, why[:LONGEST_REASON], shown)
+        return f"version {number} is the champion now"
 
-    def rolled_back(
-        self, candidate: Candidate, who: str, when: datetime, why: str, numbers: Mapping[str, float]
-    ) -> str:
-        """Nothing where the candidate was never champion: its place is as it was."""
-        aliases, number = self._registry.aliases(), self._number(candidate)
-        if (number is None or aliases.get(CHAMPION) != number) and not self._cut_short():
-            return "the champion was not touched"
-        if aliases.get(PREVIOUS) is None and not self._cut_short():
-            return f"version {number} stays the champion: the registry knows of no previous one"
-        self._registry.rollback(who, when, why[:LONGEST_REASON])
-        return f"version {self._registry.aliases()[CHAMPION]} is the champion again"
+    def _stands(self, number: str, before: str | None) -> bool:
+        aliases = self._registry.aliases()
+        unfinished = next(reversed(self._registry.history()), None)
+        cut_short = unfinished is not None and not unfinished.applied
+        return (aliases.get(CHAMPION), aliases.get(PREVIOUS)) == (number, before) and not cut_short
 
     def _number(self, candidate: Candidate) -> str | None:
         """The newest registered version with this very archive."""
         found = (v for v in self._registry.versions() if v.tags.get("archive_sha256") == candidate.sha256)
         return next((version.number for version in found), None)
 
-    def _cut_short(self) -> bool:
-        """Whether a crash came into the last rollback."""
-        newest = next(reversed(self._registry.history()), None)
-        return newest is not None and newest.action == "rollback" and not newest.applied
+
+class OthersRegistry:
+    """One that is not this process's to change: what would be said is said, and nothing is written."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def follow(
+        self,
+        stable: Candidate,
+        previous: Candidate | None,
+        who: str,
+        when: datetime,
+        why: str,
+        numbers: Mapping[str, float],
+    ) -> str:
+        return f"the registry is left as it is: {self._why}"

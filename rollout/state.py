@@ -6,9 +6,8 @@ about at the target: whoever finds it so does it (again), since every action may
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from math import isfinite
 from typing import Any, Literal, get_args
 
 from rollout.config import RolloutConfig
@@ -27,14 +26,16 @@ Action = Literal[
     "redo",  # of an intention that was not confirmed: no event of its own
     "start", "take_over", "deploy", "advance", "correct", "promote", "watch", "finish",
     "pause", "resume", "refuse",
-    "lose", "reach",  # target or observer out of reach, and back
+    "unreachable", "reachable",  # target or observer out of reach, and back
+    "stuck",  # what is tried again and again has not been done for long; said once
     "roll_back", "fall_back", "end", "reopen",
 ]  # fmt: skip
 
 Asked = Literal["pause", "resume", "promote", "abort"]
 
 PLAN = {
-    "stages", "on_timeout", "alpha", "rules", "ready_timeout_s", "watch_s", "reach_timeout_s", "segments",
+    "stages", "on_timeout", "alpha", "rules", "ready_timeout_s", "unready_timeout_s", "watch_s",
+    "reach_timeout_s", "segments",
 }  # fmt: skip
 """What a rollout keeps from the settings it was started with, whatever they say later."""
 
@@ -66,8 +67,12 @@ class Rollout:
     """Whether the target has been asked for the canary."""
     paused_since: datetime | None = None
     unreached_since: datetime | None = None
-    unready: int = 0
-    """Looks in a row at which a canary that had been ready was not."""
+    unready_since: datetime | None = None
+    """Since when a canary that had been ready is not."""
+    trouble: str = ""
+    """Why the last attempt at what is pending failed."""
+    stuck: bool = False
+    """Whether people were told that what is pending cannot be done."""
     promoted: bool = False
     """Whether the candidate has become stable: going back is then a restore."""
     ending: Phase | None = None
@@ -127,14 +132,6 @@ class Event:
     done: bool = True
     """False: recorded as intended and not, or not yet, confirmed by the target."""
 
-    def record(self) -> dict[str, Any]:
-        """For machines: JSON without NaN."""
-        content = asdict(self)
-        content["at"] = self.at.isoformat()
-        content["numbers"] = finite(self.numbers)
-        content["verdicts"] = [verdict_record(verdict) for verdict in self.verdicts]
-        return content
-
 
 @dataclass(frozen=True)
 class Request:
@@ -147,23 +144,9 @@ class Request:
     reason: str
 
     @property
-    def told(self) -> str:
+    def why(self) -> str:
         return f"{self.who}: {self.reason}" if self.reason else f"asked by {self.who}"
 
 
 def plan_of(config: RolloutConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", include=PLAN)
-
-
-def verdict_record(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "rule": verdict.rule,
-        "answer": verdict.answer,
-        "reason": verdict.reason,
-        "numbers": finite(verdict.numbers),
-    }
-
-
-def finite(numbers: Mapping[str, float]) -> dict[str, float]:
-    """What JSON can hold; PostgreSQL refuses NaN."""
-    return {name: float(value) for name, value in numbers.items() if isfinite(value)}

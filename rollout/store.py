@@ -1,34 +1,32 @@
-"""Rollouts in a database: state, history, and what people ask of the controller."""
+"""Rollouts in a database: state and history; with what people ask (requests.py) and the lease (lease.py)."""
 
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, exists, insert, select, update
+from sqlalchemy import Connection, and_, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from rollout.config import RolloutConfig
-from rollout.database import open_database, reaching
 from rollout.errors import Overtaken, RolloutError
-from rollout.lease import Held, Leases
-from rollout.observers.observer import Opened
-from rollout.rules.rule import Verdict
-from rollout.state import Asked, Event, Request, Rollout, finite, plan_of, verdict_record
-from rollout.tables import CONFIRMATIONS, EVENTS, LEASES, REQUESTS, ROLLOUTS
+from rollout.lease import LeaseTable
+from rollout.records import event_of, event_row, rollout_of, rollout_row
+from rollout.requests import Requests, answered
+from rollout.state import Event, Request, Rollout, plan_of
+from rollout.tables import CONFIRMATIONS, EVENTS, LEASES, OBSERVATIONS, REQUESTS, ROLLOUTS
 from rollout.targets.target import Candidate
 
 
-class Store:
+class Store(Requests, LeaseTable):
     """Every method is one transaction; raises RolloutError when the database cannot be reached."""
 
     def __init__(self, uri: str, lease_s: float = 30.0) -> None:
-        self._uri = uri
-        self._engine = open_database(uri)
-        self._leases = Leases(self._engine, lease_s)
+        super().__init__(uri)
+        self._lease_s = lease_s
 
-    # rollouts
+    # to begin one
 
     def start(
         self,
@@ -41,29 +39,28 @@ class Store:
         now: datetime,
     ) -> Rollout:
         """A rollout that waits for a controller. Raises RolloutError while another one of the model runs."""
-        fresh = Rollout(
-            id=new_id(candidate, now),
-            model=model,
-            candidate=candidate,
-            previous=previous,
-            phase="starting",
-            stage=0,
-            paused=False,
-            windows=(),
-            started=now,
-            by=by,
-            reason=" ".join(reason.split()),
-            plan=plan_of(config),
-            since=now,
-        )
+        fresh = _fresh(model, candidate, previous, plan_of(config), by, reason, now)
         event = Event(now, "start", fresh.reason or f"started by {by}", who=by)
-        try:
-            with reaching(self._uri), self._engine.begin() as connection:
-                connection.execute(insert(ROLLOUTS).values(_row(replace(fresh, sequence=1))))
-                connection.execute(insert(EVENTS).values(_event_row(fresh.id, 1, event)))
-        except IntegrityError:
-            raise self._taken(model) from None
-        return replace(fresh, sequence=1)
+        return self._insert(fresh, event)
+
+    def served_at_once(
+        self,
+        model: str,
+        candidate: Candidate,
+        previous: Candidate | None,
+        by: str,
+        reason: str,
+        now: datetime,
+    ) -> Rollout:
+        """For the record: `candidate` is stable without a rollout, by a person or because it was found so.
+
+        Raises RolloutError while one runs.
+        """
+        fresh = _fresh(model, candidate, previous, {}, by, reason, now)
+        done = replace(fresh, phase="promoted", promoted=True, ended=now, outcome=fresh.reason)
+        if self.current(model) is not None:
+            raise self._taken(model)
+        return self._insert(done, Event(now, "finish", fresh.reason, weight=100, phase="promoted", who=by))
 
     def reopen(self, rollout: Rollout, who: str, reason: str, now: datetime) -> Rollout:
         """Have a promoted rollout fall back after its end: it is watched again, and an abort is asked of it.
@@ -85,99 +82,33 @@ class Store:
         event = Event(now, "reopen", reason, weight=100, phase="watching", stage=rollout.stage, who=who)
         asked = {"rollout": rollout.id, "at": now, "what": "abort", "who": who, "reason": reason}
         try:
-            with reaching(self._uri), self._engine.begin() as connection:
-                self._write(connection, rollout, _row(again), None)
-                connection.execute(insert(EVENTS).values(_event_row(rollout.id, again.sequence, event)))
+            with self._writing() as connection:
+                _write(connection, rollout, rollout_row(again), None)
+                connection.execute(insert(EVENTS).values(event_row(rollout.id, again.sequence, event)))
                 connection.execute(insert(REQUESTS).values(asked))
         except IntegrityError:
             raise self._taken(rollout.model) from None
         return again
 
+    # to read
+
     def load(self, id: str) -> Rollout:
         """Raises RolloutError for one that does not exist."""
-        with reaching(self._uri), self._engine.connect() as connection:
+        with self._reading() as connection:
             row = connection.execute(select(ROLLOUTS).where(ROLLOUTS.c.id == id)).one_or_none()
         if row is None:
             raise RolloutError(f"no rollout {id}; `churn rollout history` names those there are")
-        return _rollout(row)
+        return rollout_of(row)
 
     def current(self, model: str) -> Rollout | None:
         """The one that runs."""
-        with reaching(self._uri), self._engine.connect() as connection:
+        with self._reading() as connection:
             row = connection.execute(select(ROLLOUTS).where(ROLLOUTS.c.active == model)).one_or_none()
-        return None if row is None else _rollout(row)
+        return None if row is None else rollout_of(row)
 
     def newest(self, model: str) -> Rollout | None:
         """The one that was started last, whether it runs or has ended."""
         return next(iter(self.all(model, 1)), None)
-
-    def stable(self, model: str) -> Candidate | None:
-        """The archive that all or most customers are to be answered by, as far as rollouts know: None before
-        the first one."""
-        known = [r for r in self.all(model) if not r.over] or sorted(
-            self.all(model), key=lambda r: r.ended or r.started, reverse=True
-        )
-        newest = next(iter(known), None)
-        if newest is None:
-            return None
-        promoted = newest.phase in ("promoted", "watching")
-        return newest.candidate if promoted else newest.previous
-
-    def serving(self, model: str) -> Rollout | None:
-        """The rollout that promoted what is stable now, if it can be taken back."""
-        stable = self.stable(model)
-        if stable is None or self.current(model) is not None:
-            return None
-        return next(
-            (
-                rollout
-                for rollout in self.all(model)
-                if rollout.phase == "promoted"
-                and rollout.candidate.sha256 == stable.sha256
-                and rollout.previous
-            ),
-            None,
-        )
-
-    def taken_at_once(
-        self,
-        model: str,
-        candidate: Candidate,
-        previous: Candidate | None,
-        by: str,
-        reason: str,
-        now: datetime,
-    ) -> Rollout:
-        """For the record: a person has served `candidate` without a rollout.
-
-        Raises RolloutError while one runs.
-        """
-        done = Rollout(
-            id=new_id(candidate, now),
-            model=model,
-            candidate=candidate,
-            previous=previous,
-            phase="promoted",
-            stage=0,
-            paused=False,
-            windows=(),
-            started=now,
-            by=by,
-            reason=reason,
-            plan={},
-            since=now,
-            sequence=1,
-            promoted=True,
-            ended=now,
-            outcome=reason,
-        )
-        if self.current(model) is not None:
-            raise self._taken(model)
-        event = Event(now, "finish", reason, weight=100, phase="promoted", who=by)
-        with reaching(self._uri), self._engine.begin() as connection:
-            connection.execute(insert(ROLLOUTS).values(_row(done)))
-            connection.execute(insert(EVENTS).values(_event_row(done.id, 1, event)))
-        return done
 
     def all(self, model: str, limit: int = 100) -> list[Rollout]:
         """The newest first."""
@@ -187,59 +118,44 @@ class Store:
             .order_by(ROLLOUTS.c.started.desc(), ROLLOUTS.c.id.desc())
             .limit(limit)
         )
-        with reaching(self._uri), self._engine.connect() as connection:
-            return [_rollout(row) for row in connection.execute(query)]
+        with self._reading() as connection:
+            return [rollout_of(row) for row in connection.execute(query)]
 
-    def save(
-        self,
-        rollout: Rollout,
-        event: Event,
-        *,
-        holder: str | None = None,
-        answers: Request | None = None,
-        confirms: int = 0,
-    ) -> Rollout:
-        """State and event together; returns the rollout as it now stands. `confirms`: the number of the event
-        whose intention has been carried out.
+    def stable(self, model: str) -> Candidate | None:
+        """The archive that all or most customers are to be answered by: the truth that registry, servers and
+        cluster are compared with. None before anything was served."""
+        last = (
+            select(ROLLOUTS)
+            .where(ROLLOUTS.c.model == model)
+            .order_by(
+                ROLLOUTS.c.active.is_(None),  # one that runs comes first
+                func.coalesce(ROLLOUTS.c.ended, ROLLOUTS.c.started).desc(),
+                ROLLOUTS.c.id.desc(),
+            )
+            .limit(1)
+        )
+        with self._reading() as connection:
+            row = connection.execute(last).one_or_none()
+        if row is None:
+            return None
+        newest = rollout_of(row)
+        return newest.candidate if newest.phase in ("promoted", "watching") else newest.previous
 
-        Raises Overtaken when somebody has written since `rollout` was read, or when `holder` does not hold
-        the lease any more. Nothing is written then.
-        """
-        number = rollout.sequence + 1
-        saved = replace(rollout, sequence=number)
-        with reaching(self._uri), self._engine.begin() as connection:
-            self._write(connection, rollout, _row(saved), holder)
-            connection.execute(insert(EVENTS).values(_event_row(rollout.id, number, event)))
-            if confirms:
-                connection.execute(
-                    insert(CONFIRMATIONS).values(_confirmation(rollout.id, confirms, event.at))
-                )
-            if answers is not None:
-                answered = update(REQUESTS).where(REQUESTS.c.number == answers.number)
-                connection.execute(answered.values(answered=number))
-        return saved
+    def serving(self, model: str) -> Rollout | None:
+        """The rollout that promoted what is stable now, if it can be taken back."""
+        stable = self.stable(model)
+        if stable is None or self.current(model) is not None:
+            return None
+        return self._promoter(model, stable)
 
-    def confirm(self, rollout: Rollout, now: datetime, *, holder: str | None = None) -> Rollout:
-        """The pending intention has been brought about at the target; `rollout` may carry new windows."""
-        done = replace(rollout, pending=0)
-        with reaching(self._uri), self._engine.begin() as connection:
-            self._write(connection, rollout, _row(done), holder)
-            connection.execute(insert(CONFIRMATIONS).values(_confirmation(rollout.id, rollout.pending, now)))
-        return done
+    def before(self, model: str, stable: Candidate) -> Candidate | None:
+        """What was stable before `stable` was: what `churn rollback` would bring back."""
+        promoter = self._promoter(model, stable)
+        return None if promoter is None else promoter.previous
 
-    def note(self, rollout: Rollout, look: Mapping[str, Any], *, holder: str | None = None) -> None:
-        """What was seen last, which is no decision: for people who watch, and the count of unready looks."""
-        values = {"look": dict(look), "unready": rollout.unready, "controller": rollout.controller}
-        with reaching(self._uri), self._engine.begin() as connection:
-            self._write(connection, rollout, values, holder)
-
-    def look(self, id: str) -> dict[str, Any] | None:
-        """What `note` wrote last."""
-        with reaching(self._uri), self._engine.connect() as connection:
-            found = connection.execute(
-                select(ROLLOUTS.c.look).where(ROLLOUTS.c.id == id)
-            ).scalar_one_or_none()
-        return None if found is None else dict(found)
+    def _promoter(self, model: str, stable: Candidate) -> Rollout | None:
+        promoted = (r for r in self.all(model) if r.phase == "promoted" and r.previous)
+        return next((r for r in promoted if r.candidate.sha256 == stable.sha256), None)
 
     def history(self, id: str) -> list[Event]:
         """Every event, the oldest first."""
@@ -252,54 +168,91 @@ class Store:
             .where(EVENTS.c.rollout == id)
             .order_by(EVENTS.c.sequence)
         )
-        with reaching(self._uri), self._engine.connect() as connection:
-            return [_event(row) for row in connection.execute(query)]
+        with self._reading() as connection:
+            return [event_of(row) for row in connection.execute(query)]
 
-    # what people ask
+    def observation(self, id: str) -> dict[str, Any] | None:
+        """What `save_observation` wrote last."""
+        with self._reading() as connection:
+            found = connection.execute(
+                select(ROLLOUTS.c.look).where(ROLLOUTS.c.id == id)
+            ).scalar_one_or_none()
+        return None if found is None else dict(found)
 
-    def ask(self, id: str, what: Asked, who: str, reason: str, now: datetime) -> Request:
-        """The controller obeys at its next tick, in whichever process it runs."""
-        reason = " ".join(reason.split())
-        row = {"rollout": id, "at": now, "what": what, "who": who, "reason": reason}
-        with reaching(self._uri), self._engine.begin() as connection:
-            number = connection.execute(insert(REQUESTS).values(row)).inserted_primary_key
-        return Request(int(number[0]) if number else 0, now, what, who, reason)
+    def observations(self, id: str) -> list[tuple[datetime, dict[str, Any]]]:
+        """All counts that were kept, the oldest first."""
+        query = select(OBSERVATIONS).where(OBSERVATIONS.c.rollout == id).order_by(OBSERVATIONS.c.number)
+        with self._reading() as connection:
+            return [(row.at, dict(row.counts)) for row in connection.execute(query)]
 
-    def asked(self, id: str) -> Request | None:
-        """The oldest request that nobody has answered."""
-        query = (
-            select(REQUESTS)
-            .where(REQUESTS.c.rollout == id, REQUESTS.c.answered.is_(None))
-            .order_by(REQUESTS.c.number)
-            .limit(1)
-        )
-        with reaching(self._uri), self._engine.connect() as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else Request(row.number, row.at, row.what, row.who, row.reason)
+    # to write
 
-    def answer(self, request: Request) -> int | None:
-        """Sequence of the event that answered it; None: nobody has yet."""
-        query = select(REQUESTS.c.answered).where(REQUESTS.c.number == request.number)
-        with reaching(self._uri), self._engine.connect() as connection:
-            number: int | None = connection.execute(query).scalar_one()
-        return number
+    def save(
+        self,
+        rollout: Rollout,
+        event: Event,
+        *,
+        holder: str | None = None,
+        answers: Request | None = None,
+        confirms: int = 0,
+    ) -> Rollout:
+        """State and event together; returns the rollout as it now stands. `confirms`: the number of the event
+        whose intention has been carried out. The last event of a rollout answers all requests that wait.
 
-    # the lease
+        Raises Overtaken when somebody has written since `rollout` was read, or when `holder` does not hold
+        the lease any more. Nothing is written then.
+        """
+        number = rollout.sequence + 1
+        saved = replace(rollout, sequence=number)
+        with self._writing() as connection:
+            _write(connection, rollout, rollout_row(saved), holder)
+            connection.execute(insert(EVENTS).values(event_row(rollout.id, number, event)))
+            if confirms:
+                connection.execute(
+                    insert(CONFIRMATIONS).values(_confirmation(rollout.id, confirms, event.at))
+                )
+            answered(connection, rollout.id, number, answers, saved.over)
+        return saved
 
-    def take_lease(self, model: str, holder: str, now: datetime) -> None:
-        """Take or renew. Raises LeaseHeld while it is somebody else's."""
-        with reaching(self._uri):
-            self._leases.take(model, holder, now)
+    def confirm(self, rollout: Rollout, now: datetime, *, holder: str | None = None) -> Rollout:
+        """The pending intention has been brought about at the target; `rollout` may carry new windows."""
+        done = replace(rollout, pending=0, trouble="", stuck=False)
+        with self._writing() as connection:
+            _write(connection, rollout, rollout_row(done), holder)
+            connection.execute(insert(CONFIRMATIONS).values(_confirmation(rollout.id, rollout.pending, now)))
+        return done
 
-    def release_lease(self, model: str, holder: str, now: datetime) -> None:
-        with reaching(self._uri):
-            self._leases.release(model, holder, now)
+    def save_observation(
+        self,
+        rollout: Rollout,
+        seen: Mapping[str, Any],
+        counts: Mapping[str, Any] | None = None,
+        at: datetime | None = None,
+        *,
+        holder: str | None = None,
+    ) -> None:
+        """What was seen last, which is no decision: for people who watch. `counts`: to be kept for good."""
+        values = {
+            "look": dict(seen),
+            "unready_since": rollout.unready_since,
+            "trouble": rollout.trouble,
+            "controller": rollout.controller,
+        }
+        with self._writing() as connection:
+            _write(connection, rollout, values, holder)
+            if counts is not None and at is not None:
+                row = {"rollout": rollout.id, "at": at, "counts": dict(counts)}
+                connection.execute(insert(OBSERVATIONS).values(row))
 
-    def controller(self, model: str, now: datetime) -> Held | None:
-        """Who controls the model's rollouts now; None: nobody."""
-        with reaching(self._uri):
-            held = self._leases.held(model)
-        return held if held is not None and held.expires > now else None
+    def _insert(self, fresh: Rollout, event: Event) -> Rollout:
+        first = replace(fresh, sequence=1)
+        try:
+            with self._writing() as connection:
+                connection.execute(insert(ROLLOUTS).values(rollout_row(first)))
+                connection.execute(insert(EVENTS).values(event_row(first.id, 1, event)))
+        except IntegrityError:
+            raise self._taken(fresh.model) from None
+        return first
 
     def _taken(self, model: str) -> RolloutError:
         running = self.current(model)
@@ -308,85 +261,46 @@ class Store:
             f"{model}: rollout {which} is running; wait for its end or `churn rollout abort --reason ...`"
         )
 
-    def _write(self, connection: Any, before: Rollout, values: Mapping[str, Any], holder: str | None) -> None:
-        """First in its transaction: SQLite gives the lock to who begins with a write."""
-        where = [ROLLOUTS.c.id == before.id, ROLLOUTS.c.sequence == before.sequence]
-        if holder is not None:
-            where.append(exists().where(LEASES.c.model == before.model, LEASES.c.holder == holder))
-        if connection.execute(update(ROLLOUTS).where(*where).values(**values)).rowcount != 1:
-            raise Overtaken(f"rollout {before.id}: another controller has taken it")
-
 
 def new_id(candidate: Candidate, now: datetime) -> str:
     """Sorts by time, and a person can type it."""
     return f"{now:%Y%m%d-%H%M%S}-{candidate.version[:6]}-{secrets.token_hex(2)}"
 
 
-def _row(rollout: Rollout) -> dict[str, Any]:
-    row = {field.name: getattr(rollout, field.name) for field in fields(rollout)}
-    return row | {
-        "active": None if rollout.over else rollout.model,
-        "candidate": asdict(rollout.candidate),
-        "previous": None if rollout.previous is None else asdict(rollout.previous),
-        "windows": [_window_record(window) for window in rollout.windows],
-        "plan": dict(rollout.plan),
-    }
-
-
-def _rollout(row: Row[Any]) -> Rollout:
-    content = {field.name: getattr(row, field.name) for field in fields(Rollout)}
+def _fresh(
+    model: str,
+    candidate: Candidate,
+    previous: Candidate | None,
+    plan: Mapping[str, Any],
+    by: str,
+    reason: str,
+    now: datetime,
+) -> Rollout:
     return Rollout(
-        **content
-        | {
-            "candidate": Candidate(**row.candidate),
-            "previous": None if row.previous is None else Candidate(**row.previous),
-            "windows": _windows(row.windows),
-        }
+        id=new_id(candidate, now),
+        model=model,
+        candidate=candidate,
+        previous=previous,
+        phase="starting",
+        stage=0,
+        paused=False,
+        windows=(),
+        started=now,
+        by=by,
+        reason=" ".join(reason.split()),
+        plan=plan,
+        since=now,
     )
+
+
+def _write(connection: Connection, before: Rollout, values: Mapping[str, Any], holder: str | None) -> None:
+    """First in its transaction: SQLite gives the lock to who begins with a write."""
+    where = [ROLLOUTS.c.id == before.id, ROLLOUTS.c.sequence == before.sequence]
+    if holder is not None:
+        where.append(exists().where(LEASES.c.model == before.model, LEASES.c.holder == holder))
+    if connection.execute(update(ROLLOUTS).where(*where).values(**values)).rowcount != 1:
+        raise Overtaken(f"rollout {before.id}: another controller has taken it")
 
 
 def _confirmation(id: str, sequence: int, now: datetime) -> dict[str, Any]:
     return {"rollout": id, "sequence": sequence, "at": now}
-
-
-def _window_record(window: Opened) -> dict[str, Any]:
-    return asdict(window) | {
-        "begun": window.begun.isoformat(),
-        "ended": None if window.ended is None else window.ended.isoformat(),
-        "before": finite(window.before),
-        "after": None if window.after is None else finite(window.after),
-    }
-
-
-def _windows(records: Sequence[Mapping[str, Any]]) -> tuple[Opened, ...]:
-    return tuple(
-        Opened(
-            **dict(record)
-            | {
-                "begun": datetime.fromisoformat(record["begun"]),
-                "ended": None if record["ended"] is None else datetime.fromisoformat(record["ended"]),
-            }
-        )
-        for record in records
-    )
-
-
-def _event_row(id: str, number: int, event: Event) -> dict[str, Any]:
-    row = {field.name: getattr(event, field.name) for field in fields(event)}
-    return row | {
-        "rollout": id,
-        "sequence": number,
-        "numbers": finite(event.numbers),
-        "verdicts": [verdict_record(verdict) for verdict in event.verdicts],
-    }
-
-
-def _event(row: Row[Any]) -> Event:
-    content = {field.name: getattr(row, field.name) for field in fields(Event)}
-    return Event(
-        **content
-        | {
-            "verdicts": tuple(Verdict(**verdict) for verdict in row.verdicts),
-            "done": row.done or row.confirmed is not None,
-        }
-    )

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
 )
 
 
@@ -41,7 +42,7 @@ class Moment(TypeDecorator[datetime]):
 
 VERSION_TABLE = "rollout_version"
 """A name of our own: the database may be shared with MLflow, whose versions are in `alembic_version`."""
-NEWEST = "0001"
+NEWEST = "0002"
 """Of rollout/migrations/versions."""
 
 TABLES = MetaData()
@@ -69,7 +70,9 @@ ROLLOUTS = Table(
     Column("deployed", Boolean, nullable=False),
     Column("paused_since", Moment),
     Column("unreached_since", Moment),
-    Column("unready", Integer, nullable=False),
+    Column("unready_since", Moment),
+    Column("trouble", Text, nullable=False, server_default=""),
+    Column("stuck", Boolean, nullable=False, server_default=false()),
     Column("promoted", Boolean, nullable=False),
     Column("ending", String(16)),
     Column("controller", String(255), nullable=False),
@@ -106,6 +109,16 @@ CONFIRMATIONS = Table(
     Column("sequence", Integer, nullable=False),
     Column("at", Moment, nullable=False),
     PrimaryKeyConstraint("rollout", "sequence"),
+)
+
+# what was counted, whenever it had changed: a past rollout can be judged again under another plan
+OBSERVATIONS = Table(
+    "observations",
+    TABLES,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("rollout", String(64), ForeignKey("rollouts.id"), nullable=False, index=True),
+    Column("at", Moment, nullable=False),
+    Column("counts", JSON, nullable=False),
 )
 
 REQUESTS = Table(

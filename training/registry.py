@@ -154,6 +154,28 @@ class Registry:
             raise TrainingError(f"{self._name}: no previous champion; name one with `churn registry promote`")
         return self._decide("rollback", number, {CHAMPION: number, PREVIOUS: None}, who, when, why, {})
 
+    def follow(
+        self,
+        number: str,
+        previous: str | None,
+        who: str,
+        when: datetime,
+        why: str,
+        numbers: Mapping[str, float],
+    ) -> Decision | None:
+        """Set champion and previous to what customers are answered by, which is decided elsewhere
+        (rollout/registry.py). None if they are so already. It is a `rollback` where an earlier version
+        returns, else a `promote`."""
+        if last := self._unfinished():
+            self._apply(last)
+        now = self.aliases()
+        # set in this order: the old champion has its second name before it loses the first
+        after: dict[str, str | None] = {PREVIOUS: previous, CHAMPION: number}
+        if now.get(CHALLENGER) == number:
+            after[CHALLENGER] = None
+        returns = int(number) < int(now.get(CHAMPION, number))
+        return self._decide("rollback" if returns else "promote", number, after, who, when, why, numbers)
+
     def _decide(
         self,
         action: str,
@@ -199,10 +221,10 @@ class Registry:
                     self._client.set_registered_model_alias(self._name, alias, number)
         self._write(replace(decision, applied=True))
 
-    def _unfinished(self, action: str, number: str | None = None) -> Decision | None:
+    def _unfinished(self, action: str | None = None, number: str | None = None) -> Decision | None:
         """The newest decision, if it is this one and was cut short."""
         newest = next(reversed(self.history()), None)
-        if newest is None or newest.applied or newest.action != action:
+        if newest is None or newest.applied or action not in (None, newest.action):
             return None
         return newest if number in (None, newest.version) else None
 

@@ -3,6 +3,7 @@
 from argparse import Namespace
 
 from churn import console
+from churn.commands.rollout import begun
 from churn.commands.step import context_of
 from churn.lock import alone
 from churn.settings import Settings
@@ -15,10 +16,11 @@ def deploy(settings: Settings, arguments: Namespace) -> int:
         context = context_of(settings, shown.update)
         with alone(settings.files):
             done = put(context, arguments.file, arguments.report)
+        rollout = None
         if not arguments.store_only:
             from pipelines.rollout import start
 
-            start(context, done.candidate, arguments.reason)
+            rollout = start(context, done.candidate, arguments.reason)
     console.pairs(
         "Deployed" if done.fresh else "Deployed before; nothing was written",
         {
@@ -28,6 +30,7 @@ def deploy(settings: Settings, arguments: Namespace) -> int:
             "loaded from": done.candidate.archive,
         },
     )
-    if not arguments.store_only:
-        console.out.print("The rollout has begun. Next: [bold]churn rollout watch[/]")
-    return 0
+    if rollout is None:
+        return 0
+    console.out.print(f"Rollout {rollout.id} has begun.")
+    return begun(settings, rollout)

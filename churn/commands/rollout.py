@@ -1,6 +1,7 @@
 """`churn rollout ...` and `churn rollback`: how a candidate does on live traffic, and what people want of it.
 
-All of them write to and read from the database; the controller obeys in whichever process it runs.
+All of them write to and read from the database; the controller answers in whichever process it runs. A
+command whose request nobody carries out ends with an exit code that is not 0.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.live import Live
 
 from churn import console
-from churn.commands.rollout_shown import history_rows, picture, rollout_record, status_record
+from churn.commands.rollout_shown import history_rows, picture, status_record
 from churn.commands.step import context_of, who
 from churn.lock import alone
 from churn.settings import Settings
@@ -30,7 +31,8 @@ ANSWER_WITHIN_S = 30.0
 TAKEN_WITHIN_S = 1.0
 """Beyond its tick: a controller that waits for something to do sees a new rollout so soon."""
 TAKEN_BACK, RUNNING, NEEDS_A_PERSON = 3, 4, 5
-"""Exit codes of `status` and `watch`; 0: promoted, or there has been no rollout at all."""
+"""Exit codes of `status` and `watch`; 0: promoted, or there has been no rollout at all. NEEDS_A_PERSON is
+that of every command which was written down and which nobody carries out: no controller runs."""
 
 
 def start(settings: Settings, arguments: Namespace) -> int:
@@ -42,8 +44,14 @@ def start(settings: Settings, arguments: Namespace) -> int:
         done = deploy(context, arguments.archive, arguments.report)
         rollout = begin(context, done.candidate, arguments.reason)
     console.out.print(f"Rollout {rollout.id} of version {rollout.candidate.version} has begun.")
-    if not _uncontrolled(settings, _store(settings), rollout):
-        console.out.print("Next: [bold]churn rollout watch[/]")
+    return begun(settings, rollout)
+
+
+def begun(settings: Settings, rollout: "Rollout") -> int:
+    """What `churn rollout start` and `churn deploy` end with."""
+    if _uncontrolled(settings, _store(settings), rollout):
+        return NEEDS_A_PERSON
+    console.out.print("Next: [bold]churn rollout watch[/]")
     return 0
 
 
@@ -95,6 +103,8 @@ def watch(settings: Settings, arguments: Namespace) -> int:
 
 def history(settings: Settings, arguments: Namespace) -> int:
 
+    from rollout.records import event_record, rollout_record
+
     store, model = _store(settings), settings.serving.model_name
     if arguments.all:
         rollouts = store.all(model)
@@ -108,7 +118,7 @@ def history(settings: Settings, arguments: Namespace) -> int:
     events = [] if rollout is None else store.history(rollout.id)
     if arguments.json:
         known = None if rollout is None else rollout_record(rollout)
-        _show_json({"rollout": known, "events": [event.record() for event in events]})
+        _show_json({"rollout": known, "events": [event_record(event) for event in events]})
         return 0
     title = "Rollouts" if rollout is None else f"Rollout {rollout.id}"
     console.table(title, ("#", "when", "action", "canary", "who", "why", ""), history_rows(events))
@@ -175,19 +185,23 @@ def _ask(settings: Settings, what: "Asked", reason: str) -> int:
             f"rollout {what}: none runs; see `churn rollout status`, or begin with `churn deploy`"
         )
     request = store.ask(rollout.id, what, who(), reason, datetime.now(UTC))
-    if _uncontrolled(settings, store, rollout):
-        return 0
+    if _uncontrolled(settings, store, rollout, silent=_can_control(settings, what)):
+        if not _can_control(settings, what):
+            return NEEDS_A_PERSON
+        return _wait_for_the_end(settings, store, rollout)
     deadline = time.monotonic() + ANSWER_WITHIN_S
     while (number := store.answer(request)) is None:
         if time.monotonic() > deadline:
             raise RolloutError(
-                f"rollout {what}: written, but not obeyed within {ANSWER_WITHIN_S:g} s; what the controller"
+                f"rollout {what}: written, but not answered within {ANSWER_WITHIN_S:g} s; what the controller"
                 " waits for: `churn rollout status`"
             )
         time.sleep(0.1)
     event = store.history(rollout.id)[number - 1]
     if event.action == "refuse":
         raise RolloutError(f"rollout {event.reason}")
+    if event.action in ("end", "finish") and what != "abort":
+        raise RolloutError(f"rollout {what}: it has ended before: {event.reason}")
     console.out.print(f"{event.action.replace('_', ' ')}: {event.reason}", markup=False)
     if what != "abort":
         return 0
@@ -200,12 +214,12 @@ def _wait_for_the_end(settings: Settings, store: "Store", rollout: "Rollout") ->
 
     on_this_machine = settings.rollout.target == "envoy"
     if not rollout.over and on_this_machine and _uncontrolled(settings, store, rollout):
-        return 0
+        return NEEDS_A_PERSON
     timeout_s = 2 * settings.rollout.ready_timeout_s
     with console.err.status("moving traffic back"):
-        if store.controller(rollout.model, datetime.now(UTC)) is None and not on_this_machine:
-            control_here(settings, rollout)
         deadline = time.monotonic() + timeout_s
+        if store.controller(rollout.model, datetime.now(UTC)) is None and not on_this_machine:
+            control_here(settings, rollout, lambda: time.monotonic() > deadline)
         while not (rollout := store.load(rollout.id)).over:
             if time.monotonic() > deadline:
                 raise RolloutError(f"not done within {timeout_s:g} s; see `churn rollout status`")
@@ -218,8 +232,13 @@ def _wait_for_the_end(settings: Settings, store: "Store", rollout: "Rollout") ->
     return 0 if rollout.phase != "promoted" else 1
 
 
-def _uncontrolled(settings: Settings, store: "Store", rollout: "Rollout") -> bool:
-    """Whether nobody does; then it is said, and how to change that."""
+def _can_control(settings: Settings, what: "Asked") -> bool:
+    """Whether this process can carry it out by itself: an abort on a cluster waits for nobody."""
+    return what == "abort" and settings.rollout.target != "envoy"
+
+
+def _uncontrolled(settings: Settings, store: "Store", rollout: "Rollout", silent: bool = False) -> bool:
+    """Whether nobody controls it; then it is said, and how to change that."""
     from pipelines.rollout import how_to_control
 
     model, deadline = settings.serving.model_name, time.monotonic() + settings.rollout.tick_s + TAKEN_WITHIN_S
@@ -228,9 +247,12 @@ def _uncontrolled(settings: Settings, store: "Store", rollout: "Rollout") -> boo
         if controlled or store.load(rollout.id).sequence > rollout.sequence:
             return False
         time.sleep(0.1)
+    if silent:
+        return True
     command = how_to_control(settings.rollout)
     console.err.print(
-        f"No controller runs: it is written, and done as soon as one does. Start one with: [bold]{command}[/]"
+        f"No controller runs: it is written, and done as soon as one does. Start one: [bold]{command}[/]",
+        soft_wrap=True,
     )
     return True
 
@@ -258,7 +280,7 @@ def _nothing_to_roll_back() -> ChurnError:
 
 def _status(store: "Store", rollout: "Rollout") -> dict[str, Any]:
     held = store.controller(rollout.model, datetime.now(UTC))
-    return status_record(rollout, store.look(rollout.id), None if held is None else held.holder)
+    return status_record(rollout, store.observation(rollout.id), None if held is None else held.holder)
 
 
 def _code(record: dict[str, Any]) -> int:
@@ -266,7 +288,8 @@ def _code(record: dict[str, Any]) -> int:
         return TAKEN_BACK
     if record["phase"] == "promoted":
         return 0
-    return NEEDS_A_PERSON if record["paused"] or record["controller"] is None else RUNNING
+    waits = record["paused"] or record["stuck"] or record["controller"] is None
+    return NEEDS_A_PERSON if waits else RUNNING
 
 
 def _show_json(content: Any) -> None:

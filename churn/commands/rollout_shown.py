@@ -19,30 +19,12 @@ ARM = (
 )  # fmt: skip
 
 
-def rollout_record(rollout: "Rollout") -> dict[str, Any]:
-    return {
-        "id": rollout.id,
-        "model": rollout.model,
-        "version": rollout.candidate.version,
-        "archive": rollout.candidate.archive,
-        "sha256": rollout.candidate.sha256,
-        "previous": None if rollout.previous is None else rollout.previous.version,
-        "phase": rollout.phase,
-        "stage": rollout.stage,
-        "paused": rollout.paused,
-        "started": rollout.started.isoformat(),
-        "by": rollout.by,
-        "reason": rollout.reason,
-        "ended": None if rollout.ended is None else rollout.ended.isoformat(),
-        "outcome": rollout.outcome,
-        "stages": [dict(stage) for stage in rollout.plan.get("stages", ())],
-    }
-
-
 def status_record(
     rollout: "Rollout", look: Mapping[str, Any] | None, controller: str | None
 ) -> dict[str, Any]:
     """`look` is what its controller saw last; None before the first look."""
+    from rollout.records import rollout_record
+
     return rollout_record(rollout) | {"controller": controller, "look": None if look is None else dict(look)}
 
 
@@ -77,6 +59,7 @@ def _head(record: Mapping[str, Any]) -> Table:
     target = None if look is None else look["target"]
     plan = "  ".join(_stage(record, number) for number in range(len(record["stages"])))
     phase = record["phase"].replace("_", " ") + (", paused" if record["paused"] else "")
+    phase += ", [red]stuck[/]" if record["stuck"] else ""
     facts = {
         "rollout": f"{record['id']}, by {escape(record['by'])}: {escape(record['reason'])}",
         "version": f"{record['version']} after {record['previous'] or 'nothing'}",

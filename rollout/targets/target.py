@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from data.errors import ServingError
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -18,6 +20,11 @@ class Candidate:
     @property
     def path(self) -> Path:
         return Path(self.archive)
+
+
+class NotYet(ServingError):
+    """What was asked for is under way, for example pods that start: to be asked for again at the next look.
+    Nothing is out of reach, and nothing has failed."""
 
 
 @dataclass(frozen=True)

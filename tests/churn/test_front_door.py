@@ -4,10 +4,11 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from churn.cli import COMMANDS, parser
+from churn.cli import COMMANDS, main, parser
 from churn.settings import CONFIGS
 
 REPOSITORY = CONFIGS.parent
@@ -20,6 +21,19 @@ EXAMPLES = {example for command in COMMANDS for example in command.examples}
 def test_every_command_that_is_shown_is_one(line: str) -> None:
     arguments = parser().parse_args(shlex.split(line)[1:])
     assert callable(arguments.act)
+
+
+def test_settings_may_stand_before_the_command_and_after_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = tmp_path / "more.yaml"
+    more.write_text("training: {batch_size: 77}\n")
+    words = ["--profile", "local", "--config", str(more), "--set", "training.epochs=3", "config", "show"]
+    assert main([*words, "--set", "tuning.trials=4"]) == 0
+    shown = capsys.readouterr().out
+    assert all(line in shown for line in ('"batch_size": 77', '"epochs": 3', '"trials": 4'))
+    assert main(["--profile", "nobody", "config", "show"]) == 2
+    assert main(["--profile", "nobody", "config", "show", "--profile", "local"]) == 0
 
 
 def test_every_command_has_help_and_examples() -> None:

@@ -95,11 +95,21 @@ def test_before_there_was_any_rollout(desk: Desk) -> None:
 
 def test_without_a_controller_the_command_says_so_and_how_to_start_one(desk: Desk) -> None:
     rollout = desk.start()
-    said = desk.types("rollout", "pause", "--reason", "lunch")[1]
+    said = desk.types("rollout", "pause", "--reason", "lunch", code=5)[1]
     assert "No controller runs" in said and "churn serve" in said
     assert "none" in desk.types("rollout", "status", code=5)[0]
     asked = desk.store.asked(rollout.id)
     assert asked is not None and (asked.who, asked.reason) == ("bob", "lunch")
+
+
+def test_what_nobody_carries_out_is_written_and_does_not_end_with_0(desk: Desk) -> None:
+    rollout = desk.start()
+    for words in (["resume"], ["promote", "--reason", "x"], ["abort", "--reason", "x"]):
+        assert "No controller runs" in desk.types("rollout", *words, code=5)[1]
+    assert "No controller runs" in desk.types("rollback", "--reason", "x", code=5)[1]
+    with desk.controlled():
+        desk.until(lambda: desk.store.load(rollout.id).over)
+    assert desk.store.load(rollout.id).phase == "aborted", "of all that was asked, the abort came first"
 
 
 def test_a_rollout_from_the_first_look_to_the_way_back(desk: Desk) -> None:
@@ -136,7 +146,7 @@ def test_a_rollout_from_the_first_look_to_the_way_back(desk: Desk) -> None:
             assert word in told, word
         assert "version bbbbbbbbbbbb" in desk.types("rollback", "--reason", "offers fail")[0]
     assert desk.target.observe().stable == OLD.sha256
-    assert FileRegistry(desk.folder).told() == ["promoted", "rolled_back"]
+    assert FileRegistry(desk.folder).champions() == ["new", "old"]
     desk.types("rollout", "status", code=3)
     history = json.loads(desk.types("rollout", "history", rollout.id, "--json")[0])
     assert history["rollout"]["outcome"] == "bob: offers fail"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data.workspace import Workspace
-from pipelines.rollout_report import rollout_record, section, write_rollout_page
+from pipelines.rollout_report import report_record, section, write_rollout_page
 from rollout.evidence import Arm, Evidence, Window
 from rollout.observers.observer import Opened
 from rollout.rules.rule import Verdict
@@ -105,7 +105,7 @@ def promoted() -> dict[str, Any]:
     events.append(Event(at(69), "promote", "100 % is passed", {}, verdicts, 100, phase="promoting"))
     events.append(Event(at(70), "finish", "no objection", weight=100, phase="promoted"))
     rollout = rollout_of("promoted", "no objection in 5 s after promotion", 6)
-    return rollout_record(rollout, events, evidence_of(6))
+    return report_record(rollout, events, evidence_of(6))
 
 
 def rolled_back() -> dict[str, Any]:
@@ -117,7 +117,7 @@ def rolled_back() -> dict[str, Any]:
         Event(at(24), "roll_back", reason, weight=0, phase="rolling_back"),
         Event(at(24.5), "end", reason, weight=0, phase="rolled_back"),
     ]
-    return rollout_record(rollout_of("rolled_back", reason, 2), events, evidence_of(2, 14))
+    return report_record(rollout_of("rolled_back", reason, 2), events, evidence_of(2, 14))
 
 
 def test_the_record_is_json_and_names_nobody() -> None:
@@ -162,7 +162,7 @@ def test_the_pictures_show_what_happened() -> None:
 
 
 def test_a_first_deployment_says_that_it_compares_nothing() -> None:
-    first = rollout_record(rollout_of("promoted", "fine", 6, None), [], evidence_of(6))
+    first = report_record(rollout_of("promoted", "fine", 6, None), [], evidence_of(6))
     assert "nothing to compare it with" in section({**first, "decisions": promoted()["decisions"]})
     assert "beside aaaaaaaaaaaa as stable" in section(promoted())
 
@@ -177,7 +177,7 @@ def test_a_rollout_that_never_began_has_a_page_too(tmp_path: Path) -> None:
     why = "the canary was not ready within 180 s"
     events = [Event(at(0), "start", "go"), Event(at(180), "roll_back", why)]
     rollout = rollout_of("rolled_back", why, 0)
-    record = rollout_record(rollout, events, Evidence())
+    record = report_record(rollout, events, Evidence())
     page = write_rollout_page(record, Workspace(tmp_path)).read_text()
     assert why in page and page.count("<svg") == 1
 

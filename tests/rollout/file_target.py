@@ -148,29 +148,28 @@ class AnyError:
 
 
 class FileRegistry:
-    """The registry's aliases as a file, and what it was told."""
+    """The champion as a file, and every archive that it has been since."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "registry.jsonl"
         self.unreachable = folder / "no-registry"
 
-    def promoted(self, candidate: Candidate, who: str, when: datetime, why: str, numbers: Any) -> str:
-        return self._tell("promoted", candidate, who, why)
-
-    def rolled_back(self, candidate: Candidate, who: str, when: datetime, why: str, numbers: Any) -> str:
-        return self._tell("rolled_back", candidate, who, why)
-
-    def told(self) -> list[str]:
-        """What it was told, each once: the controller may repeat itself."""
-        lines = self._file.read_text().splitlines() if self._file.exists() else []
-        return list(dict.fromkeys(json.loads(line)["what"] for line in lines))
-
-    def _tell(self, what: str, candidate: Candidate, who: str, why: str) -> str:
+    def follow(
+        self, stable: Candidate, previous: Candidate | None, who: str, when: datetime, why: str, numbers: Any
+    ) -> str:
         if self.unreachable.exists():
             raise ServingError("the registry does not answer")
-        with self._file.open("a") as file:
-            file.write(json.dumps({"what": what, "sha256": candidate.sha256, "who": who, "why": why}) + "\n")
-        return f"registry: {what}"
+        if ([OLD.sha256, *self._lines()])[-1] != stable.sha256:
+            with self._file.open("a") as file:
+                file.write(stable.sha256 + "\n")
+        return "the registry follows"
+
+    def champions(self) -> list[str]:
+        """Since the beginning, when OLD was it: `new` or `old`, one a change."""
+        return [{NEW.sha256: "new", OLD.sha256: "old"}.get(sha256, sha256) for sha256 in self._lines()]
+
+    def _lines(self) -> list[str]:
+        return self._file.read_text().split() if self._file.exists() else []
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 
 from rollout.aftermath import after_promotion
 from rollout.config import RolloutConfig
-from rollout.decide import UNREADY_LOOKS, Decision, Look, decide
+from rollout.decide import Decision, Observation, decide
 from rollout.evidence import Arm, Evidence, Window
 from rollout.rules.rule import Answer, Verdict
 from rollout.state import Asked, Request, Rollout, plan_of
@@ -62,13 +62,13 @@ def look(
     requests: int = 100,
     answers: tuple[Answer, ...] = ("advance",),
     **more: object,
-) -> Look:
+) -> Observation:
     evidence = Evidence((Window(5, canary=Arm(requests=requests), stable=Arm(requests=1900)),))
     verdicts = tuple(
         Verdict(f"rule{number}", answer, f"says {answer}", {"rate": 0.5})
         for number, answer in enumerate(answers)
     )
-    plain = Look(NOON + timedelta(seconds=seconds), seen or target(), evidence, verdicts)
+    plain = Observation(NOON + timedelta(seconds=seconds), seen or target(), evidence, verdicts)
     return replace(plain, **more)  # type: ignore[arg-type]
 
 
@@ -76,7 +76,7 @@ def request(what: Asked) -> Request:
     return Request(1, NOON, what, "ada", "because")
 
 
-def after(rollout: Rollout, seen: Look, asked: Request | None = None) -> Decision:
+def after(rollout: Rollout, seen: Observation, asked: Request | None = None) -> Decision:
     decision = decide(CONFIG, rollout, seen, asked)
     assert decision.reason, decision
     return decision
@@ -100,7 +100,7 @@ def test_a_stage_that_is_passed_advances_with_its_numbers() -> None:
         (look(answers=("advance", "not_yet")), "rule1: says not_yet"),
     ],
 )
-def test_a_stage_waits_for_what_it_lacks(seen: Look, awaited: str) -> None:
+def test_a_stage_waits_for_what_it_lacks(seen: Observation, awaited: str) -> None:
     decision = after(at(), seen)
     assert decision.action == "wait" and awaited in decision.reason
 
@@ -151,10 +151,10 @@ def test_a_canary_without_its_weight_is_a_roll_back_to_finish() -> None:
     assert after(at(), look(seen=target(0, asked=0))).action == "roll_back"
 
 
-def test_a_canary_that_lost_its_weight_by_failing_is_given_a_few_looks() -> None:
+def test_a_canary_that_lost_its_weight_by_failing_is_given_some_seconds() -> None:
     failed = look(seen=target(0, asked=5, ready=False))
-    assert after(at(unready=1), failed).action == "wait"
-    assert after(at(unready=UNREADY_LOOKS), failed).action == "roll_back"
+    assert after(at(unready_since=NOON + timedelta(seconds=19)), failed).action == "wait"
+    assert after(at(unready_since=NOON + timedelta(seconds=5)), failed).action == "roll_back"
 
 
 @pytest.mark.parametrize("weight", [3, 50])
@@ -205,11 +205,11 @@ def test_what_is_stable_already_is_not_rolled_out() -> None:
     assert (decision.action, decision.ending) == ("end", "aborted")
 
 
-def test_a_canary_that_dies_is_rolled_back_after_several_looks_and_never_advances_before() -> None:
+def test_a_canary_that_dies_is_rolled_back_after_seconds_not_looks_and_never_advances_before() -> None:
     dead = look(seen=target(5, ready=False, detail="process 7 ended"))
-    assert after(at(unready=UNREADY_LOOKS - 1), dead).action == "wait"
-    decision = after(at(unready=UNREADY_LOOKS), dead)
-    assert decision.action == "roll_back" and "process 7 ended" in decision.reason
+    assert after(at(unready_since=NOON + timedelta(seconds=6)), dead).action == "wait"
+    decision = after(at(unready_since=NOON + timedelta(seconds=5)), dead)
+    assert decision.action == "roll_back" and "for 15 s: process 7 ended" in decision.reason
 
 
 # out of reach
@@ -217,19 +217,19 @@ def test_a_canary_that_dies_is_rolled_back_after_several_looks_and_never_advance
 
 def test_out_of_reach_keeps_the_weight_and_waits() -> None:
     lost = look(target=None, trouble="target file: refused")
-    assert after(at(), lost).action == "lose"
+    assert after(at(), lost).action == "unreachable"
     since = at(unreached_since=NOON)
     assert after(since, replace(lost, at=NOON + timedelta(seconds=19))).action == "wait"
 
 
 def test_nothing_advances_without_fresh_evidence() -> None:
     blind = look(evidence=None, verdicts=(), trouble="evidence: stale")
-    assert after(at(), blind).action == "lose"
+    assert after(at(), blind).action == "unreachable"
     assert after(at(unreached_since=NOON), replace(blind, at=NOON + timedelta(seconds=5))).action == "wait"
 
 
 def test_back_in_reach_in_time_goes_on() -> None:
-    assert after(at(unreached_since=NOON), look(seconds=19)).action == "reach"
+    assert after(at(unreached_since=NOON), look(seconds=19)).action == "reachable"
 
 
 def test_too_long_out_of_reach_is_rolled_back_as_soon_as_the_target_is_there() -> None:
@@ -284,14 +284,45 @@ def test_abort_goes_back_at_once_even_where_nothing_can_be_reached() -> None:
 
 
 def test_a_promotion_is_finished_whatever_rules_say_now() -> None:
-    seen = look(answers=("roll_back",), seen=target(0, canary=None, stable=NEW.sha256))
+    seen = look(19, answers=("roll_back",), seen=target(0, canary=None, stable=NEW.sha256))
     assert after(at("promoting", 2, pending=6), seen).action == "redo"
 
 
-def test_a_promotion_can_be_aborted_by_a_person_while_stable_is_there() -> None:
-    assert after(at("promoting", 2, pending=6), look(), request("abort")).action == "roll_back"
+def test_a_promotion_that_stable_has_not_made_room_for_is_still_judged() -> None:
+    decision = after(at("promoting", 2, pending=6), look(answers=("roll_back",), seen=target(100)))
+    assert (decision.action, decision.reason) == ("roll_back", "rule0: says roll_back")
+
+
+def test_a_promotion_can_be_aborted_at_every_moment() -> None:
+    promoting = at("promoting", 2, pending=6)
+    assert after(promoting, look(), request("abort")).action == "roll_back"
     done = look(seen=target(0, canary=None, stable=NEW.sha256))
-    assert after(at("promoting", 2, pending=6), done, request("abort")).action == "redo"
+    assert after(promoting, done, request("abort")).action == "fall_back"
+    assert after(promoting, look(target=None, trouble="x"), request("abort")).action == "roll_back"
+    first = at("promoting", 2, pending=6, previous=None)
+    assert "nothing was stable before it" in after(first, done, request("abort")).reason
+
+
+@pytest.mark.parametrize("what", ["pause", "resume", "promote"])
+@pytest.mark.parametrize("phase", ["promoting", "rolling_back"])
+def test_what_cannot_be_done_now_is_refused_and_holds_nothing_up(what: Asked, phase: str) -> None:
+    decision = after(at(phase, 2, pending=6), look(), request(what))
+    assert decision.action == "refuse" and decision.answers is not None
+
+
+def test_a_promotion_asked_for_while_the_target_is_away_is_refused_not_saved_for_later() -> None:
+    refused = after(at(), look(target=None, trouble="no route"), request("promote"))
+    assert refused.action == "refuse" and "cannot be reached: no route; ask again" in refused.reason
+
+
+def test_what_is_tried_for_long_without_success_is_reported_once() -> None:
+    promoting = at("promoting", 2, pending=6, trouble="target standard: no quota")
+    decision = after(promoting, look(20, seen=target(100)))
+    assert decision.action == "stuck" and "no quota" in decision.reason
+    assert after(replace(promoting, stuck=True), look(40, seen=target(100))).action == "redo"
+    back = at("rolling_back", pending=6, outcome="it errs", trouble="refused")
+    assert after(back, look(20)).action == "stuck"
+    assert after(replace(back, stuck=True), look(40)).action == "redo"
 
 
 PROMOTED = target(0, canary=None, stable=NEW.sha256, ready=False)
@@ -344,6 +375,6 @@ def test_after_promotion_counts_are_set_beside_stables_own_past() -> None:
 
 
 def test_traffic_that_could_not_be_moved_back_is_tried_until_it_is() -> None:
-    back = at("rolling_back", pending=6, outcome="it errs", ending="rolled_back")
+    back = at("rolling_back", pending=6, outcome="it errs", ending="rolled_back", stuck=True)
     assert after(back, look(seconds=1000)).action == "redo"
     assert after(replace(back, pending=0), look()).action == "end"

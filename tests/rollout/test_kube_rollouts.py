@@ -102,7 +102,7 @@ def test_a_good_candidate_reaches_all_customers(stack: ExitStack, folder: Path, 
         "start", "deploy", "advance", "advance", "advance", "advance", "promote", "watch", "finish",
     ]  # fmt: skip
     assert trial.target.observe().stable == SECOND.sha256
-    assert FileRegistry(folder).told() == ["promoted"]
+    assert FileRegistry(folder).champions() == [SECOND.sha256]
 
 
 def test_a_bad_candidate_is_taken_back(stack: ExitStack, folder: Path, mode: str) -> None:
@@ -122,7 +122,7 @@ def test_one_that_turns_bad_when_it_has_all_customers(stack: ExitStack, folder: 
     assert done.phase == "rolled_back"
     assert trial.seen == [0, 5, 50, 100, 0]
     assert trial.target.observe().stable == FIRST.sha256
-    assert FileRegistry(folder).told() == ["promoted", "rolled_back"]
+    assert FileRegistry(folder).champions() == [SECOND.sha256, FIRST.sha256]
 
 
 def test_conflicts_on_every_write(stack: ExitStack, folder: Path, mode: str) -> None:
@@ -153,7 +153,7 @@ def test_an_api_server_that_is_away_for_a_while(stack: ExitStack, folder: Path, 
     assert done.phase == "promoted", done.outcome
     assert trial.seen == [0, 5, 50, 100]
     actions = trial.actions(done)
-    assert actions[4:6] == ["lose", "reach"], actions
+    assert actions[4:6] == ["unreachable", "reachable"], actions
 
 
 def test_an_api_server_that_is_away_for_too_long(stack: ExitStack, folder: Path, mode: str) -> None:

@@ -131,7 +131,9 @@ def test_a_rollout_comes_back_as_it_was_saved(uri: str) -> None:
         windows=windows,
         unreached_since=NOW + timedelta(microseconds=1),
         pending=2,
-        unready=2,
+        unready_since=NOW,
+        trouble="no route",
+        stuck=True,
     )
     verdicts = (Verdict("error_rate", "advance", "fine", {"e": 0.25}),)
     event = Event(
@@ -144,7 +146,7 @@ def test_a_rollout_comes_back_as_it_was_saved(uri: str) -> None:
     assert second == replace(event, sequence=2, numbers={"x": 1.0})
 
     confirmed = store.confirm(saved, NOW + timedelta(seconds=6))
-    assert confirmed.pending == 0 and store.history(begun.id)[1].done
+    assert confirmed.pending == 0 and not confirmed.trouble and store.history(begun.id)[1].done
 
 
 def test_state_and_history_change_together_or_not_at_all(uri: str) -> None:
@@ -161,13 +163,13 @@ def test_nobody_without_the_lease_can_write(uri: str) -> None:
     store = Store(uri, lease_s=10)
     begun = start(store)
     store.take_lease("churn", "one", NOW)
-    store.note(begun, {"seen": 1}, holder="one")
+    store.save_observation(begun, {"seen": 1}, holder="one")
     store.take_lease("churn", "two", NOW + timedelta(seconds=10))
     with pytest.raises(Overtaken):
         store.save(begun, Event(NOW, "advance", "late"), holder="one")
     with pytest.raises(Overtaken):
-        store.note(begun, {"seen": 2}, holder="one")
-    assert store.look(begun.id) == {"seen": 1}
+        store.save_observation(begun, {"seen": 2}, holder="one")
+    assert store.observation(begun.id) == {"seen": 1}
     holder = store.controller("churn", NOW + timedelta(seconds=19))
     assert holder is not None and holder.holder == "two"
     assert store.controller("churn", NOW + timedelta(seconds=20)) is None
@@ -217,7 +219,7 @@ def test_what_is_stable_follows_from_the_rollouts(uri: str) -> None:
     assert store.stable("churn") == NEW
     store.reopen(promoted, "bob", "offers fail", NOW)
     request = store.asked(begun.id)
-    assert request is not None and (request.what, request.told) == ("abort", "bob: offers fail")
+    assert request is not None and (request.what, request.why) == ("abort", "bob: offers fail")
     back = store.load(begun.id)
     store.save(
         replace(back, phase="rolled_back", ended=NOW), Event(NOW, "end", "offers fail"), answers=request
@@ -235,7 +237,7 @@ def test_requests_wait_in_the_order_in_which_they_were_asked(uri: str) -> None:
     assert first is not None and first.what == "pause"
     store.save(store.load(id), Event(NOW, "pause", "x"), answers=first)
     second = store.asked(id)
-    assert second is not None and second.what == "resume" and second.told == "asked by bob"
+    assert second is not None and second.what == "resume" and second.why == "asked by bob"
 
 
 def test_a_database_that_is_not_there_is_one_line_without_the_password() -> None:

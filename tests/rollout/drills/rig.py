@@ -202,22 +202,23 @@ def altered(
 
 
 class Registered:
-    """What the rollout tells the registry."""
+    """What the registry was told to be the champion, each version once in a row."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.champions: list[str] = []
 
-    def promoted(
-        self, candidate: Candidate, who: str, when: datetime, why: str, numbers: Mapping[str, float]
+    def follow(
+        self,
+        stable: Candidate,
+        previous: Candidate | None,
+        who: str,
+        when: datetime,
+        why: str,
+        numbers: Mapping[str, float],
     ) -> str:
-        self.told.append(f"promoted {candidate.version}")
+        if self.champions[-1:] != [stable.version]:
+            self.champions.append(stable.version)
         return "the champion"
-
-    def rolled_back(
-        self, candidate: Candidate, who: str, when: datetime, why: str, numbers: Mapping[str, float]
-    ) -> str:
-        self.told.append(f"rolled back {candidate.version}")
-        return "not the champion"
 
 
 @dataclass
@@ -227,7 +228,7 @@ class Drill:
     rollout: Rollout
     history: list[Event]
     callers: Callers
-    told: list[str]
+    champions: list[str]
     seconds: float
 
     @property
@@ -266,7 +267,7 @@ def drilled(
             time.sleep(config.tick_s)
             assert time.monotonic() - began < 400, rollout
         time.sleep(1)  # and stable's customers after it
-    return Drill(rollout, store.history(rollout.id), callers, registry.told, time.monotonic() - began)
+    return Drill(rollout, store.history(rollout.id), callers, registry.champions, time.monotonic() - began)
 
 
 def plan(**changes: Any) -> RolloutConfig:

@@ -163,7 +163,7 @@ def test_an_identical_model_reaches_everybody(house: Rig, bundle: ServedBundle, 
     drill = drilled(house, tmp_path, plan(), candidate)
     assert drill.rollout.phase == "promoted", drill.rollout.outcome
     assert drill.weights == [0, 5, 25, 50, 100, 100]
-    assert drill.told == [f"promoted {VERSION}"]
+    assert drill.champions == [VERSION]
     assert drill.callers.failed == 0
     state = house.target.observe()
     assert (state.weight, state.canary, state.stable) == (0, None, candidate.sha256)
