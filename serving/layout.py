@@ -40,6 +40,7 @@ def mounted_properties(config: ServingConfig, version: str) -> str:
         "responseTimeout": config.response_timeout_s,
     }
     return Template((TEMPLATES / "kserve.properties").read_text(encoding="utf-8")).substitute(
+        model_store="/mnt/models/model-store",
         model_name=config.model_name,
         archive=name,
         models=json.dumps({config.model_name: {version: sizes}}),

@@ -13,6 +13,7 @@ import httpx
 import pandas as pd
 import pyarrow as pa
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from served_bundle import FRESH, KEY, NOW, UNKNOWN, ServedBundle
 
 from handlers.bundle import read_bundle
@@ -21,10 +22,12 @@ from handlers.scoring import Scorer
 from pipelines.score import model_columns
 from serving.config import ServingConfig
 from serving.layout import write_layout
+from training.signing import sign, trust_line
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BASE = "python:3.11-slim-bookworm"
 BUILD_S, START_S = 900, 120
+SIGNER = Ed25519PrivateKey.from_private_bytes(bytes([3]) * 32)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -59,7 +62,10 @@ def image() -> str:
 def mounted(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What KServe's initializer leaves at /mnt/models, and beside it the feature store's files."""
     folder = tmp_path_factory.mktemp("mnt")
-    write_layout(ServingConfig(), bundle.archive, folder / "models")
+    archive = folder / bundle.archive.name
+    shutil.copyfile(bundle.archive, archive)
+    sign(archive, SIGNER)
+    write_layout(ServingConfig(), archive, folder / "models")
     (folder / "features").mkdir()
     for name in ("registry.db", "online.db"):
         shutil.copyfile(bundle.root / name, folder / "features" / name)
@@ -75,6 +81,7 @@ def running(image: str, mounted: Path) -> Iterator[tuple[str, str]]:
         "CHURN_FEAST_ONLINE": "/mnt/features/online.db",
         "CHURN_MASK_KEY": KEY.decode(),
         "CHURN_CLOCK_OFFSET_S": str(offset),
+        "CHURN_TRUSTED_SIGNERS": trust_line("us", SIGNER.public_key()),
     }
     container = engine(
         *("run", "--detach", "--publish", "127.0.0.1::8080", "--user", "1000", "--cap-drop", "ALL"),
@@ -159,6 +166,7 @@ def test_management_is_not_reachable_from_outside(running: tuple[str, str]) -> N
 def test_a_stop_reaches_the_server(image: str, mounted: Path) -> None:
     container = engine(
         *("run", "--detach", "--read-only", "--tmpfs", "/tmp"),  # noqa: S108
+        *("--env", f"CHURN_TRUSTED_SIGNERS={trust_line('us', SIGNER.public_key())}"),
         *("--volume", f"{mounted / 'models'}:/mnt/models:ro", image),
     )
     try:
@@ -175,6 +183,22 @@ def test_without_a_model_it_says_so(image: str) -> None:
     done = subprocess.run([str(program), "run", "--rm", image], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "mount the model at /mnt/models" in done.stderr
+
+
+def test_an_archive_that_nobody_trusted_signed_starts_no_server(image: str, mounted: Path) -> None:
+    program = shutil.which("podman") or shutil.which("docker")
+    stranger = trust_line("other", Ed25519PrivateKey.generate().public_key())
+    done = subprocess.run(
+        [
+            *(str(program), "run", "--rm", "--env", f"CHURN_TRUSTED_SIGNERS={stranger}"),
+            *("--volume", f"{mounted / 'models'}:/mnt/models:ro", image),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "not among the trusted signers" in done.stderr
 
 
 def test_our_metrics_are_there_to_be_scraped(running: tuple[str, str]) -> None:

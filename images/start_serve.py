@@ -1,0 +1,222 @@
+"""TorchServe as process 1, with the archive that is mounted and signed, and nothing else of what is mounted.
+
+KServe's layout: /mnt/models/config/config.properties and /mnt/models/model-store. What lies there comes from
+a bucket, and who can write to the bucket must not be able to start code in this container, beside the mask
+key and the store's password. So the archive's signature is verified, by keys that come with the image or the
+pod, over the very bytes that are then copied to a private folder and loaded; and of config.properties only
+sizes are taken, since a property can also name plugins, other archives or a way in.
+
+The check is that of training/signing.py: the image holds no code of the repository (tests/images).
+"""
+
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+SETTINGS = Path("/etc/churn")
+FORMAT = "churn-archive-signature/1"
+LARGEST_SIGNATURE, LARGEST_PROPERTIES = 4096, 65_536
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MODEL_SIZES = {
+    "minWorkers": 64,
+    "maxWorkers": 64,
+    "batchSize": 1024,
+    "maxBatchDelay": 10_000,
+    "responseTimeout": 3600,
+}
+"""Key of the property `models` -> the largest value that is taken."""
+SERVER_SIZES = {
+    "default_response_timeout": ("response_timeout_s", 3600),
+    "default_startup_timeout": ("start_timeout_s", 3600),
+    "job_queue_size": ("job_queue_size", 1_000_000),
+    "max_request_size": ("max_request_bytes", 2**31 - 1),
+}
+"""Property -> its placeholder in the template, and the largest value that is taken."""
+
+
+class Refused(Exception):
+    """The container does not start; the message is one line that names the remedy."""
+
+
+def main(arguments: list[str]) -> None:
+    settings = Path(arguments[0]) if arguments else SETTINGS
+    try:
+        command = prepare(os.environ, settings)
+    except Refused as refused:
+        print(f"start-serve: {refused}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    # TorchServe takes TS_CONFIG_FILE before its own arguments: it would lead to the mounted file again
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TS_")}
+    os.execve(command[0], command, environment)  # noqa: S606  so that a stop reaches TorchServe
+
+
+def prepare(environment: Mapping[str, str], settings: Path) -> list[str]:
+    """Verify, copy, write config.properties; the command that starts TorchServe. Raises Refused."""
+    mounted = Path(environment.get("TS_CONFIG_FILE") or "/mnt/models/config/config.properties")
+    store = Path(environment.get("TS_MODEL_STORE") or "/mnt/models/model-store")
+    properties = read_properties(mounted)
+    name, file = model_of(properties)
+    content = verified(store / file, trusted_signers(environment, settings))
+    private = Path(environment["TMPDIR"]) / "churn-serve"
+    shutil.rmtree(private, ignore_errors=True)  # of a container that ended before, in the same pod
+    private.mkdir(mode=0o700)
+    own_store = private / "model-store"
+    own_store.mkdir(mode=0o700)
+    (own_store / f"{name}.mar").write_bytes(content)
+    template = Template((settings / "kserve.properties").read_text(encoding="utf-8"))
+    text = template.substitute(
+        model_store=own_store,
+        model_name=name,
+        archive=f"{name}.mar",
+        models=json.dumps({name: {version_of(content): model_sizes(properties, name)}}),
+        **server_sizes(properties),
+    )
+    (private / "config.properties").write_text(text, encoding="ascii")
+    Path(environment["LOG_LOCATION"]).mkdir(parents=True, exist_ok=True)
+    packages = sysconfig.get_path("purelib")
+    return [
+        f"{environment['JAVA_HOME']}/bin/java",
+        f"-Xmx{environment.get('JAVA_HEAP') or '256m'}",
+        f"-Djava.io.tmpdir={environment['TMPDIR']}",
+        f"-Dlog4j.configurationFile=file://{settings}/log4j2.xml",
+        f"-Dmodel_server_home={packages}",
+        *("-cp", f"{packages}/ts/frontend/*", "org.pytorch.serve.ModelServer"),
+        *("--python", sys.executable, "-f", str(private / "config.properties")),
+        *("-s", str(own_store), "-ncs"),
+    ]
+
+
+def read_properties(file: Path) -> dict[str, str]:
+    try:
+        with file.open("rb") as mounted:
+            text = mounted.read(LARGEST_PROPERTIES).decode("ascii")
+    except (OSError, UnicodeDecodeError):
+        raise Refused(
+            f"{file}: not there; mount the model at /mnt/models, with config/ and model-store/"
+        ) from None
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def model_of(properties: Mapping[str, str]) -> tuple[str, str]:
+    """The model's name, and that of its archive in the model store."""
+    name, _, file = properties.get("load_models", "").partition("=")
+    if not NAME.fullmatch(name) or not NAME.fullmatch(file) or not file.endswith(".mar"):
+        raise Refused("config.properties: load_models: expected NAME=FILE.mar; deploy the model again")
+    return name, file
+
+
+def model_sizes(properties: Mapping[str, str], name: str) -> dict[str, Any]:
+    try:
+        [given] = json.loads(properties["models"])[name].values()
+        sizes = {key: _size(given[key], largest, key) for key, largest in MODEL_SIZES.items()}
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        raise Refused(
+            "config.properties: models: not as `churn deploy` writes it; deploy the model again"
+        ) from None
+    return {"defaultVersion": True, "marName": f"{name}.mar", **sizes}
+
+
+def server_sizes(properties: Mapping[str, str]) -> dict[str, int]:
+    return {
+        placeholder: _size(properties.get(key), largest, key)
+        for key, (placeholder, largest) in SERVER_SIZES.items()
+    }
+
+
+def _size(value: object, largest: int, key: str) -> int:
+    text = str(value)
+    if not re.fullmatch(r"[0-9]{1,10}", text) or not 0 < int(text) <= largest:
+        raise Refused(f"config.properties: {key}: expected 1 to {largest}; deploy the model again")
+    return int(text)
+
+
+def trusted_signers(environment: Mapping[str, str], settings: Path) -> set[bytes]:
+    """Public keys, from CHURN_TRUSTED_SIGNERS or from a file beside the template."""
+    file = settings / "trusted-signers"
+    text = environment.get("CHURN_TRUSTED_SIGNERS") or (
+        file.read_text(encoding="utf-8") if file.is_file() else ""
+    )
+    keys = set()
+    for number, line in enumerate(text.splitlines(), 1):
+        if words := line.partition("#")[0].split():
+            key = _decoded(words[1], 32) if len(words) == 2 else None
+            if key is None:
+                raise Refused(
+                    f"the trusted signers: line {number}: expected a name and an Ed25519 key in base64"
+                )
+            keys.add(key)
+    if not keys:
+        raise Refused(
+            "nobody's signature is trusted: set CHURN_TRUSTED_SIGNERS to the content of the workspace's file"
+            f" trusted-signers, or mount that at {file}"
+        )
+    return keys
+
+
+def verified(archive: Path, trusted: set[bytes]) -> bytes:
+    """The archive's bytes. Raises Refused unless one of `trusted` signed these very bytes."""
+    try:
+        content = archive.read_bytes()
+    except OSError as error:
+        raise Refused(f"{archive}: {error.strerror}; deploy the model again") from None
+    signature = archive.with_name(f"{archive.name}.sig")
+    try:
+        with signature.open("rb") as file:
+            statement = json.loads(file.read(LARGEST_SIGNATURE))
+        signed = {name: statement[name] for name in ("format", "sha256", "key")}
+        key, mark = _decoded(signed["key"], 32), _decoded(statement["signature"], 64)
+    except OSError:
+        raise Refused(
+            f"{archive}: unsigned: {signature.name} is not beside it; deploy the model again"
+        ) from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        key = mark = None
+    if key is None or mark is None or signed["format"] != FORMAT:
+        raise Refused(f"{signature}: not a signature; deploy the model again")
+    if key not in trusted:
+        raise Refused(f"{signature}: signed by a key that is not among the trusted signers")
+    if signed["sha256"] != hashlib.sha256(content).hexdigest():
+        raise Refused(
+            f"{archive}: was changed after it was signed; do not use it, and deploy the model again"
+        )
+    try:
+        message = json.dumps(signed, sort_keys=True, separators=(",", ":")).encode()
+        Ed25519PublicKey.from_public_bytes(key).verify(mark, message)
+    except InvalidSignature:
+        raise Refused(
+            f"{signature}: not a signature by the key that it names; do not use this file"
+        ) from None
+    return content
+
+
+def version_of(content: bytes) -> str:
+    """Of an archive that was verified."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return str(json.loads(archive.read("MAR-INF/MANIFEST.json"))["model"]["modelVersion"])
+
+
+def _decoded(text: object, size: int) -> bytes | None:
+    try:
+        found = base64.b64decode(str(text), validate=True)
+    except ValueError:
+        return None
+    return found if len(found) == size else None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

