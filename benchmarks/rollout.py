@@ -2,14 +2,16 @@
 
     python -m benchmarks.rollout [--quick] [--rollouts 10000] [--out var/bench/rollout]
 
-Simulated rollouts over the weights of configs/rollout.yaml, each window until its `min_requests`, with fixed
-seeds, on one core. First: an identical canary, looked at more and more often. Then a canary that errs on 3 %
-of requests beside a stable that errs on 1 %: the share that is caught within the plan, and the canary's
-requests until then, mirrored ones included. The rivals check a rate every so many requests or minutes
-(benchmarks/threshold_rules.py); each is the best of some two hundred settings, tuned on other rollouts than
-it is shown on: to the error rate as it will be, or to keep its false alarms over a range of rates, as ours do
-untuned. Wald's test, told both rates beforehand, is the limit of what any rule could do.
-Results: tables, and rollout.json, rollout.md and rollout.png in --out.
+Simulated rollouts of configs/rollout.yaml, the watch after promotion included, with fixed seeds, on one core.
+First, in time (benchmarks/moments.py): identical canaries among customers who fail and ask again and on a
+machine that stalls; canaries that err, or are slower. Beside them what the rules found when they counted
+requests. Second (benchmarks/crowd.py): the rules about customers, with the same customers in every stage.
+Third, request by request: a canary that errs on 3 % of requests beside a stable that errs on 1 %: the share
+that is caught within the plan, and the canary's requests until then, mirrored ones included. The rivals check
+a rate every so many requests or minutes (benchmarks/threshold_rules.py); each is the best of some two hundred
+settings, tuned on other rollouts than it is shown on: to the error rate as it will be, or to hold its false
+alarms over a range of rates, as ours do untuned. Wald's test, which knows both rates, is the limit of any
+rule. Results: tables, and rollout.json, rollout.md and rollout.png in --out.
 """
 
 import argparse
@@ -17,13 +19,15 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.all_rules import all_rules
+from benchmarks import crowd, moments
+from benchmarks.moments import SHARE_OF, World
 from benchmarks.rollouts import error_rule_alone
 from benchmarks.threshold_rules import (
     CLOCK,
@@ -46,7 +50,22 @@ OTHERS = (0.001, 0.005, 0.02, 0.05)
 """Error rates of both variants that a rule tuned to 1 % may meet."""
 RANGES = {"1 %": (USUAL,), "0.5 to 2 %": (0.005, 0.01, 0.02), "0.1 to 5 %": (0.001, 0.01, 0.05)}
 CHUNK = 1000
-"""Rollouts in memory at a time, for all rules together."""
+"""Rollouts in memory at a time."""
+ASK_AGAIN, STALLS = {"broken": 0.01}, {"stalls_per_s": 0.2}
+WORLDS = {
+    "identical": World(),
+    "identical; one customer in a hundred fails always, and asks again each second": World(**ASK_AGAIN),
+    "identical; either process stalls every 5 s, the machine too, for .25 s": World(**STALLS),
+    "identical; both": World(**ASK_AGAIN, **STALLS),
+    "errors of 3 % instead of 1 %": World(canary_error_rate=0.03),
+    "errors of 3 % instead of 1 %; asking again, and stalls": World(
+        canary_error_rate=0.03, **ASK_AGAIN, **STALLS
+    ),
+    "every request, and so the p99, twice as slow": World(canary_times=2.0),
+    "every request twice as slow; stalls": World(canary_times=2.0, **STALLS),
+    "a median of 20 ms instead of 10, the same p99 of 40": World(canary_median_ms=20.0),
+}
+CROWD = "identical; the same customers in every stage (rules about customers)"
 OURS = "error rule (ours)"
 out = Console(width=max(Console().width, 170))
 
@@ -63,17 +82,49 @@ class Row:
     took: Array
 
 
+@dataclass(frozen=True)
+class Scenario:
+    """Seconds (or looks) until each rule rolls back, in every rollout."""
+
+    name: str
+    took: dict[str, Array]
+
+    @property
+    def first(self) -> Array:
+        return np.asarray(np.min([t for name, t in self.took.items() if name not in SHARE_OF], axis=0))
+
+    @property
+    def rolled_back(self) -> float:
+        return _share(self.first)
+
+    @property
+    def by_request(self) -> dict[str, float]:
+        """Of rules that count requests one by one."""
+        return {name: _share(took) for name, took in self.took.items() if name in SHARE_OF}
+
+    def record(self) -> dict[str, Any]:
+        median = float(np.median(self.first))
+        return {
+            "scenario": self.name,
+            "rolled_back": self.rolled_back,
+            "by_rule": {name: _share(took) for name, took in self.took.items() if name not in SHARE_OF},
+            "median_s": median if np.isfinite(median) else None,
+            "by_request": self.by_request,
+        }
+
+
 def main() -> None:
     options = parse_arguments()
     config, count = load_settings().rollout, options.rollouts
-    identical = alarms(config, count)
-    show_alarms(identical)
+    scenarios = in_time(config, count)
+    scenarios.append(Scenario(CROWD, _together(crowd.judged, config, count)))
+    show_scenarios(scenarios)
     without = config.model_copy(update={"stages": config.stages[1:]})
     plans = {"the plan": config, "the plan without its shadow window": without}
     rows = {name: compared(plan, count) for name, plan in plans.items()}
     for name, found in rows.items():
         show(name, found)
-    save(identical, rows, options.out)
+    save(scenarios, rows, options.out)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -89,26 +140,23 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-def alarms(config: RolloutConfig, rollouts: int) -> dict[str, dict[str, float]]:
-    """Identical canaries rolled back, by rules and by canary requests between two looks."""
-    alone = {
-        f"every {step}": _share(error_rule_alone(config, (USUAL, USUAL), config.alpha, step, rollouts, 11))
-        for step in (100, 10, 1)
-    }
-    together: dict[str, float] = {}
-    for step in (200, 20):
-        took = _all_rules(config, USUAL, step, rollouts)
-        together[f"every {step}"] = _share(np.min(list(took.values()), axis=0))
-        each = ", ".join(f"{name} {_share(one):.2%}" for name, one in took.items())
-        out.print(f"[dim]all rules, a look every {step}: {each}")
-    return {"error rule alone": alone, "all rules together": together}
+def in_time(config: RolloutConfig, rollouts: int) -> list[Scenario]:
+    """Each world, in parts that fit into memory."""
+    found = []
+    for name, world in WORLDS.items():
+        found.append(Scenario(name, _together(moments.judged, config, rollouts, world)))
+        each = ", ".join(f"{rule} {_share(one):.2%}" for rule, one in found[-1].took.items())
+        out.print(f"[dim]{name}: {each}")
+    return found
 
 
-def _all_rules(config: RolloutConfig, errors: float, step: int, rollouts: int) -> dict[str, Array]:
-    parts = []
-    for start in range(0, rollouts, CHUNK):
-        size = min(CHUNK, rollouts - start)
-        parts.append(all_rules(config, errors, config.alpha, step, size, 1000 + start))
+def _together(
+    judged: Callable[..., dict[str, Array]], config: RolloutConfig, rollouts: int, *args: Any
+) -> dict[str, Array]:
+    parts = [
+        judged(config, *args, min(CHUNK, rollouts - start), seed=1000 + start)
+        for start in range(0, rollouts, CHUNK)
+    ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -194,15 +242,29 @@ def show(name: str, rows: Sequence[Row]) -> None:
     out.print(table)
 
 
-def show_alarms(identical: dict[str, dict[str, float]]) -> None:
-    table = Table("rules", "canary requests between looks", "rolled back", title="identical canary")
-    for rules, found in identical.items():
-        for looks, share in found.items():
-            table.add_row(rules, looks.removeprefix("every "), f"{share:.2%}")
+def show_scenarios(scenarios: Sequence[Scenario]) -> None:
+    columns = ("scenario", "rolled back", "by which rule", "median s", "counted by request")
+    table = Table(*columns, title="stages and watch")
+    for scenario in scenarios:
+        table.add_row(*_scenario_cells(scenario))
     out.print(table)
 
 
-def save(identical: dict[str, dict[str, float]], rows: dict[str, list[Row]], folder: Path) -> None:
+def _scenario_cells(scenario: Scenario) -> tuple[str, ...]:
+    record = scenario.record()
+    each = ", ".join(f"{name} {share:.2%}" for name, share in record["by_rule"].items())
+    before = ", ".join(f"{name.split()[0]} {share:.2%}" for name, share in scenario.by_request.items())
+    median = record["median_s"]
+    return (
+        scenario.name,
+        f"{scenario.rolled_back:.2%}",
+        each,
+        "" if median is None or scenario.name == CROWD else f"{median:.0f}",
+        before,
+    )
+
+
+def save(scenarios: Sequence[Scenario], rows: dict[str, list[Row]], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     kept = {
         plan: [
@@ -212,9 +274,15 @@ def save(identical: dict[str, dict[str, float]], rows: dict[str, list[Row]], fol
         ]
         for plan, found in rows.items()
     }
-    (folder / "rollout.json").write_text(json.dumps({"identical": identical, "harmful": kept}, indent=1))
-    lines = ["## Identical canary", "", "| rules | looks | rolled back |", "|---|---|---|"]
-    lines += [f"| {r} | {k} | {v:.2%} |" for r, found in identical.items() for k, v in found.items()]
+    (folder / "rollout.json").write_text(
+        json.dumps({"in_time": [one.record() for one in scenarios], "by_request": kept}, indent=1)
+    )
+    lines = [
+        "## Stages and watch",
+        "",
+        "| scenario | rolled back | by rule | median s | counted by request |",
+    ]
+    lines += ["|---|---|---|---|---|", *("| " + " | ".join(_scenario_cells(one)) + " |" for one in scenarios)]
     for plan, found in rows.items():
         lines += ["", f"## 1 % to {HARM:.0%} errors: {plan}", "", "| " + " | ".join(COLUMNS) + " |"]
         lines += ["|" + "---|" * len(COLUMNS)]

@@ -216,6 +216,7 @@ def _on_this_machine(settings: Stages, plan: Rehearsal) -> Stages:
             "rules": rules,
             "watch_s": plan.watch_s,
             "tick_s": plan.tick_s,
+            "block_s": plan.block_s,
             "notify": Notify(),
         }
     )

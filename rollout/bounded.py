@@ -52,6 +52,12 @@ class Histogram:
         values, counts = np.unique(steps, return_counts=True)
         return cls(values / bins, counts.astype(np.float64))
 
+    @classmethod
+    def exact(cls, data: Array) -> "Histogram":
+        """Of few numbers in [0, 1], not rounded."""
+        values, counts = np.unique(data, return_counts=True)
+        return cls(values, counts.astype(np.float64))
+
     @property
     def mirrored(self) -> "Histogram":
         """Of 1 - x."""

@@ -38,9 +38,10 @@ class Latency(Config):
     objective_ms: float = Field(250, gt=0)
     tolerance: float = Field(0.01, ge=0, lt=1)
     """How much larger the share of slow requests may be."""
-    max_p99_ratio: float = Field(2.0, gt=1)
+    max_p99_ratio: float = Field(1.5, gt=1)
+    """How many times slower the canary's p99 may be. What happens below the p99 is no harm to this rule."""
     min_requests: int = Field(500, gt=0)
-    """Of each variant in a window, before p99s are compared."""
+    """Of stable, before its p99 is known well enough to compare with."""
 
 
 class FeatureHealth(Config):
@@ -115,6 +116,7 @@ class Rehearsal(Config):
     stages: tuple[Stage, ...] = Field(min_length=1)
     watch_s: float = Field(5.0, ge=0)
     tick_s: float = Field(0.5, gt=0)
+    block_s: float = Field(0.5, gt=0)
     requests_per_s: float = Field(100.0, gt=0)
     customers: int = Field(5000, gt=0)
     """Of the source, asked for in the order of its rows, then again from the first."""
@@ -138,6 +140,9 @@ class RolloutConfig(Config):
     """The probability that an identical canary is ever rolled back, over all rules and looks."""
     rules: Rules = Rules()
     tick_s: float = Field(1.0, gt=0)
+    block_s: float = Field(2.0, gt=0)
+    """Latency, and failures where nobody is beside the canary, are judged in blocks of so many seconds, each
+    of which counts once: longer than the machine's stalls, far shorter than a stage."""
     lease_s: float = Field(30.0, gt=0)
     """A controller that is silent for so long has lost the rollout to the next."""
     ready_timeout_s: float = Field(180.0, gt=0)

@@ -21,7 +21,8 @@ from rollout.evidence import Evidence
 from rollout.lease import new_holder, renewing
 from rollout.notify import Notice, Tell, silent
 from rollout.observers.observer import Observer
-from rollout.records import counts_record, observation_record
+from rollout.observers.recorded import Recorded
+from rollout.records import observation_record
 from rollout.registry import RegistryProjection
 from rollout.rules import judge_all
 from rollout.rules.rule import Rule
@@ -65,7 +66,7 @@ class Controller:
         self._registry, self._notify, self._faults = registry, notify, faults
         self.holder = new_holder()
         self._known: Rollout | None = None
-        self._counted: dict[str, Any] | None = None
+        self._recorded: dict[str, Recorded] = {}
         self._leased_until: datetime | None = None
 
     def run(self, id: str, stop: Callable[[], bool] = lambda: False) -> Rollout:
@@ -149,7 +150,7 @@ class Controller:
         except ChurnError as error:
             trouble.append(f"target {self._target.name}: {error}")
         try:
-            evidence = self._observer.observe(rollout.windows, now) if rollout.windows else Evidence()
+            evidence = self._counts(rollout).observe(rollout.windows, now) if rollout.windows else Evidence()
         except ChurnError as error:
             trouble.append(f"evidence: {error}")
         if evidence is not None and rollout.promoted:
@@ -167,16 +168,21 @@ class Controller:
         well = seen.target.ready and seen.target.weight == weight
         return None if well else rollout.unready_since or seen.at
 
+    def _counts(self, rollout: Rollout) -> Recorded:
+        """What was counted at each look of this rollout, by whichever controller."""
+        if rollout.id not in self._recorded:
+            before = self._store.observations(rollout.id)
+            self._recorded[rollout.id] = Recorded(self._observer, self._config, before)
+        return self._recorded[rollout.id]
+
     def _save_observation(self, rollout: Rollout, seen: Observation, decision: Decision) -> None:
-        """Counts are kept when they have changed: a rollout that only waits adds nothing."""
-        counts = None
-        if seen.evidence is not None and seen.evidence.windows:
-            content = counts_record(seen.evidence.current)
-            known = {name: content[name] for name in ("weight", "mirror", "stable", "canary")}
-            if known != self._counted:
-                self._counted, counts = known, content
+        """Counts are saved where they have changed: a rollout that only waits adds nothing."""
+        recorded = self._recorded.get(rollout.id)
         record = observation_record(seen, decision, rollout.trouble)
-        self._store.save_observation(rollout, record, counts, seen.at, holder=self.holder)
+        counts = {} if recorded is None else recorded.unsaved()
+        self._store.save_observation(rollout, record, counts, holder=self.holder)
+        if recorded is not None:
+            recorded.saved()
 
     def _guard(self, now: datetime) -> None:
         """The database is out of reach: nothing goes on, but harm is still taken back, as long as nobody else

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Row
 
-from rollout.evidence import Arm, Window
+from rollout.evidence import Arm
 from rollout.rules.rule import Verdict
 from rollout.situation import Decision, Observation
 from rollout.state import Event, Rollout
@@ -109,20 +109,6 @@ def arm_record(arm: Arm) -> dict[str, Any]:
         "p99_ms": None if p99_ms is None or not isfinite(p99_ms) else round(float(p99_ms), 3),
         "mean_score": float(arm.scores.mean()) if len(arm.scores) else None,
     }
-
-
-def counts_record(window: Window) -> dict[str, Any]:
-    """All that is counted in a window, so that a rule on counts can judge it again under another plan."""
-    arms = {name: _counts(getattr(window, name)) for name in ("stable", "canary")}
-    return {"weight": window.weight, "mirror": window.mirror, "seconds": window.seconds, **arms}
-
-
-def _counts(arm: Arm) -> dict[str, Any]:
-    content = {field.name: getattr(arm, field.name) for field in fields(arm)}
-    plain = {name: value for name, value in content.items() if isinstance(value, int | float)}
-    histogram = {str(edge): int(count) for edge, count in arm.latency_ms.items()}
-    found: dict[str, Any] = finite_only(plain | {"latency_ms": histogram})
-    return found
 
 
 def finite_only(content: Any) -> Any:

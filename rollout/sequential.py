@@ -23,8 +23,9 @@ w is the share observed, as customers are sticky and some ask more than others. 
 - With a tolerance t, null rate(canary) <= rate(stable) + t, a request multiplies the expectation by at most
   1 + t(q - w), which is divided out. For a small w no bet is better.
 
-Assumed: answers to different requests err independently, given the variant. A customer who fails on each of
-her hundred requests is a hundred events to it.
+Assumed: events fall on the variants independently of each other. Failures of one customer do not, where she
+stays with one variant; such events are customers, each counted once a rollout, and the share is then the
+weight itself: by it, and by nothing else, she was dealt to her variant (docs/adr/0015).
 """
 
 from collections.abc import Sequence
@@ -93,6 +94,18 @@ def mean_evidence(evidence: Sequence[ArrayLike], weights: Sequence[float] | None
     """The log of the (weighted) mean of e-values: an e-value too, however they hang together."""
     share = np.full(len(evidence), 1 / len(evidence)) if weights is None else np.asarray(weights)
     return log_mean(np.stack(np.broadcast_arrays(*evidence)).astype(np.float64), share)
+
+
+def in_order(evidence: Sequence[ArrayLike]) -> Array:
+    """The log of the mean of e-values of things that appear one after the other (windows, segments), however
+    they hang together: the k-th has the part 1/(k(k+1)) of the capital from the beginning, and what has not
+    appeared yet keeps its part at one. So nothing that appears later lowers, or raises, what is there.
+    """
+    if not len(evidence):
+        return np.zeros(())
+    number = np.arange(1, len(evidence) + 1)
+    parts = [*(1 / (number * (number + 1))), 1 / (len(evidence) + 1)]
+    return mean_evidence([*evidence, 0.0], parts)
 
 
 def log_mean(logs: Array, weights: Array) -> Array:

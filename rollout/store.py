@@ -180,7 +180,7 @@ class Store(Requests, LeaseTable):
         return None if found is None else dict(found)
 
     def observations(self, id: str) -> list[tuple[datetime, dict[str, Any]]]:
-        """All counts that were kept, the oldest first."""
+        """What was counted at each look, the oldest first."""
         query = select(OBSERVATIONS).where(OBSERVATIONS.c.rollout == id).order_by(OBSERVATIONS.c.number)
         with self._reading() as connection:
             return [(row.at, dict(row.counts)) for row in connection.execute(query)]
@@ -226,12 +226,12 @@ class Store(Requests, LeaseTable):
         self,
         rollout: Rollout,
         seen: Mapping[str, Any],
-        counts: Mapping[str, Any] | None = None,
-        at: datetime | None = None,
+        counts: Mapping[datetime, Mapping[str, Any]],
         *,
         holder: str | None = None,
     ) -> None:
-        """What was seen last, which is no decision: for people who watch. `counts`: to be kept for good."""
+        """What was seen last, which is no decision: for people who watch. `counts`: of each look that
+        was not saved yet (rollout/observers/recorded.py), for good."""
         values = {
             "look": dict(seen),
             "unready_since": rollout.unready_since,
@@ -240,9 +240,9 @@ class Store(Requests, LeaseTable):
         }
         with self._writing() as connection:
             _write(connection, rollout, values, holder)
-            if counts is not None and at is not None:
-                row = {"rollout": rollout.id, "at": at, "counts": dict(counts)}
-                connection.execute(insert(OBSERVATIONS).values(row))
+            rows = [{"rollout": rollout.id, "at": at, "counts": dict(of)} for at, of in counts.items()]
+            if rows:
+                connection.execute(insert(OBSERVATIONS), rows)
 
     def _insert(self, fresh: Rollout, event: Event) -> Rollout:
         first = replace(fresh, sequence=1)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rollout.counts import quantile
 from serving.gateway import Gateway
 from serving.routes import canary_alone, cluster
 
@@ -90,18 +91,6 @@ def between(
         requests=requests,
         errors=min(requests, grown(f"{variant}.errors")),
         slow=min(requests, measured - fast),
-        p99_ms=quantile(latency, measured, 0.99),
+        p99_ms=quantile(latency | {math.inf: measured}, 0.99),
         latency_ms={**latency, math.inf: measured} if measured else {},
     )
-
-
-def quantile(latency: Mapping[float, int], measured: int, share: float) -> float | None:
-    """By linear interpolation in the bucket where it lies; None without requests, the last edge beyond it."""
-    if not measured:
-        return None
-    wanted, lower, below = share * measured, 0.0, 0
-    for edge, count in sorted(latency.items()):
-        if count >= wanted:
-            return lower + (edge - lower) * (wanted - below) / (count - below)
-        lower, below = edge, count
-    return lower

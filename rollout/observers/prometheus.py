@@ -20,8 +20,8 @@ import numpy as np
 from data.errors import ServingError
 from handlers import telemetry
 from rollout.config import Latency, RolloutConfig
+from rollout.counts import quantile
 from rollout.evidence import Arm, Evidence, Floats, Window
-from rollout.observers.envoy_stats import quantile
 from rollout.observers.observer import Opened
 
 LOOKBACK = timedelta(minutes=5)
@@ -151,7 +151,7 @@ def arm(series: Sequence[Series], begin: float, end: float, objective_ms: float)
         requests=requests,
         errors=count(telemetry.REQUESTS.name, "code", *failed) if failed else 0,
         slow=min(requests, measured - fast),
-        p99_ms=quantile({edge: n for edge, n in latency.items() if edge < math.inf}, measured, 0.99),
+        p99_ms=quantile(latency, 0.99),
         latency_ms=latency if measured else {},
         customers=customers,
         missing=min(customers, count(vectors, "status", "unknown")),

@@ -8,8 +8,7 @@ from rollout.evidence import Arm, Evidence
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.events import Kind, problem
 from rollout.rules.rule import Verdict
-from rollout.rules.shifts import hedged
-from rollout.sequential import mean_evidence
+from rollout.sequential import in_order, mean_evidence
 
 HIGH_RISK = Kind("high-risk customers", lambda arm: arm.customers, lambda arm: arm.high_risk)
 
@@ -17,7 +16,8 @@ HIGH_RISK = Kind("high-risk customers", lambda arm: arm.customers, lambda arm: a
 class DecisionRateRule:
     """Harm: the share lies further than the tolerance from stable's, either way (half of alpha each).
 
-    A window at weight 100 has nobody to compare with; what windows before it said stands.
+    Windows are averaged, since the same customers ask in several. One at weight 100 has nobody to compare
+    with; what windows before it said stands.
     """
 
     name = "decision_rate"
@@ -30,8 +30,8 @@ class DecisionRateRule:
             return unreadable(self.name, damage)
         compared = [w for w in evidence.windows if w.canary.customers and w.stable.customers]
         allowed = self.config.tolerance
-        up = sum(hedged(_excess(window.canary, window.stable, allowed)) for window in compared)
-        down = sum(hedged(_excess(window.stable, window.canary, allowed)) for window in compared)
+        up = in_order([_excess(window.canary, window.stable, allowed) for window in compared])
+        down = in_order([_excess(window.stable, window.canary, allowed) for window in compared])
         log_e = float(mean_evidence([up, down]))
         seen, current = sum(window.canary.customers for window in compared), evidence.current
         waiting = None

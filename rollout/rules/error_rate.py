@@ -1,16 +1,30 @@
 """Requests that got no answer."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from rollout.config import ErrorRate
-from rollout.evidence import Evidence
+from rollout.evidence import Arm, Evidence, Floats, Tries, Window
 from rollout.rules.answer import answer, unreadable
-from rollout.rules.events import Kind, compare, problem
+from rollout.rules.blocks import before_after, both
+from rollout.rules.events import Kind, described, problem
 from rollout.rules.rule import Verdict
+from rollout.sequential import RATIOS, Counts, over_ratios, window_evidence
 
 ERRORS = Kind("errors", lambda arm: arm.requests, lambda arm: arm.errors)
+FAILING = Kind("failing customers", lambda arm: arm.errors, lambda arm: arm.failing or 0)
+"""Never more than failed requests."""
 
 
 class ErrorRateRule:
-    """Harm: the canary's share of failed requests is above stable's plus the tolerance."""
+    """Harm: the canary fails more often than stable does, plus the tolerance.
+
+    Side by side customers are counted, each once a rollout: by the weight alone a customer is dealt to a
+    variant, so of those who would fail on either, the canary gets that share. In a shadow both variants are
+    asked by the same customers, and on a cluster each request is dealt anew: requests are counted there. At
+    weight 100 and after promotion: failures in blocks of time, against those of stable before.
+    """
 
     name = "error_rate"
 
@@ -18,6 +32,34 @@ class ErrorRateRule:
         self.config = config
 
     def judge(self, evidence: Evidence, alpha: float) -> Verdict:
-        if damage := problem(evidence, ERRORS):
+        if damage := problem(evidence, ERRORS) or problem(evidence, FAILING):
             return unreadable(self.name, damage)
-        return answer(self.name, compare(evidence, ERRORS, self.config.tolerance), alpha)
+        split = float(over_ratios(split_evidence(evidence.windows, self.config.tolerance)))
+        alone = before_after(evidence, _failed, self.config.tolerance)
+        return answer(self.name, described(evidence, ERRORS, both(split, alone)), alpha)
+
+
+def split_evidence(windows: Sequence[Window], tolerance: float) -> Floats:
+    """[ratios]: the log e-value of each ratio of harm, over all windows with somebody beside the canary."""
+    total = np.zeros(len(RATIOS))
+    for window in windows:
+        if window.canary.requests and window.stable.requests:
+            evidence = window_evidence(dealt(window), tolerance)
+            # errors that both variants make at one request say less than nothing: half is not bet on them
+            total = total + (np.logaddexp(evidence, 0) - np.log(2) if window.mirror else evidence)
+    return total
+
+
+def dealt(window: Window) -> Counts:
+    """Failures of both variants, and how many each would get if both failed alike."""
+    canary, stable = window.canary, window.stable
+    if window.mirror or canary.failing is None or stable.failing is None:
+        return Counts(canary.requests, canary.errors, stable.requests, stable.errors)
+    asked, share = canary.requests + stable.requests, window.weight / 100
+    return Counts(asked * share, canary.failing, asked * (1 - share), stable.failing)
+
+
+def _failed(arm: Arm) -> Tries:
+    if len(arm.blocks.requests) or not arm.requests:
+        return arm.blocks.failed()
+    return Tries(np.array([float(arm.requests)]), np.array([float(arm.errors)]))

@@ -1,4 +1,4 @@
-"""What the rules about counts share: one kind of event, over all windows of a rollout."""
+"""What the rules about counts of customers share: one kind of event, over all windows of a rollout."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from rollout.bounded import Histogram, excess_mean
-from rollout.evidence import Arm, Evidence
+from rollout.evidence import Arm, Evidence, Window
 from rollout.rules.answer import Found
-from rollout.sequential import Counts, excess_events, mean_evidence
+from rollout.sequential import Counts, excess_events, in_order, mean_evidence
 
-ALONE = 0.1
+BEFORE_AFTER_SHARE = 0.1
 """The part of the evidence that may come from a canary with nobody beside it. It compares different times, so
-it is kept for harm that cannot be missed."""
+it is left for harm that cannot be missed."""
 
 
 @dataclass(frozen=True)
@@ -36,30 +36,33 @@ def problem(evidence: Evidence, kind: Kind) -> str | None:
 
 
 def compare(evidence: Evidence, kind: Kind, tolerance: float, minimum: int = 1) -> Found:
-    """Both variants side by side within each window; at weight 100, the canary with the stable of before.
+    """Customers of both variants side by side, each window for itself: most customers of one window ask in
+    the next one too, in the same state, so that windows are averaged and never multiplied (`in_order`).
 
-    The comparison with before takes the rate of stable for what it would be now: an outage at weight 100 is
-    laid to the canary, which is the safe side.
+    At weight 100, and after promotion, the canary is compared with the stable of the last split: an outage of
+    that time is laid to the canary, which is the safe side.
     """
-    windows = [window for window in evidence.windows if kind.asked(window.canary)]
-    together = excess_events(
+    side_by_side = in_order(
         [
-            Counts(kind.asked(w.canary), kind.events(w.canary), kind.asked(w.stable), kind.events(w.stable))
-            for w in windows
-            if kind.asked(w.stable)
-        ],
-        tolerance,
+            excess_events([_counts(window, kind)], tolerance)
+            for window in evidence.windows
+            if kind.asked(window.canary) and kind.asked(window.stable)
+        ]
     )
-    alone = [window.canary for window in windows if window.weight == 100]
-    before = [window.stable for window in evidence.windows if kind.asked(window.stable)]
-    since = _after(alone, before, kind, tolerance)
-    log_e = float(mean_evidence([together, since], [1 - ALONE, ALONE]))
+    log_e = mean_evidence(
+        [side_by_side, _before_after(evidence, kind, tolerance)], [1 - BEFORE_AFTER_SHARE, BEFORE_AFTER_SHARE]
+    )
+    return described(evidence, kind, float(log_e), minimum)
 
+
+def described(evidence: Evidence, kind: Kind, log_e: float, minimum: int = 1) -> Found:
+    """The shares of the present window, and what it still waits for."""
     current = evidence.current
+    before = [window.stable for window in evidence.windows if kind.asked(window.stable)]
     beside = [current.stable] if kind.asked(current.stable) else before
     canary, stable = _rate([current.canary], kind), _rate(beside, kind)
     asked = kind.asked(current.canary)
-    seen = sum(kind.asked(window.canary) for window in windows)
+    seen = sum(kind.asked(window.canary) for window in evidence.windows)
     waiting = None
     if not asked or seen < minimum:
         waiting = f"{kind.name}: {seen:g} seen on the canary, {asked:g} in this stage; {minimum} needed"
@@ -69,15 +72,23 @@ def compare(evidence: Evidence, kind: Kind, tolerance: float, minimum: int = 1) 
     return Found(log_e, said, waiting, {"canary": canary, "stable": stable, "canary_count": asked})
 
 
-def _after(canary: Sequence[Arm], stable: Sequence[Arm], kind: Kind, tolerance: float) -> float:
-    """Log e-value of the canary alone against what stable did while it was asked."""
-    if not canary or not stable:
+def _counts(window: Window, kind: Kind) -> Counts:
+    canary, stable = window.canary, window.stable
+    return Counts(kind.asked(canary), kind.events(canary), kind.asked(stable), kind.events(stable))
+
+
+def _before_after(evidence: Evidence, kind: Kind, tolerance: float) -> float:
+    """Log e-value of the canary alone against what stable did while it was asked last."""
+    before = [window.stable for window in evidence.windows if kind.asked(window.stable)]
+    alone = [w.canary for w in evidence.windows if w.weight == 100 and kind.asked(w.canary)]
+    if not before:
         return 0.0
-    return float(excess_mean(_outcomes(canary, kind), _outcomes(stable, kind), tolerance))
+    stable = _outcomes(before[-1], kind)
+    return float(in_order([excess_mean(_outcomes(one, kind), stable, tolerance) for one in alone]))
 
 
-def _outcomes(arms: Sequence[Arm], kind: Kind) -> Histogram:
-    asked, events = (float(sum(of(arm) for arm in arms)) for of in (kind.asked, kind.events))
+def _outcomes(arm: Arm, kind: Kind) -> Histogram:
+    asked, events = float(kind.asked(arm)), float(kind.events(arm))
     return Histogram(np.array([0.0, 1.0]), np.array([asked - events, events]))
 
 

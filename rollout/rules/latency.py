@@ -1,28 +1,35 @@
-"""Requests that took too long."""
+"""Requests that took too long, in blocks of time."""
 
 import math
 from bisect import bisect_left
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from rollout.blocks import excess_in_blocks
 from rollout.config import Latency
-from rollout.evidence import Arm, Evidence, Window
+from rollout.evidence import Arm, Blocks, Evidence, Floats, Tries, Window
 from rollout.rules.answer import Found, answer, unreadable
-from rollout.rules.events import Kind, compare, problem
+from rollout.rules.blocks import before_after, both, one_after_the_other, side_by_side
+from rollout.rules.events import Kind, described, problem
 from rollout.rules.rule import Verdict
-from rollout.sequential import Counts, excess_events, mean_evidence
+from rollout.sequential import mean_evidence
 
 SLOW = Kind("slow requests", lambda arm: arm.requests, lambda arm: arm.slow)
+P99 = 0.01
+"""The share of requests beyond it."""
 
 
 class LatencyRule:
-    """Harm: more requests slower than the objective than stable has plus the tolerance, or a slower tail.
+    """Harm: a larger share of requests slower than the objective than stable has plus the tolerance, or a p99
+    more than `max_p99_ratio` times stable's. Each spends half of alpha.
 
-    Two p99s alone say nothing of chance, so the tail is judged by the proxy's histogram: with a ratio k
-    allowed, no larger share of the canary's requests may take longer than k times x than of stable's take
-    longer than x, for any bucket edge x. At stable's p99 that says: p99(canary) <= k p99(stable). The
-    e-values of all edges are averaged, so that nothing is lost by looking at many; k times x is rounded up
-    to an edge. Each of the two harms spends half of alpha. Without a histogram p99s are shown, not judged.
+    The p99: let x be the first edge of the histogram at or above stable's p99, as known before a block began;
+    then in that block no more of the canary's requests may take longer than ratio * x (rounded up to an edge)
+    than of as many of stable's take longer than x. What happens below the p99, at the median say, is no harm.
+    Without a histogram the two p99s are shown and not judged.
+
+    Blocks are compared, not requests (rollout/blocks.py): a stall slows all requests of a moment.
     """
 
     name = "latency"
@@ -33,55 +40,89 @@ class LatencyRule:
     def judge(self, evidence: Evidence, alpha: float) -> Verdict:
         if damage := problem(evidence, SLOW) or _histogram_problem(evidence):
             return unreadable(self.name, damage)
-        slow = compare(evidence, SLOW, self.config.tolerance)
+        slow = both(
+            side_by_side(evidence, self._slow, self.config.tolerance),
+            before_after(evidence, self._slow, self.config.tolerance),
+        )
         tail = self._tail(evidence)
-        current = evidence.current
-        ratio = _ratio(current)
-        numbers = {**slow.numbers, **({} if ratio is None else {"p99_ratio": ratio})}
-        said = slow.said + ("" if ratio is None else f", p99 {ratio:.2f} times stable's")
-        log_e = float(mean_evidence([slow.log_e, tail]))
-        if log_e >= -math.log(alpha) and tail > slow.log_e:
-            said += f"; its tail is more than {self.config.max_p99_ratio:g} times slower"
-        found = Found(log_e, said, slow.waiting, numbers)
-        return answer(self.name, found, alpha)
+        found = described(evidence, SLOW, float(mean_evidence([slow, tail])))
+        ratio = _ratio(evidence.current)
+        numbers = {**found.numbers, **({} if ratio is None else {"p99_ratio": ratio})}
+        said = found.said + ("" if ratio is None else f", p99 {ratio:.2f} times stable's")
+        if found.log_e >= -math.log(alpha) and tail > slow:
+            said += f"; its p99 is more than {self.config.max_p99_ratio:g} times stable's"
+        return answer(self.name, Found(found.log_e, said, found.waiting, numbers), alpha)
+
+    def _slow(self, arm: Arm) -> Tries:
+        """In each block, those that took longer than the objective; without blocks all are one."""
+        if len(arm.blocks.requests) or not arm.requests:
+            return arm.blocks.slower(self.config.objective_ms)
+        return Tries(np.array([float(arm.requests)]), np.array([float(arm.slow)]))
 
     def _tail(self, evidence: Evidence) -> float:
-        """Log e-value of a tail more than `max_p99_ratio` times slower, over all windows and edges."""
-        windows = [window for window in evidence.windows if self._comparable(window)]
-        edges = sorted({edge for window in windows for edge in _edges(window)})
-        if not edges:
-            return 0.0
-        each = [excess_events([self._slower(window, edge) for window in windows]) for edge in edges]
-        return float(mean_evidence(each))
-
-    def _comparable(self, window: Window) -> bool:
-        arms = (window.stable, window.canary)
-        return all(arm.latency_ms and _timed(arm) >= self.config.min_requests for arm in arms)
-
-    def _slower(self, window: Window, edge: float) -> Counts:
-        """Stable's requests slower than `edge`, and the canary's slower than the allowed multiple of it."""
-        edges = _edges(window)
-        at = bisect_left(edges, edge * self.config.max_p99_ratio)
-        if edge not in window.stable.latency_ms or at == len(edges):
-            return Counts(0, 0, 0, 0)
-        canary, stable = _timed(window.canary), _timed(window.stable)
-        return Counts(
-            canary,
-            canary - window.canary.latency_ms[edges[at]],
-            stable,
-            stable - window.stable.latency_ms[edge],
-        )
+        """Log e-value of a p99 beyond the ratio, over all windows."""
+        tail = Tail(self.config.max_p99_ratio, self.config.min_requests)
+        beside = [tail.beside(window) for window in evidence.windows]
+        canary, stable = (Tries.joined([both[which] for both in beside]) for which in (0, 1))
+        alone = Tries.joined([tail.alone(w.canary.blocks) for w in evidence.windows if w.weight == 100])
+        before = Tries.joined(tail.before)
+        return both(excess_in_blocks(canary, stable), one_after_the_other(alone, before, 0.0))
 
 
-def _edges(window: Window) -> list[float]:
-    """Those that both variants were counted by, ascending."""
-    both = window.stable.latency_ms.keys() & window.canary.latency_ms.keys()
-    return sorted(edge for edge in both if math.isfinite(edge))
+@dataclass
+class Tail:
+    """Requests beyond the p99 that stable is known to have, each block by what was known before it."""
+
+    ratio: float
+    minimum: int
+    edges: tuple[float, ...] = ()
+    counts: Floats = field(default_factory=lambda: np.zeros(0))
+    first: float | None = None
+    """The first p99 that was known: what before and after are compared by."""
+    before: list[Tries] = field(default_factory=list)
+    """Stable's beyond that, in the blocks since."""
+
+    def beside(self, window: Window) -> tuple[Tries, Tries]:
+        """Of the canary beyond ratio * x, and of stable beyond x; of no request before enough is known."""
+        canary, stable = window.canary.blocks, window.stable.blocks
+        size = len(stable.requests)
+        found = np.zeros((4, size))
+        if not stable.edges_ms:
+            return Tries(), Tries()
+        if stable.edges_ms != self.edges:  # counted by a proxy that was started anew for another objective
+            self.edges, self.counts = stable.edges_ms, np.zeros(len(stable.edges_ms))
+        begun = None
+        for block in range(size):
+            x = self._p99()
+            if x is not None:
+                self.first = x if self.first is None else self.first
+                begun = block if begun is None else begun
+                if canary.edges_ms == stable.edges_ms:
+                    found[:2, block] = _beyond(canary, block, self.ratio * x)
+                    found[2:, block] = _beyond(stable, block, x)
+            self.counts = self.counts + stable.within[block]
+        if begun is not None and self.first is not None and window.weight < 100:
+            self.before.append(stable.slower(self.first).rows(slice(begun, None)))
+        return Tries(found[0], found[1]), Tries(found[2], found[3])
+
+    def alone(self, blocks: Blocks) -> Tries:
+        return Tries() if self.first is None else blocks.slower(self.ratio * self.first)
+
+    def _p99(self) -> float | None:
+        """The first edge that at most a hundredth of stable's requests so far are beyond."""
+        timed = self.counts[-1]
+        if timed < self.minimum:
+            return None
+        at = int(np.argmax(self.counts >= (1 - P99) * timed))
+        return self.edges[at] if math.isfinite(self.edges[at]) else None
 
 
-def _timed(arm: Arm) -> int:
-    """Requests in the histogram; they are more than it shows where the slowest passed its last edge."""
-    return max(arm.latency_ms.get(math.inf, arm.requests), *arm.latency_ms.values())
+def _beyond(blocks: Blocks, block: int, edge_ms: float) -> tuple[float, float]:
+    at = bisect_left(blocks.edges_ms, edge_ms)
+    if at >= len(blocks.edges_ms) - 1:
+        return 0.0, 0.0
+    timed = blocks.within[block, -1]
+    return float(timed), float(timed - blocks.within[block, at])
 
 
 def _histogram_problem(evidence: Evidence) -> str | None:
@@ -90,6 +131,9 @@ def _histogram_problem(evidence: Evidence) -> str | None:
             counts = np.array([arm.latency_ms[edge] for edge in sorted(arm.latency_ms)], dtype=np.float64)
             if len(counts) and not (np.isfinite(counts).all() and (np.diff(counts, prepend=0) >= 0).all()):
                 return f"window {number}, {name}: latency_ms does not grow with its edges"
+            within = arm.blocks.within
+            if not np.isfinite(within).all() or (np.diff(within, axis=1, prepend=0) < 0).any():
+                return f"window {number}, {name}: the histogram of a block does not grow with its edges"
             if arm.p99_ms is not None and math.isnan(arm.p99_ms):
                 return f"window {number}, {name}: p99_ms is NaN"
     return None

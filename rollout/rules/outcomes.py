@@ -8,8 +8,8 @@ from rollout.config import Outcomes
 from rollout.evidence import Evidence, Floats, Labelled
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.rule import Verdict
-from rollout.rules.shifts import Pair, excess, outside
-from rollout.sequential import mean_evidence
+from rollout.rules.shifts import Pair, excess, outside, window_excess
+from rollout.sequential import in_order, mean_evidence
 
 FLOOR = 0.01
 """Scores are taken as at least this and at most one minus it, so that a loss is bounded: by 4.6 nats."""
@@ -60,11 +60,14 @@ class OutcomesRule:
         """
         allowed = self.config.calibration_tolerance / 2
 
-        def beyond(sign: int, stable_sign: int) -> float:
-            pairs = [Pair(_gaps(canary, sign), _gaps(stable, stable_sign)) for canary, stable in both]
-            return excess(pairs, allowed)
+        def beyond(window: tuple[Labelled, Labelled], sign: int, stable_sign: int) -> float:
+            canary, stable = window
+            return window_excess(Pair(_gaps(canary, sign), _gaps(stable, stable_sign)), allowed)
 
-        sides = [min(beyond(side, 1), beyond(side, -1)) for side in (1, -1)]
+        sides = [
+            in_order([min(beyond(window, side, 1), beyond(window, side, -1)) for window in both])
+            for side in (1, -1)
+        ]
         return float(mean_evidence(sides))
 
 

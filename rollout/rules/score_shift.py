@@ -7,15 +7,16 @@ from rollout.config import ScoreShift
 from rollout.evidence import Evidence, Window
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.rule import Verdict
-from rollout.rules.shifts import Pair, excess, outside, paired_excess, paired_shortfall
-from rollout.sequential import mean_evidence
+from rollout.rules.shifts import Pair, outside, paired_excess, paired_shortfall, window_excess
+from rollout.sequential import in_order, mean_evidence
 
 
 class ScoreShiftRule:
     """Harm: the mean score lies further than the tolerance from stable's, either way (half of alpha each).
 
-    On the same customers where a window has pairs, else between the customers of both variants: who is whose
-    is random. A window at weight 100 has nobody to compare with; what windows before it said stands.
+    On the same customers where a window has pairs, else between the customers of both variants, to which they
+    are assigned at random. Windows are averaged, since the same customers ask in several. One at weight 100
+    has nobody to compare with; what windows before it said stands.
     """
 
     name = "score_shift"
@@ -28,10 +29,8 @@ class ScoreShiftRule:
             scores = np.concatenate([window.stable.scores, window.canary.scores])
             if outside(scores, 0, 1) or outside(window.pairs, -1, 1):
                 return unreadable(self.name, f"window {number}: a score is NaN or outside of [0, 1]")
-        up = down = 0.0
-        for window in evidence.windows:
-            higher, lower = self._window(window)
-            up, down = up + higher, down + lower
+        sides = [self._window(window) for window in evidence.windows if _compared(window)]
+        up, down = (in_order([side[way] for side in sides]) for way in (0, 1))
         return answer(self.name, self._found(evidence, float(mean_evidence([up, down])), alpha), alpha)
 
     def _window(self, window: Window) -> tuple[float, float]:
@@ -40,11 +39,9 @@ class ScoreShiftRule:
             allowed = self.config.tolerance
             return paired_excess(window.pairs, allowed), paired_shortfall(window.pairs, allowed)
         canary, stable = window.canary.scores, window.stable.scores
-        if not len(canary) or not len(stable):
-            return 0.0, 0.0
         return (
-            excess([Pair(canary, stable)], self.config.tolerance),
-            excess([Pair(stable, canary)], self.config.tolerance),
+            window_excess(Pair(canary, stable), self.config.tolerance),
+            window_excess(Pair(stable, canary), self.config.tolerance),
         )
 
     def _found(self, evidence: Evidence, log_e: float, alpha: float) -> Found:

@@ -7,14 +7,14 @@ from rollout.evidence import Evidence, Floats
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.rule import Verdict
 from rollout.rules.shifts import Pair, outside, shift
-from rollout.sequential import mean_evidence
+from rollout.sequential import in_order
 
 
 class SegmentsRule:
     """Harm: in some segment the mean score lies further than the tolerance from stable's.
 
-    The e-values of all segments seen are averaged, which splits alpha over them. A segment has a say in the
-    windows in which both variants have enough of its customers; all are seen long before one has.
+    Segments share alpha in the order in which they appeared (`in_order`): one that appears later takes
+    nothing from those before it. A segment is judged where both variants have enough of its customers.
     """
 
     name = "segments"
@@ -28,15 +28,16 @@ class SegmentsRule:
             for segment, scores in arm.segments.items():
                 if outside(scores, 0, 1):
                     return unreadable(self.name, f"{segment}: a score is NaN or outside of [0, 1]")
-        seen = sorted({segment for arm in arms for segment in arm.segments})
+        seen = list(dict.fromkeys(segment for arm in arms for segment in arm.segments))
         compared = {segment: self._compared(evidence, segment) for segment in seen}
-        compared = {segment: windows for segment, windows in compared.items() if windows}
+        compared = {
+            segment: each for segment, each in compared.items() if any(len(one.canary) for one in each)
+        }
         if not compared:
             few = f"fewer than {self.config.min_customers} customers in each of {len(seen)} segments"
             return Verdict(self.name, "advance", few if seen else "no segments")
         found = {segment: shift(windows, self.config.tolerance) for segment, windows in compared.items()}
-        unjudged = [0.0] * (len(seen) - len(found))
-        log_e = float(mean_evidence([*found.values(), *unjudged]))
+        log_e = float(in_order([found.get(segment, 0.0) for segment in seen]))
         worst = max(found, key=found.__getitem__)
         return answer(self.name, _described(worst, compared[worst], log_e, len(seen)), alpha)
 
@@ -46,7 +47,9 @@ class SegmentsRule:
             Pair(window.canary.segments.get(segment, none), window.stable.segments.get(segment, none))
             for window in evidence.windows
         )
-        return [one for one in pairs if min(len(one.canary), len(one.stable)) >= self.config.min_customers]
+        enough, few = self.config.min_customers, Pair(none, none)
+        # a window with few is there and says nothing: those after it have the place that they had
+        return [one if min(len(one.canary), len(one.stable)) >= enough else few for one in pairs]
 
 
 def _described(segment: str, windows: list[Pair], log_e: float, segments: int) -> Found:

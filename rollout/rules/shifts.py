@@ -7,7 +7,7 @@ import numpy as np
 
 from rollout.bounded import BINS, Histogram, above, below, excess_mean
 from rollout.evidence import Floats
-from rollout.sequential import mean_evidence
+from rollout.sequential import in_order, mean_evidence
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,15 @@ def hedged(log_e: float) -> float:
 
 
 def excess(windows: Sequence[Pair], tolerance: float, bins: int = BINS) -> float:
-    """Log e-value against mean(canary) <= mean(stable) + tolerance in every window."""
-    return sum(hedged(_excess(one, tolerance, bins)) for one in windows)
+    """Log e-value against mean(canary) <= mean(stable) + tolerance in every window.
+
+    Windows are averaged and not multiplied: the same customers ask in several, with the same scores.
+    """
+    return float(in_order([window_excess(one, tolerance, bins) for one in windows]))
 
 
-def _excess(one: Pair, tolerance: float, bins: int) -> float:
+def window_excess(one: Pair, tolerance: float, bins: int = BINS) -> float:
+    """The same of one window."""
     canary, stable = Histogram.of(one.canary, bins=bins), Histogram.of(one.stable, up=True, bins=bins)
     return float(excess_mean(canary, stable, tolerance))
 
@@ -42,13 +46,13 @@ def shift(windows: Sequence[Pair], tolerance: float) -> float:
 def paired_excess(differences: Floats, tolerance: float) -> float:
     """Log e-value against mean(differences) <= tolerance; differences in [-1, 1]."""
     data = Histogram.of((differences + 1) / 2)
-    return hedged(float(above(data, np.array([(1 + tolerance) / 2]))[0]))
+    return float(above(data, np.array([(1 + tolerance) / 2]))[0])
 
 
 def paired_shortfall(differences: Floats, tolerance: float) -> float:
     """Log e-value against mean(differences) >= -tolerance."""
     data = Histogram.of((differences + 1) / 2, up=True)
-    return hedged(float(below(data, np.array([(1 - tolerance) / 2]))[0]))
+    return float(below(data, np.array([(1 - tolerance) / 2]))[0])
 
 
 def outside(data: Floats, low: float, high: float) -> bool:

@@ -22,6 +22,7 @@ from file_target import (
 )
 
 from data.errors import ServingError
+from rollout.again import judge_again
 from rollout.controller import Controller
 from rollout.errors import LeaseHeld, RolloutError
 from rollout.notify import Notice
@@ -266,9 +267,28 @@ def test_what_was_counted_is_kept_and_only_when_it_has_changed(trial: Trial) -> 
     trial.until("stage", 1)
     trial.ask("pause")
     trial.ticks(10)
-    kept = trial.store.observations(trial.id)
-    assert [(counts["weight"], counts["canary"]["requests"]) for _, counts in kept] == [(0, 100), (5, 100)]
-    assert kept[0][1]["stable"]["latency_ms"] == {}
+    looks = trial.store.observations(trial.id)
+    begun = [window.begun.isoformat() for window in trial.store.load(trial.id).windows]
+    assert [list(counts) for _, counts in looks] == [[begun[0]], [begun[1]]]
+    assert [counts[which]["canary.requests"] for (_, counts), which in zip(looks, begun, strict=True)] == [
+        100,
+        100,
+    ]
+
+
+def test_a_controller_that_takes_over_counts_on_and_the_past_can_be_judged_again(trial: Trial) -> None:
+    trial.until("stage", 1)
+    trial.ticks(2)
+    before = len(trial.store.observations(trial.id))
+    trial.clock.sleep(60)
+    trial.controller = trial.another()
+    trial.controller.run(trial.id)
+    looks = trial.store.observations(trial.id)
+    assert len(looks) > before
+    rollout = trial.store.load(trial.id)
+    assert rollout.phase == "promoted"
+    again = judge_again(rollout, looks, rollout.planned(trial.config))
+    assert again is not None and not again.harm
 
 
 def test_a_lease_is_renewed_while_an_action_takes_longer_than_it_lasts(folder: Path) -> None:

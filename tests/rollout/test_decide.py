@@ -360,14 +360,14 @@ def test_losing_sight_after_promotion_takes_nothing_back() -> None:
     assert end.action == "finish" and "could not be watched" in end.reason
 
 
-def test_after_promotion_counts_are_set_beside_stables_own_past() -> None:
+def test_after_promotion_the_candidate_is_alone_under_both_names() -> None:
     shadow = Window(0, mirror=True, stable=Arm(requests=100, errors=1), canary=Arm(requests=100))
     split = Window(50, stable=Arm(requests=50, errors=1), canary=Arm(requests=50))
     full = Window(100, canary=Arm(requests=80))
     watch = Window(100, stable=Arm(requests=70, errors=7), canary=Arm(requests=5))
     evidence = after_promotion(Evidence((shadow, split, full, watch)))
     assert evidence.windows[:3] == (shadow, split, full)
-    assert evidence.current.stable.requests == 150 and evidence.current.stable.errors == 2
+    assert evidence.current.stable.requests == 0, "stable's past is in its own windows, and nowhere else"
     assert evidence.current.canary.requests == 75 and evidence.current.canary.errors == 7
 
 

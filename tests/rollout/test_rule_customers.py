@@ -90,6 +90,26 @@ def test_the_same_segments_may_go_on() -> None:
     assert SEGMENTS.judge(seen(segmented(1, 4000), segmented(2, 2000)), ALPHA).answer == "advance"
 
 
+def test_a_segment_that_appears_later_takes_nothing_from_those_before_it() -> None:
+    shifted = seen(segmented(1, 4000), segmented(2, 2000, moved=0.25))
+    before = SEGMENTS.judge(shifted, ALPHA).numbers["e_value"]
+    fresh = {f"country=x{number}": beta_scores(number, 60) for number in range(50)}
+    later = seen(scored(beta_scores(5, 3000), segments=fresh), scored(beta_scores(6, 3000), segments=fresh))
+    after = SEGMENTS.judge(then(shifted, later), ALPHA).numbers["e_value"]
+    assert after == pytest.approx(before, rel=0.01)
+    assert SEGMENTS.judge(then(later, shifted), ALPHA).numbers["e_value"] < before / 100
+
+
+def test_customers_who_ask_in_several_stages_are_not_counted_as_others_in_each() -> None:
+    """The same three customers of the canary lack features in each stage, as they would on stable."""
+    stages = [
+        seen(arm(400, missing=8), arm(20 + weight, missing=3), weight=weight) for weight in (1, 5, 25, 50)
+    ]
+    alone = max(FEATURES.judge(stage, ALPHA).numbers["e_value"] for stage in stages)
+    together = FEATURES.judge(then(*stages), ALPHA).numbers["e_value"]
+    assert together <= alone + 1
+
+
 def test_without_segments_or_with_few_customers_nothing_waits() -> None:
     assert SEGMENTS.judge(seen(arm(), arm()), ALPHA).reason == "no segments"
     few = SEGMENTS.judge(seen(segmented(1, 40), segmented(2, 40, moved=0.4)), ALPHA)

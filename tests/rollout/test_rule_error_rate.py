@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
-from rollout_evidence import arm, seen, then
+from rollout_evidence import arm, seen, then, timed
 
+from rollout.aftermath import after_promotion
 from rollout.config import ErrorRate
 from rollout.evidence import Arm, Evidence, Window
-from rollout.rules.error_rate import ErrorRateRule
+from rollout.rules.blocks import before_after
+from rollout.rules.error_rate import ErrorRateRule, dealt
 
 RULE = ErrorRateRule(ErrorRate(tolerance=0.0))
 ALPHA = 0.01
@@ -71,12 +74,53 @@ def test_harm_of_an_earlier_stage_is_not_forgotten_in_a_new_one() -> None:
 
 
 def test_alone_at_weight_100_it_is_compared_with_the_stable_of_before() -> None:
-    before = seen(arm(9000, errors=90), arm(1000, errors=10), weight=10)
-    good = then(before, seen(Arm(), arm(2000, errors=22), weight=100))
-    bad = then(before, seen(Arm(), arm(2000, errors=100), weight=100))
+    before = seen(failing(9000, 0.01), failing(1000, 0.01), weight=10)
+    good = then(before, seen(Arm(), failing(2000, 0.01), weight=100))
+    bad = then(before, seen(Arm(), failing(2000, 0.08), weight=100))
     assert RULE.judge(good, ALPHA).answer == "advance"
     assert RULE.judge(bad, ALPHA).answer == "roll_back"
-    assert RULE.judge(seen(Arm(), arm(2000, errors=22), weight=100), ALPHA).answer == "not_yet"
+    assert RULE.judge(seen(Arm(), failing(2000, 0.01), weight=100), ALPHA).answer == "not_yet"
+
+
+def failing(requests: int, rate: float) -> Arm:
+    errors = np.random.default_rng(requests).random(requests) < rate
+    return timed(np.full(requests, 5.0), errors=errors)
+
+
+def test_a_client_who_asks_again_and_again_is_one_event_and_not_a_hundred() -> None:
+    """One customer of the canary fails on every request, as she would on stable, and her client retries."""
+    retried = seen(arm(9900, failing=0), arm(100, errors=60, failing=1), weight=1)
+    assert RULE.judge(retried, ALPHA).answer == "advance"
+    by_request = seen(arm(9900), arm(100, errors=60), weight=1)
+    assert RULE.judge(by_request, ALPHA).answer == "roll_back"
+    many = seen(arm(9900, failing=0), arm(100, errors=60, failing=12), weight=1)
+    assert RULE.judge(many, ALPHA).answer == "roll_back"
+
+
+def test_failing_customers_are_shared_out_by_the_weight_and_not_by_who_asks_most() -> None:
+    """The canary's few customers ask a hundred times each: of requests it has 90 %, of customers a tenth."""
+    one = Window(10, stable=arm(1000, errors=9, failing=9), canary=arm(9000, errors=900, failing=9))
+    counts = dealt(one)
+    assert (counts.canary, counts.stable) == (1000, 9000)
+    assert RULE.judge(Evidence((one,)), ALPHA).answer == "roll_back"
+
+
+def test_errors_that_both_variants_make_in_the_shadow_hide_none_that_come_later() -> None:
+    shadow = seen(arm(500, errors=300), arm(500, errors=300), weight=0, mirror=True)
+    later = seen(arm(99_000, errors=990), arm(1000, errors=40), weight=1)
+    assert RULE.judge(then(shadow, later), ALPHA).answer == "roll_back"
+
+
+def test_what_stable_did_before_is_used_once_after_promotion() -> None:
+    """Side by side nothing was wrong; the watch is compared with before by a tenth of the evidence alone."""
+    before = seen(failing(9000, 0.01), failing(1000, 0.01), weight=10)
+    watch = Window(100, stable=failing(900, 0.03), canary=failing(50, 0.03))
+    judged = after_promotion(Evidence((*before.windows, watch)))
+    assert judged.current.canary.requests == 950 and judged.current.stable.requests == 0
+    split = RULE.judge(before, ALPHA).numbers["e_value"]
+    after = RULE.judge(judged, ALPHA).numbers["e_value"]
+    alone = before_after(judged, lambda one: one.blocks.failed(), 0.0)
+    assert after == pytest.approx(split - 0.1 + 0.1 * np.exp(alone))
 
 
 @pytest.mark.parametrize(

@@ -163,12 +163,12 @@ def test_nobody_without_the_lease_can_write(uri: str) -> None:
     store = Store(uri, lease_s=10)
     begun = start(store)
     store.take_lease("churn", "one", NOW)
-    store.save_observation(begun, {"seen": 1}, holder="one")
+    store.save_observation(begun, {"seen": 1}, {NOW: {"w": {"x": 1.0}}}, holder="one")
     store.take_lease("churn", "two", NOW + timedelta(seconds=10))
     with pytest.raises(Overtaken):
         store.save(begun, Event(NOW, "advance", "late"), holder="one")
     with pytest.raises(Overtaken):
-        store.save_observation(begun, {"seen": 2}, holder="one")
+        store.save_observation(begun, {"seen": 2}, {}, holder="one")
     assert store.observation(begun.id) == {"seen": 1}
     holder = store.controller("churn", NOW + timedelta(seconds=19))
     assert holder is not None and holder.holder == "two"

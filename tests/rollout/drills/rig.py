@@ -283,6 +283,7 @@ def plan(**changes: Any) -> RolloutConfig:
         # slow for the machine that runs the tests, not for a customer
         "rules": {"latency": {"objective_ms": 800, "max_p99_ratio": 3.0}},
         "tick_s": 0.5,
+        "block_s": 0.5,
         "watch_s": 3,
         "ready_timeout_s": 180,
     }

@@ -58,7 +58,9 @@ def test_a_canary_that_is_three_times_slower(house: Rig, bundle: ServedBundle, t
     entry = "        answers = self.predictor.answer(rows, calls)\n"
     dawdles = '        if __import__("random").random() < 0.05:\n            __import__("time").sleep(1.5)\n'
     candidate = altered(bundle, tmp_path, {"churn_handler.py": [(entry, dawdles + entry)]})
-    drill = drilled(house, tmp_path, plan(), candidate)
+    # its worker stands still for 1.5 s every two: a minute of shadow tells it from a busy machine
+    stages = [{"weight": 0, "mirror": True, "min_s": 60, "max_s": 120}, {"weight": 100, "max_s": 60}]
+    drill = drilled(house, tmp_path, plan(stages=stages, block_s=2), candidate)
     assert drill.rollout.phase == "rolled_back"
     assert "latency" in drill.rollout.outcome
     assert drill.callers.failed == 0

@@ -1,0 +1,85 @@
+"""Is one variant worse, block of time by block of time? A sign test that may be looked at after every block.
+
+Requests that wait behind one stall are slow together, and a client that asks again and again fails again and
+again: a test that counts them one by one is surer than it may be. Here a block is one comparison, whatever
+its requests have to do with each other.
+
+In each block as many requests are drawn of either variant (the smaller number, at most MOST), and the canary
+loses the block where more of its requests were slow. If both variants do alike, the two numbers are
+exchangeable, so that it loses and wins with one probability: D = P(loses) - P(wins), over the draws, has the
+expectation 0, and the capital that bets the part b of itself on "it loses", the product of 1 + b D over
+blocks, is a martingale for each b in (0, 1). Its mean over a grid of b is an e-process by Ville's inequality:
+a test of symmetry by betting (Ramdas, Ruf, Larsson & Koolen 2020, arXiv:2009.03167). Taking the mean over the
+draws instead of drawing leaves the expectation as it is, and is not noisy (Rao 1945, Blackwell 1947).
+
+With a tolerance t the canary may have a share t more: stable's number gets binomial(draws, t) added.
+
+Assumed: given the past, either is as likely to lose a block where both do alike. So blocks must be longer
+than a stall; that blocks are independent of each other, or alike, is not assumed.
+"""
+
+import numpy as np
+from scipy.special import gammaln, xlog1py, xlogy
+
+from rollout.evidence import Floats, Tries
+from rollout.sequential import log_mean
+
+STAKES = np.array([0.1, 0.25, 0.5, 0.75, 0.95])
+MOST = 256
+"""Draws of a block: a hundredth of them is still seen, and a block costs no more on a busy day."""
+
+
+def excess_in_blocks(canary: Tries, stable: Tries, tolerance: float = 0.0) -> float:
+    """Log e-value against "the canary has no more events than stable, in any block"; block by block."""
+    lost = losses(canary, stable, tolerance)
+    return float(
+        log_mean(np.log1p(STAKES[:, None] * lost).sum(axis=1), np.full(len(STAKES), 1 / len(STAKES)))
+    )
+
+
+def losses(canary: Tries, stable: Tries, tolerance: float = 0.0) -> Floats:
+    """[B] P(the canary has more events) - P(it has fewer), among as many requests of each."""
+    drawn = np.minimum(np.minimum(canary.asked, stable.asked), MOST)
+    there = drawn > 0
+    lost = np.zeros(len(drawn))
+    if not there.any():
+        return lost
+    drawn, canary, stable = drawn[there], canary.rows(there), stable.rows(there)
+    width = int(min(drawn.max(), max(canary.events.max(), stable.events.max()))) + 1
+    of_canary, of_stable = _drawn(canary, drawn, width), _drawn(stable, drawn, width)
+    if tolerance:
+        of_stable = _added(of_stable, _binomial(drawn, tolerance, width))[:, :width]
+    at_most = np.cumsum(of_stable, axis=1)
+    lost[there] = (of_canary * (at_most - of_stable - (1 - at_most))).sum(axis=1)
+    return np.clip(lost, -1.0, 1.0)
+
+
+def _drawn(tries: Tries, drawn: Floats, width: int) -> Floats:
+    """[B, width]: probabilities of 0, 1, ... events among `drawn` of the requests (hypergeometric)."""
+    k = np.arange(width)[None, :]
+    asked, events, n = (of[:, None] for of in (tries.asked, tries.events, drawn))
+    possible = (k <= np.minimum(events, n)) & (n - k <= asked - events)
+    logs = (
+        _choose(events, np.where(possible, k, 0))
+        + _choose(asked - events, np.where(possible, n - k, 0))
+        - _choose(asked, n)
+    )
+    return np.where(possible, np.exp(logs), 0.0)
+
+
+def _binomial(drawn: Floats, share: float, width: int) -> Floats:
+    k = np.arange(width)[None, :]
+    n = drawn[:, None]
+    logs = _choose(n, np.minimum(k, n)) + xlogy(k, share) + xlog1py(np.maximum(n - k, 0), -share)
+    return np.where(k <= n, np.exp(logs), 0.0)
+
+
+def _added(one: Floats, other: Floats) -> Floats:
+    """Of the sum of two independent numbers."""
+    size = one.shape[1] + other.shape[1] - 1
+    both = np.fft.irfft(np.fft.rfft(one, size, axis=1) * np.fft.rfft(other, size, axis=1), size, axis=1)
+    return np.asarray(np.maximum(both, 0.0))
+
+
+def _choose(n: Floats, k: Floats) -> Floats:
+    return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
