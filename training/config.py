@@ -76,7 +76,7 @@ class TuningConfig(Config):
     workers: int = Field(1, gt=0)
     """Processes of one thread each. One runs within ours, and gives the same trials again under the seed."""
     timeout_s: float | None = Field(None, gt=0)
-    """No trial starts after it; those that run are finished."""
+    """No trial but the first starts after it; those that run are finished."""
     heartbeat_s: int = Field(5, gt=0)
     grace_s: int = Field(30, gt=0)
     """A trial that has not been heard of for so long is run again: its worker was killed."""
