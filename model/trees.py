@@ -1,7 +1,6 @@
 """Boosted trees as tensors: thresholds and jumps, which a network learns only from many rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.target_rates import one_by_one
+from model.tree_formats import Tree
 
 LEVELS = 10
 """No leaf lies deeper."""
@@ -63,17 +63,16 @@ class Trees(nn.Module):
         single = [(categorical[:, c] == code).to(torch.float32) for c, code in self.values]
         return torch.cat([numeric, *(values.unsqueeze(1) for values in (*rated, *single))], dim=1)
 
-    def take(self, boosters: Sequence[tuple[float, str]], rates: Sequence[NDArray[np.float32]] = ()) -> None:
-        """The trees of boosters in LightGBM's text format, each booster's leaves times its weight.
+    def take(self, trees: Sequence[Tree], rates: Sequence[NDArray[np.float32]] = ()) -> None:
+        """The trees of boosters, whose leaves are multiplied by the booster's weight already.
 
-        Equal to the weighted sum of their raw predictions on float32 inputs without NaN.
+        Equal to the weighted sum of the boosters' raw predictions on float32 inputs without NaN.
         """
-        forest = [tree.times(weight) for weight, text in boosters for tree in _parsed(text)]
+        forest = sorted(trees, key=lambda tree: -tree.depth)
         if not forest:
             return
         if rates:
             self.rates.copy_(torch.from_numpy(np.concatenate(rates)))
-        forest.sort(key=lambda tree: -tree.depth)
         starts = np.cumsum([0, *(len(tree.value) for tree in forest)])[:-1]
         self.roots = torch.from_numpy(starts.astype(np.int64))
         for name in ("below", "above"):
@@ -105,49 +104,3 @@ class Trees(nn.Module):
                 setattr(self, name, torch.empty_like(state_dict[prefix + name]))
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self._settle()
-
-
-@dataclass(frozen=True)
-class _Tree:
-    """Inner nodes first, then leaves; `below` and `above` count from the tree's own first node."""
-
-    column: NDArray[np.int64]
-    threshold: NDArray[np.float64]
-    below: NDArray[np.int64]
-    above: NDArray[np.int64]
-    value: NDArray[np.float64]
-    depth: int
-
-    def times(self, weight: float) -> "_Tree":
-        return _Tree(self.column, self.threshold, self.below, self.above, self.value * weight, self.depth)
-
-
-def _parsed(text: str) -> list[_Tree]:
-    """The trees of a model in LightGBM's text format (Booster.model_to_string)."""
-    trees = text.partition("end of trees")[0].split("\nTree=")[1:]
-    return [_tree(dict(line.split("=", 1) for line in tree.splitlines() if "=" in line)) for tree in trees]
-
-
-def _tree(fields: Mapping[str, str]) -> _Tree:
-    value = np.array(fields["leaf_value"].split(), dtype=np.float64)
-    inner = len(value) - 1
-    own = np.arange(inner, inner + len(value))
-    if not inner:
-        return _Tree(np.zeros(1, np.int64), np.zeros(1), own, own, value, 0)
-    padding = np.zeros(len(value))
-    # a child that is a leaf is written as -1 - leaf
-    below, above = (
-        np.where(child >= 0, child, inner - 1 - child)
-        for child in (np.array(fields[f"{side}_child"].split(), dtype=np.int64) for side in ("left", "right"))
-    )
-    level = np.zeros(inner + len(value), dtype=np.int64)
-    for node in range(inner):  # a parent is written before its children
-        level[[below[node], above[node]]] = level[node] + 1
-    return _Tree(
-        np.concatenate([np.array(fields["split_feature"].split(), dtype=np.int64), padding.astype(np.int64)]),
-        np.concatenate([np.array(fields["threshold"].split(), dtype=np.float64), padding]),
-        np.concatenate([below, own]),
-        np.concatenate([above, own]),
-        np.concatenate([np.zeros(inner), value]),
-        int(level.max()),
-    )

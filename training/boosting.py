@@ -1,72 +1,41 @@
-"""Boosted trees by LightGBM, in several shapes: how each is grown, and how many trees it is given.
+"""Boosted trees in several shapes: which are tried on a table, and how all folds and all rows grow them.
 
 Shapes that differ err differently, and the stack takes from each what it adds: trees of few leaves are nearly
-additive, larger ones find what columns mean together, and those whose thresholds are drawn by lot (extremely
-randomised trees: Geurts and others, 2006) overfit least where columns are many and noisy.
+additive, larger ones find what columns mean together, those whose thresholds are drawn at random (extremely
+randomised trees: Geurts and others, 2006) overfit least where columns are many and noisy, and symmetric ones
+(training/symmetric.py) are smoothest.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from model.target_rates import looked_up, out_of_part, rates
-from model.trees import LEVELS, Trees
+from model.trees import Trees
+from training import leafwise, symmetric
 from training.datamodule import Rows
-
-if TYPE_CHECKING:
-    from lightgbm import Booster
+from training.growth import FoldRows, Growth, Logits, Teaching
 
 LARGE = 50_000
 """Rows that can teach larger trees, and for which smaller steps would take too long."""
-MOST_TREES = 2000
-PATIENCE = 50
-"""Trees in a row that do not lower the mean loss of the folds."""
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Positions of the rows to learn from and of the rows to judge."""
-Logits = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Growth:
-    """One shape of trees."""
-
-    leaves: int
-    rate: float
-    randomised: bool = False
-    """One threshold is drawn by lot for each column, instead of the best of all."""
-    from_line: bool = False
-    """They begin with the logits of the logistic regression and learn what it leaves over."""
-    iterations: int = MOST_TREES
-
-    @property
-    def name(self) -> str:
-        marks = "_randomised" * self.randomised + "_from_line" * self.from_line
-        return f"{self.leaves}_leaves{marks}"
 
 
 def growths(rows: int) -> tuple[Growth, ...]:
-    """The shapes that are tried on so many rows."""
-    small = Growth(4, 0.04), Growth(16, 0.03), Growth(31, 0.05, randomised=True)
-    large = Growth(8, 0.1), Growth(63, 0.05), Growth(63, 0.1, randomised=True)
-    shapes = large if rows >= LARGE else small
-    return *shapes, *(replace(shape, from_line=True) for shape in shapes)
-
-
-@dataclass(frozen=True)
-class FoldRows:
-    """Rows [B, inputs] of one fold as the trees read them; `line` is what the regression says of them."""
-
-    learned: NDArray[np.float32]
-    learned_churned: NDArray[np.float32]
-    learned_line: Logits
-    judged: NDArray[np.float32]
-    judged_churned: NDArray[np.float32]
-    judged_line: Logits
+    """The shapes that are tried on so many rows; symmetric ones begin with nothing and with the line."""
+    if rows >= LARGE:
+        leafwise_shapes = Growth(8, 0.1), Growth(63, 0.05), Growth(63, 0.1, randomised=True)
+        symmetric_shapes: tuple[Growth, ...] = (Growth(64, 0.15, symmetric=True),)
+    else:
+        leafwise_shapes = Growth(4, 0.04), Growth(16, 0.03), Growth(31, 0.05, randomised=True)
+        symmetric_shapes = Growth(16, 0.08, symmetric=True), Growth(64, 0.06, symmetric=True)
+    from_line = (replace(shape, from_line=True) for shape in symmetric_shapes)
+    return *leafwise_shapes, *symmetric_shapes, *from_line
 
 
 def fold_rows(
@@ -100,15 +69,13 @@ def held_out(
 def boosted(folds: Sequence[FoldRows], growth: Growth, seed: int) -> tuple[Logits, int]:
     """Logits of the judged rows of all folds, in their order, and the number of trees behind each.
 
-    They hold the line's where the trees begin with it. The number is where the mean loss of all folds is
-    least, so that no fold is judged by a number that was chosen for it alone.
+    They hold the line's where the trees begin with it.
     """
-    boosters = [_booster(fold, growth, seed) for fold in folds]
-    number = _rounds(boosters, growth.iterations, [len(fold.judged) for fold in folds])
-    parts = []
-    for booster, fold in zip(boosters, folds, strict=True):
-        trees = np.asarray(booster.predict(fold.judged, raw_score=True, num_iteration=number))
-        parts.append(trees + fold.judged_line if growth.from_line else trees)
+    trees, number = _library(growth).judged(folds, growth, seed)
+    parts = [
+        of_fold + fold.judged_line if growth.from_line else of_fold
+        for of_fold, fold in zip(trees, folds, strict=True)
+    ]
     return np.concatenate(parts), number
 
 
@@ -124,66 +91,17 @@ def grow_forest(
 
     `line` is what the regression says of the rows, for shapes that begin with it; it is no part of `trees`.
     """
-    import lightgbm
-
     if not forest:
         return
     numeric, codes, churned = (part.numpy() for part in rows)
-    teach = np.hstack([numeric, out_of_part(codes, churned, sizes, seed)])
-    boosters = []
+    inputs = np.hstack([numeric, out_of_part(codes, churned, sizes, seed)])
+    grown = []
     for share, growth in forest:
-        settings = _settings(growth, seed)
         assert line is not None or not growth.from_line
-        start = line if growth.from_line else None
-        data = lightgbm.Dataset(teach, churned, init_score=start, params=settings)
-        booster = lightgbm.train(settings, data, growth.iterations)
-        boosters.append((share, booster.model_to_string()))
-    trees.take(boosters, rates(codes, churned, sizes))
+        teaching = Teaching(inputs, churned, line if growth.from_line else None)
+        grown += [tree.times(share) for tree in _library(growth).grown(teaching, growth, seed)]
+    trees.take(grown, rates(codes, churned, sizes))
 
 
-def _booster(fold: FoldRows, growth: Growth, seed: int) -> "Booster":
-    """Without a tree yet; its validation rows are those that the fold judges."""
-    import lightgbm
-
-    settings = _settings(growth, seed)
-    start, judged_start = (fold.learned_line, fold.judged_line) if growth.from_line else (None, None)
-    data = lightgbm.Dataset(fold.learned, fold.learned_churned, init_score=start, params=settings)
-    booster = lightgbm.Booster(settings, data)
-    judged = data.create_valid(fold.judged, fold.judged_churned, init_score=judged_start)
-    return booster.add_valid(judged, "judged")
-
-
-def _rounds(boosters: Sequence["Booster"], most: int, rows: Sequence[int]) -> int:
-    """Grow all by a tree at a time until their mean loss has not fallen for PATIENCE trees."""
-    least, best = np.inf, 1
-    for number in range(1, most + 1):
-        for booster in boosters:
-            booster.update()
-        loss = float(np.average([booster.eval_valid()[0][2] for booster in boosters], weights=rows))
-        if loss < least:
-            least, best = loss, number
-        if number - best >= PATIENCE:
-            break
-    return best
-
-
-def _settings(growth: Growth, seed: int) -> dict[str, Any]:
-    return {
-        "objective": "binary",
-        "metric": "binary_logloss",
-        "learning_rate": growth.rate,
-        "num_leaves": growth.leaves,
-        "max_depth": LEVELS,
-        "extra_trees": growth.randomised,
-        "feature_fraction": 0.8 if growth.randomised else 0.5,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
-        "lambda_l2": 5.0,
-        "min_data_in_leaf": 20,
-        "seed": seed,
-        # the same bits from the same rows, for one number of threads
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": torch.get_num_threads(),
-        "verbosity": -1,
-    }
+def _library(growth: Growth) -> ModuleType:
+    return symmetric if growth.symmetric else leafwise

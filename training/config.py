@@ -71,12 +71,12 @@ class TuningConfig(Config):
     study: str = "churn-prediction"
     """Trials of one study are those of the same rows and configs; other rows begin another with its best."""
     trials: int = Field(6, ge=0)
-    """Left out, a labelled table gets TABLE_TRIALS: each of its fits chooses trees, epochs and the weights of
-    the paths out of fold by itself, so that a study has less to find."""
+    """Left out, a labelled table gets TABLE_TRIALS where the network adds to line and trees, else none: each
+    of its fits chooses trees, epochs and the weights of the paths out of fold by itself."""
     workers: int = Field(1, gt=0)
     """Processes of one thread each. One runs within ours, and gives the same trials again under the seed."""
     timeout_s: float | None = Field(None, gt=0)
-    """No trial starts after it; those that run are finished."""
+    """No trial but the first starts after it; those that run are finished."""
     heartbeat_s: int = Field(5, gt=0)
     grace_s: int = Field(30, gt=0)
     """A trial that has not been heard of for so long is run again: its worker was killed."""
@@ -85,9 +85,11 @@ class TuningConfig(Config):
 
     def for_shape(self, shape: Literal["transactions", "labelled"]) -> Self:
         """With the number of trials that follows from the shape, where none was given."""
-        if shape == "transactions" or "trials" in self.model_fields_set:
-            return self
-        return self.model_copy(update={"trials": TABLE_TRIALS})
+        return self.model_copy(update={"trials": TABLE_TRIALS}) if self.follows(shape) else self
+
+    def follows(self, shape: Literal["transactions", "labelled"]) -> bool:
+        """Whether the number of trials is left to the shape, and to the rows."""
+        return shape == "labelled" and "trials" not in self.model_fields_set
 
 
 class Division(Config):

@@ -24,11 +24,12 @@ from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from model.preprocessing import Preprocessing
 from model.wide import Combination
-from training.boosting import Growth, held_out
+from training.boosting import held_out
 from training.config import TrainingConfig
 from training.datamodule import Rows
 from training.encoded import learn_preprocessing, tensors
 from training.forward import Fold, origins
+from training.growth import Growth
 from training.inputs import Inputs
 from training.stacking import Chosen, Deep, Logits, best_line, log_loss, standard_error
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.network import Network
 from model.wide import Combination, Wide, stacked
-from training.boosting import Fold, Growth, boosted, fold_rows, growths
+from training.boosting import Fold, boosted, fold_rows, growths
 from training.config import TrainingConfig
 from training.datamodule import ChurnData, Rows
+from training.growth import Growth
 from training.module import ChurnModule
 from training.recipe import TABLE_STEPS
 

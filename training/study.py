@@ -48,14 +48,15 @@ def work(
     told: Callable[[FrozenTrial], None],
     idle: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run one slot after another until the asked number is finished; start none after `timeout_s`.
+    """Run one slot after another until the asked number is finished; start none after `timeout_s`, unless no
+    trial is finished yet: a study without a result would be of no use, however short the time.
 
     The draws of a trial depend on `seed`, its number and the trials before it, not on the process: a study
     that was interrupted goes on as if it had not been. With no slot free, others run the last ones: `idle`
     is called and we wait, since theirs come back to us if they die.
     """
     deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
-    while finished(study) < tuning.trials and time.monotonic() < deadline:
+    while (done := finished(study)) < tuning.trials and (not done or time.monotonic() < deadline):
         slot = claim(study, storage, tuning.trials)
         if slot is None:
             idle()

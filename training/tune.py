@@ -19,6 +19,7 @@ from training.recipe import settle
 from training.slots import finished, keep_filled, open_storage, reaching_studies
 from training.space import apply, plain
 from training.split import Shape
+from training.stacking import Chosen
 from training.study import enqueue_starts, open_study, outcome, study_name, work
 from training.train import prepare
 from training.trial import Objective, judged_rows, one_member
@@ -54,14 +55,25 @@ def tune(
     says, so that tuning never ends below them on the rows that judge; the second is the best of the last
     study of this name, if there was one. Whatever dies, finished trials stay, and the same call goes on from
     them. Call it once at a time.
+    No trial runs for a table on which the network adds nothing to line and trees, unless `tuning.trials` was
+    given: the space is about the network.
     Raises ConfigError that names a dimension which is not a setting.
     """
     rows, split = prepare(data, shape, spec, training)
-    tuning = tuning.for_shape(shape)
+    as_given = Tuned(model, training, "", 0, {}, float("nan"))
+    by_shape, tuning = tuning.follows(shape), tuning.for_shape(shape)
     if not tuning.trials:
-        return Tuned(model, training, "", 0, {}, float("nan"))
+        return as_given
     model, training = settle(model, training, shape, len(split.train))  # a trial varies the recipe
     judged = judged_rows(rows, split, shape)
+    tried: TrainingConfig | None = None
+    if by_shape and model.wide:
+        progress("finding what the network adds to line and trees")
+        chosen = _chosen(judged[0], shape, spec, model, training)
+        if chosen is not None and not chosen.combination.deep:
+            progress("the network adds nothing here, so no trial runs; training.tuning.trials asks for some")
+            return as_given
+        tried = _with_epochs_of(chosen, training)
     digested = rows.iloc[split.train], rows.iloc[split.inner_validation]
     name = study_name(tuning, *digested, spec, one_member(model), training)
     with reaching_studies(tuning.storage):
@@ -70,9 +82,11 @@ def tune(
         if not study.get_trials(deepcopy=False):
             enqueue_starts(study, storage, tuning, model, training)
         before = finished(study)
-        tried = training
-        if before < tuning.trials:
-            tried = _with_epochs(judged[0], shape, spec, model, training, progress)
+        if tried is None and before < tuning.trials and training.epochs is None:
+            # once, not by every trial: the search costs several fits
+            progress("finding the number of epochs")
+            tried = _with_epochs_of(_chosen(judged[0], shape, spec, model, training), training)
+        tried = tried or training
 
         def tend() -> None:
             keep_filled(study, tuning.trials)
@@ -97,21 +111,16 @@ def tune(
     return _best(study, tuning, model, training)
 
 
-def _with_epochs(
-    rows: pd.DataFrame,
-    shape: Shape,
-    spec: FeaturesConfig,
-    model: ModelConfig,
-    training: TrainingConfig,
-    progress: Callable[[str], None],
-) -> TrainingConfig:
-    """Epochs that are left to the rows are found once, not by every trial: the search costs several fits."""
-    if training.epochs is not None:
-        return training
-    progress("finding the number of epochs")
+def _chosen(
+    rows: pd.DataFrame, shape: Shape, spec: FeaturesConfig, model: ModelConfig, training: TrainingConfig
+) -> Chosen | None:
+    """What the rows choose for one member of the configs as given."""
     with prepared(training):
-        found = assemble(rows, None, spec, one_member(model), training, shape).contract.training
-    return training.model_copy(update={"epochs": found.epochs})
+        return assemble(rows, None, spec, one_member(model), training, shape).chosen
+
+
+def _with_epochs_of(chosen: Chosen | None, training: TrainingConfig) -> TrainingConfig:
+    return training if chosen is None else training.model_copy(update={"epochs": chosen.epochs})
 
 
 def _job(

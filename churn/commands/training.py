@@ -24,6 +24,9 @@ def tune(settings: Settings, arguments: Namespace) -> int:
     settings = settings.model_copy(update={"tuning": tuning})
     run_step(settings, "tune", after=ROWS)
     record = read(settings.files.tuned)
+    if not record["study"]:
+        console.out.print("No trial ran: the configs stay as they are. Next: [bold]churn train[/]")
+        return 0
     facts = {"study": record["study"], "trials": record["trials"], "log-loss": record["log_loss"]}
     console.pairs("Best hyperparameters", {**facts, **record["parameters"]})
     console.out.print("Next: [bold]churn train[/]; look with: [bold]churn dashboard optuna[/]")

@@ -1,7 +1,8 @@
-"""The trees as tensors say what the trees said that they were made from."""
+"""The trees as tensors predict what the libraries predict that grew them."""
 
 from pathlib import Path
 
+import catboost
 import lightgbm
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from model.network import Network
 from model.preprocessing import Preprocessing
 from model.program import Program
 from model.target_rates import looked_up, out_of_part, rates
+from model.tree_formats import from_catboost, from_lightgbm
 from model.trees import LEVELS, Trees
-from training.boosting import Growth, grow_forest
+from training.boosting import grow_forest
+from training.growth import Growth
 
 SIZES = (3, 40)
 
@@ -31,19 +34,52 @@ def drawn(rows: int = 3000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("settings", [{"num_leaves": 31}, {"num_leaves": 4}, {"extra_trees": True}])
-def test_the_tensors_equal_the_library(settings: dict[str, object]) -> None:
+def test_the_tensors_equal_lightgbm(settings: dict[str, object]) -> None:
     numeric, codes, churned = (part.numpy() for part in drawn())
     teach = np.hstack([numeric, out_of_part(codes, churned, SIZES, 0)])
     given = {"objective": "binary", "max_depth": LEVELS, "verbosity": -1, "num_threads": 1, **settings}
     boosters = [lightgbm.train({**given, "seed": s}, lightgbm.Dataset(teach, churned), 30) for s in (0, 1)]
     found = rates(codes, churned, SIZES)
     trees = Trees(SIZES)
-    trees.take([(weight, b.model_to_string()) for weight, b in zip((0.3, 1.2), boosters, strict=True)], found)
+    trees.take(
+        [
+            tree.times(weight)
+            for weight, booster in zip((0.3, 1.2), boosters, strict=True)
+            for tree in from_lightgbm(booster.model_to_string())
+        ],
+        found,
+    )
 
     ours = trees(torch.from_numpy(numeric), torch.from_numpy(codes)).numpy()
 
     inputs = np.hstack([numeric, looked_up(found, codes)])
     theirs = sum(w * b.predict(inputs, raw_score=True) for w, b in zip((0.3, 1.2), boosters, strict=True))
+    assert np.abs(ours - theirs).max() < 1e-9
+
+
+@pytest.mark.parametrize("depth", [1, 4, 6])
+@pytest.mark.parametrize("from_average", [False, True])
+def test_the_tensors_equal_catboost(tmp_path: Path, depth: int, from_average: bool) -> None:
+    numeric, _, churned = (part.numpy() for part in drawn())
+    model = catboost.CatBoostClassifier(
+        iterations=40,
+        depth=depth,
+        boost_from_average=from_average,
+        thread_count=1,
+        verbose=False,
+        allow_writing_files=False,
+    )
+    model.fit(numeric, churned)
+    model.save_model(str(tmp_path / "model.json"), format="json")
+    trees = Trees(())
+    trees.take(from_catboost((tmp_path / "model.json").read_text()))
+    # values on the borders themselves too
+    borders = np.unique(trees.threshold[trees.threshold != 0].numpy())
+    inputs = np.vstack([numeric, *(np.full((1, 4), border) for border in borders)]).astype(np.float32)
+
+    ours = trees(torch.from_numpy(inputs), torch.zeros(len(inputs), 0, dtype=torch.int64)).numpy()
+
+    theirs = model.predict(inputs, prediction_type="RawFormulaVal")
     assert np.abs(ours - theirs).max() < 1e-9
 
 
@@ -53,7 +89,7 @@ def test_trees_that_found_no_split_say_the_mean() -> None:
         {"objective": "binary", "verbosity": -1}, lightgbm.Dataset(np.zeros((40, 4)), churned), 3
     )
     trees = Trees(())
-    trees.take([(1.0, booster.model_to_string())])
+    trees.take(from_lightgbm(booster.model_to_string()))
 
     logit = trees(torch.zeros(2, 4), torch.zeros(2, 0, dtype=torch.int64))
 
@@ -91,8 +127,11 @@ def test_a_program_with_trees_is_exported_and_read_again(tmp_path: Path, iterati
     from model.wide import Wide
 
     wide = Wide(4, SIZES)
-    shapes = Growth(8, 0.1, iterations=iterations), Growth(31, 0.1, randomised=True, iterations=iterations)
-    forest = [(0.4, shapes[0]), (0.6, shapes[1])]
+    forest = [
+        (0.3, Growth(8, 0.1, iterations=iterations)),
+        (0.5, Growth(31, 0.1, randomised=True, iterations=iterations)),
+        (0.2, Growth(16, 0.1, symmetric=True, iterations=iterations)),
+    ]
     grow_forest(wide.trees, (numeric, codes, churned), forest, 0, SIZES)
     wide.shares.copy_(torch.tensor([0.0, 1.0]))
     preprocessing = Preprocessing.fit(numeric.double().numpy())

@@ -15,10 +15,11 @@ from features.spec import Feature, FeaturesConfig
 from model.config import ModelConfig
 from model.export import export_program, load_program
 from model.wide import Combination, Wide
-from training.boosting import Growth, grow_forest
+from training.boosting import grow_forest
 from training.config import TrainingConfig
 from training.encoded import tensors
 from training.fit import Task, assemble, prepared
+from training.growth import Growth
 from training.stacking import Chosen
 
 SPEC = FeaturesConfig(
@@ -45,12 +46,20 @@ def a_log(draw: np.random.Generator) -> pd.DataFrame:
     )
 
 
+SHAPES = (
+    Growth(4, 0.1),
+    Growth(8, 0.1, randomised=True, from_line=True),
+    Growth(8, 0.1, symmetric=True, from_line=True),
+)
+
+
 def a_stack(draw: np.random.Generator) -> Chosen:
     def weight() -> float:
         return 0.0 if draw.random() < 0.2 else float(draw.uniform(0.05, 1.5))
 
     trees = draw.random() < 0.5
-    shapes = (Growth(4, 0.1), Growth(8, 0.1, randomised=True, from_line=True))[: draw.integers(1, 3)]
+    drawn = draw.permutation(3)[: draw.integers(1, 4)]
+    shapes = [SHAPES[place] for place in drawn]
     forest = tuple((1 / len(shapes), replace(one, iterations=int(draw.integers(1, 6)))) for one in shapes)
     combination = Combination(weight(), weight() if trees else 0.0, weight(), float(draw.normal()))
     return Chosen(1, float(draw.choice([1.0, 10.0, 100.0])), combination, forest if trees else ())

@@ -1,12 +1,15 @@
 """What the out-of-fold choice of a table rests on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import expit
 
 from model.wide import stacked
-from training.boosting import Growth, boosted, fold_rows
+from training.boosting import boosted, fold_rows
+from training.growth import Growth
 from training.stacking import customer_folds, standard_error
 
 SIZES = (3,)
@@ -28,16 +31,17 @@ def test_rows_of_one_customer_count_once() -> None:
     assert standard_error(np.repeat(gains, 5), np.repeat(np.arange(200), 5)) == pytest.approx(alone)
 
 
-def test_trees_from_the_line_answer_with_it_and_all_folds_have_one_number() -> None:
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_trees_from_the_line_answer_with_it_and_all_folds_have_one_number(symmetric: bool) -> None:
     rows = drawn()
     folds = list(customer_folds(rows[2].numpy(), np.arange(900), seed=0))
     offset = np.linspace(-1, 1, 900)
     encoded = [fold_rows(rows, fold, tuple(offset[part] for part in fold), 0, SIZES) for fold in folds]  # type: ignore[arg-type]
-    growth = Growth(4, 0.1, from_line=True, iterations=60)
+    growth = Growth(4, 0.1, symmetric=symmetric, from_line=True, iterations=60)
 
     logits, number = boosted(encoded, growth, seed=0)
     again, _ = boosted(encoded, growth, seed=0)
-    one_tree, _ = boosted(encoded, Growth(4, 1e-6, from_line=True, iterations=1), seed=0)
+    one_tree, _ = boosted(encoded, replace(growth, rate=1e-6, iterations=1), seed=0)
 
     judged = np.concatenate([judged for _, judged in folds])
     assert 1 < number <= 60

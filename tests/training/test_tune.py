@@ -1,14 +1,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from scipy.special import expit
 
 from churn.settings import Settings
 from data.errors import ConfigError, TrainingError
 from data.workspace import Workspace
+from features.spec import Feature, FeaturesConfig
 from pipelines import plots
 from training.config import Range, TuningConfig
 from training.slots import open_storage
@@ -197,6 +200,35 @@ def test_the_report_s_plots_are_of_the_study(
         assert sum(summary.importances.values()) == pytest.approx(1)
     assert plots.tuning_history(shown).startswith("<svg")
     assert "hidden" in plots.tuning_importances({"model.hidden": 0.7, "training.batch_size": 0.3})
+
+
+def test_a_table_on_which_the_network_adds_nothing_gets_the_trials_that_were_asked_for_alone(
+    small: Settings, tuning: TuningConfig
+) -> None:
+    draw = np.random.default_rng(0)
+    spend = draw.normal(size=600)
+    table = pd.DataFrame(
+        {
+            "user_id": [f"u_{number}" for number in range(600)],
+            "event_timestamp": pd.Timestamp("2024-01-01", tz="UTC"),
+            "spend": spend,
+            "churned": (draw.random(600) < expit(spend)).astype("int8"),
+        }
+    )
+    spec = FeaturesConfig(features=(Feature(name="spend", dtype="float64"),))
+    model = small.model.model_copy(update={"wide": True, "trees": True})
+    by_shape = TuningConfig(**tuning.model_dump(exclude={"trials"}))
+    training = small.training.model_copy(update={"epochs": 2, "baselines": ()})
+    files = Workspace(Path(tuning.storage.removeprefix("sqlite:///")).parent)
+    said: list[str] = []
+
+    left = tune(table, "labelled", spec, model, training, by_shape, files, said.append)
+    one = by_shape.model_copy(update={"trials": 1})
+    asked = tune(table, "labelled", spec, model, training, one, files)
+
+    assert (left.study, left.trials, left.model) == ("", 0, model)
+    assert "training.tuning.trials asks for some" in said[-1]
+    assert asked.trials == 1
 
 
 def test_no_trial_starts_after_the_timeout(small: Settings, rows: pd.DataFrame, tuning: TuningConfig) -> None:
