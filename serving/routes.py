@@ -17,6 +17,7 @@ REFUSAL_FILTER = "churn.grpc_refusal"
 USER_FILTER = "churn.user"
 READY_GRPC = "ready_grpc"
 """Like stable_grpc, but without a healthy worker it refuses: for gRPC's questions of readiness."""
+CUSTOMER_FILTER = "churn.customer"
 WEIGHT = "churn.weight"
 """Runtime keys `churn.weight.<cluster>`: what share of the customers a slot gets, out of 100."""
 MIRROR = "churn.mirror"
@@ -140,7 +141,9 @@ def _ways(config: GatewayConfig, grpc: bool, trial: bool) -> tuple[_Way, ...]:
         ),
         _Way(
             {**_split(grpc), **_patience(config)},
-            filters={USER_FILTER: {"@type": FILTER_ON, "config": {}}} if trial else {},
+            filters={name: {"@type": FILTER_ON, "config": {}} for name in (USER_FILTER, CUSTOMER_FILTER)}
+            if trial
+            else {},
         ),
     )
 
