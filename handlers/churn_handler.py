@@ -8,7 +8,6 @@ import gc
 import importlib
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,18 +18,17 @@ import torch
 
 from handlers import grpc_refusal
 from handlers.bundle import BundleError
-from handlers.messages import Call
+from handlers.call_headers import call_of
+from handlers.messages import Answer, Call
 from handlers.predictor import Predictor, load
+from handlers.protocols import carried
 from handlers.worker_socket import PHRASES, WorkerRequest, WorkerResponse, header_fields, take_over
 
 if TYPE_CHECKING:
     from ts.context import Context
 
-REQUEST_ID = "x-request-id"
 OUR_REQUEST_ID = "x-churn-request-id"
 """TorchServe puts an id of its own into the answer's x-request-id, whatever the handler says."""
-SAFE_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-"""A line break, say, would end the header early, and TorchServe's answer with it."""
 log = logging.getLogger("churn.handler")
 
 
@@ -75,23 +73,20 @@ class ChurnHandler:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
     def answer(self, requests: Sequence[WorkerRequest]) -> list[WorkerResponse]:
-        """One JSON body a request, each with its own HTTP status and headers."""
-        calls = []
-        for one in requests:
-            given, explain, grpc = parse_header_block(one.headers)
-            calls.append(Call(one.server_id.decode() if given is None else given, explain, grpc))
+        """One body a request, each with its own HTTP status, content type and headers."""
+        calls = [call_of(_fields(one.headers), one.server_id.decode()) for one in requests]
         return self._answered([one.row for one in requests], calls)
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: "Context") -> list[bytes]:
         """The same by TorchServe's own objects."""
         calls = [
-            call_from_headers(context.get_all_request_header(i), context.get_request_id(i))
+            call_of(_encoded(context.get_all_request_header(i)), context.get_request_id(i) or "")
             for i in range(len(rows))
         ]
         bodies = []
-        for position, (status, body, headers) in enumerate(self._answered(rows, calls)):
+        for position, (status, body, headers, content_type) in enumerate(self._answered(rows, calls)):
             context.set_response_status(code=status, phrase=PHRASES[status], idx=position)
-            context.set_response_content_type(position, "application/json")
+            context.set_response_content_type(position, content_type)
             for name, value in headers:
                 context.set_response_header(position, name, value)
             bodies.append(body)
@@ -99,51 +94,28 @@ class ChurnHandler:
 
     def _answered(self, rows: Sequence[Mapping[str, Any]], calls: Sequence[Call]) -> list[WorkerResponse]:
         answers = self.predictor.answer(rows, calls)
-        return [
-            WorkerResponse(
-                status,
-                grpc_refusal.refused(status, body)
-                if call.grpc and status != 200 and grpc_refusal.is_open_inference(row)
-                else body,
-                [(OUR_REQUEST_ID, call.request_id), *headers.items()],
-            )
-            for row, (status, body, headers, _), call in zip(rows, answers, calls, strict=True)
-        ]
+        return [_response(row, answer, call) for row, answer, call in zip(rows, answers, calls, strict=True)]
 
 
-def call_from_headers(headers: Mapping[str, Any], server_id: str | None) -> Call:
-    """By TorchServe's headers: the id that the client gave, else TorchServe's, and the address asked."""
-    given, explain, grpc = parse_headers(headers)
-    return Call(server_id or "" if given is None else given, explain, grpc)
+def _response(row: Mapping[str, Any], answer: Answer, call: Call) -> WorkerResponse:
+    if call.rpc:
+        answer = carried(answer, call)
+    status, body, headers, content_type = answer
+    if call.grpc and status != 200 and grpc_refusal.is_open_inference(row):
+        body = grpc_refusal.refused(status, body)
+    ours = [(OUR_REQUEST_ID, call.request_id)]
+    if call.traceparent:
+        ours.append(("traceparent", call.traceparent))
+    return WorkerResponse(status, body, [*ours, *headers.items()], content_type)
 
 
-def parse_headers(headers: Mapping[str, Any]) -> tuple[str | None, bool, bool]:
-    """The client's id of the request if it gave one that can be repeated; whether it asks for explanations;
-    whether it came over gRPC.
-
-    TorchServe sets the header `explain` to True or False for each REST request and to nothing for gRPC, whose
-    metadata it drops.
-    """
-    given = headers.get(REQUEST_ID)
-    if given is None:
-        given = next((v for k, v in headers.items() if k.lower() == REQUEST_ID), None)
-    request_id = given if isinstance(given, str) and SAFE_REQUEST_ID.fullmatch(given) else None
-    return request_id, headers.get("explain") == "True", "explain" not in headers
-
-
-def parse_header_block(block: bytes) -> tuple[str | None, bool, bool]:
-    """`parse_headers` of headers as they travel. A block that is no list says nothing.
-
-    Not remembered: behind a gateway every request has an id of its own, so that no two blocks are alike.
-    """
-    request_id, explain = None, None
+def _fields(block: bytes) -> list[tuple[bytes, bytes]]:
+    """Headers as they travel. A block that is no list says nothing, and comes from no gRPC call."""
     try:
-        for name, value in header_fields(block):
-            if name == b"explain":
-                explain = value
-            elif len(name) == len(REQUEST_ID) and name.lower() == REQUEST_ID.encode():
-                text = value.decode("utf-8", "replace")
-                request_id = text if SAFE_REQUEST_ID.fullmatch(text) else None
+        return header_fields(block)
     except ValueError:
-        return None, False, False
-    return request_id, explain == b"True", explain is None
+        return [(b"explain", b"False")]
+
+
+def _encoded(headers: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
+    return [(str(name).encode(), str(value).encode("utf-8", "replace")) for name, value in headers.items()]

@@ -13,7 +13,6 @@ otherwise) ask for more in the answer. Nothing here does I/O.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,8 +38,8 @@ from handlers.open_inference_json import answer_infer, parse_binary
 def parse(row: Mapping[str, Any], rules: Rules, call: Call = UNKNOWN_CALL) -> Request:
     """Read one row of a TorchServe batch. Raises BadRequest, and nothing else, whatever it is given."""
     if call.rpc == grpc.PREDICTIONS:
-        row = grpc.predictions_body(grpc.unframed(_bytes(_payload(row, rules)), call, rules), rules)
-    payload = _payload(row, rules)
+        row = grpc.predictions_body(grpc.unframed(_bytes(_payload(row)), call, rules), rules)
+    payload = _payload(row)
     if call.encoding:
         payload = decompress(_bytes(payload), call.encoding, "Content-Encoding", rules.max_body_bytes)
     if call.rpc == grpc.INFER:
@@ -105,21 +104,12 @@ def _parse_json(body: Any, rules: Rules, call: Call) -> Request:
     return parse_native(body, rules, call)
 
 
-def _payload(row: Mapping[str, Any], rules: Rules) -> Any:
+def _payload(row: Mapping[str, Any]) -> Any:
     """TorchServe hands over a raw body as `body` or `data`, and form fields or query parameters by name."""
     for name in ("data", "body"):
         if name in row:
             return row[name]
-    if rules.id_type == "integer" and len(row) == 1:
-        ((name, value),) = row.items()
-        # curl says that what it sends is a form, and TorchServe takes it apart at the first "=". Signs that a
-        # form encodes cannot be told from their codes afterwards: JSON that could hold them is refused
-        if value in (b"", "") and _FORM.fullmatch(name):
-            return name
     raise BadRequest("body: missing; send JSON with the header Content-Type: application/json")
-
-
-_FORM = re.compile(r'\s*[\[{][\w\s{}\[\]":,.-]*', re.ASCII)
 
 
 def _bytes(payload: Any) -> bytes:

@@ -24,7 +24,7 @@ VERSION = "0.12.0"
 """Of TorchServe, whose private functions these are; another one is left as it is."""
 PIECE_BYTES = 65_536
 PREDICT = b"I"
-JSON = b"application/json"
+JSON = "application/json"
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 log = logging.getLogger("churn.handler")
@@ -46,12 +46,13 @@ class WorkerRequest(NamedTuple):
 
 
 class WorkerResponse(NamedTuple):
-    """What goes back for one request, always JSON."""
+    """What goes back for one request."""
 
     http_status: int
     body: bytes
     headers: Sequence[tuple[str, str]]
     """Beside the content type."""
+    content_type: str = JSON
 
 
 Answering = Callable[[Sequence[WorkerRequest]], Sequence[WorkerResponse]]
@@ -199,11 +200,11 @@ def response_message(requests: Sequence[WorkerRequest], responses: Sequence[Work
     """
     parts = [_BATCH_ANSWERED]
     pack = _INTEGER.pack
-    for (server_id, _, _), (status, body, headers) in zip(requests, responses, strict=True):
+    for (server_id, _, _), (status, body, headers, content_type) in zip(requests, responses, strict=True):
         parts += (
             pack(len(server_id)),
             server_id,
-            _start(status, len(headers)),
+            _start(status, len(headers), content_type),
             *(_field(part) for header in headers for part in header),
             pack(len(body)),
             body,
@@ -294,17 +295,17 @@ def _field(text: str) -> bytes:
 
 
 @lru_cache(256)
-def _start(http_status: int, headers: int) -> bytes:
+def _start(http_status: int, headers: int, content_type: str) -> bytes:
     """From the content type to the first header of ours. TorchServe wants the content type in both places."""
-    content_type = _INTEGER.pack(len(JSON)) + JSON
+    kind = _field(content_type)
     return b"".join(
         (
-            content_type,
+            kind,
             _INTEGER.pack(http_status),
             _field(PHRASES[http_status]),
             _INTEGER.pack(headers + 1),
             _field("content-type"),
-            content_type,
+            kind,
         )
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serving.routes import READY_GRPC, canary_alone, cluster
+from serving.routes import CANARY_ALONE
 from serving.torchserve import Upstream
 
 TOKEN = ("churn", "authorization")
@@ -16,31 +16,29 @@ def load_assignments(slots: Mapping[str, Sequence[Upstream]]) -> list[dict[str, 
     Behind the canary stands stable, in a second rank: it answers whom the canary cannot.
     """
     stable, canary = slots.get("stable", ()), slots.get("canary", ())
-    made = [_assignment(READY_GRPC, [stable], True)]
-    for grpc in (False, True):
-        made.append(_assignment(cluster("stable", grpc), [stable], grpc))
-        made.append(_assignment(cluster("canary", grpc), [canary, stable] if canary else [stable], grpc))
-        made.append(_assignment(canary_alone(grpc), [canary], grpc))
-    return made
+    return [
+        _assignment("stable", [stable]),
+        _assignment("canary", [canary, stable] if canary else [stable]),
+        _assignment(CANARY_ALONE, [canary]),
+    ]
 
 
-def _assignment(name: str, ranks: Sequence[Sequence[Upstream]], grpc: bool) -> dict[str, Any]:
+def _assignment(name: str, ranks: Sequence[Sequence[Upstream]]) -> dict[str, Any]:
     return {
         "cluster_name": name,
         "endpoints": [
             {
                 "priority": rank,
-                "lb_endpoints": [_endpoint(upstream, grpc, rank == 0) for upstream in upstreams],
+                "lb_endpoints": [_endpoint(upstream, rank == 0) for upstream in upstreams],
             }
             for rank, upstreams in enumerate(ranks)
         ],
     }
 
 
-def _endpoint(upstream: Upstream, grpc: bool, asked: bool) -> dict[str, Any]:
-    port = upstream.grpc_port if grpc else upstream.inference_port
-    # a worker is asked over HTTP, whichever way the requests go
-    check = {"port_value": upstream.inference_port} if asked else {"disable_active_health_check": True}
+def _endpoint(upstream: Upstream, asked: bool) -> dict[str, Any]:
+    port = upstream.inference_port
+    check = {"port_value": port} if asked else {"disable_active_health_check": True}
     return {
         "endpoint": {
             "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},

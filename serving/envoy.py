@@ -4,26 +4,18 @@ Plain data (JSON of Envoy's v3 API); routes and endpoints are files that can cha
 """
 
 import json
-import secrets
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from handlers.identity import NOBODY
+from handlers.open_inference_grpc import PROTOBUF
 from serving.config import GatewayConfig
 from serving.endpoints import TOKEN
-from serving.routes import (
-    CUSTOMER_FILTER,
-    KEYS_FILTER,
-    READY_GRPC,
-    REFUSAL_FILTER,
-    SLOTS,
-    USER_FILTER,
-    canary_alone,
-    cluster,
-    ready_paths,
-)
+from serving.grpc_routes import ANSWER_FILTER, BRIDGE_FILTER, READY_FILTER, STATUS_FILTER
+from serving.routes import CANARY_ALONE, KEYS_FILTER, SLOTS, USER_FILTER, ready_answers
 
 LUA = Path(__file__).resolve().parent.parent / "configs" / "gateway"
 TYPE = "type.googleapis.com/envoy."
@@ -47,11 +39,6 @@ class Places:
     @property
     def routes(self) -> Path:
         return self.folder / "routes.json"
-
-    @property
-    def failures(self) -> Path:
-        """Failed requests while there is a canary, by customer (rollout/observers/failures.py)."""
-        return self.folder / "failures.log"
 
     def endpoints(self, cluster_name: str) -> Path:
         """A file each: Envoy takes one assignment from one file."""
@@ -99,32 +86,11 @@ def bootstrap(
 
 
 def time_buckets(objective_ms: float) -> tuple[float, ...]:
-    """Upper ends in ms of the buckets that requests' times are counted in: 20 a decade, and the objective.
+    """Upper ends in ms of the buckets that requests' times are counted in: 10 a decade, and the objective.
 
     Envoy measures whole milliseconds, so that below 10 ms each has a bucket of its own.
     """
-    decade = (
-        1.0,
-        1.1,
-        1.2,
-        1.4,
-        1.6,
-        1.8,
-        2.0,
-        2.2,
-        2.5,
-        2.8,
-        3.2,
-        3.6,
-        4.0,
-        4.5,
-        5.0,
-        5.6,
-        6.3,
-        7.1,
-        8.0,
-        9.0,
-    )
+    decade = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
     ends = {
         *map(float, range(1, 10)),
         *(base * scale for scale in (10, 100, 1000) for base in decade),
@@ -163,8 +129,8 @@ def _public(config: GatewayConfig, places: Places, model: str, max_request_bytes
     return {
         "stat_prefix": "public",
         "rds": {"route_config_name": "churn", "config_source": _watched(places.routes)},
-        "http_filters": _filters(config, model, max_request_bytes),
-        "access_log": [_access_log(places.access_log), _failure_log(places.failures)],
+        "http_filters": _filters(config, max_request_bytes),
+        "access_log": [_access_log(places.access_log)],
         "local_reply_config": _local_replies(model),
         # no dots, double or escaped slashes, which another server may read otherwise
         "normalize_path": True,
@@ -183,52 +149,72 @@ def _public(config: GatewayConfig, places: Places, model: str, max_request_bytes
         "stream_idle_timeout": f"{2 * config.timeout_s}s",
         "common_http_protocol_options": {
             "idle_timeout": "300s",
-            "headers_with_underscores_action": "REJECT_REQUEST",
+            # of browsers' and CRMs' tools, which nobody can stop from adding them; nothing here reads one
+            "headers_with_underscores_action": "DROP_HEADER",
         },
         "http2_protocol_options": {"max_concurrent_streams": 256},
         "drain_timeout": "1s",
     }
 
 
-def _filters(config: GatewayConfig, model: str, max_request_bytes: int) -> list[dict[str, Any]]:
+def _filters(config: GatewayConfig, max_request_bytes: int) -> list[dict[str, Any]]:
+    """In the order in which a request meets them; an answer meets them the other way round."""
+
     def of(name: str, message: str, **content: Any) -> dict[str, Any]:
         return {"name": name, "typed_config": {"@type": FILTER + message, **content}}
 
-    lua = "lua.v3.Lua"
-    who = of(KEYS_FILTER, lua, default_source_code={"filename": str(LUA / "keys.lua")})
+    def script(name: str, *files: str) -> dict[str, Any]:
+        source = "\n".join((LUA / file).read_text(encoding="utf-8") for file in files)
+        return of(name, "lua.v3.Lua", default_source_code={"inline_string": source})
+
+    def on_some_routes(filter_: dict[str, Any]) -> dict[str, Any]:
+        return {**filter_, "disabled": True}
+
     return [
-        of("churn.retry_after", lua, default_source_code={"filename": str(LUA / "retry_after.lua")}),
-        {
-            **of(REFUSAL_FILTER, lua, default_source_code={"filename": str(LUA / "grpc_refusal.lua")}),
-            "disabled": True,  # but on the routes that turn it on
-        },
-        *([who] if config.keys else []),
+        # outermost, so that it counts the statuses that clients see
+        of("churn.grpc_stats", "grpc_stats.v3.FilterConfig", stats_for_all_methods=False),
+        script("churn.retry_after", "retry_after.lua"),
+        of("churn.gzip", "compressor.v3.Compressor", **_gzip()),
+        on_some_routes(script(STATUS_FILTER, "grpc_status.lua")),
+        *([script(KEYS_FILTER, "keys.lua")] if config.keys else []),
         of("churn.rate", "local_ratelimit.v3.LocalRateLimit", **_rate_limit(config)),
-        *(
+        on_some_routes(
             of(
-                f"churn.ready.{number}",
+                BRIDGE_FILTER,
+                "grpc_http1_reverse_bridge.v3.FilterConfig",
+                content_type=PROTOBUF,
+                # whether a message is compressed stands in its frame: the handler reads and writes it
+                withhold_grpc_frames=False,
+            )
+        ),
+        on_some_routes(script(ANSWER_FILTER, "grpc_answer.lua")),
+        on_some_routes(
+            of(
+                READY_FILTER,
                 "health_check.v3.HealthCheck",
                 pass_through_mode=False,
                 cluster_min_healthy_percentages={"stable": {"value": 1}},
-                headers=[
-                    {"name": ":path", "string_match": {"exact": path}},
-                    {"name": ":method", "string_match": {"exact": "GET"}},
-                ],
+                headers=[{"name": ":path", "present_match": True}],
             )
-            for number, path in enumerate(ready_paths(model))
         ),
         of("churn.size", "buffer.v3.Buffer", max_request_bytes=max_request_bytes),
-        {
-            **of(USER_FILTER, lua, default_source_code={"filename": str(LUA / "user.lua")}),
-            "disabled": True,  # but on the routes that turn it on
-        },
-        {
-            **of(CUSTOMER_FILTER, lua, default_source_code={"inline_string": _customer_lua()}),
-            "disabled": True,  # as the one before
-        },
-        of("churn.grpc_stats", "grpc_stats.v3.FilterConfig", stats_for_all_methods=False),
+        on_some_routes(script(USER_FILTER, "inflate.lua", "user.lua")),
         of("envoy.filters.http.router", "router.v3.Router", suppress_envoy_headers=True),
     ]
+
+
+def _gzip() -> dict[str, Any]:
+    """For clients that ask for it, and answers that are worth it."""
+    return {
+        "response_direction_config": {"common_config": {"min_content_length": 1024}},
+        "compressor_library": {
+            "name": "gzip",
+            "typed_config": {
+                "@type": f"{TYPE}extensions.compression.gzip.compressor.v3.Gzip",
+                "compression_level": "BEST_SPEED",
+            },
+        },
+    }
 
 
 def _rate_limit(config: GatewayConfig) -> dict[str, Any]:
@@ -259,6 +245,7 @@ def _rate_limit(config: GatewayConfig) -> dict[str, Any]:
             {"entries": [{"key": "who" if config.keys else "remote_address"}], "token_bucket": bucket}
         ],
         "response_headers_to_add": [{"header": {"key": "retry-after", "value": "1"}}],
+        "rate_limited_as_resource_exhausted": True,
     }
 
 
@@ -274,17 +261,16 @@ def _local_replies(model: str) -> dict[str, Any]:
                 }
             }
         }
-        at_path = {"header_filter": {"header": {"name": ":path", "string_match": {"exact": path}}}}
+        at_path = {
+            "header_filter": {"header": {"name": ":path", "string_match": {"safe_regex": {"regex": path}}}}
+        }
         return {
             "filter": {"and_filter": {"filters": [has_status, at_path]}} if path else has_status,
             "body_format_override": {"json_format": dict(body)},
         }
 
-    ready: dict[str, dict[str, Any]] = {
-        "/v2/health/ready": {"ready": True},
-        f"/v2/models/{model}/ready": {"name": model, "ready": True},
-        f"/v1/models/{model}": {"name": model, "ready": True},
-    }
+    ready = {re.escape(path): body for path, body in ready_answers(model).items()}
+    ready[rf"/v2/models/{re.escape(model)}/versions/[^/]+/ready"] = {"name": model, "ready": True}
     return {
         "mappers": [
             *(as_json(200, body, path) for path, body in ready.items()),
@@ -309,6 +295,7 @@ def _access_log(file: Path) -> dict[str, Any]:
         "grpc_status": "%GRPC_STATUS%",
         "flags": "%RESPONSE_FLAGS%",
         "request_id": "%REQ(X-REQUEST-ID)%",
+        "traceparent": "%REQ(TRACEPARENT):55%",
         "received_bytes": "%BYTES_RECEIVED%",
         "sent_bytes": "%BYTES_SENT%",
         "duration_ms": "%DURATION%",
@@ -317,40 +304,6 @@ def _access_log(file: Path) -> dict[str, Any]:
     }
     return {
         "name": "envoy.access_loggers.file",
-        "typed_config": {
-            "@type": f"{TYPE}extensions.access_loggers.file.v3.FileAccessLog",
-            "path": str(file),
-            "log_format": {"json_format": fields},
-        },
-    }
-
-
-def _customer_lua() -> str:
-    return (LUA / "customer.lua").read_text(encoding="utf-8").replace("@KEY@", secrets.token_hex(16))
-
-
-def _failure_log(file: Path) -> dict[str, Any]:
-    """Requests on trial that a server failed, those included that another server answered in its place."""
-    failed = (
-        f"'{CUSTOMER_FILTER}' in metadata.filter_metadata && (response.code >= 500"
-        " || upstream.request_attempt_count > 1 || response.grpc_status in [2, 4, 8, 13, 14, 15])"
-    )
-    fields = {
-        "time": "%START_TIME(%s.%6f)%",
-        "slot": "%UPSTREAM_CLUSTER_RAW%",
-        "who": f"%DYNAMIC_METADATA({CUSTOMER_FILTER}:who)%",
-    }
-    return {
-        "name": "envoy.access_loggers.file",
-        "filter": {
-            "extension_filter": {
-                "name": "envoy.access_loggers.extension_filters.cel",
-                "typed_config": {
-                    "@type": f"{TYPE}extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-                    "expression": failed,
-                },
-            }
-        },
         "typed_config": {
             "@type": f"{TYPE}extensions.access_loggers.file.v3.FileAccessLog",
             "path": str(file),
@@ -380,16 +333,14 @@ def _metrics() -> dict[str, Any]:
 
 
 def _torchserve_clusters(config: GatewayConfig, places: Places, model: str) -> list[dict[str, Any]]:
-    made = [_torchserve(config, places, READY_GRPC, True)]
-    for grpc in (False, True):
-        made.append(_torchserve(config, places, cluster("stable", grpc), grpc))
-        made.append(_torchserve(config, places, cluster("canary", grpc), grpc, _stable_instead(config, grpc)))
-        made.append(_torchserve(config, places, canary_alone(grpc), grpc))
+    made = [
+        _torchserve(config, places, "stable"),
+        _torchserve(config, places, "canary", _stable_instead(config)),
+        _torchserve(config, places, CANARY_ALONE),
+    ]
     for one in made:
-        if one["name"] in (*SLOTS, cluster("canary", True), READY_GRPC):
+        if one["name"] in SLOTS:
             one["health_checks"] = [_asks_a_worker(config, model)]
-        if one["name"] == READY_GRPC:
-            one["common_lb_config"]["healthy_panic_threshold"] = {"value": 0}
     return made
 
 
@@ -398,13 +349,13 @@ def _tries_again() -> dict[str, Any]:
     return {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 2}
 
 
-def _stable_instead(config: GatewayConfig, grpc: bool) -> dict[str, Any]:
+def _stable_instead(config: GatewayConfig) -> dict[str, Any]:
     """Whom the canary refuses, drops or keeps waiting, stable answers: a prediction changes nothing, so that
     asking twice harms nobody. What the canary did is counted all the same (`retry.upstream_rq_5xx`).
     """
     rank = "previous_priorities"
     return {
-        "retry_on": "5xx,unavailable,internal" if grpc else "5xx",
+        "retry_on": "5xx",
         "num_retries": 1,
         "per_try_timeout": f"{config.timeout_s / 3:g}s",
         "retry_priority": {
@@ -418,12 +369,12 @@ def _stable_instead(config: GatewayConfig, grpc: bool) -> dict[str, Any]:
 
 
 def _torchserve(
-    config: GatewayConfig, places: Places, name: str, grpc: bool, retries: dict[str, Any] | None = None
+    config: GatewayConfig, places: Places, name: str, retries: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     limits = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
     options = {
         "@type": f"type.googleapis.com/{OPTIONS}",
-        "explicit_http_config": {"http2_protocol_options" if grpc else "http_protocol_options": {}},
+        "explicit_http_config": {"http_protocol_options": {}},
         "retry_policy": retries or _tries_again(),
         "http_filters": [
             {"name": "churn.token", "typed_config": _adds_the_token()},

@@ -26,7 +26,7 @@ from serving.envoy_admin import EnvoyAdmin
 from serving.keys import Key, replace_privately
 from serving.listener import not_accepted, refuse_newcomers
 from serving.owned_process import OwnedProcess, hold_port
-from serving.routes import MIRROR, SLOTS, WEIGHT, canary_alone, cluster, route_configuration
+from serving.routes import CANARY_ALONE, MIRROR, SLOTS, WEIGHT, route_configuration
 from serving.torchserve import Upstream
 
 START_TIMEOUT_S = 30.0
@@ -75,6 +75,7 @@ class Gateway:
         self._config = config
         self.model = serving.model_name
         self._max_request_bytes = serving.max_request_bytes
+        self._max_instances = serving.max_instances
         self._log_folder = files.serving / "logs"
         self._ports: tuple[int, int] | None = None
         self._slots: dict[str, tuple[Upstream, ...]] = {}
@@ -129,8 +130,6 @@ class Gateway:
                 [
                     *(str(program), "-c", str(process.scratch / "bootstrap.json"), "--disable-hot-restart"),
                     *("--concurrency", str(self._config.threads), "--log-level", "warn"),
-                    # failures are looked at every second; ten, the default, is too late
-                    *("--file-flush-interval-msec", "300"),
                 ],
                 output,
                 passed_on(SYSTEM),
@@ -188,12 +187,7 @@ class Gateway:
     def set_canary_weight(self, percent: int, mirror: bool = False) -> None:
         """Send this share of all customers to the canary, at once; `mirror`: copies of stable's too."""
         self._split = Split(percent, mirror)
-        shares = {"stable": 100 - percent, "canary": percent}
-        weights = {
-            f"{WEIGHT}.{cluster(slot, grpc)}": share
-            for slot, share in shares.items()
-            for grpc in (False, True)
-        }
+        weights = {f"{WEIGHT}.stable": 100 - percent, f"{WEIGHT}.canary": percent}
         self.admin.set_runtime({**weights, MIRROR: 100 if mirror else 0})
 
     point, weigh = set_upstream, set_canary_weight
@@ -201,14 +195,13 @@ class Gateway:
     def split(self) -> "Split":
         """How Envoy itself says that it splits. Raises ServingError when it cannot be asked."""
         runtime = self.admin.runtime()
-        weights = {int(runtime.get(f"{WEIGHT}.{cluster('canary', grpc)}") or 0) for grpc in (False, True)}
-        return Split(max(weights), int(runtime.get(MIRROR) or 0) > 0)
+        return Split(int(runtime.get(f"{WEIGHT}.canary") or 0), int(runtime.get(MIRROR) or 0) > 0)
 
     def hosts(self, slot: str) -> dict[int, str]:
         """The inference ports that Envoy itself says the slot has -> HEALTHY or FAILING."""
         if slot == "canary":  # who answers in its place is no part of it
             hosts = self.admin.hosts()
-            alone, health = hosts[canary_alone(False)], hosts["canary"]
+            alone, health = hosts[CANARY_ALONE], hosts["canary"]
             return {port: health.get(port, "FAILING") for port in alone}
         return self.admin.hosts()[slot]
 
@@ -227,7 +220,6 @@ class Gateway:
         """How many connections Envoy holds to a TorchServe. One that no slot names any more keeps those
         with a request on its way, and only those: 0 means that all are answered.
         """
-        ports = {upstream.inference_port, upstream.grpc_port}
         try:
             connections = psutil.Process(self.pid).connections("tcp")
         except psutil.Error:  # it has just ended, and with it all of them
@@ -235,7 +227,9 @@ class Gateway:
         return sum(
             1
             for connection in connections
-            if connection.raddr and connection.raddr.port in ports and connection.status == "ESTABLISHED"
+            if connection.raddr
+            and connection.raddr.port == upstream.inference_port
+            and connection.status == "ESTABLISHED"
         )
 
     def wait_until_unused(self, upstream: Upstream, timeout_s: float) -> bool:
@@ -278,11 +272,6 @@ class Gateway:
         self.admin.reopen_logs()
 
     @property
-    def failures(self) -> Path:
-        """Where Envoy names the customers, by a checksum, whose requests failed while there was a canary."""
-        return self._places.failures
-
-    @property
     def access_log(self) -> Path:
         return self._places.access_log
 
@@ -297,7 +286,12 @@ class Gateway:
 
     def _write_routes(self) -> None:
         content = route_configuration(
-            self._config, self.model, self._metadata, self._keys, bool(self._slots.get("canary"))
+            self._config,
+            self.model,
+            self._metadata,
+            self._keys,
+            trial=bool(self._slots.get("canary")),
+            max_instances=self._max_instances,
         )
         text = resources("config.route.v3.RouteConfiguration", self._next_version(), [content])
         replace_privately(self._places.routes, text)

@@ -8,6 +8,9 @@ from typing import IO, Any
 
 from data.errors import ServingError
 
+SERVER: Mapping[str, Any] = {"name": "churn", "version": "1", "extensions": ["binary_tensor_data"]}
+"""The answer to GET /v2. The extension is Triton's: tensors as raw bytes behind the JSON."""
+
 
 def model_metadata(archive: Path | IO[bytes], model: str) -> dict[str, Any]:
     """The answer to GET /v2/models/<model>. Raises ServingError when `archive` holds no bundle of ours."""
@@ -29,6 +32,8 @@ def model_metadata(archive: Path | IO[bytes], model: str) -> dict[str, Any]:
             tensor("status", "BYTES"),
             tensor("user_id", datatype),
         ],
+        # what a what-if question of a native or v1 body may give
+        "parameters": {"features": {one["name"]: one["dtype"] for one in bundle["spec"]["features"]}},
     }
 
 
@@ -37,7 +42,7 @@ def read_bundle(archive: Path | IO[bytes]) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(archive) as content:
             bundle = json.loads(content.read("bundle.json"))
-        bundle["entity"]["id_type"], bundle["model_version"]
+        bundle["entity"]["id_type"], bundle["model_version"], bundle["spec"]["features"]
     except OSError as error:
         raise ServingError(f"{archive}: {error.strerror}; package a model first") from None
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError):

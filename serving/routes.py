@@ -8,71 +8,73 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from serving import grpc_routes
 from serving.config import GatewayConfig
+from serving.grpc_routes import FILTER_ON, LUA_ROUTE, READY_FILTER, RPC
 from serving.keys import Key
+from serving.metadata import SERVER
+from serving.openapi import PATH, document
 
 SLOTS = ("stable", "canary")
+"""Each is a cluster of that name: the slot's share of the customers. Who cannot be answered by the canary is
+answered by stable."""
+CANARY_ALONE = "canary_alone"
+"""Copies of stable's requests, and who asks for the canary by name: never answered by stable."""
 KEYS_FILTER = "churn.keys"
-REFUSAL_FILTER = "churn.grpc_refusal"
 USER_FILTER = "churn.user"
-READY_GRPC = "ready_grpc"
-"""Like stable_grpc, but without a healthy worker it refuses: for gRPC's questions of readiness."""
-CUSTOMER_FILTER = "churn.customer"
 WEIGHT = "churn.weight"
 """Runtime keys `churn.weight.<cluster>`: what share of the customers a slot gets, out of 100."""
 MIRROR = "churn.mirror"
 """Runtime key: what share of stable's requests is copied to the canary, out of 100."""
-USER, VARIANT = "x-churn-user", "x-churn-variant"
-"""Whose request it is, when the body does not say it or says it late; and who is to answer it."""
+USER, VARIANT, VERSION = "x-churn-user", "x-churn-variant", "x-churn-version"
+"""Whose request it is, when the body does not say it or says it late; who is to answer it; and the version
+that a gRPC message names, which user.lua reads."""
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 """For load balancers, which hold no key; they say nothing else."""
 
-FILTER_ON = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
-LUA_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute"
-OIP = "inference.GRPCInferenceService"
-TORCHSERVE_OIP = "org.pytorch.serve.grpc.openinference.GRPCInferenceService"
-NATIVE_GRPC = "org.pytorch.serve.grpc.inference.InferenceAPIsService"
-NATIVE_METHODS = ("Ping", "Predictions")
-OIP_METHODS = ("ServerLive", "ServerMetadata", "ModelMetadata", "ModelInfer")
 
-
-def cluster(slot: str, grpc: bool) -> str:
-    """The slot's share of the customers. Who cannot be answered by the canary is answered by stable."""
-    return f"{slot}_grpc" if grpc else slot
-
-
-def canary_alone(grpc: bool) -> str:
-    """Copies of stable's requests, and who asks for the canary by name: never answered by stable."""
-    return "canary_alone_grpc" if grpc else "canary_alone"
-
-
-def ready_paths(model: str) -> tuple[str, ...]:
-    """GET on one of these is 200 while a worker answers real predictions, else 503."""
-    return ("/v2/health/ready", f"/v2/models/{model}/ready", f"/v1/models/{model}")
+def ready_answers(model: str) -> dict[str, dict[str, Any]]:
+    """GET on one of these is 200 while a worker answers real predictions, else 503: path -> what it says."""
+    return {
+        "/v2/health/ready": {"ready": True},
+        f"/v2/models/{model}/ready": {"name": model, "ready": True},
+        f"/v1/models/{model}": {"name": model, "ready": True},
+    }
 
 
 def route_configuration(
-    config: GatewayConfig, model: str, metadata: Mapping[str, Any], keys: Iterable[Key], trial: bool = False
+    config: GatewayConfig,
+    model: str,
+    metadata: Mapping[str, Any],
+    keys: Iterable[Key],
+    trial: bool = False,
+    max_instances: int = 1000,
 ) -> dict[str, Any]:
     """`metadata`: what Open Inference Protocol v2 says of the model (serving/metadata.py). `trial`: there is
     a canary, so that the customer has to be known before the variant; without one no body is read for that.
+    `max_instances`: customers a request, for the OpenAPI document.
     """
+    described = document(model, metadata, max_instances, config.keys)
     host: dict[str, Any] = {
         "name": "churn",
         "domains": ["*"],
-        "routes": _routes(config, model, metadata, trial),
+        "routes": [_direct_response(PATH, described, config), *_routes(config, model, metadata, trial)],
         # of no use to a worker, and each header costs it time
         # TorchServe's x-request-id is its own; the client's is put back by Envoy
         "response_headers_to_remove": ["x-churn-request-id"],
         "request_headers_to_remove": [
             *("x-forwarded-proto", "user-agent", "accept", "accept-encoding"),
-            *(USER, VARIANT),
+            *(USER, VARIANT, VERSION),
         ],
     }
     if config.keys:
         allowed = {key.sha256: key.name for key in keys}
         host["typed_per_filter_config"] = {KEYS_FILTER: {"@type": LUA_ROUTE, "filter_context": allowed}}
-    return {"name": "churn", "virtual_hosts": [host]}
+    return {
+        "name": "churn",
+        "virtual_hosts": [host],
+        "max_direct_response_body_size_bytes": len(json.dumps(described)) + 4096,
+    }
 
 
 def _routes(
@@ -85,45 +87,57 @@ def _routes(
         "v1-explain": f"/v1/models/{model}:explain",
         "v2-infer": f"/v2/models/{model}/infer",
     }
+    # Open Inference Protocol: a client may name the version that it wants; who does is answered by no other
+    versions = {f"/v2/models/{model}/versions/{version}": version for version in metadata.get("versions", ())}
+    ready = [*ready_answers(model), *(f"{path}/ready" for path in versions)]
     answered: dict[str, Any] = {
         "/": {"status": "alive"},
         "/v2/health/live": {"live": True},
-        "/v2": {"name": "churn", "version": "1", "extensions": []},
+        "/v2": SERVER,
         "/v1/models": {"models": [model]},
         f"/v2/models/{model}": metadata,
-        # only ever reached with a healthy worker: the health_check filter stands before it
-        **{path: {} for path in ready_paths(model)},
+        **{path: {**metadata, "versions": [version]} for path, version in versions.items()},
     }
-    questions = ("ServerReady", "ModelReady")
+    destinations = _destinations(config, trial)
+    stable = _Destination({"cluster": "stable", **_timeout(config)})
+    infer = to_model["v2-infer"]
     return [
-        _refuses_other_variants(),
+        _error_for_other_variants(),
         *(
-            _to_cluster(name, path, way)
-            for way in _ways(config, False, trial)
+            _to_cluster(name, path, destination)
+            for destination in destinations
             for name, path in to_model.items()
         ),
-        *(_says(path, content, config) for path, content in answered.items()),
+        *(_to_cluster("v2-infer-version", f"{path}/infer", stable, infer) for path in versions),
+        *(_direct_response(path, content, config) for path, content in answered.items()),
+        *(_ready(path, config) for path in ready),
         *(
-            _grpc(service, method, way, renamed)
-            for way in _ways(config, True, trial)
-            for service, methods, renamed in (
-                (OIP, OIP_METHODS, TORCHSERVE_OIP),
-                (NATIVE_GRPC, NATIVE_METHODS, ""),
+            route
+            for destination in (*_by_version(metadata, config, trial), *destinations)
+            for route in grpc_routes.to_model(
+                model, "model", destination.action, headers=destination.headers, filters=destination.filters
             )
-            for method in methods
         ),
+        *grpc_routes.answered_here(model, SERVER, metadata),
         *(
-            _grpc(OIP, method, _Way({"cluster": READY_GRPC, **_patience(config)}), TORCHSERVE_OIP)
-            for method in questions
+            _error_response(path, 405, "POST here", "POST")
+            for path in (*to_model.values(), *(f"{path}/infer" for path in versions))
         ),
-        *(_refuses(path, 405, "POST here") for path in to_model.values()),
-        *(_refuses(path, 405, "GET here") for path in answered),
-        _refuses_all(),
+        *(_error_response(path, 405, "GET here", "GET, HEAD") for path in (PATH, *answered, *ready)),
+        {
+            **_error_response("", 404, "this version is not served; GET the model for those that are"),
+            "match": {"prefix": f"/v2/models/{model}/versions/"},
+        },
+        {
+            **_error_response("", 404, "no such path"),
+            "match": {"prefix": "/"},
+            "typed_per_filter_config": {grpc_routes.STATUS_FILTER: {"@type": FILTER_ON, "config": {}}},
+        },
     ]
 
 
 @dataclass(frozen=True)
-class _Way:
+class _Destination:
     """Where requests go; `headers` they must have for it."""
 
     action: Mapping[str, Any]
@@ -131,104 +145,110 @@ class _Way:
     filters: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _ways(config: GatewayConfig, grpc: bool, trial: bool) -> tuple[_Way, ...]:
+def _destinations(config: GatewayConfig, trial: bool) -> tuple[_Destination, ...]:
     """To a variant asked for by name, which keys.lua lets nobody do without a key; all others by weight."""
-    by_name = {"canary": canary_alone(grpc), "stable": cluster("stable", grpc)}
+    by_name = {"canary": CANARY_ALONE, "stable": "stable"}
     return (
         *(
-            _Way({"cluster": name, **_patience(config)}, [_header(VARIANT, variant)])
+            _Destination({"cluster": name, **_timeout(config)}, [_header(VARIANT, variant)])
             for variant, name in by_name.items()
         ),
-        _Way(
-            {**_split(grpc), **_patience(config)},
-            filters={name: {"@type": FILTER_ON, "config": {}} for name in (USER_FILTER, CUSTOMER_FILTER)}
-            if trial
-            else {},
+        _Destination(
+            {**_split(), **_timeout(config)},
+            filters={USER_FILTER: {"@type": FILTER_ON, "config": {}}} if trial else {},
         ),
     )
 
 
-def _to_cluster(name: str, path: str, way: _Way) -> dict[str, Any]:
+def _by_version(metadata: Mapping[str, Any], config: GatewayConfig, trial: bool) -> list[_Destination]:
+    """gRPC names the version in the message: while two are there, who names stable's goes to stable."""
+    versions = metadata.get("versions", ()) if trial else ()
+    return [
+        _Destination({"cluster": "stable", **_timeout(config)}, [_header(VERSION, version)])
+        for version in versions
+    ]
+
+
+def _to_cluster(name: str, path: str, destination: _Destination, rewritten: str = "") -> dict[str, Any]:
+    rewrite = {"prefix_rewrite": rewritten} if rewritten else {}
     return {
         "name": name,
-        "match": {"path": path, "headers": [_header(":method", "POST"), *way.headers]},
-        "route": way.action,
-        "typed_per_filter_config": way.filters,
+        "match": {"path": path, "headers": [_header(":method", "POST"), *destination.headers]},
+        "route": {**destination.action, **rewrite},
+        "typed_per_filter_config": destination.filters,
+        # curl calls what it sends a form, which TorchServe would take apart
+        "request_headers_to_add": [_set("content-type", "application/json")],
+        "request_headers_to_remove": [RPC],
     }
 
 
-def _grpc(service: str, method: str, way: _Way, renamed: str) -> dict[str, Any]:
-    rewrite = {"prefix_rewrite": f"/{renamed}/{method}"} if renamed else {}
-    return {
-        "name": f"grpc-{method}",
-        "match": {"path": f"/{service}/{method}", "grpc": {}, "headers": way.headers},
-        "route": {**way.action, **rewrite},
-        "typed_per_filter_config": {REFUSAL_FILTER: {"@type": FILTER_ON, "config": {}}, **way.filters},
-    }
-
-
-def _split(grpc: bool) -> dict[str, Any]:
+def _split() -> dict[str, Any]:
     """By a hash of the customer, where one is known, else by chance. Stable has the low end of the hashes:
     who is on the canary stays there when its weight grows.
     """
-    weights = [{"name": cluster(slot, grpc), "weight": 100 if slot == "stable" else 0} for slot in SLOTS]
+    weights = [{"name": slot, "weight": 100 if slot == "stable" else 0} for slot in SLOTS]
     none = {"numerator": 0, "denominator": "HUNDRED"}
     return {
         "weighted_clusters": {"clusters": weights, "runtime_key_prefix": WEIGHT, "use_hash_policy": True},
         "hash_policy": [{"header": {"header_name": USER}}],
         "request_mirror_policies": [
-            {
-                "cluster": canary_alone(grpc),
-                "runtime_fraction": {"default_value": none, "runtime_key": MIRROR},
-            }
+            {"cluster": CANARY_ALONE, "runtime_fraction": {"default_value": none, "runtime_key": MIRROR}}
         ],
     }
 
 
-def _patience(config: GatewayConfig) -> dict[str, Any]:
+def _timeout(config: GatewayConfig) -> dict[str, Any]:
     return {"timeout": f"{config.timeout_s}s"}
 
 
-def _refuses_other_variants() -> dict[str, Any]:
-    """A misspelt variant is told so, instead of being answered by any."""
+def _error_for_other_variants() -> dict[str, Any]:
+    """A misspelt variant is an error, instead of being answered by any."""
     names = f"{VARIANT}: {' or '.join(SLOTS)}"
     others = [{**_header(VARIANT, slot), "invert_match": True} for slot in SLOTS]
     there = {"name": VARIANT, "present_match": True}
-    return {**_refuses("", 400, names), "match": {"prefix": "/", "headers": [there, *others]}}
+    return {**_error_response("", 400, names), "match": {"prefix": "/", "headers": [there, *others]}}
 
 
-def _says(path: str, content: Any, config: GatewayConfig) -> dict[str, Any]:
-    route = {
-        "name": "answered-here",
-        "match": {"path": path, "headers": [_header(":method", "GET")]},
+def _direct_response(path: str, content: Any, config: GatewayConfig) -> dict[str, Any]:
+    return _asked(path, config) | {
         "direct_response": {"status": 200, "body": {"inline_string": json.dumps(content)}},
-        "response_headers_to_add": _json_type(),
+        "response_headers_to_add": [_set("content-type", "application/json")],
     }
+
+
+def _ready(path: str, config: GatewayConfig) -> dict[str, Any]:
+    """Answered by a filter before this, which knows whether a worker answers real predictions."""
+    route = _asked(path, config) | {"direct_response": {"status": 503}}
+    return route | {
+        "typed_per_filter_config": {
+            **route.get("typed_per_filter_config", {}),
+            READY_FILTER: {"@type": FILTER_ON, "config": {}},
+        }
+    }
+
+
+def _asked(path: str, config: GatewayConfig) -> dict[str, Any]:
+    method = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
+    route: dict[str, Any] = {"name": "answered-here", "match": {"path": path, "headers": [method]}}
     if config.keys and path in OPEN_PATHS:
         route["typed_per_filter_config"] = {KEYS_FILTER: {"@type": LUA_ROUTE, "disabled": True}}
     return route
 
 
-def _refuses(path: str, status: int, reason: str) -> dict[str, Any]:
+def _error_response(path: str, status: int, reason: str, allow: str = "") -> dict[str, Any]:
     return {
         "name": "refused",
         "match": {"path": path},
         "direct_response": {"status": status, "body": {"inline_string": json.dumps({"error": reason})}},
-        "response_headers_to_add": _json_type(),
+        "response_headers_to_add": [
+            _set("content-type", "application/json"),
+            *([_set("allow", allow)] if allow else []),
+        ],
     }
 
 
-def _refuses_all() -> dict[str, Any]:
-    return {**_refuses("", 404, "no such path"), "match": {"prefix": "/"}}
-
-
-def _json_type() -> Sequence[dict[str, Any]]:
-    return [
-        {
-            "header": {"key": "content-type", "value": "application/json"},
-            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-        }
-    ]
+def _set(name: str, value: str) -> dict[str, Any]:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 def _header(name: str, value: str) -> dict[str, Any]:

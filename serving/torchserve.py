@@ -153,6 +153,7 @@ class TorchServe:
         return {
             **passed_on((*WORKER, *self._config.pass_environment)),
             "CHURN_MAX_INSTANCES": str(self._config.max_instances),
+            "CHURN_MAX_REQUEST_BYTES": str(self._config.max_request_bytes),
             "OMP_NUM_THREADS": "1",
             "JAVA_HOME": str(java.parent.parent),
             "TMPDIR": str(scratch),

@@ -1,8 +1,9 @@
 """What Envoy counted for each variant, as running totals, and what lies between two of them.
 
-Over HTTP an error is an answer 5xx, the end of a connection without one, or none in time; one that stable
-answered in the canary's place counts as the canary's error all the same. Over gRPC it is a status that says
-that the server failed. The counts are of requests; what Envoy asks by itself for health is not among them.
+An error is an answer 5xx, the end of a connection without one, or none in time; one that stable answered in
+the canary's place counts as the canary's error all the same. gRPC travels as HTTP behind the gateway's
+bridge, so that its refusals are counted in the same way. The counts are of requests; what Envoy asks by
+itself for health is not among them.
 """
 
 import math
@@ -13,17 +14,11 @@ from typing import Any
 
 from rollout.counts import quantile
 from serving.gateway import Gateway
-from serving.routes import canary_alone, cluster
+from serving.routes import CANARY_ALONE
 
-CLUSTERS: Mapping[str, tuple[str, ...]] = {
-    "stable": tuple(cluster("stable", grpc) for grpc in (False, True)),
-    "canary": tuple(cluster("canary", grpc) for grpc in (False, True)),
-    "mirrored": tuple(canary_alone(grpc) for grpc in (False, True)),
-}
+CLUSTERS: Mapping[str, str] = {"stable": "stable", "canary": "canary", "mirrored": CANARY_ALONE}
 """Mirrored: copies of stable's requests. Who asks for the canary by name is among them, and so is evidence in
 a shadow alone."""
-SERVER_FAILED = ("2", "4", "8", "13", "14", "15")
-"""gRPC: UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE, DATA_LOSS."""
 COUNTERS = ("upstream_rq_completed", "upstream_rq_5xx", "upstream_rq_retry_success")
 TIMES = "upstream_rq_time"
 EPOCH = "epoch"
@@ -42,14 +37,13 @@ class Counts:
 
 def totals(gateway: Gateway) -> dict[str, float]:
     """`<variant>.requests`, `.errors` and `.le.<edge>` since Envoy's start. Raises ServingError."""
-    names = "|".join(name for names in CLUSTERS.values() for name in names)
+    names = "|".join(CLUSTERS.values())
     wanted = "|".join((*COUNTERS, TIMES))
-    found = gateway.stats(rf"^cluster\.({names})\.({wanted}|grpc\.[0-9]+)$")
+    found = gateway.stats(rf"^cluster\.({names})\.({wanted})$")
     sums: dict[str, float] = {EPOCH: float(gateway.pid)}
-    for variant, clusters in CLUSTERS.items():
-        for name in clusters:
-            for key, value in _of_cluster(found, f"cluster.{name}.").items():
-                sums[f"{variant}.{key}"] = sums.get(f"{variant}.{key}", 0.0) + value
+    for variant, name in CLUSTERS.items():
+        for key, value in _of_cluster(found, f"cluster.{name}.").items():
+            sums[f"{variant}.{key}"] = value
     return sums
 
 
@@ -57,12 +51,9 @@ def _of_cluster(found: Mapping[str, Any], prefix: str) -> dict[str, float]:
     def count(name: str) -> float:
         return float(found.get(prefix + name, 0))
 
-    failed = sum(count(f"grpc.{status}") for status in SERVER_FAILED)
-    # over gRPC Envoy's own refusals are among both
-    answered = max(count("upstream_rq_5xx"), failed)
     sums = {
         "requests": count("upstream_rq_completed"),
-        "errors": answered + count("upstream_rq_retry_success"),
+        "errors": count("upstream_rq_5xx") + count("upstream_rq_retry_success"),
     }
     times = found["histograms"].get(prefix + TIMES)
     for bucket in times["buckets"] if times else ():

@@ -15,7 +15,6 @@ from ts.context import Context, RequestProcessor
 from ts.service import Service
 
 from handlers import worker_socket
-from handlers.churn_handler import parse_header_block, parse_headers
 from handlers.worker_socket import (
     PartialBatch,
     WorkerRequest,
@@ -275,22 +274,6 @@ def test_what_the_handler_raises_costs_one_request_and_no_worker(caplog: pytest.
     assert json.loads(failed.body)["code"] == "internal"
     assert "ValueError" in caplog.text
     assert "secret" not in caplog.text
-
-
-def test_a_block_of_headers_says_what_torchserve_s_own_objects_say() -> None:
-    for headers in (
-        {"x-request-id": "one", "explain": "True", "host": "h"},
-        {"X-Request-Id": "two", "explain": "False"},
-        {"x-request-id": "three"},
-        {"x-request-id": "line\nbreak", "explain": "False"},
-        {"x-request-id": "ü", "explain": "False"},
-        {"x-request-id": "x" * 129, "explain": "False"},
-        {"a": "x-request-id", "b": "explain"},
-        {},
-    ):
-        block = b"".join(text(name.encode()) + text(value.encode()) for name, value in headers.items())
-        assert parse_header_block(block) == parse_headers(headers)
-    assert parse_header_block(b"\x00\x00\x00\x09abc") == (None, False, False)
 
 
 def test_two_connections_do_not_mix() -> None:

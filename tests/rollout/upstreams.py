@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -54,6 +55,9 @@ class Answering:
                     status = one.status
                 answer = json.dumps({"who": one.name}).encode()
                 self.send_response(status)
+                if "x-churn-rpc" in self.headers:  # as the handler answers: one message in its frame
+                    answer = struct.pack(">BI", 0, len(answer)) + answer if status == 200 else b""
+                    self.send_header("content-type", "application/x-protobuf")
                 self.send_header("content-length", str(len(answer)))
                 self.end_headers()
                 self.wfile.write(answer)

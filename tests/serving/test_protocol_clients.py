@@ -1,23 +1,27 @@
-"""One real client of each protocol through the gateway; all read the same scores to the bit."""
+"""Every call of the clients that people have, through the gateway; all read the same scores to the bit."""
 
-import asyncio
 import importlib
 import json
-import subprocess
+import re
+import shutil
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import grpc
-import numpy as np
+import hostile_grpc
+import httpx
 import pytest
+from clients.run import outcomes_of
 from grpc_tools import protoc
-from served_bundle import UNKNOWN, ServedBundle
+from served_bundle import KEY, UNKNOWN, ServedBundle
 from stack import Stack, supervisor_of
+
+from handlers.identity import mask
 
 IDS = list(range(1, 41))
 
@@ -91,108 +95,122 @@ def test_v1_explain(stack: Stack) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_kserve_s_rest_client(stack: Stack, expected: list[float]) -> None:
-    from kserve import InferInput, InferRequest, RESTConfig
-    from kserve.inference_client import InferenceRESTClient
-
-    async def ask(protocol: str) -> Any:
-        async with InferenceRESTClient(RESTConfig(protocol=protocol, timeout=30)) as client:
-            ready = await client.is_model_ready(stack.url, "churn", headers=stack.headers)
-            live = await client.is_server_live(stack.url, headers=stack.headers)
-            if protocol == "v1":
-                data: Any = {"instances": [{"user_id": i} for i in IDS]}
-            else:
-                assert await client.is_server_ready(stack.url, headers=stack.headers)
-                data = InferRequest("churn", [InferInput("user_id", [len(IDS)], "INT64", IDS)])
-            return ready, live, await client.infer(stack.url, data, "churn", headers=stack.headers)
-
-    ready, live, answer = asyncio.run(ask("v1"))
-    assert (ready, live) == (True, True)
-    assert [entry["churn_probability"] for entry in answer["predictions"]] == expected
-    ready, live, answer = asyncio.run(ask("v2"))
-    assert (ready, live) == (True, True)
-    assert answer.outputs[0].name == "churn_probability"
-    assert list(answer.outputs[0].data) == expected
+CLIENTS = {"tritonclient": "triton_calls", "KServe SDK": "kserve_calls", "curl": "curl_calls"}
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "clients.md"
+ROW = re.compile(r"^\| ([^|]+?) \| ([^|]+?) \| (yes|no)[^|]* \| (yes|no)[^|]* \|$", re.MULTILINE)
+"""Client, call, whether it is answered through the gateway, and by TorchServe alone."""
+PARTS: dict[str, Any] = {
+    # calls whose answers hold no score for each of the customers
+    "outputs": ["status", "churn_probability"],
+    "request_outputs": ["status", "churn_probability"],
+    "request_id": "q",
+    "explain": 5,
+    "Check": "SERVING",
+}
 
 
-def test_kserve_s_grpc_client(stack: Stack, expected: list[float]) -> None:
-    from kserve import InferInput, InferRequest
-    from kserve.inference_client import InferenceGRPCClient
-
-    async def ask() -> Any:
-        async with InferenceGRPCClient(address(stack), timeout=30, retries=2) as client:
-            assert await client.is_server_live(headers=key(stack))
-            assert await client.is_server_ready(headers=key(stack))
-            assert await client.is_model_ready("churn", headers=key(stack))
-            request = InferRequest("churn", [InferInput("user_id", [len(IDS)], "INT64", IDS)])
-            return await client.infer(request, headers=key(stack))
-
-    answer = asyncio.run(ask())
-    scores = next(output for output in answer.outputs if output.name == "churn_probability")
-    assert list(scores.as_numpy()) == expected
+def documented(gateway: bool) -> dict[tuple[str, str], bool]:
+    rows = ROW.findall(DOCUMENT.read_text(encoding="utf-8"))
+    return {(client, call): (there if gateway else alone) == "yes" for client, call, there, alone in rows}
 
 
-def test_triton_s_http_client(stack: Stack, expected: list[float]) -> None:
-    import tritonclient.http as triton
-
-    client = triton.InferenceServerClient(address(stack))
-    try:
-        headers = stack.headers
-        assert client.is_server_live(headers) and client.is_server_ready(headers)
-        assert client.is_model_ready("churn", headers=headers)
-        assert client.get_model_metadata("churn", headers=headers)["inputs"][0]["name"] == "user_id"
-        asked = triton.InferInput("user_id", [len(IDS)], "INT64")
-        asked.set_data_from_numpy(np.array(IDS), binary_data=False)
-        wanted = triton.InferRequestedOutput("churn_probability", binary_data=False)
-        answer = client.infer("churn", [asked], outputs=[wanted], headers=headers)
-        assert answer.as_numpy("churn_probability").tolist() == expected
-    finally:
-        client.close()
+def is_right(call: str, found: Any, expected: list[float]) -> bool:
+    """Whether what a client was given is what it asked for: its scores have the bits of all others."""
+    part = next((part for name, part in PARTS.items() if name in call), None)
+    return found is True or found in (part, expected, expected[:1])
 
 
-# a process of its own: tritonclient and the KServe SDK define the same protobuf names
-TRITON = """
-import json, sys
-import grpc, numpy as np
-import tritonclient.grpc as triton
-from tritonclient.grpc import service_pb2, service_pb2_grpc
-
-address, key, ids = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-headers = {"x-api-key": key}
-with triton.InferenceServerClient(address) as client:
-    ready = [client.is_server_live(headers), client.is_server_ready(headers)]
-    ready += [client.is_model_ready("churn", headers=headers)]
-    raw = triton.InferInput("user_id", [len(ids)], "INT64")
-    raw.set_data_from_numpy(np.array(ids))
-    try:
-        client.infer("churn", [raw], headers=headers)
-        refusal = None
-    except triton.InferenceServerException as error:
-        refusal = str(error)
-with grpc.insecure_channel(address) as channel:
-    stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-    request = service_pb2.ModelInferRequest(model_name="churn", id="q")
-    tensor = request.inputs.add(name="user_id", datatype="INT64", shape=[len(ids)])
-    tensor.contents.int64_contents.extend(ids)
-    answer = stub.ModelInfer(request, metadata=list(headers.items()), timeout=30)
-scores = next(output for output in answer.outputs if output.name == "churn_probability")
-found = list(scores.contents.fp64_contents)
-print(json.dumps({"ready": ready, "refusal": refusal, "id": answer.id, "scores": found}))
-"""
+def outcomes(address: str, headers: dict[str, str], grpc_address: str) -> dict[Any, Any]:
+    masked = [mask(str(i), KEY) for i in IDS]
+    return {
+        (client, call): found
+        for client, script in CLIENTS.items()
+        if script != "curl_calls" or shutil.which("curl")
+        for call, found in outcomes_of(script, address, headers, grpc_address, masked).items()
+    }
 
 
-def test_triton_s_grpc_client(stack: Stack, expected: list[float]) -> None:
-    """Typed contents work. TorchServe drops `raw_input_contents`, which tritonclient sends for numpy arrays:
-    they are refused with a message that says so, and never answered from nothing.
-    """
-    command = [sys.executable, "-c", TRITON, address(stack), stack.key, json.dumps(IDS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["ready"] == [True, True, True]
-    assert said["scores"] == expected
-    assert said["id"] == "q"
-    assert "raw_input_contents" in (said["refusal"] or "answered")
+def test_every_call_of_each_client_through_the_gateway(stack: Stack, expected: list[float]) -> None:
+    found = outcomes(address(stack), stack.headers, address(stack))
+    wrong = {call: said for call, said in found.items() if not is_right(call[1], said, expected)}
+    assert wrong == {}
+    if shutil.which("curl"):
+        assert set(found) == set(documented(True))
+
+
+def test_what_torchserve_alone_answers_is_what_the_document_says(stack: Stack, expected: list[float]) -> None:
+    upstream = stack.supervisor.model.upstream
+    alone, over_grpc = (f"127.0.0.1:{port}" for port in (upstream.inference_port, upstream.grpc_port))
+    found = outcomes(alone, {"authorization": f"Bearer {upstream.token}"}, over_grpc)
+    right = {call: is_right(call[1], said, expected) for call, said in found.items()}
+    assert right == {call: yes for call, yes in documented(False).items() if call in found}
+
+
+def test_grpc_says_why_in_its_own_statuses(stack: Stack) -> None:
+    def refusal(method: str, message: bytes, metadata: Sequence[tuple[str, str]]) -> tuple[Any, str]:
+        with grpc.insecure_channel(address(stack)) as channel, pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary(method)(message, metadata=metadata, timeout=30)
+        return refused.value.code(), refused.value.details()
+
+    infer, code = hostile_grpc.METHOD, grpc.StatusCode
+    large = hostile_grpc.infer([2**62] * 200_000).SerializeToString()
+    for message, status, reason in (
+        (hostile_grpc.infer([UNKNOWN]).SerializeToString(), code.NOT_FOUND, "unknown user_id"),
+        (hostile_grpc.infer([1], model="other").SerializeToString(), code.NOT_FOUND, "model_name"),
+        (hostile_grpc.infer([]).SerializeToString(), code.INVALID_ARGUMENT, "inputs[0].data: missing"),
+        (b"\xff", code.INVALID_ARGUMENT, "not a ModelInferRequest"),
+        (large, code.RESOURCE_EXHAUSTED, "max_request_bytes"),
+    ):
+        assert refusal(infer, message, key(stack))[0] == status
+        assert reason in refusal(infer, message, key(stack))[1]
+    assert refusal(infer, b"", ())[0] == code.UNAUTHENTICATED
+    health = "/grpc.health.v1.Health/"
+    assert refusal(health + "Check", b"\x0a\x05other", key(stack))[0] == code.NOT_FOUND
+    assert refusal(health + "Watch", b"", key(stack)) == (code.UNIMPLEMENTED, "no such path")
+
+
+def test_other_compression_is_refused_by_the_name_of_its_header(stack: Stack) -> None:
+    refused = stack.post(
+        "/v1/models/churn:predict",
+        content=b"x",
+        headers={"content-type": "application/json", "content-encoding": "br"},
+    )
+    assert refused.status_code == 415
+    assert "Content-Encoding" in refused.json()["error"]
+
+
+def test_a_version_that_does_not_run_is_not_served(stack: Stack) -> None:
+    body = {"inputs": [{"name": "user_id", "shape": [1], "datatype": "INT64", "data": [1]}]}
+    for method, path in (("POST", "infer"), ("GET", "ready"), ("GET", "")):
+        path = f"/v2/models/churn/versions/other/{path}".rstrip("/")
+        refused = stack.ask(method, path, json=body)
+        assert (refused.status_code, "version" in refused.json()["error"]) == (404, True), path
+
+
+def test_balancers_ask_by_head_and_browsers_read_what_is_allowed(stack: Stack) -> None:
+    for path in ("/v2/health/live", "/v2/health/ready"):
+        answer = httpx.head(stack.url + path, trust_env=False)
+        assert (answer.status_code, answer.content) == (200, b"")
+    assert stack.ask("GET", "/predictions/churn").headers["allow"] == "POST"
+    assert stack.post("/v2/health/live").headers["allow"] == "GET, HEAD"
+
+
+def test_trace_context_goes_through_and_comes_back(stack: Stack) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    for sent, back in ((trace, trace), ("nonsense", None)):
+        answer = stack.post("/predictions/churn", json={"user_id": 1}, headers={"traceparent": sent})
+        assert answer.status_code == 200
+        assert answer.headers.get("traceparent") == back
+    assert "traceparent" not in stack.post("/predictions/churn", json={"user_id": 1}).headers
+
+
+def test_large_answers_are_compressed_for_whom_asks(stack: Stack) -> None:
+    body = [{"user_id": i} for i in IDS]
+    asked = stack.post("/predictions/churn", json=body, headers={"accept-encoding": "gzip"})
+    plain = stack.post("/predictions/churn", json=body, headers={"accept-encoding": "identity"})
+    assert asked.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert asked.json() == plain.json()
 
 
 def test_torchserve_s_own_grpc(stack: Stack, expected: list[float], stubs: dict[str, ModuleType]) -> None:
@@ -225,5 +243,6 @@ def test_an_unknown_customer_is_an_error_in_every_protocol(
     )
     with grpc.insecure_channel(address(stack)) as channel:
         stub = stubs["inference_pb2_grpc"].InferenceAPIsServiceStub(channel)
-        answer = stub.Predictions(request, metadata=key(stack), timeout=30)
-    assert "unknown" in json.loads(answer.prediction)["error"]
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.Predictions(request, metadata=key(stack), timeout=30)
+    assert (refused.value.code(), refused.value.details()) == (grpc.StatusCode.NOT_FOUND, "unknown user_id")

@@ -1,0 +1,69 @@
+"""What is read out of the headers of a request."""
+
+import struct
+
+import pytest
+
+from handlers.call_headers import call_of
+from handlers.churn_handler import _encoded, _fields
+from handlers.messages import Call
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def block(headers: dict[str, str]) -> bytes:
+    """As TorchServe's frontend sends them to the worker."""
+    texts = [text.encode() for header in headers.items() for text in header]
+    return b"".join(struct.pack("!i", len(text)) + text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("headers", "call"),
+    [
+        ({"x-request-id": "one", "explain": "True", "host": "h"}, Call("one", True)),
+        ({"X-Request-Id": "two", "explain": "False"}, Call("two")),
+        ({"x-request-id": "three"}, Call("three", grpc=True)),
+        ({"x-request-id": "line\nbreak", "explain": "False"}, Call("theirs")),
+        ({"x-request-id": "ü", "explain": "False"}, Call("theirs")),
+        ({"x-request-id": "x" * 129, "explain": "False"}, Call("theirs")),
+        ({"a": "x-request-id", "b": "explain"}, Call("theirs", grpc=True)),
+        ({}, Call("theirs", grpc=True)),
+        ({"Content-Encoding": "gzip", "explain": "False"}, Call("theirs", encoding="gzip")),
+        (
+            {"Inference-Header-Content-Length": "12", "explain": "False"},
+            Call("theirs", json_length=12),
+        ),
+        ({"inference-header-content-length": "-1", "explain": "False"}, Call("theirs", json_length=-1)),
+        ({"inference-header-content-length": "9" * 99, "explain": "False"}, Call("theirs", json_length=-1)),
+        (
+            {"x-churn-rpc": "ModelInfer", "grpc-encoding": "gzip", "explain": "False"},
+            Call("theirs", rpc="ModelInfer", grpc_encoding="gzip"),
+        ),
+        ({"traceparent": TRACE, "explain": "False"}, Call("theirs", traceparent=TRACE)),
+    ],
+)
+def test_a_block_of_headers_says_what_torchserve_s_own_objects_say(
+    headers: dict[str, str], call: Call
+) -> None:
+    assert call_of(_fields(block(headers)), "theirs") == call
+    assert call_of(_encoded(headers), "theirs") == call
+
+
+def test_a_block_that_is_no_list_says_nothing() -> None:
+    assert call_of(_fields(b"\x00\x00\x00\x09abc"), "theirs") == Call("theirs")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "",
+        TRACE.upper(),
+        TRACE + "-x",
+        TRACE.replace("00-", "ff-", 1),
+        TRACE.replace("4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32),
+        TRACE.replace("00f067aa0ba902b7", "0" * 16),
+        TRACE + "\r\nx: y",
+    ],
+)
+def test_what_is_no_trace_context_is_as_if_it_had_not_come(sent: str) -> None:
+    assert call_of(_encoded({"traceparent": sent, "explain": "False"}), "theirs").traceparent == ""
