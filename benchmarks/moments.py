@@ -103,12 +103,12 @@ class Simulation:
         world, length = self.world, self.config.block_s
         rate, share = world.requests_per_s * length, stage.weight / 100
         rates = (rate, rate) if stage.mirror else (rate * share, rate * (1 - share))
-        asked = [self.random.poisson(one, self.rollouts).astype(float) for one in rates]
         machine = self._stalls()
-        beyond = [
-            self._beyond(n, [*self._stalls(), *machine], canary)
-            for n, canary in zip(asked, (True, False), strict=True)
+        answered = [
+            self._answered(one, [*self._stalls(), *machine], canary)
+            for one, canary in zip(rates, (True, False), strict=True)
         ]
+        asked, beyond = [one[0] for one in answered], [one[1] for one in answered]
         failures, raw = self._failures(stage, asked)
         self.clock += length
         canary, stable = (
@@ -124,29 +124,24 @@ class Simulation:
         lengths = self.random.exponential(self.world.stall_s, (2, self.rollouts))
         return list(np.where(self.random.random((2, self.rollouts)) < happen, lengths, 0.0))
 
-    def _beyond(self, asked: Array, stalls: list[Array], canary: bool) -> Array:
-        """[rollouts, edges] requests that took longer: by themselves, or because they waited."""
-        world = self.world
-        waiting, counts = np.zeros(self.rollouts), np.zeros((self.rollouts, len(self.edges)))
-        for length in stalls:
-            caught = np.minimum(self.random.poisson(asked * length / self.config.block_s), asked - waiting)
-            left = np.clip(1 - self.edges / 1000 / np.maximum(length, 1e-9)[:, None], 0, 1)
-            counts += self._ladder(caught, left)
-            waiting += caught
+    def _answered(self, rate: float, stalls: list[Array], canary: bool) -> tuple[Array, Array]:
+        """[rollouts] requests, and [rollouts, edges] those that took longer: by themselves, or as they came
+        in a stall and waited for its end. Independent Poisson numbers in each bucket."""
+        world, length = self.world, self.config.block_s
         edges = self.edges / (world.canary_times if canary else 1.0)
         tail = norm.sf(np.log(edges / world.median_ms) / world.sigma)
         if canary and world.canary_median_ms is not None:
             tail = np.where(self.edges < world.canary_median_ms, 1.0, tail)
-        return counts + self._ladder(asked - waiting, np.broadcast_to(tail, counts.shape))
-
-    def _ladder(self, number: Array, tail: Array) -> Array:
-        """How many of `number` are beyond each edge; `tail`: the probabilities, falling along the edges."""
-        found, left, before = np.zeros(tail.shape), number.astype(np.int64), np.ones(len(number))
-        for at in range(tail.shape[1]):
-            chance = np.divide(tail[:, at], before, out=np.zeros(len(number)), where=before > 0)
-            left = self.random.binomial(left, np.minimum(chance, 1.0))
-            found[:, at], before = left, tail[:, at]
-        return found
+        free, beyond = np.ones(self.rollouts), np.zeros((self.rollouts, len(edges)))
+        for stall in stalls:
+            caught = np.minimum(stall / length, free)
+            left = np.clip(1 - self.edges / 1000 / np.maximum(stall, 1e-9)[:, None], 0, 1)
+            beyond += caught[:, None] * left
+            free = free - caught
+        beyond += free[:, None] * tail
+        buckets = -np.diff(beyond, axis=1, prepend=1.0, append=0.0)
+        counts = self.random.poisson(rate * np.maximum(buckets, 0.0)).astype(float)
+        return counts.sum(axis=1), counts[:, ::-1].cumsum(axis=1)[:, -2::-1]
 
     def _failures(self, stage: Stage, asked: list[Array]) -> tuple[list[Array], list[Array]]:
         world, length = self.world, self.config.block_s

@@ -206,7 +206,7 @@ def _cluster_observer(config: RolloutConfig, rollout: Rollout) -> "Observer":
         raise ConfigError(
             "rollout.kserve.prometheus_url: where evidence of a cluster comes from; give Prometheus' address"
         )
-    return PrometheusObserver(kserve.prometheus_url, kserve.namespace, rollout.candidate.version, config)
+    return PrometheusObserver(kserve.prometheus_url, rollout.candidate.version, config)
 
 
 def _knative(config: RolloutConfig) -> Target:

@@ -1,5 +1,6 @@
 """What `configs/rollout.yaml` may say."""
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -94,6 +95,33 @@ class Notify(Config):
     """URL of an incoming webhook, in Slack's format."""
 
 
+class PrometheusConfig(Config):
+    """Which series are this service's, and who we are to Prometheus."""
+
+    job: str | None = None
+    """That scrapes the workers; null: whichever does, if it is one. Two would count each request twice."""
+    service_label: str = "serving_kserve_io_inferenceservice"
+    """Of the series, that names the InferenceService: podTargetLabels of a monitor make it."""
+    gateway: Literal["istio", "queue-proxy", "envoy"] | None = None
+    """Whose counts of requests, errors and latencies are judged instead of the handler's: what never reached
+    a handler is among them."""
+    gateway_job: str | None = None
+    token_file: Path | None = None
+    """Holds a bearer token; it may be replaced while a controller runs."""
+    user: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    """Certificates that Prometheus' own is checked by; null: the system's."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("user and password_file: give both, or token_file")
+        if self.token_file is not None and self.user is not None:
+            raise ValueError("token_file: give it, or user and password_file")
+        return self
+
+
 class KServeConfig(Config):
     name: str = "churn"
     namespace: str = "churn"
@@ -105,6 +133,7 @@ class KServeConfig(Config):
     `latest`), before it counts as ready; null: the probes of its pods are believed, as in Standard mode."""
     prometheus_url: str | None = None
     """Of the Prometheus that scrapes the workers (kserve/base/metrics.yaml): where evidence comes from."""
+    prometheus: PrometheusConfig = PrometheusConfig()
     timeout_s: float = Field(10, gt=0)
     """How long one action waits for the cluster before it says what is missing; the controller then does it
     again. Well below `lease_s`: who waits longer has lost the rollout to the next controller."""

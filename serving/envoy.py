@@ -5,6 +5,7 @@ Plain data (JSON of Envoy's v3 API); routes and endpoints are files that can cha
 
 import json
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from handlers.open_inference_grpc import PROTOBUF
 from serving.config import GatewayConfig
 from serving.endpoints import TOKEN
 from serving.grpc_routes import ANSWER_FILTER, BRIDGE_FILTER, READY_FILTER, STATUS_FILTER
-from serving.routes import CANARY_ALONE, KEYS_FILTER, SLOTS, USER_FILTER, ready_answers
+from serving.routes import CANARY_ALONE, CUSTOMER_FILTER, KEYS_FILTER, SLOTS, USER_FILTER, ready_answers
 
 LUA = Path(__file__).resolve().parent.parent / "configs" / "gateway"
 TYPE = "type.googleapis.com/envoy."
@@ -39,6 +40,11 @@ class Places:
     @property
     def routes(self) -> Path:
         return self.folder / "routes.json"
+
+    @property
+    def failures(self) -> Path:
+        """Failed requests while there is a canary, by customer (rollout/observers/failures.py)."""
+        return self.folder / "failures.log"
 
     def endpoints(self, cluster_name: str) -> Path:
         """A file each: Envoy takes one assignment from one file."""
@@ -86,11 +92,32 @@ def bootstrap(
 
 
 def time_buckets(objective_ms: float) -> tuple[float, ...]:
-    """Upper ends in ms of the buckets that requests' times are counted in: 10 a decade, and the objective.
+    """Upper ends in ms of the buckets that requests' times are counted in: 20 a decade, and the objective.
 
     Envoy measures whole milliseconds, so that below 10 ms each has a bucket of its own.
     """
-    decade = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+    decade = (
+        1.0,
+        1.1,
+        1.2,
+        1.4,
+        1.6,
+        1.8,
+        2.0,
+        2.2,
+        2.5,
+        2.8,
+        3.2,
+        3.6,
+        4.0,
+        4.5,
+        5.0,
+        5.6,
+        6.3,
+        7.1,
+        8.0,
+        9.0,
+    )
     ends = {
         *map(float, range(1, 10)),
         *(base * scale for scale in (10, 100, 1000) for base in decade),
@@ -130,7 +157,7 @@ def _public(config: GatewayConfig, places: Places, model: str, max_request_bytes
         "stat_prefix": "public",
         "rds": {"route_config_name": "churn", "config_source": _watched(places.routes)},
         "http_filters": _filters(config, max_request_bytes),
-        "access_log": [_access_log(places.access_log)],
+        "access_log": [_access_log(places.access_log), _failure_log(places.failures)],
         "local_reply_config": _local_replies(model),
         # no dots, double or escaped slashes, which another server may read otherwise
         "normalize_path": True,
@@ -199,6 +226,9 @@ def _filters(config: GatewayConfig, max_request_bytes: int) -> list[dict[str, An
         ),
         of("churn.size", "buffer.v3.Buffer", max_request_bytes=max_request_bytes),
         on_some_routes(script(USER_FILTER, "inflate.lua", "user.lua")),
+        on_some_routes(
+            of(CUSTOMER_FILTER, "lua.v3.Lua", default_source_code={"inline_string": _customer_lua()})
+        ),
         of("envoy.filters.http.router", "router.v3.Router", suppress_envoy_headers=True),
     ]
 
@@ -304,6 +334,40 @@ def _access_log(file: Path) -> dict[str, Any]:
     }
     return {
         "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": f"{TYPE}extensions.access_loggers.file.v3.FileAccessLog",
+            "path": str(file),
+            "log_format": {"json_format": fields},
+        },
+    }
+
+
+def _customer_lua() -> str:
+    return (LUA / "customer.lua").read_text(encoding="utf-8").replace("@KEY@", secrets.token_hex(16))
+
+
+def _failure_log(file: Path) -> dict[str, Any]:
+    """Requests on trial that a server failed, those included that another server answered in its place."""
+    failed = (
+        f"'{CUSTOMER_FILTER}' in metadata.filter_metadata && (response.code >= 500"
+        " || upstream.request_attempt_count > 1 || response.grpc_status in [2, 4, 13, 14, 15])"
+    )
+    fields = {
+        "time": "%START_TIME(%s.%6f)%",
+        "slot": "%UPSTREAM_CLUSTER_RAW%",
+        "who": f"%DYNAMIC_METADATA({CUSTOMER_FILTER}:who)%",
+    }
+    return {
+        "name": "envoy.access_loggers.file",
+        "filter": {
+            "extension_filter": {
+                "name": "envoy.access_loggers.extension_filters.cel",
+                "typed_config": {
+                    "@type": f"{TYPE}extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+                    "expression": failed,
+                },
+            }
+        },
         "typed_config": {
             "@type": f"{TYPE}extensions.access_loggers.file.v3.FileAccessLog",
             "path": str(file),

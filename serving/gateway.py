@@ -130,6 +130,8 @@ class Gateway:
                 [
                     *(str(program), "-c", str(process.scratch / "bootstrap.json"), "--disable-hot-restart"),
                     *("--concurrency", str(self._config.threads), "--log-level", "warn"),
+                    # failures are looked at every second; ten, the default, is too late
+                    *("--file-flush-interval-msec", "300"),
                 ],
                 output,
                 passed_on(SYSTEM),
@@ -270,6 +272,11 @@ class Gateway:
     def reopen_log(self) -> None:
         """Go on in a new file: the access log was moved away."""
         self.admin.reopen_logs()
+
+    @property
+    def failures(self) -> Path:
+        """Where Envoy names the customers, by a checksum, whose requests failed while there was a canary."""
+        return self._places.failures
 
     @property
     def access_log(self) -> Path:

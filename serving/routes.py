@@ -22,6 +22,7 @@ CANARY_ALONE = "canary_alone"
 """Copies of stable's requests, and who asks for the canary by name: never answered by stable."""
 KEYS_FILTER = "churn.keys"
 USER_FILTER = "churn.user"
+CUSTOMER_FILTER = "churn.customer"
 WEIGHT = "churn.weight"
 """Runtime keys `churn.weight.<cluster>`: what share of the customers a slot gets, out of 100."""
 MIRROR = "churn.mirror"
@@ -155,7 +156,9 @@ def _destinations(config: GatewayConfig, trial: bool) -> tuple[_Destination, ...
         ),
         _Destination(
             {**_split(), **_timeout(config)},
-            filters={USER_FILTER: {"@type": FILTER_ON, "config": {}}} if trial else {},
+            filters={name: {"@type": FILTER_ON, "config": {}} for name in (USER_FILTER, CUSTOMER_FILTER)}
+            if trial
+            else {},
         ),
     )
 

@@ -1,4 +1,4 @@
-"""What Envoy counted and what the workers logged, as one Evidence."""
+"""What Envoy counted, whose requests failed, and what the workers logged, as one Evidence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,6 +8,7 @@ from pathlib import Path
 from rollout.config import Latency, RolloutConfig
 from rollout.evidence import Arm, Evidence, Window
 from rollout.observers.envoy_stats import between, totals
+from rollout.observers.failures import Failing, FailureReader
 from rollout.observers.observer import Opened
 from rollout.observers.prediction_log import Logged, PredictionLogReader
 from serving.gateway import Gateway
@@ -34,6 +35,7 @@ class LiveObserver:
         self._objective_ms = (config.rules.latency or Latency()).objective_ms
         self._log = None if log is None else PredictionLogReader(log, config.segments, clock_offset)
         self._labels, self._labels_within = labels, labels_within
+        self._failures = FailureReader()
 
     def mark(self) -> dict[str, float]:
         """Raises ServingError when Envoy does not answer."""
@@ -47,21 +49,27 @@ class LiveObserver:
             self._log.read(windows[0].begun)
             if self._labels is not None:
                 self._log.labels(self._labels, self._labels_within)
+        self._failures.read(self._gateway.failures)
         # the end of a window that could not be counted is the next one's beginning
         following = [*(window.before for window in windows[1:]), self.mark()]
+        failing = self._failures.failing(windows)
         return Evidence(
             tuple(
-                self._window(window, window.after or end, now)
-                for window, end in zip(windows, following, strict=True)
+                self._window(window, window.after or end, customers, now)
+                for window, end, customers in zip(windows, following, failing, strict=True)
             )
         )
 
-    def _window(self, window: Opened, end: Mapping[str, float], now: datetime) -> Window:
+    def _window(
+        self, window: Opened, end: Mapping[str, float], failing: Failing | None, now: datetime
+    ) -> Window:
         logged = Logged() if self._log is None else self._log.logged(window)
 
         def arm(variant: str, known: Arm) -> Arm:
             counts = between(window.before, end, variant, self._objective_ms)
-            return replace(known, **vars(counts))
+            # a failure is in the file a moment before it is in the counters, or after
+            customers = None if failing is None else min(getattr(failing, variant), counts.errors)
+            return replace(known, **vars(counts), failing=customers)
 
         return Window(
             weight=window.weight,

@@ -47,6 +47,8 @@ class Knative:
         self._gateway_url = config.gateway_url
         self._timeout_s = config.timeout_s
         self._cluster = cluster
+        self._answering: set[str] = set()
+        """Revisions that have answered: each is asked until it does, and its traffic speaks for it then."""
 
     @classmethod
     def connect(cls, config: KServeConfig) -> Self:
@@ -206,7 +208,13 @@ class Knative:
         url = next((part.get("url") for part in status["traffic"] if part.get("tag") == "latest"), None)
         if url is None:
             return "it has no host of its own: annotate serving.kserve.io/enable-tag-routing"
-        return unanswered(self._gateway_url, url, self._service)
+        revision = status["latestCreatedRevision"]
+        if revision in self._answering:
+            return None
+        complaint = unanswered(self._gateway_url, url, self._service)
+        if complaint is None:
+            self._answering.add(revision)
+        return complaint
 
     def _unready(self) -> str | None:
         state = self.observe()

@@ -285,6 +285,8 @@ def test_a_canary_is_asked_for_a_prediction_where_it_can_be_reached(
         server.settle()
         assert not asked  # not before its own probes are content
         first, second = target.observe(), target.observe()
+        questions = len(asked)
+        assert target.observe().ready and len(asked) == questions, "once it has answered, its traffic speaks"
     finally:
         ingress.shutdown()
         ingress.server_close()

@@ -1,93 +1,35 @@
-"""Evidence from a cluster's Prometheus: a real HTTP server with raw samples as Prometheus gives them."""
+"""Evidence from a cluster's Prometheus: a real one, that scrapes what the handler would say."""
 
-import json
-import re
-import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
-from typing import Any
-from urllib.parse import parse_qs
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data.errors import ServingError
+from data.errors import ConfigError, ServingError
 from handlers import telemetry
 from handlers.telemetry import Telemetry, torchserve_metrics
-from rollout.config import RolloutConfig, Stage
+from rollout.config import RolloutConfig
+from rollout.evidence import Window
 from rollout.observers.observer import Opened
-from rollout.observers.prometheus import METRICS, PrometheusObserver
+from rollout.observers.prometheus import METRICS, PrometheusObserver, worker_selector
+from rollout.observers.series import PrometheusClient, Series
 
-BEGUN = datetime(2026, 3, 1, 12, tzinfo=UTC)
+from real_prometheus import Exporters, Job, exporters, needs_prometheus, prometheus  # isort: skip
+
 NEW, OLD = "bbbbbbbbbbbb", "aaaaaaaaaaaa"
-CONFIG = RolloutConfig(stages=(Stage(weight=100, max_s=1),))
+STABLE_POD, CANARY_POD = "churn-predictor-00001-deployment-5d-x1", "churn-predictor-00002-deployment-7f-x2"
+HERE = ("churn", "churn")
+TEST = "$2b$12$hNf2lSsxfm0.i4a.1kVpSOVyBCfIB51VRjgBUyv6kdnyTlgWj81Ay"
+"""bcrypt of `test`, from Prometheus' documentation."""
 
 
-@dataclass
-class Prometheus:
-    """Keeps what it scrapes of workers, and answers instant queries for ranges of raw samples."""
-
-    samples: dict[tuple[tuple[str, str], ...], list[tuple[float, float]]] = field(default_factory=dict)
-    queries: list[str] = field(default_factory=list)
-    broken: bool = False
-
-    def scrape(self, worker: Telemetry, pod: str, at: datetime) -> None:
-        counters, _ = worker.snapshot()
-        names = {metric["name"]: metric["dimensions"] for metric in torchserve_metrics()["counter"]}
-        for (name, values), value in counters.items():
-            labels = dict(zip(names[name], values, strict=True))
-            labels |= {"__name__": name, "namespace": "churn", "pod": pod}
-            self.samples.setdefault(tuple(sorted(labels.items())), []).append((at.timestamp(), value))
-
-    def answer(self, form: Mapping[str, list[str]]) -> Any:
-        (query,) = form["query"]
-        self.queries.append(query)
-        if query == "vector(1)":
-            return [{"metric": {}, "value": [0, "1"]}]
-        asked = re.fullmatch(r'\{__name__=~"([^"]+)",namespace="(\w+)"\}\[(\d+)s\]', query)
-        assert asked is not None, query
-        end = float(form["time"][0])
-        found = []
-        for key, samples in self.samples.items():
-            labels = dict(key)
-            if not re.fullmatch(asked[1], labels["__name__"]) or labels["namespace"] != asked[2]:
-                continue
-            inside = [[at, repr(value)] for at, value in samples if end - int(asked[3]) < at <= end]
-            if inside:
-                found.append({"metric": labels, "values": inside})
-        return found
-
-
-@pytest.fixture
-def prometheus() -> Iterator[tuple[Prometheus, str]]:
-    kept = Prometheus()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            if kept.broken:
-                content: Any = {"status": "error", "error": "query timed out"}
-            else:
-                content = {"status": "success", "data": {"resultType": "matrix", "result": kept.answer(form)}}
-            body = json.dumps(content).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield kept, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def config(**of_prometheus: object) -> RolloutConfig:
+    return RolloutConfig.model_validate(
+        {"stages": [{"weight": 100, "max_s": 1}], "kserve": {"prometheus": of_prometheus}}
+    )
 
 
 def answered(worker: Telemetry, scores: list[float], seconds: float = 0.01, status: str = "200") -> None:
@@ -102,126 +44,230 @@ def answered(worker: Telemetry, scores: list[float], seconds: float = 0.01, stat
         worker.observe_all(telemetry.SCORE, scores)
 
 
-def at(seconds: float) -> datetime:
-    return BEGUN + timedelta(seconds=seconds)
+@pytest.fixture
+def pods() -> Iterator[Exporters]:
+    with exporters() as made:
+        yield made
 
 
-def opened(weight: int = 10, begin: float = 0, end: float | None = None) -> Opened:
-    return Opened(weight, False, at(begin), None if end is None else at(end))
+def seen(url: str, windows: list[Opened], settings: RolloutConfig | None = None) -> tuple[Window, ...]:
+    observer = PrometheusObserver(url, NEW, settings or config())
+    return observer.observe(windows, datetime.now(UTC)).windows
 
 
-def test_what_each_version_did_in_a_window_is_counted_to_the_request(
-    prometheus: tuple[Prometheus, str],
-) -> None:
-    kept, url = prometheus
+def both_versions(pods: Exporters) -> tuple[Telemetry, Telemetry]:
+    """Workers of stable and of the canary, as they stand before anything is judged."""
     old, new = Telemetry(OLD, "stable"), Telemetry(NEW, "stable")
-    for _ in range(7):  # before the window
+    for _ in range(700):
         answered(old, [0.1])
-    kept.scrape(old, "p1", at(-10))
-    for n in range(100):
-        answered(old, [0.1, 0.9], seconds=0.3 if n < 5 else 0.01)
-    for n in range(40):
-        answered(new, [0.32], status="500" if n < 3 else "200")
-    new.add(telemetry.VECTORS, "stale", times=4)
-    for moment in (20, 35):
-        kept.scrape(old, "p1", at(moment))
-        kept.scrape(new, "p2", at(moment))
+    for worker, pod in ((old, STABLE_POD), (new, CANARY_POD)):
+        answered(worker, [0.1])
+        pods.worker(pod, worker)
+    return old, new
 
-    observer = PrometheusObserver(url, "churn", NEW, CONFIG)
-    (window,) = observer.observe([opened()], at(40)).windows
-    stable, canary = window.stable, window.canary
+
+@needs_prometheus
+def test_each_version_of_this_service_is_counted_once_and_to_the_request(
+    pods: Exporters, tmp_path: Path
+) -> None:
+    """Beside another service of the namespace, and a Prometheus without a history."""
+    old, new = both_versions(pods)
+    other = Telemetry(OLD, "stable")
+    pods.worker("other", other)
+    jobs = [Job("workers", {STABLE_POD: HERE, CANARY_POD: HERE, "other": ("churn", "other")})]
+    with prometheus(tmp_path, pods, jobs) as url:
+        pods.settle(STABLE_POD, CANARY_POD, "other")
+        window = Opened(10, False, datetime.now(UTC))
+        for n in range(100):
+            answered(old, [0.1, 0.9], seconds=0.3 if n < 5 else 0.01)
+            answered(other, [0.5], status="500")
+        for n in range(40):
+            answered(new, [0.32], status="500" if n < 3 else "200")
+        new.add(telemetry.VECTORS, "stale", times=4)
+        new.add(telemetry.PROBES, times=30)
+        pods.worker(STABLE_POD, old), pods.worker(CANARY_POD, new), pods.worker("other", other)
+        pods.settle(STABLE_POD, CANARY_POD, "other")
+        (found,) = seen(url, [window])
+        assert worker_selector(config()).endswith(
+            ',namespace="churn",serving_kserve_io_inferenceservice="churn"}'
+        )
+    stable, canary = found.stable, found.canary
     assert (stable.requests, stable.errors, stable.slow, stable.customers) == (100, 0, 5, 200)
     assert (canary.requests, canary.errors, canary.customers, canary.stale) == (40, 3, 37, 4)
     assert (stable.high_risk, canary.high_risk) == (100, 0)
     assert sorted(set(stable.scores.round(3))) == [0.075, 0.875]
-    assert len(stable.scores) == 200 and len(canary.scores) == 37
-    assert np.allclose(canary.scores, 0.325)
+    assert len(stable.scores) == 200 and np.allclose(canary.scores, 0.325)
     assert stable.latency_ms[250.0] == 95 and max(stable.latency_ms.values()) == 100
-    assert stable.p99_ms is not None and 250 < stable.p99_ms <= 1000
 
 
-def test_pods_that_come_go_and_begin_anew_lose_nothing(prometheus: tuple[Prometheus, str]) -> None:
-    kept, url = prometheus
-    first, second = Telemetry(OLD), Telemetry(OLD)
-    for _ in range(50):
-        answered(first, [0.2])
-    kept.scrape(first, "p1", at(-5))
-    for _ in range(10):
-        answered(first, [0.2])
-    kept.scrape(first, "p1", at(10))  # its last: 10 more, then it is gone
-    for _ in range(4):
-        answered(second, [0.2])
-    kept.scrape(second, "p2", at(20))  # fresh: 4
-    reborn = Telemetry(OLD)
-    for _ in range(3):
-        answered(reborn, [0.2])
-    kept.scrape(reborn, "p2", at(30))  # the same pod's worker, from 0 again: 3
-    (window,) = PrometheusObserver(url, "churn", NEW, CONFIG).observe([opened()], at(35)).windows
-    assert (window.stable.requests, window.canary.requests) == (17, 0)
+@needs_prometheus
+def test_two_jobs_that_scrape_one_pod_are_refused_until_one_is_named(pods: Exporters, tmp_path: Path) -> None:
+    old, _ = both_versions(pods)
+    both = {STABLE_POD: HERE, CANARY_POD: HERE}
+    with prometheus(tmp_path, pods, [Job("kubernetes-pods", both), Job("churn-metrics", both)]) as url:
+        pods.settle(STABLE_POD, CANARY_POD)
+        window = Opened(10, False, datetime.now(UTC))
+        for _ in range(10):
+            answered(old, [0.2])
+        pods.worker(STABLE_POD, old)
+        pods.settle(STABLE_POD, CANARY_POD)
+        with pytest.raises(ServingError, match=r"2 jobs \(churn-metrics, kubernetes-pods\).*prometheus\.job"):
+            seen(url, [window])
+        (found,) = seen(url, [window], config(job="churn-metrics"))
+    assert found.stable.requests == 10
 
 
-def test_windows_do_not_count_each_other_s_requests(prometheus: tuple[Prometheus, str]) -> None:
-    kept, url = prometheus
-    new = Telemetry(NEW)
-    for moment in range(10, 130, 10):
-        answered(new, [0.2])
-        kept.scrape(new, "p", at(moment))
-    windows = [opened(1, 0, 55), opened(5, 55, None)]
-    evidence = PrometheusObserver(url, "churn", NEW, CONFIG).observe(windows, at(125))
-    assert [window.canary.requests for window in evidence.windows] == [5, 7]
-    assert [window.weight for window in evidence.windows] == [1, 5]
-
-
-def test_the_scores_of_a_window_only_grow_at_their_end(prometheus: tuple[Prometheus, str]) -> None:
-    """An always-valid test may look as often as it likes, but not at a past that changes."""
-    kept, url = prometheus
-    new, looks = Telemetry(NEW), []
-    for moment in range(10, 60, 10):
-        answered(new, [float(x) for x in np.random.default_rng(moment).random(20)])
-        kept.scrape(new, "p", at(moment))
-        observer = PrometheusObserver(url, "churn", NEW, CONFIG)
-        looks.append(observer.observe([opened()], at(moment + 1)).windows[0].canary.scores)
-    for before, after in pairwise(looks):
-        assert len(after) == len(before) + 20
-        assert (after[: len(before)] == before).all()
-    assert (np.diff(looks[0]) < 0).any(), "not in the order of size"
-
-
-def test_a_window_that_is_over_is_not_asked_for_again(prometheus: tuple[Prometheus, str]) -> None:
-    kept, url = prometheus
-    new = Telemetry(NEW)
-    for moment in range(10, 400, 10):
-        answered(new, [0.2])
-        kept.scrape(new, "p", at(moment))
-    observer = PrometheusObserver(url, "churn", NEW, CONFIG)
-    first = observer.observe([opened(1, 0, 100), opened(5, 100)], at(390))
-    asked = len(kept.queries)
-    assert observer.observe([opened(1, 0, 100), opened(5, 100)], at(391)).windows[0] is first.windows[0]
-    assert len(kept.queries) == asked + 1
-
-
-def test_nobody_who_scrapes_is_no_evidence_and_not_a_healthy_canary(
-    prometheus: tuple[Prometheus, str],
+@needs_prometheus
+def test_looks_read_on_and_windows_do_not_count_each_other_s_requests(
+    pods: Exporters, tmp_path: Path
 ) -> None:
-    kept, url = prometheus
-    observer = PrometheusObserver(url, "churn", NEW, CONFIG)
-    with pytest.raises(ServingError, match=r"no sample of a worker in churn within 120 s .*ServiceMonitor"):
-        observer.observe([opened()], at(10))
-    kept.scrape(Telemetry(OLD), "p", at(5))
-    assert observer.observe([opened()], at(100)).windows[0].stable.requests == 0
-    with pytest.raises(ServingError, match="no sample of a worker"):
-        observer.observe([opened()], at(200))
+    _, new = both_versions(pods)
+    with prometheus(tmp_path, pods, [Job("workers", {STABLE_POD: HERE, CANARY_POD: HERE})]) as url:
+        pods.settle(CANARY_POD)
+        first = Opened(1, False, datetime.now(UTC))
+        observer, windows, totals = PrometheusObserver(url, NEW, config()), [first], []
+        for count in (5, 7, 3):
+            for _ in range(count):
+                answered(new, [0.2])
+            pods.worker(CANARY_POD, new)
+            pods.settle(CANARY_POD)
+            now = datetime.now(UTC)
+            totals.append([w.canary.requests for w in observer.observe(windows, now).windows])
+            if count == 7:
+                windows = [Opened(1, False, first.begun, now), Opened(5, False, now)]
+        reborn = Telemetry(NEW, "stable")  # the worker's successor counts from 0 again
+        answered(reborn, [0.2])
+        pods.worker(CANARY_POD, reborn)
+        pods.settle(CANARY_POD)
+        totals.append([w.canary.requests for w in observer.observe(windows, datetime.now(UTC)).windows])
+        fresh = PrometheusObserver(url, NEW, config()).observe(windows, datetime.now(UTC)).windows
+    assert totals == [[5], [12], [12, 3], [12, 4]]
+    assert [window.canary.requests for window in fresh] == [12, 4], "another controller sees the same"
 
 
-def test_a_prometheus_that_cannot_be_asked_is_said(prometheus: tuple[Prometheus, str]) -> None:
-    kept, url = prometheus
-    observer = PrometheusObserver(url, "churn", NEW, CONFIG)
-    assert observer.mark() == {}
-    kept.broken = True
-    with pytest.raises(ServingError, match="query timed out"):
-        observer.mark()
-    with pytest.raises(ServingError, match=r"rollout\.kserve\.prometheus_url\): does not answer"):
-        PrometheusObserver("http://127.0.0.1:9", "churn", NEW, CONFIG).mark()
+@needs_prometheus
+def test_a_gateway_counts_what_never_reached_a_handler(pods: Exporters, tmp_path: Path) -> None:
+    _, new = both_versions(pods)
+
+    def gateway(kind: str, asked: int, refused: int) -> dict[tuple[object, ...], float]:
+        stable, canary = "churn-predictor-00001", "churn-predictor-00002"
+        series: dict[tuple[object, ...], float] = {}
+        for name, requests, errors in ((stable, 2 * asked, 0), (canary, asked, refused), ("else", 9, 9)):
+            labels: tuple[tuple[str, str], ...] = (("revision_name", name), ("namespace_name", "churn"))
+            metric, latency = "revision_request_count", "revision_request_latencies_bucket"
+            if kind == "istio":
+                labels = (
+                    ("destination_workload", f"{name}-deployment"),
+                    ("destination_workload_namespace", "churn"),
+                    ("reporter", "source"),
+                )
+                metric, latency = "istio_requests_total", "istio_request_duration_milliseconds_bucket"
+            series[(metric, *labels, ("response_code", "200"))] = requests - errors
+            series[(metric, *labels, ("response_code", "503"))] = errors
+            for edge, count in (("25", requests - 1), ("1000", requests), ("+Inf", requests)):
+                series[(latency, *labels, ("le", edge))] = max(count, 0)
+        return series
+
+    for kind in ("queue-proxy", "istio"):
+        pods.page(kind, gateway(kind, 0, 0))
+    jobs = [Job("workers", {STABLE_POD: HERE, CANARY_POD: HERE}),
+            Job("mesh", {"queue-proxy": ("knative", ""), "istio": ("istio-system", "")})]  # fmt: skip
+    with prometheus(tmp_path, pods, jobs) as url:
+        pods.settle(CANARY_POD, "queue-proxy", "istio")
+        window = Opened(10, False, datetime.now(UTC))
+        for _ in range(40):
+            answered(new, [0.3])  # the handler saw no error at all
+        new.add(telemetry.PROBES, times=2)
+        pods.worker(CANARY_POD, new)
+        for kind in ("queue-proxy", "istio"):
+            pods.page(kind, gateway(kind, 52, 10))
+        pods.settle(CANARY_POD, "queue-proxy", "istio")
+        for kind in ("queue-proxy", "istio"):
+            (found,) = seen(url, [window], config(gateway=kind))
+            canary, stable = found.canary, found.stable
+            assert (canary.requests, canary.errors) == (50, 10), "without our own two questions"
+            assert (stable.requests, stable.errors, stable.latency_ms[25.0]) == (104, 0, 103)
+            assert canary.customers == 40, "whom the handler scored, it knows alone"
+        (plain,) = seen(url, [window])
+    assert (plain.canary.requests, plain.canary.errors) == (40, 0)
+
+
+@needs_prometheus
+def test_it_is_asked_over_tls_by_password_or_token(pods: Exporters, tmp_path: Path) -> None:
+    both_versions(pods)
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=prometheus",
+         "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True,
+    )  # fmt: skip
+    password = tmp_path / "password"
+    password.write_text("wrong\n")
+    web = {
+        "tls_server_config": {"cert_file": str(certificate), "key_file": str(key)},
+        "basic_auth_users": {"churn": TEST},
+    }
+    known = {"user": "churn", "password_file": str(password), "ca_file": str(certificate)}
+    with prometheus(tmp_path / "p", pods, [Job("workers", {STABLE_POD: HERE, CANARY_POD: HERE})], web) as url:
+        pods.settle(STABLE_POD)
+        stranger = PrometheusObserver(url, NEW, config())
+        with pytest.raises(ServingError, match="certificate verify failed"):
+            stranger.mark()
+        observer = PrometheusObserver(url, NEW, config(**known))
+        with pytest.raises(ServingError, match=r"401; see rollout\.kserve\.prometheus\.token_file"):
+            observer.mark()
+        password.write_text("test\n")  # rotated: read at each question
+        assert observer.mark() == {}
+        assert len(observer.observe([Opened(1, False, datetime.now(UTC))], datetime.now(UTC)).windows) == 1
+        password.unlink()
+        with pytest.raises(ServingError, match=r"password_file: .*FileNotFoundError"):
+            observer.mark()
+    with pytest.raises(ConfigError, match=r"prometheus\.ca_file"):
+        PrometheusClient(url, config(ca_file=str(tmp_path / "none.crt")).kserve.prometheus)
+    with pytest.raises(ValueError, match="give both"):
+        config(user="churn")
+
+
+@needs_prometheus
+def test_nobody_who_scrapes_is_no_evidence_and_not_a_healthy_canary(pods: Exporters, tmp_path: Path) -> None:
+    both_versions(pods)
+    with prometheus(tmp_path, pods, [Job("workers", {STABLE_POD: ("elsewhere", "churn")})]) as url:
+        pods.settle(STABLE_POD)
+        with pytest.raises(ServingError, match=r"no sample of a worker of churn in churn within 120 s"):
+            seen(url, [Opened(1, False, datetime.now(UTC))])
+
+
+class Answers:
+    """In Prometheus' place where hours have to pass: what it would give."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[float, float]] = []
+
+    def query(self, query: str, at: datetime | None = None) -> list[object]:
+        assert at is not None
+        span = float(query.rpartition("[")[2].removesuffix("s]"))
+        inside = [(t, str(v)) for t, v in self.samples if at.timestamp() - span < t <= at.timestamp()]
+        return [{"metric": {"__name__": "x", "pod": "new"}, "values": inside}] if inside else []
+
+
+@pytest.mark.parametrize(("history", "expected"), [(True, 9.0), (False, 0.0)])
+def test_a_series_that_appears_began_at_zero_only_where_the_job_was_scraped_before(
+    history: bool, expected: float
+) -> None:
+    """A pod that is new, or a Prometheus that is."""
+    noon = datetime(2026, 11, 26, 12, tzinfo=UTC)
+
+    class Both(Answers):
+        def query(self, query: str, at: datetime | None = None) -> list[object]:
+            old = [(noon.timestamp() + s, "5") for s in range(-120 if history else 18, 30, 15)]
+            return [*super().query(query, at), {"metric": {"__name__": "y"}, "values": old}]
+
+    client = Both()
+    client.samples = [(noon.timestamp() + 20, 9.0)]
+    series = Series(client, "{}")  # type: ignore[arg-type]
+    series.read([Opened(1, False, noon)], noon + timedelta(seconds=30))
+    (new,) = (one for one in series.counters if one.labels["__name__"] == "x")
+    assert new.grown.get(0, 0.0) == expected
 
 
 def test_its_metrics_are_the_handler_s() -> None:

@@ -1,8 +1,12 @@
 """Envoy's split: the same customer always meets the same variant, and a bad canary costs nobody an answer."""
 
 import hashlib
+import json
+import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,8 @@ import httpx
 import pytest
 
 from rollout.observers.envoy_stats import between, totals
+from rollout.observers.failures import FailureReader
+from rollout.observers.observer import Opened
 from serving.config import GatewayConfig
 from serving.gateway import Gateway
 from serving.keys import Key
@@ -146,6 +152,42 @@ def test_whom_the_canary_fails_stable_answers_and_it_counts(both: Split, status:
     canary, stable = (between(before, after, variant, 250) for variant in ("canary", "stable"))
     assert canary.requests == canary.errors > 20
     assert (stable.requests, stable.errors) == (100 - canary.requests, 0)
+
+
+def test_a_failing_customer_is_one_however_often_the_client_asks_again(both: Split) -> None:
+    """Customers, by a checksum, and no identifier: in the file that Envoy writes while there is a canary."""
+    reader, windows = FailureReader(), []
+    both.gateway.weigh(50)
+    both.canary.status = 200
+    mine = sorted(both.of_the_canary(range(40)))
+    windows.append(Opened(50, False, datetime.now(UTC)))
+    both.canary.status = 503
+    for _ in range(6):
+        assert both.who(mine[0]) == both.who(mine[1]) == "stable"
+    both.who(3, x_churn_user=str(mine[0]))  # the same customer, as her client names her
+    assert within(5, lambda: _failing(reader, both, windows) == (0, 2))
+    # in the next stage neither is anybody new
+    now = datetime.now(UTC)
+    windows = [replace(windows[0], ended=now), Opened(100, False, now)]
+    both.gateway.weigh(100)
+    for user in (mine[0], mine[1], mine[2], 1_000_001):
+        both.who(user)
+    both.canary.status = 200
+    assert within(5, lambda: _failing(reader, both, windows) == (0, 2, 0, 2))
+    named = {line["who"] for line in _lines(both)} - {""}
+    assert len(named) >= 4 and all(re.fullmatch("[0-9a-f]{16}", who) for who in named)
+    shadow = [Opened(0, True, windows[0].begun)]
+    assert reader.failing(shadow) == [None]
+
+
+def _failing(reader: FailureReader, both: Split, windows: list[Opened]) -> tuple[int, ...]:
+    reader.read(both.gateway.failures)
+    found = reader.failing(windows)
+    return tuple(count for one in found if one is not None for count in (one.stable, one.canary))
+
+
+def _lines(both: Split) -> list[dict[str, str]]:
+    return [json.loads(line) for line in both.gateway.failures.read_text().splitlines()]
 
 
 def test_slow_requests_are_counted_by_the_objective(both: Split) -> None:

@@ -1,0 +1,158 @@
+"""Counters that Prometheus has scraped: read on from where the last look ended, and added up by window.
+
+Raw samples are added up here, not by `increase`, which extrapolates: tests count whole requests. Each look
+asks only for what was scraped since the one before. A counter that falls began anew. A series that appears
+began at 0 where Prometheus had scraped its job for a while before, since pods come and go with the weights;
+where it had not (it is new itself, or has lost its history) the first sample is what the counter already
+stood at.
+"""
+
+import math
+import ssl
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from data.errors import ConfigError, ServingError
+from rollout.config import PrometheusConfig
+from rollout.observers.observer import Opened
+
+LOOKBACK = timedelta(minutes=5)
+"""Before the first window, for what counters stood at when it began."""
+OVERLAP = timedelta(minutes=1)
+"""Samples that are written late, by a remote Prometheus say."""
+HISTORY_S = 60.0
+"""So long the job was scraped before a series that is taken to have begun at 0."""
+TIMEOUT_S = 10.0
+NAME = "rollout.kserve.prometheus_url"
+
+Labels = Mapping[str, str]
+
+
+class PrometheusClient:
+    """Instant queries. Secrets are read from their files at each question: they may be rotated."""
+
+    def __init__(self, url: str, config: PrometheusConfig) -> None:
+        self._url, self._config = url.rstrip("/"), config
+        try:
+            verify = ssl.create_default_context(cafile=config.ca_file)
+            self._client = httpx.Client(verify=verify, timeout=TIMEOUT_S, trust_env=False)
+        except OSError as error:
+            raise ConfigError(
+                f"rollout.kserve.prometheus.ca_file: {config.ca_file}: {error.strerror or 'no certificate'}"
+            ) from None
+
+    def query(self, query: str, at: datetime | None = None) -> list[Any]:
+        """Raises ServingError when Prometheus does not answer, or refuses."""
+        asked = {"query": query} | ({} if at is None else {"time": f"{at.timestamp():.3f}"})
+        try:
+            answer = self._client.post(f"{self._url}/api/v1/query", data=asked, **self._credentials())
+            if answer.status_code in (401, 403):
+                raise ServingError(
+                    f"{self._url} ({NAME}): {answer.status_code}; see rollout.kserve.prometheus.token_file,"
+                    " user and password_file"
+                )
+            content = answer.json()
+            if content["status"] != "success":
+                raise ServingError(f"{self._url} ({NAME}): {content.get('error')}")
+            return list(content["data"]["result"])
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise ServingError(f"{self._url} ({NAME}): does not answer as Prometheus does: {error}") from None
+
+    def _credentials(self) -> dict[str, Any]:
+        config = self._config
+        if config.token_file is not None:
+            return {"headers": {"Authorization": f"Bearer {_secret(config.token_file, 'token_file')}"}}
+        if config.user is not None and config.password_file is not None:
+            return {"auth": (config.user, _secret(config.password_file, "password_file"))}
+        return {}
+
+
+def _secret(file: Path, name: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServingError(f"rollout.kserve.prometheus.{name}: {file}: {type(error).__name__}") from None
+
+
+@dataclass
+class Counter:
+    """One series: its labels, and the last sample that was taken in."""
+
+    labels: Labels
+    at: float = -math.inf
+    value: float = 0.0
+    grown: dict[int, float] = field(default_factory=dict)
+    """Window -> by how much."""
+
+
+class Series:
+    """All counters that a selector finds, by window."""
+
+    def __init__(self, client: PrometheusClient, selector: str) -> None:
+        self._client, self._selector = client, selector
+        self._counters: dict[tuple[tuple[str, str], ...], Counter] = {}
+        self._read_until: datetime | None = None
+        self._scraped_since = math.inf
+        self._targets: dict[tuple[str | None, ...], float] = {}
+        """When each was scraped first."""
+        self._begun: list[float] = []
+        self.newest = -math.inf
+        """Unix seconds of the last sample."""
+
+    @property
+    def counters(self) -> Sequence[Counter]:
+        return list(self._counters.values())
+
+    def read(self, windows: Sequence[Opened], now: datetime) -> None:
+        """Take in what was scraped since the last look. Raises ServingError."""
+        begun = [window.begun.timestamp() for window in windows]
+        if begun[: len(self._begun)] != self._begun:  # a window began anew: all is read again
+            self._counters.clear()
+            self._targets.clear()
+            self._read_until, self._scraped_since = None, math.inf
+        self._begun = begun
+        since = windows[0].begun - LOOKBACK if self._read_until is None else self._read_until - OVERLAP
+        span = max(1, math.ceil((now - since).total_seconds()))
+        found = self._client.query(f"{self._selector}[{span}s]", now)
+        samples = [
+            (one["metric"], [(float(at), float(v)) for at, v in one["values"] if math.isfinite(float(v))])
+            for one in found
+        ]
+        for labels, values in samples:
+            if values:
+                target, first = _target(labels), values[0][0]
+                self._scraped_since = min(self._scraped_since, first)
+                self._targets[target] = min(self._targets.get(target, first), first)
+                self.newest = max(self.newest, values[-1][0])
+        for labels, values in samples:
+            self._take(labels, values)
+        self._read_until = now
+
+    def _take(self, labels: Labels, values: Sequence[tuple[float, float]]) -> None:
+        key = tuple(sorted(labels.items()))
+        counter = self._counters.setdefault(key, Counter(labels))
+        for at, value in values:
+            if at <= counter.at:
+                continue
+            if counter.at == -math.inf and not self._began_at_zero(labels, at):
+                step = 0.0  # it may have counted for days
+            else:
+                step = value - counter.value if value >= counter.value else value
+            counter.at, counter.value = at, value
+            window = bisect_right(self._begun, at, key=lambda begin: math.nextafter(begin, math.inf)) - 1
+            if step and window >= 0:
+                counter.grown[window] = counter.grown.get(window, 0.0) + step
+
+    def _began_at_zero(self, labels: Labels, at: float) -> bool:
+        """A series of a target that was scraped before without it, or of a target that is new itself."""
+        return at > self._targets[_target(labels)] or at >= self._scraped_since + HISTORY_S
+
+
+def _target(labels: Labels) -> tuple[str | None, ...]:
+    return tuple(labels.get(name) for name in ("job", "instance", "pod"))

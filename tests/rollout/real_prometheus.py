@@ -1,0 +1,156 @@
+"""Debian's Prometheus, and workers that it scrapes; skipped where the program is not installed."""
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from handlers.telemetry import Telemetry, torchserve_metrics
+
+PROGRAM = shutil.which("prometheus")
+needs_prometheus = pytest.mark.skipif(
+    PROGRAM is None, reason="there is no Prometheus here: apt-get install prometheus"
+)
+SERVICE = "serving_kserve_io_inferenceservice"
+DIMENSIONS = {metric["name"]: metric["dimensions"] for metric in torchserve_metrics()["counter"]}
+
+
+@dataclass
+class Exporters:
+    """Pages of metrics, one a pod, that a test changes: served by one HTTP server, a path each."""
+
+    pages: dict[str, str] = field(default_factory=dict)
+    scraped: dict[str, int] = field(default_factory=dict)
+    port: int = 0
+
+    def worker(self, pod: str, worker: Telemetry) -> None:
+        counters, _ = worker.snapshot()
+        self.page(pod, {(name, *zip(DIMENSIONS[name], values, strict=True)): value
+                        for (name, values), value in counters.items()})  # fmt: skip
+
+    def page(self, pod: str, series: Mapping[tuple[Any, ...], float]) -> None:
+        """(name, (label, value), ...) -> count."""
+        lines = []
+        for (name, *labels), value in series.items():
+            inside = ",".join(f'{label}="{text}"' for label, text in labels)
+            lines.append(f"{name}{{{inside}}} {value:g}")
+        self.pages[pod] = "\n".join(lines) + "\n"
+
+    def settle(self, *pods: str) -> None:
+        """Wait until what stands there has been scraped."""
+        begun = {pod: self.scraped.get(pod, 0) for pod in pods}
+        deadline = time.monotonic() + 15
+        while any(self.scraped.get(pod, 0) < begun[pod] + 2 for pod in pods):
+            assert time.monotonic() < deadline, "nobody scrapes"
+            time.sleep(0.05)
+        time.sleep(0.4)  # and written
+
+
+@contextmanager
+def exporters() -> Iterator[Exporters]:
+    made = Exporters()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            pod = self.path.rpartition("/")[2]
+            body = made.pages.get(pod, "").encode()
+            self.send_response(200 if pod in made.pages else 404)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            made.scraped[pod] = made.scraped.get(pod, 0) + 1
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield made
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@dataclass
+class Job:
+    """`pods`: pod -> its namespace and InferenceService."""
+
+    name: str
+    pods: Mapping[str, tuple[str, str]]
+
+
+@contextmanager
+def prometheus(
+    folder: Path, exporters: Exporters, jobs: list[Job], web: Mapping[str, Any] | None = None
+) -> Iterator[str]:
+    """Scrapes every quarter of a second. `web`: its own TLS and users (--web.config.file)."""
+    assert PROGRAM is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    scrapes = [
+        {
+            "job_name": f"{job.name}-{pod}",
+            "metrics_path": f"/{pod}",
+            "static_configs": [
+                {
+                    "targets": [f"127.0.0.1:{exporters.port}"],
+                    "labels": {"job": job.name, "namespace": namespace, "pod": pod, SERVICE: service},
+                }
+            ],
+        }
+        for job in jobs
+        for pod, (namespace, service) in job.pods.items()
+    ]
+    config = {"global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"}, "scrape_configs": scrapes}
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    (folder / "web.yml").write_text(yaml.safe_dump(dict(web or {})))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    scheme = "https" if web and "tls_server_config" in web else "http"
+    process = subprocess.Popen(
+        [
+            PROGRAM,
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--web.config.file={folder / 'web.yml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--log.level=warn",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_until_ready(f"{scheme}://127.0.0.1:{port}")
+        yield f"{scheme}://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _wait_until_ready(url: str) -> None:
+    deadline = time.monotonic() + 20
+    with httpx.Client(verify=False, timeout=2, trust_env=False) as client:  # noqa: S501  its own certificate
+        while time.monotonic() < deadline:
+            try:
+                if client.get(f"{url}/-/ready").status_code in (200, 401):
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.05)
+    raise AssertionError("Prometheus did not start")
