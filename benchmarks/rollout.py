@@ -115,7 +115,9 @@ class Scenario:
 
 def main() -> None:
     options = parse_arguments()
-    config, count = load_settings().rollout, options.rollouts
+    plan, count = load_settings().rollout, options.rollouts
+    # every rule has something to judge, and so a part of alpha
+    config = plan.model_copy(update={"labels": Path("labels.parquet"), "segments": ("segment",)})
     scenarios = in_time(config, count)
     scenarios.append(Scenario(CROWD, _together(crowd.judged, config, count)))
     show_scenarios(scenarios)

@@ -95,7 +95,8 @@ def companion(settings: Stages, clock_offset: timedelta = timedelta(0)) -> "Comp
         log = None if settings.serving.prediction_log_kafka is not None else log
 
         def observer(config: RolloutConfig, rollout: Rollout) -> "Observer":
-            return LiveObserver(supervisor.gateway, log, config, clock_offset)
+            horizon = settings.features.horizon
+            return LiveObserver(supervisor.gateway, log, config, clock_offset, config.labels, horizon)
 
         with _maker(settings, open_store(settings), EnvoyTarget(supervisor), observer, over) as (store, make):
             from rollout.attendant import attend

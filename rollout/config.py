@@ -184,7 +184,11 @@ class RolloutConfig(Config):
     store: str | None = None
     """Where `churn deploy` puts models: a path or URI (s3://...); null: the workspace's model store."""
     segments: tuple[str, ...] = ()
-    """Columns of the prediction log's features whose values are guarded apart."""
+    """Columns of the prediction log's features, of which each value is guarded for itself; without any, rule
+    `segments` has no part of alpha."""
+    labels: Path | None = None
+    """Outcomes as they become known, on one machine: Parquet of user_id (masked), event_timestamp (the end of
+    the horizon), churned. It may grow. Without it rule `outcomes` has no part of alpha."""
     notify: Notify = Notify()
     rehearsal: Rehearsal | None = None
     """null: `churn run` ends without a canary."""

@@ -35,7 +35,7 @@ Asked = Literal["pause", "resume", "promote", "abort"]
 
 PLAN = {
     "stages", "on_timeout", "alpha", "rules", "block_s", "ready_timeout_s", "unready_timeout_s", "watch_s",
-    "reach_timeout_s", "segments",
+    "reach_timeout_s", "segments", "labels",
 }  # fmt: skip
 """What a rollout keeps from the settings it was started with, whatever they say later."""
 

@@ -18,8 +18,8 @@ class LiveObserver:
     """`log`: the folder of the prediction log, None where it goes elsewhere: then Envoy's counts are all.
 
     `clock_offset`: what the workers' clock shows more than ours. `labels`: Parquet of user_id (masked),
-    event_timestamp, churned, that may appear and grow while we look; an outcome belongs to the predictions of
-    its customer that lie less than `labels_within` from its moment.
+    event_timestamp, churned, that may appear and grow while we look; `horizon`: how far predictions look
+    ahead, so that an outcome belongs to the prediction of its customer that was made so long before.
     """
 
     def __init__(
@@ -29,12 +29,12 @@ class LiveObserver:
         config: RolloutConfig,
         clock_offset: timedelta = timedelta(0),
         labels: Path | None = None,
-        labels_within: timedelta = timedelta(days=1),
+        horizon: timedelta = timedelta(0),
     ) -> None:
         self._gateway = gateway
         self._objective_ms = (config.rules.latency or Latency()).objective_ms
         self._log = None if log is None else PredictionLogReader(log, config.segments, clock_offset)
-        self._labels, self._labels_within = labels, labels_within
+        self._labels, self._horizon = labels, horizon
         self._failures = FailureReader()
 
     def mark(self) -> dict[str, float]:
@@ -48,7 +48,7 @@ class LiveObserver:
         if self._log is not None:
             self._log.read(windows[0].begun)
             if self._labels is not None:
-                self._log.labels(self._labels, self._labels_within)
+                self._log.labels(self._labels, self._horizon)
         self._failures.read(self._gateway.failures)
         # the end of a window that could not be counted is the next one's beginning
         following = [*(window.before for window in windows[1:]), self.mark()]

@@ -1,7 +1,8 @@
 """What the workers logged (handlers/prediction_log.py), read once: closed segments, and spools as they grow.
 
 A spool is an Arrow stream that a worker appends to; it becomes a segment with the same rows in the same
-order. How far each was read is remembered, so that no row is read twice, however often we look.
+order. How far each was read is remembered, so that no row is read twice, however often we look. Each window
+holds one row a customer, to which a look adds what is new: neither time nor memory grows with the requests.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ FEATURE = "feature_"
 OLDER = timedelta(minutes=15)
 """A segment is named after its first record: one that began so long before a window holds nothing of it."""
 VARIANTS = ("stable", "canary")
+RECENT = timedelta(minutes=10)
+"""Rows are held so long after they were read, for a window that begins anew."""
 
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -89,6 +92,26 @@ class Logged:
     pairs: Floats = field(default_factory=none)
 
 
+@dataclass
+class _Folded:
+    """One window's rows: the first of each variant and customer; in a shadow all, pairs being of requests."""
+
+    upto: int
+    """Chunks that were taken in."""
+    rows: Chunk | None = None
+    version: int = 0
+
+    def add(self, fresh: Chunk, mirror: bool) -> None:
+        if not len(fresh.score):
+            return
+        rows = fresh if self.rows is None else Chunk.joined([self.rows, fresh])
+        rows = rows.rows(np.argsort(rows.time_us, kind="stable"))
+        if not mirror:
+            whose = np.stack([rows.user, rows.canary.astype(np.int64)])
+            rows = rows.rows(np.sort(np.unique(whose, axis=1, return_index=True)[1]))
+        self.rows, self.version = rows, self.version + 1
+
+
 class PredictionLogReader:
     """`folder`: of the segments. `segments`: features whose values are looked at apart. `clock_offset`: what
     the workers' clock shows more than ours.
@@ -101,13 +124,17 @@ class PredictionLogReader:
         self._sources: dict[str, _Source] = {}
         self._done: set[str] = set()
         self._chunks: list[Chunk] = []
+        self._dropped = 0
+        """Chunks that are older than any window can ask for."""
+        self._windows: dict[tuple[int, bool], _Folded] = {}
         self._labels: tuple[tuple[int, int], pd.DataFrame] | None = None
         self._labels_within = timedelta(days=1)
-        self._closed: dict[tuple[Any, ...], Logged] = {}
+        self._made: dict[tuple[Any, ...], Logged] = {}
 
-    def labels(self, file: Path, within: timedelta) -> None:
-        """Take the outcomes known by now: Parquet of user_id (masked), event_timestamp, churned. One belongs
-        to the predictions of its customer that lie less than `within` from its moment.
+    def labels(self, file: Path, horizon: timedelta, within: timedelta = timedelta(days=1)) -> None:
+        """Take the outcomes known by now: Parquet of user_id (masked), event_timestamp, churned. A prediction
+        looks `horizon` ahead, so that an outcome belongs to the one of its customer that was made so long
+        before its moment, give or take `within`.
         """
         try:
             found = file.stat()
@@ -123,12 +150,12 @@ class PredictionLogReader:
         labels = pd.DataFrame(
             {
                 "user": [hash(user) for user in table["user_id"]],
-                "at": moments.dt.as_unit("us").astype("int64") - _us(self._offset),
+                "at": moments.dt.as_unit("us").astype("int64") - _us(self._offset) - _us(horizon),
                 "churned": table["churned"].astype(float),
             }
         )
         self._labels, self._labels_within = (state, labels.sort_values("at")), within
-        self._closed.clear()
+        self._made.clear()
 
     def read(self, since: datetime) -> None:
         """Take in what is new. Raises ServingError where the log cannot be read."""
@@ -137,32 +164,40 @@ class PredictionLogReader:
         except (OSError, pa.ArrowException) as error:
             raise ServingError(f"prediction log {self._folder}: {str(error).splitlines()[0]}") from None
         self._chunks.extend(chunk for chunk in fresh if len(chunk.score))
+        self._forget()
+
+    def _forget(self) -> None:
+        """Windows that the last look did not ask for, as they began anew, and rows that all others have."""
+        looked = max((folded.upto for folded in self._windows.values()), default=0)
+        self._windows = {key: folded for key, folded in self._windows.items() if folded.upto == looked}
+        newest = max((int(chunk.time_us.max()) for chunk in self._chunks), default=0)
+        while self._dropped < looked and self._chunks[0].time_us.max() < newest - _us(RECENT):
+            self._chunks.pop(0)
+            self._dropped += 1
 
     def logged(self, window: Opened) -> Logged:
         """What was read of this window so far. Records may come late, to closed windows too."""
         begin = _us(window.begun)
         end = np.iinfo(np.int64).max if window.ended is None else _us(window.ended)
-        parts = [
-            chunk.rows(inside)
-            for chunk in self._chunks
-            if (inside := (chunk.time_us >= begin) & (chunk.time_us < end)).any()
-        ]
-        if not parts:
+        folded = self._windows.setdefault((begin, window.mirror), _Folded(self._dropped))
+        for chunk in self._chunks[folded.upto - self._dropped :]:
+            folded.add(chunk.rows(chunk.time_us >= begin), window.mirror)
+        folded.upto = self._dropped + len(self._chunks)
+        if folded.rows is None:
             return Logged()
-        state = (begin, end, sum(len(part.score) for part in parts), window.mirror)
-        if state in self._closed:
-            return self._closed[state]
-        rows = Chunk.joined(parts)
-        rows = rows.rows(np.argsort(rows.time_us, kind="stable"))
+        state = (begin, end, folded.version, window.mirror)
+        if state not in self._made:
+            self._made = {known: made for known, made in self._made.items() if known[0] != begin}
+            self._made[state] = self._logged(folded.rows.rows(folded.rows.time_us < end), window.mirror)
+        return self._made[state]
+
+    def _logged(self, rows: Chunk, mirror: bool) -> Logged:
         stable, canary = rows.rows(~rows.canary), rows.rows(rows.canary)
-        made = Logged(
+        return Logged(
             self._arm(_each_once(stable)),
             self._arm(_each_once(canary)),
-            _pairs(stable, canary) if window.mirror else none(),
+            _pairs(stable, canary) if mirror else none(),
         )
-        if window.ended is not None:
-            self._closed[state] = made
-        return made
 
     def _arm(self, rows: Chunk) -> Arm:
         return Arm(
@@ -175,7 +210,7 @@ class PredictionLogReader:
             segments={
                 f"{name}={value}": rows.score[values == value]
                 for name, values in rows.segments.items()
-                for value in np.unique(values)
+                for value in dict.fromkeys(values)
             },
             labelled=self._labelled(rows),
         )

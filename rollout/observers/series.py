@@ -40,8 +40,7 @@ class PrometheusClient:
     def __init__(self, url: str, config: PrometheusConfig) -> None:
         self._url, self._config = url.rstrip("/"), config
         try:
-            verify = ssl.create_default_context(cafile=config.ca_file)
-            self._client = httpx.Client(verify=verify, timeout=TIMEOUT_S, trust_env=False)
+            self._tls = ssl.create_default_context(cafile=config.ca_file)
         except OSError as error:
             raise ConfigError(
                 f"rollout.kserve.prometheus.ca_file: {config.ca_file}: {error.strerror or 'no certificate'}"
@@ -51,7 +50,14 @@ class PrometheusClient:
         """Raises ServingError when Prometheus does not answer, or refuses."""
         asked = {"query": query} | ({} if at is None else {"time": f"{at.timestamp():.3f}"})
         try:
-            answer = self._client.post(f"{self._url}/api/v1/query", data=asked, **self._credentials())
+            answer = httpx.post(
+                f"{self._url}/api/v1/query",
+                data=asked,
+                verify=self._tls,
+                timeout=TIMEOUT_S,
+                trust_env=False,
+                **self._credentials(),
+            )
             if answer.status_code in (401, 403):
                 raise ServingError(
                     f"{self._url} ({NAME}): {answer.status_code}; see rollout.kserve.prometheus.token_file,"

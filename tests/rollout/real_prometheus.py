@@ -51,7 +51,7 @@ class Exporters:
         """Wait until what stands there has been scraped."""
         begun = {pod: self.scraped.get(pod, 0) for pod in pods}
         deadline = time.monotonic() + 15
-        while any(self.scraped.get(pod, 0) < begun[pod] + 2 for pod in pods):
+        while any(self.scraped.get(pod, 0) < begun[pod] + 3 for pod in pods):
             assert time.monotonic() < deadline, "nobody scrapes"
             time.sleep(0.05)
         time.sleep(0.4)  # and written
@@ -99,7 +99,7 @@ class Job:
 def prometheus(
     folder: Path, exporters: Exporters, jobs: list[Job], web: Mapping[str, Any] | None = None
 ) -> Iterator[str]:
-    """Scrapes every quarter of a second. `web`: its own TLS and users (--web.config.file)."""
+    """Scrapes several times a second. `web`: its own TLS and users (--web.config.file)."""
     assert PROGRAM is not None
     folder.mkdir(parents=True, exist_ok=True)
     scrapes = [
@@ -116,7 +116,7 @@ def prometheus(
         for job in jobs
         for pod, (namespace, service) in job.pods.items()
     ]
-    config = {"global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"}, "scrape_configs": scrapes}
+    config = {"global": {"scrape_interval": "400ms", "scrape_timeout": "400ms"}, "scrape_configs": scrapes}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     (folder / "web.yml").write_text(yaml.safe_dump(dict(web or {})))
     with socket.socket() as free:

@@ -24,6 +24,7 @@ from upstreams import split  # isort: skip
 
 BEGUN = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
+HORIZON = timedelta(days=90)
 
 
 class Worker:
@@ -136,6 +137,20 @@ def test_a_customer_counts_once_in_a_window_by_the_first_answer(tmp_path: Path) 
     assert (arm.customers, arm.high_risk, sorted(arm.scores)) == (2, 1, [0.4, 0.7])
 
 
+def test_a_look_costs_no_more_for_rows_that_were_seen(tmp_path: Path) -> None:
+    """One row a customer and window is held, and what was read ten minutes ago is dropped."""
+    reader, worker = PredictionLogReader(tmp_path), Worker(tmp_path, "stable")
+    for minute in range(30):
+        worker.log(BEGUN + minute * 60 * SECOND, [f"u{n}" for n in range(20)], [0.1 + minute / 100] * 20)
+        reader.read(BEGUN)
+        arm = reader.logged(window()).stable
+        assert (arm.customers, set(arm.scores)) == (20, {0.1})
+    assert sum(len(chunk.score) for chunk in reader._chunks) <= 20 * 12
+    assert all(folded.rows is None or len(folded.rows.score) == 20 for folded in reader._windows.values())
+    later = reader.logged(window(None, begun_s=25 * 60)).stable
+    assert later.customers == 20 and set(later.scores) == {0.35}, "a window that begins anew has its rows"
+
+
 def test_what_was_wrong_with_features_is_counted(tmp_path: Path) -> None:
     reader, worker = PredictionLogReader(tmp_path, ["country"]), Worker(tmp_path, "canary")
     worker.log(BEGUN, ["a"], [0.1], status="stale")
@@ -167,19 +182,20 @@ def test_a_shadow_pairs_the_same_request_and_customer(tmp_path: Path) -> None:
     assert len(reader.logged(window()).pairs) == 0
 
 
-def test_outcomes_join_the_predictions_near_them(tmp_path: Path) -> None:
+def test_outcomes_join_the_predictions_that_were_made_a_horizon_before(tmp_path: Path) -> None:
     offset = timedelta(days=-10_000)  # a replayed past
     reader = PredictionLogReader(tmp_path / "log", clock_offset=offset)
     worker = Worker(tmp_path / "log", "canary", offset=offset)
     worker.log(BEGUN, ["a", "b", "c"], [0.9, 0.2, 0.5])
     reader.read(BEGUN)
     file = tmp_path / "labels.parquet"
-    reader.labels(file, timedelta(days=1))
+    reader.labels(file, HORIZON)
     assert len(reader.logged(window()).canary.labelled.scores) == 0, "none are known yet"
-    moments = [BEGUN + offset + timedelta(hours=1), BEGUN + offset, BEGUN + offset - timedelta(days=3)]
+    known = BEGUN + offset + HORIZON
+    moments = [known + timedelta(hours=1), known, known - HORIZON]  # the last is of a prediction long ago
     labels = pd.DataFrame({"user_id": ["a", "b", "c"], "event_timestamp": moments, "churned": [1, 0, 1]})
     labels.to_parquet(file)
-    reader.labels(file, timedelta(days=1))
+    reader.labels(file, HORIZON)
     labelled = reader.logged(window()).canary.labelled
     assert dict(zip(labelled.scores, labelled.churned, strict=True)) == {0.9: 1.0, 0.2: 0.0}
 

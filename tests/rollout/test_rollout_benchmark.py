@@ -1,6 +1,7 @@
 """The benchmark judges thousands of rollouts at once: it must say what the rules say of each."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from rollout.rules import judge_all, rules_of
 from rollout.rules.error_rate import ErrorRateRule
 from rollout.rules.latency import LatencyRule
 
-CONFIG = load_settings().rollout
+CONFIG = load_settings().rollout.model_copy(
+    update={"labels": Path("labels.parquet"), "segments": ("segment",)}
+)
 SHORT = RolloutConfig.model_validate(
     CONFIG.model_dump(mode="json")
     | {

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +15,19 @@ from rollout.rules import RULES, judge_all, rules_of, shares
 from rollout.rules.answer import Found, answer
 from rollout.rules.rule import Verdict
 
-SHIPPED = load_settings().rollout
+PLAIN = load_settings().rollout
+SHIPPED = PLAIN.model_copy(update={"labels": Path("labels.parquet"), "segments": ("country",)})
+"""With something to judge for every rule."""
 
 
 def test_every_configured_rule_is_there_in_order() -> None:
     assert [rule.name for rule in rules_of(SHIPPED)] == list(RULES) == list(Rules.model_fields)
+
+
+def test_a_rule_that_has_nothing_to_judge_has_no_part_of_alpha() -> None:
+    names = [rule.name for rule in rules_of(PLAIN)]
+    assert names == [name for name in RULES if name not in ("outcomes", "segments")]
+    assert shares(rules_of(PLAIN), 0.01)["error_rate"] == pytest.approx(0.01 * 4 / 9)
 
 
 def test_null_switches_a_rule_off_and_the_others_share_what_it_had() -> None:

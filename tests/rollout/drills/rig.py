@@ -32,6 +32,7 @@ from serving.supervisor import Companion, Supervisor, record_file
 from serving.torchserve import TorchServe
 
 TICK_S = 0.1
+HORIZON = timedelta(days=90)
 VERSION = "ba9876543210"
 
 
@@ -124,7 +125,7 @@ class Rig:
         return self.supervisor.gateway.url
 
     def observer(self, config: RolloutConfig, labels: Path | None = None) -> LiveObserver:
-        return LiveObserver(self.supervisor.gateway, self.log, config, self.offset, labels)
+        return LiveObserver(self.supervisor.gateway, self.log, config, self.offset, labels, HORIZON)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from served_bundle import FRESH, KEY, NOW, ServedBundle
 from handlers.identity import mask
 from rollout.state import Rollout
 
-from rig import VERSION, Rig, altered, drilled, plan, rig  # isort: skip
+from rig import HORIZON, VERSION, Rig, altered, drilled, plan, rig  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ANSWERED = "    def _answer(self, request: Request, rows: Sequence[int], scored: Scored) -> Answer:\n"
@@ -104,12 +104,13 @@ def test_a_canary_that_is_miscalibrated(house: Rig, bundle: ServedBundle, tmp_pa
     pd.DataFrame(
         {
             "user_id": [mask(str(user), KEY) for user in FRESH],
-            "event_timestamp": NOW + timedelta(minutes=5),
+            "event_timestamp": NOW + timedelta(minutes=5) + HORIZON,
             "churned": np.random.default_rng(0).random(len(scores)) < scores,
         }
     ).to_parquet(labels)
     rules = {"score_shift": None, "decision_rate": None, "latency": None}
-    drill = drilled(house, tmp_path, plan(rules=rules), candidate, labels=labels)
+    config = plan(rules=rules, labels=str(labels), segments=[])
+    drill = drilled(house, tmp_path, config, candidate, labels=labels)
     assert drill.rollout.phase == "rolled_back"
     assert "outcomes" in drill.rollout.outcome
     assert drill.callers.failed == 0
