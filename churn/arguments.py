@@ -70,6 +70,11 @@ def rollout_history(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for machines, with all numbers and verdicts")
 
 
+def rollout_judge(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", nargs="?", metavar="ID", help="of a rollout; default: the newest")
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
 def reason(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", required=True, help="why; recorded with your name")
 

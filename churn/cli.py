@@ -22,6 +22,7 @@ from churn.commands import (
     loop,
     registry,
     rollout,
+    rollout_judged,
     serving,
     training,
 )
@@ -244,6 +245,16 @@ COMMANDS = (
         ("churn rollout history", "churn rollout history --all", "churn rollout history --json"),
         rollout.history,
         arguments.rollout_history,
+    ),
+    Command(
+        "rollout judge",
+        "judge a past rollout again, by what was counted then and the rules of today's settings",
+        (
+            "churn rollout judge",
+            "churn rollout judge 20261126-120000-0123ab-4f2e --set rollout.alpha=0.001",
+        ),
+        rollout_judged.judge,
+        arguments.rollout_judge,
     ),
     Command(
         "rollout run",

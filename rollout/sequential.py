@@ -25,7 +25,7 @@ w is the share observed, as customers are sticky and some ask more than others. 
 
 Assumed: events fall on the variants independently of each other. Failures of one customer do not, where she
 stays with one variant; such events are customers, each counted once a rollout, and the share is then the
-weight itself: by it, and by nothing else, she was dealt to her variant (docs/adr/0015).
+weight itself: by it, and by nothing else, she was dealt to her variant (docs/adr/0017).
 """
 
 from collections.abc import Sequence

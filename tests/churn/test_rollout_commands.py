@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ import pytest
 from churn.settings import CONFIGS
 from rollout.attendant import attend
 from rollout.config import RolloutConfig
-from rollout.state import Rollout
+from rollout.observers.observer import Opened
+from rollout.state import Event, Rollout
 from rollout.store import Store
 
 sys.path.append(str(Path(__file__).parents[1] / "rollout"))
@@ -164,6 +167,28 @@ def test_abort_ends_with_traffic_back_and_watch_tells_machines_each_change(desk:
     assert desk.target.observe().canary is None
     lines = desk.types("rollout", "watch", "--json", code=3)[0].splitlines()
     assert json.loads(lines[-1])["phase"] == "aborted"
+
+
+def test_a_past_rollout_is_judged_again_under_another_policy(desk: Desk) -> None:
+    assert "nothing was counted yet" in desk.types("rollout", "judge", code=1)[1]
+    rollout = desk.start()
+    begun = now()
+    window = Opened(5, False, begun)
+    opened = replace(rollout, windows=(window,), phase="stage", deployed=True)
+    saved = desk.store.save(opened, Event(begun, "advance", "on", weight=5, phase="stage"))
+    counts = {
+        "stable.requests": 9500.0,
+        "stable.errors": 95.0,
+        "canary.requests": 500.0,
+        "canary.errors": 40.0,
+    }
+    looks = {begun + timedelta(seconds=1): {begun.isoformat(): counts}}
+    desk.store.save_observation(saved, {}, looks)
+    as_it_was = desk.types("rollout", "judge", rollout.id, code=3)[0]
+    assert "would have been rolled back" in " ".join(as_it_was.split())
+    tolerant = ("--set", "rollout.rules.error_rate.tolerance=0.2")
+    judged = json.loads(desk.types("rollout", "judge", "--json", *tolerant)[0])
+    assert (judged["rolled_back"], judged["canary_requests"], judged["weight"]) == (False, 500, 5)
 
 
 def test_a_plan_that_makes_no_sense_is_one_line(desk: Desk) -> None:
