@@ -75,6 +75,16 @@ def rollout_judge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for machines")
 
 
+def adopt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--archive",
+        type=Path,
+        metavar="FILE",
+        help="a copy of what is served, where it was not deployed by a rollout and cannot be read back",
+    )
+    parser.add_argument("--reason", required=True, help="why; recorded with your name")
+
+
 def reason(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", required=True, help="why; recorded with your name")
 

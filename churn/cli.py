@@ -263,6 +263,22 @@ COMMANDS = (
         rollout.run,
     ),
     Command(
+        "rollout adopt",
+        "record what a cluster serves now as stable, after it was changed by hand",
+        (
+            'churn rollout adopt --reason "restored from a backup"',
+            'churn rollout adopt --archive churn-0123456789ab.mar --reason "deployed before rollouts"',
+        ),
+        rollout.adopt,
+        arguments.adopt,
+    ),
+    Command(
+        "rollout restore",
+        "bring what is recorded as stable back to a cluster that serves something else",
+        ("churn rollout restore",),
+        rollout.restore,
+    ),
+    Command(
         "rollback",
         "bring back what was stable before, on live traffic and in the registry",
         ('churn rollback --reason "calls rose"',),

@@ -8,20 +8,20 @@ from tempfile import TemporaryDirectory
 from data.errors import ArchiveError
 from pipelines.context import Stages
 from pipelines.model_store import ModelStore
+from pipelines.verified import verified
 from rollout.targets.target import Candidate
 from training.registered import among, fetch
 from training.registry import Registry, Version
-from training.signing import SUFFIX, signature_file, trusted_signers
-from training.verify import verify_archive
+from training.signing import SUFFIX, signature_file
 
 
 def champion(settings: Stages, say: Callable[[str], None] = lambda message: None) -> Candidate | None:
-    """The version that serves, as `candidate_of`; None where there is none yet."""
+    """The version that serves, as `registered_candidate`; None where there is none yet."""
     version = Registry(settings.training).champion()
-    return None if version is None else candidate_of(settings, version, say)
+    return None if version is None else registered_candidate(settings, version, say)
 
 
-def candidate_of(
+def registered_candidate(
     settings: Stages, version: Version, say: Callable[[str], None] = lambda message: None
 ) -> Candidate:
     """A registered version as a verified archive in the workspace's store, where its content never changes.
@@ -30,14 +30,13 @@ def candidate_of(
     changed, is of a signer nobody trusts, or was made for other features than are online now.
     """
     archive = _stored(settings, version, say)
-    trusted = trusted_signers(settings.training.trusted_signers, settings.files)
-    verified = verify_archive(archive, trusted, version.tags.get("archive_sha256"))
-    if verified.spec_digest != settings.features.digest():
+    checked = verified(settings, archive, version.tags.get("archive_sha256"))
+    if checked.spec_digest != settings.features.digest():
         raise ArchiveError(
-            f"version {version.number}: made for feature spec {verified.spec_digest[:12]}, and"
+            f"version {version.number}: made for feature spec {checked.spec_digest[:12]}, and"
             f" {settings.features.digest()[:12]} is online; it cannot serve beside this one"
         )
-    return Candidate(str(archive), verified.sha256, verified.version)
+    return Candidate(str(archive), checked.sha256, checked.version)
 
 
 def _stored(settings: Stages, version: Version, say: Callable[[str], None]) -> Path:

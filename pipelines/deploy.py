@@ -15,11 +15,12 @@ from data.errors import ArchiveError, ConfigError, GateFailure
 from pipelines.context import Context, Stages
 from pipelines.live import archive_record
 from pipelines.model_store import KEY, ModelStore
+from pipelines.verified import verified
 from rollout.targets.target import Candidate
 from serving.layout import mounted_properties
 from training.gates import GateReport
-from training.signing import SUFFIX, signature_file, trusted_signers
-from training.verify import Verified, verify_archive
+from training.signing import SUFFIX, signature_file
+from training.verify import Verified
 
 REPORT = "gate_report.json"
 
@@ -44,8 +45,8 @@ def deploy(context: Context, archive: Path | None = None, report: Path | None = 
     """
     settings = context.settings
     context.say("checking signature and gates")
-    verified, files = deployable(settings, archive, report)
-    name = f"{verified.version}-{_digest(files)}"
+    checked, files = deployable(settings, archive, report)
+    name = f"{checked.version}-{_digest(files)}"
     own = ModelStore(str(settings.files.model_store))
     store = own if settings.rollout.store is None else ModelStore(settings.rollout.store)
     if settings.rollout.target != "envoy" and store.local is not None:
@@ -61,7 +62,7 @@ def deploy(context: Context, archive: Path | None = None, report: Path | None = 
             own.put(name, files)
         here = store if store.local is not None else own
         loaded = str(Path(here.address(name)) / "model-store" / f"{settings.serving.model_name}.mar")
-    return Deployed(Candidate(loaded, verified.sha256, verified.version), store.address(name), fresh)
+    return Deployed(Candidate(loaded, checked.sha256, checked.version), store.address(name), fresh)
 
 
 def deployable(
@@ -72,19 +73,18 @@ def deployable(
     if archive is None:
         record = archive_record(settings.files)
         archive, sha256 = Path(record["path"]), record["sha256"]
-    trusted = trusted_signers(settings.training.trusted_signers, settings.files)
-    verified = verify_archive(archive, trusted, sha256, judged=False)
-    judged = _gates_passed(verified, archive.name, report or settings.files.gate_report / REPORT)
+    checked = verified(settings, archive, sha256, judged=False)
+    judged = _gates_passed(checked, archive.name, report or settings.files.gate_report / REPORT)
     packed = f"model-store/{settings.serving.model_name}.mar"
-    return verified, {
-        packed: verified.content,
+    return checked, {
+        packed: checked.content,
         packed + SUFFIX: signature_file(archive).read_bytes(),
-        "config/config.properties": mounted_properties(settings.serving, verified.version).encode("ascii"),
+        "config/config.properties": mounted_properties(settings.serving, checked.version).encode("ascii"),
         REPORT: judged,
     }
 
 
-def _gates_passed(verified: Verified, name: str, file: Path) -> bytes:
+def _gates_passed(checked: Verified, name: str, file: Path) -> bytes:
     """The report in `file`, if it is the one that was signed with the archive, and if it passed.
 
     Raises ArchiveError where there is none or an unsigned one, GateFailure where it failed or is of another
@@ -101,13 +101,13 @@ def _gates_passed(verified: Verified, name: str, file: Path) -> bytes:
     if not report.passed:
         reasons = "; ".join(verdict.reason for verdict in report.refusals) or "no rule was judged"
         raise GateFailure(f"the gates refused this model: {reasons}; see {file}")
-    if report.program_sha256 != verified.program_sha256:
+    if report.program_sha256 != checked.program_sha256:
         raise GateFailure(
             f"{file}: about another archive: it judged program {str(report.program_sha256)[:12]}, {name}"
-            f" holds {verified.program_sha256[:12]}; run `churn gates` and `churn package`, or give its own"
+            f" holds {checked.program_sha256[:12]}; run `churn gates` and `churn package`, or give its own"
             " --report"
         )
-    signed = str(verified.gates.get("digest") or "")
+    signed = str(checked.gates.get("digest") or "")
     if not signed:
         raise ArchiveError(f"{file}: unsigned: {name} names no gate report; run `churn package`")
     found = hashlib.sha256(content).hexdigest()
@@ -116,7 +116,7 @@ def _gates_passed(verified: Verified, name: str, file: Path) -> bytes:
             f"{file}: unsigned: its sha256 {found[:12]} is not the {signed[:12]} that was signed with {name};"
             " it was changed or made anew: run `churn package`, or give the archive's own --report"
         )
-    if verified.gates.get("passed") is not True:
+    if checked.gates.get("passed") is not True:
         raise GateFailure(f"{name}: its bundle does not say that the gates passed; run `churn package`")
     return content
 

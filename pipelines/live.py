@@ -45,10 +45,9 @@ def maker(
     `variant`: what the server calls itself in the prediction log and in its metrics.
     """
     from features.store import serving_environment
+    from pipelines.verified import verified
     from serving.archive import ModelArchive
     from serving.torchserve import TorchServe
-    from training.signing import trusted_signers
-    from training.verify import verify_archive
 
     load_key(settings.data, settings.files)  # a missing or unsafe key is said now, not by a worker's log
     environment = {
@@ -60,11 +59,10 @@ def maker(
         "CHURN_CLOCK_OFFSET_S": str((clock - now).total_seconds()),
     }
 
-    def verified(path: Path) -> ModelArchive:
-        signers = trusted_signers(settings.training.trusted_signers, settings.files)
-        return ModelArchive(path.absolute(), verify_archive(path, signers).content)
+    def read(path: Path) -> ModelArchive:
+        return ModelArchive(path.absolute(), verified(settings, path).content)
 
-    return lambda archive, name: TorchServe(settings.serving, archive, environment, files, name, verified)
+    return lambda archive, name: TorchServe(settings.serving, archive, environment, files, name, read)
 
 
 def supervised(
@@ -116,13 +114,11 @@ def newest_archive(files: Workspace) -> Path:
 
 def trusted_archive(settings: Stages) -> Path:
     """The same, to be served: raises ArchiveError when its signature or content is not to be trusted."""
-    from training.signing import trusted_signers
-    from training.verify import verify_archive
+    from pipelines.verified import verified
 
     record = archive_record(settings.files)
     archive = Path(record["path"])
-    trusted = trusted_signers(settings.training.trusted_signers, settings.files)
-    verify_archive(archive, trusted, record["sha256"])
+    verified(settings, archive, record["sha256"])
     return archive
 
 

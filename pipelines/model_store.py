@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -44,6 +44,11 @@ class ModelStore:
     def address(self, name: str) -> str:
         """What a server is told to load: a path on this machine, else a URI."""
         return str(self.local / name) if self.local is not None else f"{self.uri}/{name}"
+
+    def read(self, name: str, paths: Iterable[str]) -> dict[str, bytes]:
+        """These files of the folder `name`. Raises PackagingError when one of them cannot be read."""
+        with _reaching(self.shown):
+            return {path: bytes(self._files.cat_file(f"{self._root}/{name}/{path}")) for path in paths}
 
     def put(self, name: str, files: Files) -> bool:
         """Have `files` in the folder `name`; False when they were there already, byte for byte.

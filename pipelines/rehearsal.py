@@ -5,8 +5,9 @@ that a platform runs; only the plan is short (`rollout.rehearsal`). Stable is th
 champion yet, or none that can be loaded, the new archive is deployed beside itself: that compares nothing and
 shows that the way to customers and back is open, before anybody depends on it.
 
-What is promoted here becomes the champion. A server that `churn serve` runs is not touched; `churn deploy`
-brings the model to it.
+What is promoted here becomes the champion as long as nothing else is: nothing is recorded as stable yet, and
+the registry is this workspace's own. A registry that others share is never touched, nor a server that `churn
+serve` runs; `churn deploy` brings the model to it.
 """
 
 import shutil
@@ -19,17 +20,18 @@ from typing import Any
 
 from data.errors import ChurnError, ServingError
 from data.workspace import Workspace
+from pipelines.candidates import found_here
 from pipelines.champion import champion
 from pipelines.context import Context, Stages
 from pipelines.deploy import deploy
 from pipelines.live import customers_online, data_end, supervised
+from pipelines.rollout import open_store
 from pipelines.rollout_report import report_record
+from pipelines.wiring import Wiring
 from rollout.config import Notify, Rehearsal, RolloutConfig
-from rollout.controller import Controller
 from rollout.notify import Notice
 from rollout.observers.live import LiveObserver
-from rollout.registry import ModelRegistry
-from rollout.rules import rules_of
+from rollout.registry import ModelRegistry, OthersRegistry, RegistryProjection
 from rollout.state import Rollout
 from rollout.store import Store
 from rollout.targets.envoy import EnvoyTarget
@@ -63,13 +65,15 @@ def rehearse(context: Context) -> dict[str, Any]:
     except ServingError as error:
         return left_out(str(error))
     candidate = deploy(replace(context, settings=_on_this_machine(settings, plan))).candidate
+    recorded = open_store(settings).stable(settings.serving.model_name)
     try:
-        stable, lacking = champion(settings, context.say), "there is no champion yet"
+        stable = champion(settings, context.say) if recorded is None else found_here(settings, recorded)
+        lacking = "there is no champion yet"
     except ChurnError as error:
         stable, lacking = None, f"the champion cannot be loaded: {error}"
     if stable is not None and stable.sha256 == candidate.sha256:
         return left_out(f"version {candidate.version} is the champion already")
-    return _Trial(context, plan, candidate, stable, lacking).run()
+    return _Trial(context, plan, candidate, stable, lacking, _registry(context, recorded)).run()
 
 
 def left_out(reason: str) -> dict[str, Any]:
@@ -84,6 +88,18 @@ def failure_of(record: dict[str, Any]) -> RolledBack | None:
     return RolledBack(f"the canary of version {version} was taken back: {record['outcome']}")
 
 
+def _registry(context: Context, recorded: Candidate | None) -> RegistryProjection:
+    """Whose champion a promotion here may change."""
+    training = context.settings.training
+    if recorded is not None:
+        return OthersRegistry(f"version {recorded.version} is what customers are answered by")
+    file = training.tracking_uri.removeprefix("sqlite:///")
+    own = file != training.tracking_uri and Path(file).resolve().is_relative_to(context.files.root.resolve())
+    if not own:
+        return OthersRegistry("training.tracking_uri is shared with others, and this is a rehearsal")
+    return ModelRegistry(training)
+
+
 class _Trial:
     """One rehearsal: everything built in `run`, in the order in which it depends on each other."""
 
@@ -94,11 +110,13 @@ class _Trial:
         candidate: Candidate,
         stable: Candidate | None,
         lacking: str,
+        registry: RegistryProjection,
     ) -> None:
         self._context, self._plan = context, plan
         self._settings = _on_this_machine(context.settings, plan)
         self._config = self._settings.rollout
         self._candidate, self._stable, self._lacking = candidate, stable, lacking
+        self._registry = registry
         self._files = Workspace(context.files.root / "rehearsal")
 
     def run(self) -> dict[str, Any]:
@@ -116,18 +134,18 @@ class _Trial:
             store = Store(f"sqlite:///{files.root}/rollout.db", self._config.lease_s)
             target = _Warmed(servers, self._plan.warm_s, self._stable is None, clock)
             with self._traffic(servers, customers) as traffic:
-                controller = Controller(
-                    self._config,
-                    store,
+                wiring = Wiring(
+                    settings,
                     target,
-                    observer,
-                    rules_of(self._config),
-                    clock,
-                    _looking_after(servers, clock),
-                    ModelRegistry(settings.training),
-                    self._tell,
+                    lambda config, rollout: observer,
+                    store=store,
+                    registry=self._registry,
+                    notify=self._tell,
+                    clock=clock,
+                    sleep=_looking_after(servers, clock),
                 )
-                rollout = controller.run(self._begin(store, clock()).id)
+                begun = self._begin(store, clock())
+                rollout = wiring.controller(begun).run(begun.id)
                 evidence = observer.observe(rollout.windows, clock())
             record = report_record(rollout, store.history(rollout.id), evidence)
         record["seconds_in_all"] = round(time.monotonic() - began, 3)

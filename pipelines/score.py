@@ -25,12 +25,11 @@ from handlers.explain import Explainer, NoReference
 from pipelines.context import Stages
 from pipelines.live import newest_archive
 from pipelines.source_ids import SourceIds
+from pipelines.verified import verified
 from serving.bulk import BulkScorer
 from serving.ranked import Ranked, check_target, write_ranked
 from training.config import DecisionConfig
 from training.decision_value import customer_values, expected_profit
-from training.signing import trusted_signers
-from training.verify import verify_archive
 
 FEATURE = "feature."
 """Before the names of features that travel with the scores to where they are explained."""
@@ -195,9 +194,8 @@ def _stored(spec: Mapping[str, Any]) -> list[str]:
 
 def _packaged(settings: Stages, folder: Path) -> Bundle:
     """The bundle of the newest archive, unpacked into `folder`."""
-    files, archive = settings.files, newest_archive(settings.files)
-    trusted = trusted_signers(settings.training.trusted_signers, files)
-    verify_archive(archive, trusted).unpack(folder)
+    archive = newest_archive(settings.files)
+    verified(settings, archive).unpack(folder)
     try:
         bundle = read_bundle(folder)
     except BundleError as error:

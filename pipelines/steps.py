@@ -135,11 +135,10 @@ def _record(context: Context, report: "GateReport") -> str:
 
 def _package(context: Context) -> None:
     from features.store import serving_yaml
+    from pipelines.verified import verified
     from training.decision_value import acting_threshold
     from training.package import package, passed_report
-    from training.signing import trusted_signers
     from training.tracking import register
-    from training.verify import verify_archive
 
     s, files = context.settings, context.files
     _, training = chosen(context)
@@ -158,7 +157,7 @@ def _package(context: Context) -> None:
         s.decision,
     )
     context.say("registering the challenger")
-    verify_archive(archive.path, trusted_signers(training.trusted_signers, files), archive.sha256)
+    verified(s, archive.path, archive.sha256)
     register(run_id, archive, s.features, training, files, report, commit, context.who, context.as_of)
 
 

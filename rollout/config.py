@@ -193,6 +193,8 @@ class RolloutConfig(Config):
     rehearsal: Rehearsal | None = None
     """null: `churn run` ends without a canary."""
     kserve: KServeConfig = KServeConfig()
+    health_address: str | None = Field(None, pattern=r"^[^:\s]+:\d+$")
+    """host:port at which `churn rollout run` answers /livez, /readyz and /metrics; null: nowhere."""
 
     @model_validator(mode="after")
     def _grows(self) -> Self:

@@ -1,14 +1,19 @@
 """The model registry as a projection of what serves: its aliases follow, and are mended when they differ."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from typing import Protocol
 
+from rollout.errors import LeaseHeld
+from rollout.lease import new_holder
+from rollout.store import Store
 from rollout.targets.target import Candidate
 from training.config import TrainingConfig
 from training.registry import CHAMPION, PREVIOUS, Registry
 
+LOCK_WITHIN_S = 10.0
 LONGEST_REASON = 500
 """Characters: a decision of the registry is one tag, which MLflow limits."""
 SHOWN = ("seconds", "canary_requests", "stable_requests")
@@ -89,3 +94,25 @@ class OthersRegistry:
         numbers: Mapping[str, float],
     ) -> str:
         return f"the registry is left as it is: {self._why}"
+
+
+@contextmanager
+def locked_by(store: Store, name: str, clock: Callable[[], datetime]) -> Iterator[None]:
+    """While the aliases of registered model `name` are written: by a controller or by a person's command, on
+    any machine that shares the database, one at a time.
+
+    Raises LeaseHeld when another one has it for long, RolloutError when the database cannot be reached.
+    """
+    lock, holder, deadline = f"registry {name}", new_holder(), time.monotonic() + LOCK_WITHIN_S
+    while True:
+        try:
+            store.take_lease(lock, holder, clock())
+            break
+        except LeaseHeld:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+    try:
+        yield
+    finally:
+        store.release_lease(lock, holder, clock())

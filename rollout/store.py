@@ -1,4 +1,4 @@
-"""Rollouts in a database: state and history; with what people ask (requests.py) and the lease (lease.py)."""
+"""Rollouts in a database: state and history; with requests.py, lease.py and projections.py."""
 
 import secrets
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from rollout.config import RolloutConfig
 from rollout.errors import Overtaken, RolloutError
 from rollout.lease import LeaseTable
+from rollout.projections import Projections
 from rollout.records import event_of, event_row, rollout_of, rollout_row
 from rollout.requests import Requests, answered
 from rollout.state import Event, Request, Rollout, plan_of
@@ -19,7 +20,7 @@ from rollout.tables import CONFIRMATIONS, EVENTS, LEASES, OBSERVATIONS, REQUESTS
 from rollout.targets.target import Candidate
 
 
-class Store(Requests, LeaseTable):
+class Store(Requests, LeaseTable, Projections):
     """Every method is one transaction; raises RolloutError when the database cannot be reached."""
 
     def __init__(self, uri: str, lease_s: float = 30.0) -> None:

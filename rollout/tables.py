@@ -42,7 +42,7 @@ class Moment(TypeDecorator[datetime]):
 
 VERSION_TABLE = "rollout_version"
 """A name of our own: the database may be shared with MLflow, whose versions are in `alembic_version`."""
-NEWEST = "0002"
+NEWEST = "0003"
 """Of rollout/migrations/versions."""
 
 TABLES = MetaData()
@@ -140,4 +140,15 @@ LEASES = Table(
     Column("model", String(255), primary_key=True),
     Column("holder", String(255), nullable=False),
     Column("expires", Moment, nullable=False),
+)
+
+PROJECTIONS = Table(
+    "projections",
+    TABLES,
+    Column("model", String(255), nullable=False),
+    Column("name", String(32), nullable=False),
+    Column("agrees", Boolean, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("since", Moment, nullable=False),
+    PrimaryKeyConstraint("model", "name"),
 )

@@ -39,14 +39,12 @@ def score(settings: Settings, arguments: Namespace) -> int:
 
 
 def verify(settings: Settings, arguments: Namespace) -> int:
-    from training.signing import trusted_signers
-    from training.verify import verify_archive
+    from pipelines.verified import verified
 
-    trusted = trusted_signers(settings.training.trusted_signers, settings.files)
-    verified = verify_archive(arguments.file, trusted, arguments.sha256)
+    checked = verified(settings, arguments.file, arguments.sha256)
     console.table(
         f"{arguments.file.name} holds",
         ("check", "found"),
-        verified.checks,
+        checked.checks,
     )
     return 0

@@ -1,13 +1,18 @@
-"""`churn registry ...`: who serves, and why."""
+"""`churn registry ...`: versions and aliases. What serves is decided by rollouts; the champion follows it."""
 
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from churn import console
 from churn.commands.step import who
-from churn.lock import alone
 from churn.settings import Settings
 from data.errors import TrainingError
+
+if TYPE_CHECKING:
+    from training.registry import Registry
 
 
 def versions(settings: Settings, arguments: Namespace) -> int:
@@ -39,7 +44,7 @@ def promote(settings: Settings, arguments: Namespace) -> int:
     number = arguments.version or registry.aliases().get(CHALLENGER)
     if number is None:
         raise TrainingError("registry promote: there is no challenger; name a version")
-    with alone(settings.files):
+    with _writing(settings, registry, number):
         numbers = numbers_of(settings.training, registry.version(number).run_id)
         done = registry.promote(number, who(), datetime.now(UTC), arguments.reason, numbers)
     words = "is the champion" if done else "was the champion already"
@@ -48,13 +53,38 @@ def promote(settings: Settings, arguments: Namespace) -> int:
 
 
 def rollback(settings: Settings, arguments: Namespace) -> int:
-    from training.registry import CHAMPION, Registry
+    from training.registry import CHAMPION, PREVIOUS, Registry
 
     registry = Registry(settings.training)
-    with alone(settings.files):
+    with _writing(settings, registry, registry.aliases().get(PREVIOUS)):
         registry.rollback(who(), datetime.now(UTC), arguments.reason)
     console.out.print(f"Version {registry.aliases()[CHAMPION]} is the champion again.")
     return 0
+
+
+@contextmanager
+def _writing(settings: Settings, registry: "Registry", number: str | None) -> Iterator[None]:
+    """While the aliases are written, by one process at a time, the controller included.
+
+    Raises RolloutError where `number` would name another archive as champion than the one that is recorded as
+    what customers are answered by: the controller would set it back.
+    """
+    from pipelines.rollout import open_store
+    from rollout.errors import RolloutError
+    from rollout.registry import locked_by
+
+    store = open_store(settings)
+    stable = store.stable(settings.serving.model_name)
+    if stable is not None and number is not None:
+        archive = registry.version(number).tags.get("archive_sha256")
+        if archive != stable.sha256:
+            raise RolloutError(
+                f"registry: version {number} is not what customers are answered by, which is model version"
+                f" {stable.version}; the champion follows it: bring another with `churn deploy` or `churn"
+                " rollback`"
+            )
+    with locked_by(store, settings.training.model_name, lambda: datetime.now(UTC)):
+        yield
 
 
 def history(settings: Settings, arguments: Namespace) -> int:

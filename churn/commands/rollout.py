@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.live import Live
 
 from churn import console
-from churn.commands.rollout_shown import history_rows, picture, status_record
+from churn.commands.rollout_shown import history_rows, picture, projection_record, status_record
 from churn.commands.step import context_of, who
 from churn.lock import alone
 from churn.settings import Settings
@@ -154,6 +154,36 @@ def rollback(settings: Settings, arguments: Namespace) -> int:
     return _wait_for_the_end(settings, store, rollout)
 
 
+def adopt(settings: Settings, arguments: Namespace) -> int:
+    """Record what the cluster serves now as stable."""
+    from pipelines.adopt import adopted
+    from pipelines.rollout import open_target
+
+    store, target = _store(settings), open_target(settings.rollout)
+    with console.err.status("looking at the cluster") as shown:
+        context = context_of(settings, shown.update)
+        stable = adopted(context, store, target, arguments.reason, arguments.archive)
+    console.out.print(f"Version {stable.version} is recorded as stable: {stable.archive}", soft_wrap=True)
+    return 0
+
+
+def restore(settings: Settings, arguments: Namespace) -> int:
+    """Bring what is recorded as stable back to the cluster."""
+    from pipelines.rollout import open_target
+    from rollout.errors import RolloutError
+
+    store, target = _store(settings), open_target(settings.rollout)
+    if (running := store.current(settings.serving.model_name)) is not None:
+        raise RolloutError(f"rollout {running.id} is running; its controller keeps the target as recorded")
+    stable = store.stable(settings.serving.model_name)
+    if stable is None:
+        raise RolloutError("rollout restore: nothing is recorded as stable; see `churn rollout adopt`")
+    with console.err.status("moving traffic back"):
+        target.restore(stable)
+    console.out.print(f"The target serves version {stable.version} again.")
+    return 0
+
+
 def run(settings: Settings, arguments: Namespace) -> int:
     """Control the rollouts of a cluster from this process."""
     from pipelines.rollout import control
@@ -162,7 +192,7 @@ def run(settings: Settings, arguments: Namespace) -> int:
     before = {number: signal.signal(number, lambda *_: over.set()) for number in STOPS}
     try:
         console.err.print(f"controlling rollouts of {settings.serving.model_name} until interrupted (Ctrl-C)")
-        control(settings, over)
+        control(settings, over, lambda said: console.err.print(said, soft_wrap=True))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -280,10 +310,14 @@ def _nothing_to_roll_back() -> ChurnError:
 
 def _status(store: "Store", rollout: "Rollout") -> dict[str, Any]:
     held = store.controller(rollout.model, datetime.now(UTC))
-    return status_record(rollout, store.observation(rollout.id), None if held is None else held.holder)
+    record = status_record(rollout, store.observation(rollout.id), None if held is None else held.holder)
+    projections = [] if not rollout.over else store.projections(rollout.model)
+    return record | {"projections": [projection_record(projection) for projection in projections]}
 
 
 def _code(record: dict[str, Any]) -> int:
+    if not all(projection["agrees"] for projection in record["projections"]):
+        return NEEDS_A_PERSON
     if record["phase"] in ("rolled_back", "aborted"):
         return TAKEN_BACK
     if record["phase"] == "promoted":

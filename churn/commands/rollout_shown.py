@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from rollout.projections import Projection
     from rollout.state import Event, Rollout
 
 COLOURS = {"advance": "green", "roll_back": "red", "not_yet": "yellow"}
@@ -26,6 +27,16 @@ def status_record(
     from rollout.records import rollout_record
 
     return rollout_record(rollout) | {"controller": controller, "look": None if look is None else dict(look)}
+
+
+def projection_record(projection: "Projection") -> dict[str, Any]:
+    """How registry or target stand beside what is recorded as stable."""
+    return {
+        "name": projection.name,
+        "agrees": projection.agrees,
+        "detail": projection.detail,
+        "since": projection.since.isoformat(),
+    }
 
 
 def picture(record: Mapping[str, Any]) -> RenderableType:
@@ -71,6 +82,9 @@ def _head(record: Mapping[str, Any]) -> Table:
         ),
         "controller": record["controller"] or ("–" if over else "[red]none[/]"),
     }
+    for projection in record["projections"]:
+        detail = escape(projection["detail"])
+        facts[projection["name"]] = detail if projection["agrees"] else f"[red]{detail}[/]"
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")

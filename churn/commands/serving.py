@@ -32,14 +32,15 @@ def serve(settings: Settings, arguments: Namespace) -> int:
     if arguments.no_gateway or not settings.gateway.enabled:
         return _serve_alone(settings, arguments)
     from pipelines.live import supervised
-    from pipelines.rollout import Served, companion
+    from pipelines.rollout import controller_thread
+    from pipelines.served import Served
 
     files, now = settings.files, datetime.now(UTC)
     clock = arguments.as_of or now
-    served = Served(settings)
+    served = Served(settings, who(), now)
     with (
         console.err.status("starting TorchServe and the gateway") as shown,
-        supervised(settings, files, now, clock, served, companion(settings, clock - now)) as ours,
+        supervised(settings, files, now, clock, served, controller_thread(settings, clock - now)) as ours,
         _signals() as asked,
     ):
         shown.stop()

@@ -16,6 +16,7 @@ from kubernetes.config import ConfigException, load_incluster_config, load_kube_
 from urllib3.exceptions import HTTPError
 
 from data.errors import ServingError
+from rollout.targets.target import NotYet
 
 Object = dict[str, Any]
 Patch = dict[str, Any]
@@ -58,6 +59,10 @@ HTTP_ROUTE = Kind(
 
 class ClusterError(ServingError):
     """The cluster refused, or did not do in time what it was asked."""
+
+
+class ClusterWaiting(ClusterError, NotYet):
+    """What was asked for is under way and takes longer than one look."""
 
 
 class ClusterUnreachable(ClusterError):
@@ -134,10 +139,13 @@ class Cluster:
             f" {CONFLICTS} times running; find out which controller or pipeline fights over it"
         )
 
-    def wait(self, reached: Callable[[], str | None], timeout_s: float, what: str) -> None:
+    def wait(
+        self, reached: Callable[[], str | None], timeout_s: float, what: str, under_way: bool = False
+    ) -> None:
         """Look until `reached` has nothing to complain of. A look that finds no API server is no answer.
 
-        Raises ClusterError with the last complaint when time runs out.
+        Raises ClusterError with the last complaint when time runs out; `under_way`: ClusterWaiting, since
+        that is no failure yet.
         """
         deadline = self._clock() + timeout_s
         pause = 0.1
@@ -149,7 +157,8 @@ class Cluster:
             if complaint is None:
                 return
             if self._clock() >= deadline:
-                raise ClusterError(f"{what}: not within {timeout_s:g} s: {complaint}")
+                kind = ClusterWaiting if under_way else ClusterError
+                raise kind(f"{what}: not within {timeout_s:g} s: {complaint}")
             self._sleep(pause)
             pause = min(pause * 1.5, 2.0)
 

@@ -5,10 +5,8 @@ knows, who started the process at that port.
 """
 
 import hashlib
-from functools import lru_cache
-from pathlib import Path
 
-from data.errors import ServingError
+from data.errors import ChurnError, ServingError
 from rollout.targets.target import Candidate, TargetState
 from serving.supervisor import Supervisor
 from serving.torchserve import TorchServe
@@ -30,11 +28,16 @@ class EnvoyTarget:
         return TargetState(
             weight=split.weight,
             mirror=split.mirror,
-            canary=None if canary.server is None else _sha256(canary.server.archive),
-            stable=_sha256(stable.archive) if _serves(stable, self._gateway.hosts("stable")) else None,
+            canary=None if canary.server is None else _loaded(canary.server),
+            stable=_loaded(stable) if _serves(stable, self._gateway.hosts("stable")) else None,
             ready=not detail,
             detail=detail,
         )
+
+    def serving(self) -> Candidate | None:
+        stable = self._supervisor.model
+        sha256 = _loaded(stable)
+        return None if sha256 is None else Candidate(str(stable.archive), sha256, stable.load().version)
 
     def deploy(self, candidate: Candidate) -> None:
         """Returns at once. Where the candidate is up, or on its way up, nothing changes; one that failed to
@@ -60,7 +63,7 @@ class EnvoyTarget:
         it logs and counts says `canary`, and would be taken for the next one's.
         """
         self._refuse_another(candidate)
-        if _sha256(self._supervisor.model.archive) != candidate.sha256 or not self._supervisor.model.alive:
+        if _loaded(self._supervisor.model) != candidate.sha256 or not self._supervisor.model.alive:
             self._supervisor.replace(candidate.path)
         self._take_back()
 
@@ -78,7 +81,7 @@ class EnvoyTarget:
 
     def _deployed(self) -> str | None:
         server = self._supervisor.canary.server
-        return None if server is None else _sha256(server.archive)
+        return None if server is None else _loaded(server)
 
     def _why_not_ready(self) -> str:
         """Empty: Envoy's last question was answered by a real prediction of the canary."""
@@ -105,16 +108,9 @@ def _serves(server: TorchServe, hosts: dict[int, str]) -> bool:
     return server.alive and hosts.get(server.upstream.inference_port) == "HEALTHY"
 
 
-def _sha256(archive: Path) -> str | None:
-    """None: it is gone."""
+def _loaded(server: TorchServe) -> str | None:
+    """Of the bytes that it serves, whatever lies at their address by now; None: they must not be served."""
     try:
-        found = archive.stat()
-    except OSError:
+        return server.load().sha256
+    except ChurnError:
         return None
-    return _digest(archive, found.st_mtime_ns, found.st_size)
-
-
-@lru_cache(maxsize=64)
-def _digest(archive: Path, changed_ns: int, size: int) -> str:
-    """An archive never changes its content under the same name; a test's may."""
-    return hashlib.sha256(archive.read_bytes()).hexdigest()

@@ -23,14 +23,16 @@ from rollout.targets.cluster import INFERENCE_SERVICE, REVISION, Cluster, Cluste
 from rollout.targets.manifests import (
     KNATIVE,
     component,
+    described,
     knative_canary,
     knative_promoted,
     knative_weight,
     knative_withdrawn,
-    mark,
+    loaded,
     predictor,
     previous,
     refuse_other_mode,
+    sha256_of,
 )
 from rollout.targets.question import unanswered
 from rollout.targets.target import Candidate, TargetState
@@ -57,6 +59,13 @@ class Knative:
 
     def observe(self) -> TargetState:
         return self._seen(self._read())
+
+    def serving(self) -> Candidate | None:
+        service = self._read()
+        part, running = predictor(service), self._running(component(service))
+        if "canaryTrafficPercent" in part and len(running) > 1:
+            running.pop(described(part), None)
+        return max(running, key=lambda found: running[found]) if running else None
 
     def deploy(self, candidate: Candidate) -> None:
         """Returns when KServe has made the revision, which may be long before it is ready, if it ever is.
@@ -111,7 +120,7 @@ class Knative:
         last_good = previous(part)
         if "canaryTrafficPercent" not in part or last_good is None:
             return
-        canary = mark(part)
+        canary = sha256_of(part)
         self._cluster.change(
             INFERENCE_SERVICE, self._service, lambda service: knative_weight(service, canary, 0), urgent=True
         )
@@ -129,19 +138,19 @@ class Knative:
             return
         before = component(service).get("previousRolledoutRevision")
         if "canaryTrafficPercent" not in part and before and self._sha256(before) == candidate.sha256:
-            promoted = mark(part)
+            promoted = sha256_of(part)
             self._cluster.change(
                 INFERENCE_SERVICE, self._service, lambda service: knative_weight(service, promoted, 0)
             )
             self._wait(f"return of {candidate.version}", lambda service: self._not_back(service, candidate))
             self._withdraw(candidate)
             return
-        if mark(part) != candidate.sha256:
+        if sha256_of(part) != candidate.sha256:
             self.rollback()
             if self.observe().stable == candidate.sha256:
                 return
         # else this was begun before; where the percentage is gone already, `promote` only has to wait
-        if mark(part) != candidate.sha256 or "canaryTrafficPercent" in part:
+        if sha256_of(part) != candidate.sha256 or "canaryTrafficPercent" in part:
             self.deploy(candidate)
             self._cluster.wait(self._unready, self._timeout_s, f"{self._service}: {candidate.version}")
         self.promote(candidate)
@@ -154,7 +163,7 @@ class Knative:
     def _seen(self, service: Object) -> TargetState:
         part, status = predictor(service), component(service)
         shares = self._shares(status)
-        wanted = mark(part)
+        wanted = sha256_of(part)
         asked = part.get("canaryTrafficPercent")
         weight = shares.get(wanted, 0)
         others = {sha256: share for sha256, share in shares.items() if sha256 != wanted}
@@ -165,7 +174,8 @@ class Knative:
         if asked is None or stable == wanted:
             # what else gets traffic is on its way out; it is no canary that a rule could judge
             serving = max(shares, key=lambda sha256: shares[sha256]) if shares else None
-            return TargetState(0, False, None, serving, False, "there is no canary", asked)
+            unmarked = "" if serving else next((found.archive for found in self._running(status)), "")
+            return TargetState(0, False, None, serving, False, "there is no canary", asked, unmarked)
         complaint = (
             self._unmade(service)
             or self._unready_revision(status["latestCreatedRevision"], status)
@@ -173,23 +183,35 @@ class Knative:
         )
         return TargetState(weight, False, wanted, stable, complaint is None, complaint or "", asked)
 
-    def _shares(self, status: Object) -> dict[str | None, int]:
-        """sha256 of what is loaded -> percent of the requests that it gets."""
-        shares: dict[str | None, int] = {}
+    def _running(self, status: Object) -> dict[Candidate, int]:
+        """What is loaded -> percent of the requests that it gets."""
+        shares: dict[Candidate, int] = {}
         for part in status.get("traffic") or []:
             if part.get("percent"):
-                sha256 = self._sha256(part["revisionName"])
-                shares[sha256] = shares.get(sha256, 0) + int(part["percent"])
+                found = self._loaded(part["revisionName"])
+                shares[found] = shares.get(found, 0) + int(part["percent"])
         return shares
 
-    def _sha256(self, revision: str) -> str | None:
+    def _shares(self, status: Object) -> dict[str | None, int]:
+        """The same by sha256; None: what no rollout has deployed."""
+        shares: dict[str | None, int] = {}
+        for found, percent in self._running(status).items():
+            sha256 = found.sha256 or None
+            shares[sha256] = shares.get(sha256, 0) + percent
+        return shares
+
+    def _loaded(self, revision: str) -> Candidate:
+        """Empty where there is no such Revision any more."""
         found = self._cluster.find(REVISION, revision)
-        return None if found is None else mark(found["metadata"])
+        return Candidate("", "", "") if found is None else loaded(found["metadata"])
+
+    def _sha256(self, revision: str) -> str | None:
+        return self._loaded(revision).sha256 or None
 
     def _unmade(self, service: Object) -> str | None:
         """Whether the newest revision is not yet of the model that the spec names."""
         created = component(service).get("latestCreatedRevision")
-        if created and self._sha256(created) == mark(predictor(service)):
+        if created and self._loaded(created) == described(predictor(service)):
             return None
         return "KServe has not made its revision yet"
 
@@ -240,7 +262,7 @@ class Knative:
 
     def _wait_for_weight(self, percent: int) -> None:
         def complaint(service: Object) -> str | None:
-            weight = self._shares(component(service)).get(mark(predictor(service)), 0)
+            weight = self._shares(component(service)).get(sha256_of(predictor(service)), 0)
             return None if weight == percent else f"the canary gets {weight} %"
 
         self._wait(f"{percent} % for the canary", complaint)

@@ -1,7 +1,9 @@
 """What an InferenceService has to say at each step of a rollout: pure functions from what stands to a patch.
 
-Who a predictor is stands in its own annotations, which KServe copies to the Revision or the pod template:
-what runs says itself what it is. They change only together with the model. Metadata of the InferenceService
+Which archive a predictor loads is its storageUri, which KServe writes on Revision and pod template too: what
+runs says itself what it is. Our annotations beside it give the sha256 and version of one such address,
+and are believed for that address only: a tool that puts an earlier storageUri back (Argo CD, a person) leaves
+them as they are. They change only together with the model. Metadata of the InferenceService
 is never touched: KServe copies that to the pods too, so that a note there would start new pods, and in
 Knative mode a new canary.
 """
@@ -9,16 +11,23 @@ Knative mode a new canary.
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 from rollout.targets.cluster import ClusterError, Object, Patch
 from rollout.targets.target import Candidate
 
+ARCHIVE = "churn.rollout/archive"
+"""The storageUri that the other two describe."""
 SHA256 = "churn.rollout/sha256"
 VERSION = "churn.rollout/model-version"
 PREVIOUS = "churn.rollout/previous"
 """JSON of the Candidate that was stable when this one was deployed: the last good one."""
+SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
+"""KServe's own: what the pods of a Revision or a Deployment load (predictor.go)."""
+REPLICAS, MINIMUM = "churn.rollout/replicas", "churn.rollout/min-replicas"
+"""On a canary: how many pods of stable ran when it came, and the minReplicas that stable had then."""
 MODE = "serving.kserve.io/deploymentMode"
 KNATIVE = ("Knative", "Serverless")
 STANDARD = ("Standard", "RawDeployment")
@@ -47,9 +56,26 @@ def mark(annotated: Mapping[str, Any], name: str = SHA256) -> str | None:
 
 
 def described(part: Object) -> Candidate:
-    """What a predictor loads; sha256 and version are empty where it was not deployed by a rollout."""
-    uri = str(part["model"].get("storageUri") or "")
-    return Candidate(uri, mark(part) or "", mark(part, VERSION) or "")
+    """What a predictor is to load; sha256 and version are empty where it was not deployed by a rollout."""
+    return _identified(part, str(part["model"].get("storageUri") or ""))
+
+
+def loaded(metadata: Object) -> Candidate:
+    """What the pods of a Revision or of a pod template load. A KServe that does not write the address there
+    leaves our own annotations, of which only the predictor can say whether they still hold."""
+    return _identified(metadata, mark(metadata, SOURCE) or mark(metadata, ARCHIVE) or "")
+
+
+def _identified(annotated: Object, uri: str) -> Candidate:
+    if uri and mark(annotated, ARCHIVE) == uri:
+        return Candidate(uri, mark(annotated) or "", mark(annotated, VERSION) or "")
+    last_good = previous(annotated)
+    return last_good if last_good is not None and last_good.archive == uri else Candidate(uri, "", "")
+
+
+def sha256_of(part: Object) -> str | None:
+    """Of what a predictor is to load; None where it was not deployed by a rollout."""
+    return described(part).sha256 or None
 
 
 def previous(part: Object) -> Candidate | None:
@@ -76,7 +102,7 @@ def knative_canary(service: Object, candidate: Candidate) -> Patch | None:
     """A new revision at 0 %. Raises ClusterError where it could not be kept there."""
     part = predictor(service)
     running = "canaryTrafficPercent" in part
-    if mark(part) == candidate.sha256:
+    if sha256_of(part) == candidate.sha256:
         if running:
             return None
         raise ClusterError(f"candidate {candidate.sha256[:12]}: is what {_name(service)} serves already")
@@ -147,55 +173,104 @@ def predictor_name(candidate: Candidate) -> str:
     return f"v{candidate.version}-{hashlib.sha256(candidate.archive.encode()).hexdigest()[:4]}"
 
 
-def replicas(service: Object, percent: int) -> int:
-    """How many pods a canary of that weight needs: its share of stable's, and one to be there at all."""
-    return max(1, ceil(stable_replicas(service) * percent / 100))
+@dataclass(frozen=True)
+class Size:
+    """Pods that a share needs."""
+
+    canary: int
+    """Fixed: KServe gives a canary no autoscaler."""
+    minimum: int
+    """Of the predictor. KServe takes the canary's ready pods off it, and refuses a canary with more."""
+
+
+def size(service: Object, entry: Object, percent: int, stable_pods: int) -> Size:
+    """A canary is sized like what it replaces: its share of the pods that carry everything.
+
+    That is how many ran when it came, all traffic being stable's. That an autoscaler has not yet taken pods
+    away says nothing of the load; that it has added some does, for the share that stable still has. Stable
+    keeps pods for all traffic, for the way back, while maxReplicas has room for them beside the canary's.
+    """
+    part, share = predictor(service), 100 - int(entry["trafficPercent"])
+    most = int(part.get("maxReplicas") or 0) or None
+    total = int(mark(entry["predictor"], REPLICAS) or stable_replicas(service))
+    if stable_pods > total and share:
+        total = ceil(stable_pods * 100 / share)
+    total = total if most is None else min(total, most)
+    pods = max(1, ceil(total * percent / 100))
+    together = max(total + pods, minimum_before(service, entry))
+    return Size(pods, max(pods, together if most is None else min(together, most)))
 
 
 def stable_replicas(service: Object) -> int:
     return int(predictor(service).get("minReplicas") or 1)
 
 
-def standard_canary(service: Object, candidate: Candidate) -> Patch | None:
+def minimum_before(service: Object, entry: Object) -> int:
+    """The predictor's minReplicas before the canary came."""
+    return int(mark(entry["predictor"], MINIMUM) or stable_replicas(service))
+
+
+def standard_canary(service: Object, candidate: Candidate, stable_pods: int) -> Patch | None:
+    """`stable_pods`: how many run now, that carry all traffic."""
     part = predictor(service)
     entry = canary_of(service)
-    if mark(part) == candidate.sha256 or described(part).archive == candidate.archive:
+    if sha256_of(part) == candidate.sha256 or described(part).archive == candidate.archive:
         raise ClusterError(f"candidate {candidate.sha256[:12]}: is what {_name(service)} serves already")
-    if entry is not None and mark(entry["predictor"]) == candidate.sha256:
+    if entry is not None and sha256_of(entry["predictor"]) == candidate.sha256:
         return None
     _refuse_local(candidate)
     content = _content(candidate, described(part))
     # the full CRD asks for the key `name` in a canary's model, the webhook refuses any value in it
     model = {**part["model"], **content["model"], "name": ""}
+    minimum = stable_replicas(service) if entry is None else minimum_before(service, entry)
+    annotations = {key: text for key, text in content["annotations"].items() if text is not None}
     fresh = {
         "name": predictor_name(candidate),
         "minReplicas": 1,
-        "annotations": {key: text for key, text in content["annotations"].items() if text is not None},
+        "annotations": annotations | {REPLICAS: str(max(stable_pods, minimum)), MINIMUM: str(minimum)},
         "model": model,
     }
     return {"spec": {"canary": [{"trafficPercent": 0, "predictor": fresh}]}}
 
 
-def standard_weight(service: Object, sha256: str | None, percent: int, pods: int) -> Patch | None:
-    """Raises ClusterError when the canary is not the one that was judged any more."""
+def standard_weight(service: Object, sha256: str | None, percent: int, pods: Size | None) -> Patch | None:
+    """None for `pods`: as many as there are. Raises ClusterError when the canary is not the one that was
+    judged any more."""
     entry = _entry(service, sha256)
-    wanted = {**entry, "trafficPercent": percent, "predictor": {**entry["predictor"], "minReplicas": pods}}
-    return None if wanted == entry else {"spec": {"canary": [wanted]}}
+    wanted = {**entry, "trafficPercent": percent}
+    if pods is None:
+        return None if wanted == entry else {"spec": {"canary": [wanted]}}
+    wanted["predictor"] = {**entry["predictor"], "minReplicas": pods.canary}
+    if wanted == entry and stable_replicas(service) == pods.minimum:
+        return None
+    return {"spec": {"predictor": {"minReplicas": pods.minimum}, "canary": [wanted]}}
 
 
 def standard_promoted(service: Object, sha256: str) -> Patch | None:
-    """The canary's pods become the predictor's: same name, same model, same annotations, so none restarts."""
+    """The canary's pods become the predictor's: same name, same model, same annotations, so none restarts. An
+    autoscaler takes over from the number that runs."""
     part = predictor(service)
-    if mark(part) == sha256 and canary_of(service) is None:
+    if sha256_of(part) == sha256 and canary_of(service) is None:
         return None
-    chosen = _entry(service, sha256)["predictor"]
+    entry = _entry(service, sha256)
+    chosen = entry["predictor"]
     model = {key: value for key, value in chosen["model"].items() if key != "name"}
-    content = {"name": chosen["name"], "annotations": chosen["annotations"], "model": model}
+    content = {
+        "name": chosen["name"],
+        "annotations": chosen["annotations"],
+        "model": model,
+        "minReplicas": minimum_before(service, entry),
+    }
     return {"spec": {"predictor": content, "canary": []}}
 
 
 def standard_withdrawn(service: Object) -> Patch | None:
-    return {"spec": {"canary": []}} if service["spec"].get("canary") else None
+    """However many entries there are: all of them go."""
+    entries = service["spec"].get("canary") or []
+    if not entries:
+        return None
+    minimum = minimum_before(service, entries[0])
+    return {"spec": {"predictor": {"minReplicas": minimum}, "canary": []}}
 
 
 def _entry(service: Object, sha256: str | None) -> Object:
@@ -223,6 +298,7 @@ def _content(candidate: Candidate, before: Candidate | None) -> Object:
     )
     return {
         "annotations": {
+            ARCHIVE: candidate.archive if candidate.sha256 else None,
             SHA256: candidate.sha256 or None,
             VERSION: candidate.version or None,
             PREVIOUS: json.dumps(last_good) if last_good else None,
@@ -236,9 +312,9 @@ def _predictor(content: Object) -> Patch:
 
 
 def _refuse_stranger(service: Object, part: Object, sha256: str | None) -> None:
-    if mark(part) != sha256:
+    if sha256_of(part) != sha256:
         raise ClusterError(
-            f"InferenceService {_name(service)}: holds {_short(mark(part))} where {_short(sha256)} was"
+            f"InferenceService {_name(service)}: holds {_short(sha256_of(part))} where {_short(sha256)} was"
             " judged: somebody else has changed it"
         )
 

@@ -4,9 +4,11 @@ the weight of a backend in two HTTPRoutes of the Gateway API. Needs KServe 0.21.
 What a rollout does to the InferenceService, and nothing else is ever touched:
 
     deploy      canary: [{trafficPercent: 0, predictor: {name, minReplicas: 1, annotations, model}}]
-    set_weight  minReplicas where the share needs more pods; when they are ready, trafficPercent: N
-    promote     once N is 100: predictor.name, .model and .annotations of the canary, and canary: []
-    rollback    trafficPercent: 0; when traffic has moved, canary: []
+    set_weight  minReplicas of canary and predictor where the share needs more pods; when they are ready,
+                trafficPercent: N
+    promote     once N is 100: predictor.name, .model and .annotations of the canary, canary: [], and the
+                predictor's minReplicas as it was before
+    rollback    trafficPercent: 0; when traffic has moved, canary: [] and minReplicas in the same way
     restore     deploy, 100 and promote of the earlier one: KServe keeps no previous here
 
 Traffic is read from the HTTPRoutes and who gets it from the Deployments. `status.canaryStatuses` is never
@@ -32,11 +34,14 @@ from rollout.targets.cluster import (
 )
 from rollout.targets.manifests import (
     STANDARD,
+    Size,
     canary_of,
-    mark,
+    described,
+    loaded,
     predictor,
     refuse_other_mode,
-    replicas,
+    sha256_of,
+    size,
     standard_canary,
     standard_promoted,
     standard_weight,
@@ -45,6 +50,8 @@ from rollout.targets.manifests import (
 )
 from rollout.targets.target import Candidate, TargetState
 
+PODS_AT_A_TIME_S = 2.0
+"""How long one look waits for pods: the controller looks again, and hears of an abort in between."""
 ROUTED_WITHIN_S = 60.0
 """From when a canary is ready; a release that does not route it at all never will."""
 
@@ -79,9 +86,10 @@ class Standard:
     def observe(self) -> TargetState:
         service = self._read()
         entry = canary_of(service)
-        stable = self._loaded(workload(service, predictor(service)))
+        running = self._loaded(workload(service, predictor(service)))
+        stable, unmarked = running.sha256 or None, "" if running.sha256 else running.archive
         if entry is None:
-            return TargetState(0, False, None, stable, False, "there is no canary")
+            return TargetState(0, False, None, stable, False, "there is no canary", unmarked=unmarked)
         name = workload(service, entry["predictor"])
         weight = max((routed.shares.get(name, 0) for routed in self._routes() or ()), default=0)
         complaint = self._unready(name, entry)
@@ -90,12 +98,18 @@ class Standard:
         return TargetState(
             percent,
             False,
-            mark(entry["predictor"]),
+            sha256_of(entry["predictor"]),
             stable,
             complaint is None,
             complaint or "",
             entry["trafficPercent"],
+            unmarked,
         )
+
+    def serving(self) -> Candidate | None:
+        service = self._read()
+        found = self._loaded(workload(service, predictor(service)))
+        return found if found.archive else None
 
     def deploy(self, candidate: Candidate) -> None:
         """Returns when the cluster has taken it; `observe` tells when its pod is ready.
@@ -103,16 +117,18 @@ class Standard:
         Raises ClusterError where nothing could be split later: no HTTPRoutes, an address of this machine, the
         archive that is served already.
         """
-        self._read()
+        service = self._read()
         for name in self._route_names():
             self._cluster.get(HTTP_ROUTE, name)
+        stable_pods = self._pods(workload(service, predictor(service)))
         self._cluster.change(
-            INFERENCE_SERVICE, self._service, lambda service: standard_canary(service, candidate)
+            INFERENCE_SERVICE, self._service, lambda service: standard_canary(service, candidate, stable_pods)
         )
 
     def set_weight(self, percent: int, mirror: bool = False) -> None:
-        """First the pods that the share needs, then the share.
+        """First the pods that the share needs, by what stable runs now; when they are ready, the share.
 
+        Raises NotYet while they start: that may take minutes where the cluster has to add a node.
         `mirror` asks for what KServe does not have: the weight is set, and `observe` says mirror False.
         Raises ClusterError for a canary that is not ready, and for a KServe that does not route it.
         """
@@ -122,16 +138,17 @@ class Standard:
             if percent:
                 raise ClusterError(f"{self._service}: there is no canary to give {percent} % to")
             return
-        canary = mark(entry["predictor"])
-        if percent:
-            if complaint := self._unready(workload(service, entry["predictor"]), entry):
-                raise ClusterError(f"{self._service}: the canary gets nothing: {complaint}")
-            pods = replicas(service, percent)
-            if pods > entry["predictor"]["minReplicas"]:
-                self._weigh(canary, entry["trafficPercent"], lambda service: pods)
-            if percent > entry["trafficPercent"]:
-                self._wait("pods of the canary", lambda: self._canary_unready(pods))
-        self._weigh(canary, percent, lambda service: replicas(service, percent))
+        canary = sha256_of(entry["predictor"])
+        if percent and (complaint := self._unready(workload(service, entry["predictor"]), entry)):
+            raise ClusterError(f"{self._service}: the canary gets nothing: {complaint}")
+        needed = size(service, entry, percent, self._pods(workload(service, predictor(service))))
+        if percent > entry["trafficPercent"]:
+            if needed.canary > entry["predictor"]["minReplicas"]:
+                self._weigh(canary, entry["trafficPercent"], needed)
+            self._wait(
+                "pods of the canary", lambda: self._canary_unready(needed.canary), PODS_AT_A_TIME_S, True
+            )
+        self._weigh(canary, percent, needed)
         self._wait(f"{percent} % for the canary", lambda: self._unrouted(percent), ROUTED_WITHIN_S)
 
     def promote(self, candidate: Candidate) -> None:
@@ -147,8 +164,8 @@ class Standard:
         service = self._read()
         entry = canary_of(service)
         if entry is not None:
-            canary = mark(entry["predictor"])
-            self._weigh(canary, 0, lambda service: entry["predictor"]["minReplicas"], urgent=True)
+            canary = sha256_of(entry["predictor"])
+            self._weigh(canary, 0, None, urgent=True)
             name = workload(service, entry["predictor"])
             # while its pods come and go the routes never rest, with nothing for it in any of them: then the
             # entry goes all the same, and the last wait judges
@@ -158,11 +175,11 @@ class Standard:
         self._wait("traffic back to stable", self._unsettled)
 
     def restore(self, candidate: Candidate) -> None:
-        if mark(predictor(self._read())) == candidate.sha256:
+        if sha256_of(predictor(self._read())) == candidate.sha256:
             self.rollback()
             return
         entry = canary_of(self._read())
-        if entry is not None and mark(entry["predictor"]) != candidate.sha256:
+        if entry is not None and sha256_of(entry["predictor"]) != candidate.sha256:
             self.rollback()
         self.deploy(candidate)
         self._wait(candidate.version, self._canary_unready)
@@ -173,15 +190,21 @@ class Standard:
         refuse_other_mode(service, STANDARD, self.name)
         return service
 
-    def _weigh(
-        self, canary: str | None, percent: int, pods: Callable[[Object], int], urgent: bool = False
-    ) -> None:
+    def _weigh(self, canary: str | None, percent: int, pods: Size | None, urgent: bool = False) -> None:
         self._cluster.change(
             INFERENCE_SERVICE,
             self._service,
-            lambda service: standard_weight(service, canary, percent, pods(service)),
+            lambda service: standard_weight(service, canary, percent, pods),
             urgent,
         )
+
+    def _pods(self, name: str) -> int:
+        """How many of a Deployment run, or are about to: an autoscaler has asked for them."""
+        deployment = self._cluster.find(DEPLOYMENT, name)
+        if deployment is None:
+            return 0
+        available = int((deployment.get("status") or {}).get("availableReplicas") or 0)
+        return max(available, int(deployment["spec"].get("replicas") or 0))
 
     def _route_names(self) -> tuple[str, str]:
         """The public host's, and the predictor's own."""
@@ -192,9 +215,12 @@ class Standard:
         found = [self._cluster.find(HTTP_ROUTE, name) for name in self._route_names()]
         return tuple(routed(route) for route in found if route is not None) if all(found) else None
 
-    def _loaded(self, name: str) -> str | None:
+    def _loaded(self, name: str) -> Candidate:
+        """Empty where there is no such Deployment."""
         deployment = self._cluster.find(DEPLOYMENT, name)
-        return None if deployment is None else mark(deployment["spec"]["template"]["metadata"])
+        if deployment is None:
+            return Candidate("", "", "")
+        return loaded(deployment["spec"]["template"]["metadata"])
 
     def _unready(self, name: str, entry: Object, least: int = 1) -> str | None:
         """Why fewer of its pods are up, and of its model. KServe's own "ready" is content with old ones."""
@@ -202,7 +228,7 @@ class Standard:
         if deployment is None:
             return f"KServe has not made Deployment {name} yet"
         part, status = entry["predictor"], deployment.get("status") or {}
-        if mark(deployment["spec"]["template"]["metadata"]) != mark(part):
+        if loaded(deployment["spec"]["template"]["metadata"]) != described(part):
             return f"Deployment {name} is still of another model"
         if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
             return f"Deployment {name} has changed and was not looked at yet"
@@ -261,9 +287,15 @@ class Standard:
                 return f"HTTPRoute {found.name} gives {name} {found.shares.get(name, 0):g} %"
         return None
 
-    def _wait(self, what: str, complaint: Callable[[], str | None], at_most: float | None = None) -> None:
+    def _wait(
+        self,
+        what: str,
+        complaint: Callable[[], str | None],
+        at_most: float | None = None,
+        under_way: bool = False,
+    ) -> None:
         timeout_s = self._timeout_s if at_most is None else min(self._timeout_s, at_most)
-        self._cluster.wait(complaint, timeout_s, f"{self._service}: {what}")
+        self._cluster.wait(complaint, timeout_s, f"{self._service}: {what}", under_way)
 
 
 def routed(route: Object) -> Routed:

@@ -44,6 +44,8 @@ class TargetState:
     asked: int | None = None
     """The weight that the target was told last, where it keeps that apart: a canary of which 0 was asked is
     being taken back, one that has 0 of the 10 that were asked has failed and may come back by itself."""
+    unmarked: str = ""
+    """The address of what is stable, where that is nothing that a rollout has deployed; `stable` is None."""
 
 
 class Target(Protocol):
@@ -56,6 +58,10 @@ class Target(Protocol):
     evidence. Such a stage is over after its `min_s`, whatever its `min_requests`, and never times out."""
 
     def observe(self) -> TargetState: ...
+
+    def serving(self) -> Candidate | None:
+        """What is stable, as far as it says so itself: sha256 and version are empty where it was not deployed
+        by a rollout. None: nothing is."""
 
     def deploy(self, candidate: Candidate) -> None:
         """Bring the canary up at weight 0. Returns at once or when it is up; `observe` tells."""

@@ -55,6 +55,7 @@ def int_or_string(schema: Any) -> Any:
 def service(mode: str, name: str = "churn", marked: bool = True) -> Object:
     """What an overlay of kserve/ has applied: the first model at 100 %."""
     annotations = {
+        "churn.rollout/archive": FIRST.archive,
         "churn.rollout/sha256": FIRST.sha256,
         "churn.rollout/model-version": FIRST.version,
     }

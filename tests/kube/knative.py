@@ -13,6 +13,7 @@ from kube.api_server import Object, Refused, Store
 
 ISVC = ("serving.kserve.io", "inferenceservices")
 REVISION = ("serving.knative.dev", "revisions")
+SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
 NOT_COPIED = {"kubectl.kubernetes.io/last-applied-configuration"}
 
 
@@ -54,7 +55,7 @@ class Knative:
                 service["metadata"].get("annotations", {}) | part.get("annotations", {})
             ).items()
             if key not in NOT_COPIED
-        }
+        } | {SOURCE: part["model"]["storageUri"]}
         spec = {
             key: value for key, value in part.items() if key not in ("canaryTrafficPercent", "annotations")
         }

@@ -12,9 +12,11 @@ from math import ceil
 from typing import Any
 
 from kube.api_server import Object, Refused, Store
+from kube.load import Load
 
 ISVC = ("serving.kserve.io", "inferenceservices")
 DEPLOYMENT = ("apps", "deployments")
+SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
 ROUTE = ("gateway.networking.k8s.io", "httproutes")
 
 
@@ -31,6 +33,11 @@ class Standard:
     """storageUri -> percent at the public host, whenever it changed."""
     unserved: int = 0
     """Steps at which a route sent a share to a backend without an available pod."""
+    load: Load | None = None
+    """With it an autoscaler sizes stable, and pods take `starts_in` steps to start."""
+    starts_in: int = 6
+    _asked: dict[str, list[int]] = field(default_factory=dict)
+    """Deployment -> the pods that it was asked for, step by step."""
     _pods: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Deployment -> the storageUri that its pods are of, and their age."""
 
@@ -60,7 +67,8 @@ class Standard:
             if up:
                 ready.append((name, percent, pods))
         main = workload(service, stable)
-        wanted[main] = stable, max(1, least - sum(pods for _, _, pods in ready))
+        floor = max(1, least - sum(pods for _, _, pods in ready))
+        wanted[main] = stable, self._autoscaled(store, service, main, floor)
         for name, (part, pods) in wanted.items():
             self._deploy(store, service, name, part, pods)
         owned = [found for found in store.of(*DEPLOYMENT) if found["metadata"]["owner"] == _uid(service)]
@@ -77,8 +85,19 @@ class Standard:
             status["canaryStatuses"] = statuses
         store.put_status(service, status)
 
+    def _autoscaled(self, store: Store, service: Object, main: str, floor: int) -> int:
+        if self.load is None:
+            return floor
+        route = store.get(*ROUTE, service["metadata"]["namespace"], service["metadata"]["name"])
+        shares = {} if route is None else split_of(route)
+        found = store.get(*DEPLOYMENT, service["metadata"]["namespace"], main)
+        now = 0 if found is None else found["spec"]["replicas"]
+        most = service["spec"]["predictor"].get("maxReplicas", 1000)
+        return self.load.replicas(main, shares.get(main, 100.0), now, floor, most)
+
     def _deploy(self, store: Store, service: Object, name: str, part: Object, pods: int) -> None:
         annotations = service["metadata"].get("annotations", {}) | part.get("annotations", {})
+        annotations |= {SOURCE: part["model"]["storageUri"]}
         template = {"metadata": {"annotations": annotations}, "spec": {"model": _without_name(part["model"])}}
         meta = {"name": name, "namespace": service["metadata"]["namespace"], "owner": _uid(service)}
         store.put(*DEPLOYMENT, {"metadata": meta, "spec": {"replicas": pods, "template": template}})
@@ -106,7 +125,7 @@ class Standard:
             up = after is not None and age >= after and not (uri in self.flapping and age % 2)
             before = (deployment.get("status") or {}).get("availableReplicas", 0)
             # a rolling update: old pods stay until new ones are available, and count as available
-            available = spec["replicas"] if up else before if of != uri else 0
+            available = self._started(name, spec["replicas"]) if up else before if of != uri else 0
             self._pods[name] = (uri if up else of, age + 1) if of == uri or up else (of, age + 1)
             status = {
                 "observedGeneration": deployment["metadata"]["generation"],
@@ -121,6 +140,14 @@ class Standard:
                 ]  # fmt: skip
             store.put_status(deployment, status)
 
+    def _started(self, name: str, asked: int) -> int:
+        """Pods that were asked for long enough ago; the first come with the Deployment itself."""
+        if self.load is None:
+            return asked
+        history = self._asked.setdefault(name, [asked] * self.starts_in)
+        history.append(asked)
+        return min(history[-self.starts_in :])
+
     def _gateway(self, store: Store, service: Object) -> None:
         for route in store.of(*ROUTE):
             conditions = [
@@ -131,6 +158,9 @@ class Standard:
         route = store.get(*ROUTE, service["metadata"]["namespace"], service["metadata"]["name"])
         if route is None:
             return
+        if self.load is not None:
+            for name, share in split_of(route).items():
+                self.load.arrives(name, share, _available(store, service, name))
         shares: dict[str, int] = {}
         for backend in route["spec"]["rules"][0]["backendRefs"]:
             weight = backend.get("weight", 100)
@@ -142,6 +172,12 @@ class Standard:
             shares[uri] = shares.get(uri, 0) + weight
         if not self.traffic or self.traffic[-1] != shares:
             self.traffic.append(shares)
+
+
+def split_of(route: Object) -> dict[str, float]:
+    """Backend -> percent."""
+    weights = {b["name"]: b.get("weight", 100) for b in route["spec"]["rules"][0]["backendRefs"]}
+    return {name: 100.0 * weight / sum(weights.values()) for name, weight in weights.items()}
 
 
 def workload(service: Object, part: Object) -> str:

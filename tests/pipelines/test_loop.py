@@ -13,7 +13,7 @@ import subprocess
 import sys
 import zipfile
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from handlers.identity import is_masked, mask
 from model.program import Program, score
 from pipelines.champion import champion
 from pipelines.live import customers_online
-from pipelines.rollout import Served
+from pipelines.served import Served
 from training.inputs import Inputs
 from training.registry import Registry
 
@@ -338,7 +338,7 @@ def test_a_canary_that_is_taken_back_ends_the_run_with_its_reason(
     assert "churn: the canary of version" in said and "no sufficient evidence within 3 s" in said
     assert trial["replay"]["failed"] == 0
     assert Registry(settings.training).champion() == before
-    served = Served(settings)()
+    served = Served(settings, "ada", datetime.now(UTC))()
     assert hashlib.sha256(served.read_bytes()).hexdigest() == ran["archive"]["sha256"]
     assert "Rolled back" in Path(record_of(settings)["report"]).read_text()
 

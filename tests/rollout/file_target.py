@@ -58,6 +58,9 @@ class FileTarget:
             raise ServingError("the file target does not answer")
         return TargetState(**json.loads(self._file.read_text()))
 
+    def serving(self) -> Candidate | None:
+        return next((one for one in (NEW, OLD) if one.sha256 == self.observe().stable), None)
+
     def deploy(self, candidate: Candidate) -> None:
         ready = not (self._file.parent / "never-ready").exists()
         self._change(replace(self.observe(), canary=candidate.sha256, ready=ready))

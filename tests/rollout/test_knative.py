@@ -357,7 +357,8 @@ def test_a_canary_that_somebody_has_exchanged_is_not_given_what_the_other_earned
         state = look()
         content = copy.deepcopy(found(server))
         content["spec"]["predictor"]["model"]["storageUri"] = "s3://models/churn/other"
-        content["spec"]["predictor"]["annotations"]["churn.rollout/sha256"] = "e" * 64
+        marks = {"churn.rollout/archive": "s3://models/churn/other", "churn.rollout/sha256": "e" * 64}
+        content["spec"]["predictor"]["annotations"] |= marks
         server.store.put("serving.kserve.io", "inferenceservices", content)
         return state
 

@@ -7,13 +7,14 @@ import pytest
 import yaml
 from kube.api_server import ApiServer, Object
 from kube.cluster import DOCUMENTED, FIRST, SECOND, THIRD, client, cluster, config, found, service
+from kube.load import Load
 from kube.standard import DEPLOYMENT, ROUTE
 from kube.standard import Standard as Controller
 
 from rollout.targets.cluster import ClusterError
-from rollout.targets.manifests import predictor_name, replicas
+from rollout.targets.manifests import predictor_name, size
 from rollout.targets.standard import Standard, routed
-from rollout.targets.target import Candidate
+from rollout.targets.target import Candidate, NotYet
 
 NEW = predictor_name(SECOND)
 
@@ -70,6 +71,7 @@ def test_a_rollout_step_by_step(server: ApiServer, target: Standard) -> None:
 
     # pods before the share that needs them, and all of stable's number before promotion
     assert entries(server) == [(0, 1), (1, 1), (10, 1), (10, 2), (50, 2), (50, 4), (100, 4), "none"]
+    assert found(server)["spec"]["predictor"]["minReplicas"] == 4
     state = target.observe()
     assert (state.weight, state.canary, state.stable) == (0, None, SECOND.sha256)
 
@@ -87,7 +89,10 @@ def test_each_object_equals_the_documented_one(controller: Controller) -> None:
         target = Standard(config(), client(server))
         up(target, SECOND)
         target.set_weight(10)
-        assert _comparable(found(server)["spec"]) == documented("2-canary10")
+        during = _comparable(found(server)["spec"])
+        assert during["predictor"]["minReplicas"] == 5  # for stable's own four, beside the canary's one
+        during["predictor"]["minReplicas"] = 4
+        assert during == documented("2-canary10")
         target.promote(SECOND)
         assert _comparable(found(server)["spec"]) == documented("3-promoted")
     with cluster(Controller(), copy.deepcopy(first)) as server:
@@ -314,9 +319,88 @@ def test_weights_are_read_as_the_gateway_api_means_them(
     assert routed({"metadata": meta, "spec": {"rules": [{"backendRefs": backends}]}}).shares == shares
 
 
-@pytest.mark.parametrize(("percent", "expected"), [(0, 1), (1, 1), (25, 1), (26, 2), (50, 2), (100, 4)])
-def test_a_share_has_the_pods_that_it_needs(percent: int, expected: int) -> None:
-    assert replicas(service("Standard"), percent) == expected
+def sized(percent: int, pods: int, at: int = 0, before: int = 8, most: int | None = 20) -> tuple[int, int]:
+    """Of a canary with `at` percent that came when `before` pods ran, where `pods` of stable run now."""
+    content = service("Standard")
+    content["spec"]["predictor"] |= {"minReplicas": 2, "maxReplicas": most}
+    annotations = {"churn.rollout/replicas": str(before), "churn.rollout/min-replicas": "2"}
+    entry = {"trafficPercent": at, "predictor": {"annotations": annotations}}
+    found_size = size(content, entry, percent, pods)
+    return found_size.canary, found_size.minimum
+
+
+@pytest.mark.parametrize(
+    ("percent", "canary", "minimum"),
+    [(0, 1, 9), (1, 1, 9), (12, 1, 9), (13, 2, 10), (50, 4, 12), (100, 8, 16)],
+)
+def test_a_share_has_the_pods_that_ran_for_it_and_stable_keeps_its_own(
+    percent: int, canary: int, minimum: int
+) -> None:
+    assert sized(percent, pods=8) == (canary, minimum)
+
+
+def test_a_size_follows_the_load_and_not_an_autoscaler_that_shrinks_late() -> None:
+    assert sized(50, pods=8, at=25) == (4, 12)  # as many as before, for less: it has not shrunk yet
+    assert sized(100, pods=9, at=50) == (18, 20)  # more than before for half of it: twice the load
+    assert sized(100, pods=8, most=10) == (8, 10)  # what the platform allows, and stable has what is left
+    assert sized(100, pods=3, before=3, most=None) == (3, 6)  # no autoscaler
+    assert sized(100, pods=0, at=100) == (8, 16)
+
+
+@pytest.mark.parametrize("weight", [5, 50, 100])
+def test_a_stable_that_an_autoscaler_has_grown_is_replaced_without_overload(weight: int) -> None:
+    """8 pods by load where minReplicas says 2."""
+    load = Load(units=5.6)
+    content = service("Standard")
+    content["spec"]["predictor"] |= {"minReplicas": 2, "maxReplicas": 20}
+    controller = Controller(load=load)
+    with cluster(controller, content) as server:
+        server.settle(60)
+        assert pods(server, "churn-v1-predictor")[1] == 8
+        target = Standard(config(), client(server))
+        up(target, SECOND)
+        for share in (1, 25, 50, 100):
+            target.set_weight(share)
+            server.settle(100)  # long enough for the autoscaler to take stable's pods away
+            if share >= weight:
+                break
+        if weight == 100:
+            target.promote(SECOND)
+            assert found(server)["spec"]["predictor"]["minReplicas"] == 2
+            assert pods(server, f"churn-{NEW}-predictor")[1] == 8
+        else:
+            target.rollback()
+            assert found(server)["spec"]["predictor"]["minReplicas"] == 2
+        server.settle(100)
+        assert load.overloaded == []
+        assert controller.unserved == 0
+
+
+def test_all_customers_go_back_at_once_to_pods_that_are_still_there() -> None:
+    load = Load(units=5.6)
+    content = service("Standard")
+    content["spec"]["predictor"] |= {"minReplicas": 2, "maxReplicas": 20}
+    with cluster(Controller(load=load), content) as server:
+        server.settle(60)
+        target = Standard(config(), client(server))
+        up(target, SECOND)
+        target.set_weight(100)
+        server.settle(200)
+        target.rollback()
+        assert load.overloaded == []
+
+
+def test_pods_that_take_long_to_start_are_waited_for_and_are_no_failure() -> None:
+    controller = Controller(load=Load(units=2.8), starts_in=10**6)
+    with cluster(controller) as server:
+        target = Standard(config(timeout_s=0.2), client(server))
+        up(target, SECOND)
+        with pytest.raises(NotYet, match=r"pods of the canary: not within 0\.2 s: .* 1 of 2 pods available"):
+            target.set_weight(50)
+        assert target.observe().weight == 0
+        controller.starts_in = 1
+        target.set_weight(50)
+        assert target.observe().weight == 50
 
 
 def test_two_archives_of_one_model_are_two_predictors() -> None:

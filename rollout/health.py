@@ -1,0 +1,126 @@
+"""Whether a controller lives and how its rollouts stand, over HTTP: for probes, Prometheus and its alerts.
+
+GET /livez: 200 while its loop turns. GET /readyz: 200 while it reaches the database. GET /metrics: how the
+model's rollout stands by the database, and what this process has failed to notify.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from rollout.errors import RolloutError
+from rollout.notify import Notifier
+from rollout.state import END, PHASES
+from rollout.store import Store
+
+
+@dataclass
+class Health:
+    """Of the loop in rollout/attendant.py; `beat` is called at every turn."""
+
+    trouble: str = ""
+    """Why the database could not be reached at the last turn."""
+    _beat: float = field(default_factory=time.monotonic)
+
+    def beat(self) -> None:
+        self._beat = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        return time.monotonic() - self._beat
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Collects the metrics of one model's rollouts anew at each scrape."""
+
+    store: Store
+    model: str
+    health: Health
+    notifier: Notifier
+
+    def collect(self) -> Iterator[Metric]:
+        yield _gauge("loop_age_seconds", "Since the loop has turned last.", self.health.silent_s)
+        failed = CounterMetricFamily(
+            "churn_rollout_notices_lost", "Notices that no sink got.", labels=["reason"]
+        )
+        failed.add_metric(["dropped"], self.notifier.dropped)
+        failed.add_metric(["failed"], sum(self.notifier.failed.values()))
+        yield failed
+        try:
+            rollout, projections = self.store.newest(self.model), self.store.projections(self.model)
+        except RolloutError:
+            yield _gauge("database_reachable", "Whether rollout.database answers.", 0)
+            return
+        yield _gauge("database_reachable", "Whether rollout.database answers.", 1)
+        phases = GaugeMetricFamily("churn_rollout_phase", "1: the newest rollout's phase.", labels=["phase"])
+        for phase in PHASES:
+            phases.add_metric([phase], float(rollout is not None and rollout.phase == phase))
+        yield phases
+        running = rollout is not None and rollout.phase not in END
+        yield _gauge("running", "Whether a rollout runs.", running)
+        yield _gauge("paused", "Whether it waits for a person.", bool(rollout and rollout.paused))
+        yield _gauge("stuck", "Whether what it does again and again fails.", bool(rollout and rollout.stuck))
+        agrees = GaugeMetricFamily(
+            "churn_rollout_agrees", "Whether it is as recorded in the database.", labels=["projection"]
+        )
+        for found in projections:
+            agrees.add_metric([found.name], float(found.agrees))
+        yield agrees
+
+
+@contextmanager
+def answering(address: str, standing: Standing, longest_s: float) -> Iterator[str]:
+    """Inside the block the three questions are answered at `address` (host:port; port 0: one is chosen, and
+    given). `longest_s`: what one turn of the loop may take."""
+    registry = CollectorRegistry()
+    registry.register(standing)
+
+    def live() -> tuple[int, str]:
+        silent_s = standing.health.silent_s
+        return (200, "alive") if silent_s < longest_s else (503, f"the loop has stood for {silent_s:.0f} s")
+
+    def ready() -> tuple[int, str]:
+        return (503, standing.health.trouble) if standing.health.trouble else (200, "ready")
+
+    questions: dict[str, Callable[[], tuple[int, str]]] = {
+        "/livez": live,
+        "/readyz": ready,
+        "/metrics": lambda: (200, generate_latest(registry).decode()),
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_GET(self) -> None:
+            status, text = questions.get(self.path.partition("?")[0], lambda: (404, "not here"))()
+            content = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Probes every few seconds are not worth a line each."""
+
+    host, _, port = address.rpartition(":")
+    with ThreadingHTTPServer((host, int(port)), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
+        thread.start()
+        try:
+            yield f"http://{host}:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _gauge(name: str, help: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"churn_rollout_{name}", help, value=float(value))

@@ -1,0 +1,103 @@
+"""What serves is recorded in one place, the database of rollouts; all else is compared with it.
+
+While no rollout runs, the registry's aliases are mended. A target that serves something else is reported with
+the two ways to make them agree: which of both is right, only a person knows. During a rollout the target is
+compared by rollout/decide.py at every tick.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from data.errors import ChurnError
+from rollout.projections import Projection
+from rollout.registry import RegistryProjection
+from rollout.store import Store
+from rollout.targets.target import Candidate, Target, TargetState
+
+SETTLED_AFTER = timedelta(seconds=5)
+"""A difference that goes away sooner is a change that was just being recorded."""
+REGISTRY_EVERY = timedelta(seconds=15)
+"""Its server is asked so often; a registry is for people, whose questions can wait so long."""
+
+log = logging.getLogger("churn.rollout")
+
+
+class Reconciler:
+    """Of one model. Call it at every look at which no rollout runs; it raises nothing but RolloutError."""
+
+    def __init__(
+        self,
+        store: Store,
+        target: Target,
+        registry: RegistryProjection,
+        model: str,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store, self._target, self._registry, self._model = store, target, registry, model
+        self._clock = clock
+        self._differs_since: datetime | None = None
+        self._registry_at: datetime | None = None
+        self._followed: Candidate | None = None
+        self._known: dict[str, tuple[bool, str]] = {}
+
+    def __call__(self) -> None:
+        now, stable = self._clock(), self._store.stable(self._model)
+        if stable is None:
+            return
+        self._compare_target(stable, now)
+        due = self._registry_at is None or now - self._registry_at >= REGISTRY_EVERY
+        if due or stable != self._followed:
+            self._registry_at, self._followed = now, stable
+            self._mend_registry(stable, now)
+
+    def _compare_target(self, stable: Candidate, now: datetime) -> None:
+        try:
+            difference = differs(stable, self._target.observe())
+        except ChurnError as error:
+            difference = f"cannot be reached: {error}"
+        if not difference:
+            self._differs_since = None
+            self._report("target", True, f"serves version {stable.version}", now)
+            return
+        self._differs_since = self._differs_since or now
+        if now - self._differs_since >= SETTLED_AFTER:
+            self._report("target", False, difference, now)
+
+    def _mend_registry(self, stable: Candidate, now: datetime) -> None:
+        before = self._store.before(self._model, stable)
+        why = f"version {stable.version} is what customers are answered by"
+        try:
+            stands = self._registry.follow(stable, before, "rollout controller", now, why, {})
+        except ChurnError as error:
+            self._report("registry", False, str(error), now)
+        else:
+            self._report("registry", not stands.startswith("registry "), stands, now)
+
+    def _report(self, name: str, agrees: bool, detail: str, now: datetime) -> None:
+        """Once a change: in the log, and for `churn rollout status`."""
+        if self._known.get(name) == (agrees, detail):
+            return
+        self._known[name] = agrees, detail
+        self._store.save_projection(self._model, Projection(name, agrees, detail, now))
+        log.log(logging.INFO if agrees else logging.WARNING, "%s: %s", name, detail)
+
+
+def differs(stable: Candidate, target: TargetState) -> str:
+    """What is wrong with a target on which no rollout runs, and the remedies; empty: nothing."""
+    if target.stable is not None and target.stable != stable.sha256:
+        found = target.stable[:12]
+    elif target.stable is None and target.unmarked:
+        found = target.unmarked
+    elif target.canary is not None or target.weight:
+        return (
+            f"gives {target.weight} % to a canary ({(target.canary or 'unmarked')[:12]}) of no rollout; take"
+            " it away with: churn rollout restore"
+        )
+    else:
+        return ""
+    return (
+        f"serves {found} where version {stable.version}, archive {stable.sha256[:12]}, is recorded as stable;"
+        " bring the recorded one back with `churn rollout restore`, or record what serves with"
+        " `churn rollout adopt`"
+    )
