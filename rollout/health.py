@@ -20,7 +20,7 @@ from rollout.state import END, PHASES
 from rollout.store import Store
 
 
-@dataclass
+@dataclass(eq=False)
 class Health:
     """Of the loop in rollout/attendant.py; `beat` is called at every turn."""
 

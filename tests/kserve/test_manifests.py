@@ -15,18 +15,26 @@ from kube import knative, standard
 from kube.api_server import Object, unknown
 from kube.cluster import FIRST, SECOND, THIRD, client, cluster, config, crd
 from kubernetes.client import ApiClient
+from prometheus_client import CollectorRegistry, generate_latest
 
+from churn.cli import parser
+from churn.settings import load_settings
 from features.store import ONLINE_VARIABLE, REGISTRY_VARIABLE
 from handlers import telemetry
-from rollout.config import KServeConfig
+from rollout.config import KServeConfig, Notify
+from rollout.health import Health, Standing
+from rollout.notify import notifier
+from rollout.store import Store
 from rollout.targets.knative import Knative
 from rollout.targets.standard import Standard
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KSERVE = REPOSITORY / "kserve"
 OVERLAYS = ("knative", "knative-hpa", "standard", "standard-fixed")
+CONTROLLER = REPOSITORY / "configs" / "profiles" / "controller.yaml"
 BY_CRD = {"InferenceService": "inferenceservices", "ServingRuntime": "servingruntimes"}
 BY_CLIENT = {
+    "Deployment": "V1Deployment",
     "Namespace": "V1Namespace",
     "NetworkPolicy": "V1NetworkPolicy",
     "PodDisruptionBudget": "V1PodDisruptionBudget",
@@ -35,7 +43,7 @@ BY_CLIENT = {
     "Service": "V1Service",
     "ServiceAccount": "V1ServiceAccount",
 }
-UNCHECKED = {"PrometheusRule", "ServiceMonitor"}
+UNCHECKED = {"PodMonitor", "PrometheusRule", "ServiceMonitor"}
 """Of the Prometheus operator, whose schemas are not here."""
 
 
@@ -54,8 +62,12 @@ def rendered(overlay: str) -> tuple[Object, ...]:
     return tuple(yaml.safe_load_all(done.stdout))
 
 
-def only(overlay: str, kind: str) -> Any:
-    (found,) = [content for content in rendered(overlay) if content["kind"] == kind]
+def only(overlay: str, kind: str, name: str | None = None) -> Any:
+    (found,) = [
+        content
+        for content in rendered(overlay)
+        if content["kind"] == kind and name in (None, content["metadata"]["name"])
+    ]
     return found
 
 
@@ -71,7 +83,7 @@ def test_every_overlay_is_named_here() -> None:
 
 def test_it_renders_with_everything_a_production_install_has(overlay: str) -> None:
     kinds = sorted(content["kind"] for content in rendered(overlay))
-    assert kinds == sorted([*BY_CRD, *BY_CLIENT, *UNCHECKED, "ServiceAccount"])
+    assert kinds == sorted([*BY_CRD, *BY_CLIENT, *UNCHECKED, "ServiceAccount", "NetworkPolicy"])
     assert all(
         content["metadata"].get("namespace", "churn") == "churn"
         for content in rendered(overlay)
@@ -149,7 +161,9 @@ def test_ports_and_probes_are_those_of_the_image(overlay: str) -> None:
     assert "management_address=http://127.0.0.1:" in properties
     # who may reach what: never management
     open_ports = {
-        part["port"] for rule in only(overlay, "NetworkPolicy")["spec"]["ingress"] for part in rule["ports"]
+        part["port"]
+        for rule in only(overlay, "NetworkPolicy", "churn-predictor")["spec"]["ingress"]
+        for part in rule["ports"]
     }
     assert not {8081, 7071} & open_ports
 
@@ -184,11 +198,72 @@ def test_a_pod_may_do_nothing_that_it_need_not(overlay: str) -> None:
     assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp"]  # noqa: S108
     assert set(container["resources"]) == {"requests", "limits"}
     selectors = [
-        only(overlay, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        only(overlay, "NetworkPolicy", "churn-predictor")["spec"]["podSelector"]["matchLabels"],
         only(overlay, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
         only(overlay, "Service")["spec"]["selector"],
     ]
     assert selectors == [{"serving.kserve.io/inferenceservice": "churn"}] * 3
+
+
+def test_the_controller_starts_as_the_manifest_says_and_is_probed_where_it_answers(
+    overlay: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = only(overlay, "Deployment")["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    values = {part["name"]: part.get("value", f"sqlite:///{part['name']}.db") for part in container["env"]}
+    asked = set(re.findall(r"\$\{(\w+)\}", CONTROLLER.read_text(encoding="utf-8")))
+    assert set(values) == asked
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    arguments = parser().parse_args(container["args"])
+    assert arguments.act.__name__ == "run"
+    settings = load_settings(arguments.profile)
+    mode = "knative" if overlay.startswith("knative") else "standard"
+    assert (settings.rollout.target, settings.rollout.kserve.name) == (mode, "churn")
+    assert settings.rollout.kserve.prometheus_url
+    assert settings.rollout.kserve.namespace == only(overlay, "Deployment")["metadata"]["namespace"]
+    (port,) = container["ports"]
+    assert settings.rollout.health_address == f"0.0.0.0:{port['containerPort']}"
+    probes = [container[name]["httpGet"] for name in ("livenessProbe", "readinessProbe", "startupProbe")]
+    assert [probe["path"] for probe in probes] == ["/livez", "/readyz", "/livez"]
+    assert {probe["port"] for probe in probes} == {port["name"]}
+    assert pod["spec"]["serviceAccountName"] == only(overlay, "RoleBinding")["subjects"][0]["name"]
+    security = container["securityContext"] | pod["spec"]["securityContext"]
+    assert security["runAsNonRoot"] and security["readOnlyRootFilesystem"]
+    labels = pod["metadata"]["labels"].items()
+    for selector in (
+        only(overlay, "PodMonitor")["spec"]["selector"],
+        only(overlay, "NetworkPolicy", "churn-rollout")["spec"]["podSelector"],
+        only(overlay, "Deployment")["spec"]["selector"],
+    ):
+        assert selector["matchLabels"].items() <= labels
+    assert only(overlay, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["port"] == port["name"]
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert container["image"].rpartition("/")[2] == f"churn-train:{version}"
+    assert "--tag churn-train " in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+
+
+def test_the_production_profile_shares_its_rollouts_with_the_controller() -> None:
+    production = yaml.safe_load((CONTROLLER.parent / "production.yaml").read_text(encoding="utf-8"))
+    controller = yaml.safe_load(CONTROLLER.read_text(encoding="utf-8"))
+    assert controller["rollout"].items() <= production["rollout"].items()
+    assert controller["training"].items() <= production["training"].items()
+    assert production["rollout"]["store"] == "${CHURN_MODEL_STORE}"
+    images = (REPOSITORY / "Dockerfile.train").read_text(encoding="utf-8")
+    assert "['optional-dependencies']['postgres']" in images
+
+
+def test_alerts_of_the_controller_ask_for_what_it_says(tmp_path: Path) -> None:
+    health = Health()
+    standing = Standing(Store(f"sqlite:///{tmp_path}/rollout.db"), "churn", health, notifier(Notify()))
+    registry = CollectorRegistry()
+    registry.register(standing)
+    said = generate_latest(registry).decode()
+    rules = only("standard", "PrometheusRule")["spec"]["groups"][1]["rules"]
+    assert len(rules) >= 5
+    for rule in rules:
+        asked = re.findall(r"churn_rollout_\w+", rule["expr"])
+        assert asked and all(f"# TYPE {name.removesuffix('_total')}" in said for name in asked), rule
 
 
 def test_alerts_ask_for_metrics_labels_and_values_that_the_server_has() -> None:

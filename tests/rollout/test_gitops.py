@@ -1,4 +1,4 @@
-"""A GitOps tool that puts the storageUri of Git back, and leaves our annotations: what serves is what counts."""
+"""A GitOps tool puts the storageUri of Git back and leaves our annotations: what is loaded is what counts."""
 
 import copy
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from file_target import memory_folder, now, plan, store_in
 from kube import knative, standard
 from kube.api_server import ApiServer
 from kube.cluster import FIRST, SECOND, client, cluster, config, found
+from test_kube_rollouts import Trial, opened
 
 from rollout.reconcile import differs
 from rollout.targets.knative import Knative
 from rollout.targets.standard import Standard
-from test_kube_rollouts import Trial, opened
 
 MODES = {"knative": (knative.Knative, Knative), "standard": (standard.Standard, Standard)}
 
@@ -66,9 +66,7 @@ def test_an_old_model_under_the_candidates_marks_is_not_taken_for_the_candidate(
 
 
 @pytest.mark.parametrize("at", [50, 100])
-def test_a_rollout_under_which_git_is_put_back_ends_as_taken_back(
-    folder: Path, mode: str, at: int
-) -> None:
+def test_a_rollout_under_which_git_is_put_back_ends_as_taken_back(folder: Path, mode: str, at: int) -> None:
     """In Knative mode the canary becomes another one; in Standard mode only stable is Git's, and is touched
     after promotion."""
     with ExitStack() as stack:
