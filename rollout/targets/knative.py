@@ -120,11 +120,15 @@ class Knative:
         last_good = previous(part)
         if "canaryTrafficPercent" not in part or last_good is None:
             return
-        canary = sha256_of(part)
-        self._cluster.change(
-            INFERENCE_SERVICE, self._service, lambda service: knative_weight(service, canary, 0), urgent=True
-        )
-        self._wait_for_weight(0)
+        if described(part).archive != last_good.archive:  # else somebody has put stable's model back already
+            canary = sha256_of(part)
+            self._cluster.change(
+                INFERENCE_SERVICE,
+                self._service,
+                lambda service: knative_weight(service, canary, 0),
+                urgent=True,
+            )
+            self._wait_for_weight(0)
         self._withdraw(last_good)
         if last_good.sha256 and self.observe().stable != last_good.sha256:
             self._cluster.wait(self._unready, self._timeout_s, f"{self._service}: {last_good.version}")
