@@ -166,6 +166,8 @@ def test_ports_and_probes_are_those_of_the_image(overlay: str) -> None:
         for part in rule["ports"]
     }
     assert not {8081, 7071} & open_ports
+    # and nobody is reached of whom the platform has not said so
+    assert all(rule.get("to") for rule in only(overlay, "NetworkPolicy", "churn-predictor")["spec"]["egress"])
 
 
 def test_the_server_gets_the_environment_that_it_reads(overlay: str) -> None:
