@@ -142,6 +142,32 @@ def key(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="whose key it is")
 
 
+def new_key(parser: argparse.ArgumentParser) -> None:
+    key(parser)
+    parser.add_argument("--expires", type=_days, metavar="DAYS", help="after so many days; default: never")
+    parser.add_argument(
+        "--scopes",
+        type=lambda text: tuple(text.split(",")),
+        default=("predict", "explain"),
+        metavar="SCOPES",
+        help="of predict (scores), explain (reasons too), variant (who answers); default: predict,explain",
+    )
+    parser.add_argument(
+        "--requests-per-s", type=float, metavar="N", help="its own quota; default: gateway.requests_per_s"
+    )
+
+
+def rotated_key(parser: argparse.ArgumentParser) -> None:
+    key(parser)
+    parser.add_argument(
+        "--overlap",
+        type=_days,
+        default=1.0,
+        metavar="DAYS",
+        help="how long the present key is good beside the new one (default: 1)",
+    )
+
+
 def score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as-of", type=_moment, metavar="DATE", help="ISO date, UTC; default: the newest snapshot"
@@ -196,6 +222,16 @@ def _whole(text: str) -> int:
 
 def _positive(text: str) -> int:
     return _number(text, 1)
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days <= 36_500:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 0 to 36500")
+    return days
 
 
 def _port(text: str) -> int:

@@ -327,13 +327,23 @@ COMMANDS = (
     Command(
         "keys add",
         "make an API key for a client of the gateway; it is shown once",
-        ("churn keys add call-centre",),
+        (
+            "churn keys add call-centre",
+            "churn keys add trial --expires 30 --scopes predict --requests-per-s 50",
+        ),
         serving.keys_add,
-        arguments.key,
+        arguments.new_key,
+    ),
+    Command(
+        "keys rotate",
+        "make another key for a client that has one; both are good for a while, so that no request is cut",
+        ("churn keys rotate call-centre --overlap 7",),
+        serving.keys_rotate,
+        arguments.rotated_key,
     ),
     Command(
         "keys list",
-        "names of the clients that have a key",
+        "the clients that have a key: until when, for what, and when it was used last",
         ("churn keys list",),
         serving.keys_list,
     ),

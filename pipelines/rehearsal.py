@@ -36,6 +36,7 @@ from rollout.state import Rollout
 from rollout.store import Store
 from rollout.targets.envoy import EnvoyTarget
 from rollout.targets.target import Candidate, TargetState
+from serving.config import Tls
 from serving.gateway import envoy_program
 from serving.keys import own_key
 from serving.supervisor import Supervisor
@@ -248,6 +249,8 @@ def _on_this_machine(settings: Stages, plan: Rehearsal) -> Stages:
         update={
             "rollout": rollout,
             "serving": settings.serving.model_copy(update={**ports, **log}),
-            "gateway": settings.gateway.model_copy(update={"host": "127.0.0.1", "port": 0}),
+            "gateway": settings.gateway.model_copy(
+                update={"host": "127.0.0.1", "port": 0, "tls": Tls(enabled=False)}
+            ),
         }
     )

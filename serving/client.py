@@ -2,6 +2,7 @@
 
 import json
 import os
+import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,17 @@ from serving.tokens import read_tokens
 
 
 def predict(
-    base_url: str, model: str, user_ids: Sequence[int | str], key: str | None = None, timeout: float = 30.0
+    base_url: str,
+    model: str,
+    user_ids: Sequence[int | str],
+    key: str | None = None,
+    timeout: float = 30.0,
+    verify: ssl.SSLContext | bool = True,
 ) -> list[dict[str, Any]]:
     """The server's answer for each id, in the order asked; an unknown customer's has the key `error`.
 
     `key` is an API key of the gateway, or TorchServe's own inference token where there is no gateway.
+    `verify`: how the server's certificate is trusted (serving.tls.own_client).
 
     Raises ServingError when the server cannot be reached or refuses the request.
     """
@@ -28,7 +35,7 @@ def predict(
     try:
         # a proxy of the environment has no business between this machine and itself
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
-        answer = httpx.post(url, json=body, headers=headers, timeout=timeout, trust_env=False)
+        answer = httpx.post(url, json=body, headers=headers, timeout=timeout, trust_env=False, verify=verify)
     except httpx.TimeoutException:
         raise ServingError(f"{base_url}: no answer within {timeout:g} s") from None
     except httpx.HTTPError as error:

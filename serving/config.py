@@ -1,5 +1,6 @@
 """What `configs/serving.yaml` and `configs/gateway.yaml` may say."""
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -58,25 +59,57 @@ class ServingConfig(Config):
         return self.latency if self.profile == "latency" else self.throughput
 
 
+class Tls(Config):
+    enabled: bool | None = None
+    """null: on where `gateway.host` is not loopback."""
+    certificate: Path | None = None
+    """PEM, the gateway's own first; null: a pair that the workspace makes for itself, for local use."""
+    private_key: Path | None = None
+    """PEM, mode 600."""
+    client_ca: Path | None = None
+    """PEM: who connects shows a certificate that one of these signed (mTLS)."""
+    client_certificate: Path | None = None
+    client_key: Path | None = None
+    """What this workspace's own client shows then."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for one, other in (("certificate", "private_key"), ("client_certificate", "client_key")):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                raise ValueError(f"{one} and {other}: give both or neither")
+        if self.enabled is False and self.client_ca is not None:
+            raise ValueError("client_ca asks clients for certificates, and enabled: false turns TLS off")
+        return self
+
+
 class GatewayConfig(Config):
     enabled: bool = True
     """false: `churn serve` runs TorchServe alone, on loopback, with its own token."""
     host: str = "127.0.0.1"
     port: int = Field(0, ge=0, le=65535)
     """0: the system chooses. `configs/gateway.yaml` has 8080: clients know a server by its address."""
+    tls: Tls = Tls()
     keys: bool = True
     """Ask for an API key; false only where nobody else reaches the machine."""
     threads: int = Field(1, gt=0)
     timeout_s: float = Field(30, gt=0)
     max_in_flight: int = Field(2048, gt=0)
     """Requests on their way at once; one more is answered 503 at once."""
-    requests_per_s: int = Field(20_000, gt=0)
-    burst: int = Field(40_000, gt=0)
-    """Per API key (per address where keys are off); more is answered 429."""
+    max_memory_bytes: int = Field(1_073_741_824, gt=0)
+    """What Envoy may hold; requests are refused with a 503 before it is reached, whatever clients send."""
+    requests_per_s: int = Field(20_000, gt=0, le=4_000_000)
+    burst: int = Field(40_000, gt=0, le=4_000_000)
+    """Per API key that has no quota of its own (per address where keys are off); more is answered 429."""
     health_interval_s: float = Field(1, gt=0)
     """How often a worker is asked for a real prediction; two failures in a row are "not ready"."""
     drain_timeout_s: float = Field(60, gt=0)
     """How long a stop waits, at most, for requests on their way and for those who still ask."""
+
+    @property
+    def uses_tls(self) -> bool:
+        if self.tls.enabled is not None:
+            return self.tls.enabled
+        return self.host not in LOOPBACK or self.tls.client_ca is not None
 
     @model_validator(mode="after")
     def _shut(self) -> Self:

@@ -6,7 +6,7 @@ Plain data (JSON of Envoy's v3 API); routes and endpoints are files that can cha
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,15 @@ from handlers.open_inference_grpc import PROTOBUF
 from serving.config import GatewayConfig
 from serving.endpoints import TOKEN
 from serving.grpc_routes import ANSWER_FILTER, BRIDGE_FILTER, READY_FILTER, STATUS_FILTER
+from serving.keys import COST
 from serving.routes import CANARY_ALONE, CUSTOMER_FILTER, KEYS_FILTER, SLOTS, USER_FILTER, ready_answers
+from serving.sizes import SizeBudget
+from serving.tls import CLIENTS, SERVER
 
 LUA = Path(__file__).resolve().parent.parent / "configs" / "gateway"
+BUCKETS = 65_536
+"""Names of keys (or addresses, where keys are off) whose use is counted at a time."""
+COST_OF_KEY = f"%DYNAMIC_METADATA({KEYS_FILTER}:cost)%"
 TYPE = "type.googleapis.com/envoy."
 OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 FILTER = f"{TYPE}extensions.filters.http."
@@ -32,6 +38,12 @@ class Places:
     metrics_port: int
     folder: Path
     access_log: Path
+    key_use_log: Path
+    tls: Sequence[str] = ()
+    """Names of the secrets (serving/tls.py) that the public listener uses; none: no TLS."""
+
+    def secret(self, name: str) -> Path:
+        return self.folder / f"secret-{name}.json"
 
     @property
     def admin(self) -> Path:
@@ -52,10 +64,10 @@ class Places:
 
 
 def bootstrap(
-    config: GatewayConfig, places: Places, model: str, max_request_bytes: int, objective_ms: float
+    config: GatewayConfig, places: Places, model: str, budget: SizeBudget, objective_ms: float
 ) -> dict[str, Any]:
     """`objective_ms`: a latency that Envoy is to tell slower requests from faster ones by."""
-    public = _public(config, places, model, max_request_bytes)
+    public = _public(config, places, model, budget)
     return {
         "node": {"id": "churn", "cluster": "churn"},
         # a socket file that only we can open: who reaches the admin API can stop Envoy and move its traffic
@@ -70,24 +82,12 @@ def bootstrap(
         },
         "static_resources": {
             "listeners": [
-                _listener("public", config.host, places.port, public),
-                _listener("metrics", "127.0.0.1", places.metrics_port, _metrics()),
+                _listener("public", config.host, places.port, public, budget, _tls(places)),
+                _listener("metrics", "127.0.0.1", places.metrics_port, _metrics(), budget),
             ],
             "clusters": [*_torchserve_clusters(config, places, model), _admin_cluster(places)],
         },
-        # a machine's worth of connections; without it Envoy warns that there is no limit
-        "overload_manager": {
-            "resource_monitors": [
-                {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {
-                        "@type": f"{TYPE}extensions.resource_monitors.downstream_connections.v3"
-                        ".DownstreamConnectionsConfig",
-                        "max_active_downstream_connections": 4 * config.max_in_flight,
-                    },
-                }
-            ]
-        },
+        "overload_manager": budget.overload_manager(connections=4 * config.max_in_flight),
     }
 
 
@@ -135,7 +135,14 @@ def resources(kind: str, version: str, content: list[dict[str, Any]]) -> str:
     return json.dumps({"version_info": version, "resources": typed})
 
 
-def _listener(name: str, host: str, port: int, manager: Mapping[str, Any]) -> dict[str, Any]:
+def _listener(
+    name: str,
+    host: str,
+    port: int,
+    manager: Mapping[str, Any],
+    budget: SizeBudget,
+    transport: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     manager = {
         "@type": f"{TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         **manager,
@@ -143,21 +150,57 @@ def _listener(name: str, host: str, port: int, manager: Mapping[str, Any]) -> di
     return {
         "name": name,
         "address": {"socket_address": {"address": host, "port_value": port}},
-        "per_connection_buffer_limit_bytes": 1_048_576,
+        "per_connection_buffer_limit_bytes": budget.connection,
         # with it, a second Envoy would share the port in silence and take half of the connections
         "enable_reuse_port": False,
         "filter_chains": [
-            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+            {
+                "filters": [
+                    {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+                ],
+                **(transport or {}),
+            }
         ],
     }
 
 
-def _public(config: GatewayConfig, places: Places, model: str, max_request_bytes: int) -> dict[str, Any]:
+def _tls(places: Places) -> dict[str, Any]:
+    """The listener's transport; its certificates are files that can change while it runs."""
+    if not places.tls:
+        return {}
+
+    def secret(name: str) -> dict[str, Any]:
+        return {"name": name, "sds_config": _watched(places.secret(name))}
+
+    common: dict[str, Any] = {
+        "alpn_protocols": ["h2", "http/1.1"],
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+        "tls_certificate_sds_secret_configs": [secret(SERVER)],
+    }
+    if CLIENTS in places.tls:
+        common["validation_context_sds_secret_config"] = secret(CLIENTS)
+    return {
+        "transport_socket": {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": f"{TYPE}extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "require_client_certificate": CLIENTS in places.tls,
+                "common_tls_context": common,
+            },
+        }
+    }
+
+
+def _public(config: GatewayConfig, places: Places, model: str, budget: SizeBudget) -> dict[str, Any]:
     return {
         "stat_prefix": "public",
         "rds": {"route_config_name": "churn", "config_source": _watched(places.routes)},
-        "http_filters": _filters(config, max_request_bytes),
-        "access_log": [_access_log(places.access_log), _failure_log(places.failures)],
+        "http_filters": _filters(config, budget.body),
+        "access_log": [
+            _access_log(places.access_log),
+            _failure_log(places.failures),
+            _key_use_log(places.key_use_log),
+        ],
         "local_reply_config": _local_replies(model),
         # no dots, double or escaped slashes, which another server may read otherwise
         "normalize_path": True,
@@ -179,7 +222,7 @@ def _public(config: GatewayConfig, places: Places, model: str, max_request_bytes
             # of browsers' and CRMs' tools, which nobody can stop from adding them; nothing here reads one
             "headers_with_underscores_action": "DROP_HEADER",
         },
-        "http2_protocol_options": {"max_concurrent_streams": 256},
+        "http2_protocol_options": {"max_concurrent_streams": 256, **budget.windows()},
         "drain_timeout": "1s",
     }
 
@@ -248,10 +291,10 @@ def _gzip() -> dict[str, Any]:
 
 
 def _rate_limit(config: GatewayConfig) -> dict[str, Any]:
-    """A bucket for each name that a key has, or for each address."""
+    """A bucket for each name that a key has, or for each address; what a request costs: serving/keys.py."""
     bucket = {
-        "max_tokens": config.burst,
-        "tokens_per_fill": config.requests_per_s,
+        "max_tokens": config.burst * COST,
+        "tokens_per_fill": config.requests_per_s * COST,
         "fill_interval": "1s",
     }
     by_key = {
@@ -270,7 +313,14 @@ def _rate_limit(config: GatewayConfig) -> dict[str, Any]:
         "always_consume_default_token_bucket": False,
         "filter_enabled": {"runtime_key": "churn.rate.enabled", **always},
         "filter_enforced": {"runtime_key": "churn.rate.enforced", **always},
-        "rate_limits": [{"actions": [by_key if config.keys else by_address]}],
+        "rate_limits": [
+            {
+                "actions": [by_key if config.keys else by_address],
+                "hits_addend": {"format": COST_OF_KEY} if config.keys else {"number": COST},
+            }
+        ],
+        # by default 20, and the bucket of one that is put out is full when it returns
+        "max_dynamic_descriptors": BUCKETS,
         "descriptors": [
             {"entries": [{"key": "who" if config.keys else "remote_address"}], "token_bucket": bucket}
         ],
@@ -297,6 +347,11 @@ def _local_replies(model: str) -> dict[str, Any]:
         return {
             "filter": {"and_filter": {"filters": [has_status, at_path]}} if path else has_status,
             "body_format_override": {"json_format": dict(body)},
+            # also where Envoy refuses before any of its filters: when its memory is full
+            "headers_to_add": [
+                {"header": {"key": "retry-after", "value": "1"}, "append_action": "ADD_IF_ABSENT"}
+                for _ in range(status in (429, 503))
+            ],
         }
 
     ready = {re.escape(path): body for path, body in ready_answers(model).items()}
@@ -376,6 +431,29 @@ def _failure_log(file: Path) -> dict[str, Any]:
     }
 
 
+def _key_use_log(file: Path) -> dict[str, Any]:
+    """Which key was used when, for requests that keys.lua marks: one a key and some minutes."""
+    marked = {
+        "filter": KEYS_FILTER,
+        "path": [{"key": "used"}],
+        "value": {"bool_match": True},
+    }
+    return {
+        "name": "envoy.access_loggers.file",
+        "filter": {"metadata_filter": {"matcher": marked, "match_if_key_not_found": False}},
+        "typed_config": {
+            "@type": f"{TYPE}extensions.access_loggers.file.v3.FileAccessLog",
+            "path": str(file),
+            "log_format": {
+                "json_format": {
+                    "time": "%START_TIME(%Y-%m-%dT%H:%M:%SZ)%",
+                    "key": f"%DYNAMIC_METADATA({KEYS_FILTER}:name)%",
+                }
+            },
+        },
+    }
+
+
 def _metrics() -> dict[str, Any]:
     """Prometheus reads Envoy's own numbers on loopback; nothing else of the admin API is there."""
     host = {
@@ -389,10 +467,20 @@ def _metrics() -> dict[str, Any]:
         ],
     }
     router = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{FILTER}router.v3.Router"}}
+    # the gateway's own question, which needs neither a key nor a certificate
+    ready = {
+        "name": "churn.ready",
+        "typed_config": {
+            "@type": f"{FILTER}health_check.v3.HealthCheck",
+            "pass_through_mode": False,
+            "cluster_min_healthy_percentages": {"stable": {"value": 1}},
+            "headers": [{"name": ":path", "string_match": {"exact": "/readyz"}}],
+        },
+    }
     return {
         "stat_prefix": "metrics",
         "route_config": {"name": "metrics", "virtual_hosts": [host]},
-        "http_filters": [router],
+        "http_filters": [ready, router],
     }
 
 

@@ -7,7 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,8 @@ from serving.keys import Key, replace_privately
 from serving.listener import not_accepted, refuse_newcomers
 from serving.owned_process import OwnedProcess, hold_port
 from serving.routes import CANARY_ALONE, MIRROR, SLOTS, WEIGHT, route_configuration
+from serving.sizes import SizeBudget
+from serving.tls import RENEW_BEFORE, TlsFiles
 from serving.torchserve import Upstream
 
 START_TIMEOUT_S = 30.0
@@ -74,7 +77,7 @@ class Gateway:
         self._remove = [] if record is None else [record]
         self._config = config
         self.model = serving.model_name
-        self._max_request_bytes = serving.max_request_bytes
+        self._budget = SizeBudget.of(config, serving)
         self._max_instances = serving.max_instances
         self._log_folder = files.serving / "logs"
         self._ports: tuple[int, int] | None = None
@@ -85,6 +88,9 @@ class Gateway:
         self._metadata: Mapping[str, Any] = {}
         self._keys: tuple[Key, ...] = ()
         self._version = 0
+        self._tls = TlsFiles(config, files) if config.uses_tls else None
+        self._tls_seen: tuple[int, ...] = ()
+        self._tls_ends = datetime.max.replace(tzinfo=UTC)
         self._process: OwnedProcess | None = None
 
     def __enter__(self) -> Self:
@@ -113,15 +119,18 @@ class Gateway:
         program = envoy_program()
         port, metrics_port = self._choose_ports()
         self._process = process = OwnedProcess("churn-gw-", self._remove)
-        self._places = Places(port, metrics_port, process.scratch, self._log_folder / "gateway.log")
-        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
-        self.url, self.metrics = f"http://{host}:{port}", f"http://127.0.0.1:{metrics_port}"
+        logs = self._log_folder
+        self._places = Places(port, metrics_port, process.scratch, logs / "gateway.log", logs / "key-use.log")
+        scheme = "http" if self._tls is None else "https"
+        self.url = f"{scheme}://{_reached_at(self._config.host)}:{port}"
+        self.metrics = f"http://127.0.0.1:{metrics_port}"
         try:
             self._log_folder.mkdir(parents=True, exist_ok=True)
+            self._write_tls(datetime.now(UTC))
             self._write_routes()
             self._write_endpoints()
             text = json.dumps(
-                bootstrap(self._config, self._places, self.model, self._max_request_bytes, self.objective_ms)
+                bootstrap(self._config, self._places, self.model, self._budget, self.objective_ms)
             )
             (process.scratch / "bootstrap.json").write_text(text, encoding="utf-8")
             output = self._log_folder / "envoy.log"
@@ -214,7 +223,7 @@ class Gateway:
     def ready(self) -> bool:
         """Whether a worker answered Envoy's last question with a real prediction."""
         try:
-            return httpx.get(f"{self.url}/v2/health/ready", timeout=5, trust_env=False).status_code == 200
+            return httpx.get(f"{self.metrics}/readyz", timeout=5, trust_env=False).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -282,6 +291,37 @@ class Gateway:
     def access_log(self) -> Path:
         return self._places.access_log
 
+    @property
+    def certificate(self) -> Path | None:
+        """The file with what the gateway shows; None without TLS."""
+        return None if self._tls is None else self._tls.certificate
+
+    def refresh_tls(self, now: datetime) -> bool:
+        """Take certificates that have changed, or are due; True when it did. Open connections go on.
+
+        Raises ServingError when the files cannot be used: what was shown before is shown until they change.
+        """
+        due = now > self._tls_ends - RENEW_BEFORE
+        if self._tls is None or not (due or self._tls.changed() != self._tls_seen):
+            return False
+        with self._lock:
+            self._write_tls(now)
+        return True
+
+    def _write_tls(self, now: datetime) -> None:
+        if self._tls is None:
+            return
+        self._tls_seen = self._tls.changed()
+        credentials = self._tls.read(now)
+        self._tls_seen = self._tls.changed()
+        # a given certificate that is about to end is nothing that reading it again would mend
+        self._tls_ends = credentials.ends if self._config.tls.certificate is None else self._tls_ends
+        secrets = credentials.secrets()
+        for name, secret in secrets.items():
+            text = resources("extensions.transport_sockets.tls.v3.Secret", self._next_version(), [secret])
+            replace_privately(self._places.secret(name), text)
+        self._places = replace(self._places, tls=tuple(secrets))
+
     def _choose_ports(self) -> tuple[int, int]:
         if self._ports is None:
             with (
@@ -344,6 +384,12 @@ class Gateway:
                 return
             time.sleep(LOOK_EVERY_S)
         raise ServingError(f"Envoy: not live within {START_TIMEOUT_S:g} s; see {output}")
+
+
+def _reached_at(host: str) -> str:
+    """In a URL of this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  a name, nothing is bound here
+    return f"[{host}]" if ":" in host else host
 
 
 def envoy_program() -> Path:

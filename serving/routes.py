@@ -11,7 +11,7 @@ from typing import Any
 from serving import grpc_routes
 from serving.config import GatewayConfig
 from serving.grpc_routes import FILTER_ON, LUA_ROUTE, READY_FILTER, RPC
-from serving.keys import Key
+from serving.keys import Key, keys_filter
 from serving.metadata import SERVER
 from serving.openapi import PATH, document
 
@@ -69,8 +69,8 @@ def route_configuration(
         ],
     }
     if config.keys:
-        allowed = {key.sha256: key.name for key in keys}
-        host["typed_per_filter_config"] = {KEYS_FILTER: {"@type": LUA_ROUTE, "filter_context": allowed}}
+        source = {"inline_string": keys_filter(keys, config)}
+        host["typed_per_filter_config"] = {KEYS_FILTER: {"@type": LUA_ROUTE, "source_code": source}}
     return {
         "name": "churn",
         "virtual_hosts": [host],

@@ -28,6 +28,7 @@ from serving.archive import Archive
 from serving.canary import Canary
 from serving.config import GatewayConfig
 from serving.gateway import Gateway
+from serving.key_use import KeyUse
 from serving.keys import Key, Keys
 from serving.metadata import model_metadata
 from serving.restarts import ProcessState, RestartPolicy, due, ended, not_started, started
@@ -83,6 +84,7 @@ class Supervisor:
         self._starting: set[TorchServe] = set()
         self._config, self._keys, self._server, self._newest = config, keys, server, newest
         self._record_file = record_file(files)
+        self._key_use = KeyUse(files)
         self._names = (f"torchserve-{number % 3 + 1}" for number in count())
         self._model: TorchServe | None = None
         self._metadata: Mapping[str, Any] = {}
@@ -135,7 +137,7 @@ class Supervisor:
         return "; ".join(reason for reason in self._reasons.values() if reason)
 
     def tick(self, now: datetime) -> None:
-        """Look after both servers, the keys, the tokens and the access log; no failure of these is raised."""
+        """Look after both servers, the keys, the tokens and the logs; no failure of these is raised."""
         if self._over.is_set():
             return
         duties = {
@@ -143,7 +145,8 @@ class Supervisor:
             "model": self._look_after_model,
             "keys": self._look_after_keys,
             "renewal": lambda: self._renew_before_the_tokens_end(now),
-            "access log": self._roll_access_log,
+            "tls": lambda: self._look_after_certificates(now),
+            "logs": self._roll_logs,
         }
         for name, duty in duties.items():
             self._do(name, duty)
@@ -355,12 +358,34 @@ class Supervisor:
             raise
         self._renewal_state = ProcessState()
 
-    def _roll_access_log(self) -> None:
+    def _look_after_certificates(self, now: datetime) -> None:
+        if self.gateway.alive and self.gateway.refresh_tls(now):
+            self._done("tls")
+
+    def _roll_logs(self) -> None:
+        if not self.gateway.alive:
+            return
         written = self.gateway.access_log
-        if self.gateway.alive and written.exists() and written.stat().st_size > LOG_BYTES:
+        moved = False
+        if written.exists() and written.stat().st_size > LOG_BYTES:
             written.replace(written.with_suffix(".1.log"))
+            moved = True
+        if self._key_use.full():
+            self._key_use.fold()
+            moved = True
+        if moved:
             self.gateway.reopen_log()
-            self._done("access log")
+            self._done("logs")
+
+    def _tls_record(self) -> dict[str, str]:
+        """For this workspace's own client: serving.tls.own_client."""
+        tls = self._config.tls
+        found = {
+            "tls_certificate": self.gateway.certificate,
+            "tls_client_certificate": tls.client_certificate,
+            "tls_client_key": tls.client_key,
+        }
+        return {name: str(file.absolute()) for name, file in found.items() if file is not None}
 
     def _write_record(self, state: State | None = None, model: TorchServe | None = None) -> None:
         model = model or self.model
@@ -373,6 +398,7 @@ class Supervisor:
             "gateway_pid": self.gateway.pid,
             "gateway_admin": str(self.gateway.admin.socket),
             "inference": self.gateway.url,
+            **self._tls_record(),
             "pid": os.getpid(),
             "state": state or ("ready" if running else "restarting"),
             "reason": self._reason,

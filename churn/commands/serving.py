@@ -7,7 +7,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Any
 
@@ -53,6 +53,9 @@ def serve(settings: Settings, arguments: Namespace) -> int:
                 "KServe v1": f"{url}/v1/models/{model}:predict",
                 "Open Inference v2": f"{url}/v2/models/{model}/infer, gRPC on the same port",
                 **key,
+                **(
+                    {} if ours.gateway.certificate is None else {"certificate": str(ours.gateway.certificate)}
+                ),
                 "gateway metrics": f"{ours.gateway.metrics}/metrics",
                 "model metrics": f"{ours.model.metrics}/metrics",
             },
@@ -128,10 +131,17 @@ def reload(settings: Settings, arguments: Namespace) -> int:
 def predict(settings: Settings, arguments: Namespace) -> int:
     from serving.client import key_for, running
     from serving.client import predict as ask
+    from serving.tls import own_client
 
     server = running(settings.files)
     ids = identifiers(settings, arguments.user_id)
-    answers = ask(server["inference"], server["model"], ids, key_for(server, settings.files))
+    answers = ask(
+        server["inference"],
+        server["model"],
+        ids,
+        key_for(server, settings.files),
+        verify=own_client(server),
+    )
     if arguments.json:
         console.out.print_json(json.dumps(answers))
     else:
@@ -142,19 +152,54 @@ def predict(settings: Settings, arguments: Namespace) -> int:
 def keys_add(settings: Settings, arguments: Namespace) -> int:
     from serving.keys import Keys
 
-    key = Keys(settings.files.api_keys).add(arguments.name, datetime.now(UTC))
+    now, quota, gateway = datetime.now(UTC), arguments.requests_per_s, settings.gateway
+    least = gateway.requests_per_s / gateway.burst
+    if quota is not None and quota < least:
+        raise ServingError(
+            f"--requests-per-s {quota:g}: at least {least:g}, gateway.requests_per_s over gateway.burst"
+        )
+    expires = None if arguments.expires is None else now + timedelta(days=arguments.expires)
+    key = Keys(settings.files.api_keys).add(arguments.name, now, expires, arguments.scopes, quota)
+    _show_once(key)
+    return 0
+
+
+def keys_rotate(settings: Settings, arguments: Namespace) -> int:
+    """Another key of the same name; the present one is good for a while more."""
+    from serving.keys import OWN, Keys, replace_privately
+
+    overlap = timedelta(days=arguments.overlap)
+    key = Keys(settings.files.api_keys).rotate(arguments.name, datetime.now(UTC), overlap)
+    if arguments.name == OWN:
+        replace_privately(settings.files.api_key, key + "\n")
+    _show_once(key)
+    console.err.print(f"The one before it is good for {arguments.overlap:g} days more.")
+    return 0
+
+
+def _show_once(key: str) -> None:
     console.out.print(key, soft_wrap=True, markup=False)
     console.err.print(
         "This is the only time that it is shown. Send it as x-api-key or Authorization: Bearer."
     )
-    return 0
 
 
 def keys_list(settings: Settings, arguments: Namespace) -> int:
+    """Names of clients, and what their keys are good for; last use to within five minutes."""
+    from serving.key_use import KeyUse
     from serving.keys import Keys
 
-    rows = [(key.name, key.created[:19], key.sha256[:12]) for key in Keys(settings.files.api_keys).all()]
-    console.table("API keys", ("name", "made", "SHA-256"), rows)
+    used = KeyUse(settings.files).last()
+    rows = [
+        (
+            *(key.name, key.created[:19], "-" if key.expires is None else key.expires[:19]),
+            *(", ".join(key.scopes), "-" if key.requests_per_s is None else f"{key.requests_per_s:g}"),
+            *(used.get(key.name, "never")[:19], key.sha256[:12]),
+        )
+        for key in Keys(settings.files.api_keys).all()
+    ]
+    columns = ("name", "made", "expires", "scopes", "requests/s", "last used", "SHA-256")
+    console.table("API keys", columns, rows)
     return 0
 
 

@@ -1,6 +1,7 @@
--- Who asks? An API key in `x-api-key` or `Authorization: Bearer` must have its SHA-256 among the route's keys.
--- serving/routes.py puts them there, hash -> name, so that no key is ever written down; a key is 256 random
--- bits, which is why one unsalted hash is enough.
+-- Who asks, and may they? An API key in `x-api-key` or `Authorization: Bearer` must have its SHA-256 among ENTRIES, a
+-- line a key, which serving/keys.py puts in and replaces: hash, name, the second from which it is refused (0: none),
+-- what a request costs, what it may not do. A key is 256 random bits, which is why one unsalted hash is enough.
+local ENTRIES = [[]]
 
 local bit = require("bit")
 local band, bnot, bxor, ror, rshift, tobit = bit.band, bit.bnot, bit.bxor, bit.ror, bit.rshift, bit.tobit
@@ -49,9 +50,21 @@ local function sha256(text)
   return table.concat(hex)
 end
 
--- A hash never changes: those of keys that were good are remembered, and looked up anew at each request.
-local LONGEST, REMEMBERED = 256, 1000
+local entries = {}
+for hash, name, ends, cost, missing in string.gmatch(ENTRIES, "(%x+) (%S+) (%d+) (%d+) (%S+)") do
+  local entry = {name = name, ends = tonumber(ends), cost = tonumber(cost)}
+  for scope in string.gmatch(missing, "%a+") do entry["no_" .. scope] = true end
+  entries[hash] = entry
+end
+
+-- Keys that were good are remembered, so that each is hashed once.
+local LONGEST, REMEMBERED = 256, 50000
 local known, count = {}, 0
+
+-- What is refused costs this thread a hash, and so may be tried a limited number of times a second: by each address,
+-- and by all of them together. Keys that are known need none and are not held up by others' guesses.
+local TRIES, TRIES_OF_ALL, ADDRESSES = 20, 500, 10000
+local second, tries, tries_of_all, addresses = 0, {}, 0, 0
 
 local function presented(headers)
   local key = headers:get("x-api-key")
@@ -61,26 +74,110 @@ local function presented(headers)
   return key
 end
 
-function envoy_on_request(handle)
-  local headers = handle:headers()
-  local key = presented(headers)
-  local name
-  if key ~= nil and #key <= LONGEST then
-    local hash = known[key] or sha256(key)
-    name = handle:filterContext():get(hash)
-    if name ~= nil and known[key] == nil then
-      if count == REMEMBERED then known, count = {}, 0 end
-      known[key], count = hash, count + 1
-    end
+local function address_of(handle)
+  return string.match(handle:streamInfo():downstreamDirectRemoteAddress(), "^(.*):%d+$") or "unknown"
+end
+
+local function may_try(address, now)
+  if now ~= second then second, tries, tries_of_all, addresses = now, {}, 0, 0 end
+  return tries_of_all < TRIES_OF_ALL and (tries[address] or 0) < TRIES
+end
+
+local function failed(address)
+  if tries[address] == nil then
+    if addresses >= ADDRESSES then return end
+    addresses = addresses + 1
   end
-  if name == nil then
-    handle:respond(
-      {[":status"] = "401", ["www-authenticate"] = 'Bearer realm="churn"', ["content-type"] = "application/json"},
-      '{"error": "an API key is needed: send it as x-api-key or Authorization: Bearer"}'
-    )
+  tries[address] = (tries[address] or 0) + 1
+  tries_of_all = tries_of_all + 1
+end
+
+local function refuse(handle, status, reason, headers)
+  headers = headers or {}
+  headers[":status"] = status
+  headers["content-type"] = "application/json"
+  handle:respond(headers, '{"error": "' .. reason .. '"}')
+end
+
+local CHALLENGE = 'Bearer realm="churn"'
+
+local function unauthorized(handle, reason)
+  refuse(handle, "401", reason, {["www-authenticate"] = CHALLENGE})
+end
+
+-- The key's entry, or nil.
+local function entry_of(key)
+  local hash = sha256(key)
+  local entry = entries[hash]
+  if entry ~= nil then
+    if count == REMEMBERED then known, count = {}, 0 end
+    known[key], count = entry, count + 1
+  end
+  return entry
+end
+
+-- Reasons may also be asked for in a body: by a parameter, by an output's name. A key that may not have them is held to
+-- bodies in which that can be seen: not compressed, and no letters written as JSON's escapes.
+local function asks_for_reasons(handle, headers)
+  if headers:get("content-encoding") ~= nil then return true end
+  local grpc = string.sub(headers:get("content-type") or "", 1, 16) == "application/grpc"
+  local body = handle:body()
+  if body == nil then return false end
+  local text = body:getBytes(0, body:length())
+  if grpc and string.byte(text, 1) == 1 then return true end -- a compressed message
+  return string.find(text, "reasons", 1, true) ~= nil or string.find(text, "explanation", 1, true) ~= nil
+    or string.find(text, "\\u00[4-7]") ~= nil
+end
+
+local function scope_it_lacks(handle, entry, headers)
+  if entry.no_variant and headers:get("x-churn-variant") ~= nil then return "variant" end
+  if headers:get(":method") ~= "POST" then return nil end
+  local path = string.match(headers:get(":path") or "", "^[^?]*")
+  if string.find(path, ":explain$") ~= nil or string.find(path, "^/explanations/") ~= nil then
+    return entry.no_explain and "explain" or nil
+  end
+  if entry.no_predict then return "predict" end
+  if entry.no_explain and asks_for_reasons(handle, headers) then return "explain" end
+end
+
+local USED_AGAIN_AFTER_S = 300
+local used = {} -- name -> when its use was last noted, in a log of its own (serving/envoy.py)
+
+function envoy_on_request(handle)
+  local headers, now = handle:headers(), os.time()
+  local key = presented(headers)
+  local entry = key ~= nil and known[key] or nil
+  if entry == nil then
+    local address = address_of(handle)
+    if not may_try(address, now) then
+      refuse(handle, "429", "too many requests with keys that are not known; try again later", {["retry-after"] = "1"})
+      return
+    end
+    if key ~= nil and #key <= LONGEST then entry = entry_of(key) end
+    if entry == nil then failed(address) end
+  end
+  if entry == nil then
+    unauthorized(handle, "an API key is needed: send it as x-api-key or Authorization: Bearer")
     return
   end
+  if entry.ends ~= 0 and now >= entry.ends then
+    unauthorized(handle, "this API key has expired; ask for another")
+    return
+  end
+  local name = entry.name
+  local metadata = handle:streamInfo():dynamicMetadata()
+  metadata:set("churn.keys", "name", name)
+  metadata:set("churn.keys", "cost", entry.cost)
+  if now - (used[name] or 0) >= USED_AGAIN_AFTER_S then
+    used[name] = now
+    metadata:set("churn.keys", "used", true)
+  end
+  local lacks = scope_it_lacks(handle, entry, headers)
+  if lacks ~= nil then
+    refuse(handle, "403", "this API key has no scope `" .. lacks .. "`")
+    return
+  end
+  headers = handle:headers() -- those of before a wait for the body are out of scope
   headers:remove("x-api-key")
   headers:remove("authorization")
-  handle:streamInfo():dynamicMetadata():set("churn.keys", "name", name)
 end

@@ -1,0 +1,93 @@
+"""One budget of sizes for the gateway: what one request, one connection and all together may hold."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from data.errors import ServingError
+from serving.config import GatewayConfig, ServingConfig
+
+FRAMES = 65_536
+"""Beyond a body: headers, and the frames of HTTP/2 and gRPC."""
+LEAST_WINDOW, LARGEST_WINDOW = 65_535, 2**31 - 1
+AT_ONCE = 16
+"""Bodies of full size that must fit beside Envoy itself, for a limit to make sense."""
+ENVOY_ITSELF = 96 * 2**20
+API = "type.googleapis.com/envoy."
+
+
+@dataclass(frozen=True)
+class SizeBudget:
+    body: int
+    """`serving.max_request_bytes`: the largest request that is read whole, tried again, or copied."""
+    memory: int
+    """`gateway.max_memory_bytes`: when all requests together come near it, further ones are refused."""
+
+    @classmethod
+    def of(cls, gateway: GatewayConfig, serving: ServingConfig) -> "SizeBudget":
+        """Raises ServingError when the two settings do not fit together."""
+        least = ENVOY_ITSELF + AT_ONCE * serving.max_request_bytes
+        if gateway.max_memory_bytes < least:
+            raise ServingError(
+                f"gateway.max_memory_bytes: {gateway.max_memory_bytes:,} is too little for requests of"
+                f" serving.max_request_bytes {serving.max_request_bytes:,}; give {least:,} or more"
+            )
+        return cls(serving.max_request_bytes, gateway.max_memory_bytes)
+
+    @property
+    def connection(self) -> int:
+        """What Envoy buffers of one connection. A larger body would be neither tried again nor copied."""
+        return self.body + FRAMES
+
+    def windows(self) -> dict[str, int]:
+        """Of HTTP/2: what a client may send before Envoy has taken it, a stream and a connection."""
+        stream = min(LARGEST_WINDOW, max(LEAST_WINDOW, self.body))
+        connection = min(LARGEST_WINDOW, max(LEAST_WINDOW, 4 * self.connection))
+        return {"initial_stream_window_size": stream, "initial_connection_window_size": connection}
+
+    def overload_manager(self, connections: int) -> dict[str, Any]:
+        """Envoy looks at its heap ten times a second and refuses in steps; answers on their way are finished.
+
+        Only at the very end are the requests that hold most reset: by then bodies that were begun before the
+        refusals have filled what was left.
+        """
+        heap = "envoy.resource_monitors.fixed_heap"
+
+        def action(name: str, at: float) -> dict[str, Any]:
+            trigger = {"name": heap, "threshold": {"value": at}}
+            return {"name": f"envoy.overload_actions.{name}", "triggers": [trigger]}
+
+        return {
+            "refresh_interval": "0.1s",
+            # streams are known by what they hold, from 64 KiB on
+            "buffer_factory_config": {"minimum_account_to_track_power_of_two": 16},
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": f"{API}extensions.resource_monitors.downstream_connections.v3"
+                        ".DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": connections,
+                    },
+                },
+                {
+                    "name": heap,
+                    "typed_config": {
+                        "@type": f"{API}extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                        "max_heap_size_bytes": self.memory,
+                    },
+                },
+            ],
+            "actions": [
+                action("shrink_heap", 0.8),
+                action("stop_accepting_requests", 0.85),
+                action("disable_http_keepalive", 0.85),
+                # who is refused has sent what is in its connection's buffer already: no more of these then
+                action("stop_accepting_connections", 0.9),
+                {
+                    "name": "envoy.overload_actions.reset_high_memory_stream",
+                    "triggers": [
+                        {"name": heap, "scaled": {"scaling_threshold": 0.95, "saturation_threshold": 1.0}}
+                    ],
+                },
+            ],
+        }
