@@ -30,7 +30,7 @@ MIRROR = "churn.mirror"
 USER, VARIANT, VERSION = "x-churn-user", "x-churn-variant", "x-churn-version"
 """Whose request it is, when the body does not say it or says it late; who is to answer it; and the version
 that a gRPC message names, which user.lua reads."""
-OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
+OPEN_PATHS = ("/v2/health/live", "/v2/health/ready", "/livez", "/readyz", "/healthz")
 """For load balancers, which hold no key; they say nothing else."""
 
 
@@ -38,6 +38,8 @@ def ready_answers(model: str) -> dict[str, dict[str, Any]]:
     """GET on one of these is 200 while a worker answers real predictions, else 503: path -> what it says."""
     return {
         "/v2/health/ready": {"ready": True},
+        "/readyz": {"ready": True},
+        "/healthz": {"ready": True},
         f"/v2/models/{model}/ready": {"name": model, "ready": True},
         f"/v1/models/{model}": {"name": model, "ready": True},
     }
@@ -94,6 +96,7 @@ def _routes(
     answered: dict[str, Any] = {
         "/": {"status": "alive"},
         "/v2/health/live": {"live": True},
+        "/livez": {"live": True},
         "/v2": SERVER,
         "/v1/models": {"models": [model]},
         f"/v2/models/{model}": metadata,

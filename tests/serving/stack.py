@@ -17,6 +17,7 @@ from serving.config import GatewayConfig, ServingConfig
 from serving.gateway import Gateway
 from serving.keys import Keys, first_key
 from serving.supervisor import Supervisor, record_file
+from serving.tls import own_client
 from serving.torchserve import TorchServe
 
 
@@ -37,7 +38,9 @@ class Stack:
 
     def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
         request["headers"] = {**self.headers, **request.get("headers", {})}
-        return httpx.request(method, self.url + path, timeout=30, trust_env=False, **request)
+        certificate = self.supervisor.gateway.certificate
+        trusted = own_client({} if certificate is None else {"tls_certificate": str(certificate)})
+        return httpx.request(method, self.url + path, timeout=30, trust_env=False, verify=trusted, **request)
 
     def post(self, path: str, **request: Any) -> httpx.Response:
         return self.ask("POST", path, **request)

@@ -70,6 +70,19 @@ def test_ten_thousand_keys_hold_their_limits(tmp_path: Path) -> None:
         assert many(ours.url, texts[:100]) == {429: 100}
 
 
+def test_too_many_requests_of_one_key_are_refused(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    eager, other = keys.add("eager", NOW), keys.add("other", NOW)
+    with gateway(tmp_path, GatewayConfig(requests_per_s=1, burst=5)) as ours:
+        ours.serve({}, keys.all())
+        answers = many(ours.url, [eager] * 40)
+        assert 5 <= answers[200] <= 10 and answers[200] + answers[429] == 40
+        refused = httpx.get(ours.url + "/v2", headers={"x-api-key": eager}, trust_env=False)
+        if refused.status_code == 429:  # else a second has passed
+            assert refused.headers["retry-after"] == "1"
+        assert status(ours, other) == 200
+
+
 def test_a_key_has_a_quota_of_its_own(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     slow, usual = keys.add("slow", NOW, requests_per_s=10), keys.add("usual", NOW)

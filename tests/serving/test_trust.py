@@ -1,8 +1,11 @@
 """Who can write where archives lie cannot start code: what was verified is what is loaded, every time."""
 
+import hashlib
+import json
 import os
 import shutil
 import signal
+import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +17,9 @@ from stack import Stack, supervisor_of, ticking, within
 
 import serving.supervisor
 from data.errors import ArchiveError
-from serving.archive import ModelArchive
+from rollout.targets.envoy import EnvoyTarget
+from serving.archive import Archive, ModelArchive
+from serving.config import ServingConfig
 from serving.torchserve import TorchServe
 from training.signing import sign, signature_file
 from training.verify import verify_archive
@@ -26,9 +31,6 @@ TRUSTED = {KEY.public_key().public_bytes_raw(): "release"}
 @pytest.fixture(scope="module")
 def signed(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle's archive with what a signed one holds besides, in a folder that others may write to."""
-    import hashlib
-    import json
-
     folder = tmp_path_factory.mktemp("bucket")
     model_dir = shutil.copytree(bundle.model_dir, folder / "model")
     (model_dir / "sbom.json").write_text("{}")
@@ -43,9 +45,6 @@ def signed(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def _set_version(archive: Path, version: str) -> None:
     """As packaging writes it: the archiver was called with another one."""
-    import json
-    import zipfile
-
     with zipfile.ZipFile(archive) as old:
         parts = {name: old.read(name) for name in old.namelist()}
     manifest = json.loads(parts["MAR-INF/MANIFEST.json"])
@@ -63,9 +62,7 @@ def verifying(bundle: ServedBundle, folder: Path, archive: Path) -> Stack:
     def verified(path: Path) -> ModelArchive:
         return ModelArchive(path, verify_archive(path, TRUSTED).content)
 
-    def server(given: Path | ModelArchive, name: str) -> TorchServe:
-        from serving.config import ServingConfig
-
+    def server(given: Archive, name: str) -> TorchServe:
         return TorchServe(ServingConfig(), given, bundle.environment, made.files, name, verified)
 
     made.supervisor._server = server
@@ -99,6 +96,7 @@ def tampered(
             yield made
             assert answers(made)
             assert not mark.exists()
+            assert EnvoyTarget(ours).observe().stable == hashlib.sha256(good).hexdigest()
             [copy] = Path(ours.model.record()["key_file"]).parent.glob("model-store/*.mar")
             assert copy.read_bytes() == good
             assert copy.parent.stat().st_mode & 0o777 == 0o700
