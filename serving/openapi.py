@@ -13,7 +13,8 @@ from serving.openapi_schemas import reference, schemas
 PATH = "/openapi.json"
 REFUSALS = {
     400: "The request, and which field of it.",
-    401: "No API key, or none that is known.",
+    401: "No API key, none that is known, or one that has ended.",
+    403: "The API key has not the scope for this.",
     404: "No such customer, model or version.",
     413: "Larger than `serving.max_request_bytes`, as sent or once it is decompressed.",
     415: "Compressed in another way than gzip or deflate.",
@@ -89,6 +90,11 @@ def _questions(model: str) -> dict[str, Any]:
         PATH: {"get": _get("openapi", "This document.", anything)},
         "/v2": {"get": _get("server", "The server.", reference("ServerMetadata"))},
         "/v2/health/live": {"get": _get("live", "The gateway listens.", anything, open_=True)},
+        "/livez": {"get": _get("livez", "The gateway listens.", anything, open_=True)},
+        **{
+            f"/{name}": {"get": _get(name, "A worker answers real predictions.", ready, ready, open_=True)}
+            for name in ("readyz", "healthz")
+        },
         "/v2/health/ready": {
             "get": _get("ready", "A worker answers real predictions.", ready, ready, open_=True)
         },
@@ -132,7 +138,7 @@ def _get(
     open_: bool = False,
     version: bool = False,
 ) -> dict[str, Any]:
-    refused = [400, *([] if open_ else [401]), *([404] if version else []), 429]
+    refused = [400, *([] if open_ else [401, 403]), *([404] if version else []), 429]
     responses: dict[str, Any] = {
         "200": {"description": "Yes.", "content": {"application/json": {"schema": schema}}},
         **{str(status): _refusal(status) for status in refused},
