@@ -203,10 +203,10 @@ class _Warmed(EnvoyTarget):
         now = self._clock()
         if self._since is None:
             self._since = now
-            self._gateway.weigh(0, mirror=True)
+            self._gateway.set_canary_weight(0, mirror=True)
         self._warmed = now - self._since >= self._warm
         if self._warmed:
-            self._gateway.weigh(0)
+            self._gateway.set_canary_weight(0)
         return replace(state, mirror=False, ready=self._warmed, detail="warming up with copies of requests")
 
 

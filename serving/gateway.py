@@ -201,8 +201,6 @@ class Gateway:
         weights = {f"{WEIGHT}.stable": 100 - percent, f"{WEIGHT}.canary": percent}
         self.admin.set_runtime({**weights, MIRROR: 100 if mirror else 0})
 
-    point, weigh = set_upstream, set_canary_weight
-
     def split(self) -> "Split":
         """How Envoy itself says that it splits. Raises ServingError when it cannot be asked."""
         runtime = self.admin.runtime()

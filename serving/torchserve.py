@@ -85,11 +85,6 @@ class TorchServe:
             self._loaded = self._read(self.archive)
         return self._loaded
 
-    @property
-    def sha256(self) -> str | None:
-        """Of the bytes that are served; None until they are read. The file may have been changed since."""
-        return None if self._loaded is None else self._loaded.sha256
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -112,7 +112,7 @@ def through_the_gateway(profile: str) -> Start:
             Gateway(config, settings.serving, files) as gateway,
         ):
             gateway.serve({}, keys.all())
-            gateway.point("stable", behind.upstream)
+            gateway.set_upstream("stable", behind.upstream)
             url = f"{gateway.url}/v1/models/{settings.serving.model_name}:predict"
             target = Target(url, V1, (f"Authorization: Bearer {key}",))
             yield Running((behind.pid, gateway.pid), target)

@@ -45,14 +45,14 @@ class EnvoyTarget:
         """
         self._refuse_another(candidate)
         if self._deployed() != candidate.sha256:
-            self._gateway.weigh(0)
+            self._gateway.set_canary_weight(0)
         self._supervisor.canary.deploy(candidate.path)
 
     def set_weight(self, percent: int, mirror: bool = False) -> None:
         """Raises ServingError where a canary that is not ready would get customers."""
         if (percent or mirror) and (reason := self._why_not_ready()):
             raise ServingError(f"the canary gets no traffic: {reason}")
-        self._gateway.weigh(percent, mirror)
+        self._gateway.set_canary_weight(percent, mirror)
         split = self._gateway.split()
         if (split.weight, split.mirror) != (percent, mirror):
             raise ServingError(f"the gateway splits {split}, not {percent} % as it was told")
@@ -71,12 +71,12 @@ class EnvoyTarget:
         self._take_back()
 
     def restore(self, candidate: Candidate) -> None:
-        self._gateway.weigh(0)
+        self._gateway.set_canary_weight(0)
         self.promote(candidate)
 
     def _take_back(self) -> None:
         """Traffic first."""
-        self._gateway.weigh(0)
+        self._gateway.set_canary_weight(0)
         self._supervisor.canary.stop()
 
     def _deployed(self) -> str | None:

@@ -238,12 +238,12 @@ def test_both_sources_make_one_evidence(tmp_path: Path) -> None:
     with split(tmp_path) as made:
         observer = LiveObserver(made.gateway, tmp_path / "log", config)
         shadow = Opened(0, True, now, before=observer.mark())
-        made.gateway.weigh(0, mirror=True)
+        made.gateway.set_canary_weight(0, mirror=True)
         for user in range(30):
             made.who(user)
         for variant in ("stable", "canary"):
             Worker(tmp_path / "log", variant).log(now + SECOND, [f"u{n}" for n in range(30)], [0.5] * 30)
-        made.gateway.weigh(100)
+        made.gateway.set_canary_weight(100)
         later = now + 2 * SECOND
         full = Opened(100, False, later, before=observer.mark())
         for user in range(20):

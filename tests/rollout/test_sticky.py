@@ -32,14 +32,14 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Split]:
 @pytest.fixture(autouse=True)
 def _well(both: Split) -> Iterator[None]:
     yield
-    both.gateway.weigh(0)
+    both.gateway.set_canary_weight(0)
     both.canary.status, both.canary.delay_s = 200, 0.0
 
 
 def test_who_is_on_the_canary_stays_there_as_its_weight_grows(both: Split) -> None:
     before: set[int] = set()
     for weight in (0, 1, 5, 25, 50, 100):
-        both.gateway.weigh(weight)
+        both.gateway.set_canary_weight(weight)
         chosen = both.of_the_canary()
         assert chosen == both.of_the_canary(), "asked again, the same variant"
         assert before <= chosen
@@ -50,7 +50,7 @@ def test_who_is_on_the_canary_stays_there_as_its_weight_grows(both: Split) -> No
 
 
 def test_every_protocol_names_the_same_customer(both: Split) -> None:
-    both.gateway.weigh(50)
+    both.gateway.set_canary_weight(50)
     chosen = both.of_the_canary(range(60))
 
     def by(path: str, body: Any) -> set[int]:
@@ -69,18 +69,18 @@ def test_every_protocol_names_the_same_customer(both: Split) -> None:
 
 @pytest.mark.parametrize("user", ['with "quotes"', "back\\slash\\", "ünïcode", "a" * 200, "line\nbreak"])
 def test_any_text_is_a_customer(both: Split, user: str) -> None:
-    both.gateway.weigh(50)
+    both.gateway.set_canary_weight(50)
     assert len({both.who(user) for _ in range(10)}) == 1
 
 
 def test_a_body_without_a_customer_is_split_by_chance(both: Split) -> None:
-    both.gateway.weigh(50)
+    both.gateway.set_canary_weight(50)
     assert {both.who(0, body={"nobody": 1}) for _ in range(60)} == {"stable", "canary"}
 
 
 def test_a_variant_can_be_asked_for_by_name(both: Split) -> None:
     assert {both.who(user, x_churn_variant="canary") for user in range(20)} == {"canary"}
-    both.gateway.weigh(100)
+    both.gateway.set_canary_weight(100)
     assert {both.who(user, x_churn_variant="stable") for user in range(20)} == {"stable"}
     answer = both.client.post(
         "/predictions/churn", json={"user_id": 1}, headers={"x-churn-variant": "canarry"}
@@ -118,7 +118,7 @@ def test_without_a_key_no_variant_can_be_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_shadow_gets_copies_and_answers_nobody(both: Split) -> None:
-    both.gateway.weigh(0, mirror=True)
+    both.gateway.set_canary_weight(0, mirror=True)
     both.canary.seen.clear()
     both.canary.status = 500
     assert {both.who(user, x_request_id=f"copied-{user}") for user in range(40)} == {"stable"}
@@ -127,14 +127,14 @@ def test_a_shadow_gets_copies_and_answers_nobody(both: Split) -> None:
     while len(both.canary.seen) < 40 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert {one["x-request-id"] for one in both.canary.seen} == wanted
-    both.gateway.weigh(0)
+    both.gateway.set_canary_weight(0)
     both.canary.seen.clear()
     both.of_the_canary(range(20))
     assert both.canary.seen == []
 
 
 def test_a_slow_shadow_keeps_nobody_waiting(both: Split) -> None:
-    both.gateway.weigh(0, mirror=True)
+    both.gateway.set_canary_weight(0, mirror=True)
     both.canary.delay_s = 3
     began = time.monotonic()
     for user in range(30):
@@ -144,7 +144,7 @@ def test_a_slow_shadow_keeps_nobody_waiting(both: Split) -> None:
 
 @pytest.mark.parametrize("status", [500, 503])
 def test_whom_the_canary_fails_stable_answers_and_it_counts(both: Split, status: int) -> None:
-    both.gateway.weigh(50)
+    both.gateway.set_canary_weight(50)
     both.canary.status = status
     before = totals(both.gateway)
     assert {both.who(user) for user in range(100)} == {"stable"}
@@ -157,7 +157,7 @@ def test_whom_the_canary_fails_stable_answers_and_it_counts(both: Split, status:
 def test_a_failing_customer_is_one_however_often_the_client_asks_again(both: Split) -> None:
     """Customers, by a checksum, and no identifier: in the file that Envoy writes while there is a canary."""
     reader, windows = FailureReader(), []
-    both.gateway.weigh(50)
+    both.gateway.set_canary_weight(50)
     both.canary.status = 200
     mine = sorted(both.of_the_canary(range(40)))
     windows.append(Opened(50, False, datetime.now(UTC)))
@@ -169,7 +169,7 @@ def test_a_failing_customer_is_one_however_often_the_client_asks_again(both: Spl
     # in the next stage neither is anybody new
     now = datetime.now(UTC)
     windows = [replace(windows[0], ended=now), Opened(100, False, now)]
-    both.gateway.weigh(100)
+    both.gateway.set_canary_weight(100)
     for user in (mine[0], mine[1], mine[2], 1_000_001):
         both.who(user)
     both.canary.status = 200
@@ -191,7 +191,7 @@ def _lines(both: Split) -> list[dict[str, str]]:
 
 
 def test_slow_requests_are_counted_by_the_objective(both: Split) -> None:
-    both.gateway.weigh(100)
+    both.gateway.set_canary_weight(100)
     before = settled(both.gateway)
     for user in range(40):
         both.canary.delay_s = 1.2 if user < 2 else 0.0
@@ -216,7 +216,7 @@ def settled(gateway: Gateway) -> dict[str, float]:
 
 def test_a_dead_canary_s_customers_are_answered_by_stable(tmp_path: Path) -> None:
     with split(tmp_path) as made:
-        made.gateway.weigh(100)
+        made.gateway.set_canary_weight(100)
         assert {made.who(user) for user in range(20)} == {"canary"}
         made.canary.die()
         assert {made.who(user) for user in range(50)} == {"stable"}
@@ -226,13 +226,13 @@ def test_a_dead_canary_s_customers_are_answered_by_stable(tmp_path: Path) -> Non
         )
         assert refused.status_code == 503, "who asks for the canary by name is not given another's answer"
         # a dead shadow is nobody's harm either
-        made.gateway.weigh(0, mirror=True)
+        made.gateway.set_canary_weight(0, mirror=True)
         assert {made.who(user) for user in range(50)} == {"stable"}
 
 
 def test_weights_and_mirroring_survive_the_death_of_envoy(tmp_path: Path) -> None:
     with split(tmp_path) as made:
-        made.gateway.weigh(25)
+        made.gateway.set_canary_weight(25)
         chosen = made.of_the_canary()
         made.gateway.stop()
         made.gateway.start()
@@ -268,8 +268,8 @@ class split_with_keys:
         self._gateway = Gateway(GatewayConfig(), ServingConfig(), files_of(self._folder))
         self._gateway.start()
         self._gateway.serve({}, (self._key,))
-        self._gateway.point("stable", stable.upstream)
-        self._gateway.point("canary", canary.upstream)
+        self._gateway.set_upstream("stable", stable.upstream)
+        self._gateway.set_upstream("canary", canary.upstream)
         with_key = {"x-api-key": "good"}
         assert within(
             10,

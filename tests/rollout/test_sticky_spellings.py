@@ -26,7 +26,7 @@ TENSOR = {"name": "user_id", "shape": [1], "datatype": "INT64"}
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Split]:
     with split(tmp_path_factory.mktemp("spellings")) as made:
         made.gateway.serve(METADATA, ())
-        made.gateway.weigh(50)
+        made.gateway.set_canary_weight(50)
         yield made
 
 

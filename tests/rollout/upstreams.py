@@ -113,8 +113,8 @@ def split(folder: Path, config: GatewayConfig | None = None, keys: tuple[Key, ..
     stable.start(), canary.start()
     with Gateway(config or GatewayConfig(keys=False), ServingConfig(), files) as gateway:
         gateway.serve({}, keys)
-        gateway.point("stable", stable.upstream)
-        gateway.point("canary", canary.upstream)
+        gateway.set_upstream("stable", stable.upstream)
+        gateway.set_upstream("canary", canary.upstream)
         with httpx.Client(base_url=gateway.url, trust_env=False, timeout=20) as client:
             made = Split(gateway, stable, canary, client, files.serving / "logs" / "gateway.log")
             _wait_until_bodies_are_read(made)
@@ -123,9 +123,9 @@ def split(folder: Path, config: GatewayConfig | None = None, keys: tuple[Key, ..
 
 def _wait_until_bodies_are_read(made: Split) -> None:
     """Envoy takes a new route file on its own time: well before a canary is warm, but not before a test."""
-    made.gateway.weigh(50)
+    made.gateway.set_canary_weight(50)
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         if all(len({made.who(user) for _ in range(12)}) == 1 for user in range(3)):
             break
-    made.gateway.weigh(0)
+    made.gateway.set_canary_weight(0)
