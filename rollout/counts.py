@@ -48,18 +48,22 @@ def _numbers(name: str, data: Floats) -> Counted:
 
 
 def grown(before: Mapping[str, float], now: Mapping[str, float]) -> Counted:
-    """What came between two looks at one window; of a proxy that began anew, all that it counts now. What the
-    log says may also fall: a record that comes late can be a customer's first."""
-    anew = any(value < before.get(name, 0) for name, value in now.items() if _of_proxy(name))
-    names = dict.fromkeys((*before, *now))
-    changes = {
-        name: now.get(name, 0.0) - (0.0 if anew and _of_proxy(name) else before.get(name, 0.0))
-        for name in names
-        if name in now or not _of_proxy(name)
-    }
+    """What came between two looks at one window. Of a proxy that began anew, all that it counts now.
+
+    What a proxy counts never falls by itself: a count that is a little lower was late, and adds nothing. What
+    is known of customers may fall: a record that comes late can be a customer's first, in an earlier window.
+    """
+    anew = any(now.get(name, 0.0) < count / 2 for name, count in before.items() if name.endswith(".requests"))
+    changes: Counted = {}
+    for name in dict.fromkeys((*before, *now)):
+        old, new = before.get(name, 0.0), now.get(name, 0.0)
+        if _of_proxy(name) and not name.endswith(".failing"):
+            changes[name] = new if anew else max(0.0, new - old)
+        else:
+            changes[name] = new - old
     # that customers are counted, and by which edges, is known from the first look on
-    new = {name for name in now if name not in before and name.split(".")[1] in ("failing", "le")}
-    return {name: change for name, change in changes.items() if change or name in new}
+    first = {name for name in now if name not in before and name.split(".")[1] in ("failing", "le")}
+    return {name: change for name, change in changes.items() if change or name in first}
 
 
 def _of_proxy(name: str) -> bool:
@@ -108,7 +112,7 @@ class Tally:
             timed = latency[max(latency)]
             fast = next((n for edge, n in latency.items() if edge >= objective_ms), timed)
             plain["slow"] = min(plain["requests"], timed - fast)
-        failing = round(found["failing"]) if "failing" in found else None
+        failing = max(0, round(found["failing"])) if "failing" in found else None
         return Arm(
             **plain,
             failing=None if failing is None else min(failing, plain["errors"]),
@@ -130,7 +134,7 @@ class Tally:
                 requests[number] = block.get(f"{variant}.requests", 0)
                 errors[number] = block.get(failures, 0)
                 inside[number] = [block.get(name, 0) for name in names]
-        return Blocks(requests, errors, edges, inside.cumsum(axis=1))
+        return Blocks(requests, np.maximum(errors, 0), edges, inside.cumsum(axis=1))
 
 
 def quantile(latency: Mapping[float, int], share: float) -> float | None:

@@ -29,6 +29,7 @@ class FailureReader:
     def __init__(self) -> None:
         self._file: Path | None = None
         self._position = 0
+        self._nameless = 0
         self._failures: list[tuple[float, str, str]] = []
         """When, of which variant, and whose."""
 
@@ -53,7 +54,8 @@ class FailureReader:
             found = json.loads(line)
             variant = SLOTS.get(found["slot"] or "")
             if variant is not None:
-                who = found["who"] or f"nobody {len(self._failures)}"
+                self._nameless += not found["who"]
+                who = found["who"] or f"nobody {self._nameless}"
                 self._failures.append((float(found["time"]), variant, who))
 
     def failing(self, windows: Sequence[Opened]) -> list[Failing | None]:
@@ -65,9 +67,14 @@ class FailureReader:
             if counted is not None
         ]
         before: set[str] = set()
+        needed = []
         for at, variant, who in sorted(self._failures):
+            if who in before:
+                continue  # and never needed again: an outage is a line a request
             window = next((counted for begin, end, counted in spans if begin <= at < end), None)
-            if window is not None and who not in before:
+            needed.append((at, variant, who))
+            if window is not None:
                 before.add(who)
                 setattr(window, variant, getattr(window, variant) + 1)
+        self._failures = needed
         return list(found)

@@ -69,6 +69,8 @@ class Recorded:
         self._inner = inner
         self._tallies = Tallies(config)
         self._unsaved: dict[datetime, Change] = {}
+        self._last: dict[str, Counted] = {}
+        """Of each window, what the observer reported last: less than the total where a proxy began anew."""
         for at, change in before:
             self._tallies.add(at, change)
 
@@ -78,11 +80,13 @@ class Recorded:
     def observe(self, windows: Sequence[Opened], now: datetime) -> Evidence:
         """Raises ServingError as the observer does; nothing is taken in then."""
         seen = self._inner.observe(windows, now).windows
-        change = {
-            opened.begun.isoformat(): more
-            for opened, window in zip(windows, seen, strict=True)
-            if (more := grown(self._tallies.total(opened), counted(window)))
-        }
+        change = {}
+        for opened, window in zip(windows, seen, strict=True):
+            begun, counts = opened.begun.isoformat(), counted(window)
+            before = self._last.get(begun, self._tallies.total(opened))
+            self._last[begun] = counts
+            if more := grown(before, counts):
+                change[begun] = more
         if change:
             self._tallies.add(now, change)
             self._unsaved[now] = change

@@ -97,9 +97,16 @@ def test_a_proxy_that_began_anew_loses_nothing() -> None:
     recorded = Recorded(inner, CONFIG)
     recorded.observe([SHADOW], at(4))
     inner.anew_at = 4
-    (seen,) = recorded.observe([SHADOW], at(6)).windows
-    assert seen.canary.requests == 60
-    assert seen.canary.customers == 20, "the log is read, not counted"
+    for second in (5, 6, 7):
+        (seen,) = recorded.observe([SHADOW], at(second)).windows
+        assert seen.canary.requests == 10 * second
+    assert seen.canary.customers == 30, "the log is read, not counted"
+
+
+def test_a_count_that_is_a_little_late_is_no_new_proxy() -> None:
+    before = {"canary.requests": 50.0, "canary.errors": 5.0, "canary.failing": 3.0}
+    now = {"canary.requests": 49.0, "canary.errors": 6.0, "canary.failing": 2.0}
+    assert grown(before, now) == {"canary.errors": 1.0, "canary.failing": -1.0}
 
 
 def test_a_look_that_could_not_be_saved_is_given_again_and_a_new_controller_goes_on() -> None:
