@@ -62,7 +62,9 @@ WORLDS = {
         canary_error_rate=0.03, **ASK_AGAIN, **STALLS
     ),
     "every request, and so the p99, twice as slow": World(canary_times=2.0),
-    "every request twice as slow; stalls": World(canary_times=2.0, **STALLS),
+    "every request twice as slow, and stalls: the p99 is theirs, nearly the same": World(
+        canary_times=2.0, **STALLS
+    ),
     "a median of 20 ms instead of 10, the same p99 of 40": World(canary_median_ms=20.0),
 }
 CROWD = "identical; the same customers in every stage (rules about customers)"
