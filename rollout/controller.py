@@ -186,7 +186,7 @@ class Controller:
 
     def _guard(self, now: datetime) -> None:
         """The database is out of reach: nothing goes on, but harm is still taken back, as long as nobody else
-        can have the lease. The history hears of it when there is one again."""
+        can have the lease. It is in the history when there is one again."""
         known = self._known
         if known is None or known.over or self._leased_until is None or now >= self._leased_until:
             return

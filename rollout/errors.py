@@ -1,4 +1,4 @@
-"""What can go wrong with a rollout, told to a person."""
+"""What can go wrong with a rollout, in words for a person."""
 
 from data.errors import ChurnError
 

@@ -1,4 +1,4 @@
-"""Who is told of decisions: the log, a webhook, Slack. A sink that fails or hangs never stops a rollout."""
+"""Who gets notice of decisions: log, webhook, Slack. A sink that fails or hangs never stops a rollout."""
 
 import json
 import logging
@@ -141,7 +141,7 @@ class Notifier:
                     sink.send(notice)
                 except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
                     self.failed[sink.name] += 1
-                    log.warning("%s could not be told: %s", sink.name, type(error).__name__)
+                    log.warning("%s got no notice: %s", sink.name, type(error).__name__)
                 else:
                     self.sent[sink.name] += 1
 

@@ -72,7 +72,7 @@ class Rollout:
     trouble: str = ""
     """Why the last attempt at what is pending failed."""
     stuck: bool = False
-    """Whether people were told that what is pending cannot be done."""
+    """Whether it was reported that what is pending cannot be done."""
     promoted: bool = False
     """Whether the candidate has become stable: going back is then a restore."""
     ending: Phase | None = None

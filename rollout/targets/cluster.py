@@ -23,7 +23,7 @@ Patch = dict[str, Any]
 """A JSON merge patch: null takes a key away, a list replaces the whole list."""
 
 MANAGER = "churn-rollout"
-"""Who owns the fields that we set: an apply that would take them back is told of the conflict."""
+"""Who owns the fields that we set: an apply that would take them back gets a conflict."""
 REQUEST_TIMEOUT_S = (3.0, 10.0)
 CONFLICTS = 10
 """Times that somebody else may write between our read and our write before we say so."""
@@ -97,7 +97,7 @@ class Cluster:
         except ApiException as error:
             if error.status == 404:
                 return None
-            raise self._told(error, kind, name, "get") from None
+            raise self._explained(error, kind, name, "get") from None
 
     def change(
         self, kind: Kind, name: str, decide: Callable[[Object], Patch | None], urgent: bool = False
@@ -107,7 +107,7 @@ class Cluster:
         The patch names the resourceVersion that was read. Where somebody else has written since, the object
         is read and decided anew, so that no decision is carried out on an object that it was not made for.
         `urgent` is for what leads to safety: after some conflicts it goes without that lock. A canary whose
-        pods come and go makes KServe write its status all the time, and must not be kept alive by that.
+        pods come and go makes KServe write its status all the time, and must not stay alive by that.
         Returns the object as it stands then.
         """
         for attempt in range(CONFLICTS):
@@ -133,7 +133,7 @@ class Cluster:
                 )
             except ApiException as error:
                 if error.status != 409:
-                    raise self._told(error, kind, name, "patch") from None
+                    raise self._explained(error, kind, name, "patch") from None
         raise ClusterUnreachable(
             f"{kind.name} {self.namespace}/{name}: somebody else wrote between read and write"
             f" {CONFLICTS} times running; find out which controller or pipeline fights over it"
@@ -178,7 +178,7 @@ class Cluster:
             raise ClusterUnreachable(f"the API server does not answer: {_line(str(error))}") from None
         return answer
 
-    def _told(self, error: ApiException, kind: Kind, name: str, verb: str) -> ClusterError:
+    def _explained(self, error: ApiException, kind: Kind, name: str, verb: str) -> ClusterError:
         said = _message(error)
         where = f"{kind.name} {self.namespace}/{name}"
         if error.status == 404:

@@ -55,7 +55,7 @@ class EnvoyTarget:
         self._gateway.set_canary_weight(percent, mirror)
         split = self._gateway.split()
         if (split.weight, split.mirror) != (percent, mirror):
-            raise ServingError(f"the gateway splits {split}, not {percent} % as it was told")
+            raise ServingError(f"the gateway splits {split} where {percent} % was set")
 
     def promote(self, candidate: Candidate) -> None:
         """A fresh TorchServe with the candidate takes stable's place, by the sequence that loses nothing;

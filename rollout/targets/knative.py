@@ -70,8 +70,8 @@ class Knative:
     def deploy(self, candidate: Candidate) -> None:
         """Returns when KServe has made the revision, which may be long before it is ready, if it ever is.
 
-        Raises ClusterError when KServe has changed what is stable by that. It does when it hears of the new
-        percentage before it hears of the new revision: it takes that for a roll-back of the old one, and goes
+        Raises ClusterError when KServe has changed what is stable by that. It does when it sees the new
+        percentage before it sees the new revision: it takes that for a roll-back of the old one, and goes
         back to the one before (PropagateStatus in its inference_service_status.go). `rollback` mends it.
         """
         self._read()
@@ -250,14 +250,14 @@ class Knative:
         status = component(service)
         shares = self._shares(status)
         if shares != {candidate.sha256: 100}:
-            return f"traffic goes to {_told(shares)}"
+            return f"traffic goes to {_shown(shares)}"
         if status.get("latestRolledoutRevision") != status.get("latestCreatedRevision"):
             return f"the last revision rolled out is {status.get('latestRolledoutRevision')}"
         return None
 
     def _not_back(self, service: Object, candidate: Candidate) -> str | None:
         shares = self._shares(component(service))
-        return None if shares == {candidate.sha256: 100} else f"traffic goes to {_told(shares)}"
+        return None if shares == {candidate.sha256: 100} else f"traffic goes to {_shown(shares)}"
 
     def _withdraw(self, stable: Candidate) -> None:
         self._cluster.change(
@@ -275,7 +275,7 @@ class Knative:
         self._cluster.wait(lambda: complaint(self._read()), self._timeout_s, f"{self._service}: {what}")
 
 
-def _told(shares: dict[str | None, int]) -> str:
+def _shown(shares: dict[str | None, int]) -> str:
     return (
         ", ".join(f"{(sha256 or 'unmarked')[:12]} {share} %" for sha256, share in shares.items()) or "nobody"
     )

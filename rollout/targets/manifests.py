@@ -99,7 +99,7 @@ def refuse_other_mode(service: Object, modes: tuple[str, ...], target: str) -> N
 
 
 def knative_canary(service: Object, candidate: Candidate) -> Patch | None:
-    """A new revision at 0 %. Raises ClusterError where it could not be kept there."""
+    """A new revision at 0 %. Raises ClusterError where it could not stay there."""
     part = predictor(service)
     running = "canaryTrafficPercent" in part
     if sha256_of(part) == candidate.sha256:
@@ -134,7 +134,7 @@ def knative_promoted(service: Object, sha256: str) -> Patch | None:
 def knative_withdrawn(service: Object, stable: Candidate) -> Patch | None:
     """The canary's model leaves the spec; else the next who removes the percentage would promote it.
 
-    What stands there then is stable's own model, as a revision more, kept at 0 % until the next promotion.
+    What stands there then is stable's own model, as a revision more, at 0 % until the next promotion.
     """
     part = predictor(service)
     if described(part) == stable and previous(part) is None:

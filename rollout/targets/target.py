@@ -42,7 +42,7 @@ class TargetState:
     detail: str = ""
     """Why it is not ready, for a person."""
     asked: int | None = None
-    """The weight that the target was told last, where it keeps that apart: a canary of which 0 was asked is
+    """The weight that was set last, where the target holds that separately: a canary of which 0 was asked is
     being taken back, one that has 0 of the 10 that were asked has failed and may come back by itself."""
     unmarked: str = ""
     """The address of what is stable, where that is nothing that a rollout has deployed; `stable` is None."""

@@ -119,7 +119,7 @@ class ApiServer:
         self.store = Store()
         self.calls: list[Call] = []
         self.down = False
-        """While True no request is answered, and none is heard."""
+        """While True no request is answered or carried out."""
         self.lose_answers = 0
         """So many requests are carried out and their answers lost."""
         self.foreign_writes = 0
@@ -374,4 +374,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.shutdown(2)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """The calls are kept, not printed."""
+        """The calls are recorded, not printed."""

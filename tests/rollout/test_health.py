@@ -1,4 +1,4 @@
-"""What probes and Prometheus are told of a controller."""
+"""What probes and Prometheus learn of a controller."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
