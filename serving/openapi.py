@@ -4,10 +4,13 @@ The gateway serves it at /openapi.json for the model that it has; docs/openapi.j
 any kind. The bodies are those of handlers/protocols.py, their schemas stand in serving/openapi_schemas.py.
 """
 
-from collections.abc import Mapping
+import json
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handlers.open_inference_json import BINARY, JSON_LENGTH
+from serving.config import ServingConfig
 from serving.openapi_schemas import reference, schemas
 
 PATH = "/openapi.json"
@@ -23,19 +26,32 @@ REFUSALS = {
     503: "Not now; `Retry-After` says when to come back.",
     504: "No answer in time.",
 }
-_VERSION = {
-    "name": "version",
-    "in": "path",
-    "required": True,
-    "description": "As in the model's metadata.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]+$"},
-}
+
+
+def _with_version(operation: Mapping[str, Any], versions: Sequence[str]) -> dict[str, Any]:
+    """An operation whose path names the model's version."""
+    schema = {"enum": list(versions)} if versions else {"pattern": "^[A-Za-z0-9._-]+$"}
+    parameter = {
+        "name": "version",
+        "in": "path",
+        "required": True,
+        "description": "As in the model's metadata.",
+        "schema": {"type": "string", **schema},
+    }
+    not_found = {"404": _refusal(404)}
+    return {
+        **operation,
+        "operationId": f"{operation['operationId']}-version",
+        "parameters": [parameter],
+        "responses": operation["responses"] | not_found,
+    }
 
 
 def document(
     model: str, metadata: Mapping[str, Any], max_instances: int, keys: bool = True
 ) -> dict[str, Any]:
     """`metadata`: what Open Inference Protocol v2 says of the model; {}: of any model."""
+    versions = metadata.get("versions", ())
     security: list[dict[str, list[str]]] = [{"key": []}, {"bearer": []}] if keys else []
     return {
         "openapi": "3.1.0",
@@ -45,7 +61,7 @@ def document(
             "description": "One customer has one score, the same bits by every protocol and in every batch.",
         },
         **({"security": security} if keys else {}),
-        "paths": _predictions(model) | _questions(model),
+        "paths": _predictions(model, versions) | _questions(model, versions),
         "components": {
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -56,12 +72,11 @@ def document(
     }
 
 
-def _predictions(model: str) -> dict[str, Any]:
+def _predictions(model: str, versions: Sequence[str]) -> dict[str, Any]:
     infer = _post("infer", "One tensor of customers, answered with tensors.", "InferRequest", "InferAnswer")
     # Triton's binary extension: JSON, then the bytes of tensors
     infer["responses"]["200"]["content"][BINARY] = {}
     infer["responses"]["200"]["headers"] |= {JSON_LENGTH: {"schema": {"type": "string"}}}
-    by_version = infer | {"operationId": "infer-version", "parameters": [_VERSION]}
     return {
         f"/predictions/{model}": {
             "post": _post("predictions", "One customer, or a list of them.", "NativeRequest", "NativeAnswer")
@@ -76,12 +91,12 @@ def _predictions(model: str) -> dict[str, Any]:
             "post": _post("explain", "KServe v1, with attributions and reasons.", "V1Request", "V1Answer")
         },
         f"/v2/models/{model}/infer": {"post": infer},
-        f"/v2/models/{model}/versions/{{version}}/infer": {"post": by_version},
+        f"/v2/models/{model}/versions/{{version}}/infer": {"post": _with_version(infer, versions)},
     }
 
 
-def _questions(model: str) -> dict[str, Any]:
-    """GET and HEAD; `open`: without a key."""
+def _questions(model: str, versions: Sequence[str]) -> dict[str, Any]:
+    """GET, and HEAD for all of them."""
     ready = {"type": "object", "required": ["ready"], "properties": {"ready": {"type": "boolean"}}}
     anything = {"type": "object"}
     metadata = reference("ModelMetadata")
@@ -103,10 +118,10 @@ def _questions(model: str) -> dict[str, Any]:
         f"/v2/models/{model}": {"get": _get("metadata", "The model's tensors.", metadata)},
         f"/v2/models/{model}/ready": {"get": _get("model-ready", "Whether it is ready.", ready, ready)},
         f"/v2/models/{model}/versions/{{version}}": {
-            "get": _get("version", "The model's tensors.", metadata, version=True)
+            "get": _with_version(_get("metadata", "The model's tensors.", metadata), versions)
         },
         f"/v2/models/{model}/versions/{{version}}/ready": {
-            "get": _get("version-ready", "Whether it is ready.", ready, ready, version=True)
+            "get": _with_version(_get("model-ready", "Whether it is ready.", ready, ready), versions)
         },
     }
 
@@ -136,9 +151,8 @@ def _get(
     schema: Mapping[str, Any],
     not_ready: Mapping[str, Any] | None = None,
     open_: bool = False,
-    version: bool = False,
 ) -> dict[str, Any]:
-    refused = [400, *([] if open_ else [401, 403]), *([404] if version else []), 429]
+    refused = [400, *([] if open_ else [401, 403]), 429]
     responses: dict[str, Any] = {
         "200": {"description": "Yes.", "content": {"application/json": {"schema": schema}}},
         **{str(status): _refusal(status) for status in refused},
@@ -153,7 +167,6 @@ def _get(
         "operationId": name,
         "summary": summary,
         **({"security": []} if open_ else {}),
-        **({"parameters": [_VERSION]} if version else {}),
         "responses": responses,
     }
 
@@ -165,3 +178,12 @@ def _refusal(status: int) -> dict[str, Any]:
     said = {"application/json": {"schema": reference("Error")}}
     headers = {"headers": _RETRY_AFTER} if status in (429, 503) else {}
     return {"description": REFUSALS[status], **headers, "content": said}
+
+
+def _print() -> None:
+    """Write docs/openapi.json to the standard output."""
+    sys.stdout.write(json.dumps(document("churn", {}, ServingConfig().max_instances), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    _print()

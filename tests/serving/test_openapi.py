@@ -1,0 +1,95 @@
+"""The OpenAPI document: served, in docs/, and true of real answers."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.specs.openapi import checks
+from served_bundle import ServedBundle
+from stack import Stack, supervisor_of
+
+from serving.config import GatewayConfig, ServingConfig
+from serving.openapi import document
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
+CALLS = int(os.environ.get("OPENAPI_CALLS", "10000"))
+OPERATIONS = 20
+CHECKED = [
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+    checks.response_headers_conformance,
+]
+
+
+@pytest.fixture(scope="module")
+def stack(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    unlimited = GatewayConfig(requests_per_s=100_000, burst=100_000)
+    made = supervisor_of(bundle, tmp_path_factory.mktemp("openapi"), unlimited)
+    with made.supervisor:
+        yield made
+
+
+def test_the_document_in_docs_is_the_present_one() -> None:
+    """`python -m serving.openapi > docs/openapi.json` writes it."""
+    found = json.loads(DOCUMENT.read_text(encoding="utf-8"))
+    assert found == document("churn", {}, ServingConfig().max_instances)
+
+
+def test_every_schema_is_json_schema() -> None:
+    for schema in document("churn", {}, 1000)["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_the_gateway_serves_the_document_of_its_own_model(stack: Stack) -> None:
+    served = stack.ask("GET", "/openapi.json")
+    assert served.status_code == 200
+    features = served.json()["components"]["schemas"]["Features"]["properties"]
+    assert set(features) == set(stack.ask("GET", "/v2/models/churn").json()["parameters"]["features"])
+    assert stack.ask("GET", "/openapi.json", headers={"x-api-key": "guessed"}).status_code == 401
+
+
+def hold_against(stack: Stack, calls: int) -> int:
+    """Make at least so many calls, right ones and wrong ones, of all operations. Returns how many.
+
+    Raises what schemathesis raises for an answer that the document does not allow.
+    """
+    schema = schemathesis.openapi.from_dict(stack.ask("GET", "/openapi.json").json())
+    made = 0
+    for result in schema.get_all_operations():
+        operation: Any = result.ok()
+        wrong = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
+        cases = st.one_of(operation.as_strategy(generation_mode=mode) for mode in wrong)
+
+        @settings(
+            max_examples=-(-calls // OPERATIONS),
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        def ask(case: Any) -> None:
+            nonlocal made
+            made += 1
+            response = case.call(base_url=stack.url, headers=stack.headers)
+            case.validate_response(response, checks=CHECKED, headers=stack.headers)
+
+        given(case=cases)(ask)()
+    return made
+
+
+def test_real_answers_are_those_that_the_document_allows(stack: Stack) -> None:
+    assert hold_against(stack, 340) > 0
+
+
+@pytest.mark.slow
+def test_no_answer_of_10_000_is_one_that_the_document_does_not_allow(stack: Stack) -> None:
+    assert hold_against(stack, CALLS) >= CALLS // 2
