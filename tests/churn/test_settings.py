@@ -28,6 +28,11 @@ URIS_AND_SIZES = {
     "tuning.workers",
     "serving.workers",
     "serving.heap",
+    "rollout.target",
+    "rollout.database",
+    "rollout.store",
+    "rollout.health_address",
+    "rollout.kserve",
 }
 
 
