@@ -23,7 +23,7 @@ from data.erasure import Erased
 from data.errors import DataError
 from data.ingest import STAGE, Progress, arranged, judge, read_into, suite_record, writing_alone
 from data.judged import judged
-from data.manifest import appended, key_check, mapping_sha256, parts_in, write_json
+from data.manifest import appended, mapping_sha256, parts_in, write_json
 from data.mask import load_key
 from data.parts import INDEX, RECORDS, Part, PartWriter, customers_of
 from data.readers import public_uri
@@ -32,6 +32,7 @@ from data.rejected import RejectedWriter
 from data.stage import Stage
 from data.versions import current_manifest, new_version
 from data.workspace import Workspace
+from handlers.identity import key_check
 
 COMPACT_SHARE = 0.2
 """Of all rows: what deliveries may hold before all is merged into one base again."""

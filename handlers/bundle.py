@@ -26,6 +26,8 @@ class Bundle:
     numeric: tuple[str, ...]
     vocabulary: Mapping[str, tuple[str | None, ...]]
     threshold: float
+    key_check: str = ""
+    """Of the mask key that the data were masked with; empty in archives from before October 2026."""
     reference: Mapping[str, Any] = field(default_factory=dict)
     """Feature -> its median or most frequent value in training: what explanations compare with."""
     digest: str = ""
@@ -60,6 +62,7 @@ def read_bundle(model_dir: Path) -> Bundle:
             numeric=tuple(content["numeric"]),
             vocabulary={name: tuple(values) for name, values in content["vocabulary"].items()},
             threshold=float(content["threshold"]),
+            key_check=str(content["entity"].get("key_check", "")),
             reference=dict(content.get("reference", {})),
             digest=hashlib.sha256((model_dir / "bundle.json").read_bytes()).hexdigest(),
         )

@@ -12,7 +12,7 @@ they sum to the difference of the log-odds.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import factorial
 from typing import Any
 
@@ -48,12 +48,23 @@ class Explainer:
     reference: Mapping[str, Any]
     """Stored feature -> its value of a usual customer, None for missing."""
 
+    @property
+    def can_explain(self) -> bool:
+        """Whether the archive says what a reference customer looks like."""
+        return all(feature["name"] in self.reference for feature in self.spec["features"])
+
+    @cached_property
+    def most_rows(self) -> int:
+        """Rows that are scored for one explanation, at most."""
+        players = len(self.spec["features"])
+        return max(len(_design(n).coalitions) for n in {min(players, EXACT), players})
+
     def explain(self, columns: Mapping[str, Sequence[Any]], rows: Sequence[int]) -> list[Explanation]:
         """One explanation for each of `rows` of the feature columns, scored in one go.
 
         Raises NoReference when the archive lacks the reference of a feature.
         """
-        reference = self._usual()
+        reference = self._checked_reference()
         players = [self._players(columns, row, reference) for row in rows]
         designs = [_design(len(playing)) for playing in players]
         hybrids = self._hybrids(columns, rows, players, designs, reference)
@@ -78,7 +89,7 @@ class Explainer:
             if abs(value) > WORTH_SAYING
         ]
 
-    def _usual(self) -> Mapping[str, Any]:
+    def _checked_reference(self) -> Mapping[str, Any]:
         absent = [f["name"] for f in self.spec["features"] if f["name"] not in self.reference]
         if absent:
             raise NoReference(f"this archive has no reference for {absent[0]}; package the model again")

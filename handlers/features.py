@@ -1,4 +1,4 @@
-"""The online read: all customers of a TorchServe batch at once, by a deadline, whatever the store does.
+"""The online read: all customers of a TorchServe batch, by a deadline, whatever the store does.
 
 SQLite and Redis as Feast lays them out are read by hand (`online_sqlite`, `online_redis`), every other store
 by Feast itself (`online_feast`); `policies` makes of it what the network is given. A store that fails is left
@@ -9,23 +9,32 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from handlers import breaker
 from handlers.breaker import Rule, State, decide
 from handlers.bundle import Bundle, check_store
 from handlers.environment import number
+from handlers.identity import NOBODY
 from handlers.last_known import LastKnown
 from handlers.policies import Policies, Status, Vectors
 from handlers.registry import service_tags
 from handlers.store_config import StoreConfig, read_store_config
-from handlers.stored import FeatureStoreUnavailable, Reader, Stored, UnknownLayout
+from handlers.stored import FeatureStoreUnavailable, Reader, Stored, UnknownLayout, joined
 
 __all__ = ["FeatureStoreUnavailable", "OnlineFeatures", "Status", "Vectors", "open_features"]
 
 TIMEOUT = "CHURN_STORE_TIMEOUT_MS"
 DOWN = "the feature store cannot be read now"
+PART = 250
+"""Customers a read. Feast itself reads so many in some 35 ms: a slow machine keeps the deadline, too."""
+LONGEST_S = 10.0
+"""For all reads of a batch."""
+TELLING = 64
+"""Customers up to whom a read that takes too long says that the store is down."""
 
 
 class OnlineFeatures:
@@ -50,32 +59,54 @@ class OnlineFeatures:
         self._clock = clock
         self._breaker = State()
         self._turn = threading.Lock()
+        self._latest_failure: str | None = None
+        """Of the latest read; None: it succeeded, or there was none yet."""
         self._counts = dict.fromkeys(("reads", "read_seconds", "failures", "refused_fast", "recalled"), 0.0)
 
     def read(self, ids: Sequence[str], now: datetime) -> Vectors:
-        """Vectors of the masked `ids` (each once) at `now`, with one read of the store whatever their number.
+        """Vectors of the masked `ids` (each once) at `now`; the first ones have the best chances.
 
-        Takes at most `timeout_s`. Raises FeatureStoreUnavailable when the store cannot be read and nobody's
-        last known vector stands in.
+        They are read PART at a time, each within `timeout_s`, all within LONGEST_S: the deadline of a
+        customer does not depend on how many others are asked for. From the first part on that cannot be read,
+        last known vectors stand in. Raises FeatureStoreUnavailable when nobody can be read and nothing
+        stands in for anybody.
         """
         if not ids:
             return Vectors((), dict.fromkeys(self._inputs, ()), (), ())
-        deadline = time.monotonic() + self.timeout_s
+        end = time.monotonic() + max(LONGEST_S, self.timeout_s)
         if not self._turn.acquire(timeout=self.timeout_s):
             raise FeatureStoreUnavailable("timeout: other reads still wait for the store")
+        parts: list[Stored] = []
+        failure: FeatureStoreUnavailable | None = None
         try:
-            stored = self._read(ids, deadline)
+            for start in range(0, len(ids), PART):
+                parts.append(self._read(ids[start : start + PART], end))  # noqa: PERF401  what was read stays
         except FeatureStoreUnavailable as error:
-            return self._recall(ids, now, error)
+            failure = error
         finally:
             self._turn.release()
-        return self._policies.apply(ids, stored, now)
+        if failure is None:
+            return self._policies.apply(ids, joined(parts), now)
+        return self._recalled(ids, parts, now, failure)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the latest read came from the store. Says nothing of whether this worker can answer."""
+        return self._latest_failure is None
+
+    def health(self) -> dict[str, Any]:
+        """How the store does: for people and for metrics, not for load balancers."""
+        phase = decide(self._breaker, self._clock()).phase
+        return {"healthy": self.healthy, "reader": self.reader.name, "breaker": phase} | (
+            {} if self.healthy else {"failure": self._latest_failure}
+        )
 
     def stats(self) -> dict[str, float]:
         """Counts since the start, and how things are: for metrics."""
         decision = decide(self._breaker, self._clock())
         return {
             **self._counts,
+            "healthy": float(self.healthy),
             "breaker_open": {"closed": 0.0, "half_open": 0.5, "open": 1.0}[decision.phase],
             "breaker_opened": float(self._breaker.times_opened),
             "last_known_customers": float(len(self._last_known)),
@@ -84,7 +115,8 @@ class OnlineFeatures:
     def close(self) -> None:
         self.reader.close()
 
-    def _read(self, ids: Sequence[str], deadline: float) -> Stored:
+    def _read(self, ids: Sequence[str], end: float) -> Stored:
+        deadline = min(time.monotonic() + self.timeout_s, end)
         decision = decide(self._breaker, self._clock())
         if not decision.may_read:
             self._counts["refused_fast"] += 1
@@ -94,7 +126,11 @@ class OnlineFeatures:
             stored = self.reader.read(ids, deadline)
         except FeatureStoreUnavailable as error:
             self._counts["failures"] += 1
-            self._settle(succeeded=False)
+            self._latest_failure = str(error)
+            # that many customers, or such a short rest of the time, take too long is no sign of a store
+            # that is down
+            if (len(ids) <= TELLING and deadline < end) or time.monotonic() < deadline:
+                self._settle(succeeded=False)
             error.retry_after_s = max(
                 decide(self._breaker, self._clock()).retry_after_s, self._rule.first_wait_s
             )
@@ -102,6 +138,7 @@ class OnlineFeatures:
         finally:
             self._counts["reads"] += 1
             self._counts["read_seconds"] += time.monotonic() - began
+        self._latest_failure = None
         self._settle(succeeded=True)
         if self._may_recall:
             self._last_known.keep(ids, stored)
@@ -110,44 +147,43 @@ class OnlineFeatures:
     def _settle(self, *, succeeded: bool) -> None:
         self._breaker = breaker.after(self._breaker, succeeded, self._clock(), self._rule)
 
-    def _recall(self, ids: Sequence[str], now: datetime, error: FeatureStoreUnavailable) -> Vectors:
-        """Last known vectors within the ttl, marked `degraded`; who has none is refused."""
-        if not self._may_recall:
-            raise error
-        stored = self._last_known.recall(ids)
-        for at, moment in enumerate(stored.timestamps):
+    def _recalled(
+        self, ids: Sequence[str], parts: Sequence[Stored], now: datetime, failure: FeatureStoreUnavailable
+    ) -> Vectors:
+        """What was read, and behind it last known vectors within the ttl; who has none is `lost`.
+
+        NOBODY is whom health checks ask for: unknown, whether or not the store can say so.
+        """
+        since = sum(len(part.timestamps) for part in parts)
+        recalled = self._last_known.recall(ids[since:])
+        lost = set()
+        for at, moment in enumerate(recalled.timestamps):
             if moment is None or not self._policies.fresh(moment, now):
-                stored.timestamps[at] = None
-                stored.corrupt[at] = DOWN
-                for column in stored.columns.values():
+                recalled.timestamps[at] = None
+                for column in recalled.columns.values():
                     column[at] = None
-        if len(stored.corrupt) == len(ids):
-            raise error
-        self._counts["recalled"] += len(ids) - len(stored.corrupt)
-        vectors = self._policies.apply(ids, stored, now)
-        return marked_down(vectors, stored.corrupt, error.retry_after_s)
+                if ids[since + at] != NOBODY:
+                    recalled.corrupt[at] = DOWN
+                    lost.add(since + at)
+        if len(lost) == len(ids):
+            raise failure
+        self._counts["recalled"] += sum(moment is not None for moment in recalled.timestamps)
+        vectors = self._policies.apply(ids, joined([*parts, recalled]), now)
+        return marked_down(vectors, since, frozenset(lost), failure.retry_after_s)
 
 
-def marked_down(vectors: Vectors, lost: Mapping[int, str], retry_after_s: float) -> Vectors:
-    """The same vectors, saying of each that it is not what the store holds now."""
-    status: list[Status] = []
-    reasons: list[str | None] = []
-    for at, one in enumerate(vectors.status):
-        reason = vectors.reasons[at] if vectors.reasons else None
+def marked_down(vectors: Vectors, since: int, lost: frozenset[int], retry_after_s: float) -> Vectors:
+    """The same vectors, saying of each from `since` on that it is not what the store holds now."""
+    status = list(vectors.status)
+    reasons = list(vectors.reasons) or [None] * len(status)
+    for at in range(since, len(status)):
         if at in lost:
-            status.append("refused")
-            reasons.append(lost[at])
-        else:
-            status.append("degraded" if one == "ok" else one)
-            reasons.append("; ".join(filter(None, [f"{DOWN}: last known values", reason])))
-    return Vectors(
-        vectors.ids,
-        vectors.columns,
-        vectors.timestamps,
-        tuple(status),
-        vectors.missing,
-        tuple(reasons),
-        retry_after_s,
+            status[at], reasons[at] = "refused", DOWN
+        elif status[at] != "unknown":
+            status[at] = "degraded" if status[at] == "ok" else status[at]
+            reasons[at] = "; ".join(filter(None, [f"{DOWN}: last known values", reasons[at]]))
+    return replace(
+        vectors, status=tuple(status), reasons=tuple(reasons), retry_after_s=retry_after_s, lost=lost
     )
 
 

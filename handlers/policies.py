@@ -42,7 +42,9 @@ class Vectors:
     reasons: tuple[str | None, ...] = ()
     """Why a customer is not `ok`; empty: all are."""
     retry_after_s: float | None = None
-    """Set when the store could not be read and last known values stand in: when the others may ask again."""
+    """Set when the store could not be read for some: when those in `lost` may ask again."""
+    lost: frozenset[int] = frozenset()
+    """Positions of those for whom the store could not be read and nothing stands in; they are `refused`."""
 
 
 class Policies:

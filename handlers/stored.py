@@ -4,9 +4,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import Any, Protocol
 
 from handlers import wire
+from handlers.packed import PackedColumns
 
 MEMO_SIZE = 65_536
 """Distinct values of whole numbers and texts that are kept decoded, for each feature."""
@@ -20,6 +22,24 @@ class FeatureStoreUnavailable(RuntimeError):
     def __init__(self, reason: str, retry_after_s: float = 1.0) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+
+
+def joined(parts: "Sequence[Stored]") -> "Stored":
+    """All customers of reads of one store, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    kinds = [part.columns for part in parts]
+    columns: Mapping[str, list[Any]]
+    if all(isinstance(kind, PackedColumns) for kind in kinds):
+        columns = PackedColumns.joined(kinds)  # type: ignore[arg-type]  # all are
+    else:
+        columns = {name: list(chain.from_iterable(kind[name] for kind in kinds)) for name in kinds[0]}
+    corrupt: dict[int, str] = {}
+    before = 0
+    for part in parts:
+        corrupt |= {before + at: reason for at, reason in part.corrupt.items()}
+        before += len(part.timestamps)
+    return Stored(columns, [moment for part in parts for moment in part.timestamps], corrupt)
 
 
 class UnknownLayout(RuntimeError):

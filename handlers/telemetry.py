@@ -83,8 +83,9 @@ STORE = Metric("churn_feature_store", ("stat", "worker"))
 """What the reader of the feature store says of itself: reads, seconds, the breaker's state, cache hits."""
 GAUGES = (LOG_QUEUE, STORE)
 
-BAD_REQUEST, STORE_DOWN, NO_SCORE, INTERNAL, ADDITIVITY, LOG_FAILED = (
+BAD_REQUEST, STORE_DOWN, NO_SCORE, INTERNAL, ADDITIVITY, LOG_FAILED, BUSY, NO_REFERENCE = (
     "bad_request", "feature_store_unavailable", "no_score", "internal", "additivity", "prediction_log",
+    "busy", "no_reference",
 )  # fmt: skip
 """Kinds of ERRORS."""
 

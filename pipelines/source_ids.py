@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from data.config import DataConfig, TableSource, utc_text
 from data.errors import DataError
-from data.manifest import key_check
 from data.mask import Masker, load_key, spelled
 from data.sources import as_table, open_source
 from data.versions import current_manifest
+from handlers.identity import key_check
 from pipelines.context import Context, Stages
 
 COLUMN = "source_id"

@@ -23,9 +23,9 @@ from filelock import FileLock
 
 from data.workspace import Workspace
 from features.spec import Feature, FeaturesConfig, Ratio
-from handlers.identity import mask
+from handlers.identity import key_check, mask
 
-KEY = b"a key for tests only"
+KEY = b"a key for tests only, of 32 bytes and more"
 NOW = datetime(1998, 7, 1, tzinfo=UTC)
 FRESH, STALE = range(1, 201), range(201, 206)
 UNKNOWN = 999
@@ -139,7 +139,7 @@ def _bundle_json(program: Path) -> dict[str, object]:
         "run_id": "run",
         "git_sha": "sha",
         "program": {"file": program.name, "sha256": hashlib.sha256(program.read_bytes()).hexdigest()},
-        "entity": {"join_key": "user_id", "id_type": "integer"},
+        "entity": {"join_key": "user_id", "id_type": "integer", "key_check": key_check(KEY)},
         "spec": SPEC.contract(),
         "spec_digest": SPEC.digest(),
         "numeric": list(SPEC.numeric),

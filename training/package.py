@@ -199,7 +199,11 @@ def _bundle(
         "schema_version": 1,
         "model_name": training.model_name,
         "program": {"file": PROGRAM, "sha256": program_sha256},
-        "entity": {"join_key": "user_id", "id_type": manifest["id_type"]},
+        "entity": {
+            "join_key": "user_id",
+            "id_type": manifest["id_type"],
+            "key_check": manifest.get("key_check", ""),
+        },
         "spec": spec.contract(),
         "spec_digest": spec.digest(),
         "numeric": inputs["numeric"],

@@ -17,12 +17,13 @@ from served_bundle import FRESH, KEY, NOW, REPOSITORY, SPEC, STALE, UNKNOWN, Ser
 
 from handlers import predictor as predictor_module
 from handlers import telemetry
+from handlers.bookkeeping import Bookkeeping
 from handlers.bundle import BundleError
 from handlers.features import FeatureStoreUnavailable, OnlineFeatures, Vectors
 from handlers.identity import NOBODY, mask
 from handlers.log_records import Records
 from handlers.messages import Call
-from handlers.predictor import Predictor, load, read_mask_key
+from handlers.predictor import Predictor, load
 from handlers.telemetry import Telemetry
 
 
@@ -182,6 +183,52 @@ def test_a_score_that_is_no_number_is_refused_alone(
     assert (fine[0], fine[1]["churn_probability"]) == (200, 0.25)
 
 
+@pytest.mark.parametrize("listed", ["instances", "body"])
+def test_a_score_that_is_no_number_in_a_list_is_no_200(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, listed: str
+) -> None:
+    """As a 200 with an `error` in it no gateway would ask stable instead, and no rule would count it."""
+    counted = replace(predictor, telemetry=Telemetry())
+    monkeypatch.setattr(counted.scorer, "score", lambda columns: np.array([0.25, np.inf, 0.5]))
+    customers = [{"user_id": 1}, {"user_id": 2}]
+    body = {"instances": customers} if listed == "instances" else customers
+    answer = counted.answer([{"body": json.dumps(body).encode()}, {"body": b'{"user_id": 3}'}])
+    # the lone customer is read first
+    assert [one.http_status for one in answer] == [503, 200]
+    assert json.loads(answer[0].body)["code"] == "no_score"
+    assert json.loads(answer[0].body)["error"].startswith(f"{listed}[0]: ")
+    counters = counted.telemetry.snapshot()[0]
+    protocol = "v1" if listed == "instances" else "native_list"
+    assert counters["churn_requests_total", ("", "", protocol, "503")] == 1
+    assert counters["churn_errors_total", ("", "", telemetry.NO_SCORE)] == 1
+    assert "no finite score for 1 of 3 rows" in caplog.text
+
+
+def test_health_says_whether_it_answers_and_apart_from_that_how_the_store_does(
+    bundle: ServedBundle, tmp_path: Path
+) -> None:
+    database = tmp_path / "online.db"
+    database.write_bytes(Path(bundle.environment["CHURN_FEAST_ONLINE"]).read_bytes())
+    environment = bundle.environment | {"CHURN_FEAST_ONLINE": str(database)}
+    loaded = replace(load(bundle.model_dir, environment, "churn"), clock=lambda: NOW)
+    healthy = {"healthy": True, "reader": "sqlite", "breaker": "closed"}
+    version = {"model_version": "0123456789ab"}
+    assert loaded.health() == {"live": True, "ready": True, "degraded": False, "store": healthy, **version}
+    assert ask(loaded, {"user_id": 1})[0][1]["status"] == "ok"
+    database.unlink()
+    # what the gateway's health check asks, and whom this worker has read
+    probe = {"instances": [{"user_id": NOBODY}]}
+    answers = ask(loaded, probe, {"user_id": 1}, {"user_id": 2})
+    assert [code for code, _ in answers] == [200, 200, 503]
+    assert answers[1][1]["status"] == "degraded"
+    assert [code for code, _ in ask(loaded, probe)] == [200]
+    assert [loaded.health()[name] for name in ("live", "ready", "degraded")] == [True, True, True]
+    assert loaded.health()["store"]["healthy"] is False
+    # and a worker that starts while the store is away is ready, too
+    late = load(bundle.model_dir, environment, "churn")
+    assert (ask(late, probe)[0][0], late.health()["degraded"]) == (200, True)
+
+
 def test_a_read_without_a_server_equals_what_was_written(bundle: ServedBundle, predictor: Predictor) -> None:
     written = bundle.customers
     ids = written["user_id"].tolist()
@@ -191,15 +238,6 @@ def test_a_read_without_a_server_equals_what_was_written(bundle: ServedBundle, p
         assert list(vectors.columns[feature.name]) == kept
     assert set(vectors.timestamps) == {NOW - timedelta(days=1), NOW - timedelta(days=60)}
     assert all(t is not None and t.tzinfo is UTC for t in vectors.timestamps)
-
-
-def test_the_mask_key_comes_from_a_file_or_the_environment(tmp_path: Path) -> None:
-    file = tmp_path / "key"
-    file.write_text("abc\n")
-    assert read_mask_key({"CHURN_MASK_KEY_FILE": str(file)}) == read_mask_key({"CHURN_MASK_KEY": "abc"})
-    for environment in ({}, {"CHURN_MASK_KEY": " "}, {"CHURN_MASK_KEY_FILE": str(tmp_path / "none")}):
-        with pytest.raises(BundleError, match="CHURN_MASK_KEY"):
-            read_mask_key(environment)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +331,13 @@ def test_who_is_refused_because_the_store_is_down_may_ask_again(predictor: Predi
         def read(self, ids: Sequence[str], now: datetime) -> Vectors:
             vectors = super().read(ids, now)
             reasons = ("last known values", "the feature store cannot be read now")
-            return replace(vectors, status=("degraded", "refused"), reasons=reasons, retry_after_s=4.0)
+            return replace(
+                vectors,
+                status=("degraded", "refused"),
+                reasons=reasons,
+                retry_after_s=4.0,
+                lost=frozenset([1]),
+            )
 
     recalled = with_features(predictor, Recalled(predictor.features))
     known, lost = recalled.answer([{"body": b'{"user_id": 1}'}, {"body": b'{"user_id": 2}'}])
@@ -325,9 +369,11 @@ def test_reasons_explain_the_answer(predictor: Predictor) -> None:
 
 
 def test_an_archive_without_a_reference_says_so(predictor: Predictor) -> None:
-    bare = replace(predictor, explainer=replace(predictor.explainer, reference={}))
+    bare = replace(predictor, explainer=replace(predictor.explainer, reference={}), telemetry=Telemetry())
+    assert not bare.explainer.can_explain
     refused, fine = ask(bare, {"user_id": 3, "parameters": {"reasons": True}}, {"user_id": 3})
-    assert refused[0] == 400
+    assert (refused[0], refused[1]["code"]) == (503, "no_reference")
+    assert bare.telemetry.snapshot()[0]["churn_errors_total", ("", "", telemetry.NO_REFERENCE)] == 1
     assert "has no reference for total_purchases; package the model again" in refused[1]["error"]
     assert fine[0] == 200
 
@@ -363,7 +409,7 @@ def test_bookkeeping_never_takes_an_answer_back(
 
     counted = replace(predictor, telemetry=Telemetry())
     monkeypatch.setattr(counted.telemetry, "observe", broken)
-    monkeypatch.setattr(Predictor, "_count_vectors", broken)
+    monkeypatch.setattr(Bookkeeping, "_count_vectors", broken)
     code, _ = ask(counted, {"user_id": "x"})[0]
     assert code == 400
 
