@@ -225,7 +225,8 @@ def _fast_reader(config: StoreConfig, bundle: Bundle, timeout_s: float) -> Reade
             path = config.path(str(online.get("path", "data/online.db")))
             return SqliteReader(path, f"{config.project}_{view}", features, bundle.join_key, timeout_s)
         if config.usual and kind == "redis":
-            from handlers.online_redis import RedisReader, address_of
+            from handlers.online_redis import RedisReader
+            from handlers.redis_address import address_of
 
             return RedisReader(address_of(online), config.project, view, features, bundle.join_key)
     except (UnknownLayout, ImportError):

@@ -18,7 +18,7 @@ from features.project import PROJECT, project_of
 from features.spec import FeaturesConfig
 from features.store import materialize, serving_environment, serving_yaml
 from handlers.features import open_features
-from handlers.online_redis import Address, address_of
+from handlers.redis_address import Node, Tls, address_of
 from handlers.store_config import read_store_config
 
 SHIPPED = yaml.safe_load(CONFIG.read_text()) | {"threads": 1, "eligible": None}
@@ -66,18 +66,24 @@ def test_what_a_variable_holds_reaches_the_server_unchanged(tmp_path_factory, re
 
 
 @pytest.mark.parametrize(
-    ("connection", "address"),
+    ("connection", "node"),
     [
-        ("cache:6379", Address("cache", 6379)),
-        ("[fd00::1]:6379,db=2", Address("fd00::1", 6379, 2)),
-        ("cache:6379,password=a #b: $c'", Address("cache", 6379, password="a #b: $c'")),
-        ('cache:6379,password="a,b=c",username=me', Address("cache", 6379, 0, "me", "a,b=c")),
-        ("cache:6379,password=1e5", Address("cache", 6379, password="1e5")),
-        ("cache:6379,password=true,db=1", Address("cache", 6379, 1, password="true")),
+        ("cache:6379", Node("cache", 6379)),
+        ("[fd00::1]:6379,db=2", Node("fd00::1", 6379, 2)),
+        ("cache:6379,password=a #b: $c'", Node("cache", 6379, password="a #b: $c'")),
+        ('cache:6379,password="a,b=c",username=me', Node("cache", 6379, 0, "me", "a,b=c")),
+        ("cache:6379,password=1e5", Node("cache", 6379, password="1e5")),
+        ("cache:6379,password=true,db=1", Node("cache", 6379, 1, password="true")),
+        ("cache:6379,ssl=true", Node("cache", 6379, tls=Tls())),
+        (
+            "cache:6379,ssl=true,ssl_ca_certs=/ca.pem,ssl_certfile=/c.pem,ssl_keyfile=/k.pem",
+            Node("cache", 6379, tls=Tls("/ca.pem", "/c.pem", "/k.pem")),
+        ),
     ],
 )
-def test_addresses_of_redis(connection, address):
-    assert address_of({"type": "redis", "connection_string": connection}) == address
+def test_addresses_of_redis(connection, node):
+    address = address_of({"type": "redis", "connection_string": connection})
+    assert (address.kind, address.server, address.nodes) == ("redis", node, (node,))
 
 
 @pytest.mark.parametrize("password", ["a #b: c", "p,q", "1e5", "$HOME${HOME}"])
