@@ -187,7 +187,9 @@ def masked(settings: Stages, user_ids: Sequence[int | str]) -> list[str]:
 def _log_environment(serving: "ServingConfig", files: Workspace) -> dict[str, str]:
     """Where a worker's prediction log goes."""
     if serving.prediction_log_kafka is not None:
-        return {"CHURN_PREDICTION_LOG_KAFKA": serving.prediction_log_kafka}
+        name = "CHURN_PREDICTION_LOG_KAFKA"
+        security = {key: value for key, value in os.environ.items() if key.startswith(f"{name}_")}
+        return {name: serving.prediction_log_kafka, **security}
     if not serving.prediction_log:
         return {}
     files.predictions.mkdir(parents=True, exist_ok=True)
@@ -199,7 +201,10 @@ def _log_environment(serving: "ServingConfig", files: Workspace) -> dict[str, st
 
 def _key_environment(settings: Stages) -> dict[str, str]:
     """How a worker finds the key that `load_key` found."""
+    # while a key is replaced: a server of the old model is started with both
+    names = ("CHURN_MASK_KEY_PREVIOUS", "CHURN_MASK_KEY_PREVIOUS_FILE")
+    previous = {name: os.environ[name] for name in names if name in os.environ}
     text = os.environ.get(settings.data.mask_key_env)
     if text is not None:
-        return {"CHURN_MASK_KEY": text, "CHURN_MASK_KEY_FILE": ""}
-    return {"CHURN_MASK_KEY_FILE": str(settings.files.mask_key)}
+        return {"CHURN_MASK_KEY": text, "CHURN_MASK_KEY_FILE": "", **previous}
+    return {"CHURN_MASK_KEY_FILE": str(settings.files.mask_key), **previous}

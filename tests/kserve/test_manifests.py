@@ -21,6 +21,7 @@ from churn.cli import parser
 from churn.settings import load_settings
 from features.store import ONLINE_VARIABLE, REGISTRY_VARIABLE
 from handlers import telemetry
+from handlers.log_settings import KAFKA, kafka_security
 from rollout.config import KServeConfig, Notify
 from rollout.health import Health, Standing
 from rollout.notify import notifier
@@ -175,14 +176,44 @@ def test_the_server_gets_the_environment_that_it_reads(overlay: str) -> None:
     given = {part["name"] for part in container["env"]}
     files = [*(REPOSITORY / "handlers").glob("*.py"), REPOSITORY / "images" / "start_serve.py"]
     read = "".join(file.read_text(encoding="utf-8") for file in files)
-    assert {ONLINE_VARIABLE, REGISTRY_VARIABLE, "CHURN_MASK_KEY", "CHURN_TRUSTED_SIGNERS"} <= given
-    assert all(name in read for name in given - {ONLINE_VARIABLE, REGISTRY_VARIABLE})
+    needed = {ONLINE_VARIABLE, REGISTRY_VARIABLE, "CHURN_MASK_KEY", "CHURN_TRUSTED_SIGNERS"}
+    assert {*needed, KAFKA} <= given
+    ours = given - {ONLINE_VARIABLE, REGISTRY_VARIABLE}
+    # handlers/log_settings.py lists the variables beside CHURN_PREDICTION_LOG_KAFKA by their ends
+    assert all(name in read or name.replace(KAFKA, "..._KAFKA") in read for name in ours)
+    # a pod starts without a prediction log, and while no key is replaced
+    optional = {
+        part["name"]
+        for part in container["env"]
+        for source in part.get("valueFrom", {}).values()
+        if source.get("optional")
+    }
+    assert given - optional == {*needed, "CHURN_STORE_TIMEOUT_MS"}
+
+
+def test_a_pod_with_all_of_these_variables_has_a_log_over_tls(overlay: str) -> None:
+    (container,) = only(overlay, "ServingRuntime")["spec"]["containers"]
+    values = {
+        KAFKA: "broker:9093/predictions",
+        f"{KAFKA}_SECURITY": "sasl_ssl",
+        f"{KAFKA}_MECHANISM": "SCRAM-SHA-256",
+        f"{KAFKA}_CA": __file__,
+        f"{KAFKA}_USER": "me",
+        f"{KAFKA}_PASSWORD": "secret",
+    }
+    given = {part["name"] for part in container["env"] if part["name"].startswith(KAFKA)}
+    assert given == set(values)
+    security = kafka_security(values)
+    assert (security["security.protocol"], security["sasl.mechanisms"]) == ("sasl_ssl", "SCRAM-SHA-256")
+    egress = only(overlay, "NetworkPolicy")["spec"]["egress"]
+    assert {9092, 9093} <= {part["port"] for rule in egress for part in rule["ports"]}
 
 
 def test_no_file_holds_a_secret(overlay: str) -> None:
     (container,) = only(overlay, "ServingRuntime")["spec"]["containers"]
     by_reference = {part["name"] for part in container["env"] if "secretKeyRef" in part.get("valueFrom", {})}
-    assert by_reference == {ONLINE_VARIABLE, REGISTRY_VARIABLE, "CHURN_MASK_KEY"}
+    secrets = {"CHURN_MASK_KEY", "CHURN_MASK_KEY_PREVIOUS", f"{KAFKA}_USER", f"{KAFKA}_PASSWORD"}
+    assert by_reference == {ONLINE_VARIABLE, REGISTRY_VARIABLE, *secrets}
     assert all(content["kind"] != "Secret" for content in rendered(overlay))
     for file in KSERVE.rglob("*.yaml"):
         text = file.read_text(encoding="utf-8")
