@@ -24,9 +24,9 @@ def prepare(path: Path, feast_table: str, features: Sequence[tuple[str, str]]) -
         others = [
             (kind.decode(), name.decode())
             for kind, name in connection.execute(
-                "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'table') AND name LIKE ? "
-                "ORDER BY type DESC",
-                [f"{feast_table}__packed_%"],
+                "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'table') "
+                "AND substr(name, 1, length(?1)) = ?1 ORDER BY type DESC",
+                [f"{feast_table}__packed_"],  # compared letter by letter: LIKE takes _ for any
             )
         ]
         known = {name for _, name in others}

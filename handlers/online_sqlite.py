@@ -135,7 +135,11 @@ class SqliteReader:
             type(moment) is int and timestamp is not None
             for (_, moment), timestamp in zip(found.values(), stored.timestamps, strict=True)
         ]
-        moments = [moment if fits else 0 for (_, moment), fits in zip(found.values(), known, strict=True)]
+        # in UTC: Feast's own seconds mean the time zone of whoever wrote them, which is this process
+        moments = [
+            int(timestamp.timestamp()) if fits and timestamp is not None else 0
+            for timestamp, fits in zip(stored.timestamps, known, strict=True)
+        ]
         packed = self._layout.pack(stored.columns, moments)
         return [
             (key, *row)
@@ -281,7 +285,7 @@ class SqliteReader:
         nobody = self._layout.nobody
         found = [packed.get(key, nobody) for key in keys]
         columns = PackedColumns.of(self._layout, [one[0] for one in found], [one[1] for one in found])
-        return Stored(columns, [self._moments[moment] for moment in columns.rows["moment"].tolist()])
+        return Stored(columns, list(map(_utc, columns.rows["moment"].tolist())))
 
     def _merged(
         self,
@@ -307,13 +311,22 @@ class SqliteReader:
         return Stored(columns, [timestamps[at] for at in order], corrupt)
 
 
+@lru_cache(MAX_MOMENTS)
+def _utc(packed: int) -> datetime | None:
+    """The event time of a packed row."""
+    return None if packed == NO_MOMENT else datetime.fromtimestamp(packed, tz=UTC)
+
+
 class _Moments(dict[Any, datetime | None]):
-    """Stored event time -> as Feast reads it: seconds that it takes for local time, and then calls UTC."""
+    """Stored event time -> as Feast reads it: seconds that it takes for local time, and then calls UTC.
+
+    Right where the writer's time zone is the reader's. Packed rows need not that.
+    """
 
     def __missing__(self, stored: Any) -> datetime | None:
         if len(self) > MAX_MOMENTS:
             self.clear()
-        self[stored] = moment = None if stored in (UNKNOWN, NO_MOMENT) else _moment(stored)
+        self[stored] = moment = None if stored == UNKNOWN else _moment(stored)
         return moment
 
 

@@ -5,7 +5,7 @@ So the writer's side (features/packing.py) puts beside Feast's table another tha
 
     <table>__packed_<layout>   entity_key, numbers, texts
 
-`numbers` are, little-endian: the event time of the oldest part (int64, as Feast stores it), a byte a feature
+`numbers` are, little-endian: the event time of the oldest part (int64, seconds of UTC), a byte a feature
 that says whether it is there, and float64 a number feature, NaN where there is none. `texts` is a JSON list
 of the string features, or null where the spec has none. Triggers on Feast's table drop a customer's packed
 row in the transaction that changes any of theirs, whoever writes: a packed row that is there is true.
@@ -54,7 +54,7 @@ class Layout:
             self._row([None] * len(features), NO_MOMENT, [math.nan] * len(self.numbers)),
             json.dumps([None] * len(self.texts)).encode(),
         )
-        described = json.dumps(["packed 1", *self.features])
+        described = json.dumps(["packed 2", *self.features])
         self.digest = hashlib.sha256(described.encode()).hexdigest()[:12]
 
     def table(self, feast_table: str) -> str:

@@ -2,8 +2,11 @@
 
 import math
 import multiprocessing
+import os
 import sqlite3
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -121,6 +124,40 @@ def test_rows_taken_and_joined(rows: list[tuple[Any, ...]], data: st.DataObject)
     for at, name in enumerate(LAYOUT.names):
         expected = [row[at] for row in rows] + [rows[one][at] for one in which]
         assert list(map(bits, both[name])) == list(map(bits, expected))
+
+
+ZONED = """
+import sys
+sys.path[:0] = {path!r}
+from online_stores import FilledStore, NOW
+from pathlib import Path
+from datetime import timedelta
+store = FilledStore(Path({folder!r}), {{"type": "sqlite", "path": "online.db"}}, packs=True)
+store.write({{"far": {full!r}}}, NOW - timedelta(days=1))
+"""
+
+
+def test_writer_and_server_may_stand_in_different_time_zones(
+    store: FilledStore, features: OnlineFeatures
+) -> None:
+    """Feast's own seconds are local time of the writer: New York's are hours away from ours."""
+    root = Path(__file__).resolve().parents[2]
+    path = [str(root), str(root / "tests")]
+    script = ZONED.format(path=path, folder=str(store.folder), full=FULL)
+    subprocess.run([sys.executable, "-c", script], env={**os.environ, "TZ": "America/New_York"}, check=True)
+    assert read(features, "far").timestamps == [NOW - timedelta(days=1)]
+
+
+def test_a_table_whose_name_only_looks_like_ours_stays(store: FilledStore) -> None:
+    other = f"{store.table.replace('_', 'x')}__packed_of_somebody_else"
+    with closing(sqlite3.connect(store.database)) as connection, connection:
+        connection.execute(f'CREATE TABLE "{other}" (entity_key BLOB)')
+        connection.execute(f'CREATE TABLE "{store.table}__packed_old" (entity_key BLOB)')
+    store.prepare()
+    with closing(sqlite3.connect(store.database)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    assert other in tables
+    assert f"{store.table}__packed_old" not in tables
 
 
 @pytest.mark.parametrize(
@@ -289,7 +326,7 @@ def test_nobody_ever_reads_something_old_or_half_while_others_write_and_pack(
 ) -> None:
     for who in range(4):
         store.write({f"w{who}": all_saying(0)})
-    until = time.time() + 30
+    until = time.time() + 120  # a busy machine takes long to start a process
     writer = multiprocessing.get_context("spawn").Process(
         target=write_on, args=(store.folder, dict(store.online), until)
     )
