@@ -6,6 +6,7 @@ Everything it does is done by `handlers.predictor`, so that another server can h
 import atexit
 import gc
 import importlib
+import json
 import logging
 import os
 import signal
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 OUR_REQUEST_ID = "x-churn-request-id"
 """TorchServe puts an id of its own into the answer's x-request-id, whatever the handler says."""
+DESCRIBE = b"describe"
 log = logging.getLogger("churn.handler")
 
 
@@ -74,6 +76,8 @@ class ChurnHandler:
 
     def answer(self, requests: Sequence[WorkerRequest]) -> list[WorkerResponse]:
         """One body a request, each with its own HTTP status, content type and headers."""
+        if any(DESCRIBE in one.headers for one in requests):
+            return [self._described() if is_description(one) else self._alone(one) for one in requests]
         calls = [call_of(_fields(one.headers), one.server_id.decode()) for one in requests]
         return self._answered([one.row for one in requests], calls)
 
@@ -92,9 +96,22 @@ class ChurnHandler:
             bodies.append(body)
         return bodies
 
+    def _alone(self, request: WorkerRequest) -> WorkerResponse:
+        call = call_of(_fields(request.headers), request.server_id.decode())
+        return self._answered([request.row], [call])[0]
+
+    def _described(self) -> WorkerResponse:
+        """How the worker and its feature store do: `GET /models/<name>?customized=true` at management."""
+        return WorkerResponse(200, json.dumps(self.predictor.health()).encode(), [])
+
     def _answered(self, rows: Sequence[Mapping[str, Any]], calls: Sequence[Call]) -> list[WorkerResponse]:
         answers = self.predictor.answer(rows, calls)
         return [_response(row, answer, call) for row, answer, call in zip(rows, answers, calls, strict=True)]
+
+
+def is_description(request: WorkerRequest) -> bool:
+    """TorchServe's command DESCRIBE: a header that it sets, and no body, which no prediction is without."""
+    return not request.row and (DESCRIBE, b"True") in _fields(request.headers)
 
 
 def _response(row: Mapping[str, Any], answer: Answer, call: Call) -> WorkerResponse:

@@ -1,0 +1,76 @@
+"""A real TorchServe while its feature store is away: ready, degraded, and saying so."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from served_bundle import ServedBundle, files_of
+
+from handlers.identity import NOBODY
+from serving.config import ServingConfig
+from serving.tokens import Tokens
+from serving.torchserve import TorchServe
+
+
+def health(server: TorchServe) -> dict[str, Any]:
+    """As the management API passes it on from a worker."""
+    answer = httpx.get(
+        f"{server.management}/models/{server.model_name}",
+        params={"customized": "true"},
+        headers=Tokens.headers(server.tokens.management),
+        timeout=30,
+        trust_env=False,
+    )
+    [described] = answer.json()
+    return dict(described["customizedMetadata"])
+
+
+def predict(server: TorchServe, user_id: int | str) -> httpx.Response:
+    return httpx.post(
+        f"{server.inference}/v1/models/{server.model_name}:predict",
+        json={"instances": [{"user_id": user_id}]},
+        headers=Tokens.headers(server.tokens.inference),
+        timeout=30,
+        trust_env=False,
+    )
+
+
+def test_ready_does_not_follow_the_store(bundle: ServedBundle, tmp_path: Path) -> None:
+    database = tmp_path / "online.db"
+    database.write_bytes(Path(bundle.environment["CHURN_FEAST_ONLINE"]).read_bytes())
+    environment = bundle.environment | {"CHURN_FEAST_ONLINE": str(database)}
+    with TorchServe(ServingConfig(), bundle.archive, environment, files_of(tmp_path)) as server:
+        assert predict(server, 1).json()["predictions"][0]["status"] == "ok"
+        assert health(server)["degraded"] is False
+        database.unlink()
+        began = time.monotonic()
+        while time.monotonic() - began < 3:
+            assert predict(server, NOBODY).status_code == 200
+            [known] = predict(server, 1).json()["predictions"]
+            assert known["status"] == "degraded"
+            alive = httpx.get(
+                f"{server.inference}/ping",
+                headers=Tokens.headers(server.tokens.inference),
+                trust_env=False,
+            )
+            assert alive.json()["status"] == "Healthy"
+        assert predict(server, 2).status_code == 503
+        found = health(server)
+        assert [found[name] for name in ("live", "ready", "degraded")] == [True, True, True]
+        assert found["store"]["healthy"] is False
+
+
+@pytest.mark.parametrize("body", [b'{"user_id": 1}', b""])
+def test_a_client_s_header_asks_for_nothing(body: bytes) -> None:
+    """Only TorchServe's own command has the header and no body at all."""
+    import struct
+
+    from handlers.churn_handler import is_description
+    from handlers.worker_socket import WorkerRequest
+
+    block = b"".join(struct.pack("!i", len(part)) + part for part in (b"describe", b"True"))
+    assert is_description(WorkerRequest(b"id", block, {}))
+    assert not is_description(WorkerRequest(b"id", block, {"body": body}))
+    assert not is_description(WorkerRequest(b"id", block[:-4] + b"Fals", {}))
