@@ -205,7 +205,7 @@ def test_a_pod_with_all_of_these_variables_has_a_log_over_tls(overlay: str) -> N
     assert given == set(values)
     security = kafka_security(values)
     assert (security["security.protocol"], security["sasl.mechanisms"]) == ("sasl_ssl", "SCRAM-SHA-256")
-    egress = only(overlay, "NetworkPolicy")["spec"]["egress"]
+    egress = only(overlay, "NetworkPolicy", "churn-predictor")["spec"]["egress"]
     assert {9092, 9093} <= {part["port"] for rule in egress for part in rule["ports"]}
 
 
