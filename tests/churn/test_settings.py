@@ -14,6 +14,10 @@ PRODUCTION = {
     "MLFLOW_TRACKING_URI": "http://mlflow:5000",
     "CHURN_ARTIFACTS": "s3://models/artifacts",
     "CHURN_OPTUNA_STORAGE": "postgresql+psycopg://optuna@db/optuna",
+    "CHURN_ROLLOUT_TARGET": "knative",
+    "CHURN_ROLLOUT_DATABASE": "postgresql+psycopg://churn@db/rollout",
+    "CHURN_MODEL_STORE": "s3://models/churn",
+    "CHURN_PROMETHEUS": "http://prometheus:9090",
 }
 URIS_AND_SIZES = {
     "workspace",
