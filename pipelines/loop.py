@@ -64,7 +64,7 @@ def run_loop(
             record["report"] = str(write_report(context, record, outcomes))
     record["timings_s"] = {outcome.step: round(outcome.seconds, 3) for outcome in outcomes}
     record["skipped"] = [outcome.step for outcome in outcomes if outcome.skipped]
-    record["peak_rss_bytes"] = peak.bytes
+    record["peak_memory_bytes"] = peak.bytes
     write_atomically(context.files.run_record, json.dumps(record, indent=2))
     return record, answers, failure
 

@@ -1,4 +1,8 @@
-"""Peak memory of this process and all it started, sampled: a server's JVM counts too."""
+"""Peak memory of this process and all it started, sampled: a server's JVM counts too.
+
+A page that several processes share, such as PyTorch's libraries, counts once: each process has its part of
+it (PSS). The sum of resident sizes would count such pages once for each server.
+"""
 
 import threading
 from types import TracebackType
@@ -7,9 +11,9 @@ import psutil
 
 
 class PeakMemory:
-    """Resident bytes of the process tree at their highest, while the context is open."""
+    """Bytes of memory that the process tree holds at their highest, while the context is open."""
 
-    def __init__(self, interval_s: float = 0.25) -> None:
+    def __init__(self, interval_s: float = 1.0) -> None:
         self.bytes = 0
         self._interval_s = interval_s
         self._closed = threading.Event()
@@ -31,9 +35,9 @@ class PeakMemory:
             total = 0
             for process in (me, *me.children(recursive=True)):
                 try:
-                    total += process.memory_info().rss
-                except psutil.NoSuchProcess:  # it ended between being listed and being read
-                    continue
+                    total += process.memory_full_info().pss
+                except (psutil.NoSuchProcess, psutil.AccessDenied):
+                    continue  # it ended between being listed and being read
             self.bytes = max(self.bytes, total)
             if self._closed.wait(self._interval_s):
                 return

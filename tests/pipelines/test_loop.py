@@ -89,7 +89,7 @@ def test_the_record_tells_what_is_there(ran: dict[str, Any], settings: Settings)
     assert ran["gates"]["passed"] and set(ran["baselines"]) == {"base_rate", "logistic_regression"}
     assert ran["metrics"]["rows"] == 42_648 and ran["data"]["rows"] == 69_659
     assert ran["metrics"]["log_loss"] <= 0.437 and ran["metrics"]["auroc"] >= 0.790
-    assert 0 < ran["peak_rss_bytes"] < 4 * 2**30
+    assert 0 < ran["peak_memory_bytes"] < 4 * 2**30
     assert {"ingest", "train", "serve", "report"} <= set(ran["timings_s"])
 
 

@@ -204,7 +204,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, 
 
 def test_a_key_is_rotated_without_a_cut_request(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
-    old = keys.add("client", NOW, scopes=["predict"], requests_per_s=5)
+    old = keys.add("client", NOW, scopes=["predict"], requests_per_s=50)
     with gateway(tmp_path) as ours:
         ours.serve({}, keys.all())
         new = keys.rotate("client", datetime.now(UTC), timedelta(seconds=4))
@@ -214,7 +214,7 @@ def test_a_key_is_rotated_without_a_cut_request(tmp_path: Path) -> None:
         within(8, lambda: status(ours, old) == 401)
         assert status(ours, new) == 200
     first, second = keys.all()
-    assert (second.scopes, second.requests_per_s, second.expires) == (("predict",), 5, None)
+    assert (second.scopes, second.requests_per_s, second.expires) == (("predict",), 50, None)
     assert first.expires is not None
     # what has ended is dropped by the next change
     keys.rotate("client", datetime.now(UTC) + timedelta(days=1), timedelta(days=1))
