@@ -40,6 +40,9 @@ bench: install  ## feature building at 0.07, 0.7 and 7 million transactions, bes
 bench-ingest: install  ## ingest, an append of 1 % and features build: seconds and peak memory; ARGS=--rows 70000000
 	$(BIN)/python -m benchmarks.ingest $(ARGS)
 
+bench-table: install  ## a labelled table of 10,000 rows from the file to a promoted canary, in seconds
+	$(BIN)/python -m benchmarks.table_run $(ARGS)
+
 bench-fit: install  ## the fit beside a bare PyTorch loop; memory and time an epoch up to 2 million rows
 	$(BIN)/python -m benchmarks.fit $(ARGS)
 
@@ -84,5 +87,5 @@ lock:  ## write constraints.txt anew from what pip resolves today
 clean:  ## remove what runs have made (var/); the environment stays
 	rm -rf var build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-all lint bench bench-ingest bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-rollout images lock clean
+.PHONY: help install run test test-all lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-rollout images lock clean
 .DEFAULT_GOAL := help

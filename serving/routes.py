@@ -182,7 +182,7 @@ def _to_cluster(name: str, path: str, destination: _Destination, rewritten: str 
         "match": {"path": path, "headers": [_header(":method", "POST"), *destination.headers]},
         "route": {**destination.action, **rewrite},
         "typed_per_filter_config": destination.filters,
-        # curl calls what it sends a form, which TorchServe would take apart
+        # curl's default content type is that of a form, which TorchServe would parse as one
         "request_headers_to_add": [_set("content-type", "application/json")],
         "request_headers_to_remove": [RPC],
     }

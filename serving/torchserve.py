@@ -38,7 +38,8 @@ class TorchServe:
     Whatever ends the block or this process (an exception, a signal, kill -9), the server and its workers end
     too. Raises ServingError when the server or its worker does not start, with the reason in one line, and
     what `read` raises of an archive that must not be served. What is loaded is a private copy of the bytes
-    that `read` gave. `name` tells the record and the logs of two servers of one workspace apart.
+    that `read` gave. `name` is part of the file names of its record and logs, since two servers may share
+    a workspace.
     """
 
     inference: str

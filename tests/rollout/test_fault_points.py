@@ -26,6 +26,8 @@ ERRORS = {"good": "{}", "bad": '{"50": 4}', "late": '{"watch": 4}'}
 BACK = {"back_acted", "back_recorded", "back_registered"}
 ONCE = {"deploy_confirmed", "promote_confirmed", "back_recorded", "ended"}
 """What is passed once in a rollout, however often its controllers die."""
+JUDGED_FIRST = ("late", "promote_intended")
+"""The controller that follows judges the late canary before it promotes, and so never comes to this point."""
 CASES = [
     *(("good", point) for point in FAULT_POINTS if point not in BACK),
     *(("bad", point) for point in FAULT_POINTS if point in BACK or point == "ended"),
@@ -117,7 +119,7 @@ def test_killed_there_the_next_one_goes_on(folder: Path, canary: str, point: str
 def test_killed_there_twice_the_third_one_goes_on(folder: Path, canary: str, point: str) -> None:
     ordeal = Ordeal(folder, canary)
     ordeal.through([(point, 0), (point, 0)])
-    assert ordeal.killed == 2
+    assert ordeal.killed == (1 if (canary, point) == JUDGED_FIRST else 2)
     ordeal.check()
 
 

@@ -86,14 +86,14 @@ def test_too_many_requests_of_one_key_are_refused(tmp_path: Path) -> None:
 
 def test_a_key_has_a_quota_of_its_own(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
-    slow, usual = keys.add("slow", NOW, requests_per_s=10), keys.add("usual", NOW)
+    slow, normal = keys.add("slow", NOW, requests_per_s=10), keys.add("normal", NOW)
     with gateway(tmp_path, GatewayConfig(requests_per_s=1000, burst=2000)) as ours:
         ours.serve({}, keys.all())
-        within(5, lambda: status(ours, usual) == 200)
+        within(5, lambda: status(ours, normal) == 200)
         answers = many(ours.url, [slow] * 100)
         assert 20 <= answers[200] <= 40, "two seconds of its quota at once, then ten a second"
         assert answers[200] + answers[429] == 100
-        assert many(ours.url, [usual] * 200) == {200: 200}
+        assert many(ours.url, [normal] * 200) == {200: 200}
     config = GatewayConfig(requests_per_s=1000, burst=2000)
     assert [
         request_cost(Key("k", digest("k"), "", requests_per_s=quota), config) for quota in (None, 500, 2000)

@@ -202,7 +202,7 @@ def altered(
 
 
 class Registered:
-    """What the registry was told to be the champion, each version once in a row."""
+    """The versions that were made champion, in order; repeats in a row count once."""
 
     def __init__(self) -> None:
         self.champions: list[str] = []
