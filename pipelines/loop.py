@@ -51,12 +51,12 @@ def run_loop(
         trial = left_out("the gates refused the model" if failure else "switched off by --no-rollout")
         if failure is None:
             run_steps(STEPS[JUDGED:], context, force, title, finished)
-            started("Ask a live server")
-            with _timed("serve", finished):
-                answers = ask(context)
             started("Try the model on customers")
             with _timed("canary", finished):
-                trial = _tried(context, trial if not rollout else None)
+                trial, answers = _tried(context, trial if not rollout else None)
+            started("Ask a live server")
+            with _timed("serve", finished):
+                answers = answers or ask(context)
             failure = failure_of(trial)
         started("Write the report")
         with _timed("report", finished):
@@ -69,14 +69,15 @@ def run_loop(
     return record, answers, failure
 
 
-def _tried(context: Context, without: dict[str, Any] | None) -> dict[str, Any]:
-    """A rehearsal; or, where the newest archive was promoted by the last one, the record of that."""
-    trial = without or rehearse(context)
+def _tried(context: Context, without: dict[str, Any] | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A rehearsal and what its promoted model answered; or, where the newest archive was promoted by the last
+    one, the record of that."""
+    trial, answers = (without, []) if without else rehearse(context)
     before = _read(context.files.run_record).get("rollout") if context.files.run_record.is_file() else None
     archive = _read(context.files.archive_record)
     if "left_out" in trial and before and before.get("candidate", {}).get("sha256") == archive["sha256"]:
-        return {**before, "unchanged": True}
-    return trial
+        return {**before, "unchanged": True}, answers
+    return trial, answers
 
 
 def gate_failure(files: Workspace) -> GateFailure | None:

@@ -24,7 +24,7 @@ from pipelines.candidates import found_here
 from pipelines.champion import champion
 from pipelines.context import Context, Stages
 from pipelines.deploy import deploy
-from pipelines.live import customers_online, data_end, supervised
+from pipelines.live import ASKED, customers_online, data_end, spread, supervised
 from pipelines.rollout import open_store
 from pipelines.rollout_report import report_record
 from pipelines.wiring import Wiring
@@ -36,6 +36,7 @@ from rollout.state import Rollout
 from rollout.store import Store
 from rollout.targets.envoy import EnvoyTarget
 from rollout.targets.target import Candidate, TargetState
+from serving.client import predict
 from serving.config import Tls
 from serving.gateway import envoy_program
 from serving.keys import own_key
@@ -51,20 +52,22 @@ class RolledBack(ChurnError):
     exit_code = 3
 
 
-def rehearse(context: Context) -> dict[str, Any]:
-    """Bring the archive that was packaged last to all replayed customers, or back; the record of it.
+def rehearse(context: Context) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Bring the archive that was packaged last to all replayed customers, or back: the record of it, and what
+    the promoted model answered about some of them (nothing where it was taken back).
 
-    With the key `left_out` and the reason where nothing was done: no Envoy runs here, the plan is switched
-    off, or the archive is the champion already. What was started has stopped when this returns or raises.
+    The record has the key `left_out` and the reason where nothing was done: no Envoy runs here, the plan is
+    switched off, or the archive is the champion already. What was started has stopped when this returns or
+    raises.
     """
     settings = context.settings
     plan = settings.rollout.rehearsal
     if plan is None:
-        return left_out("rollout.rehearsal is null")
+        return left_out("rollout.rehearsal is null"), []
     try:
         envoy_program()
     except ServingError as error:
-        return left_out(str(error))
+        return left_out(str(error)), []
     candidate = deploy(replace(context, settings=_on_this_machine(settings, plan))).candidate
     recorded = open_store(settings).stable(settings.serving.model_name)
     try:
@@ -73,7 +76,7 @@ def rehearse(context: Context) -> dict[str, Any]:
     except ChurnError as error:
         stable, lacking = None, f"the champion cannot be loaded: {error}"
     if stable is not None and stable.sha256 == candidate.sha256:
-        return left_out(f"version {candidate.version} is the champion already")
+        return left_out(f"version {candidate.version} is the champion already"), []
     return _Trial(context, plan, candidate, stable, lacking, _registry(context, recorded)).run()
 
 
@@ -120,7 +123,7 @@ class _Trial:
         self._registry = registry
         self._files = Workspace(context.files.root / "rehearsal")
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         settings, files, say = self._settings, self._files, self._context.say
         # the workers' clock begins anew each time: older records would be taken for ones of this rehearsal
         shutil.rmtree(files.root, ignore_errors=True)
@@ -148,11 +151,12 @@ class _Trial:
                 begun = self._begin(store, clock())
                 rollout = wiring.controller(begun).run(begun.id)
                 evidence = observer.observe(rollout.windows, clock())
+            answers = self._ask(servers, customers) if rollout.phase == "promoted" else []
             record = report_record(rollout, store.history(rollout.id), evidence)
         record["seconds_in_all"] = round(time.monotonic() - began, 3)
         record["stable"] = {"version": first.version, "sha256": first.sha256}
         record["replay"] = {"requests": sum(traffic.counts.values()), "failed": traffic.failed}
-        return record
+        return record, answers
 
     def _begin(self, store: Store, now: datetime) -> Rollout:
         version = self._candidate.version
@@ -161,6 +165,10 @@ class _Trial:
             reason += f"; {self._lacking}: it is deployed beside itself"
         model, who = self._settings.serving.model_name, self._context.who
         return store.start(model, self._candidate, self._stable, self._config, who, reason, now)
+
+    def _ask(self, servers: Supervisor, customers: Sequence[int | str]) -> list[dict[str, Any]]:
+        model, key = self._settings.serving.model_name, own_key(self._files.api_key)
+        return predict(servers.gateway.url, model, spread(customers, ASKED), key)
 
     def _traffic(self, servers: Supervisor, customers: Sequence[int | str]) -> Traffic:
         return Traffic(
