@@ -165,13 +165,8 @@ def customers_online(settings: Stages, n: int) -> list[int | str]:
             "no customer in the source's first rows is in the newest snapshot; look at features.eligible, and"
             " run `churn features build` again"
         )
-    return spread(online, n)
-
-
-def spread(customers: Sequence[int | str], n: int) -> list[int | str]:
-    """Up to `n` of them, at equal distances, the first and the last among them."""
-    places = np.linspace(0, len(customers) - 1, min(n, len(customers)), dtype=int)
-    return [customers[place] for place in places]
+    spread = np.linspace(0, len(online) - 1, min(n, len(online)), dtype=int)
+    return [online[place] for place in spread]
 
 
 def data_end(files: Workspace) -> datetime:

@@ -24,7 +24,7 @@ from pipelines.candidates import found_here
 from pipelines.champion import champion
 from pipelines.context import Context, Stages
 from pipelines.deploy import deploy
-from pipelines.live import ASKED, customers_online, data_end, spread, supervised
+from pipelines.live import ASKED, customers_online, data_end, supervised
 from pipelines.rollout import open_store
 from pipelines.rollout_report import report_record
 from pipelines.wiring import Wiring
@@ -151,7 +151,7 @@ class _Trial:
                 begun = self._begin(store, clock())
                 rollout = wiring.controller(begun).run(begun.id)
                 evidence = observer.observe(rollout.windows, clock())
-            answers = self._ask(servers, customers) if rollout.phase == "promoted" else []
+            answers = self._ask(servers) if rollout.phase == "promoted" else []
             record = report_record(rollout, store.history(rollout.id), evidence)
         record["seconds_in_all"] = round(time.monotonic() - began, 3)
         record["stable"] = {"version": first.version, "sha256": first.sha256}
@@ -166,9 +166,10 @@ class _Trial:
         model, who = self._settings.serving.model_name, self._context.who
         return store.start(model, self._candidate, self._stable, self._config, who, reason, now)
 
-    def _ask(self, servers: Supervisor, customers: Sequence[int | str]) -> list[dict[str, Any]]:
+    def _ask(self, servers: Supervisor) -> list[dict[str, Any]]:
+        """About the customers of pipelines.live.ask."""
         model, key = self._settings.serving.model_name, own_key(self._files.api_key)
-        return predict(servers.gateway.url, model, spread(customers, ASKED), key)
+        return predict(servers.gateway.url, model, customers_online(self._settings, ASKED), key)
 
     def _traffic(self, servers: Supervisor, customers: Sequence[int | str]) -> Traffic:
         return Traffic(

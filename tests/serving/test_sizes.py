@@ -45,8 +45,9 @@ def test_bodies_that_never_end_do_not_fill_the_memory(tmp_path: Path) -> None:
                 client.sendall(head + b" " * 900_000)
             held.append(process.memory_info().rss)
         assert live() in (0, 503)
-        # above the heap: what came within a tenth of a second, and what was freed and not given back yet
-        assert max(held) < 2.5 * MEMORY
+        # above the heap: what came until Envoy looked again, each tenth of a second, or less often on a full
+        # machine; and what was freed and not given back yet
+        assert max(held) < 4 * MEMORY
         connections.close()
         within(20, lambda: live() == 200)
 

@@ -8,13 +8,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
 import pandas as pd
 import psutil
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import OperationalError
 
 from churn.settings import CONFIGS, Settings, load_settings
 from data.errors import TrainingError
@@ -69,6 +72,8 @@ def start(overrides: list[str]) -> Iterator[Callable[..., subprocess.Popen[str]]
 
     yield begin
     for process in started:
+        for child in psutil.Process(process.pid).children() if process.poll() is None else []:
+            child.kill()  # a stopped one does not end with its parent
         process.kill()
         process.communicate()
 
@@ -108,6 +113,23 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     ]
 
 
+def stopped_within_a_trial(process: subprocess.Popen[str], study: optuna.Study) -> psutil.Process:
+    """One of two workers, stopped where each of both has a trial under way."""
+    victim = workers_of(process)[0]
+
+    def in_a_trial() -> bool:
+        victim.suspend()
+        # where it was stopped while it wrote, the database is locked until it goes on
+        with suppress(OperationalError, StorageInternalError):
+            if len(running(study)) == 2:
+                return True
+        victim.resume()
+        return False
+
+    until(in_a_trial)
+    return victim
+
+
 def gone(processes: list[psutil.Process]) -> bool:
     return all(not p.is_running() or p.status() == psutil.STATUS_ZOMBIE for p in processes)
 
@@ -115,10 +137,10 @@ def gone(processes: list[psutil.Process]) -> bool:
 def test_a_killed_worker_loses_no_trial_and_the_number_is_exact(
     overrides: list[str], start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    parent = start("tuning.workers=2", "tuning.trials=6")
+    parent = start("tuning.workers=2", "tuning.trials=6", "tuning.grace_s=10")
     study = opened(parent, settings_of(overrides).tuning)
     until(lambda: len(running(study)) == 2 and len(done(study)) >= 1)
-    victim = workers_of(parent)[0]
+    victim = stopped_within_a_trial(parent, study)
     os.kill(victim.pid, signal.SIGKILL)
     kept = {trial.number: (trial.value, trial.params) for trial in done(study)}
     assert parent.wait(240) == 0, parent.stderr.read() if parent.stderr else ""
