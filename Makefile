@@ -65,7 +65,7 @@ bench-online: install  ## the server's feature read beside Feast's own, on SQLit
 bench-score: install  ## batch scoring: customers a second on one core, memory at 1, 3 and 10 million rows
 	$(BIN)/python -m benchmarks.score $(ARGS)
 
-bench-rollout: install  ## 10,000 simulated rollouts: false alarms and time to catch, beside threshold rules
+bench-rollout: install  ## 10,000 simulated rollouts beside thresholds, mSPRT, Kayenta; goes on where it stopped; ARGS="--only plan"
 	$(BIN)/python -m benchmarks.rollout $(ARGS)
 
 images:  ## churn-serve and churn-train with podman or docker; IMAGE_FLAGS go to the build

@@ -115,14 +115,14 @@ def tuned(
     the one that catches most."""
     found = []
     for size in sizes:
-        quiet = [checked(units, size, against_stable) for units in null]
-        loud = checked(harm, size, against_stable)
+        harmless = [checked(units, size, against_stable) for units in null]
+        harmed = checked(harm, size, against_stable)
         for failures in FAILURES:
             for in_a_row in (False, True):
-                if failures > loud.statistic.shape[1] or (in_a_row and failures == 1):
+                if failures > harmed.statistic.shape[1] or (in_a_row and failures == 1):
                     continue
-                bound = max(_bound(one.statistic, failures, in_a_row, alpha) for one in quiet)
-                took = stopped(loud, failures, in_a_row, bound)
+                bound = max(bound_of(one.statistic, failures, in_a_row, alpha) for one in harmless)
+                took = stopped(harmed, failures, in_a_row, bound)
                 rule = Tuned(size, failures, in_a_row, bound, _median(took), _caught(took))
                 found.append(rule)
     good = [rule for rule in found if rule.caught >= 0.99]
@@ -141,7 +141,7 @@ def stopped(checks: Checks, failures: int, in_a_row: bool, bound: float) -> Arra
     return np.where(stop.any(axis=1), np.take_along_axis(checks.done, at[:, None], axis=1)[:, 0], np.inf)
 
 
-def _bound(statistic: Array, failures: int, in_a_row: bool, alpha: float) -> float:
+def bound_of(statistic: Array, failures: int, in_a_row: bool, alpha: float) -> float:
     """The lowest that at most `alpha` of these rollouts fail."""
     if in_a_row:
         runs = np.lib.stride_tricks.sliding_window_view(statistic, failures, axis=1)

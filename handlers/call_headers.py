@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+from handlers.identity import PROBE_HEADER
 from handlers.messages import Call
 
 SAFE_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -17,6 +18,7 @@ _WANTED = {
     b"x-churn-rpc",
     b"grpc-encoding",
     b"traceparent",
+    PROBE_HEADER.encode(),
 }
 
 
@@ -46,6 +48,7 @@ def call_of(headers: Iterable[tuple[bytes, bytes]], server_id: str) -> Call:
         rpc=_text(found, b"x-churn-rpc"),
         grpc_encoding=_text(found, b"grpc-encoding"),
         traceparent=traceparent if TRACEPARENT.fullmatch(traceparent) else "",
+        probe=_text(found, PROBE_HEADER.encode()),
     )
 
 

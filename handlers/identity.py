@@ -7,6 +7,9 @@ MASKED = re.compile(r"u_[0-9a-f]{32}")
 NOBODY = "u_" + "0" * 32
 """A masked identifier that no customer has. Asking for it is a whole prediction; by it our own questions are
 known (health, readiness, warming up): they are answered like any other, and counted and logged nowhere."""
+PROBE_HEADER, THROUGH_GATEWAY = "x-churn-probe", "gateway"
+"""What a question of ours says of itself when it travels through a cluster's gateway, which counts it like a
+customer's: only such questions may be taken off the gateway's counts."""
 
 
 def canonical_id(user_id: object, id_type: str) -> str:

@@ -78,6 +78,8 @@ class Call(NamedTuple):
     """How a gRPC message is compressed if its flag says that it is."""
     traceparent: str = ""
     """W3C Trace Context, as it came in."""
+    probe: str = ""
+    """What a question of our own says of its way (handlers/identity.py); empty: no gateway counted it."""
 
 
 @dataclass(frozen=True, slots=True)

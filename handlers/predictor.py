@@ -17,7 +17,7 @@ from handlers.bundle import Bundle, read_bundle
 from handlers.environment import number
 from handlers.explain import CLOSE, Explainer, NoReference
 from handlers.features import FeatureStoreUnavailable, OnlineFeatures, Vectors, open_features
-from handlers.identity import NOBODY, pseudonym
+from handlers.identity import NOBODY, THROUGH_GATEWAY, pseudonym
 from handlers.log_records import Origin
 from handlers.log_settings import open_log
 from handlers.mask_key import read_mask_key
@@ -162,7 +162,10 @@ class Predictor:
                 if not wanted:
                     those = [calls[number] for number in which]
                     self.bookkeeping.record(asked, scored, answered, those, time.perf_counter() - began)
-        self.telemetry.add(telemetry.PROBES, times=sum(map(is_probe, requests)))
+        for request, call in zip(requests, calls, strict=True):
+            if is_probe(request):
+                through = THROUGH_GATEWAY if call.probe == THROUGH_GATEWAY else "direct"
+                self.telemetry.add(telemetry.PROBES, through)
         return [answers[number] for number in range(len(requests))]
 
     def health(self) -> dict[str, Any]:

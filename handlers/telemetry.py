@@ -74,8 +74,9 @@ OVERRIDDEN = Metric("churn_overridden_total")
 ERRORS = Metric("churn_errors_total", ("kind",))
 LOGGED = Metric("churn_log_records_total", ("outcome",))
 """Records of the prediction log: handed, written, dropped."""
-PROBES = Metric("churn_probes_total")
-"""Our own questions (handlers/identity.py, NOBODY): answered, and counted nowhere else."""
+PROBES = Metric("churn_probes_total", ("through",))
+"""Our own questions (handlers/identity.py, NOBODY): answered, and counted nowhere else. `through`: `gateway`,
+which has counted them too, or `direct`."""
 COUNTERS = (REQUESTS, PREDICTIONS, VECTORS, MISSING, OVERRIDDEN, ERRORS, LOGGED, PROBES)
 
 LOG_QUEUE = Metric("churn_log_waiting", ("worker",))

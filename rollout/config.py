@@ -102,9 +102,9 @@ class PrometheusConfig(Config):
     """That scrapes the workers; null: whichever does, if it is one. Two would count each request twice."""
     service_label: str = "serving_kserve_io_inferenceservice"
     """Of the series, that names the InferenceService: podTargetLabels of a monitor make it."""
-    gateway: Literal["istio", "queue-proxy", "envoy"] | None = None
+    gateway: Literal["istio", "queue-proxy", "queue-proxy-otel", "envoy"] | None = None
     """Whose counts of requests, errors and latencies are judged instead of the handler's: what never reached
-    a handler is among them."""
+    a handler is among them. `queue-proxy-otel`: Knative's from 1.19 on."""
     gateway_job: str | None = None
     token_file: Path | None = None
     """Holds a bearer token; it may be replaced while a controller runs."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
 from data.errors import ConfigError, ServingError
 from rollout.config import PrometheusConfig
@@ -162,3 +163,27 @@ class Series:
 
 def _target(labels: Labels) -> tuple[str | None, ...]:
     return tuple(labels.get(name) for name in ("job", "instance", "pod"))
+
+
+def summed(series: Sequence[Counter], window: int, name: str) -> int:
+    """What one metric's series have grown by in a window."""
+    return round(sum(one.grown.get(window, 0.0) for one in series if one.labels["__name__"] == name))
+
+
+def histogram(series: Sequence[Counter], window: int, name: str, to_ms: float) -> dict[float, int]:
+    """Edge in ms -> requests that took at most so long; {} of nothing."""
+    found: dict[float, float] = {}
+    for one in series:
+        if one.labels["__name__"] == name:
+            edge = to_ms * float(one.labels["le"])
+            found[edge] = found.get(edge, 0.0) + one.grown.get(window, 0.0)
+    # a scrape that fell between two lines of one histogram would make it fall along its edges
+    edges = sorted(found)
+    counts = np.maximum.accumulate(np.array([round(found[edge]) for edge in edges], dtype=np.int64))
+    return dict(zip(edges, map(int, counts), strict=True)) if counts.any() else {}
+
+
+def slower(latency: Mapping[float, int], objective_ms: float) -> int:
+    """Requests of a histogram beyond the first edge at or above the objective."""
+    measured = max(latency.values(), default=0)
+    return measured - next((n for edge, n in sorted(latency.items()) if edge >= objective_ms), measured)

@@ -25,6 +25,8 @@ Patch = dict[str, Any]
 MANAGER = "churn-rollout"
 """Who owns the fields that we set: an apply that would take them back gets a conflict."""
 REQUEST_TIMEOUT_S = (3.0, 10.0)
+PODS_AT_A_TIME_S = 2.0
+"""How long one look waits for pods: the controller looks again, and can answer an abort in between."""
 CONFLICTS = 10
 """Times that somebody else may write between our read and our write before we say so."""
 
@@ -47,6 +49,13 @@ INFERENCE_SERVICE = Kind(
     "apply an overlay of kserve/ first",
 )
 REVISION = Kind("Revision", "serving.knative.dev", "v1", "revisions", "it was collected as garbage")
+POD_AUTOSCALER = Kind(
+    "PodAutoscaler",
+    "autoscaling.internal.knative.dev",
+    "v1alpha1",
+    "podautoscalers",
+    "Knative makes one for each Revision",
+)
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", "look at the events of the InferenceService")
 HTTP_ROUTE = Kind(
     "HTTPRoute",
@@ -117,15 +126,16 @@ class Cluster:
             patch = decide(found)
             if patch is None:
                 return found
-            lock = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}}
+            lock = {"resourceVersion": found["metadata"]["resourceVersion"]}
             if urgent and attempt >= CONFLICTS // 2:
                 lock = {}
+            locked = {**patch, "metadata": {**patch.get("metadata", {}), **lock}}
             try:
                 return self._ask(
                     self._api.patch_namespaced_custom_object,
                     kind,
                     name,
-                    lock | patch,
+                    locked,
                     field_manager=MANAGER,
                     # a field that the API does not know is a mistake of ours, never to be dropped in silence
                     field_validation="Strict",

@@ -3,7 +3,7 @@
 What a rollout does to `spec.predictor`, and nothing else is ever touched:
 
     deploy      storageUri and annotations of the candidate, canaryTrafficPercent: 0
-    set_weight  canaryTrafficPercent: N
+    set_weight  canaryTrafficPercent: N, once the canary has the pods that the share needs
     promote     canaryTrafficPercent: null, once N is 100
     rollback    canaryTrafficPercent: 0; when traffic has moved, storageUri and annotations of what is stable
     restore     after a promotion canaryTrafficPercent: 0, which brings the revision before it back (KServe
@@ -11,7 +11,8 @@ What a rollout does to `spec.predictor`, and nothing else is ever touched:
 
 Traffic is read from the Revisions that get it, by what they say they are. A revision that never becomes
 ready gets none, while `latestRevision` in the status looks healthy: it is the old one. At 100 % Knative lets
-stable's pods go; falling back waits for one to start, and so do the requests of that moment.
+stable's pods go; falling back waits for one to start, and so do the requests of that moment. Until then
+stable keeps pods for all traffic, and the canary for its share (knative_pods.py).
 The split is per request: there is no stickiness, and no mirroring.
 """
 
@@ -19,7 +20,16 @@ from collections.abc import Callable
 from typing import Self
 
 from rollout.config import KServeConfig
-from rollout.targets.cluster import INFERENCE_SERVICE, REVISION, Cluster, ClusterError, Object, connect
+from rollout.targets.cluster import (
+    INFERENCE_SERVICE,
+    PODS_AT_A_TIME_S,
+    REVISION,
+    Cluster,
+    ClusterError,
+    Object,
+    connect,
+)
+from rollout.targets.knative_pods import RevisionPods
 from rollout.targets.manifests import (
     KNATIVE,
     component,
@@ -29,10 +39,15 @@ from rollout.targets.manifests import (
     knative_weight,
     knative_withdrawn,
     loaded,
+    most_replicas,
+    pods_for,
+    pods_for_all,
     predictor,
     previous,
     refuse_other_mode,
+    refuse_stranger,
     sha256_of,
+    stable_replicas,
 )
 from rollout.targets.question import unanswered
 from rollout.targets.target import Candidate, TargetState
@@ -49,6 +64,7 @@ class Knative:
         self._gateway_url = config.gateway_url
         self._timeout_s = config.timeout_s
         self._cluster = cluster
+        self._pods = RevisionPods(cluster)
         self._answering: set[str] = set()
         """Revisions that have answered: each is asked until it does, and its traffic speaks for it then."""
 
@@ -100,10 +116,35 @@ class Knative:
         if percent and not state.ready:
             raise ClusterError(f"{self._service}: the canary gets nothing: {state.detail}")
         canary = state.canary
+        if percent > state.weight:
+            self._start_pods(canary, percent, state.weight)
         self._cluster.change(
             INFERENCE_SERVICE, self._service, lambda service: knative_weight(service, canary, percent)
         )
         self._wait_for_weight(percent)
+
+    def _start_pods(self, sha256: str, percent: int, weight: int) -> None:
+        """As many of the canary as the share needs, by what stable runs. Raises NotYet while they start."""
+        service = self._read()
+        refuse_stranger(service, predictor(service), sha256)
+        status = component(service)
+        canary, stable = status["latestCreatedRevision"], status["latestRolledoutRevision"]
+        running = self._pods.running(stable)
+        came = self._pods.when_it_came(canary) or max(running, stable_replicas(service))
+        total = pods_for_all(came, running, 100 - weight, most_replicas(service))
+        needed = pods_for(percent, total)
+        self._pods.hold(canary, needed, came)
+        self._pods.hold(stable, total)  # for the way back
+        timeout_s = min(self._timeout_s, PODS_AT_A_TIME_S)
+        what = f"{self._service}: pods of the canary"
+        self._cluster.wait(lambda: self._pods.few(canary, needed), timeout_s, what, under_way=True)
+
+    def _let_pods_go(self) -> None:
+        status = component(self._read())
+        names = ("latestCreatedRevision", "latestRolledoutRevision", "previousRolledoutRevision")
+        for revision in dict.fromkeys(status.get(name) for name in names):
+            if revision:
+                self._pods.let_go(revision)
 
     def promote(self, candidate: Candidate) -> None:
         """Through 100 % if it is not there yet."""
@@ -113,8 +154,13 @@ class Knative:
             INFERENCE_SERVICE, self._service, lambda service: knative_promoted(service, candidate.sha256)
         )
         self._wait(f"promotion of {candidate.version}", lambda service: self._unpromoted(service, candidate))
+        self._let_pods_go()
 
     def rollback(self) -> None:
+        self._roll_back()
+        self._let_pods_go()
+
+    def _roll_back(self) -> None:
         service = self._read()
         part = predictor(service)
         last_good = previous(part)
@@ -148,6 +194,7 @@ class Knative:
             )
             self._wait(f"return of {candidate.version}", lambda service: self._not_back(service, candidate))
             self._withdraw(candidate)
+            self._let_pods_go()
             return
         if sha256_of(part) != candidate.sha256:
             self.rollback()

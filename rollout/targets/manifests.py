@@ -119,7 +119,7 @@ def knative_canary(service: Object, candidate: Candidate) -> Patch | None:
 def knative_weight(service: Object, sha256: str | None, percent: int) -> Patch | None:
     """Raises ClusterError when the canary is not the one that was judged any more."""
     part = predictor(service)
-    _refuse_stranger(service, part, sha256)
+    refuse_stranger(service, part, sha256)
     if part.get("canaryTrafficPercent") == percent:
         return None
     return _predictor({"canaryTrafficPercent": percent})
@@ -127,7 +127,7 @@ def knative_weight(service: Object, sha256: str | None, percent: int) -> Patch |
 
 def knative_promoted(service: Object, sha256: str) -> Patch | None:
     part = predictor(service)
-    _refuse_stranger(service, part, sha256)
+    refuse_stranger(service, part, sha256)
     return _predictor({"canaryTrafficPercent": None}) if "canaryTrafficPercent" in part else None
 
 
@@ -190,15 +190,26 @@ def size(service: Object, entry: Object, percent: int, stable_pods: int) -> Size
     away says nothing of the load; that it has added some does, for the share that stable still has. Stable
     keeps pods for all traffic, for the way back, while maxReplicas has room for them beside the canary's.
     """
-    part, share = predictor(service), 100 - int(entry["trafficPercent"])
-    most = int(part.get("maxReplicas") or 0) or None
-    total = int(mark(entry["predictor"], REPLICAS) or stable_replicas(service))
-    if stable_pods > total and share:
-        total = ceil(stable_pods * 100 / share)
-    total = total if most is None else min(total, most)
-    pods = max(1, ceil(total * percent / 100))
+    most = most_replicas(service)
+    came = int(mark(entry["predictor"], REPLICAS) or stable_replicas(service))
+    total = pods_for_all(came, stable_pods, 100 - int(entry["trafficPercent"]), most)
+    pods = pods_for(percent, total)
     together = max(total + pods, minimum_before(service, entry))
     return Size(pods, max(pods, together if most is None else min(together, most)))
+
+
+def pods_for_all(came: int, stable_pods: int, stable_share: int, most: int | None) -> int:
+    """`came`: pods of stable when the canary came; `stable_pods`: those that carry `stable_share` % now."""
+    total = ceil(stable_pods * 100 / stable_share) if stable_pods > came and stable_share else came
+    return total if most is None else min(total, most)
+
+
+def pods_for(percent: int, total: int) -> int:
+    return max(1, ceil(total * percent / 100))
+
+
+def most_replicas(service: Object) -> int | None:
+    return int(predictor(service).get("maxReplicas") or 0) or None
 
 
 def stable_replicas(service: Object) -> int:
@@ -277,7 +288,7 @@ def _entry(service: Object, sha256: str | None) -> Object:
     entry = canary_of(service)
     if entry is None:
         raise ClusterError(f"InferenceService {_name(service)}: the canary is gone: somebody took it away")
-    _refuse_stranger(service, entry["predictor"], sha256)
+    refuse_stranger(service, entry["predictor"], sha256)
     return entry
 
 
@@ -311,7 +322,8 @@ def _predictor(content: Object) -> Patch:
     return {"spec": {"predictor": content}}
 
 
-def _refuse_stranger(service: Object, part: Object, sha256: str | None) -> None:
+def refuse_stranger(service: Object, part: Object, sha256: str | None) -> None:
+    """Raises ClusterError when the predictor is not of the model that was judged any more."""
     if sha256_of(part) != sha256:
         raise ClusterError(
             f"InferenceService {_name(service)}: holds {_short(sha256_of(part))} where {_short(sha256)} was"

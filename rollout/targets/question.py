@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from handlers.identity import NOBODY
+from handlers.identity import NOBODY, PROBE_HEADER, THROUGH_GATEWAY
 
 TIMEOUT_S = 5.0
 
@@ -20,7 +20,7 @@ def unanswered(gateway_url: str, canary_url: str, model: str) -> str | None:
         answer = httpx.post(
             f"{gateway_url.rstrip('/')}/v1/models/{model}:predict",
             json={"instances": [{"user_id": NOBODY}]},
-            headers={"Host": host},
+            headers={"Host": host, PROBE_HEADER: THROUGH_GATEWAY},
             timeout=TIMEOUT_S,
             trust_env=False,
         )

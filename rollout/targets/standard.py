@@ -27,6 +27,7 @@ from rollout.targets.cluster import (
     DEPLOYMENT,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
+    PODS_AT_A_TIME_S,
     Cluster,
     ClusterError,
     Object,
@@ -50,8 +51,6 @@ from rollout.targets.manifests import (
 )
 from rollout.targets.target import Candidate, TargetState
 
-PODS_AT_A_TIME_S = 2.0
-"""How long one look waits for pods: the controller looks again, and can answer an abort in between."""
 ROUTED_WITHIN_S = 60.0
 """From when a canary is ready; a release that does not route it at all never will."""
 

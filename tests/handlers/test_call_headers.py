@@ -40,6 +40,7 @@ def block(headers: dict[str, str]) -> bytes:
             Call("theirs", rpc="ModelInfer", grpc_encoding="gzip"),
         ),
         ({"traceparent": TRACE, "explain": "False"}, Call("theirs", traceparent=TRACE)),
+        ({"X-Churn-Probe": "gateway", "explain": "False"}, Call("theirs", probe="gateway")),
     ],
 )
 def test_a_block_of_headers_says_what_torchserve_s_own_objects_say(

@@ -20,7 +20,7 @@ from handlers import telemetry
 from handlers.bookkeeping import Bookkeeping
 from handlers.bundle import BundleError
 from handlers.features import FeatureStoreUnavailable, OnlineFeatures, Vectors
-from handlers.identity import NOBODY, mask
+from handlers.identity import NOBODY, THROUGH_GATEWAY, mask
 from handlers.log_records import Records
 from handlers.messages import Call
 from handlers.predictor import Predictor, load
@@ -431,8 +431,14 @@ def test_our_own_questions_are_answered_and_counted_nowhere(predictor: Predictor
     assert counts["churn_feature_vectors_total", (*common, "ok")] == 1
     assert ("churn_feature_vectors_total", (*common, "unknown")) not in counts
     assert counts["churn_request_seconds_count", common] == 1
-    assert counts["churn_probes_total", common] == 4
+    assert counts["churn_probes_total", (*common, "direct")] == 4
     assert [len(records.user_ids) for records in log.records] == [1]
+    # a gateway has counted this one, and only this one is taken off its counts
+    body = json.dumps(probe).encode()
+    counted.answer([{"body": body}, {"body": body}], [Call(probe=THROUGH_GATEWAY), Call(probe="else")])
+    counts = counted.telemetry.snapshot()[0]
+    assert counts["churn_probes_total", (*common, "gateway")] == 1
+    assert counts["churn_probes_total", (*common, "direct")] == 5
 
 
 def test_metrics_count_what_was_answered(predictor: Predictor) -> None:

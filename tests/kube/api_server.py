@@ -178,12 +178,16 @@ class ApiServer:
                 for step in self._controllers:
                     step(self.store)
 
+    def patches(self, plural: str = "inferenceservices") -> list[Call]:
+        """Of one kind of object."""
+        return [call for call in self.calls if (call.verb, call.plural) == ("patch", plural)]
+
     def writes(self) -> list[Any]:
-        """Bodies of the patches that were taken, in order, without the lock's resourceVersion."""
+        """Bodies of the patches of InferenceServices that were taken, in order, without resourceVersion."""
         return [
             {key: part for key, part in call.body.items() if key != "metadata"}
-            for call in self.calls
-            if call.verb == "patch" and call.code == 200
+            for call in self.patches()
+            if call.code == 200
         ]
 
     # --- one request

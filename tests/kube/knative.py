@@ -2,7 +2,9 @@
 
 After kserve's ksvc_reconciler.go (traffic targets) and inference_service_status.go (PropagateStatus: which
 revision counts as rolled out), and Knative's rules: a changed template is a new revision, `latestRevision`
-means the latest that is ready, and a revision that was ready once stays "latest ready".
+means the latest that is ready, and a revision that was ready once stays "latest ready". Each revision has a
+PodAutoscaler, made once with the minimum of its template; a minimum that is changed there later holds while a
+route names the revision.
 """
 
 import copy
@@ -10,9 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kube.api_server import Object, Refused, Store
+from kube.load import Load
 
 ISVC = ("serving.kserve.io", "inferenceservices")
 REVISION = ("serving.knative.dev", "revisions")
+AUTOSCALER = ("autoscaling.internal.knative.dev", "podautoscalers")
+MIN_SCALE = "autoscaling.knative.dev/min-scale"
 SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
 NOT_COPIED = {"kubectl.kubernetes.io/last-applied-configuration"}
 
@@ -28,6 +33,11 @@ class Knative:
     """storageUris whose revisions are ready at every other step only."""
     traffic: list[dict[str, int]] = field(default_factory=list)
     """storageUri -> percent, whenever it changed: what customers got."""
+    load: Load | None = None
+    """With it an autoscaler sizes each revision, and pods take `starts_in` steps to start."""
+    starts_in: int = 6
+    _asked: dict[str, list[int]] = field(default_factory=dict)
+    """Revision -> the pods that it was asked for, step by step."""
     _services: dict[str, Object] = field(default_factory=dict)
     _ages: dict[str, int] = field(default_factory=dict)
 
@@ -85,6 +95,9 @@ class Knative:
                 "annotations": ksvc["template"]["annotations"],
             }
             store.put(*REVISION, {"metadata": meta, "spec": ksvc["template"]["spec"]})
+            least = str(ksvc["template"]["spec"].get("minReplicas", 1))
+            own = {**meta, "annotations": {**meta["annotations"], MIN_SCALE: least}}
+            store.put(*AUTOSCALER, {"metadata": own, "spec": {}})
         for revision in store.of(*REVISION):
             self._age(store, revision, ksvc)
         if ksvc["ready"]:
@@ -103,6 +116,12 @@ class Knative:
                 assert target is not None
                 uri = target["spec"]["model"]["storageUri"]
                 shares[uri] = shares.get(uri, 0) + part["percent"]
+            if self.load is not None:
+                for part in ksvc["status"]:
+                    pods = store.get(*REVISION, namespace, part["revisionName"])
+                    self.load.arrives(
+                        part["revisionName"], part["percent"], (pods or {})["status"]["actualReplicas"]
+                    )
             if not self.traffic or self.traffic[-1] != shares:
                 self.traffic.append(shares)
 
@@ -114,9 +133,28 @@ class Knative:
         condition = {"type": "Ready", "status": "True" if up else "Unknown"}
         if not up:
             condition |= {"reason": "Deploying", "message": "container is not ready"}
-        store.put_status(revision, {"conditions": [condition]})
+        wanted, running = self._scaled(store, revision, ksvc)
+        pods = {"desiredReplicas": wanted, "actualReplicas": running if up else 0}
+        store.put_status(revision, {"conditions": [condition], **pods})
         if up and name > ksvc["ready"]:
             ksvc["ready"] = name
+
+    def _scaled(self, store: Store, revision: Object, ksvc: Object) -> tuple[int, int]:
+        """Pods that the autoscaler asks for, and those that have had the time to start."""
+        meta, spec = revision["metadata"], revision["spec"]
+        routed = [part["percent"] for part in ksvc["status"] if part["revisionName"] == meta["name"]]
+        reachable = bool(routed) or meta["name"] == ksvc["created"]
+        autoscaler = store.get(*AUTOSCALER, meta["namespace"], meta["name"])
+        assert autoscaler is not None
+        least = int(autoscaler["metadata"]["annotations"].get(MIN_SCALE, 0)) if reachable else 0
+        most = spec.get("maxReplicas", 1000)
+        if self.load is None:
+            return least, least
+        now = (revision.get("status") or {}).get("actualReplicas", 0)
+        wanted = self.load.replicas(meta["name"], sum(routed), now, least, most)
+        history = self._asked.setdefault(meta["name"], [wanted] * self.starts_in)
+        history.append(wanted)
+        return wanted, min(history[-self.starts_in :])
 
     def _propagate(self, store: Store, service: Object, ksvc: Object) -> None:
         """KServe: what Knative has come to becomes status (PropagateStatus)."""

@@ -267,7 +267,7 @@ def test_every_object_that_a_rollout_makes_fits_the_schema_strictly(setting: Set
         pytest.skip("KServe's CRDs are not here: set CHURN_KSERVE_CRDS to their folder")
     whole_rollout(setting)
     setting.target.restore(FIRST)
-    sent = [call.sent for call in setting.server.calls if call.verb == "patch" and call.code == 200]
+    sent = [call.sent for call in setting.server.patches() if call.code == 200]
     assert len(sent) > 8
     assert all(content is not None and list(unknown(schema, content)) == [] for content in sent)
     assert not [

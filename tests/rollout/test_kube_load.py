@@ -1,4 +1,4 @@
-"""Whole rollouts in Standard mode under load: an autoscaler has sized stable, and pods take time to start."""
+"""Whole rollouts under load, in both modes: an autoscaler has sized stable, and pods take time to start."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 from file_target import memory_folder, store_in
-from kube import standard
+from kube import knative, standard
 from kube.cluster import FIRST, SECOND, client, cluster, config, service
 from kube.load import Load
 from test_kube_rollouts import Trial
 
+from rollout.targets.knative import Knative
+from rollout.targets.knative_pods import BEFORE, MIN_SCALE
+from rollout.targets.manifests import REPLICAS
 from rollout.targets.standard import Standard
 
 STAGES = [{"weight": weight, "max_s": 60, "min_requests": 10} for weight in (0, 1, 25, 50, 100)]
@@ -24,15 +27,22 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def under_load(folder: Path, load: Load, most: int = 20, **settings: Any) -> Iterator[Trial]:
+def under_load(folder: Path, mode: str, load: Load, most: int = 20, **settings: Any) -> Iterator[Trial]:
     """Eight pods of stable by load, where minReplicas says two."""
-    content = service("Standard")
+    content = service(mode.title())
     content["spec"]["predictor"] |= {"minReplicas": 2, "maxReplicas": most}
-    model = standard.Standard(load=load)
+    model = knative.Knative(load=load) if mode == "knative" else standard.Standard(load=load)
+    kind: type[Knative | Standard] = Knative if mode == "knative" else Standard
     with cluster(model, content) as server:
         server.settle(60)
-        target = Standard(config(timeout_s=1), client(server))
+        load.overloaded.clear()  # the autoscaler had to find out first
+        target = kind(config(timeout_s=1), client(server))
         yield Trial(folder, server, model, target, {"stages": STAGES, **settings})
+
+
+@pytest.fixture(params=["knative", "standard"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def actions(trial: Trial, id: str) -> list[str]:
@@ -42,24 +52,24 @@ def actions(trial: Trial, id: str) -> list[str]:
 @pytest.mark.parametrize(("errors", "phase"), [("{}", "promoted"), ('{"50": 3}', "rolled_back")])
 @pytest.mark.parametrize("most", [10, 20])
 def test_nobody_is_sent_to_pods_that_cannot_carry_it_on_the_way_there_and_back(
-    folder: Path, errors: str, phase: str, most: int
+    folder: Path, mode: str, errors: str, phase: str, most: int
 ) -> None:
     (folder / "errors.json").write_text(errors)
     load = Load(units=5.6)
-    with under_load(folder, load, most) as trial:
+    with under_load(folder, mode, load, most) as trial:
         done = trial.run()
         assert done.phase == phase, done.outcome
         trial.server.settle(100)
         assert load.overloaded == []
-        assert trial.model.unserved == 0  # type: ignore[union-attr]
+        assert getattr(trial.model, "unserved", 0) == 0
         assert trial.target.observe().stable == (SECOND if phase == "promoted" else FIRST).sha256
         assert "unreachable" not in actions(trial, done.id)
 
 
-def test_customers_who_come_meanwhile_are_carried_too(folder: Path) -> None:
+def test_customers_who_come_meanwhile_are_carried_too(folder: Path, mode: str) -> None:
     """A fifth more of them while the canary has a quarter."""
     load = Load(units=5.6)
-    with under_load(folder, load) as trial:
+    with under_load(folder, mode, load) as trial:
         controller, id = trial.controller(), trial.start()
         for _ in range(300):
             rollout = controller.tick(id)
@@ -73,12 +83,39 @@ def test_customers_who_come_meanwhile_are_carried_too(folder: Path) -> None:
         assert load.overloaded == []
 
 
-def test_pods_that_never_start_end_the_rollout_and_are_not_called_out_of_reach(folder: Path) -> None:
-    with under_load(folder, Load(units=5.6), ready_timeout_s=3, reach_timeout_s=60) as trial:
-        trial.model.starts_in = 10**6  # type: ignore[union-attr]
+def test_pods_that_never_start_end_the_rollout_and_are_not_called_out_of_reach(
+    folder: Path, mode: str
+) -> None:
+    """A quarter is carried by the two pods that a Knative canary has from the beginning."""
+    fits, too_much = (25, 50) if mode == "knative" else (1, 25)
+    with under_load(folder, mode, Load(units=5.6), ready_timeout_s=3, reach_timeout_s=60) as trial:
+        trial.model.starts_in = 10**6
         done = trial.run()
         assert done.phase == "rolled_back"
-        assert done.outcome.startswith("25 % could not be set within 3 s: churn: pods of the canary")
+        assert done.outcome.startswith(f"{too_much} % could not be set within 3 s: churn: pods of the canary")
         assert "unreachable" not in actions(trial, done.id)
-        assert max(trial.seen) == 1
+        assert max(trial.seen) == fits
         assert trial.target.observe().canary is None
+
+
+@pytest.mark.parametrize(("errors", "phase"), [("{}", "promoted"), ('{"50": 3}', "rolled_back")])
+def test_a_revision_s_minimum_is_put_back_when_the_rollout_is_over(
+    folder: Path, errors: str, phase: str
+) -> None:
+    (folder / "errors.json").write_text(errors)
+    load = Load(units=5.6)
+    with under_load(folder, "knative", load) as trial:
+        assert trial.run().phase == phase
+        trial.server.settle(20)
+        status = trial.target._read()["status"]["components"]["predictor"]  # type: ignore[union-attr]
+        for revision in {status["latestCreatedRevision"], status["latestRolledoutRevision"]}:
+            found = trial.server.store.get(*knative.AUTOSCALER, "churn", revision)
+            assert found is not None
+            annotations = found["metadata"]["annotations"]
+            assert annotations[MIN_SCALE] == "2" and not {BEFORE, REPLICAS} & set(annotations)
+        trial.server.settle(100)
+        load.units = 0.7
+        trial.server.settle(100)
+        serving = trial.server.store.get(*knative.REVISION, "churn", status["latestRolledoutRevision"])
+        assert serving is not None and serving["status"]["actualReplicas"] == 2
+        assert load.overloaded == []

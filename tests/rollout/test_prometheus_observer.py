@@ -84,7 +84,7 @@ def test_each_version_of_this_service_is_counted_once_and_to_the_request(
         for n in range(40):
             answered(new, [0.32], status="500" if n < 3 else "200")
         new.add(telemetry.VECTORS, "stale", times=4)
-        new.add(telemetry.PROBES, times=30)
+        new.add(telemetry.PROBES, "direct", times=30)
         pods.worker(STABLE_POD, old), pods.worker(CANARY_POD, new), pods.worker("other", other)
         pods.settle(STABLE_POD, CANARY_POD, "other")
         (found,) = seen(url, [window])
@@ -145,51 +145,126 @@ def test_looks_read_on_and_windows_do_not_count_each_other_s_requests(
     assert [window.canary.requests for window in fresh] == [12, 4], "another controller sees the same"
 
 
+Page = dict[tuple[object, ...], float]
+
+
+def gateway_page(kind: str, asked: int, failed: int) -> Page:
+    """What it counts: of stable twice as many, none of which failed, and of another service nine."""
+    found: Page = {}
+    stable, canary = "churn-predictor-00001", "churn-predictor-00002"
+    for name, requests, errors in ((stable, 2 * asked, 0), (canary, asked, failed), (f"else-{canary}", 9, 9)):
+        labels = NAMES[kind](name)
+        requests_name, latency, code, to_ms = COUNTED[kind]
+        found[(requests_name, *labels, (code, "200"))] = requests - errors
+        found[(requests_name, *labels, (code, "503"))] = errors
+        for edge, count in ((25.0, requests - 1), (1000.0, requests), (float("inf"), requests)):
+            found[(latency, *labels, ("le", f"{edge / to_ms:g}".replace("inf", "+Inf")))] = max(count, 0)
+    return found
+
+
+NAMES = {
+    "istio": lambda name: (
+        ("destination_workload", f"{name}-deployment"),
+        ("destination_workload_namespace", "churn"),
+        ("reporter", "source"),
+    ),
+    "queue-proxy": lambda name: (("revision_name", name), ("namespace_name", "churn")),
+    "queue-proxy-otel": lambda name: (
+        ("pod", f"{name}-deployment-5d-q1"),
+        ("namespace", "churn"),
+    ),
+    "envoy": lambda name: (("envoy_cluster_name", f"churn/{name}/80/da39a3ee5e"),),
+}
+"""Revision -> the labels that name it."""
+COUNTED = {
+    "istio": ("istio_requests_total", "istio_request_duration_milliseconds_bucket", "response_code", 1.0),
+    "queue-proxy": ("revision_request_count", "revision_request_latencies_bucket", "response_code", 1.0),
+    "queue-proxy-otel": (
+        "kn_serving_invocation_duration_seconds_count",
+        "kn_serving_invocation_duration_seconds_bucket",
+        "http_response_status_code",
+        1000.0,
+    ),
+    "envoy": (
+        "envoy_cluster_upstream_rq",
+        "envoy_cluster_upstream_rq_time_bucket",
+        "envoy_response_code",
+        1.0,
+    ),
+}
+MESH = [
+    Job("workers", {STABLE_POD: HERE, CANARY_POD: HERE}),
+    Job("mesh", dict.fromkeys(COUNTED, ("gateways", "")), honor_labels=True),
+]
+
+
 @needs_prometheus
 def test_a_gateway_counts_what_never_reached_a_handler(pods: Exporters, tmp_path: Path) -> None:
     _, new = both_versions(pods)
-
-    def gateway(kind: str, asked: int, refused: int) -> dict[tuple[object, ...], float]:
-        stable, canary = "churn-predictor-00001", "churn-predictor-00002"
-        series: dict[tuple[object, ...], float] = {}
-        for name, requests, errors in ((stable, 2 * asked, 0), (canary, asked, refused), ("else", 9, 9)):
-            labels: tuple[tuple[str, str], ...] = (("revision_name", name), ("namespace_name", "churn"))
-            metric, latency = "revision_request_count", "revision_request_latencies_bucket"
-            if kind == "istio":
-                labels = (
-                    ("destination_workload", f"{name}-deployment"),
-                    ("destination_workload_namespace", "churn"),
-                    ("reporter", "source"),
-                )
-                metric, latency = "istio_requests_total", "istio_request_duration_milliseconds_bucket"
-            series[(metric, *labels, ("response_code", "200"))] = requests - errors
-            series[(metric, *labels, ("response_code", "503"))] = errors
-            for edge, count in (("25", requests - 1), ("1000", requests), ("+Inf", requests)):
-                series[(latency, *labels, ("le", edge))] = max(count, 0)
-        return series
-
-    for kind in ("queue-proxy", "istio"):
-        pods.page(kind, gateway(kind, 0, 0))
-    jobs = [Job("workers", {STABLE_POD: HERE, CANARY_POD: HERE}),
-            Job("mesh", {"queue-proxy": ("knative", ""), "istio": ("istio-system", "")})]  # fmt: skip
-    with prometheus(tmp_path, pods, jobs) as url:
-        pods.settle(CANARY_POD, "queue-proxy", "istio")
+    for kind in COUNTED:
+        pods.page(kind, gateway_page(kind, 0, 0))
+    with prometheus(tmp_path, pods, MESH) as url:
+        pods.settle(CANARY_POD, *COUNTED)
         window = Opened(10, False, datetime.now(UTC))
         for _ in range(40):
             answered(new, [0.3])  # the handler saw no error at all
-        new.add(telemetry.PROBES, times=2)
+        new.add(telemetry.PROBES, "gateway", times=2)
+        new.add(telemetry.PROBES, "direct", times=30)  # a kubelet's, or Envoy's own: no gateway counts them
         pods.worker(CANARY_POD, new)
-        for kind in ("queue-proxy", "istio"):
-            pods.page(kind, gateway(kind, 52, 10))
-        pods.settle(CANARY_POD, "queue-proxy", "istio")
-        for kind in ("queue-proxy", "istio"):
+        for kind in COUNTED:
+            pods.page(kind, gateway_page(kind, 52, 10))
+        pods.settle(CANARY_POD, *COUNTED)
+        for kind in COUNTED:
             (found,) = seen(url, [window], config(gateway=kind))
             canary, stable = found.canary, found.stable
-            assert (canary.requests, canary.errors) == (50, 10), "without our own two questions"
-            assert (stable.requests, stable.errors, stable.latency_ms[25.0]) == (104, 0, 103)
+            assert (canary.requests, canary.errors) == (50, 10), f"{kind}: without our own two questions"
+            assert (stable.requests, stable.errors, stable.latency_ms[25.0]) == (104, 0, 103), kind
             assert canary.customers == 40, "whom the handler scored, it knows alone"
         (plain,) = seen(url, [window])
     assert (plain.canary.requests, plain.canary.errors) == (40, 0)
+
+
+@needs_prometheus
+def test_a_failure_that_a_gateway_hid_by_asking_again_is_one(pods: Exporters, tmp_path: Path) -> None:
+    """Envoy counts a second try that helped; of Istio's only the handler knows."""
+    _, new = both_versions(pods)
+    hidden = ("envoy_cluster_upstream_rq_retry_success", *NAMES["envoy"]("churn-predictor-00002"))
+    pods.page("envoy", {**gateway_page("envoy", 0, 0), hidden: 0})
+    pods.page("istio", gateway_page("istio", 0, 0))
+    with prometheus(tmp_path, pods, MESH) as url:
+        pods.settle(CANARY_POD, "envoy", "istio")
+        window = Opened(10, False, datetime.now(UTC))
+        for n in range(60):
+            answered(new, [0.3], status="503" if n < 4 else "200")
+        pods.worker(CANARY_POD, new)
+        pods.page("envoy", {**gateway_page("envoy", 70, 0), hidden: 7})
+        pods.page("istio", gateway_page("istio", 70, 0))
+        pods.settle(CANARY_POD, "envoy", "istio")
+        errors = {kind: seen(url, [window], config(gateway=kind))[0].canary.errors for kind in COUNTED
+                  if kind in ("envoy", "istio")}  # fmt: skip
+    assert errors == {"envoy": 7, "istio": 4}
+
+
+@needs_prometheus
+def test_a_gateway_that_cannot_tell_the_versions_apart_is_refused(pods: Exporters, tmp_path: Path) -> None:
+    """Envoy Gateway has one cluster for all backends of a rule."""
+    _, new = both_versions(pods)
+    of_a_rule = (("envoy_cluster_name", "httproute/churn/churn/rule/0"), ("envoy_response_code", "200"))
+    pods.page("envoy", {("envoy_cluster_upstream_rq", *of_a_rule): 0})
+    with prometheus(tmp_path, pods, MESH) as url:
+        pods.settle(CANARY_POD, "envoy")
+        window = Opened(10, False, datetime.now(UTC))
+        for _ in range(60):
+            answered(new, [0.3])
+        pods.worker(CANARY_POD, new)
+        pods.page("envoy", {("envoy_cluster_upstream_rq", *of_a_rule): 60})
+        pods.settle(CANARY_POD, "envoy")
+        with pytest.raises(
+            ServingError,
+            match=rf"counts no request of {CANARY_POD}, which answered 60; envoy_cluster_name is httproute/.*"
+            r"prometheus\.gateway and gateway_job",
+        ):
+            seen(url, [window], config(gateway="envoy"))
 
 
 @needs_prometheus

@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import itertools
 import json
+import random
 import shutil
 import threading
 import time
@@ -21,6 +22,7 @@ from served_bundle import FRESH, NOW, ServedBundle, files_of, make_archive
 from rollout.config import RolloutConfig
 from rollout.controller import Controller
 from rollout.observers.live import LiveObserver
+from rollout.observers.observer import Observer
 from rollout.rules import rules_of
 from rollout.state import Event, Rollout
 from rollout.store import Store
@@ -49,6 +51,8 @@ class Callers:
     threads: int = 2
     pause_s: float = 0.02
     """Both variants and the callers share the cores: more load would measure the machine."""
+    sticky: bool = True
+    """False: each request is dealt anew, as KServe's gateways do; the gateway here takes `x-churn-user`."""
     status: Counter[int] = field(default_factory=Counter)
     """0: no whole answer."""
     versions: Counter[str] = field(default_factory=Counter)
@@ -103,7 +107,8 @@ class Callers:
                 "POST",
                 "/predictions/churn",
                 json.dumps({"user_id": user}),
-                {"content-type": "application/json"},
+                {"content-type": "application/json"}
+                | ({} if self.sticky else {"x-churn-user": f"{random.getrandbits(64)}"}),
             )
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
@@ -115,17 +120,19 @@ class Callers:
 @dataclass
 class Rig:
     supervisor: Supervisor
-    target: EnvoyTarget
+    target: Any
+    """EnvoyTarget, or one that speaks to a cluster."""
     files: Any
     log: Path
     offset: timedelta
     stable: Candidate
+    sticky: bool = True
 
     @property
     def url(self) -> str:
         return self.supervisor.gateway.url
 
-    def observer(self, config: RolloutConfig, labels: Path | None = None) -> LiveObserver:
+    def observer(self, config: RolloutConfig, labels: Path | None = None) -> Observer:
         return LiveObserver(self.supervisor.gateway, self.log, config, self.offset, labels, HORIZON)
 
 
@@ -257,7 +264,7 @@ def drilled(
         time.sleep,
         registry,
     )
-    callers = callers or Callers(rig.url)
+    callers = callers or Callers(rig.url, sticky=rig.sticky)
     began = time.monotonic()
     with callers.asking():
         rollout = store.start("churn", candidate, rig.stable, config, "drill", "a drill", utc_now())

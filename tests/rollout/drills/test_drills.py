@@ -10,20 +10,28 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
-import numpy as np
-import pandas as pd
 import pytest
 from served_bundle import FRESH, KEY, NOW, ServedBundle
 
 from handlers.identity import mask
 from rollout.state import Rollout
 
+from faults import (  # isort: skip
+    FAILS,
+    KILLED,
+    MISCALIBRATED,
+    NEVER_READY,
+    REFUSES_TO_LOAD,
+    SHIFTED,
+    SLOW,
+    STALE,
+    label_table,
+    outcomes_by,
+    scores_of,
+)
 from rig import HORIZON, VERSION, Rig, altered, drilled, plan, rig  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-ANSWERED = "    def _answer(self, request: Request, rows: Sequence[int], scored: Scored) -> Answer:\n"
-SCORED = "                scores[start:stop] = chunk.numpy()[: stop - start]\n        return scores\n"
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +47,7 @@ def taken_back(house: Rig) -> None:
 
 
 def test_a_canary_that_fails_two_percent(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
-    fails = '        if __import__("random").random() < 0.02:\n            return protocols.refuse(BROKEN)\n'
-    candidate = altered(bundle, tmp_path, {"handlers/predictor.py": [(ANSWERED, ANSWERED + fails)]})
+    candidate = altered(bundle, tmp_path, FAILS)
     # not in a shadow, where nobody could be harmed: every second customer is the canary's
     stages = [
         {"weight": 50, "min_s": 3, "max_s": 300, "min_requests": 4000},
@@ -55,9 +62,7 @@ def test_a_canary_that_fails_two_percent(house: Rig, bundle: ServedBundle, tmp_p
 
 
 def test_a_canary_that_is_three_times_slower(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
-    entry = "        answers = self.predictor.answer(rows, calls)\n"
-    dawdles = '        if __import__("random").random() < 0.05:\n            __import__("time").sleep(1.5)\n'
-    candidate = altered(bundle, tmp_path, {"churn_handler.py": [(entry, dawdles + entry)]})
+    candidate = altered(bundle, tmp_path, SLOW)
     # its worker stands still for 1.5 s every two: a minute of shadow tells it from a busy machine
     stages = [{"weight": 0, "mirror": True, "min_s": 60, "max_s": 120}, {"weight": 100, "max_s": 60}]
     drill = drilled(house, tmp_path, plan(stages=stages, block_s=2), candidate)
@@ -68,8 +73,7 @@ def test_a_canary_that_is_three_times_slower(house: Rig, bundle: ServedBundle, t
 
 
 def test_a_canary_that_scores_otherwise(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
-    lower = SCORED.replace("return scores", "return scores * 0.6")
-    candidate = altered(bundle, tmp_path, {"handlers/scoring.py": [(SCORED, lower)]})
+    candidate = altered(bundle, tmp_path, SHIFTED)
     drill = drilled(house, tmp_path, plan(rules={"decision_rate": None, "latency": None}), candidate)
     assert drill.rollout.phase == "rolled_back"
     assert "score_shift" in drill.rollout.outcome
@@ -80,9 +84,7 @@ def test_a_canary_that_scores_otherwise(house: Rig, bundle: ServedBundle, tmp_pa
 
 
 def test_a_canary_that_reads_stale_features(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
-    read = "vectors = self.features.read(distinct, now)"
-    late = "vectors = self.features.read(distinct, now + timedelta(days=40))"
-    candidate = altered(bundle, tmp_path, {"handlers/predictor.py": [(read, late)]})
+    candidate = altered(bundle, tmp_path, STALE)
     drill = drilled(house, tmp_path, plan(), candidate)
     assert drill.rollout.phase == "rolled_back"
     assert "features" in drill.rollout.outcome
@@ -93,21 +95,11 @@ def test_a_canary_that_reads_stale_features(house: Rig, bundle: ServedBundle, tm
 
 def test_a_canary_that_is_miscalibrated(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
     """Right in the order of customers, wrong in what it says of them; outcomes come while it is on trial."""
-    extreme = SCORED.replace("return scores", "return scores**4")
-    candidate = altered(bundle, tmp_path, {"handlers/scoring.py": [(SCORED, extreme)]})
-    with httpx.Client(base_url=house.url, trust_env=False, timeout=60) as client:
-        answers = client.post(
-            "/v1/models/churn:predict", json={"instances": [{"user_id": user} for user in FRESH]}
-        ).json()
-    scores = np.array([one["churn_probability"] for one in answers["predictions"]])
+    candidate = altered(bundle, tmp_path, MISCALIBRATED)
     labels = tmp_path / "labels.parquet"
-    pd.DataFrame(
-        {
-            "user_id": [mask(str(user), KEY) for user in FRESH],
-            "event_timestamp": NOW + timedelta(minutes=5) + HORIZON,
-            "churned": np.random.default_rng(0).random(len(scores)) < scores,
-        }
-    ).to_parquet(labels)
+    users = [mask(str(user), KEY) for user in FRESH]
+    known = label_table(users, NOW + timedelta(minutes=5) + HORIZON, outcomes_by(scores_of(house.url)))
+    known.to_parquet(labels)
     rules = {"score_shift": None, "decision_rate": None, "latency": None}
     config = plan(rules=rules, labels=str(labels), segments=[])
     drill = drilled(house, tmp_path, config, candidate, labels=labels)
@@ -126,7 +118,7 @@ def test_a_canary_that_dies(house: Rig, bundle: ServedBundle, tmp_path: Path) ->
             os.kill(server.pid, signal.SIGKILL)
             killed.append(server.pid)
 
-    drill = drilled(house, tmp_path, plan(), altered(bundle, tmp_path), kill)
+    drill = drilled(house, tmp_path, plan(), altered(bundle, tmp_path, KILLED), kill)
     assert killed, drill.rollout.outcome
     assert drill.rollout.phase == "rolled_back"
     assert "canary" in drill.rollout.outcome or "error_rate" in drill.rollout.outcome
@@ -136,9 +128,7 @@ def test_a_canary_that_dies(house: Rig, bundle: ServedBundle, tmp_path: Path) ->
 
 
 def test_a_canary_that_never_gets_ready(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
-    begin = "        torch.set_num_threads(1)"
-    sleeps = '        __import__("time").sleep(3600)\n'
-    candidate = altered(bundle, tmp_path, {"churn_handler.py": [(begin, sleeps + begin)]})
+    candidate = altered(bundle, tmp_path, NEVER_READY)
     drill = drilled(house, tmp_path, plan(ready_timeout_s=15), candidate)
     assert drill.rollout.phase == "rolled_back"
     assert "not ready within 15 s" in drill.rollout.outcome
@@ -149,10 +139,7 @@ def test_a_canary_that_never_gets_ready(house: Rig, bundle: ServedBundle, tmp_pa
 
 
 def test_a_canary_that_refuses_to_load(house: Rig, bundle: ServedBundle, tmp_path: Path) -> None:
-    begin = "        torch.set_num_threads(1)"
-    candidate = altered(
-        bundle, tmp_path, {"churn_handler.py": [(begin, '        raise ValueError("no")\n' + begin)]}
-    )
+    candidate = altered(bundle, tmp_path, REFUSES_TO_LOAD)
     drill = drilled(house, tmp_path, plan(ready_timeout_s=40), candidate)
     assert drill.rollout.phase == "rolled_back"
     assert "not ready within 40 s" in drill.rollout.outcome

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -93,18 +93,19 @@ class Job:
 
     name: str
     pods: Mapping[str, tuple[str, str]]
+    honor_labels: bool = False
+    """What a page says of its pod and namespace wins over the target's, as with a gateway's metrics."""
 
 
 @contextmanager
 def prometheus(
     folder: Path, exporters: Exporters, jobs: list[Job], web: Mapping[str, Any] | None = None
 ) -> Iterator[str]:
-    """Scrapes several times a second. `web`: its own TLS and users (--web.config.file)."""
-    assert PROGRAM is not None
-    folder.mkdir(parents=True, exist_ok=True)
+    """It scrapes the exporters' pages, each as a pod of its job."""
     scrapes = [
         {
             "job_name": f"{job.name}-{pod}",
+            "honor_labels": job.honor_labels,
             "metrics_path": f"/{pod}",
             "static_configs": [
                 {
@@ -116,7 +117,21 @@ def prometheus(
         for job in jobs
         for pod, (namespace, service) in job.pods.items()
     ]
-    config = {"global": {"scrape_interval": "400ms", "scrape_timeout": "400ms"}, "scrape_configs": scrapes}
+    with running(folder, scrapes, web) as url:
+        yield url
+
+
+@contextmanager
+def running(
+    folder: Path, scrapes: Sequence[Mapping[str, Any]], web: Mapping[str, Any] | None = None
+) -> Iterator[str]:
+    """Scrapes several times a second. `web`: its own TLS and users (--web.config.file)."""
+    assert PROGRAM is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "global": {"scrape_interval": "400ms", "scrape_timeout": "400ms"},
+        "scrape_configs": list(scrapes),
+    }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     (folder / "web.yml").write_text(yaml.safe_dump(dict(web or {})))
     with socket.socket() as free:

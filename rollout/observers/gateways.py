@@ -1,0 +1,153 @@
+"""What stands before the pods of a cluster, and by which names it counts: requests, errors and latencies.
+
+Names are those of Istio's standard metrics, of Knative's queue-proxy (two generations: it moved from
+OpenCensus to OpenTelemetry in Knative 1.19) and of Envoy's cluster statistics as Contour, Kourier and similar
+gateways export them. A gateway that puts both versions into one cluster, as Envoy Gateway does with the
+backends of a rule, cannot tell them apart.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from handlers.telemetry import PROBES, REQUESTS
+from rollout.counts import quantile
+from rollout.evidence import Arm
+from rollout.observers.series import Counter, histogram, slower, summed
+
+REVISION = "-deployment"
+"""Knative's Deployments end so; its Services, and what is named after them, are called like the Revision."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Names of what one kind of gateway counts. `workload`: the label that has the name of a Deployment, of a
+    Revision (`of_revision`), of a pod (`of_pod`), or that holds a Service's beside other words (`within`)."""
+
+    requests: str
+    latency: str
+    """A histogram."""
+    code: str
+    namespace: str
+    workload: str
+    of_revision: bool = False
+    of_pod: bool = False
+    within: bool = False
+    to_ms: float = 1.0
+    """From its unit of time."""
+    fixed: str = ""
+    """More of the selector."""
+    retried: str = ""
+    """Requests answered by a second try: of the first one, which failed, no other count knows."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.requests, self.latency, self.retried)))
+
+    def is_of(self, label: str, deployments: set[str]) -> bool:
+        """Whether a series with this label counts for one of these Deployments."""
+        if self.of_pod:
+            return deployment_of(label) in deployments
+        if self.within:
+            names = {deployment.removesuffix(REVISION) for deployment in deployments}
+            return any(re.search(rf"(?<![a-z0-9-]){re.escape(name)}(?![a-z0-9-])", label) for name in names)
+        return label in {
+            deployment.removesuffix(REVISION) if self.of_revision else deployment
+            for deployment in deployments
+        }
+
+
+GATEWAYS = {
+    "istio": Family(
+        "istio_requests_total",
+        "istio_request_duration_milliseconds_bucket",
+        "response_code",
+        "destination_workload_namespace",
+        "destination_workload",
+        fixed=',reporter="source"',
+    ),
+    "queue-proxy": Family(
+        "revision_request_count",
+        "revision_request_latencies_bucket",
+        "response_code",
+        "namespace_name",
+        "revision_name",
+        of_revision=True,
+    ),
+    "queue-proxy-otel": Family(
+        "kn_serving_invocation_duration_seconds_count",
+        "kn_serving_invocation_duration_seconds_bucket",
+        "http_response_status_code",
+        "namespace",
+        "pod",
+        of_pod=True,
+        to_ms=1000.0,
+    ),
+    "envoy": Family(
+        "envoy_cluster_upstream_rq",
+        "envoy_cluster_upstream_rq_time_bucket",
+        "envoy_response_code",
+        "",
+        "envoy_cluster_name",
+        within=True,
+        retried="envoy_cluster_upstream_rq_retry_success",
+    ),
+}
+
+
+def deployment_of(pod: str) -> str | None:
+    """A pod is `<Deployment>-<hash>-<hash>`."""
+    return pod.rsplit("-", 2)[0] if pod.count("-") >= 2 else None
+
+
+def seen_by_the_gateway(
+    seen: Arm,
+    family: Family,
+    gateway: Sequence[Counter],
+    workers: Sequence[Counter],
+    window: int,
+    objective_ms: float,
+) -> Arm:
+    """`seen` with the gateway's requests, errors and latencies of one version's workloads.
+
+    Without our own questions that came through it, which it counts like all others. Errors are the gateway's,
+    or the handlers' where those are more: an answer 5xx that the gateway hid by asking again was one.
+    """
+    mine = of_workloads(family, gateway, {one.labels["pod"] for one in workers if "pod" in one.labels})
+    asked = [one for one in mine if one.labels["__name__"] == family.requests]
+    failed = [one for one in asked if _failed(one.labels.get(family.code, ""))]
+    errors = summed(failed, window, family.requests) + summed(mine, window, family.retried)
+    latency = histogram(mine, window, family.latency, family.to_ms)
+    ours = [one for one in workers if one.labels.get("through") == "gateway"]
+    requests = max(0, summed(asked, window, family.requests) - summed(ours, window, PROBES.name))
+    return replace(
+        seen,
+        requests=requests,
+        errors=min(requests, max(errors, seen.errors)),
+        slow=min(requests, slower(latency, objective_ms)),
+        p99_ms=quantile(latency, 0.99),
+        latency_ms=latency,
+    )
+
+
+def of_workloads(family: Family, gateway: Sequence[Counter], pods: set[str]) -> list[Counter]:
+    deployments = {name for pod in pods if (name := deployment_of(pod))}
+    return [one for one in gateway if family.is_of(one.labels.get(family.workload, ""), deployments)]
+
+
+def blind(family: Family, gateway: Sequence[Counter], workers: Sequence[Counter], enough: int) -> str | None:
+    """What is wrong where workers answered so many requests and the gateway knows nothing of them."""
+    answered = sum(sum(one.grown.values()) for one in workers if one.labels["__name__"] == REQUESTS.name)
+    pods = {one.labels["pod"] for one in workers if "pod" in one.labels}
+    if answered < enough or of_workloads(family, gateway, pods):
+        return None
+    known = sorted({one.labels.get(family.workload, "") for one in gateway})[:5]
+    return (
+        f"counts no request of {', '.join(sorted(pods)) or 'workers without a label pod'}, which answered"
+        f" {answered:.0f}; {family.workload} is {', '.join(known) or 'nowhere'}: look at"
+        " rollout.kserve.prometheus.gateway and gateway_job"
+    )
+
+
+def _failed(code: str) -> bool:
+    return code.startswith("5") or code == "0"  # Istio: cut before there was a status

@@ -1,0 +1,107 @@
+"""The model of a cluster whose pods are real: what KServe's split says, Envoy and TorchServe do.
+
+The targets speak to the API server of tests/kube; a pod of the candidate there is a TorchServe here, it is
+ready there when Envoy's question for a prediction is answered here, and callers get the cluster's weights.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+
+from kube import knative, standard
+from kube.api_server import ApiServer
+from kube.cluster import FIRST, SECOND, client, cluster, config
+
+from data.errors import ServingError
+from rollout.targets.knative import Knative
+from rollout.targets.standard import Standard
+from rollout.targets.target import Candidate
+
+from rig import VERSION, Rig  # isort: skip
+
+ON_TRIAL = replace(SECOND, version=VERSION)
+"""As the cluster knows the archive of `altered`."""
+
+
+@dataclass
+class Pods:
+    """Runs what the model of the cluster says."""
+
+    house: Rig
+    server: ApiServer
+    model: knative.Knative | standard.Standard
+    candidate: Candidate
+    """The archive that lies at SECOND's address."""
+    up: bool = False
+
+    def ready_after(self, uri: str) -> int | None:
+        return 0 if self.up or uri != SECOND.archive else None
+
+    def follow(self) -> None:
+        with self.server.store.lock:
+            share = self.model.traffic[-1].get(SECOND.archive, 0)
+            wanted = share > 0 or self._wanted()
+        state = self.house.target.observe()
+        self.up = state.ready and state.canary is not None
+        if wanted and state.canary is None:
+            self.house.target.deploy(self.candidate)
+        elif not wanted and state.canary is not None:
+            self.house.target.rollback()
+        elif self.up and state.weight != share:
+            self.house.target.set_weight(share)
+
+    def deployment_of(self, uri: str, newest: bool = False) -> str | None:
+        """The name of the Deployment whose pods load `uri`; None before the cluster has made it."""
+        with self.server.store.lock:
+            if isinstance(self.model, knative.Knative):
+                revisions = self.server.store.of(*knative.REVISION)
+                names = [
+                    f"{one['metadata']['name']}-deployment"
+                    for one in revisions
+                    if one["spec"]["model"]["storageUri"] == uri
+                ]
+            else:
+                names = [
+                    one["metadata"]["name"]
+                    for one in self.server.store.of(*standard.DEPLOYMENT)
+                    if one["spec"]["template"]["spec"]["model"]["storageUri"] == uri
+                ]
+        return sorted(names)[-1 if newest else 0] if names else None
+
+    def _wanted(self) -> bool:
+        (service,) = self.server.store.of("serving.kserve.io", "inferenceservices")
+        parts = [service["spec"]["predictor"]]
+        parts += [entry["predictor"] for entry in service["spec"].get("canary") or []]
+        return any(part["model"]["storageUri"] == SECOND.archive for part in parts)
+
+
+@contextmanager
+def on_cluster(
+    house: Rig, mode: str, candidate: Candidate, beside: Callable[[Pods], None] = lambda pods: None
+) -> Iterator[tuple[Rig, Pods]]:
+    """`beside` is called again and again while the pods run."""
+    model: knative.Knative | standard.Standard = (
+        knative.Knative() if mode == "knative" else standard.Standard()
+    )
+    with cluster(model) as server:
+        pods = Pods(house, server, model, candidate)
+        model.ready_after = pods.ready_after
+        over = threading.Event()
+
+        def run() -> None:
+            while not over.wait(0.05):
+                with suppress(ServingError):  # a pod that is not ready now: a cluster tries again too
+                    pods.follow()
+                beside(pods)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        kind: type[Knative | Standard] = Knative if mode == "knative" else Standard
+        target = kind(config(timeout_s=10), client(server))
+        try:
+            yield replace(house, target=target, stable=FIRST), pods
+        finally:
+            over.set()
+            thread.join()
+            house.target.rollback()

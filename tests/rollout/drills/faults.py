@@ -1,0 +1,74 @@
+"""What is wrong with a canary: changes of a real archive's files.
+
+The drills of one machine (test_drills.py) and of a cluster (test_prometheus_drills.py) put the same faults on
+trial.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import httpx
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from served_bundle import FRESH
+
+Changes = Mapping[str, Sequence[tuple[str, str]]]
+"""Name of a file of the archive -> what, by what."""
+
+PREDICTOR, HANDLER, SCORING = "handlers/predictor.py", "churn_handler.py", "handlers/scoring.py"
+ANSWERED = "    def _answer(self, request: Request, rows: Sequence[int], scored: Scored) -> Answer:\n"
+SCORED = "                scores[start:stop] = chunk.numpy()[: stop - start]\n        return scores\n"
+CALLED = "        answers = self.predictor.answer(rows, calls)\n"
+BEGUN = "        torch.set_num_threads(1)"
+READ = "vectors = self.features.read(distinct, now)"
+
+
+def _scored(instead: str) -> Changes:
+    return {SCORING: [(SCORED, SCORED.replace("return scores", f"return {instead}"))]}
+
+
+def fails(share: float) -> Changes:
+    """Not the questions for readiness, or it would be taken back as not ready."""
+    refuses = (
+        f'        if request.user_ids[0] != "u_" + "0" * 32 and __import__("random").random() < {share}:\n'
+        "            return protocols.refuse(BROKEN)\n"
+    )
+    return {PREDICTOR: [(ANSWERED, ANSWERED + refuses)]}
+
+
+FAILS = fails(0.02)
+SLOW: Changes = {
+    HANDLER: [
+        (
+            CALLED,
+            '        if __import__("random").random() < 0.05:\n'
+            '            __import__("time").sleep(1.5)\n' + CALLED,
+        )
+    ]
+}
+"""Its worker stands still for 1.5 s, every twentieth batch."""
+SHIFTED = _scored("scores * 0.6")
+STALE: Changes = {PREDICTOR: [(READ, READ.replace("now)", "now + timedelta(days=40))"))]}
+MISCALIBRATED = _scored("scores**4")
+"""Right in the order of customers, wrong in what it says of them."""
+NEVER_READY: Changes = {HANDLER: [(BEGUN, '        __import__("time").sleep(3600)\n' + BEGUN)]}
+REFUSES_TO_LOAD: Changes = {HANDLER: [(BEGUN, '        raise ValueError("no")\n' + BEGUN)]}
+KILLED: Changes = {}
+"""An archive without a fault, whose process is killed."""
+
+
+def scores_of(url: str) -> NDArray[np.float64]:
+    """What stable says of the customers that callers ask for."""
+    asked = {"instances": [{"user_id": user} for user in FRESH]}
+    with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+        answers = client.post("/v1/models/churn:predict", json=asked).json()
+    return np.array([one["churn_probability"] for one in answers["predictions"]])
+
+
+def outcomes_by(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Who churned, as often as stable says."""
+    return np.random.default_rng(0).random(len(scores)) < scores
+
+
+def label_table(user_ids: Sequence[str], when: object, churned: NDArray[np.bool_]) -> pd.DataFrame:
+    return pd.DataFrame({"user_id": user_ids, "event_timestamp": when, "churned": churned})

@@ -1,0 +1,118 @@
+"""A real Prometheus that scrapes the real pods and the real Envoy, as a cluster's would.
+
+Pods come and go, and their targets with them (file_sd, where a cluster has a ServiceMonitor). Each drill has
+jobs of its own, so that one Prometheus serves all: by their names a drill's series are told from another's.
+Our Envoy calls its clusters stable and canary; in a cluster their names have that of a Service in them, which
+they get here while they are scraped (metric_relabel_configs).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from kube.cluster import FIRST, SECOND
+
+from rollout.config import RolloutConfig
+from rollout.observers.observer import Observer
+from rollout.observers.prometheus import PrometheusObserver
+
+from cluster_rig import Pods, on_cluster  # isort: skip
+from real_prometheus import SERVICE, running  # isort: skip
+from rig import VERSION, Rig  # isort: skip
+
+NAMESPACE, NAME = "churn", "churn"
+BACKENDS = ("stable", "canary")
+
+
+@dataclass
+class Scraped:
+    """One drill's targets."""
+
+    url: str
+    file: Path
+    drill: str
+    """Part of the names of its jobs."""
+    written: str = ""
+
+    def follow(self, pods: Pods) -> None:
+        text = json.dumps(self._targets(pods))
+        if text != self.written:
+            staged = self.file.with_suffix(".staged")
+            staged.write_text(text)
+            staged.replace(self.file)
+            self.written = text
+
+    def settings(self) -> dict[str, Any]:
+        """`rollout.kserve`: whose series these are."""
+        named = {"job": f"pods-{self.drill}", "gateway": "envoy", "gateway_job": f"envoy-{self.drill}"}
+        return {"namespace": NAMESPACE, "name": NAME, "prometheus": named}
+
+    def _targets(self, pods: Pods) -> list[dict[str, Any]]:
+        supervisor = pods.house.supervisor
+        stable, canary = pods.deployment_of(FIRST.archive), pods.deployment_of(SECOND.archive, newest=True)
+        names = dict(zip(BACKENDS, (stable, canary), strict=True))
+        backends = {
+            f"{slot}_backend": f"{NAMESPACE}/{name.removesuffix('-deployment')}/80/da39a3ee5e"
+            for slot, name in names.items()
+            if name
+        }
+        found = [_target(supervisor.gateway.metrics, job=f"envoy-{self.drill}", **backends)]
+        servers = {"stable": supervisor.model, "canary": supervisor.canary.server}
+        for slot, server in servers.items():
+            address = getattr(server, "metrics", None)
+            if address and names[slot]:
+                labels = {"job": f"pods-{self.drill}", "namespace": NAMESPACE, SERVICE: NAME}
+                found.append(_target(address, **labels, pod=f"{names[slot]}-7c5ddbdf54-x2x1z"))
+        return found
+
+
+def _target(address: str, **labels: str) -> dict[str, Any]:
+    return {"targets": [urlsplit(address).netloc], "labels": labels}
+
+
+@contextmanager
+def scraping(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The address of a Prometheus, and the file of its targets."""
+    file = folder / "targets.json"
+    file.write_text("[]")
+    named = [
+        {
+            "source_labels": ["envoy_cluster_name", f"{slot}_backend"],
+            "regex": f"{slot};(.+)",
+            "target_label": "envoy_cluster_name",
+            "replacement": "$1",
+        }
+        for slot in BACKENDS
+    ]
+    dropped = {"action": "labeldrop", "regex": "(stable|canary)_backend"}
+    pods = {
+        "job_name": "everything",
+        "file_sd_configs": [{"files": [str(file)], "refresh_interval": "1s"}],
+        "metric_relabel_configs": [*named, dropped],
+    }
+    with running(folder / "prometheus", [pods]) as url:
+        yield url, file
+
+
+@dataclass
+class Judged(Rig):
+    """A rig whose rollouts are judged by what Prometheus has scraped."""
+
+    scraped: Scraped | None = None
+
+    def observer(self, config: RolloutConfig, labels: Path | None = None) -> Observer:
+        assert self.scraped is not None
+        return PrometheusObserver(self.scraped.url, VERSION, config)
+
+
+@contextmanager
+def judged_by_prometheus(
+    house: Rig, mode: str, candidate: Any, scraped: Scraped
+) -> Iterator[tuple[Judged, Pods]]:
+    with on_cluster(house, mode, candidate, scraped.follow) as (there, pods):
+        parts: Mapping[str, Any] = vars(there) | {"sticky": False, "scraped": scraped}
+        yield Judged(**parts), pods

@@ -1,0 +1,53 @@
+"""How many pods a revision keeps while a canary has a share: the minimum of its PodAutoscaler, and back."""
+
+import pytest
+from kube import knative
+from kube.cluster import client, cluster
+
+from rollout.targets.cluster import POD_AUTOSCALER
+from rollout.targets.knative_pods import BEFORE, MIN_SCALE, RevisionPods, held, let_go
+from rollout.targets.manifests import REPLICAS
+
+STABLE = "churn-predictor-00001"
+
+
+@pytest.mark.parametrize("own", [{MIN_SCALE: "3"}, {}])
+def test_a_minimum_only_grows_and_then_goes_back_to_what_it_was(own: dict[str, str]) -> None:
+    autoscaler = {"metadata": {"annotations": dict(own)}}
+
+    def carry_out(patch: dict[str, dict[str, dict[str, str | None]]] | None) -> None:
+        assert patch is not None
+        for name, text in patch["metadata"]["annotations"].items():
+            autoscaler["metadata"]["annotations"].pop(name, None)
+            if text is not None:
+                autoscaler["metadata"]["annotations"][name] = text
+
+    carry_out(held(autoscaler, 5, came=8))
+    carry_out(held(autoscaler, 7, came=99))
+    assert autoscaler["metadata"]["annotations"] == {
+        MIN_SCALE: "7",
+        BEFORE: own.get(MIN_SCALE, ""),
+        REPLICAS: "8",
+    }
+    assert held(autoscaler, 6) is None
+    carry_out(let_go(autoscaler))
+    assert autoscaler["metadata"]["annotations"] == own
+    assert let_go(autoscaler) is None
+
+
+def test_somebody_who_writes_at_the_same_time_is_not_overwritten() -> None:
+    """A patch of metadata carries the version that was read, too."""
+    with cluster(knative.Knative()) as server:
+        pods = RevisionPods(client(server))
+        server.foreign_writes = 1
+        pods.hold(STABLE, 9)
+        calls = server.patches(POD_AUTOSCALER.plural)
+        assert [call.code for call in calls] == [409, 200]
+        assert all("resourceVersion" in call.body["metadata"] for call in calls)
+        found = server.store.get(*knative.AUTOSCALER, "churn", STABLE)
+        assert found is not None and found["metadata"]["annotations"][MIN_SCALE] == "9"
+        server.settle(3)
+        assert (pods.running(STABLE), pods.few(STABLE, 9)) == (9, None)
+        assert pods.few(STABLE, 10) == f"revision {STABLE}: 9 of 10 pods are up"
+        pods.let_go(STABLE)
+        pods.let_go("gone")
