@@ -74,8 +74,9 @@ def _tried(context: Context, without: dict[str, Any] | None) -> tuple[dict[str, 
     one, the record of that."""
     trial, answers = (without, []) if without else rehearse(context)
     before = _read(context.files.run_record).get("rollout") if context.files.run_record.is_file() else None
+    before = before if before and before.get("phase") == "promoted" else {}
     archive = _read(context.files.archive_record)
-    if "left_out" in trial and before and before.get("candidate", {}).get("sha256") == archive["sha256"]:
+    if "left_out" in trial and before and before["candidate"]["sha256"] == archive["sha256"]:
         return {**before, "unchanged": True}, answers
     return trial, answers
 
