@@ -1,8 +1,8 @@
 """What is judged on what: the rows of each data set that teach, that choose settings, and that judge.
 
 Logs: the newest snapshots judge, as in `churn train`; a rival's settings are chosen forward in time within
-the training rows, at the origins of training/forward.py. Tables: stratified folds judge, and three folds of
-the training rows of the first choose.
+the training rows, at the origins of training/learn/forward.py. Tables: stratified folds judge, and three
+folds of the training rows of the first choose.
 """
 
 import pickle
@@ -20,8 +20,8 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from benchmarks import logs, tables
 from churn.settings import CONFIGS, load_settings
 from features.spec import FeaturesConfig
-from training.forward import Fold, Positions, origins
-from training.split import Shape
+from training.learn.forward import Fold, Positions, origins
+from training.learn.split import Shape
 
 ROOT = Path(__file__).resolve().parent.parent
 TELCO = ROOT.parent / "shared" / "data" / "Telco-Customer-Churn.csv"
@@ -104,8 +104,9 @@ def load(name: str, telco: Path = TELCO) -> Contest | None:
 
 
 def forward_folds(rows: pd.DataFrame, train: Positions, horizon: timedelta) -> tuple[Fold, ...]:
-    """Those of training/forward.py, by which ours chooses too, and its older origins as well: ours leaves out
-    those that learn from little over half of the rows, while settings of rivals gain by every further one.
+    """Those of training/learn/forward.py, by which ours chooses too, and its older origins as well: ours
+    leaves out those that learn from little over half of the rows, while settings of rivals gain by every
+    further one.
 
     Empty where a log has no origin; then nobody can choose.
     """

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.gates.bootstrap import Resampling, cluster_sums, resampled
+from training.evaluate.bootstrap import Resampling, cluster_sums, resampled
 
 Array = NDArray[np.float64]
 RESAMPLES = 2000

@@ -19,9 +19,9 @@ from benchmarks import contests
 from benchmarks.contests import ROOT, Contest, Fold
 from benchmarks.rivals import RIVALS, UNTUNED, WITHOUT_SEED, Rows, clipped, fitted_scores, source_of, tuned
 from churn.settings import load_settings
-from training.baselines import Task, bg_nbd
-from training.fit import fit
-from training.inputs import Inputs
+from training.evaluate.baselines import Task, bg_nbd
+from training.learn.fit import fit
+from training.learn.inputs import Inputs
 
 OURS = "ours"
 BG_NBD = "bg_nbd"
@@ -30,9 +30,9 @@ APART = 1000
 Scores = NDArray[np.float64]
 
 LEARNS = ("model", "training", "handlers/encoding.py", "configs/model.yaml", "configs/training.yaml")
-READS = ("data", "features", "configs/data.yaml", "configs/features.yaml", "training/split.py",
+READS = ("data", "features", "configs/data.yaml", "configs/features.yaml", "training/learn/split.py",
          *(f"benchmarks/{name}.py" for name in ("logs", "tables", "simulated", "contests")))  # fmt: skip
-PREPROCESSED = {"logistic_regression": ("model/preprocessing.py",), BG_NBD: ("training/bg_nbd.py",)}
+PREPROCESSED = {"logistic_regression": ("model/preprocessing.py",), BG_NBD: ("training/learn/bg_nbd.py",)}
 """What decides each kind of result, beside the rivals' own code and the encoded rows."""
 
 
@@ -137,7 +137,7 @@ def _scores(contest: Contest, fold: Fold, model: str, given: dict[str, Any], see
 
 
 def ours(contest: Contest, fold: Fold, seed: int) -> Scores:
-    """By config alone: the shipped configs and the rule of training/recipe.py."""
+    """By config alone: the shipped configs and the rule of training/learn/recipe.py."""
     settings = load_settings()
     train, test = (contest.rows.iloc[part] for part in fold)
     training = settings.training.model_copy(update={"seed": settings.training.seed + APART * seed})

@@ -32,9 +32,9 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from churn.settings import Settings, load_settings
-from training.datamodule import Rows
-from training.fit import Task, assemble, fit, prepared, trainer_settings
-from training.metrics import evaluate
+from training.learn.datamodule import Rows
+from training.learn.fit import Task, assemble, fit, prepared, trainer_settings
+from training.learn.metrics import evaluate
 from training.train import prepare
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,7 @@ Every variant is the recipe's network on the features alone (same trainer, epoch
 seed) with one thing more:
 
 - purchase_process: P(alive), log((r + x) / (alpha + T)) and the logit of P(no purchase in the horizon) of a
-  BG/NBD fitted once, on the newest training snapshot (training/bg_nbd.py);
+  BG/NBD fitted once, on the newest training snapshot (training/learn/bg_nbd.py);
 - deep_sets: a sum over the customer's last 32 purchases of a small network of each one's age, gap and amount
   (Zaheer and others, 2017), beside the features;
 - gru: the same purchases in their order through a GRU, beside the features;
@@ -41,14 +41,14 @@ from benchmarks.logs import Log, load, names
 from model.network import Network
 from model.preprocessing import Preprocessing
 from model.wide import Wide
-from training.bg_nbd import BgNbd
-from training.datamodule import ChurnData
-from training.fit import prepared, trainer_settings
-from training.gates.bootstrap import Resampling, mean_interval
-from training.inputs import Inputs
-from training.metrics import evaluate
-from training.module import ChurnModule
-from training.recipe import settle
+from training.evaluate.bootstrap import Resampling, mean_interval
+from training.learn.bg_nbd import BgNbd
+from training.learn.datamodule import ChurnData
+from training.learn.fit import prepared, trainer_settings
+from training.learn.inputs import Inputs
+from training.learn.metrics import evaluate
+from training.learn.module import ChurnModule
+from training.learn.recipe import settle
 
 ROOT = Path(__file__).resolve().parent.parent
 LAST = 32

@@ -24,7 +24,7 @@ from features.spec import FeaturesConfig
 from pipelines.context import Context
 from pipelines.engine import run_steps
 from pipelines.steps import STEPS
-from training.split import Split
+from training.learn.split import Split
 from training.train import prepare
 
 WANTED = ("ingest", "features", "online store", "training set")

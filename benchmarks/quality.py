@@ -4,7 +4,8 @@
     python -m benchmarks.quality --develop --label before     # then change the code, and
     python -m benchmarks.quality --develop --label after      # compare, on CDNOW, Telco and made data only
 
-Ours is `training.fit.fit` by config alone: the shipped configs, nothing set by hand, no study. A rival tries
+Ours is `training.learn.fit.fit` by config alone: the shipped configs, nothing set by hand, no study. A rival
+tries
 --trials settings on inner folds (benchmarks/contests.py: forward in time for a log), once a data set, on the
 first outer fold's training rows; the settings serve all outer folds, which on tables favours rivals a little.
 Every model is fitted with --seeds seeds; a rival's scores averaged over them are a row of their own, since

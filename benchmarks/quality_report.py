@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks.contests import DEVELOPED, NAMES, Contest
 from benchmarks.differences import compare, losses, losses_of_average
 from benchmarks.entrants import OURS, contest_file, scores_file
-from training.metrics import evaluate
+from training.learn.metrics import evaluate
 
 AVERAGED = ", averaged"
 METRICS = ("log_loss", "auroc", "brier", "ece")

@@ -20,8 +20,8 @@ from scipy import sparse
 
 from benchmarks.contests import Contest, Fold
 from model.preprocessing import Preprocessing
-from training.inputs import Inputs
-from training.metrics import log_loss
+from training.learn.inputs import Inputs
+from training.learn.metrics import log_loss
 
 JOBS = 1
 """The benchmark runs two models at a time on two cores."""

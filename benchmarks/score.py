@@ -32,9 +32,9 @@ from model.export import load_program
 from pipelines.score import READ_ROWS, model_columns, score_batch
 from serving.bulk import BulkScorer
 from serving.ranked import write_ranked
+from training.archive.signing import trusted_signers
+from training.archive.verify import verify_archive
 from training.config import DecisionConfig
-from training.signing import trusted_signers
-from training.verify import verify_archive
 
 BATCHES = 4
 MEGABYTE = 1 << 20

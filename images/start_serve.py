@@ -6,7 +6,7 @@ key and the store's password. So the archive's signature is verified, by keys th
 pod, over the very bytes that are then copied to a private folder and loaded; and of config.properties only
 sizes are taken, since a property can also name plugins, other archives or a way in.
 
-The check is that of training/signing.py: the image holds no code of the repository (tests/images).
+The check is that of training/archive/signing.py: the image holds no code of the repository (tests/images).
 """
 
 import base64

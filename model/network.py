@@ -16,8 +16,8 @@ class Network(nn.Module):
 
     `cardinalities[c]` is the size of the c-th vocabulary. Code 0 has a row of zeros that no training row
     reads, so that a category never seen in training moves nothing; a missing one is a value of the
-    vocabulary. `config` has no gaps left (`training/recipe.py`); `bins` come from `learn_bins`. While it
-    trains, a `tabm` answers for each of its sub-models, [B, submodels]: each has to be good on its own.
+    vocabulary. `config` has no gaps left (`training/learn/recipe.py`); `bins` come from `learn_bins`. While
+    it trains, a `tabm` answers for each of its sub-models, [B, submodels]: each has to be good on its own.
     """
 
     def __init__(

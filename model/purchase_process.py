@@ -18,8 +18,8 @@ class PurchaseProcess(nn.Module):
     """float64 [B, N] raw numbers -> float64 [B, 3], standardised; NaN where a number behind it is missing.
 
     P(has not left), the logarithm of the rate at which she buys while she stays, and the logit of P(no
-    purchase in the horizon). Times are in days; the formulas are those of `training/bg_nbd.py`. All that is
-    learned is a buffer: parameters, columns and scale travel with the exported program.
+    purchase in the horizon). Times are in days; the formulas are those of `training/learn/bg_nbd.py`. All
+    that is learned is a buffer: parameters, columns and scale travel with the exported program.
     """
 
     columns: Tensor

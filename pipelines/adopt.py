@@ -11,7 +11,7 @@ from pipelines.verified import verified
 from rollout.errors import RolloutError
 from rollout.store import Store
 from rollout.targets.target import Candidate, Target
-from training.signing import SUFFIX
+from training.archive.signing import SUFFIX
 
 
 def adopted(

@@ -12,8 +12,8 @@ from pipelines.model_store import ModelStore
 from pipelines.verified import verified
 from rollout.errors import RolloutError
 from rollout.targets.target import Candidate
-from training.registry import Registry
-from training.signing import SUFFIX, signature_file
+from training.archive.signing import SUFFIX, signature_file
+from training.registry.model_registry import Registry
 
 
 def candidate_at(archive: Path) -> Candidate:

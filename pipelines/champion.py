@@ -10,9 +10,9 @@ from pipelines.context import Stages
 from pipelines.model_store import ModelStore
 from pipelines.verified import verified
 from rollout.targets.target import Candidate
-from training.registered import among, fetch
-from training.registry import Registry, Version
-from training.signing import SUFFIX, signature_file
+from training.archive.signing import SUFFIX, signature_file
+from training.registry.fetch import among, fetch
+from training.registry.model_registry import Registry, Version
 
 
 def champion(settings: Stages, say: Callable[[str], None] = lambda message: None) -> Candidate | None:

@@ -18,9 +18,9 @@ from pipelines.model_store import KEY, ModelStore
 from pipelines.verified import verified
 from rollout.targets.target import Candidate
 from serving.layout import mounted_properties
+from training.archive.signing import SUFFIX, signature_file
+from training.archive.verify import Verified
 from training.gates import GateReport
-from training.signing import SUFFIX, signature_file
-from training.verify import Verified
 
 REPORT = "gate_report.json"
 

@@ -109,7 +109,7 @@ def _online(settings: Stages, names: Sequence[str]) -> int:
 
 def _remove_from_runs(settings: Stages, names: Sequence[str]) -> Iterator[tuple[str, int]]:
     """Test scores that lie in an artifact store outside of the workspace."""
-    from training.registry import Registry
+    from training.registry.model_registry import Registry
 
     training, files = settings.training, settings.files
     if Path(training.artifacts_uri.removeprefix("file://")).is_relative_to(files.root):
@@ -118,7 +118,7 @@ def _remove_from_runs(settings: Stages, names: Sequence[str]) -> Iterator[tuple[
         return
     from mlflow.artifacts import download_artifacts
 
-    from training.mlflow_client import client_of, experiment_of, reaching
+    from training.registry.mlflow_client import client_of, experiment_of, reaching
 
     with reaching(training.tracking_uri):
         client = client_of(training.tracking_uri)

@@ -15,8 +15,8 @@ from pipelines import plots
 from pipelines.context import Context
 from pipelines.engine import Outcome
 from pipelines.rollout_report import section
-from training.appraisal import read_appraisal
 from training.decision_value import values_of_scores
+from training.evaluate.appraisal import read_appraisal
 
 COLUMNS = ("log_loss", "auroc", "auprc", "accuracy", "precision", "recall", "f1", "brier", "ece")
 
@@ -106,7 +106,7 @@ def _tuning(context: Context, tuned: Mapping[str, Any]) -> dict[str, Any] | None
     """The study that chose the hyperparameters; None where there was none."""
     if not tuned["study"]:
         return None
-    from training.study import summarise
+    from training.tuning.study import summarise
 
     study = summarise(tuned["study"], context.settings.tuning)
     # a trial that was given up before its first epoch ended has no value

@@ -25,7 +25,7 @@ def online_store(context: Context) -> bool:
 
 def study(context: Context) -> bool:
     """Whether the database still holds the study whose best settings were taken."""
-    from training.slots import open_storage, reaching_studies
+    from training.tuning.slots import open_storage, reaching_studies
 
     name = json.loads(context.files.tuned.read_text(encoding="utf-8"))["study"]
     if not name:
@@ -42,8 +42,8 @@ def study(context: Context) -> bool:
 
 def archive(context: Context) -> bool:
     """Whether the archive that was packaged last lies in the store with its signature, and is registered."""
-    from training.registry import Registry
-    from training.signing import signature_file
+    from training.archive.signing import signature_file
+    from training.registry.model_registry import Registry
 
     record = json.loads(context.files.archive_record.read_text(encoding="utf-8"))
     file = Path(record["path"])

@@ -50,8 +50,8 @@ def _training_set(context: Context) -> None:
 
 
 def _tune(context: Context) -> None:
-    from training.study_runs import record_study
-    from training.tune import tune
+    from training.tuning.study_runs import record_study
+    from training.tuning.tune import tune
 
     s = context.settings
     best = tune(
@@ -93,10 +93,10 @@ def _gates(context: Context) -> None:
 
     from features.store import serving_yaml
     from training.decision_value import acting_threshold
-    from training.evidence import collect_evidence
     from training.gates import Override, judge, write_report
-    from training.package import stage
-    from training.slices import breakdown
+    from training.gates.collect import collect_evidence
+    from training.gates.slices import breakdown
+    from training.release.package import stage
 
     s, files = context.settings, context.files
     _, training = chosen(context)
@@ -124,7 +124,7 @@ def _gates(context: Context) -> None:
 def _record(context: Context, report: "GateReport") -> str:
     """The run in MLflow of the model that was judged, whatever the judgement; its id."""
     from pipelines.plots import of_scores
-    from training.tracking import record_run
+    from training.release.tracking import record_run
 
     s, files = context.settings, context.files
     model, training = chosen(context)
@@ -137,8 +137,8 @@ def _package(context: Context) -> None:
     from features.store import serving_yaml
     from pipelines.verified import verified
     from training.decision_value import acting_threshold
-    from training.package import package, passed_report
-    from training.tracking import register
+    from training.release.package import package, passed_report
+    from training.release.tracking import register
 
     s, files = context.settings, context.files
     _, training = chosen(context)
@@ -166,7 +166,7 @@ def _judged_by(context: Context) -> list[Any]:
 
     A model that has become the champion is not judged again for it: it was compared with the one before.
     """
-    from training.registry import PREVIOUS, Registry
+    from training.registry.model_registry import PREVIOUS, Registry
 
     try:
         registry = Registry(context.settings.training)
@@ -325,7 +325,7 @@ def _shape(context: Context) -> Any:
 
 def chosen(context: Context) -> "tuple[ModelConfig, TrainingConfig]":
     """The configs with the study's best in them, where a study has been run; what the user gave stays."""
-    from training.space import apply
+    from training.tuning.space import apply
 
     settings = context.settings
     if not context.files.tuned.is_file():

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pipelines.context import Stages
-from training.signing import trusted_signers
-from training.verify import Verified, verify_archive
+from training.archive.signing import trusted_signers
+from training.archive.verify import Verified, verify_archive
 
 
 def verified(settings: Stages, archive: Path, sha256: str | None = None, judged: bool = True) -> Verified:

@@ -11,7 +11,7 @@ from rollout.lease import new_holder
 from rollout.store import Store
 from rollout.targets.target import Candidate
 from training.config import TrainingConfig
-from training.registry import CHAMPION, PREVIOUS, Registry
+from training.registry.model_registry import CHAMPION, PREVIOUS, Registry
 
 LOCK_WITHIN_S = 10.0
 LONGEST_REASON = 500

@@ -14,8 +14,8 @@ workspace that `churn` filled, through the same functions (`prepare`, `assemble`
 `churn train`'s weights where no study has been run. A study's best is not read here: after `churn tune`, give
 its parameters (var/tuned.json) as flags.
 
-One command fits all of `model.seeds`, in one module (training/module.py says why): the checkpoint is then the
-model that would be served, not a third of it. `--model.seeds [0]` fits a single member, and
+One command fits all of `model.seeds`, in one module (training/learn/module.py says why): the checkpoint is
+then the model that would be served, not a third of it. `--model.seeds [0]` fits a single member, and
 `--seed_everything` is another name for `--seed`.
 
 `validate`, `test` and `predict` take model, features, split and threshold from the checkpoint: flags that
@@ -46,15 +46,15 @@ from data.layers import CONFIGS, merge, read_layer
 from data.workspace import Workspace, write_atomically
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
-from training.checkpoint import Contract
 from training.config import TrainingConfig
-from training.datamodule import ChurnData
-from training.encoded import tensors
-from training.fit import Told, assemble, prepared, trainer_settings
-from training.module import TRAIN_LOSS, VALIDATION_LOSS, ChurnModule
+from training.learn.checkpoint import Contract
+from training.learn.datamodule import ChurnData
+from training.learn.encoded import tensors
+from training.learn.fit import Told, assemble, prepared, trainer_settings
+from training.learn.module import TRAIN_LOSS, VALIDATION_LOSS, ChurnModule
+from training.learn.split import Shape
 from training.overlay import as_flags
 from training.quiet import quiet
-from training.split import Shape
 from training.train import KEYS, prepare
 
 FROM_CONFIG = ("max_epochs", "gradient_clip_val")
@@ -128,10 +128,10 @@ class TrainingCLI(LightningCLI):
         )
 
     def _parse_ckpt_path(self) -> None:
-        """Checkpoints say what they are below a key of ours (training/checkpoint.py), not in flags."""
+        """Checkpoints say what they are below a key of ours (training/learn/checkpoint.py), not in flags."""
 
     def _set_seed(self) -> None:
-        """Nothing here draws from the process's own random numbers (training/fit.py: `prepared`)."""
+        """Nothing here draws from the process's own random numbers (training/learn/fit.py: `prepared`)."""
 
     def instantiate_classes(self) -> None:
         given = self.config[self.subcommand]

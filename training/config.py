@@ -28,7 +28,7 @@ class TrainingConfig(Config):
     batch_size: int | None = Field(None, gt=1)
     learning_rate: float | None = Field(None, gt=0)
     weight_decay: float | None = Field(None, ge=0)
-    """Left out, or null, these follow `training/recipe.py`."""
+    """Left out, or null, these follow `training/learn/recipe.py`."""
     gradient_clip: float = Field(1.0, gt=0)
     calibration: Literal["none", "auto"] = "none"
     """`auto`: Platt scaling where it lowers log-loss on other customers of the newest complete snapshot."""
@@ -36,7 +36,7 @@ class TrainingConfig(Config):
     baselines: tuple[Baseline, ...] | None = None
     """Null: every one that the shape of the source allows."""
     cross_validation: int = Field(5, ge=0)
-    """Folds of a table, or test blocks of a log (training/cross_validation.py); 0 switches it off."""
+    """Folds of a table, or test blocks of a log; 0 switches it off."""
     threads: int | None = Field(None, gt=0)
     """Of the network's arithmetic; default 1, since the last bits of the weights depend on it."""
     signing_key_env: str = "CHURN_SIGNING_KEY"

@@ -16,16 +16,16 @@ from data.workspace import Workspace, replaced_directory
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from model.export import export_program, load_program
-from training.appraisal import write_appraisal
-from training.baselines import fit_baselines
-from training.calibration_choice import choose_calibration
 from training.config import TrainingConfig
-from training.cross_validation import cross_validate
-from training.fit import Fitted, fit
-from training.importance import importances
-from training.metrics import evaluate
-from training.recipe import settle
-from training.split import Shape, Split, split_rows
+from training.evaluate.appraisal import write_appraisal
+from training.evaluate.baselines import fit_baselines
+from training.evaluate.cross_validation import cross_validate
+from training.evaluate.importance import importances
+from training.learn.calibration_choice import choose_calibration
+from training.learn.fit import Fitted, fit
+from training.learn.metrics import evaluate
+from training.learn.recipe import settle
+from training.learn.split import Shape, Split, split_rows
 
 KEYS = ("event_timestamp", "user_id")
 
@@ -39,7 +39,7 @@ class TrainingResult:
     seconds: dict[str, float]
     rows: dict[str, int]
     split: str
-    """How the test rows were chosen (training/split.py)."""
+    """How the test rows were chosen (training/learn/split.py)."""
     calibration: dict[str, float]
 
     def to_json(self) -> str:

@@ -12,11 +12,11 @@ from churn.settings import Settings
 from data.errors import TrainingError
 
 if TYPE_CHECKING:
-    from training.registry import Registry
+    from training.registry.model_registry import Registry
 
 
 def versions(settings: Settings, arguments: Namespace) -> int:
-    from training.registry import Registry
+    from training.registry.model_registry import Registry
 
     registry = Registry(settings.training)
     names: dict[str, list[str]] = {}
@@ -37,8 +37,8 @@ def versions(settings: Settings, arguments: Namespace) -> int:
 
 
 def promote(settings: Settings, arguments: Namespace) -> int:
-    from training.registry import CHALLENGER, Registry
-    from training.tracking import numbers_of
+    from training.registry.model_registry import CHALLENGER, Registry
+    from training.release.tracking import numbers_of
 
     registry = Registry(settings.training)
     number = arguments.version or registry.aliases().get(CHALLENGER)
@@ -53,7 +53,7 @@ def promote(settings: Settings, arguments: Namespace) -> int:
 
 
 def rollback(settings: Settings, arguments: Namespace) -> int:
-    from training.registry import CHAMPION, PREVIOUS, Registry
+    from training.registry.model_registry import CHAMPION, PREVIOUS, Registry
 
     registry = Registry(settings.training)
     with _writing(settings, registry, registry.aliases().get(PREVIOUS)):
@@ -88,7 +88,7 @@ def _writing(settings: Settings, registry: "Registry", number: str | None) -> It
 
 
 def history(settings: Settings, arguments: Namespace) -> int:
-    from training.registry import Registry
+    from training.registry.model_registry import Registry
 
     rows = [
         (

@@ -10,7 +10,7 @@ from benchmarks import tables
 from benchmarks.contests import DEVELOPED, UNSEEN_LOGS, UNSEEN_TABLES, forward_folds
 from benchmarks.differences import compare, losses, losses_of_average
 from benchmarks.rivals import Rows, fitted_scores, tuned
-from training.forward import origins
+from training.learn.forward import origins
 
 HORIZON = timedelta(days=90)
 

@@ -22,7 +22,7 @@ from handlers.scoring import Scorer
 from pipelines.score import model_columns
 from serving.config import ServingConfig
 from serving.layout import write_layout
-from training.signing import sign, trust_line
+from training.archive.signing import sign, trust_line
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BASE = "python:3.11-slim-bookworm"

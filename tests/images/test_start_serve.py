@@ -19,7 +19,7 @@ from served_bundle import ServedBundle
 from serving.config import ServingConfig
 from serving.layout import write_layout
 from serving.owned_process import free_port
-from training.signing import sign, trust_line
+from training.archive.signing import sign, trust_line
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "images" / "start_serve.py"

@@ -13,7 +13,7 @@ from model.network import Network
 from model.preprocessing import Preprocessing
 from model.program import Program, score
 from model.purchase_process import PurchaseProcess
-from training.bg_nbd import BgNbd
+from training.learn.bg_nbd import BgNbd
 
 FITTED = BgNbd(r=0.24, alpha=31.0, a=0.79, b=2.4)
 HORIZON = 90.0

@@ -18,8 +18,8 @@ from model.program import Program
 from model.target_rates import looked_up, out_of_part, rates
 from model.tree_formats import from_catboost, from_lightgbm
 from model.trees import LEVELS, Trees
-from training.boosting import grow_forest
-from training.growth import Growth
+from training.learn.boosting import grow_forest
+from training.trees.growth import Growth
 
 SIZES = (3, 40)
 

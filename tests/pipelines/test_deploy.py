@@ -24,9 +24,9 @@ from handlers.bundle import digest_of_spec
 from pipelines.context import Context
 from pipelines.deploy import Deployed, deploy
 from pipelines.model_store import ModelStore
+from training.archive.signing import SUFFIX, load_signing_key, sign, signature_file
+from training.archive.verify import verify_archive
 from training.gates import GateReport, Verdict, write_report
-from training.signing import SUFFIX, load_signing_key, sign, signature_file
-from training.verify import verify_archive
 
 PROGRAM = b"a program " * 10_000
 VERSION = "0123456789ab"

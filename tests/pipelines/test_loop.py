@@ -36,8 +36,8 @@ from model.program import Program, score
 from pipelines.champion import champion
 from pipelines.live import customers_online
 from pipelines.served import Served
-from training.inputs import Inputs
-from training.registry import Registry
+from training.learn.inputs import Inputs
+from training.registry.model_registry import Registry
 
 WEIGHTS = [1, 5, 25, 50, 100]
 PLAN = [{"weight": 0, "mirror": True, "min_s": 4, "max_s": 120, "min_requests": 100}] + [

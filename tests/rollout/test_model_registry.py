@@ -15,7 +15,7 @@ from rollout.registry import ModelRegistry, locked_by
 from rollout.store import Store
 from rollout.targets.target import Candidate
 from training.quiet import quiet
-from training.registry import Registry
+from training.registry.model_registry import Registry
 
 WHEN = datetime(2026, 3, 1, tzinfo=UTC)
 A, B, C = (Candidate(f"/{name}.mar", name * 64, name * 12) for name in "abc")

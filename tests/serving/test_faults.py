@@ -25,8 +25,8 @@ from handlers import telemetry
 from handlers.prediction_log import TAKE_EVERY_S
 from serving.config import ServingConfig
 from serving.torchserve import TorchServe
-from training.signing import read_signers, sign, trust_line
-from training.verify import verify_archive
+from training.archive.signing import read_signers, sign, trust_line
+from training.archive.verify import verify_archive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -21,8 +21,8 @@ from rollout.targets.envoy import EnvoyTarget
 from serving.archive import Archive, ModelArchive
 from serving.config import ServingConfig
 from serving.torchserve import TorchServe
-from training.signing import sign, signature_file
-from training.verify import verify_archive
+from training.archive.signing import sign, signature_file
+from training.archive.verify import verify_archive
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
 TRUSTED = {KEY.public_key().public_bytes_raw(): "release"}

@@ -7,10 +7,10 @@ import pandas as pd
 
 from churn.settings import Settings
 from data.workspace import Workspace
-from training.champion import score_champion
-from training.evidence import collect_evidence
 from training.gates import Evidence, GateReport, judge
-from training.package import stage
+from training.gates.champion_scores import score_champion
+from training.gates.collect import collect_evidence
+from training.release.package import stage
 
 STORE = "project: churn\n"
 

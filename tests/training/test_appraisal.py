@@ -14,15 +14,15 @@ from churn.settings import Settings
 from data.workspace import Workspace
 from features.spec import Feature, FeaturesConfig, Ratio
 from model.config import ModelConfig
-from training import cross_validation
-from training.appraisal import appraisal_metrics, read_appraisal
 from training.config import TrainingConfig
-from training.cross_validation import METRICS, cross_validate, folds_of
-from training.fit import fit
-from training.importance import importances, permutation_importance, with_values
-from training.inputs import Inputs
-from training.metrics import evaluate
-from training.split import BY_CUSTOMER, BY_TIME, split_rows
+from training.evaluate import cross_validation
+from training.evaluate.appraisal import appraisal_metrics, read_appraisal
+from training.evaluate.cross_validation import METRICS, cross_validate, folds_of
+from training.evaluate.importance import importances, permutation_importance, with_values
+from training.learn.fit import fit
+from training.learn.inputs import Inputs
+from training.learn.metrics import evaluate
+from training.learn.split import BY_CUSTOMER, BY_TIME, split_rows
 
 SPEC = FeaturesConfig(
     features=tuple(Feature(name=name, dtype="float64") for name in ("a", "b", "c")),
@@ -217,8 +217,8 @@ def test_the_rows_that_importance_scores_are_bounded(monkeypatch: pytest.MonkeyP
         return np.full(len(numeric), 0.5)
 
     rows = table(20_000)
-    monkeypatch.setattr("training.importance.score", counted)
-    monkeypatch.setattr("training.importance.SCORED_ROWS", 9_000)
+    monkeypatch.setattr("training.evaluate.importance.score", counted)
+    monkeypatch.setattr("training.evaluate.importance.SCORED_ROWS", 9_000)
 
     importances(None, Inputs.learn(rows, SPEC), SPEC, rows, seed=0)
 

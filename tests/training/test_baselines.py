@@ -10,8 +10,8 @@ import pytest
 from sklearn.preprocessing import OneHotEncoder
 
 from features.spec import Feature, FeaturesConfig
-from training.baselines import Task, _joined, fit_baselines, logistic_regression
-from training.inputs import Inputs
+from training.evaluate.baselines import Task, _joined, fit_baselines, logistic_regression
+from training.learn.inputs import Inputs
 
 SPEC = FeaturesConfig(
     features=(

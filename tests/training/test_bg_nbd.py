@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.bg_nbd import BgNbd, purchase_summary
+from training.learn.bg_nbd import BgNbd, purchase_summary
 
 PUBLISHED = BgNbd(r=0.243, alpha=4.414, a=0.793, b=2.426)
 """Fader, Hardie and Lee (2005), table 2: CDNOW, 2,357 customers, 39 weeks."""

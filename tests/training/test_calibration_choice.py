@@ -4,8 +4,8 @@ import pytest
 from scipy.special import expit
 
 from churn.settings import Settings
-from training import calibration_choice
-from training.calibration_choice import choose_calibration, helpful
+from training.learn import calibration_choice
+from training.learn.calibration_choice import choose_calibration, helpful
 from training.train import prepare
 
 

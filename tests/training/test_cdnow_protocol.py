@@ -4,8 +4,8 @@ import pytest
 from training_frames import cdnow_frame, cdnow_records
 
 from churn.settings import load_settings
-from training.evidence import collect_evidence
 from training.gates import judge
+from training.gates.collect import collect_evidence
 from training.train import train
 
 

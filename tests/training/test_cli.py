@@ -18,8 +18,8 @@ from filelock import FileLock
 from churn.settings import CONFIGS, Settings
 from model.program import score
 from training.cli import main
-from training.fit import fit
-from training.module import ChurnModule
+from training.learn.fit import fit
+from training.learn.module import ChurnModule
 from training.train import prepare
 
 ROOT = CONFIGS.parent

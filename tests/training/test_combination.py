@@ -9,18 +9,18 @@ import pytest
 import torch
 from scipy.special import expit
 
-import training.fit
+import training.learn.fit
 from churn.settings import Settings
 from features.spec import Feature, FeaturesConfig
 from model.config import ModelConfig
 from model.export import export_program, load_program
 from model.wide import Combination, Wide
-from training.boosting import grow_forest
 from training.config import TrainingConfig
-from training.encoded import tensors
-from training.fit import Task, assemble, prepared
-from training.growth import Growth
-from training.stacking import Chosen
+from training.learn.boosting import grow_forest
+from training.learn.encoded import tensors
+from training.learn.fit import Task, assemble, prepared
+from training.learn.stacking import Chosen
+from training.trees.growth import Growth
 
 SPEC = FeaturesConfig(
     features=(
@@ -107,7 +107,9 @@ def test_a_small_log_fits_line_and_deep_path_as_one_logit(small: Settings, rows:
     """Both paths say nearly the same of a log: added up instead of weighed, the logits would be doubled."""
     model = small.model.model_copy(update={"wide": None, "seeds": (0,)})
     config = small.training.model_copy(update={"epochs": 2})
-    fitted = training.fit.fit(rows.iloc[:6000], None, small.features, model, config, shape="transactions")
+    fitted = training.learn.fit.fit(
+        rows.iloc[:6000], None, small.features, model, config, shape="transactions"
+    )
 
     assert fitted.settled.model.wide
     scores, churned = fitted.score(rows.iloc[:6000]), rows.iloc[:6000]["churned"]

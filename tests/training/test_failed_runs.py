@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from training.config import TrainingConfig
-from training.mlflow_client import client_of, experiment_of, failed_on_error
+from training.registry.mlflow_client import client_of, experiment_of, failed_on_error
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])

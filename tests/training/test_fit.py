@@ -8,7 +8,7 @@ from churn.settings import CONFIGS, Settings, load_settings
 from data.errors import ConfigError, TrainingError
 from data.workspace import Workspace
 from features.spec import Feature, FeaturesConfig
-from training.fit import Fitted, fit
+from training.learn.fit import Fitted, fit
 from training.train import prepare, train
 
 

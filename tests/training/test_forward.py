@@ -12,10 +12,10 @@ from churn.settings import Settings
 from data.errors import TrainingError
 from model.config import ModelConfig
 from training.config import TrainingConfig
-from training.fit import fit, judge_forward
-from training.forward import LEAST_SHARE, ORIGINS, origins
-from training.forward_stacking import CUSTOMERS, ladder, shrunken
-from training.recipe import settle
+from training.learn.fit import fit, judge_forward
+from training.learn.forward import LEAST_SHARE, ORIGINS, origins
+from training.learn.forward_stacking import CUSTOMERS, ladder, shrunken
+from training.learn.recipe import settle
 
 HORIZON = timedelta(days=90)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from training.gates.bootstrap import (
+from training.evaluate.bootstrap import (
     MOST_CLUSTERS,
     Resampling,
     cluster_sums,

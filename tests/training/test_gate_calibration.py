@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from training.gates.bootstrap import Resampling
+from training.evaluate.bootstrap import Resampling
 from training.gates.calibration import Calibrated, ece_by_chance
 from training.gates.evidence import Evidence
 from training.gates.sample import Parts, Sample
-from training.metrics import expected_calibration_error
+from training.learn.metrics import expected_calibration_error
 
 HOW = Resampling(resamples=200)
 

@@ -14,12 +14,12 @@ from judging import STORE, evidence_of, in_registry, judged, refusals
 from churn.settings import Settings
 from data.workspace import Workspace
 from features.spec import Feature
-from training.champion import score_champion
 from training.gates import GateReport, Override, judge, write_report
-from training.package import Archive, package
-from training.registry import Registry
-from training.slices import breakdown
-from training.tracking import record_run, register
+from training.gates.champion_scores import score_champion
+from training.gates.slices import breakdown
+from training.registry.model_registry import Registry
+from training.release.package import Archive, package
+from training.release.tracking import record_run, register
 
 WHEN = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -157,7 +157,7 @@ def test_a_champion_that_nobody_trusts_is_not_loaded(
     signers.write_text(f"somebody-else {base64.b64encode(bytes(range(32))).decode()}\n")
     training = settings.training.model_copy(update={"trusted_signers": signers})
     loaded: list[object] = []
-    monkeypatch.setattr("training.champion.load_program", loaded.append)
+    monkeypatch.setattr("training.gates.champion_scores.load_program", loaded.append)
 
     champion, scored = score_champion(rows, settings.features, training, files)
 
@@ -178,7 +178,7 @@ def test_a_champion_that_cannot_be_loaded_for_any_reason_can_be_overridden(
     def load(path: object) -> None:
         raise error
 
-    monkeypatch.setattr("training.champion.load_program", load)
+    monkeypatch.setattr("training.gates.champion_scores.load_program", load)
     evidence = evidence_of(settings, rows, files)
     report = judge(settings.gates, evidence)
     decision = Override.by("ada", WHEN, "champion", "made by an older torch")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from training.evaluate.bootstrap import Resampling, largest_gap
 from training.gates import Evidence, Parts, Sample
-from training.gates.bootstrap import Resampling, largest_gap
 from training.gates.fairness import Fair
 
 

@@ -15,7 +15,7 @@ from features.spec import Feature
 from model.export import export_program
 from model.program import Program
 from training.gates import judge
-from training.package import stage
+from training.release.package import stage
 from training.train import train
 
 

@@ -13,9 +13,9 @@ from churn.settings import Settings
 from model.config import ModelConfig
 from model.network import Network
 from training.config import TrainingConfig
-from training.datamodule import Batches, ChurnData, Rows, stream
-from training.fit import assemble, prepared, trainer_settings
-from training.module import ChurnModule
+from training.learn.datamodule import Batches, ChurnData, Rows, stream
+from training.learn.fit import assemble, prepared, trainer_settings
+from training.learn.module import ChurnModule
 
 
 def table(rows: int) -> Rows:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from training.metrics import NAMES, evaluate
+from training.learn.metrics import NAMES, evaluate
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from churn.settings import Settings
 from data.errors import GateFailure, PackagingError
 from data.workspace import Workspace
 from handlers.bundle import read_bundle
+from training.archive.signing import load_signing_key, read_signers
+from training.archive.verify import verify_archive
 from training.config import GatesConfig
 from training.gates import GateReport, judge, write_report
-from training.package import Archive, package, stage
-from training.signing import load_signing_key, read_signers
-from training.verify import verify_archive
+from training.release.package import Archive, package, stage
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ from pathlib import Path
 from data.workspace import Workspace
 from features.spec import FeaturesConfig
 from training.config import TrainingConfig
-from training.package import package
+from training.release.package import package
 training, features = json.loads(Path({str(tmp_path / "config.json")!r}).read_text())
 archive = package(TrainingConfig.model_validate(training), FeaturesConfig.model_validate(features),
                   Workspace(Path({str(judged.root)!r})), "project: churn\\n", "run-1", "c0ffee")

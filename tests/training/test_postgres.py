@@ -24,19 +24,19 @@ from data.errors import ConfigError, TrainingError
 from data.workspace import Workspace
 from training.addresses import masked
 from training.gates import judge, write_report
-from training.package import package
-from training.registry import Registry
-from training.slots import FINISHED, open_storage
-from training.study_runs import record_study
-from training.tracking import record_run, register
-from training.tune import tune
+from training.registry.model_registry import Registry
+from training.release.package import package
+from training.release.tracking import record_run, register
+from training.tuning.slots import FINISHED, open_storage
+from training.tuning.study_runs import record_study
+from training.tuning.tune import tune
 
 WHEN = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CODE = """
 import sys
 import pandas as pd
 from churn.settings import load_settings
-from training.tune import tune
+from training.tuning.tune import tune
 
 s = load_settings(overrides=sys.argv[1:])
 rows = pd.read_parquet(s.files.training_set)
@@ -123,7 +123,9 @@ def test_two_workers_and_a_kill_on_postgresql(rows: pd.DataFrame, address: str, 
         while not (_running(study) == 2 and study.get_trials(states=FINISHED)):
             assert parent.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
-        workers = [c for c in psutil.Process(parent.pid).children() if "training.worker" in c.cmdline()]
+        workers = [
+            c for c in psutil.Process(parent.pid).children() if "training.tuning.worker" in c.cmdline()
+        ]
         os.kill(workers[0].pid, signal.SIGKILL)
         kept = {t.number: (t.value, t.params) for t in study.get_trials(states=FINISHED)}
         out, err = parent.communicate(timeout=240)

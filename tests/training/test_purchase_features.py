@@ -5,11 +5,11 @@ import pytest
 from churn.settings import Settings
 from data.errors import TrainingError
 from model.config import ModelConfig, PurchaseColumns
-from training.bg_nbd import BgNbd
-from training.fit import fit
-from training.inputs import Inputs
-from training.purchase_features import learn_process
-from training.stacking import customer_folds
+from training.learn.bg_nbd import BgNbd
+from training.learn.fit import fit
+from training.learn.inputs import Inputs
+from training.learn.purchase_features import learn_process
+from training.learn.stacking import customer_folds
 
 
 def asked(small: Settings, rows: pd.DataFrame, **config: object):

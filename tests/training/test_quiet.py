@@ -16,11 +16,11 @@ from pathlib import Path
 import pandas as pd
 from churn.settings import load_settings
 from data.workspace import Workspace
-from training.evidence import collect_evidence
+from training.gates.collect import collect_evidence
 from training.gates import judge, write_report
-from training.tracking import record_run
+from training.release.tracking import record_run
 from training.train import train
-from training.tune import tune
+from training.tuning.tune import tune
 
 rows, files = pd.read_parquet(sys.argv[1]), Workspace(Path(sys.argv[2]))
 s = load_settings(overrides=sys.argv[3:])

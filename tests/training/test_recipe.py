@@ -9,9 +9,9 @@ from churn.settings import load_settings
 from features.spec import Feature, FeaturesConfig
 from model.config import ModelConfig
 from training.config import TrainingConfig
-from training.fit import Fitted, fit
-from training.metrics import log_loss
-from training.recipe import settle
+from training.learn.fit import Fitted, fit
+from training.learn.metrics import log_loss
+from training.learn.recipe import settle
 
 OPEN = TrainingConfig(baselines=())
 

@@ -10,7 +10,7 @@ from churn.settings import Settings, load_settings
 from data.errors import GateFailure, TrainingError
 from training.config import TrainingConfig
 from training.quiet import quiet
-from training.registry import LONGEST_VALUE, Registry
+from training.registry.model_registry import LONGEST_VALUE, Registry
 
 WHEN = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

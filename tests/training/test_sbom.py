@@ -7,7 +7,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from data.errors import PackagingError
-from training.sbom import sbom, serve_requirements
+from training.archive.sbom import sbom, serve_requirements
 
 WHEN = datetime(1998, 7, 1, tzinfo=UTC)
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from data.errors import ArchiveError, ConfigError, GateFailure
 from data.workspace import Workspace
 from handlers.bundle import digest_of_spec
-from training.mar import opened
-from training.signing import load_signing_key, read_signers, sign, signature_file, trust_line
-from training.verify import verify_archive
+from training.archive.mar import opened
+from training.archive.signing import load_signing_key, read_signers, sign, signature_file, trust_line
+from training.archive.verify import verify_archive
 
 KEY, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
 TRUSTED = {KEY.public_key().public_bytes_raw(): "release"}

@@ -6,8 +6,8 @@ import pytest
 
 from features.spec import Feature, FeaturesConfig
 from training.gates import Evidence, Parts, Sample
+from training.gates.slices import breakdown, periods_of, segments_of
 from training.gates.worst_part import Stable
-from training.slices import breakdown, periods_of, segments_of
 
 
 def at(moments: pd.DatetimeIndex) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import pytest
 
 from churn.settings import Settings
 from data.errors import TrainingError
-from training.split import BY_CUSTOMER, BY_TIME, Split, in_share, split_rows
+from training.learn.split import BY_CUSTOMER, BY_TIME, Split, in_share, split_rows
 
 
 def test_training_ends_a_horizon_before_the_test_begins(small: Settings, rows: pd.DataFrame) -> None:

@@ -8,9 +8,9 @@ import torch
 from scipy.special import expit
 
 from model.wide import stacked
-from training.boosting import boosted, fold_rows
-from training.growth import Growth
-from training.stacking import customer_folds, standard_error
+from training.learn.boosting import boosted, fold_rows
+from training.learn.stacking import customer_folds, standard_error
+from training.trees.growth import Growth
 
 SIZES = (3,)
 

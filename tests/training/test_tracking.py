@@ -14,10 +14,10 @@ from model.program import Program
 from pipelines.context import Context
 from pipelines.steps import STEPS
 from training.gates import judge, write_report
-from training.package import package
-from training.settled import Settled
-from training.stacking import PENALTIES
-from training.tracking import record_run, register
+from training.learn.settled import Settled
+from training.learn.stacking import PENALTIES
+from training.release.package import package
+from training.release.tracking import record_run, register
 from training.train import train
 
 WHEN = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -7,7 +7,7 @@ from churn.settings import Settings
 from data.workspace import Workspace
 from model.export import load_program
 from model.program import Program, score
-from training.inputs import Inputs
+from training.learn.inputs import Inputs
 
 
 def test_training_hands_over_all_that_gates_and_packaging_need(

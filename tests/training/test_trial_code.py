@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from training import trial_code
-from training.trial_code import FIRST, ROOMS, ROOT, code_of_a_trial, imported
+from training.tuning import trial_code
+from training.tuning.trial_code import FIRST, ROOMS, ROOT, code_of_a_trial, imported
 
 
 @pytest.fixture
@@ -20,17 +20,23 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_a_trial_imports_decides_it() -> None:
     found = imported(FIRST)
 
-    assert {"training.fit", "training.module", "model.network", "model.wide", "handlers.encoding"} <= found
-    assert not {m for m in found if m.startswith(("training.gates", "training.tracking"))}
+    assert {
+        "training.learn.fit",
+        "training.learn.module",
+        "model.network",
+        "model.wide",
+        "handlers.encoding",
+    } <= found
+    assert not {m for m in found if m.startswith(("training.gates", "training.release"))}
 
 
 @pytest.mark.parametrize(
     ("file", "other"),
     [
         ("model/network.py", True),
-        ("training/module.py", True),
-        ("training/recipe.py", True),
-        ("training/model_card.py", False),
+        ("training/learn/module.py", True),
+        ("training/learn/recipe.py", True),
+        ("training/release/model_card.py", False),
         ("training/gates/floors.py", False),
     ],
 )

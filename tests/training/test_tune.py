@@ -14,10 +14,10 @@ from data.workspace import Workspace
 from features.spec import Feature, FeaturesConfig
 from pipelines import plots
 from training.config import Range, TuningConfig
-from training.slots import open_storage
-from training.study import summarise
-from training.study_runs import record_study
-from training.tune import Tuned, tune
+from training.tuning.slots import open_storage
+from training.tuning.study import summarise
+from training.tuning.study_runs import record_study
+from training.tuning.tune import Tuned, tune
 
 
 @pytest.fixture

@@ -22,15 +22,15 @@ from sqlalchemy.exc import OperationalError
 from churn.settings import CONFIGS, Settings, load_settings
 from data.errors import TrainingError
 from training.config import TuningConfig
-from training.slots import FINISHED, claim, keep_filled, open_storage
-from training.study import open_study
-from training.tune import tune
+from training.tuning.slots import FINISHED, claim, keep_filled, open_storage
+from training.tuning.study import open_study
+from training.tuning.tune import tune
 
 CODE = """
 import sys
 import pandas as pd
 from churn.settings import load_settings
-from training.tune import tune
+from training.tuning.tune import tune
 
 s = load_settings(overrides=sys.argv[1:])
 rows = pd.read_parquet(s.files.training_set)
@@ -109,7 +109,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process(process.pid).children()
-        if "training.worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE
+        if "training.tuning.worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE
     ]
 
 

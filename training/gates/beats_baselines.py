@@ -13,7 +13,7 @@ from training.gates.verdict import Verdict
 class BeatsBaselines(Rule):
     """Lower loss than every configured baseline on the same rows; one that was not scored is a fail.
 
-    Judged by the interval of the paired difference (training/gates/bootstrap.py):
+    Judged by the interval of the paired difference (training/evaluate/bootstrap.py):
     - wholly below zero: the network is better;
     - across zero, and its upper end within the margin: a tie that these rows cannot settle;
     - wholly above zero, or reaching past the margin: refused.

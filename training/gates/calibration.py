@@ -4,12 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from training.gates.bootstrap import Resampling, cluster_sums, upper_bound
+from training.evaluate.bootstrap import Resampling, cluster_sums, upper_bound
 from training.gates.evidence import Evidence
 from training.gates.rule import Rule
 from training.gates.sample import Sample, Scores
 from training.gates.verdict import Verdict
-from training.metrics import ECE_BINS, calibration_bins
+from training.learn.metrics import ECE_BINS, calibration_bins
 
 
 class Calibrated(Rule):

@@ -26,7 +26,7 @@ class Evidence:
     rows: int = 0
     """Test rows that the scores are of."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of the exported program's scores (training/metrics.py), at the threshold that ships."""
+    """Of the exported program's scores (training/learn/metrics.py), at the threshold that ships."""
     sample: Sample | None = None
     """The rows themselves, with every rival's scores."""
     expected_baselines: tuple[str, ...] = ()

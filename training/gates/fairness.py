@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from training.gates.bootstrap import largest_gap
+from training.evaluate.bootstrap import largest_gap
 from training.gates.evidence import Evidence
 from training.gates.rule import Rule
 from training.gates.sample import Parts, Sample
@@ -18,7 +18,7 @@ class Fair(Rule):
 
     Selection rate: share of a group above the threshold. Recall: the same among those who churned. The lower
     bound of the largest gap between two groups is compared, for all pairs at once and with customers drawn
-    (training/gates/bootstrap.py), so that chance in small groups refuses nobody. Groups of less than
+    (training/evaluate/bootstrap.py), so that chance in small groups refuses nobody. Groups of less than
     `min_rows` rows, and for the recall of less than `min_churners` churners, are not judged, and named in
     the reason; with fewer than two groups left nothing is known, which is a fail. With no groups configured
     the rule holds, and says so.

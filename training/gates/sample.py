@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from training.gates.bootstrap import Interval, Resampling, mean_interval
-from training.metrics import log_losses
+from training.evaluate.bootstrap import Interval, Resampling, mean_interval
+from training.learn.metrics import log_losses
 
 Scores = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ class Sample:
     threshold: float
     """Above it a customer is acted upon."""
     periods: Parts
-    """Snapshots, moments or calendar periods of the rows (training/slices.py)."""
+    """Snapshots, moments or calendar periods of the rows (training/gates/slices.py)."""
     segments: Mapping[str, Parts] = field(default_factory=dict)
     groups: Mapping[str, Parts] = field(default_factory=dict)
     baselines: Mapping[str, Scores] = field(default_factory=dict)

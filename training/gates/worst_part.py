@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from training.gates.bootstrap import simultaneous_means
+from training.evaluate.bootstrap import simultaneous_means
 from training.gates.evidence import Evidence
 from training.gates.rule import Rule
 from training.gates.sample import Parts, Sample

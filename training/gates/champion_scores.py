@@ -1,0 +1,90 @@
+"""The model that serves now, brought to today's test rows: from its own archive, by its own bundle."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from data.errors import ChurnError, TrainingError
+from data.workspace import Workspace
+from features.spec import FeaturesConfig
+from handlers.bundle import BundleError, read_bundle
+from handlers.encoding import encode
+from model.export import load_program
+from model.program import score
+from training.archive.signing import trusted_signers
+from training.archive.verify import verify_archive
+from training.config import TrainingConfig
+from training.gates import Champion
+from training.registry.fetch import fetch
+from training.registry.model_registry import Registry, Version
+from training.train import KEYS
+
+
+def score_champion(
+    rows: pd.DataFrame, spec: FeaturesConfig, training: TrainingConfig, files: Workspace
+) -> tuple[Champion, pd.DataFrame | None]:
+    """The champion and its scores of `rows` (user_id, event_timestamp, score).
+
+    Its .mar comes from the registry; signature, registered sha256 and all parts are checked before its
+    program is loaded. A champion that cannot be had, loaded or run, for whatever reason, or that was made for
+    another feature spec, is `unusable` with the reason: the rule `champion` then fails, which a person may
+    override. Only where there is no champion at all is it `none`.
+    """
+    version: Version | None = None
+    try:
+        version = Registry(training).champion()
+        if version is None:
+            return Champion("none"), None
+        with TemporaryDirectory() as scratch:
+            scores = _scored(rows, spec, _verified(version, training, files, Path(scratch)))
+    except Exception as error:  # whatever another release of a library raises at an older program
+        return Champion("unusable", "unknown" if version is None else version.number, _why(error)), None
+    keys = rows[list(KEYS)].reset_index(drop=True)
+    return Champion("scored", version.number), keys.assign(score=scores)
+
+
+def aligned(
+    champion: Champion, scored: pd.DataFrame | None, test: pd.DataFrame
+) -> tuple[Champion, NDArray[np.float64] | None]:
+    """The champion's score of each row of `test`, or the champion as unusable if a row has none."""
+    if champion.state != "scored" or scored is None:
+        return champion, None
+    keys = list(KEYS)
+    found = (
+        test[keys].merge(scored, on=keys, how="left", validate="one_to_one")["score"].to_numpy(dtype=float)
+    )
+    missing = int((~np.isfinite(found)).sum())
+    if missing:
+        problem = f"has no score for {missing:,} of {len(found):,} test rows"
+        return Champion("unusable", champion.version, problem), None
+    return champion, found
+
+
+def _verified(version: Version, training: TrainingConfig, files: Workspace, folder: Path) -> Path:
+    """The unpacked archive of a version, after its signature and all of its parts were checked."""
+    archive = fetch(version, training.tracking_uri, folder / "mar")
+    trusted = trusted_signers(training.trusted_signers, files)
+    verified = verify_archive(archive, trusted, version.tags.get("archive_sha256"))
+    return verified.unpack(folder / "model")
+
+
+def _why(error: Exception) -> str:
+    """One line."""
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, ChurnError | BundleError):
+        return text
+    return f"cannot be loaded: {type(error).__name__}: {text}"
+
+
+def _scored(rows: pd.DataFrame, spec: FeaturesConfig, folder: Path) -> NDArray[np.float64]:
+    bundle = read_bundle(folder)
+    if bundle.spec_digest != spec.digest():
+        raise TrainingError(
+            f"was trained on feature spec {bundle.spec_digest[:12]}, these rows are of {spec.digest()[:12]}"
+        )
+    columns = {name: rows[name].to_numpy() for name in bundle.inputs}
+    numeric, codes = encode(columns, bundle.numeric, bundle.vocabulary)
+    return score(load_program(bundle.program), numeric, codes)

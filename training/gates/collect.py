@@ -1,0 +1,187 @@
+"""Gather what the gates judge: from the files that would be packaged, not from what training said of them."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from pickle import UnpicklingError
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from data.errors import PackagingError
+from data.workspace import Workspace
+from features.spec import FeaturesConfig
+from handlers.bundle import BundleError
+from model.export import load_program
+from model.program import Program, score
+from training.archive.signing import trusted_signers
+from training.config import GatesConfig, TrainingConfig
+from training.evaluate.bootstrap import Resampling
+from training.gates import Champion, Evidence, Sample, compose
+from training.gates.champion_scores import aligned, score_champion
+from training.gates.measure import measure
+from training.gates.slices import divided, periods_of, segments_of
+from training.gates.worst_part import Stable
+from training.learn.inputs import Inputs
+from training.learn.metrics import evaluate
+from training.learn.split import Shape
+from training.train import KEYS, prepare
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError, BadZipFile,
+              BundleError, PackagingError)  # fmt: skip
+"""What a missing, damaged or foreign file raises in the libraries that read it."""
+
+PROBE_ROWS = 50_000
+"""Training rows that a single-feature model learns from: a leak shows in far fewer."""
+
+Rival = Callable[[pd.DataFrame], tuple[Champion, pd.DataFrame | None]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """The model on trial and the rows it is judged on."""
+
+    test: pd.DataFrame
+    spec: FeaturesConfig
+    training: TrainingConfig
+    gates: GatesConfig
+    threshold: float
+    files: Workspace
+    stage: Callable[[], Path] | None
+    champion: Rival
+
+
+def collect_evidence(
+    data: pd.DataFrame,
+    shape: Shape,
+    spec: FeaturesConfig,
+    training: TrainingConfig,
+    files: Workspace,
+    gates: GatesConfig,
+    stage: Callable[[], Path] | None = None,
+    champion: Rival | None = None,
+    threshold: float | None = None,
+) -> Evidence:
+    """Score the test rows of `data` again, with the exported program, with the checkpoint, with the champion.
+
+    Metrics are the program's own, labels those of `data`. `stage` makes the candidate archive and names it;
+    `champion` scores rows with what serves now (default: from the registry); `threshold` is the one customers
+    are acted upon at (default: the training's). A file that cannot be read becomes a problem of the
+    evidence, which no gate forgives. Raises TrainingError where `data` itself cannot be split, ConfigError
+    for a segment that does not exist.
+    """
+    rows, split = prepare(data, shape, spec, training)
+    train, test = rows.iloc[split.train], rows.iloc[split.test]
+    rival = champion or (lambda test: score_champion(test, spec, training, files))
+    acted_at = training.threshold if threshold is None else threshold
+    case = Case(test, spec, training, gates, acted_at, files, stage, rival)
+    evidence = Evidence(
+        program_sha256="",
+        rows=len(test),
+        expected_baselines=training.baselines_of(shape),
+        expected_groups=tuple(group.column for group in gates.groups),
+        single_feature_auroc=single_feature_auroc(train, test, spec, training.seed),
+    )
+    segments = segments_of(test, spec, gates.segments)
+    groups = divided(test, gates.groups, "gates.groups")
+    for gather in (_program, _baselines, _champion, _archive):
+        try:
+            evidence = gather(evidence, case)
+        except UNREADABLE as error:
+            problem = f"{gather.__name__.strip('_')}: {type(error).__name__}: {' '.join(str(error).split())}"
+            evidence = replace(evidence, problems=(*evidence.problems, problem[:200]))
+    if evidence.sample is not None:
+        sample = replace(evidence.sample, segments=segments, groups=groups)
+        evidence = replace(evidence, sample=sample)
+    return evidence
+
+
+def single_feature_auroc(
+    train: pd.DataFrame, test: pd.DataFrame, spec: FeaturesConfig, seed: int
+) -> dict[str, float]:
+    """AUROC on the test rows of a small tree on each feature: it sees thresholds, bands, gaps, categories."""
+    from sklearn.metrics import roc_auc_score
+    from sklearn.tree import DecisionTreeClassifier
+
+    probe = train.sample(min(len(train), PROBE_ROWS), random_state=seed)
+    inputs = Inputs.learn(train, spec)
+    learned, judged = (np.hstack(inputs.encode(part)) for part in (probe, test))
+    found = {}
+    for column, name in enumerate((*inputs.numeric, *inputs.vocabulary)):
+        tree = DecisionTreeClassifier(max_leaf_nodes=64, min_samples_leaf=5, random_state=seed)
+        tree.fit(learned[:, [column]], probe["churned"])
+        found[name] = float(roc_auc_score(test["churned"], tree.predict_proba(judged[:, [column]])[:, -1]))
+    return found
+
+
+def _program(evidence: Evidence, case: Case) -> Evidence:
+    arrays = Inputs.read(case.files.training / "inputs.json").encode(case.test)
+    program = case.files.training / "model.pt2"
+    exported = score(load_program(program), *arrays)
+    eager = score(Program.load(case.files.training / "members.ckpt"), *arrays)
+    churned = case.test["churned"].to_numpy(dtype=np.float64)
+    sample = Sample(
+        customer=pd.factorize(case.test["user_id"], sort=True)[0].astype(np.int64),
+        churned=churned,
+        score=exported,
+        threshold=case.threshold,
+        periods=periods_of(case.test, _rows_of_a_period(case.gates)),
+        how=Resampling(case.gates.resamples, case.gates.confidence, case.training.seed),
+    )
+    return replace(
+        evidence,
+        program_sha256=hashlib.sha256(program.read_bytes()).hexdigest(),
+        metrics=evaluate(churned, exported, case.threshold),
+        program_difference=_difference(exported, eager),
+        sample=sample,
+    )
+
+
+def _rows_of_a_period(gates: GatesConfig) -> int:
+    """What the rule about periods asks for."""
+    rule = compose(gates).get("stability", Stable())
+    assert isinstance(rule, Stable)
+    return rule.min_rows
+
+
+def _baselines(evidence: Evidence, case: Case) -> Evidence:
+    stored = pd.read_parquet(case.files.training / "test_scores.parquet")
+    for key in KEYS:
+        if not np.array_equal(stored[key].to_numpy(), case.test[key].to_numpy()):
+            raise ValueError("test_scores.parquet is of other rows than these; run `churn train` again")
+    columns: dict[str, str] = {name: f"baseline_{name}" for name in evidence.expected_baselines}
+    found = {
+        name: stored[column].to_numpy(dtype=np.float64)
+        for name, column in columns.items()
+        if column in stored
+    }
+    return _with(evidence, baselines=found)
+
+
+def _champion(evidence: Evidence, case: Case) -> Evidence:
+    champion, scores = aligned(*case.champion(case.test), case.test)
+    return _with(replace(evidence, champion=champion), champion=scores)
+
+
+def _archive(evidence: Evidence, case: Case) -> Evidence:
+    if case.stage is None:
+        return evidence
+    candidate = case.stage()  # before the signers are read: a new workspace has none until it signs
+    measured = measure(candidate, case.test, trusted_signers(case.training.trusted_signers, case.files))
+    numbers = {"megabytes": measured.megabytes, "p50_ms": measured.p50_ms, "p95_ms": measured.p95_ms}
+    return replace(evidence, packaged_sha256=measured.program_sha256, archive=numbers)
+
+
+def _with(evidence: Evidence, **of_the_sample: object) -> Evidence:
+    """Without a program there is no sample to add to, which is a problem of its own already."""
+    if evidence.sample is None:
+        return evidence
+    return replace(evidence, sample=replace(evidence.sample, **of_the_sample))  # type: ignore[arg-type]
+
+
+def _difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Largest distance; NaN if any score is NaN."""
+    return float(np.abs(one - other).max())

@@ -1,0 +1,57 @@
+"""The candidate archive as a server would have it: how large, how fast, and which program it holds."""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from handlers.bundle import read_bundle
+from handlers.scoring import CHUNK, Scorer
+from training.archive.signing import Signers
+from training.archive.verify import verify_archive
+
+BATCHES, WARM_UP = 100, 5
+
+
+@dataclass(frozen=True)
+class Measured:
+    program_sha256: str
+    megabytes: float
+    p50_ms: float
+    p95_ms: float
+    """Of one batch of CHUNK customers on one thread, as a TorchServe worker scores it."""
+
+
+def measure(archive: Path, rows: pd.DataFrame, trusted: Signers) -> Measured:
+    """Verify the candidate `archive`, unpack it, check its bundle and time its program on `rows`.
+
+    Raises ArchiveError, BundleError, or what torch raises, for an archive that no server could load.
+    """
+    verified = verify_archive(archive, trusted, judged=False)
+    with TemporaryDirectory() as scratch:
+        folder = verified.unpack(Path(scratch))
+        bundle = read_bundle(folder)
+        scorer = Scorer(bundle.program, bundle.numeric, bundle.vocabulary)
+        digest = hashlib.sha256(bundle.program.read_bytes()).hexdigest()
+    batch = {name: rows[name].to_numpy()[:CHUNK] for name in bundle.inputs}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as handlers/churn_handler.py does
+    try:
+        seconds = [_timed(scorer, batch) for _ in range(WARM_UP + BATCHES)][WARM_UP:]
+    finally:
+        torch.set_num_threads(threads)
+    p50, p95 = np.quantile(seconds, [0.5, 0.95]) * 1000
+    return Measured(digest, len(verified.content) / 1e6, float(p50), float(p95))
+
+
+def _timed(scorer: Scorer, batch: Mapping[str, Any]) -> float:
+    start = time.perf_counter()
+    scorer.score(batch)
+    return time.perf_counter() - start

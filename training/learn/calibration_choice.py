@@ -1,0 +1,76 @@
+"""Whether Platt scaling is added to the program that ships, judged on rows that it was not learned from."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from features.spec import FeaturesConfig
+from model.calibration import Calibration
+from model.config import ModelConfig
+from training.config import TrainingConfig
+from training.learn.fit import fit
+from training.learn.forward import Fold, origins
+from training.learn.metrics import log_loss
+from training.learn.split import Shape, Split
+
+LEAST_SHARE = 0.2
+"""Of the training rows, behind the older judge: two numbers need fewer than a choice of paths."""
+
+Labels = NDArray[np.int64]
+Logits = NDArray[np.float64]
+
+
+def choose_calibration(
+    rows: pd.DataFrame,
+    split: Split,
+    shape: Shape,
+    spec: FeaturesConfig,
+    model: ModelConfig,
+    training: TrainingConfig,
+    progress: Callable[[str], None],
+) -> Calibration:
+    """`training.calibration: auto`: Platt scaling where it lowers log-loss; else the identity.
+
+    The logits are those of all members, averaged and stacked as they ship, fitted to rows before the judge.
+    For a log, the scaling of one snapshot has to help on the next judge, a horizon after the rows that either
+    was fitted to; then that of the newest judge is taken. A log with one origin gets none. For a table, the
+    scaling of one half of the validation rows has to help on the other half.
+    """
+    if training.calibration == "none":
+        return Calibration()
+    progress("choosing the calibration")
+
+    def scored(fold: Fold) -> tuple[Logits, Labels]:
+        learned, judged = (rows.iloc[part] for part in fold)
+        scores = fit(learned, None, spec, model, training, shape=shape).score(judged)
+        return logit(np.clip(scores, 1e-12, 1 - 1e-12)), judged["churned"].to_numpy(dtype=np.int64)
+
+    if shape == "transactions":
+        folds = _forward(rows, split, spec)
+        if len(folds) < 2:
+            return Calibration()
+        newest, older = (scored(fold) for fold in folds)
+        return helpful(older, newest, newest)
+    logits, churned = scored((split.inner_train, split.inner_validation))
+    learns = np.random.default_rng(training.seed).random(len(churned)) < 0.5
+    learned, judged = ((logits[half], churned[half]) for half in (learns, ~learns))
+    return helpful(learned, judged, (logits, churned))
+
+
+def helpful(
+    learned: tuple[Logits, Labels], judged: tuple[Logits, Labels], final: tuple[Logits, Labels]
+) -> Calibration:
+    """Platt scaling of `final` where that of `learned` lowers the log-loss of `judged`; else the identity."""
+    found, (logits, churned) = Calibration.platt(*learned), judged
+    before = log_loss(churned, expit(logits))
+    after = log_loss(churned, expit(float(found.slope) * logits + float(found.shift)))
+    return Calibration.platt(*final) if after < before else Calibration()
+
+
+def _forward(rows: pd.DataFrame, split: Split, spec: FeaturesConfig) -> list[Fold]:
+    train = rows.iloc[split.train]
+    folds = origins(train["event_timestamp"], train["churned"].to_numpy(), spec.horizon, 2, LEAST_SHARE)
+    return [(split.train[learned], split.train[judged]) for learned, judged in folds]

@@ -1,0 +1,36 @@
+"""Rows as tensors: what preprocessing learns from them, and how they look after it."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from features.spec import FeaturesConfig
+from model.config import ModelConfig
+from model.preprocessing import Preprocessing
+from training.learn.datamodule import Rows
+from training.learn.inputs import Inputs
+from training.learn.purchase_features import learn_process
+from training.learn.split import Shape
+
+AT_ONCE = 65_536
+"""Rows preprocessed in one go: its float64 intermediates of millions of rows would fill the memory."""
+
+
+def learn_preprocessing(
+    train: pd.DataFrame, inputs: Inputs, spec: FeaturesConfig, model: ModelConfig, shape: Shape
+) -> Preprocessing:
+    """From the training rows alone."""
+    numeric = inputs.encode(train)[0]
+    process = learn_process(train, numeric, spec, model, shape)
+    return Preprocessing.fit(numeric, model.log1p, model.scaling, process)
+
+
+def tensors(rows: pd.DataFrame, inputs: Inputs, preprocessing: Preprocessing) -> Rows:
+    """The preprocessed numbers, the codes and the labels of `rows`."""
+    numeric, codes = inputs.encode(rows)
+    preprocessed = torch.empty(len(rows), preprocessing.outputs)
+    for start in range(0, len(rows), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        preprocessed[part] = preprocessing(torch.from_numpy(numeric[part]))
+    churned = torch.from_numpy(rows["churned"].to_numpy(dtype=np.float32))
+    return preprocessed, torch.from_numpy(codes), churned

@@ -1,0 +1,245 @@
+"""A log decides, forward in time, what each path is worth: line, network, boosted trees.
+
+The paths are those of a table (training/learn/stacking.py), but each number is judged by snapshots a horizon
+after those that taught (training/learn/forward.py). Small logs are noisy, the rows of a customer are not
+independent and the next months are not those that judged, so in doubt the simpler choice is taken: fewer
+epochs, nearly equal weights, no trees. The weights sum to 1 and there is no shift: either would import the
+base rate of the judges' months (docs/adr/0013).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import LinearConstraint, minimize
+from scipy.special import expit
+
+from data.errors import TrainingError
+from features.spec import FeaturesConfig
+from model.config import ModelConfig
+from model.preprocessing import Preprocessing
+from model.wide import Combination
+from training.config import TrainingConfig
+from training.learn.boosting import held_out
+from training.learn.datamodule import Rows
+from training.learn.encoded import learn_preprocessing, tensors
+from training.learn.forward import Fold, origins
+from training.learn.inputs import Inputs
+from training.learn.stacking import Chosen, Deep, Logits, best_line, log_loss, standard_error
+from training.trees.growth import Growth
+
+FIRST_STEPS, MOST_STEPS = 150, 2_400
+"""Of the network: the number of epochs doubles from about the first to about the second."""
+MOST_EPOCHS = 64
+LARGE = 50_000
+"""Training rows, above which the network stands alone where nothing gains much, and two origins judge."""
+ENOUGH = 1e-4
+CUSTOMERS = 5.0
+"""Customers' worth of pull of the weights to equal ones."""
+CERTAIN = 2.0
+"""Standard errors that a path has to gain to join the simpler combination."""
+WORTH = 0.01
+"""Share of the log-loss that it has to gain on many rows too, where any gain is certain."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was chosen for a log, and how it did on the rows that judged it."""
+
+    chosen: Chosen
+    logits: Logits
+    churned: NDArray[np.int64]
+
+    @property
+    def log_loss(self) -> float:
+        return log_loss(self.churned, self.logits)
+
+
+def choose_forward(
+    train: pd.DataFrame,
+    inputs: Inputs,
+    spec: FeaturesConfig,
+    model: ModelConfig,
+    training: TrainingConfig,
+    preprocessing: Preprocessing,
+    bins: list[list[float]],
+    callbacks: tuple[pl.Callback, ...] = (),
+    origin_judged: Callable[[float], None] = lambda log_loss: None,
+) -> Judged | None:
+    """Choose penalty, epochs, trees and weights for the log `train`; a given `training.epochs` stays.
+
+    `preprocessing` is that of all rows: origins take its layout, and learn their own numbers. None where no
+    snapshot lies a horizon after another one. Nothing but `train` takes part. `callbacks` see the network
+    learn, and `origin_judged` is given its log-loss at each origin.
+    Raises TrainingError where the network diverges.
+    """
+    churned = train["churned"].to_numpy(dtype=np.int64)
+    most = 2 if len(train) > LARGE else 3
+    folds = origins(train["event_timestamp"], churned, spec.horizon, most)
+    if not folds:
+        return None
+    rows, places = _laid_out(train, folds, inputs, spec, model, preprocessing)
+    customers = np.concatenate([train["user_id"].to_numpy()[judged] for _, judged in folds])
+    labels = np.concatenate([churned[judged] for _, judged in folds])
+    search = _Search(rows, places, labels, customers, inputs.cardinalities, training, origin_judged)
+    deep = Deep(rows, model, training, bins, inputs.cardinalities, callbacks)
+    epochs, of_deep = search.epochs(deep, ladder(len(train), training))
+    if not model.wide:
+        return Judged(Chosen(epochs, 1.0, Combination(deep=1.0)), of_deep, labels)
+    penalty, line = best_line(rows, places, labels, inputs.cardinalities)
+    forest, of_trees = search.trees(len(train)) if model.trees else ((), None)
+    weights, logits = search.weights(line, of_deep, of_trees, alone=len(train) > LARGE)
+    return Judged(Chosen(epochs, penalty, weights, forest if weights.trees else ()), logits, labels)
+
+
+def short_log(rows: int, training: TrainingConfig) -> Chosen:
+    """For a log in which nothing can be judged: the mean of a shrunken line and of a network of few steps."""
+    epochs = training.epochs or ladder(rows, training)[:2][-1]
+    return Chosen(epochs, 10.0, Combination(line=0.5, deep=0.5))
+
+
+def ladder(rows: int, training: TrainingConfig) -> list[int]:
+    """Numbers of epochs that are tried; the given one alone where there is one."""
+    if training.epochs is not None:
+        return [training.epochs]
+    assert training.batch_size is not None
+    in_epoch = -(-rows // training.batch_size)
+    tried, steps = [], FIRST_STEPS
+    while steps <= MOST_STEPS:
+        tried.append(min(max(round(steps / in_epoch), 1), MOST_EPOCHS))
+        steps *= 2
+    return sorted(set(tried))
+
+
+def shrunken(paths: Floats, churned: NDArray[np.int64], customers: int) -> list[float]:
+    """Of logits [B, P]: P weights of least log-loss and pull to equal ones; they sum to 1, none is negative.
+
+    The pull is CUSTOMERS / `customers` times the squared distance: with few customers the weights stay equal.
+    """
+    count = paths.shape[1]
+    equal, pull = np.full(count, 1 / count), CUSTOMERS / customers
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        mixed, off = paths @ weights, weights - equal
+        value = float(np.mean(np.logaddexp(0.0, mixed) - churned * mixed) + pull * off @ off)
+        return value, paths.T @ (expit(mixed) - churned) / len(churned) + 2 * pull * off
+
+    one = LinearConstraint(np.ones((1, count)), 1.0, 1.0)
+    found = minimize(loss, equal, jac=True, method="SLSQP", bounds=[(0.0, 1.0)] * count, constraints=one)
+    weights = np.clip(found.x, 0.0, 1.0)
+    return [float(weight) for weight in weights / weights.sum()]
+
+
+@dataclass(frozen=True)
+class _Search:
+    rows: Rows
+    folds: list[Fold]
+    churned: NDArray[np.int64]
+    customers: NDArray[Any]
+    """Of the judged rows, in the order of the folds; so is `churned`."""
+    sizes: tuple[int, ...]
+    training: TrainingConfig
+    origin_judged: Callable[[float], None]
+
+    def epochs(self, deep: Deep, tried: Sequence[int]) -> tuple[int, Logits]:
+        """The first doubling that does not gain ENOUGH is the last."""
+        best: tuple[int, Logits] | None = None
+        for number in tried:
+            logits = np.concatenate([self._of_network(deep, fold, number) for fold in self.folds])
+            if best is not None and not self._loss(logits) < self._loss(best[1]) - ENOUGH:
+                break
+            best = number, logits
+        assert best is not None
+        return best
+
+    def _of_network(self, deep: Deep, fold: Fold, epochs: int) -> Logits:
+        logits = deep.logits(fold, epochs)
+        if not np.isfinite(logits).all():
+            self.origin_judged(float("nan"))
+            raise TrainingError("the network diverged: lower training.learning_rate")
+        self.origin_judged(log_loss(self.rows[2].numpy()[fold[1]].astype(np.int64), logits))
+        return logits
+
+    def trees(self, rows: int) -> tuple[tuple[tuple[float, Growth], ...], Logits]:
+        """The shape of least log-loss."""
+        tried = []
+        for growth in growths(rows):
+            logits, number = held_out(self.rows, self.folds, growth, self.training.seed, self.sizes)
+            found = ((1.0, replace(growth, iterations=number)),)
+            tried.append((log_loss(self.churned, logits), found, logits))
+        _, forest, logits = min(tried, key=lambda one: one[0])
+        return forest, logits
+
+    def weights(
+        self, line: Logits, deep: Logits, trees: Logits | None, alone: bool
+    ) -> tuple[Combination, Logits]:
+        """From the simplest combination on, the first that the next one does not beat by enough.
+
+        The network alone on many rows, else with the line; then trees too, which make the program slower and
+        cannot follow a column beyond the range in which they saw it.
+        """
+        best = Combination(deep=1.0), deep
+        if not alone:
+            best = self._mixed(line=line, deep=deep)
+        tried = [self._mixed(line=line, deep=deep)] if alone else []
+        if trees is not None:
+            tried.append(self._mixed(line=line, deep=deep, trees=trees))
+        least = WORTH if alone else 0.0
+        for other in tried:
+            worth = self._loss(other[1]) < (1 - least) * self._loss(best[1])
+            if worth and self._gains(best[1], other[1], CERTAIN):
+                best = other
+        return best
+
+    def _mixed(self, **paths: Logits) -> tuple[Combination, Logits]:
+        logits = np.column_stack(list(paths.values()))
+        weights = shrunken(logits, self.churned, len(np.unique(self.customers)))
+        return Combination(**dict(zip(paths, weights, strict=True))), logits @ np.array(weights)
+
+    def _loss(self, logits: Logits) -> float:
+        return log_loss(self.churned, logits)
+
+    def _gains(self, before: Logits, after: Logits, errors: float) -> bool:
+        gain = _losses(before, self.churned) - _losses(after, self.churned)
+        return bool(gain.mean() > errors * standard_error(gain, self.customers))
+
+
+def growths(rows: int) -> tuple[Growth, ...]:
+    """Shapes of trees that are tried: small, since thresholds of a log's months do not hold for the next."""
+    rate = 0.1 if rows > LARGE else 0.05
+    return Growth(4, rate), Growth(10, rate)
+
+
+def _losses(logits: Logits, churned: NDArray[np.int64]) -> Floats:
+    return np.logaddexp(0.0, logits) - churned * logits
+
+
+def _laid_out(
+    train: pd.DataFrame,
+    folds: Sequence[Fold],
+    inputs: Inputs,
+    spec: FeaturesConfig,
+    model: ModelConfig,
+    preprocessing: Preprocessing,
+) -> tuple[Rows, list[Fold]]:
+    """The rows of all origins one after the other, and the folds as positions among them."""
+    parts, places, start = [], [], 0
+    for learned, judged in folds:
+        own = learn_preprocessing(train.iloc[learned], inputs, spec, model, "transactions")
+        # the columns of the final program: an indicator of gaps that are yet to come is 0 here
+        own.flagged = preprocessing.flagged
+        if preprocessing.process is None or own.process is None:
+            own.process = preprocessing.process
+        parts.append(tensors(train.iloc[np.concatenate([learned, judged])], inputs, own))
+        middle, end = start + len(learned), start + len(learned) + len(judged)
+        places.append((np.arange(start, middle), np.arange(middle, end)))
+        start = end
+    numeric, codes, churned = (torch.cat(column) for column in zip(*parts, strict=True))
+    return (numeric, codes, churned), places

@@ -1,0 +1,239 @@
+"""MLflow: a run that says how the model came to be, and a registered version that says where it is.
+
+Uses the client alone: no process-wide tracking address, no active run, no job runner.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from math import isfinite
+from pathlib import Path
+from time import time_ns
+from typing import Any
+
+from data.workspace import Workspace
+from features.spec import FeaturesConfig
+from model.config import ModelConfig
+from training.archive.signing import signature_file
+from training.config import DecisionConfig, TrainingConfig
+from training.evaluate.appraisal import appraisal_metrics
+from training.gates import GateReport
+from training.gates.slices import flat
+from training.learn.checkpoint import ADDRESSES
+from training.learn.inputs import Inputs
+from training.learn.settled import Settled
+from training.registry.mlflow_client import client_of, experiment_of, failed_on_error, reaching
+from training.registry.model_registry import Registry
+from training.release.environment import environment, requirements
+from training.release.model_card import model_card
+from training.release.package import Archive
+
+DECISIVE = ("log_loss", "auroc", "auprc", "brier", "ece", "rows")
+"""Numbers that a decision about a version is recorded with."""
+
+BATCH = 900
+"""MLflow takes at most 1,000 metrics in one call."""
+
+
+def record_run(
+    spec: FeaturesConfig,
+    model: ModelConfig,
+    training: TrainingConfig,
+    files: Workspace,
+    report: GateReport,
+    git_sha: str,
+    decision: DecisionConfig | None = None,
+    plots: Mapping[str, str] | None = None,
+) -> str:
+    """A finished run with all that it takes to do the last training again, and what came of it; its id.
+
+    A refused model has its run too: the tag `gates` says so, and `gates_failed` for which rules. Params:
+    every setting as it was used, gaps filled, with the seed and what the rows have chosen. Tags: data, spec,
+    code, gates, environment. Metrics: of the network, each baseline, each test period and segment. Files:
+    data manifest, configs as given, installed packages, weights and per-row test scores, gate report,
+    `plots` (file name -> SVG), model card.
+    Raises TrainingError when the tracking server cannot be reached; a run that was begun is FAILED then.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+
+    manifest = files.manifest.read_bytes()
+    result = json.loads((files.training / "metrics.json").read_text(encoding="utf-8"))
+    settled = Settled.read(files.training)
+    data_sha256 = hashlib.sha256(manifest).hexdigest()
+    tags = _lineage(spec, files, report, git_sha) | {"mlflow.source.git.commit": git_sha}
+    tags |= {f"environment.{name}": value for name, value in environment().items()}
+    decision = decision or DecisionConfig()
+    with reaching(training.tracking_uri), tempfile.TemporaryDirectory() as scratch:
+        client = client_of(training.tracking_uri)
+        experiment = experiment_of(client, training)
+        run_id: str = client.create_run(experiment, run_name=training.model_name).info.run_id
+        with failed_on_error(client, run_id):
+            client.log_batch(
+                run_id,
+                params=[Param(key, str(value)) for key, value in settled.params().items()],
+                tags=[RunTag(key, value) for key, value in tags.items()],
+            )
+            _log_metrics(client, run_id, _metrics(result, files))
+            # MLflow keeps at most 36 characters of a digest; the tag data_sha256 holds all
+            data = Dataset(
+                name="labels",
+                digest=data_sha256[:32],
+                source_type="local",
+                source=json.dumps({"uri": str(files.manifest)}),
+                profile=json.dumps(result["rows"]),
+            )
+            client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+            client.log_artifacts(run_id, str(files.training.resolve()), "training")
+            client.log_artifact(run_id, str(files.manifest), "data")
+            client.log_artifacts(run_id, str(files.gate_report.resolve()), "gates")
+            folder = Path(scratch)
+            _write(folder / "config.json", _configs(spec, model, training, decision))
+            _write(folder / "requirements.txt", requirements())
+            _write(folder / "model_card.md", model_card(spec, training, decision, files, report, tags))
+            for name, svg in (plots or {}).items():
+                _write(folder / "plots" / name, svg)
+            client.log_artifacts(run_id, str(folder))
+            client.set_terminated(run_id)
+    return run_id
+
+
+def _log_metrics(client: Any, run_id: str, metrics: Mapping[str, float]) -> None:
+    from mlflow.entities import Metric
+
+    now = time_ns() // 1_000_000  # the tracking server's own clock, not a time the loop reasons about
+    found = [Metric(name, value, now, 0) for name, value in metrics.items()]
+    for start in range(0, len(found), BATCH):
+        client.log_batch(run_id, metrics=found[start : start + BATCH])
+
+
+def register(
+    run_id: str,
+    archive: Archive,
+    spec: FeaturesConfig,
+    training: TrainingConfig,
+    files: Workspace,
+    report: GateReport,
+    git_sha: str,
+    who: str,
+    when: datetime,
+) -> str:
+    """A version of the registered model whose source is the .mar, with the alias `challenger`; its number.
+
+    An archive that is registered already keeps its version. The alias moves by a decision in the registry's
+    log, with the overrides of its gates as the reason if there are any.
+    """
+    tags = _lineage(spec, files, report, git_sha) | {
+        "model_version": archive.version,
+        "archive_sha256": archive.sha256,
+    }
+    with reaching(training.tracking_uri):
+        client = client_of(training.tracking_uri)
+        name = training.model_name
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        known = [
+            version.version
+            for version in client.search_model_versions(f"name = '{name}'")
+            if version.tags.get("archive_sha256") == archive.sha256
+        ]
+        number = str(known[0]) if known else _new_version(client, name, run_id, archive, files, tags)
+    metrics = json.loads((files.training / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+    numbers = {key: metrics[key] for key in DECISIVE if metrics.get(key) is not None}
+    Registry(training).challenge(number, who, when, _why(report), numbers)
+    return number
+
+
+def numbers_of(training: TrainingConfig, run_id: str) -> dict[str, float]:
+    """The numbers of a run that a decision about its version is recorded with."""
+    with reaching(training.tracking_uri):
+        metrics = client_of(training.tracking_uri).get_run(run_id).data.metrics
+    return {key: metrics[key] for key in DECISIVE if key in metrics}
+
+
+def _why(report: GateReport) -> str:
+    if not report.overrides:
+        return f"gates {report.state} (profile {report.profile})"
+    overridden = "; ".join(f"{o.rule} by {o.who}: {o.reason}" for o in report.overrides)
+    return f"gates overridden (profile {report.profile}): {overridden}"
+
+
+def _new_version(
+    client: Any, name: str, run_id: str, archive: Archive, files: Workspace, tags: Mapping[str, str]
+) -> str:
+    """Log the archive with an MLmodel beside it, which carries the signature."""
+    from mlflow.models import Model
+
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs = Inputs.read(files.training / "inputs.json")
+        description = Model(artifact_path="mar", run_id=run_id, signature=signature(inputs))
+        description.save(str(Path(scratch) / "MLmodel"))
+        client.log_artifact(run_id, str(Path(scratch) / "MLmodel"), "mar")
+    for file in (archive.path, signature_file(archive.path)):
+        client.log_artifact(run_id, str(file), "mar")
+    source = f"{client.get_run(run_id).info.artifact_uri}/mar"
+    return str(client.create_model_version(name, source=source, run_id=run_id, tags=dict(tags)).version)
+
+
+def signature(inputs: Inputs) -> Any:
+    """An mlflow ModelSignature: the feature vector in, the probability out."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    numbers = [ColSpec(DataType.double, name, required=False) for name in inputs.numeric]
+    texts = [ColSpec(DataType.string, name, required=False) for name in inputs.vocabulary]
+    return ModelSignature(Schema([*numbers, *texts]), Schema([ColSpec(DataType.double, "churn_probability")]))
+
+
+def _lineage(spec: FeaturesConfig, files: Workspace, report: GateReport, git_sha: str) -> dict[str, str]:
+    lineage = {
+        "gates": report.state,
+        "gates_profile": report.profile,
+        "gates_digest": report.digest,
+        "program_sha256": report.program_sha256,
+        "data_sha256": hashlib.sha256(files.manifest.read_bytes()).hexdigest(),
+        "spec_digest": spec.digest(),
+        "git_sha": git_sha,
+    }
+    if report.failures:
+        lineage["gates_failed"] = ", ".join(verdict.rule for verdict in report.failures)
+    for override in report.overrides:
+        lineage[f"gates_override.{override.rule}"] = f"{override.who}, {override.when}: {override.reason}"
+    return lineage
+
+
+def _configs(
+    spec: FeaturesConfig, model: ModelConfig, training: TrainingConfig, decision: DecisionConfig
+) -> str:
+    """The settings as they were given, to be given again; without addresses, which may hold passwords."""
+    content = {
+        "features": spec.contract() | {"snapshots": spec.snapshots.model_dump(mode="json")},
+        "model": model.model_dump(mode="json"),
+        "training": training.model_dump(mode="json", exclude=ADDRESSES),
+        "decision": decision.model_dump(mode="json"),
+    }
+    return json.dumps(content, indent=1)
+
+
+def _metrics(result: Mapping[str, Any], files: Workspace) -> dict[str, float]:
+    """The network's by name, the baselines' below `baseline/`, then cross-validation and
+    importance, periods, segments and the archive's; NaN
+    is left out, SQLite has none."""
+    found = dict(result["metrics"])
+    for name, metrics in result["baselines"].items():
+        found |= {f"baseline/{name}/{metric}": value for metric, value in metrics.items()}
+    found |= {f"seconds/{name}": value for name, value in result["seconds"].items()}
+    found |= appraisal_metrics(files.training)
+    for file, take in (("breakdown.json", flat), ("measurements.json", _measured)):
+        found |= take(json.loads((files.gate_report / file).read_text(encoding="utf-8")))
+    return {name: float(value) for name, value in found.items() if isfinite(value)}
+
+
+def _measured(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {f"archive/{name}": value for name, value in numbers.items()}
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")

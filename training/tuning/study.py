@@ -1,0 +1,180 @@
+"""Opening a study, where it starts from, and what every worker of it does."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from features.spec import FeaturesConfig
+from model.config import ModelConfig
+from training.config import Range, TrainingConfig, TuningConfig
+from training.tuning.slots import FINISHED, attempt, claim, finished, open_storage, reaching_studies
+from training.tuning.space import given
+from training.tuning.trial_code import code_of_a_trial
+
+IDLE_S = 0.5
+AS_GIVEN = "as_given"
+"""User attribute of the trial that runs the configs unchanged, though the space does not hold them."""
+ENOUGH_FOR_IMPORTANCE = 5
+FIRST_DRAWS = 4
+"""Trials that TPE draws at random before it models them. Optuna's default of 10 is a third of a study."""
+
+
+def open_study(storage: RDBStorage, name: str) -> optuna.Study:
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
+        direction="minimize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1),
+    )
+
+
+def work(
+    study: optuna.Study,
+    storage: RDBStorage,
+    objective: Callable[[optuna.Trial], float],
+    tuning: TuningConfig,
+    seed: int,
+    timeout_s: float | None,
+    told: Callable[[FrozenTrial], None],
+    idle: Callable[[], None] = lambda: None,
+) -> None:
+    """Run one slot after another until the asked number is finished; start none after `timeout_s`, unless no
+    trial is finished yet: a study without a result would be of no use, however short the time.
+
+    The draws of a trial depend on `seed`, its number and the trials before it, not on the process: a study
+    that was interrupted goes on as if it had not been. With no slot free, others run the last ones: `idle`
+    is called and we wait, since theirs come back to us if they die.
+    """
+    deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+    while (done := finished(study)) < tuning.trials and (not done or time.monotonic() < deadline):
+        slot = claim(study, storage, tuning.trials)
+        if slot is None:
+            idle()
+            time.sleep(IDLE_S)
+            continue
+        study.sampler = optuna.samplers.TPESampler(
+            seed=(seed + slot.number) % 2**32, n_startup_trials=FIRST_DRAWS
+        )
+        told(attempt(study, storage, slot, objective))
+
+
+def enqueue_starts(
+    study: optuna.Study,
+    storage: RDBStorage,
+    tuning: TuningConfig,
+    model: ModelConfig,
+    training: TrainingConfig,
+) -> None:
+    """First the settings of the configs, so that tuning never ends below them; then the last study's best.
+
+    Where the space does not hold the configs' settings, that trial has no parameters and the mark AS_GIVEN.
+    """
+    configs, last = given(tuning.space, model, training), _last_best(storage, tuning, study.study_name)
+    if tuning.trials:
+        mark = {AS_GIVEN: True} if configs is None else None
+        study.enqueue_trial(configs or {}, user_attrs=mark)
+    if tuning.trials > 1 and last and last != configs:
+        study.enqueue_trial(last)
+
+
+def _last_best(storage: RDBStorage, tuning: TuningConfig, name: str) -> dict[str, Any]:
+    """The best point of the newest other study of this name, as far as the space still holds it.
+
+    Last month's rows are another study than this month's, and its best is the best guess for it.
+    """
+    ours = re.compile(rf"{re.escape(tuning.study)}-[0-9a-f]{{8}}")
+    earlier = [
+        (summary.datetime_start, summary.best_trial.params)
+        for summary in optuna.get_all_study_summaries(storage)
+        if ours.fullmatch(summary.study_name)
+        and summary.study_name != name
+        and summary.datetime_start is not None
+        and summary.best_trial is not None
+    ]
+    if not earlier:
+        return {}
+    _, params = max(earlier, key=lambda study: study[0])
+    return {k: v for k, v in params.items() if k in tuning.space and _holds(tuning.space[k], v)}
+
+
+def _holds(within: Range, value: Any) -> bool:
+    if within.choices is not None:
+        return value in [json.dumps(choice) for choice in within.choices]
+    if within.low is None or within.high is None or isinstance(value, str):
+        return False
+    return within.low <= value <= within.high and (not within.integer or value == int(value))
+
+
+def study_name(
+    tuning: TuningConfig,
+    train: pd.DataFrame,
+    validation: pd.DataFrame,
+    spec: FeaturesConfig,
+    model: ModelConfig,
+    training: TrainingConfig,
+) -> str:
+    """The configured name with a digest of the rows, of all that is not searched, and of the code that a
+    trial runs: trials of other data or of other code do not count towards this study.
+    """
+    keep = (*spec.numeric, *spec.categorical, "churned", "user_id", "event_timestamp")
+    digest = hashlib.sha256()
+    for rows in (train, validation):
+        digest.update(pd.util.hash_pandas_object(rows[list(keep)], index=False).to_numpy().tobytes())
+    searched = {key: within.model_dump(mode="json") for key, within in tuning.space.items()}
+    elsewhere = {
+        "tracking_uri",
+        "artifacts_uri",
+        "experiment",
+        "model_name",
+        "baselines",
+        "threshold",
+        "calibration",
+        "cross_validation",
+    }
+    fixed = [model.model_dump(mode="json"), training.model_dump(mode="json", exclude=elsewhere), searched]
+    digest.update(json.dumps(fixed, sort_keys=True).encode())
+    digest.update(code_of_a_trial().encode())
+    return f"{tuning.study}-{digest.hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a report shows of a study."""
+
+    name: str
+    trials: list[FrozenTrial]
+    """Those that are finished, in their order."""
+    importances: dict[str, float]
+    """Parameter -> its share of the spread of log-loss among the better trials, most first (PED-ANOVA,
+    Watanabe, Bansal, Hutter 2023); empty where too few trials are complete to tell."""
+
+
+def summarise(name: str, tuning: TuningConfig) -> Summary:
+    with reaching_studies(tuning.storage):
+        study = optuna.load_study(study_name=name, storage=open_storage(tuning))
+        trials = study.get_trials(deepcopy=False, states=FINISHED)
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        varied = len({trial.value for trial in complete}) > 1
+        # by the better tenth of the trials, of which there must be two
+        enough = len(complete) >= ENOUGH_FOR_IMPORTANCE and varied
+        # a trial of the configs as given has no parameters
+        shared = sorted(set.intersection(*(set(t.params) for t in complete if t.params))) if enough else []
+        enough = enough and bool(shared)
+        found = optuna.importance.get_param_importances(study, params=shared) if enough else {}
+    return Summary(name, trials, {key: float(value) for key, value in found.items()})
+
+
+def outcome(trial: FrozenTrial) -> str:
+    if trial.state == TrialState.COMPLETE:
+        return f"log-loss {trial.value:.4f}"
+    return "pruned" if trial.state == TrialState.PRUNED else "given to another worker"

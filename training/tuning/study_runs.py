@@ -1,0 +1,105 @@
+"""A study in MLflow: one run for the study, and below it one for each trial that has ended."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from math import isfinite
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from training.config import TrainingConfig, TuningConfig
+from training.registry.mlflow_client import client_of, experiment_of, failed_on_error, reaching
+from training.tuning.slots import open_storage, reaching_studies
+
+STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+STUDY, TRIAL = "optuna.study", "optuna.trial"
+"""Tags by which a run is found again."""
+
+
+def record_study(name: str, training: TrainingConfig, tuning: TuningConfig) -> str:
+    """The id of the study's run, every ended trial below it with params, metrics by epoch and state.
+
+    Read from the study when it has ended, so that no trial waits for MLflow. What was recorded before is left
+    alone: calling it twice, or after more trials, adds what is new. Raises TrainingError when the tracking
+    server cannot be reached.
+    """
+    from mlflow.entities import Metric, RunTag
+
+    with reaching_studies(tuning.storage):
+        study = optuna.load_study(study_name=name, storage=open_storage(tuning))
+        trials = study.get_trials(deepcopy=False, states=tuple(STATUS))
+        best, least = study.best_trial, study.best_value
+    with reaching(training.tracking_uri):
+        client = client_of(training.tracking_uri)
+        experiment = experiment_of(client, training)
+        known = _recorded(client, experiment, name)
+        if (parent := known.pop("", None)) is None:
+            tags = {STUDY: name, "mlflow.runName": name}
+            parent = client.create_run(experiment, _ms(trials[0].datetime_start), tags=tags).info.run_id
+        with failed_on_error(client, parent):
+            for trial in trials:
+                if str(trial.number) not in known:
+                    _record_trial(client, experiment, parent, name, trial)
+            end = max(_ms(trial.datetime_complete) for trial in trials)
+            count = sum(t.state != TrialState.FAIL for t in trials)
+            summary = {"best_log_loss": least, "trials": float(count)}
+            client.log_batch(
+                parent,
+                metrics=[Metric(key, value, end, count) for key, value in summary.items()],
+                tags=[RunTag(f"best.{key}", str(value)) for key, value in best.params.items()],
+            )
+            client.set_terminated(parent, "FINISHED", end)
+    return str(parent)
+
+
+def _record_trial(client: Any, experiment: str, parent: str, name: str, trial: FrozenTrial) -> None:
+    """A run that could not be written whole is deleted: the next call writes it again."""
+    from mlflow.entities import Metric, Param
+
+    tags = {STUDY: name, TRIAL: str(trial.number), "mlflow.parentRunId": parent}
+    tags |= {"mlflow.runName": f"trial {trial.number}", "state": trial.state.name}
+    start, end = _ms(trial.datetime_start), _ms(trial.datetime_complete)
+    run = client.create_run(experiment, start, tags=tags).info.run_id
+    try:
+        client.log_batch(
+            run,
+            metrics=[Metric(key, value, end, step) for key, value, step in _metrics(trial)],
+            params=[Param(key, str(value)) for key, value in trial.params.items()],
+        )
+        client.set_terminated(run, STATUS[trial.state], end)
+    except BaseException:
+        with suppress(Exception):  # the tracking server may be what has failed
+            client.delete_run(run)
+        raise
+
+
+def _recorded(client: Any, experiment: str, name: str) -> dict[str, str]:
+    """Trial number -> run of all that were recorded whole, and "" -> the study's run."""
+    found: dict[str, str] = {}
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment], f"tags.`{STUDY}` = '{name}'", max_results=1000, page_token=token
+        )
+        for run in page:
+            number = run.data.tags.get(TRIAL, "")
+            if number and run.info.status == "RUNNING":  # we were killed while we wrote it
+                client.delete_run(run.info.run_id)
+            else:
+                found[number] = run.info.run_id
+        if not (token := page.token):
+            return found
+
+
+def _metrics(trial: FrozenTrial) -> Sequence[tuple[str, float, int]]:
+    epochs = [("log_loss_by_step", value, step) for step, value in trial.intermediate_values.items()]
+    # a pruned trial's value is its last epoch's; it must not win when runs are sorted
+    if trial.state == TrialState.COMPLETE and trial.value is not None:
+        epochs.append(("log_loss", trial.value, 0))
+    return [(key, float(value), step) for key, value, step in epochs if isfinite(value)]
+
+
+def _ms(moment: datetime | None) -> int:
+    return 0 if moment is None else int(moment.timestamp() * 1000)

@@ -1,0 +1,163 @@
+"""One trial: a point of the space becomes a configuration and is judged on rows that did not teach it.
+
+A log is judged forward in time, over the origins of training/learn/forward.py, by the combination of paths
+that would ship; a table by the inner validation rows.
+"""
+
+import json
+import signal
+import tempfile
+from collections.abc import Callable
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytorch_lightning as pl
+from numpy.typing import NDArray
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from scipy.special import expit
+
+from features.spec import FeaturesConfig
+from model.config import ModelConfig
+from training.config import TrainingConfig, TuningConfig
+from training.learn.fit import fit, judge_forward
+from training.learn.metrics import evaluate
+from training.learn.module import VALIDATION_LOSS
+from training.learn.split import Shape, Split
+from training.tuning.space import apply, suggest
+from training.tuning.study import AS_GIVEN
+
+
+class Stopped(BaseException):
+    """The study is to end now. No Exception: the trial has not failed and runs again."""
+
+
+def judged_rows(rows: pd.DataFrame, split: Split, shape: Shape) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """The rows of a study: a log's training rows, which hold their own judges; a table's two inner parts."""
+    if shape == "transactions":
+        return rows.iloc[split.train], None
+    return rows.iloc[split.inner_train], rows.iloc[split.inner_validation]
+
+
+class Objective:
+    """The log-loss of a trial's configuration with one member, on the rows that `judged_rows` gives."""
+
+    def __init__(
+        self,
+        train: pd.DataFrame,
+        validation: pd.DataFrame | None,
+        shape: Shape,
+        spec: FeaturesConfig,
+        model: ModelConfig,
+        training: TrainingConfig,
+        tuning: TuningConfig,
+        artifacts: Path,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._train, self._validation, self._shape = train, validation, shape
+        self._spec, self._model, self._training = spec, one_member(model), training
+        self._space, self._artifacts, self._stopping = tuning.space, artifacts, stopping
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Raises TrialPruned when the trial lags behind the others or its loss is no number."""
+        searched = {} if trial.user_attrs.get(AS_GIVEN) else self._space
+        chosen = {key: suggest(trial, key, within) for key, within in searched.items()}
+        model, training = apply(chosen, self._model, self._training)
+        watch = Watch(trial, self._stopping)
+        try:
+            scores, churned = self._judged(model, training, watch)
+        except SystemExit as ended:
+            if not isinstance(ended.__context__, KeyboardInterrupt):
+                raise
+            # Lightning answers Ctrl-C with exit(1) and a deaf process; we want both as they were
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from None
+        except optuna.TrialPruned:
+            self._keep(trial, {"steps": watch.losses}, None)
+            raise
+        if not np.isfinite(scores).all():
+            raise optuna.TrialPruned
+        metrics = evaluate(churned, scores, training.threshold)
+        self._keep(trial, metrics | {"steps": watch.losses}, draw_calibration(churned, scores))
+        return metrics["log_loss"]
+
+    def _judged(
+        self, model: ModelConfig, training: TrainingConfig, watch: "Watch"
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Scores and labels of the rows that judge."""
+        if self._validation is None:
+            found = judge_forward(self._train, self._spec, model, training, [watch], watch.judged)
+            return expit(found.logits), found.churned
+        rows = self._train, self._validation
+        fitted = fit(*rows, self._spec, model, training, callbacks=[watch], shape=self._shape)
+        return fitted.score(self._validation), self._validation["churned"].to_numpy(dtype=np.int64)
+
+    def _keep(self, trial: optuna.Trial, metrics: dict[str, Any], plot: bytes | None) -> None:
+        """Put the trial's files where the dashboard finds them."""
+        self._artifacts.mkdir(parents=True, exist_ok=True)
+        store = FileSystemArtifactStore(self._artifacts)
+        files = {"metrics.json": json.dumps(metrics, indent=1).encode()}
+        if plot is not None:
+            files["calibration.png"] = plot
+        with tempfile.TemporaryDirectory() as scratch:
+            for name, content in files.items():
+                file = Path(scratch) / name
+                file.write_bytes(content)
+                upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=trial)
+
+
+def one_member(model: ModelConfig) -> ModelConfig:
+    """A trial is one member: points differ by more than the average of seeds gains."""
+    return model.model_copy(update={"seeds": (model.seeds or (0,))[:1]})
+
+
+class Watch(pl.Callback):
+    """Gives up a trial whose log-loss lags behind the median after an origin of a log or an epoch of a table,
+    and stops at once when the study is to stop.
+
+    Optuna's own callback imports `lightning`, which is not `pytorch_lightning`.
+    """
+
+    def __init__(self, trial: optuna.Trial, stopping: Callable[[], bool]) -> None:
+        self._trial, self._stopping = trial, stopping
+        self.losses: list[float] = []
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._stopping():
+            raise Stopped
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if VALIDATION_LOSS in trainer.callback_metrics:
+            self.judged(float(trainer.callback_metrics[VALIDATION_LOSS]))
+
+    def judged(self, loss: float) -> None:
+        """Raises TrialPruned where the trial lags behind, or has diverged."""
+        if not isfinite(loss):
+            raise optuna.TrialPruned
+        self._trial.report(loss, len(self.losses))
+        self.losses.append(loss)
+        if self._trial.should_prune():
+            raise optuna.TrialPruned
+
+
+def draw_calibration(churned: NDArray[Any], scores: NDArray[np.float64], bins: int = 10) -> bytes:
+    """PNG: churn observed in equal groups of rows, against what was predicted for them."""
+    import io
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    groups = [group for group in np.array_split(np.argsort(scores, kind="stable"), bins) if len(group)]
+    predicted = [float(scores[group].mean()) for group in groups]
+    axes.plot([0, 1], [0, 1], color="#8a94a3", linewidth=0.8, linestyle=":")
+    axes.plot(predicted, [float(churned[group].mean()) for group in groups], color="#1f5fbf", marker="o")
+    axes.set(xlabel="predicted churn", ylabel="observed churn", title="Calibration on the validation rows")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()

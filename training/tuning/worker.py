@@ -1,0 +1,106 @@
+"""One tuning worker: `python -m training.tuning.worker`, started by training/tuning/workers.py and by nobody
+else.
+
+Its job is one JSON line on standard input, its reports are JSON lines on standard output. When the input
+closes (the parent stops or is gone, however it went), the worker gives its trial back and ends.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+LATEST_END_S = 20.0
+
+
+def main() -> int:
+    # nothing that a library prints may come between our reports
+    reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    line = sys.stdin.readline()
+    if not line:  # the parent went before it said anything
+        return 0
+    stopping = threading.Event()
+    threading.Thread(target=_until_parent_ends, args=(stopping,), daemon=True).start()
+    from data.errors import ChurnError
+
+    try:
+        _run(json.loads(line), stopping, reports)
+    except ChurnError as error:
+        _report(reports, error=str(error))
+        return error.exit_code
+    return 0
+
+
+def _run(job: dict[str, Any], stopping: threading.Event, reports: IO[str]) -> None:
+    import pandas as pd
+    import torch
+    from optuna.trial import FrozenTrial
+
+    from features.spec import FeaturesConfig
+    from model.config import ModelConfig
+    from training.config import TrainingConfig, TuningConfig
+    from training.quiet import quiet
+    from training.train import prepare
+    from training.tuning.slots import open_storage
+    from training.tuning.study import open_study, outcome, work
+    from training.tuning.trial import Objective, Stopped, judged_rows
+
+    torch.set_num_threads(1)
+    spec, model = FeaturesConfig.model_validate(job["spec"]), ModelConfig.model_validate(job["model"])
+    training = TrainingConfig.model_validate(job["training"])
+    tuning = TuningConfig.model_validate(job["tuning"])
+    rows, split = prepare(pd.read_parquet(job["rows"]), job["shape"], spec, training)
+    train, validation = judged_rows(rows, split, job["shape"])
+    del rows
+
+    def told(trial: FrozenTrial) -> None:
+        _report(reports, trial=trial.number, outcome=outcome(trial))
+        if stopping.is_set():
+            raise Stopped
+
+    with quiet():
+        storage = open_storage(tuning)
+        study = open_study(storage, job["study"])
+        objective = Objective(
+            train,
+            validation,
+            job["shape"],
+            spec,
+            model,
+            training,
+            tuning,
+            Path(job["artifacts"]),
+            stopping.is_set,
+        )
+
+        def waiting() -> None:
+            if stopping.is_set():
+                raise Stopped
+
+        try:
+            work(study, storage, objective, tuning, training.seed, job["timeout_s"], told, waiting)
+        except Stopped:
+            return
+
+
+def _report(reports: IO[str], **content: Any) -> None:
+    reports.write(json.dumps(content) + "\n")
+    reports.flush()
+
+
+def _until_parent_ends(stopping: threading.Event) -> None:
+    while sys.stdin.readline():
+        pass
+    stopping.set()
+    time.sleep(LATEST_END_S)
+    os._exit(1)  # the trial could not be given back; its heart stops, and it runs again
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # nothing is left to tidy, and tidying torch away takes seconds

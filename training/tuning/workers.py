@@ -1,0 +1,135 @@
+"""Tuning workers as processes: started, heard, replaced when they die, and ended with us."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from data.errors import TrainingError
+from training.addresses import masked
+
+LOOK_EVERY_S = 0.5
+END_S = 25.0
+DEATHS_IN_A_ROW = 4
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Workers:
+    """`number` processes that work on one study; inside the `with` block, `wait` keeps them running.
+
+    Whatever ends the block, they end too: each gives its trial back first, and the study loses nothing. If
+    we are killed, their standard input closes and they do the same.
+    """
+
+    def __init__(self, number: int, job: Mapping[str, Any], timeout_s: float | None) -> None:
+        self._number, self._job = number, dict(job)
+        self._deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+        self._reports: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._deaths = 0
+
+    def __enter__(self) -> Self:
+        self._said = tempfile.TemporaryFile()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._running:
+            _pipe(worker.stdin).close()
+        end = time.monotonic() + END_S
+        for worker in self._running:
+            try:
+                worker.wait(max(end - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+        self._said.close()
+
+    def wait(
+        self, finished: Callable[[], int], wanted: int, tend: Callable[[], None], told: Callable[[str], None]
+    ) -> None:
+        """Return when `wanted` trials are finished, or the time is over and the last worker has ended.
+
+        `tend` is called about twice a second: it gives back the slots of the dead. `told` hears the outcome
+        of each trial. Raises TrainingError with a worker's own reason, or when they die one after another.
+        """
+        while finished() < wanted:
+            tend()
+            self._replace_dead()
+            if not self._running and time.monotonic() >= self._deadline:
+                break
+            self._hear(told)
+        while not self._reports.empty():
+            self._hear(told)
+
+    def _hear(self, told: Callable[[str], None]) -> None:
+        try:
+            report = self._reports.get(timeout=LOOK_EVERY_S)
+        except queue.Empty:
+            return
+        if "error" in report:
+            raise TrainingError(report["error"])
+        self._deaths = 0
+        told(report["outcome"])
+
+    def _replace_dead(self) -> None:
+        for worker in [worker for worker in self._running if worker.poll() is not None]:
+            self._running.remove(worker)
+            _pipe(worker.stdin).close()
+            if worker.returncode:
+                self._deaths += 1
+                self._refuse_to_go_on(worker.returncode)
+        while len(self._running) < self._number and (left := self._deadline - time.monotonic()) > 0:
+            self._running.append(self._start(None if left == float("inf") else left))
+
+    def _refuse_to_go_on(self, code: int) -> None:
+        while not self._reports.empty():
+            self._hear(lambda outcome: None)  # a reason that it gave is better than ours
+        if self._deaths < DEATHS_IN_A_ROW:
+            return
+        self._said.seek(0)
+        said = masked(self._said.read().decode(errors="replace"))
+        lines = said.strip().splitlines() or ["no output"]
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        raise TrainingError(
+            f"{self._deaths} tuning workers in a row ended {how} before a trial was finished ({lines[-1]}); "
+            "lower tuning.workers or give them more memory"
+        )
+
+    def _start(self, timeout_s: float | None) -> subprocess.Popen[bytes]:
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        worker = subprocess.Popen(
+            [sys.executable, "-P", "-m", "training.tuning.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C in the terminal is for us; we stop them
+        )
+        threading.Thread(target=self._listen, args=(_pipe(worker.stdout),), daemon=True).start()
+        job = json.dumps({**self._job, "timeout_s": timeout_s}) + "\n"
+        try:
+            _pipe(worker.stdin).write(job.encode())
+            _pipe(worker.stdin).flush()
+        except BrokenPipeError:
+            pass  # it died at once; the next look replaces it
+        return worker
+
+    def _listen(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            for line in pipe:
+                self._reports.put(json.loads(line))
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None
+    return pipe
