@@ -19,7 +19,7 @@ import pandas as pd
 
 from benchmarks.simulated import SHOPS, simulate
 from churn.settings import Settings, load_settings
-from data import records
+from data.records import folder
 from features.spec import FeaturesConfig
 from pipelines.context import Context
 from pipelines.engine import run_steps
@@ -185,4 +185,4 @@ def _built(name: str, purchases: pd.DataFrame | None, features: dict[str, Any]) 
         rows, split = prepare(
             pd.read_parquet(settings.files.training_set), "transactions", settings.features, settings.training
         )
-        return Log(name, settings, rows, split, records.read(settings.files.records).to_pandas())
+        return Log(name, settings, rows, split, folder.read(settings.files.records).to_pandas())

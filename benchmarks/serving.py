@@ -33,7 +33,7 @@ from benchmarks.servers.load import available, load
 from benchmarks.servers.process import NotStarted, freeze, thaw
 from benchmarks.servers.store import opened
 from data.errors import ChurnError
-from data.sources import sample_user_ids
+from data.sample import sample_user_ids
 from serving.config import Batching
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,22 +15,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data import merge
-from data.clean import Cleaner
-from data.compare import Comparison, compare
 from data.config import DataConfig, TableSource
-from data.erasure import Erased
 from data.errors import DataError
 from data.ingest import STAGE, Progress, arranged, judge, read_into, suite_record, writing_alone
-from data.judged import judged
+from data.judge.judged import judged
 from data.manifest import appended, mapping_sha256, parts_in, write_json
 from data.mask import load_key
-from data.parts import INDEX, RECORDS, Part, PartWriter, customers_of
-from data.readers import public_uri
-from data.records import moment_of
-from data.rejected import RejectedWriter
-from data.stage import Stage
-from data.versions import current_manifest, new_version
+from data.prepare import merge
+from data.prepare.clean import Cleaner
+from data.prepare.compare import Comparison, compare
+from data.prepare.parts import INDEX, RECORDS, Part, PartWriter, customers_of
+from data.prepare.rejected import RejectedWriter
+from data.prepare.stage import Stage
+from data.records.erasure import Erased
+from data.records.folder import moment_of
+from data.records.versions import current_manifest, new_version
+from data.source.readers import public_uri
 from data.workspace import Workspace
 from handlers.identity import key_check
 

@@ -14,25 +14,25 @@ from pydantic import (
     model_validator,
 )
 
-from data.notation import date_problem
+from data.cell.notation import date_problem
 
 
 def _expression(text: str) -> str:
-    from data.expression import parse  # here, since most commands read a config that has no expression
+    from data.cell.expression import parse  # here, since most commands read a config that has no expression
 
     parse(text)
     return text
 
 
 def _condition(text: str) -> str:
-    from data.expression import condition
+    from data.cell.expression import condition
 
     condition(text)
     return text
 
 
 ExpressionText = Annotated[str, AfterValidator(_expression)]
-"""Over the columns of a source: data/expression.py has the grammar."""
+"""Over the columns of a source: data/cell/expression.py has the grammar."""
 ConditionText = Annotated[str, AfterValidator(_condition)]
 
 
@@ -65,7 +65,7 @@ class TableSource(Config):
     """Our name -> the table's. Transactions need `user_id`, `timestamp`, `amount` (and take `quantity`,
     `transaction_id`, `order_id`); labelled tables need `user_id`, `target` (and take `event_timestamp`)."""
     computed: dict[str, ExpressionText] = {}
-    """Name -> expression over the table's columns (data/expression.py), for example
+    """Name -> expression over the table's columns (data/cell/expression.py), for example
     `amount: "Quantity * UnitPrice"`. The name is one of ours that `columns` leaves out, or a further one."""
     where: ConditionText | None = None
     """Only the rows of which this expression is true; the others are counted and left out."""
@@ -164,7 +164,7 @@ class TableSource(Config):
     def expression_columns(self) -> frozenset[str]:
         """The columns that `computed`, `where` and `returns` read; in `returns` the names `amount` and
         `quantity` are ours."""
-        from data.expression import parse
+        from data.cell.expression import parse
 
         texts = [*self.computed.values(), *([self.where] if self.where else [])]
         returns = parse(self.returns).columns - {"amount", "quantity"} if self.returns else frozenset()

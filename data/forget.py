@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data import merge
-from data.erasure import mentions, remove_rows
 from data.errors import DataError
 from data.ingest import writing_alone
 from data.manifest import parts_in, reduced, write_json
-from data.parts import RECORDS, Part, customers_of
-from data.versions import current_manifest, new_version, versions
+from data.prepare import merge
+from data.prepare.parts import RECORDS, Part, customers_of
+from data.records.erasure import mentions, remove_rows
+from data.records.versions import current_manifest, new_version, versions
 from data.workspace import Workspace
 
 

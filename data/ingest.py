@@ -15,23 +15,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 
-from data.arrange import Rules, arrange
-from data.clean import Cleaner, check_usable
-from data.columns import columns_to_read
 from data.config import DataConfig, TableSource, utc_text
-from data.erasure import Erased
 from data.errors import DataError
-from data.judged import judged
+from data.judge.judged import judged
+from data.judge.validate import Judged, failed, validate
 from data.manifest import describe, write_json
 from data.mask import load_key
-from data.parts import PartWriter, customers_of
-from data.readers import public_uri
-from data.rejected import RejectedWriter
-from data.sources import as_table, open_source
-from data.stage import Stage
-from data.transactions import refuse_differing
-from data.validate import Judged, failed, validate
-from data.versions import current_manifest, new_version
+from data.prepare.arrange import Rules, arrange
+from data.prepare.clean import Cleaner, check_usable
+from data.prepare.parts import PartWriter, customers_of
+from data.prepare.rejected import RejectedWriter
+from data.prepare.stage import Stage
+from data.prepare.transactions import refuse_differing
+from data.records.erasure import Erased
+from data.records.versions import current_manifest, new_version
+from data.source.columns import columns_to_read
+from data.source.readers import public_uri
+from data.source.sources import as_table, open_source
 from data.workspace import Workspace, remove_leftovers
 
 Progress = Callable[[str], None]

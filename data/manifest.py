@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from data.config import DataConfig, utc_text
-from data.parts import Part, digest_of
-from data.readers import public_uri
-from data.sources import as_table
+from data.prepare.parts import Part, digest_of
+from data.source.readers import public_uri
+from data.source.sources import as_table
 from handlers.identity import key_check
 
 MASKING = "hmac-sha256-128"

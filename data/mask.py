@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data import parse
+from data.cell import parse
 from data.config import DataConfig
 from data.errors import DataError
 from data.private_file import make_private, read_private

@@ -18,12 +18,12 @@ class Workspace:
     # data -> features
     @property
     def data(self) -> Path:
-        """A link to the current one of the versions beside it: data/versions.py."""
+        """A link to the current one of the versions beside it: data/records/versions.py."""
         return self.root / "data" / "current"
 
     @property
     def records(self) -> Path:
-        """A folder of Parquet parts: data/records.py."""
+        """A folder of Parquet parts: data/records/folder.py."""
         return self.data / "records"
 
     @property
@@ -141,7 +141,7 @@ class Workspace:
 
     @property
     def erased(self) -> Path:
-        """Who is kept out of later ingests (data/erasure.py)."""
+        """Who is kept out of later ingests (data/records/erasure.py)."""
         return self.root / "erased.json"
 
     @property

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from pyarrow import ArrowInvalid
 
-from data import records
 from data.errors import DataError, FeatureError
+from data.records import folder
 from data.workspace import Workspace
 
 
@@ -41,6 +41,6 @@ def read_records(files: Workspace) -> tuple[dict[str, Any], list[Path]]:
 
 def _parts(files: Workspace) -> list[Path]:
     try:
-        return records.parts(files)
+        return folder.parts(files)
     except DataError as error:
         raise FeatureError(str(error)) from None

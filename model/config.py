@@ -1,4 +1,4 @@
-"""What `configs/model.yaml` may say. A setting that is left out, or null, follows `training/learn/recipe.py`."""
+"""What `configs/model.yaml` may say. What is left out, or null, follows `training/learn/recipe.py`."""
 
 from typing import Literal
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from data.config import utc_text
-from data.erasure import Erased, fingerprint, remove_rows
 from data.errors import ConfigError
 from data.forget import forget_records
 from data.mask import load_key
+from data.records.erasure import Erased, fingerprint, remove_rows
 from data.workspace import Workspace, write_atomically
 from pipelines.context import Context, Stages
 from pipelines.live import masked

@@ -151,7 +151,7 @@ def customers_online(settings: Stages, n: int) -> list[int | str]:
     Always the same ones, spread over the customers in the source's first rows. Raises ServingError where
     there is none of them.
     """
-    from data.sources import sample_user_ids
+    from data.sample import sample_user_ids
     from features.build import read_feature_manifest
     from features.newest import newest
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 from data.config import DataConfig, TableSource, utc_text
 from data.errors import DataError
 from data.mask import Masker, load_key, spelled
-from data.sources import as_table, open_source
-from data.versions import current_manifest
+from data.records.versions import current_manifest
+from data.source.sources import as_table, open_source
 from handlers.identity import key_check
 from pipelines.context import Context, Stages
 
@@ -69,8 +69,8 @@ def _sources(settings: Stages) -> Iterator[DataConfig]:
 
 
 def _masked(config: DataConfig, key: bytes) -> Iterator["pd.Series[str]"]:
-    from data.clean import Cleaner
-    from data.columns import columns_to_read
+    from data.prepare.clean import Cleaner
+    from data.source.columns import columns_to_read
 
     source = as_table(config)
     cleaner, masker = Cleaner(config, source, ()), Masker(source.user_id_type, key)

@@ -188,7 +188,7 @@ def _config(*sections: str) -> Callable[[Context], Any]:
 def _source(context: Context) -> list[Any]:
     """The config, the source's state, and which key masks it (as what the key makes of nothing)."""
     from data.mask import load_key
-    from data.sources import state
+    from data.source.sources import state
     from handlers.identity import mask
 
     data = context.settings.data

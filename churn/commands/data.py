@@ -21,7 +21,7 @@ def ingest(settings: Settings, arguments: Namespace) -> int:
 
 
 def versions(settings: Settings, arguments: Namespace) -> int:
-    from data.versions import versions as known
+    from data.records.versions import versions as known
 
     console.table(
         f"Versions of the records (the newest {settings.data.keep_versions} stay: data.keep_versions)",

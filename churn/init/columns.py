@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from churn.init.belief import Notes
 from churn.init.dates import Dates, find_dates
 from churn.init.notation import BLANKS, CURRENCY, find_notation
-from data import parse
-from data.notation import MISSING_NUMBERS, Notation
+from data.cell import parse
+from data.cell.notation import MISSING_NUMBERS, Notation
 
 GAPS = frozenset(
     (

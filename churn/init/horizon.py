@@ -31,7 +31,7 @@ class Horizon:
 
 
 def needed_days(horizon: int, every: str) -> int:
-    """A horizon each for history, training, choice and test, and three snapshots (training/learn/split.py)."""
+    """A horizon each for history, training, choice, test; three snapshots (training/learn/split.py)."""
     step = 31 if every == "month" else 7
     return 4 * horizon + 3 * step
 

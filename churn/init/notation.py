@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from churn.init.belief import Notes
-from data.notation import Notation
+from data.cell.notation import Notation
 
 CURRENCY = re.compile(
     r"[$€£¥₹₽₺₩]|(?<![A-Za-z])(EUR|USD|GBP|CHF|JPY|SEK|NOK|DKK|PLN|CZK|Rs\.?|R\$|kr|zł|Fr\.?)(?![A-Za-z])"

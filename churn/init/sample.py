@@ -20,10 +20,10 @@ from fsspec.core import url_to_fs
 
 from churn.init.belief import Notes
 from churn.init.dialect import Dialect, find_dialect, find_encoding, footer_of
+from data.cell.notation import Notation
 from data.errors import DataError
-from data.excel_files import cell_text
-from data.notation import Notation
-from data.readers import explained
+from data.source.excel_files import cell_text
+from data.source.readers import explained
 
 HEAD_BYTES = 48 << 20
 STRETCH_BYTES = 4 << 20

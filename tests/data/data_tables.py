@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from data.config import DataConfig
-from data.sources import open_source
+from data.source.sources import open_source
 
 AS_OF = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = "k" * 40

@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from data import append as append_module
-from data import parts as parts_module
-from data import staging
 from data.append import Delivery, append
 from data.config import DataConfig
 from data.errors import DataError
 from data.ingest import ingest
-from data.records import parts, read
-from data.versions import find, versions
+from data.prepare import parts as parts_module
+from data.prepare import staging
+from data.records.folder import parts, read
+from data.records.versions import find, versions
 from data.workspace import Workspace
 from handlers.identity import mask
 
@@ -282,7 +282,8 @@ KILLED = """
 import os, signal, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from data import append as module, versions, workspace
+from data import append as module, workspace
+from data.records import versions
 from data.config import DataConfig
 from data.workspace import Workspace
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from data_tables import LOG, Configure
 
-from data.clean import Cleaned, Cleaner, check_usable, clean
 from data.config import DataConfig
 from data.errors import DataError
-from data.sources import as_table, open_source
+from data.prepare.clean import Cleaned, Cleaner, check_usable, clean
+from data.source.sources import as_table, open_source
 
 Clean = Callable[..., Cleaned]
 TABLE = "customer,plan,bill,churned\na,basic,10.5,Yes\nb,,20,No\nc,plus, ,No\n"

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from data_tables import Configure
 
-from data import parse
+from data.cell import parse
+from data.cell.notation import Notation
 from data.errors import DataError
-from data.notation import Notation
-from data.sources import open_source
+from data.source.sources import open_source
 
 Book = Callable[..., Path]
 pytest.importorskip("python_calamine", reason="pip install 'churn-prediction[excel]'")

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from data import parse as cells
+from data.cell import parse as cells
+from data.cell.expression import condition, parse
 from data.config import DataConfig
-from data.expression import condition, parse
 from data.layers import one_line
 
 TABLE = pa.table(

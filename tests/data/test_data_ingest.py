@@ -19,11 +19,11 @@ from data_tables import AS_OF, KEY, LOG, Configure, Ingest, cdnow
 from filelock import FileLock
 
 from churn.settings import load_settings
-from data import parts as parts_module
 from data.errors import DataError
 from data.ingest import ingest
-from data.records import parts, read
-from data.sources import CDNOW_SHA256
+from data.prepare import parts as parts_module
+from data.records.folder import parts, read
+from data.source.sources import CDNOW_SHA256
 from data.workspace import Workspace
 from handlers.identity import mask
 

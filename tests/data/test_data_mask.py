@@ -14,11 +14,11 @@ import pytest
 from data_tables import KEY, Configure, Ingest, cdnow
 
 from data import mask as data_mask
-from data import staging
 from data.errors import DataError
 from data.mask import Masker, load_key, mask_texts, spelled
-from data.records import read
-from data.staging import Buckets
+from data.prepare import staging
+from data.prepare.staging import Buckets
+from data.records.folder import read
 from data.workspace import Workspace
 from handlers.identity import canonical_id, is_masked, mask
 

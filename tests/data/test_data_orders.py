@@ -11,11 +11,11 @@ from data_tables import AS_OF, KEY, Configure, Ingest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from data import parts as parts_module
-from data import staging
 from data.errors import DataError
 from data.ingest import ingest
-from data.records import parts, read
+from data.prepare import parts as parts_module
+from data.prepare import staging
+from data.records.folder import parts, read
 from data.workspace import Workspace
 from handlers.identity import mask
 

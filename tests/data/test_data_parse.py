@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from data import complaints, parse
+from data.cell import complaints, parse
+from data.cell.notation import Notation
 from data.errors import DataError
-from data.notation import Notation
 
 
 def column(*values: Any) -> pa.ChunkedArray:

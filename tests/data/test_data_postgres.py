@@ -9,7 +9,7 @@ from postgres import PASSWORD, postgres
 
 from data.config import DataConfig
 from data.errors import DataError
-from data.sources import Reading, open_source
+from data.source.sources import Reading, open_source
 
 ORDERS = """
 CREATE TABLE orders (

@@ -18,7 +18,7 @@ from data_tables import LOG, Configure
 
 from data.config import DataConfig
 from data.errors import DataError
-from data.sources import open_source
+from data.source.sources import open_source
 
 Refused = Callable[..., str]
 ROWS = {"customer": ["ann", "bob"], "when": ["2024-01-01", "2024-01-02"], "paid": ["1", "2"]}

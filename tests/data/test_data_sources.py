@@ -16,7 +16,8 @@ from data_tables import LOG, Configure, cdnow, read
 
 from data.config import DataConfig
 from data.errors import DataError
-from data.sources import CDNOW_SHA256, sample_user_ids
+from data.sample import sample_user_ids
+from data.source.sources import CDNOW_SHA256
 
 Refused = Callable[..., str]
 
@@ -42,7 +43,7 @@ def test_cdnow_is_read_from_the_wheel_and_checked() -> None:
 
 def test_the_package_that_carries_cdnow_is_never_imported() -> None:
     script = (
-        "import sys; from data.config import DataConfig; from data.sources import open_source;"
+        "import sys; from data.config import DataConfig; from data.source.sources import open_source;"
         "config = DataConfig(shape='transactions', source={'kind': 'cdnow'}, expectations=());"
         "list(open_source(config).chunks());"
         "assert not any(m.split('.')[0].lower() == 'lifetimes' for m in sys.modules)"
@@ -51,7 +52,7 @@ def test_the_package_that_carries_cdnow_is_never_imported() -> None:
 
 
 def test_a_changed_cdnow_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.sources.CDNOW_SHA256", "0" * 64)
+    monkeypatch.setattr("data.source.sources.CDNOW_SHA256", "0" * 64)
     with pytest.raises(DataError, match="reinstall Lifetimes"):
         read(cdnow())
 

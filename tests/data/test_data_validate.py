@@ -10,7 +10,7 @@ import pytest
 from data_tables import AS_OF
 
 from data.errors import DataError
-from data.validate import failed, validate
+from data.judge.validate import failed, validate
 
 
 def records(**columns: Any) -> pa.Table:
@@ -30,7 +30,7 @@ def records(**columns: Any) -> pa.Table:
 @pytest.fixture(params=[4_000_000, 2], autouse=True)
 def rows_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether rows are judged all at once or some at a time is not to be seen."""
-    monkeypatch.setattr("data.validate.ROWS_AT_ONCE", request.param)
+    monkeypatch.setattr("data.judge.validate.ROWS_AT_ONCE", request.param)
 
 
 def outcome(expectation: dict[str, Any], as_of: datetime = AS_OF, **columns: Any) -> dict[str, Any]:

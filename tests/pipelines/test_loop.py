@@ -26,7 +26,7 @@ import pytest
 from churn.cli import main
 from churn.settings import Settings, load_settings
 from data.mask import load_key
-from data.records import parts
+from data.records.folder import parts
 from features.history import point_in_time
 from features.store import open_store, serving_environment
 from handlers.bundle import read_bundle

@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from scipy.special import betaln, expit, gammaln
 
 from data.errors import TrainingError
-from data.records import parts_of
+from data.records.folder import parts_of
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ class BgNbd:
 def purchase_summary(records: Path, as_of: datetime) -> pd.DataFrame:
     """user_id -> frequency (days with a repeat purchase), recency and age in days, before `as_of`.
 
-    `records` is a folder of parts (data/records.py). Returns are no purchases.
+    `records` is a folder of parts (data/records/folder.py). Returns are no purchases.
     """
     import duckdb
 

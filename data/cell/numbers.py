@@ -6,8 +6,8 @@ from functools import cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.cells import is_number, matching, texts, without_numbers
-from data.notation import MISSING_NUMBERS, Notation
+from data.cell.notation import MISSING_NUMBERS, Notation
+from data.cell.text import is_number, matching, texts, without_numbers
 
 PLAIN = Notation()
 BLANK = r"[ \t\x{00A0}\x{2007}\x{2009}\x{202F}]"

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.moments import moments
-from data.notation import EPOCHS, Notation
-from data.numbers import numbers
+from data.cell.moments import moments
+from data.cell.notation import EPOCHS, Notation
+from data.cell.numbers import numbers
 
 ENOUGH = 0.5
 """Share of the unreadable cells that a remedy has to make readable."""

@@ -6,20 +6,17 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
-from data.clean import clean
-from data.columns import columns_to_read
+from data.cell.expression import parse
 from data.config import CdnowSource, DataConfig, TableSource
-from data.csv_files import read_csv
 from data.errors import DataError
-from data.excel_files import read_excel
-from data.expression import parse
-from data.parquet_files import read_parquet
-from data.postgres_table import read_postgres
-from data.readers import Wanted, explained, public_uri, rows_a_chunk
-from data.source_files import source_files
+from data.source.csv_files import read_csv
+from data.source.excel_files import read_excel
+from data.source.parquet_files import read_parquet
+from data.source.postgres_table import read_postgres
+from data.source.readers import Wanted, explained, public_uri, rows_a_chunk
+from data.source.source_files import source_files
 
 CDNOW = TableSource(
     kind="csv",
@@ -36,7 +33,6 @@ CDNOW = TableSource(
 )
 CDNOW_SHA256 = "eff6889ed364c5199d6eacbbeb7a6d559971df4406ac876f322c373f00a072ef"
 
-SAMPLED_ROWS = 200_000
 FULL = 10_000
 """A chunk that long does not wait for others."""
 
@@ -164,16 +160,6 @@ def state(config: DataConfig) -> list[str]:
         if source.kind == "postgres":
             return [f"{public_uri(source)} {source.query or source.table} {datetime.now(UTC).isoformat()}"]
         return [f"{file.path} {file.filesystem.ukey(file.path)}" for file in source_files(source)]
-
-
-def sample_user_ids(config: DataConfig, n: int) -> list[int | str]:
-    """Up to `n` raw identifiers of customers in the source's first rows, always the same ones."""
-    source = as_table(config)
-    reading = open_source(config, columns_to_read(config, source), SAMPLED_ROWS)
-    cleaned = clean(pa.concat_tables(reading.chunks()), source, config)
-    known: list[int | str] = cleaned.records["user_id"].unique().to_pylist()
-    spread = np.linspace(0, len(known) - 1, min(n, len(known)), dtype=int)
-    return [known[i] for i in spread]
 
 
 def _cdnow_file() -> Path:

@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow as pa
 
 from data.config import TableSource
-from data.content import FIRST_BYTES, WORKBOOK, Prefixed, kind_of, packing, refuse_other_kind, unpacked
 from data.errors import DataError
-from data.readers import (
+from data.source.content import FIRST_BYTES, WORKBOOK, Prefixed, kind_of, packing, refuse_other_kind, unpacked
+from data.source.readers import (
     HashingReader,
     Wanted,
     explained,
@@ -26,7 +26,7 @@ from data.readers import (
     sha256_of,
     with_partitions,
 )
-from data.source_files import SourceFile
+from data.source.source_files import SourceFile
 
 HEAD_BYTES = 1 << 20
 HEAD_ROWS = 20

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data.hashes import Numbers
+from data.prepare.hashes import Numbers
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 FILTER_BITS = 24

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data import parse
-from data.arrange import row_hashes
-from data.clean import Cleaned, Cleaner
-from data.columns import OURS
-from data.erasure import Erased
+from data.cell import parse
 from data.mask import Masker, keyed_numbers, spelled
-from data.records import moment_of
-from data.staging import Buckets
-from data.transactions import Repeated, find_repeated
+from data.prepare.arrange import row_hashes
+from data.prepare.clean import Cleaned, Cleaner
+from data.prepare.staging import Buckets
+from data.prepare.transactions import Repeated, find_repeated
+from data.records.erasure import Erased
+from data.records.folder import moment_of
+from data.source.columns import OURS
 
 ARROW = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string()}
 FURTHER = "+"

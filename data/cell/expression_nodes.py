@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlglot import exp
 
-from data import parse as cells
+from data.cell import parse as cells
 
 Kind = Literal["number", "text", "truth"]
 Numbers = Callable[[pa.ChunkedArray], pa.ChunkedArray]
@@ -56,7 +56,7 @@ def compiled(node: Any, wanted: Kind) -> Evaluate:
     if isinstance(node, exp.Column):
         return _column(column_name(node), wanted)
     if type(node) not in _COMPILERS:
-        raise ValueError(f"{_sql(node)!r} is not of the grammar of expressions; see data/expression.py")
+        raise ValueError(f"{_sql(node)!r} is not of the grammar in data/cell/expression.py")
     found = kind_of(node) or wanted
     if found != wanted:
         raise ValueError(f"{_sql(node)!r} is a {found} where a {wanted} is needed; do not mix them")

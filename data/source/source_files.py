@@ -10,7 +10,7 @@ from fsspec.core import url_to_fs
 
 from data.config import TableSource
 from data.errors import DataError
-from data.readers import public_uri
+from data.source.readers import public_uri
 
 ENDINGS = {
     "csv": ("csv", "tsv", "txt", "tab", "psv", "dat"),

@@ -6,9 +6,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.cells import matching, texts
-from data.notation import EPOCHS, Notation
-from data.numbers import numbers
+from data.cell.notation import EPOCHS, Notation
+from data.cell.numbers import numbers
+from data.cell.text import matching, texts
 
 PLAIN = Notation()
 MOMENT = pa.timestamp("us", tz="UTC")

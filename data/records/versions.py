@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DataError
-from data.records import parts_of
+from data.records.folder import parts_of
 from data.workspace import Workspace, fresh_directory, point_to
 
 SHORTEST_PREFIX = 8

@@ -18,7 +18,15 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ParseError, TokenError
 
-from data.expression_nodes import Evaluate, Kind, Numbers, column_name, compiled, kind_of, without_brackets
+from data.cell.expression_nodes import (
+    Evaluate,
+    Kind,
+    Numbers,
+    column_name,
+    compiled,
+    kind_of,
+    without_brackets,
+)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from data.arrange import Places
 from data.errors import DataError
+from data.prepare.arrange import Places
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.judge.validate import Judged
 from data.mask import whole
-from data.parts import RECORDS, Part
-from data.validate import Judged
+from data.prepare.parts import RECORDS, Part
 
 
 def judged(version: Path, parts: Sequence[Part], schema: pa.Schema, all_rows: int | None = None) -> Judged:

@@ -7,11 +7,11 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from data.cell.notation import EPOCHS, Notation
 from data.config import TableSource
-from data.content import FIRST_BYTES, refuse_other_kind
 from data.errors import DataError
-from data.notation import EPOCHS, Notation
-from data.readers import (
+from data.source.content import FIRST_BYTES, refuse_other_kind
+from data.source.readers import (
     Wanted,
     explained,
     partitions_to_read,
@@ -21,7 +21,7 @@ from data.readers import (
     sha256_of,
     with_partitions,
 )
-from data.source_files import SourceFile
+from data.source.source_files import SourceFile
 
 OPTIONS = ("header", "skiprows", "nrows")
 """Numbers of rows: which one holds the names (from 0, below those skipped), how many to skip and to read."""

@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.config import TableSource
-from data.content import FIRST_BYTES, refuse_other_kind
 from data.errors import DataError
-from data.readers import (
+from data.source.content import FIRST_BYTES, refuse_other_kind
+from data.source.readers import (
     Wanted,
     explained,
     partitions_to_read,
@@ -21,7 +21,7 @@ from data.readers import (
     sha256_of,
     with_partitions,
 )
-from data.source_files import SourceFile
+from data.source.source_files import SourceFile
 
 BUFFER_BYTES = 1 << 20
 """How much of a column is read at once: a row group of 70 million rows does not come as a whole."""

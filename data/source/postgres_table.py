@@ -15,7 +15,7 @@ import pyarrow.csv as pacsv
 
 from data.config import TableSource
 from data.errors import DataError
-from data.readers import Wanted, public_uri, rows_a_chunk
+from data.source.readers import Wanted, public_uri, rows_a_chunk
 
 CANONICAL = {
     "TimeZone": "UTC",

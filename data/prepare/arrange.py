@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from data.hashes import Numbers, mixed, of_values
+from data.prepare.hashes import Numbers, mixed, of_values
 
 Places = np.ndarray[Any, np.dtype[np.int64]]
 

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data import complaints, parse
-from data.columns import expressions_of, further_columns
+from data.cell import complaints, parse
+from data.cell.notation import Notation
 from data.config import DataConfig, TableSource
 from data.errors import DataError
-from data.notation import Notation
-from data.readers import public_uri
-from data.target import Target
+from data.prepare.target import Target
+from data.source.columns import expressions_of, further_columns
+from data.source.readers import public_uri
 
 DUPLICATE = "duplicate"
 IGNORED = "target is one of data.source.ignore"

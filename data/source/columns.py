@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from data.config import DataConfig, TableSource
 from data.errors import DataError
-from data.readers import public_uri
+from data.source.readers import public_uri
 
 if TYPE_CHECKING:
-    from data.expression import Expression
+    from data.cell.expression import Expression
 
 OURS = {
     "transactions": ("user_id", "timestamp", "amount", "quantity", "is_return"),
@@ -41,7 +41,7 @@ def further_columns(config: DataConfig, source: TableSource, read: Collection[st
 
 
 def columns_to_read(config: DataConfig, source: TableSource, read: Collection[str] = ()) -> tuple[str, ...]:
-    """The further columns that have to come from the source itself, for `data.sources.open_source`."""
+    """The further columns that have to come from the source itself, for `data.source.sources.open_source`."""
     return tuple(name for name in further_columns(config, source, read) if name not in source.computed)
 
 
@@ -51,7 +51,7 @@ def expressions_of(
     """`computed`, `where` and `returns`, parsed."""
     if not (source.computed or source.where or source.returns):
         return {}, None, None
-    from data.expression import condition, parse
+    from data.cell.expression import condition, parse
 
     computed = {name: parse(text) for name, text in source.computed.items()}
     where, returns = (None if text is None else condition(text) for text in (source.where, source.returns))

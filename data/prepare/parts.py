@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data import parse
-from data.hashes import Numbers
+from data.cell import parse
 from data.mask import spelled
-from data.records import moment_of
-from data.stage import FURTHER
+from data.prepare.hashes import Numbers
+from data.prepare.stage import FURTHER
+from data.records.folder import moment_of
 
 ROWS_A_PART = 500_000
 """A part is written when it has at least so many; ranges of customers are not cut."""

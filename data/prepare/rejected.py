@@ -8,9 +8,9 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.clean import DUPLICATE, Cleaner, Rejected
-from data.erasure import Erased
 from data.mask import mask_texts, spelled
+from data.prepare.clean import DUPLICATE, Cleaner, Rejected
+from data.records.erasure import Erased
 
 IDENTIFIERS = ("user_id", "transaction_id", "order_id")
 OWN = ("row", "reason")

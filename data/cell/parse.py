@@ -1,7 +1,7 @@
 """Columns as a source wrote them, read as numbers, moments and identifiers.
 
 Every function takes a column of any Arrow type, works on it without a Python loop over rows, and gives null
-where a value is missing or cannot be read. A notation says how the source writes (data/notation.py).
+where a value is missing or cannot be read. A notation says how the source writes (data/cell/notation.py).
 """
 
 from typing import Literal
@@ -9,11 +9,11 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.cells import EXACT_FLOAT, is_number, matching, texts, without_numbers
+from data.cell.moments import MOMENT, moments
+from data.cell.notation import Notation
+from data.cell.numbers import numbers, numeric_texts
+from data.cell.text import EXACT_FLOAT, is_number, matching, texts, without_numbers
 from data.errors import DataError
-from data.moments import MOMENT, moments
-from data.notation import Notation
-from data.numbers import numbers, numeric_texts
 
 __all__ = [
     "MOMENT",

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data.hashes import Numbers
-from data.parts import CUSTOMERS, INDEX, RECORDS, ROWS_A_PART, Part, write_part
-from data.records import moment_of
+from data.prepare.hashes import Numbers
+from data.prepare.parts import CUSTOMERS, INDEX, RECORDS, ROWS_A_PART, Part, write_part
+from data.records.folder import moment_of
 
 OF_A_PART = (RECORDS, INDEX, CUSTOMERS)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data import parse
+from data.cell import parse
 from data.config import TableSource
 from data.errors import DataError
 
