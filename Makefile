@@ -33,6 +33,7 @@ lint: install  ## style, types, and the order of the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python docs/rooms.py --check
 
 bench: install  ## feature building at 0.07, 0.7 and 7 million transactions, beside pandas
 	$(BIN)/python -m benchmarks.features $(ARGS)

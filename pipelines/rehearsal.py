@@ -43,7 +43,7 @@ from serving.keys import own_key
 from serving.supervisor import Supervisor
 from serving.traffic import Traffic
 
-LOOKED_AFTER_EVERY_S = 0.2
+SUPERVISOR_TICK_S = 0.2
 
 
 class RolledBack(ChurnError):
@@ -226,7 +226,7 @@ def _looking_after(servers: Supervisor, clock: Callable[[], datetime]) -> Callab
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             servers.tick(clock())
-            time.sleep(min(left, LOOKED_AFTER_EVERY_S))
+            time.sleep(min(left, SUPERVISOR_TICK_S))
 
     return sleep
 

@@ -1,4 +1,4 @@
-"""Libraries that greet, advise and warn on the console, asked to be silent while we work."""
+"""Silences the banners, hints and warnings of libraries on the console."""
 
 import logging
 import warnings

@@ -60,7 +60,7 @@ def validate(
     for number, expectation in enumerate(every):
         groups.setdefault(_needed(expectation, names), []).append(number)
     outcomes: dict[int, Row] = {}
-    with _older_objects_uncollected():
+    with _older_objects_exempt():
         for needed, numbers in groups.items():
             by_row = [n for n in numbers if _config_type(every[n]) in BY_ROW]
             for chosen, frames in _passes(needed, numbers, by_row, records):
@@ -238,8 +238,9 @@ def _as_moment(value: Any) -> Any:
 
 
 @contextmanager
-def _older_objects_uncollected() -> Iterator[None]:
-    """`_run` collects after each pass; going through all that was imported before costs .2 s each time."""
+def _older_objects_exempt() -> Iterator[None]:
+    """The garbage collector passes over everything that was imported. That takes 0.2 s after each pass, so older
+    objects are exempt."""
     gc.freeze()
     try:
         yield

@@ -1,0 +1,1 @@
+"""The feature repository as Feast's own command line reads it."""

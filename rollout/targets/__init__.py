@@ -1,0 +1,1 @@
+"""Where traffic is split: Envoy on one machine, KServe in Knative or Standard mode."""
