@@ -239,8 +239,9 @@ def _as_moment(value: Any) -> Any:
 
 @contextmanager
 def _older_objects_exempt() -> Iterator[None]:
-    """The garbage collector passes over everything that was imported. That takes 0.2 s after each pass, so older
-    objects are exempt."""
+    """The garbage collector passes over everything that was imported. That takes 0.2 s after each pass, so
+    older objects are exempt.
+    """
     gc.freeze()
     try:
         yield
