@@ -61,7 +61,7 @@ def test_the_sparse_regression_scores_as_the_dense_one(monkeypatch: pytest.Monke
     train, test = table(2000, 40), table(300, 40, seed=1)
     task = Task(train, test, Inputs.learn(train, SPEC), timedelta(days=90), (), 0)
     dense = logistic_regression(task)
-    monkeypatch.setattr("training.baselines.DENSE_CATEGORIES", 0)
+    monkeypatch.setattr("training.evaluate.baselines.DENSE_CATEGORIES", 0)
 
     assert logistic_regression(task) == pytest.approx(dense, abs=2e-3)
 
