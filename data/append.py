@@ -1,7 +1,7 @@
-"""A new delivery beside the known records: read by itself, compared, and merged as a part of its own.
+"""Appends a delivery to the records: it is read, compared with the stored rows, and added as a separate part.
 
-The known parts are linked, not copied. Only a part with rows that the delivery replaces is written anew, and
-all of them are once deliveries hold more than `COMPACT_SHARE` of the rows.
+Stored parts are linked, not copied. A part is rewritten only where the delivery replaces some of its rows.
+All parts are rewritten when deliveries hold more than `COMPACT_SHARE` of the rows.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from data.config import DataConfig, TableSource
 from data.errors import DataError
-from data.ingest import STAGE, Progress, arranged, judge, read_into, suite_record, writing_alone
+from data.ingest import STAGE, Progress, arranged_ranges, judge, read_into, suite_record, write_lock
 from data.judge.judged import judged
 from data.manifest import appended, mapping_sha256, parts_in, write_json
 from data.mask import load_key
@@ -35,38 +35,38 @@ from data.workspace import Workspace
 from handlers.identity import key_check
 
 COMPACT_SHARE = 0.2
-"""Of all rows: what deliveries may hold before all is merged into one base again."""
-MOST_DELIVERIES = 99
-"""Parts that a reader should have to merge; more are merged into the base whatever their rows."""
+"""Largest share of all rows in deliveries. Above it, all parts are merged into a new base."""
+MAX_DELIVERIES = 99
+"""Largest number of deliveries that readers have to merge. Above it, all are merged into the base."""
 DELIVERIES = "deliveries"
-"""Folder of a version: what each delivery set aside, and how it was judged."""
+"""Folder of a version with the rejected rows and the validation results of each delivery."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What an append did; in the manifest as well. Rows are those of the records: orders, not lines."""
+    """The result of an append, also in the manifest. Counts are rows of the records: orders, not lines."""
 
     uri: str
     input_sha256: str
     rows: int = 0
-    """All that could be used."""
+    """All usable rows."""
     new: int = 0
     repeated: int = 0
-    """Equal to a known row, and left out."""
+    """Rows equal to a stored row. They are left out."""
     changed: int = 0
-    """Of a transaction, an order, or a labelled customer and time that was known with other values. The new
-    row counts; the old one is gone."""
+    """Rows of a stored transaction, order, or labelled customer and time, but with other values. The new row
+    replaces the stored one."""
     late: int = 0
-    """Of the new and changed ones, those before the newest moment that was known."""
+    """New and changed rows that are older than the newest stored row."""
     rejected: int = 0
     compacted: bool = False
     known: bool = False
-    """The delivery is part of the records already; nothing has changed."""
+    """True when the records already contain this delivery. Then nothing has changed."""
 
 
 @dataclass(frozen=True)
-class _Arrived:
-    """A delivery, read and sorted, in a folder laid out like a version."""
+class _StagedDelivery:
+    """A delivery, read and sorted, in a folder with the layout of a version."""
 
     folder: Path
     parts: list[Part]
@@ -82,27 +82,28 @@ def append(
     progress: Progress = lambda message: None,
     further: Collection[str] = (),
 ) -> Delivery:
-    """Merge the delivery at `uri`, written like the source of `config`, into a new version of the records.
+    """Merge the delivery at `uri`, in the format of the source of `config`, into a new version of the
+    records.
 
-    Raises DataError when there are no records yet, when another mapping or key made them, or when the
-    delivery cannot be used; the current version then stays.
+    Raises DataError when there are no records yet, when they were made with another mapping or key, or when
+    the delivery cannot be used. The current version then stays unchanged.
     """
     key = load_key(config, files)
-    with writing_alone(files):
+    with write_lock(files):
         manifest = current_manifest(files)
         cleaner = _cleaner(config, uri, manifest, key, further)
         with TemporaryDirectory(prefix="version-", dir=files.data.parent) as scratch:
-            arrived = _read(cleaner, Path(scratch), manifest, key, further, progress, files)
-            if arrived.delivery.known:
-                return arrived.delivery
-            progress(f"comparing {arrived.delivery.rows:,} rows with {manifest['rows']:,} known ones")
-            return _merge(arrived, cleaner, files, manifest, as_of, progress)
+            staged = _read(cleaner, Path(scratch), manifest, key, further, progress, files)
+            if staged.delivery.known:
+                return staged.delivery
+            progress(f"comparing {staged.delivery.rows:,} rows with {manifest['rows']:,} stored ones")
+            return _merge(staged, cleaner, files, manifest, as_of, progress)
 
 
 def _cleaner(
     config: DataConfig, uri: str, manifest: Mapping[str, Any], key: bytes, further: Collection[str]
 ) -> Cleaner:
-    """Of the delivery, with the types that the known records have."""
+    """The cleaner of the delivery, with the column types of the stored records."""
     source = config.source
     if not isinstance(source, TableSource) or source.kind == "postgres":
         raise DataError(f"data.source.kind {source.kind}: deliveries are files; run `churn ingest` instead")
@@ -113,7 +114,7 @@ def _cleaner(
     if manifest["key_check"] != key_check(key):
         raise DataError(f"the records were masked with another key; set {config.mask_key_env} to that one")
     delivered = source.model_copy(update={"uri": uri})
-    known = [name for name in manifest["schema"] if name not in _OURS]
+    known = [name for name in manifest["schema"] if name not in _STANDARD_COLUMNS]
     types = {name: _KINDS[manifest["schema"][name]] for name in known}
     cleaner = Cleaner(config.model_copy(update={"source": delivered}), delivered, further, types)
     if list(cleaner.further) != known:
@@ -124,7 +125,7 @@ def _cleaner(
     return cleaner
 
 
-_OURS = ("user_id", "timestamp", "event_timestamp", "amount", "quantity", "is_return", "target")
+_STANDARD_COLUMNS = ("user_id", "timestamp", "event_timestamp", "amount", "quantity", "is_return", "target")
 _KINDS = {"int64": "int64", "double": "float64", "string": "string"}
 
 
@@ -136,7 +137,7 @@ def _read(
     further: Collection[str],
     progress: Progress,
     files: Workspace,
-) -> _Arrived:
+) -> _StagedDelivery:
     erased = Erased(files.erased, key)
     stage = Stage(scratch / STAGE, cleaner, key, erased)
     delivery = Delivery(public_uri(cleaner.source), "")
@@ -145,18 +146,20 @@ def _read(
         delivery = replace(delivery, input_sha256=sha256)
         known = {manifest["input_sha256"], *(one["input_sha256"] for one in manifest["deliveries"])}
         if sha256 in known:
-            return _Arrived(scratch, [], stage.schema(), replace(delivery, known=True))
+            return _StagedDelivery(scratch, [], stage.schema(), replace(delivery, known=True))
         prefix = f"delivery-{len(manifest['deliveries']) + 1:04d}"
         writer = PartWriter(scratch, prefix, stage.schema())
-        for rows in arranged(stage, cleaner, rejected, progress):
+        for rows in arranged_ranges(stage, cleaner, rejected, progress):
             writer.add(rows)
     parts = writer.close()
     rows = sum(part.rows for part in parts)
-    return _Arrived(scratch, parts, stage.schema(), replace(delivery, rows=rows, rejected=rejected.rows))
+    return _StagedDelivery(
+        scratch, parts, stage.schema(), replace(delivery, rows=rows, rejected=rejected.rows)
+    )
 
 
 def _merge(
-    arrived: _Arrived,
+    staged: _StagedDelivery,
     cleaner: Cleaner,
     files: Workspace,
     manifest: Mapping[str, Any],
@@ -164,10 +167,10 @@ def _merge(
     progress: Progress,
 ) -> Delivery:
     known, old = parts_in(manifest), files.data.resolve()
-    found = compare(_index(arrived.folder, arrived.parts), ((p.name, _index(old, [p])) for p in known))
-    delivery = _counted(arrived, found, manifest)
+    found = compare(_index(staged.folder, staged.parts), ((p.name, _index(old, [p])) for p in known))
+    delivery = _counted(staged, found, manifest)
     with new_version(files, cleaner.config.keep_versions) as version:
-        added = _without_repeated(arrived, version, found)
+        added = _without_repeated(staged, version, found)
         parts = []
         for part in known:
             dropped = found.superseded.get(part.name)
@@ -176,30 +179,30 @@ def _merge(
             else:
                 parts += merge.without_rows(old, version, part, dropped)
         parts = sorted([*parts, *added], key=lambda part: part.name)
-        rows = judged(version, added, arrived.schema, sum(part.rows for part in parts))
+        rows = judged(version, added, staged.schema, sum(part.rows for part in parts))
         outcomes = judge(rows, cleaner.config, cleaner.source, as_of, progress) if added else []
         if _is_time_to_compact(parts):
             progress("merging all deliveries into the base")
             parts, delivery = _compacted(version, parts), replace(delivery, compacted=True)
-        _write_beside(arrived, version, old, files, len(manifest["deliveries"]) + 1)
+        _write_delivery_files(staged, version, old, files, len(manifest["deliveries"]) + 1)
         record = suite_record(as_of, outcomes)
-        write_json(_beside(version, len(manifest["deliveries"]) + 1) / files.validation.name, record)
+        write_json(_delivery_folder(version, len(manifest["deliveries"]) + 1) / files.validation.name, record)
         customers = len(customers_of(version, parts))
         write_json(version / files.manifest.name, appended(manifest, parts, customers, asdict(delivery)))
     return delivery
 
 
-def _counted(arrived: _Arrived, found: Comparison, manifest: Mapping[str, Any]) -> Delivery:
+def _counted(staged: _StagedDelivery, found: Comparison, manifest: Mapping[str, Any]) -> Delivery:
     newest = (datetime.fromisoformat(manifest["newest"]) - _EPOCH) // timedelta(microseconds=1)
-    moment = moment_of(arrived.schema.names)
+    moment = moment_of(staged.schema.names)
     times = [
-        pq.read_table(arrived.folder / RECORDS / p.name, columns=[moment], partitioning=None)[moment]
-        for p in arrived.parts
+        pq.read_table(staged.folder / RECORDS / p.name, columns=[moment], partitioning=None)[moment]
+        for p in staged.parts
     ]
     early = np.concatenate([np.zeros(0, bool), *(t.cast(pa.int64()).to_numpy() < newest for t in times)])
     added = ~found.repeated
     return replace(
-        arrived.delivery,
+        staged.delivery,
         new=int((added & ~found.changed).sum()),
         repeated=int(found.repeated.sum()),
         changed=int(found.changed.sum()),
@@ -207,16 +210,16 @@ def _counted(arrived: _Arrived, found: Comparison, manifest: Mapping[str, Any]) 
     )
 
 
-def _without_repeated(arrived: _Arrived, version: Path, found: Comparison) -> list[Part]:
-    """The delivery's parts in the new version, without rows that were known."""
+def _without_repeated(staged: _StagedDelivery, version: Path, found: Comparison) -> list[Part]:
+    """Write the delivery's parts, without repeated rows, into the new version."""
     parts, start = [], 0
-    for part in arrived.parts:
+    for part in staged.parts:
         repeated = found.repeated[start : start + part.rows]
         start += part.rows
         if repeated.any():
-            parts += merge.without_rows(arrived.folder, version, part, repeated)
+            parts += merge.without_rows(staged.folder, version, part, repeated)
         else:
-            parts.append(merge.link_part(arrived.folder, version, part))
+            parts.append(merge.link_part(staged.folder, version, part))
     return parts
 
 
@@ -224,14 +227,14 @@ def _is_time_to_compact(parts: list[Part]) -> bool:
     delivered = [part for part in parts if part.name.startswith("delivery")]
     rows = sum(part.rows for part in delivered)
     numbers = {part.name.split("-")[1] for part in delivered}
-    return rows > COMPACT_SHARE * sum(part.rows for part in parts) or len(numbers) > MOST_DELIVERIES
+    return rows > COMPACT_SHARE * sum(part.rows for part in parts) or len(numbers) > MAX_DELIVERIES
 
 
 def _compacted(version: Path, parts: list[Part]) -> list[Part]:
-    """In place: the parts of the version that is being made are replaced by a base."""
+    """Replace the parts of the unfinished `version` by one base, in place."""
     with TemporaryDirectory(dir=version) as merged:
         written = merge.compact(version, Path(merged), parts)
-        for folder in merge.OF_A_PART:
+        for folder in merge.PART_FOLDERS:
             for part in parts:
                 (version / folder / part.name).unlink()
             for part in written:
@@ -239,16 +242,18 @@ def _compacted(version: Path, parts: list[Part]) -> list[Part]:
     return written
 
 
-def _write_beside(arrived: _Arrived, version: Path, old: Path, files: Workspace, number: int) -> None:
-    """What the base and the deliveries before have left beside their rows, and what this one does."""
+def _write_delivery_files(
+    staged: _StagedDelivery, version: Path, old: Path, files: Workspace, number: int
+) -> None:
+    """Write rejected rows and validation results: of the base, of earlier deliveries, and of this one."""
     merge.link(old / files.rejected.name, version / files.rejected.name)
     merge.link(old / files.validation.name, version / files.validation.name)
     for file in sorted((old / DELIVERIES).glob("*/*")):
         merge.link(file, version / DELIVERIES / file.parent.name / file.name)
-    merge.link(arrived.folder / files.rejected.name, _beside(version, number) / files.rejected.name)
+    merge.link(staged.folder / files.rejected.name, _delivery_folder(version, number) / files.rejected.name)
 
 
-def _beside(version: Path, number: int) -> Path:
+def _delivery_folder(version: Path, number: int) -> Path:
     return version / DELIVERIES / f"{number:04d}"
 
 

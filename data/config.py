@@ -1,4 +1,4 @@
-"""What `configs/data.yaml` may say, and the base that every stage's config shares."""
+"""The schema of `configs/data.yaml`, and the base class of every stage's config."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -18,7 +18,7 @@ from data.cell.notation import date_problem
 
 
 def _expression(text: str) -> str:
-    from data.cell.expression import parse  # here, since most commands read a config that has no expression
+    from data.cell.expression import parse  # imported late: most configs contain no expression
 
     parse(text)
     return text
@@ -32,18 +32,18 @@ def _condition(text: str) -> str:
 
 
 ExpressionText = Annotated[str, AfterValidator(_expression)]
-"""Over the columns of a source: data/cell/expression.py has the grammar."""
+"""An expression over the columns of a source. The grammar is in data/cell/expression.py."""
 ConditionText = Annotated[str, AfterValidator(_condition)]
 
 
 class Config(BaseModel):
-    """Frozen, and an unknown key is an error that names the key."""
+    """Base of all configs: immutable; an unknown key is an error that names the key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class CdnowSource(Config):
-    """The CDNOW log (1997-01 to 1998-06) that the wheel `Lifetimes` carries."""
+    """The CDNOW log (1997-01 to 1998-06), which is part of the wheel `Lifetimes`."""
 
     kind: Literal["cdnow"]
 
@@ -53,67 +53,69 @@ class TableSource(Config):
 
     kind: Literal["csv", "parquet", "excel", "postgres"]
     uri: str
-    """A file, a pattern, or a folder; of PostgreSQL the connection, best as `${NAME}` of an environment
-    variable."""
+    """A file, a pattern, or a folder. For PostgreSQL the connection string, preferably `${NAME}` of an
+    environment variable."""
     query: str | None = None
-    """PostgreSQL: the rows of this SELECT."""
+    """PostgreSQL: a SELECT whose rows are read."""
     table: str | None = None
-    """PostgreSQL: the rows of this table, instead of `query`."""
+    """PostgreSQL: the table that is read, instead of `query`."""
     sheet: str | int | None = None
-    """Excel: the sheet's name or its number from 0; default: the only one."""
+    """Excel: the sheet's name, or its number from 0. Default: the only sheet."""
     columns: dict[str, str] = {}
-    """Our name -> the table's. Transactions need `user_id`, `timestamp`, `amount` (and take `quantity`,
-    `transaction_id`, `order_id`); labelled tables need `user_id`, `target` (and take `event_timestamp`)."""
+    """Standard name -> name in the table. Transactions need `user_id`, `timestamp`, `amount` (optional:
+    `quantity`, `transaction_id`, `order_id`). Labelled tables need `user_id`, `target` (optional:
+    `event_timestamp`)."""
     computed: dict[str, ExpressionText] = {}
     """Name -> expression over the table's columns (data/cell/expression.py), for example
-    `amount: "Quantity * UnitPrice"`. The name is one of ours that `columns` leaves out, or a further one."""
+    `amount: "Quantity * UnitPrice"`. The name is a standard one that `columns` leaves out, or a new one."""
     where: ConditionText | None = None
-    """Only the rows of which this expression is true; the others are counted and left out."""
+    """Only rows for which this expression is true are read. The others are counted and left out."""
     types: dict[str, Literal["int64", "float64", "string"]] = {}
-    """Types to force on further columns. A type that cannot hold a column's values is refused, unless no more
-    than `max_rejected_share` of them are lost; those become null."""
+    """Types of further columns. Values that do not fit the type become null. If they are more than
+    `max_rejected_share` of the column's values, ingest fails."""
     keep: tuple[str, ...] = ()
-    """Further columns to take into the records beside those that features read."""
+    """Further columns to store in the records, in addition to those that features read."""
     user_id_type: Literal["integer", "string"] = "string"
     number_rows: bool = False
-    """The table has no identifier: `user_id` is the row's number, from 1."""
+    """True for a table without an identifier: `user_id` is then the row's number, from 1."""
     positive: str | int | float | bool | tuple[str | int | float | bool, ...] = 1
     """The value or values of `target` that mean churned."""
     ignore: tuple[str | int | float | bool, ...] = ()
-    """Values of `target` that say nothing yet: their rows are set aside, and do not count as unusable."""
+    """Values of `target` for an outcome that is not known yet. Their rows are set aside, and do not count as
+    unusable."""
     duplicates: Literal["refuse", "drop", "keep"] = "refuse"
-    """Rows that repeat a row above: equal in every column that is mapped, or in `user_id` and time of a
-    labelled table. Rows of one `transaction_id` that differ are no copies and are always refused."""
+    """What to do with rows that repeat an earlier row: equal in every mapped column, or for a labelled table
+    in `user_id` and time. Different rows with the same `transaction_id` are always an error."""
     group_by: Literal["order_id"] | None = None
-    """Lines of an order become one purchase: amounts and quantities are added, the earliest time counts."""
+    """Combines the lines of an order into one purchase: sums of amounts and quantities, the earliest time."""
     returns: ConditionText | None = "amount < 0 or quantity < 0"
-    """Which rows are returns or refunds, which are no purchases: an expression over the table's columns and
-    `amount`, `quantity`. null: none are."""
+    """Which rows are returns or refunds instead of purchases: an expression over the table's columns and
+    `amount`, `quantity`. null: no row is."""
     timezone: str = "UTC"
-    """IANA name, of times that carry no zone."""
+    """IANA name of the time zone of times that are written without one."""
     dates: str = "iso"
     """How times are written: iso, day_first, month_first, epoch_s, epoch_ms, epoch_us, epoch_ns, or a format
-    of strptime such as `%d.%m.%Y`. Another spelling makes a row unusable."""
+    of strptime such as `%d.%m.%Y`. A time in another format makes its row unusable."""
     currency: bool = False
-    """Whether numbers may carry a currency (`$1,234.50`, `12,50 EUR`) or stand in brackets when negative."""
+    """Whether numbers may have a currency (`$1,234.50`, `12,50 EUR`), and brackets for negative values."""
     missing: tuple[str, ...] = ()
-    """Words that mean a missing value, beside blanks, for example [NA, "?"]. In a column whose other values
-    are numbers the common ones (NA, NaN, NULL, None, n/a) are missing in any case."""
+    """Words for a missing value, in addition to blanks, for example [NA, "?"]. In a column whose other values
+    are numbers, the common words (NA, NaN, NULL, None, n/a) always mean a missing value."""
     options: dict[str, Any] = {}
     """Passed to `pandas.read_csv` or `pyarrow.parquet.ParquetFile`; Excel: `header`, `skiprows`, `nrows`.
-    `decimal` and `thousands` say how numbers are written; `date_format` is another name of `dates`;
-    `index_col: false` accepts a separator at the end of each row; `storage_options` goes to fsspec."""
+    `decimal` and `thousands` define how numbers are written. `date_format` is another name of `dates`.
+    `index_col: false` accepts a separator at the end of each row. `storage_options` is passed to fsspec."""
 
     @field_validator("options")
     @classmethod
-    def _ours_to_decide(cls, options: dict[str, Any]) -> dict[str, Any]:
-        if taken := sorted(_DECIDED_BY_INGEST & options.keys()):
+    def _check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(_RESERVED_OPTIONS & options.keys()):
             raise ValueError(
                 f"{', '.join(taken)} cannot be set here: columns and types come from the mapping"
             )
         if options.get("index_col", False) is not False:
             raise ValueError("index_col can only be false: columns come from the mapping")
-        for name, remedy in _ELSEWHERE.items():
+        for name, remedy in _UNSUPPORTED_OPTIONS.items():
             if name in options:
                 raise ValueError(f"{name} {remedy}")
         if "date_format" in options and (problem := date_problem(str(options["date_format"]))):
@@ -122,14 +124,14 @@ class TableSource(Config):
 
     @field_validator("dates")
     @classmethod
-    def _readable_dates(cls, dates: str) -> str:
+    def _check_dates(cls, dates: str) -> str:
         if problem := date_problem(dates):
             raise ValueError(problem)
         return dates
 
     @field_validator("timezone")
     @classmethod
-    def _known_zone(cls, name: str) -> str:
+    def _check_timezone(cls, name: str) -> str:
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError):
@@ -137,7 +139,7 @@ class TableSource(Config):
         return name
 
     @model_validator(mode="after")
-    def _consistent(self) -> "TableSource":
+    def _check_consistency(self) -> "TableSource":
         if fixed := sorted(self.types.keys() & self.columns.values()):
             raise ValueError(f"source.types names {', '.join(fixed)}, whose type source.columns decides")
         if mapped := [name for name in self.keep if name in self.columns.values()]:
@@ -162,8 +164,8 @@ class TableSource(Config):
 
     @property
     def expression_columns(self) -> frozenset[str]:
-        """The columns that `computed`, `where` and `returns` read; in `returns` the names `amount` and
-        `quantity` are ours."""
+        """The source columns that `computed`, `where` and `returns` read. In `returns`, `amount` and
+        `quantity` are the standard columns and are not included."""
         from data.cell.expression import parse
 
         texts = [*self.computed.values(), *([self.where] if self.where else [])]
@@ -172,15 +174,15 @@ class TableSource(Config):
 
     @property
     def given(self) -> frozenset[str]:
-        """Our columns that this source brings."""
+        """The standard columns that this source contains."""
         return frozenset({*self.columns, *self.computed, *(["user_id"] if self.number_rows else [])})
 
 
-_DECIDED_BY_INGEST = {
+_RESERVED_OPTIONS = {
     *("dtype", "dtype_backend", "converters", "parse_dates"),
     *("columns", "usecols", "chunksize", "iterator"),
 }
-_ELSEWHERE = {
+_UNSUPPORTED_OPTIONS = {
     "dayfirst": "has no effect here; set source.dates to day_first",
     "skipfooter": "is not possible, since a source is read in chunks; leave it out: a total below the rows is"
     " set aside as an unusable row",
@@ -195,17 +197,17 @@ class DataConfig(Config):
     shape: Literal["transactions", "labelled"]
     source: Annotated[CdnowSource | TableSource, Field(discriminator="kind")]
     observed_at: AwareDatetime | None = None
-    """Labelled tables without a time column: when the row was observed."""
+    """Labelled tables without a time column: the time at which the rows were observed."""
     expectations: tuple[dict[str, Any], ...]
-    """Great Expectations, each `{type: expect_..., <its arguments>}`; `optional: true` skips it when
-    the column is absent."""
+    """Great Expectations, each `{type: expect_..., <arguments>}`. `optional: true` skips one when its column
+    is absent."""
     max_rejected_share: float = Field(0.01, ge=0, le=1)
     mask_key_env: str = "CHURN_MASK_KEY"
     keep_versions: int = Field(3, ge=1)
-    """How many versions of the records stay in the workspace, the current one included."""
+    """How many versions of the records are stored in the workspace, the current one included."""
 
     @model_validator(mode="after")
-    def _complete(self) -> "DataConfig":
+    def _check_completeness(self) -> "DataConfig":
         if isinstance(self.source, CdnowSource):
             if self.shape != "transactions":
                 raise ValueError("source.kind cdnow is a transaction log: set shape to transactions")
@@ -230,5 +232,5 @@ class DataConfig(Config):
 
 
 def utc_text(moment: datetime) -> str:
-    """The one way a time is written in our files: ISO 8601 with an offset."""
+    """A time as all files of the workspace store it: ISO 8601 with an offset."""
     return moment.isoformat()

@@ -1,12 +1,12 @@
-"""Errors that a person can act on. The command line prints one line and exits with the code."""
+"""Errors that a user can correct. The command line prints one line and exits with `exit_code`."""
 
 from collections.abc import Mapping, Sequence
 
 
 class ChurnError(Exception):
-    """Base of all errors with a remedy in their message.
+    """Base of all errors whose message contains a remedy.
 
-    `table` holds the details when one line cannot: rows with the same keys, for the command line to render.
+    `table` holds details that do not fit on one line: rows with the same keys, which the command line prints.
     """
 
     exit_code = 1
@@ -33,7 +33,7 @@ class TrainingError(ChurnError):
 
 
 class GateFailure(ChurnError):
-    """The model was judged and refused."""
+    """The model did not pass the gates."""
 
     exit_code = 3
 
@@ -43,7 +43,7 @@ class PackagingError(ChurnError):
 
 
 class ArchiveError(PackagingError):
-    """An archive that must not be served or registered: changed, unsigned, or of a signer nobody trusts."""
+    """An archive that must not be served or registered: changed, unsigned, or of an untrusted signer."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""The records without some customers: a new version, and no older one that still holds them."""
+"""Erases customers: writes a version of the records without them, and deletes older versions with them."""
 
 import shutil
 from collections.abc import Sequence
@@ -10,22 +10,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.errors import DataError
-from data.ingest import writing_alone
+from data.ingest import write_lock
 from data.manifest import parts_in, reduced, write_json
 from data.prepare import merge
 from data.prepare.parts import RECORDS, Part, customers_of
-from data.records.erasure import mentions, remove_rows
+from data.records.erasure import count_rows, remove_rows
 from data.records.versions import current_manifest, new_version, versions
 from data.workspace import Workspace
 
 
 def forget_records(files: Workspace, masked: Sequence[str]) -> int:
-    """Remove the customers `masked` from records and rejected rows; returns the rows of the current version.
+    """Remove the customers `masked` (masked identifiers) from records and rejected rows.
 
-    Versions before it that hold one of them are deleted as a whole. Raises DataError where nobody would be
-    left.
+    Returns how many rows of the current version they had. Earlier versions with their rows are deleted as a
+    whole. Raises DataError when no customer would be left.
     """
-    with writing_alone(files):
+    with write_lock(files):
         removed = _held(files.data.resolve(), masked)
         if removed:
             _write_version(files, masked)
@@ -49,9 +49,9 @@ def _write_version(files: Workspace, masked: Sequence[str]) -> None:
             raise DataError("no customer would be left in the records; remove the workspace instead")
         for file in (file for file in old.rglob("*") if file.is_file()):
             place = new / file.relative_to(old)
-            if not place.exists() and file.parent.name not in merge.OF_A_PART:
+            if not place.exists() and file.parent.name not in merge.PART_FOLDERS:
                 place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(file, place)  # not linked: rows are taken out of some of them
+                shutil.copy2(file, place)  # not linked, because rows of some files are removed below
                 if place.suffix == ".parquet":
                     remove_rows(place, masked)
         rows = manifest["rows"] - sum(part.rows for part in parts)
@@ -69,11 +69,11 @@ def _rows_of(
 
 
 def _held(version: Path, masked: Sequence[str]) -> int:
-    """Rows of these customers in the version's files, rejected ones included."""
+    """The number of rows of these customers in the version's files, rejected rows included."""
     found = 0
     for file in version.rglob("*.parquet"):
         with pq.ParquetFile(file) as content:
             names = [field.name for field in content.schema_arrow if pa.types.is_string(field.type)]
             for group in range(content.num_row_groups) if names else ():
-                found += mentions(content.read_row_group(group, names), masked)
+                found += count_rows(content.read_row_group(group, names), masked)
     return found

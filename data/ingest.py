@@ -1,8 +1,8 @@
-"""From a source to validated, masked records: all of it, or nothing.
+"""Turns a source into validated, masked records. If a step fails, nothing is written.
 
-The source passes in chunks. Each is filtered, computed, cleaned, masked and divided into ranges of customers;
-then each range by itself is freed of copies, added up to orders, sorted and written. Memory is bounded by a
-few chunks and one range, whatever the source's length.
+The source is read in chunks. Each chunk is filtered, computed, cleaned, masked and divided into ranges of
+customers. For each range, copies are removed, lines are added up to orders, and rows are sorted and written.
+Memory is bounded by a few chunks and one range, for a source of any length.
 """
 
 import shutil
@@ -36,7 +36,7 @@ from data.workspace import Workspace, remove_leftovers
 
 Progress = Callable[[str], None]
 STAGE = "stage"
-"""Folder of a version in the making for rows that wait on disk."""
+"""Folder of an unfinished version for rows that are buffered on disk."""
 
 
 def ingest(
@@ -48,20 +48,20 @@ def ingest(
 ) -> dict[str, Any]:
     """Write records, rejected rows, validation and manifest as a new version; return the manifest.
 
-    `as_of` (aware) is the present: what lies at or after it is in the future and fails the suite.
-    `further` are columns of the source that features read. Raises DataError, with the details in its
-    `table`; what an earlier run wrote then stays as it was.
+    `as_of` (with a time zone) is the present: rows at or after it are in the future and fail the validation.
+    `further` are the columns of the source that features read. Raises DataError, with the details in its
+    `table`, for a source that cannot be used. The current version then stays unchanged.
     """
     key = load_key(config, files)
     source = as_table(config)
     cleaner, erased = Cleaner(config, source, further), Erased(files.erased, key)
-    with writing_alone(files), new_version(files, config.keep_versions) as version:
-        _mention_deliveries(files, progress)
+    with write_lock(files), new_version(files, config.keep_versions) as version:
+        _report_dropped_deliveries(files, progress)
         stage = Stage(version / STAGE, cleaner, key, erased)
         with RejectedWriter(version / files.rejected.name, cleaner, key, erased) as rejected:
             input_sha256 = read_into(stage, cleaner, rejected, further, progress)
             writer = PartWriter(version, "base", stage.schema())
-            for rows in arranged(stage, cleaner, rejected, progress):
+            for rows in arranged_ranges(stage, cleaner, rejected, progress):
                 writer.add(rows)
         parts = writer.close()
         shutil.rmtree(version / STAGE, ignore_errors=True)
@@ -88,18 +88,18 @@ def ingest(
     return manifest
 
 
-def _mention_deliveries(files: Workspace, progress: Progress) -> None:
-    """A whole ingest begins anew: what was appended has to be appended again."""
+def _report_dropped_deliveries(files: Workspace, progress: Progress) -> None:
+    """Report that a full ingest drops the appended deliveries, which have to be appended again."""
     if files.manifest.is_file() and (deliveries := current_manifest(files).get("deliveries")):
         progress(
-            f"{len(deliveries)} appended deliveries are not part of the new version; the old one stays for"
-            " a while (churn data versions)"
+            f"{len(deliveries)} appended deliveries are not part of the new version; append them again."
+            " The old version is still stored (churn data versions)"
         )
 
 
 @contextmanager
-def writing_alone(files: Workspace) -> Iterator[None]:
-    """Raises DataError when another process writes versions there."""
+def write_lock(files: Workspace) -> Iterator[None]:
+    """Hold the lock on the versions of `files`. Raises DataError when another process holds it."""
     files.data.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(files.data.parent / ".lock", blocking=False):
@@ -117,10 +117,10 @@ def read_into(
     progress: Progress,
     known: Mapping[str, Any] | None = None,
 ) -> str:
-    """All of the source, cleaned, into the stage; returns the sha256 of what was read.
+    """Read and clean the whole source into the stage; return the sha256 of the bytes that were read.
 
-    `known` is the manifest of the records that this is a delivery to.
-    Raises DataError when too much of it cannot be used.
+    For a delivery, `known` is the manifest of the records to which it is appended.
+    Raises DataError when too many of its rows cannot be used.
     """
     config, source = cleaner.config, cleaner.source
     uri = public_uri(source)
@@ -140,10 +140,13 @@ def read_into(
     return reading.sha256
 
 
-def arranged(
+def arranged_ranges(
     stage: Stage, cleaner: Cleaner, rejected: RejectedWriter, progress: Progress
 ) -> Iterator[pa.Table]:
-    """The staged rows, sorted, range by range; copies go to the rejected ones, or are refused."""
+    """Yield the staged rows, sorted, one range of customers at a time.
+
+    Copies are added to the rejected rows. Raises DataError for copies when `duplicates` is `refuse`.
+    """
     source = cleaner.source
     uri = public_uri(source)
     by_reference = "transaction_id" in source.given
@@ -159,9 +162,9 @@ def arranged(
     for table in stage.ranges():
         done += table.num_rows
         if len(copies):
-            again = pa.array(table["place"].to_pandas().isin(copies))
-            rejected.add_copies(table.select(["high", "low", "place"]).filter(again))
-            table = table.filter(pc.invert(again))
+            is_copy = pa.array(table["place"].to_pandas().isin(copies))
+            rejected.add_copies(table.select(["high", "low", "place"]).filter(is_copy))
+            table = table.filter(pc.invert(is_copy))
         result = arrange(table, rules)
         rejected.add_copies(result.copies)
         if result.copies.num_rows:
@@ -196,7 +199,7 @@ def _repeated(cleaner: Cleaner, uri: str, rows: int, first: int) -> DataError:
 def judge(
     rows: Judged, config: DataConfig, source: TableSource, as_of: datetime, progress: Progress
 ) -> list[dict[str, Any]]:
-    """The outcomes of the suite; DataError, with those that fail in its `table`."""
+    """Return one result per expectation. Raises DataError, with the failed ones in its `table`."""
     progress(f"validating {rows.rows:,} rows")
     outcomes = validate(rows, config.expectations, as_of)
     if broken := failed(outcomes):

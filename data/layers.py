@@ -1,7 +1,7 @@
-"""How settings are laid over one another, whichever command reads them.
+"""Merges the layers of settings, in the same way for every command.
 
-`configs/<stage>.yaml`, then the profile, then each `--config` file, then each `--set key=value`: later
-wins, mappings merge, lists and scalars replace.
+The order is `configs/<stage>.yaml`, the profile, each `--config` file, each `--set key=value`. A later layer
+overrides an earlier one. Mappings are merged; lists and scalars are replaced.
 """
 
 import os
@@ -20,15 +20,15 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 TAGS = ("cdnow", "csv", "parquet", "excel", "postgres", "of_each", "of_all")
-"""Which of several shapes a setting has; pydantic names it in the path of an error."""
+"""Tags of discriminated unions. pydantic inserts them into the path of an error."""
 
 
-IN_FILES = ("csv", "parquet", "excel")
-"""Kinds of a source that have the same settings."""
+FILE_KINDS = ("csv", "parquet", "excel")
+"""Kinds of file sources. They share the same settings."""
 
 
 def profile_file(name: str, configs: Path = CONFIGS) -> Path:
-    """Raises ConfigError that names the profiles there are."""
+    """Return the file of the profile. Raises ConfigError, with the existing profiles, when there is none."""
     file = configs / "profiles" / f"{name}.yaml"
     if not file.is_file():
         known = ", ".join(sorted(p.stem for p in file.parent.glob("*.yaml")))
@@ -37,15 +37,18 @@ def profile_file(name: str, configs: Path = CONFIGS) -> Path:
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid upon `under`; only mappings merge. A source of another kind replaces the whole source, save
-    where both are tables in files, an online store of another type the whole store."""
+    """Return `under` with the values of `over`; only mappings are merged, recursively.
+
+    A source of another kind replaces the whole source, except when both are tables in files. An online store
+    of another type replaces the whole store.
+    """
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
         if (
             isinstance(value, Mapping)
             and isinstance(below, Mapping)
-            and all(_alike(value.get(tag, below.get(tag)), below.get(tag)) for tag in ("kind", "type"))
+            and all(_is_same_kind(value.get(tag, below.get(tag)), below.get(tag)) for tag in ("kind", "type"))
         ):
             merged[key] = merge(below, value)
         else:
@@ -53,8 +56,8 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _alike(kind: Any, other: Any) -> bool:
-    return bool(kind == other or (kind in IN_FILES and other in IN_FILES))
+def _is_same_kind(kind: Any, other: Any) -> bool:
+    return bool(kind == other or (kind in FILE_KINDS and other in FILE_KINDS))
 
 
 def read_layer(file: Path) -> dict[str, Any]:
@@ -83,8 +86,8 @@ def parse_override(override: str) -> dict[str, Any]:
 
 
 def _is_text(value: str) -> bool:
-    """Whether YAML would take a value for what it is not: a path or a password with ` #` would be cut there,
-    one with `: ` would be a mapping (which has to stand in braces), and an IPv6 address a list.
+    """Whether a value has to be read as text because YAML would misread it. YAML cuts a path or a password at
+    ` #`, reads a value with `: ` as a mapping (which needs braces here), and an IPv6 address as a list.
     """
     if re.match(r"\[[0-9a-fA-F:.]+\]:\d", value):
         return True
@@ -92,7 +95,10 @@ def _is_text(value: str) -> bool:
 
 
 def expand(node: Any) -> Any:
-    """Put environment variables in for `${NAME}`; secrets and addresses of a platform come this way."""
+    """Replace `${NAME}` by the environment variable NAME, as used for secrets and addresses.
+
+    Raises ConfigError when the variable is not set.
+    """
     if isinstance(node, dict):
         return {key: expand(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -103,17 +109,17 @@ def expand(node: Any) -> Any:
 
 
 def _variable(name: str) -> str:
-    """What it holds, as it is."""
+    """The variable's value, which is not parsed as YAML."""
     if name not in os.environ:
         raise ConfigError(f"the profile needs the environment variable {name}; export it")
     return os.environ[name]
 
 
 def one_line(error: ValidationError, config: Any) -> str:
-    """The first complaint, with the path of the key as a user would write it after `--set`; `config` is
-    the class that refused."""
+    """The first error, with the path of the key as a user writes it after `--set`. `config` is the class
+    whose validation failed."""
     first = error.errors()[0]
-    # pydantic puts the tag of a discriminated union into the path; a user never wrote it
+    # pydantic inserts the tag of a discriminated union into the path, which a user does not write
     path = [str(p) for p in first["loc"] if p not in TAGS]
     key = ".".join(path) or "config"
     if first["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""What a written dataset says of itself: enough to know whether two are the same, and what made one."""
+"""The manifest of a version: it identifies the data, and records the source, config and code that made it."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from handlers.identity import key_check
 
 MASKING = "hmac-sha256-128"
 ADDRESS = ("uri", "query", "table", "sheet")
-"""Settings of a source that say where it is, and not how it is read."""
+"""Settings of a source that define its location, not how it is read."""
 
 
 def describe(
@@ -32,7 +32,7 @@ def describe(
     counts: Mapping[str, int],
     stayed: Sequence[str],
 ) -> dict[str, Any]:
-    """The manifest. No time of making: equal input, config, key and code give equal bytes."""
+    """Return the manifest. It has no creation time: equal input, config, key and code give equal bytes."""
     source = as_table(config)
     return {
         "schema_version": 2,
@@ -57,14 +57,14 @@ def describe(
 def appended(
     manifest: Mapping[str, Any], parts: Sequence[Part], customers: int, delivery: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The manifest after one more delivery."""
+    """Return the manifest with one more delivery."""
     own = _of_parts(parts)
     deliveries = [*manifest["deliveries"], dict(delivery)]
     return {**manifest, **own, "customers": customers, "deliveries": deliveries}
 
 
 def reduced(manifest: Mapping[str, Any], parts: Sequence[Part], customers: int, rows: int) -> dict[str, Any]:
-    """The manifest after `rows` rows of customers who asked for it were erased."""
+    """Return the manifest after the erasure of `rows` rows."""
     erased = manifest.get("erased_rows", 0) + rows
     return {**manifest, **_of_parts(parts), "customers": customers, "erased_rows": erased}
 
@@ -74,7 +74,7 @@ def parts_in(manifest: Mapping[str, Any]) -> list[Part]:
 
 
 def mapping_sha256(config: DataConfig) -> str:
-    """Of all that decides how rows of the source become records, wherever they come from."""
+    """The sha256 of all settings that define how source rows become records, except the location."""
     source = as_table(config).model_dump(mode="json", exclude=set(ADDRESS))
     source["options"].pop("storage_options", None)
     mapping = {"shape": config.shape, "source": source, "observed_at": str(config.observed_at)}
@@ -86,7 +86,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def code_version() -> str:
-    """The release, and a digest of the code that makes a dataset: it changes when the rows may."""
+    """The release, and a digest of the code that makes a dataset. It changes when the code changes."""
     digest = hashlib.sha256()
     rooms = Path(__file__).resolve().parent
     for file in (*sorted(rooms.glob("*.py")), rooms.parent / "handlers" / "identity.py"):
@@ -105,7 +105,7 @@ def _of_parts(parts: Sequence[Part]) -> dict[str, Any]:
 
 
 def _window(parts: Sequence[Part]) -> dict[str, str]:
-    """Whole days, UTC: from the midnight before the first event to the midnight after the last one."""
+    """Whole days in UTC, from the midnight before the first event to the midnight after the last one."""
     first = _moment(min(part.first for part in parts))
     last = _moment(max(part.last for part in parts))
     return {"start": utc_text(_midnight(first)), "end": utc_text(_midnight(last) + timedelta(days=1))}

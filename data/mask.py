@@ -1,4 +1,4 @@
-"""Replaces identifiers by keyed hashes: one way, and the same at every door that holds the key."""
+"""Replaces identifiers by keyed one-way hashes, which are equal in every process that has the key."""
 
 import hashlib
 import os
@@ -18,18 +18,19 @@ from data.private_file import make_private, read_private
 from data.workspace import Workspace
 from handlers.identity import canonical_id, mask
 
-SHORTEST_KEY = 32
-"""Bytes of the text; a generated key has 64, which spell 256 random bits."""
-REMEMBERED = 1_000_000
-"""Customers whose masks are remembered from chunk to chunk, in some 200 MB."""
+MIN_KEY_BYTES = 32
+"""Minimum length in bytes. A generated key has 64 hexadecimal digits, which are 256 random bits."""
+MAX_CACHED_MASKS = 1_000_000
+"""Customers whose masks are cached across chunks, in about 200 MB."""
 
 Halves = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 def load_key(config: DataConfig, files: Workspace) -> bytes:
-    """The key: the text of the environment variable `mask_key_env`, else of the key file, made when absent.
+    """Return the key from the environment variable `mask_key_env`, else from the key file, created when
+    absent.
 
-    Raises DataError for a short key and for a key file that others may read. The key is in no message.
+    Raises DataError for a short key, and for a key file that other users may read. No message shows the key.
     """
     text = os.environ.get(config.mask_key_env)
     if text is not None:
@@ -40,51 +41,55 @@ def load_key(config: DataConfig, files: Workspace) -> bytes:
 
 
 class Masker:
-    """Masks customers chunk by chunk; each distinct one is masked once while there is room to remember it."""
+    """Masks customers in chunks. Each distinct customer is masked once, as long as the cache has room."""
 
     def __init__(self, id_type: Literal["integer", "string"], key: bytes) -> None:
         self._id_type, self._key = id_type, key
-        self._known: dict[int | str, bytes] = {}
+        self._cached: dict[int | str, bytes] = {}
 
     def halves(self, ids: pa.ChunkedArray) -> tuple[Halves, Halves]:
-        """The masks of identifiers without nulls: 128-bit numbers in two halves, which sort like the text."""
-        encoded = whole(ids).dictionary_encode()
+        """Return the masks of [rows] identifiers without nulls, as two uint64 halves [rows] of 128-bit
+        numbers.
+
+        They have the same order as the masks' text.
+        """
+        encoded = as_one_array(ids).dictionary_encode()
         masks = b"".join(self._mask(value) for value in encoded.dictionary.to_pylist())
         numbers = np.frombuffer(masks, ">u8").astype(np.uint64).reshape(-1, 2)
         codes = encoded.indices.to_numpy()
         return numbers[codes, 0], numbers[codes, 1]
 
     def _mask(self, value: int | str) -> bytes:
-        found = self._known.get(value)
+        found = self._cached.get(value)
         if found is None:
             text = mask(canonical_id(value, self._id_type), self._key)
             found = bytes.fromhex(text.removeprefix("u_"))
-            if len(self._known) < REMEMBERED:
-                self._known[value] = found
+            if len(self._cached) < MAX_CACHED_MASKS:
+                self._cached[value] = found
         return found
 
 
-def spelled(high: Halves, low: Halves) -> pa.Array:
-    """The text of masks that come in halves."""
+def masks_as_text(high: Halves, low: Halves) -> pa.Array:
+    """The text of masks that are given as two halves."""
     numbers = np.stack([high, low], axis=1).astype(">u8")
     texts = np.frombuffer(numbers.tobytes().hex().encode(), "S32").astype("U32")
     return pc.binary_join_element_wise("u_", pa.array(texts, pa.string()), "")
 
 
 def mask_texts(texts: pa.ChunkedArray, id_type: Literal["integer", "string"], key: bytes) -> pa.Array:
-    """The masks of identifiers as they are written; null where one cannot be read."""
+    """The masks of identifiers given as text; null for an identifier that cannot be read."""
     ids = parse.identifiers(texts, id_type).to_pylist()
     masks = [None if value is None else mask(canonical_id(value, id_type), key) for value in ids]
     return pa.array(masks, pa.string())
 
 
 def keyed_numbers(texts: pa.ChunkedArray, key: bytes) -> tuple[Halves, Halves]:
-    """References such as order numbers as keyed 128-bit hashes (SipHash twice) in two halves; null is 0, 0.
+    """Keyed 128-bit hashes (SipHash twice) of references such as order numbers, in two halves; null is 0, 0.
 
-    Equal references have equal hashes, and nobody without the key can tell which reference one is of.
+    Equal references have equal hashes. Without the key, a reference cannot be derived from its hash.
     """
-    values = whole(texts).fill_null("").to_numpy(zero_copy_only=False)
-    present = whole(texts).is_valid().to_numpy(zero_copy_only=False)
+    values = as_one_array(texts).fill_null("").to_numpy(zero_copy_only=False)
+    present = as_one_array(texts).is_valid().to_numpy(zero_copy_only=False)
     halves = []
     for half in (b"1", b"2"):
         secret = hashlib.sha256(b"reference" + half + key).hexdigest()[:16]
@@ -93,8 +98,8 @@ def keyed_numbers(texts: pa.ChunkedArray, key: bytes) -> tuple[Halves, Halves]:
     return halves[0], halves[1]
 
 
-def whole(column: pa.ChunkedArray) -> pa.Array:
-    """The column as one array, which `combine_chunks` gives in most versions of Arrow only."""
+def as_one_array(column: pa.ChunkedArray) -> pa.Array:
+    """The column as one array. `combine_chunks` alone does not return one in every version of Arrow."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
@@ -105,9 +110,9 @@ def _generate(path: Path) -> None:
 
 def _checked(text: str, where: str) -> bytes:
     key = text.strip().encode()
-    if len(key) < SHORTEST_KEY:
+    if len(key) < MIN_KEY_BYTES:
         raise DataError(
-            f"{where}: the mask key has {len(key)} bytes, fewer than {SHORTEST_KEY};"
+            f"{where}: the mask key has {len(key)} bytes, fewer than {MIN_KEY_BYTES};"
             " make one with python -c 'import secrets; print(secrets.token_hex(32))'"
         )
     return key

@@ -1,4 +1,4 @@
-"""Files that only their owner may read: a key is made once, whole, and refused when others can see it."""
+"""Files that only their owner may read. A key is written once and atomically; a readable one is refused."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from data.errors import ChurnError
 
 
 def make_private(path: Path, text: str) -> None:
-    """Write `text` with mode 600 unless the file exists: two that start together agree on one content."""
+    """Write `text` with mode 600 unless the file exists. Concurrent processes use the same content."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)  # mode 600 from the start
     try:
@@ -20,13 +20,13 @@ def make_private(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         path.hardlink_to(name)
     except FileExistsError:
-        pass  # the other one was first: its content counts
+        pass  # another process was first, and its content is used
     finally:
         Path(name).unlink(missing_ok=True)
 
 
 def read_private(path: Path, what: str, refusal: Callable[[str], ChurnError]) -> str:
-    """The text of the file. Raises `refusal` when it cannot be read or others than its owner may read it."""
+    """Return the text of the file. Raises `refusal` when it is unreadable, or other users may read it."""
     try:
         with path.open(encoding="utf-8") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)

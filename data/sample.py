@@ -1,4 +1,4 @@
-"""Customers of the source by the names that the source gives them, to ask a server about real ones."""
+"""Raw identifiers of customers of the source, for example requests with real customers."""
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ SAMPLED_ROWS = 200_000
 
 
 def sample_user_ids(config: DataConfig, n: int) -> list[int | str]:
-    """Up to `n` raw identifiers of customers in the source's first rows, always the same ones."""
+    """Return up to `n` raw identifiers, always the same, from the first SAMPLED_ROWS rows of the source."""
     source = as_table(config)
     reading = open_source(config, columns_to_read(config, source), SAMPLED_ROWS)
     cleaned = clean(pa.concat_tables(reading.chunks()), source, config)

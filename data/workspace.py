@@ -1,4 +1,4 @@
-"""Where the hand-over files of every stage lie, and how they are replaced without a half-written moment."""
+"""The paths of all files that stages exchange, and functions that replace them atomically."""
 
 import os
 import shutil
@@ -11,19 +11,19 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Workspace:
-    """One pipeline's files below one folder (`var` unless configured). Names only: nothing is created."""
+    """The paths of one pipeline's files below one folder (default `var`). It creates no file."""
 
     root: Path
 
     # data -> features
     @property
     def data(self) -> Path:
-        """A link to the current one of the versions beside it: data/records/versions.py."""
+        """A link to the current version, in the same folder as all versions (data/records/versions.py)."""
         return self.root / "data" / "current"
 
     @property
     def records(self) -> Path:
-        """A folder of Parquet parts: data/records/folder.py."""
+        """A folder of Parquet parts (data/records/folder.py)."""
         return self.data / "records"
 
     @property
@@ -44,22 +44,22 @@ class Workspace:
 
     @property
     def signing_key(self) -> Path:
-        """Private; archives are signed with it. Its public half is one of `trusted_signers`."""
+        """The private key that signs archives. Its public key is one of `trusted_signers`."""
         return self.root / "secrets" / "signing.key"
 
     @property
     def api_keys(self) -> Path:
-        """Who may ask the gateway: names and SHA-256 of their keys."""
+        """Clients that may send requests to the gateway: their names and the SHA-256 of their keys."""
         return self.root / "secrets" / "api-keys.json"
 
     @property
     def api_key(self) -> Path:
-        """The key of this workspace's own client, `churn predict`."""
+        """The API key that `churn predict` uses in this workspace."""
         return self.root / "secrets" / "api.key"
 
     @property
     def trusted_signers(self) -> Path:
-        """Whose archives may be served and registered: a name and a public key a line."""
+        """The signers whose archives may be served and registered: a name and a public key per line."""
         return self.root / "trusted-signers"
 
     # features -> training
@@ -81,12 +81,12 @@ class Workspace:
 
     @property
     def feast(self) -> Path:
-        """Feast's own files: feature_store.yaml, registry.db, online.db."""
+        """Feast's files: feature_store.yaml, registry.db, online.db."""
         return self.root / "feast"
 
     @property
     def training_set(self) -> Path:
-        """Labels joined with the features known at their moments, as the feature store gave them."""
+        """Labels, joined by the feature store with the features that were known at their times."""
         return self.root / "training-set.parquet"
 
     # training -> gates -> packaging -> serving
@@ -97,7 +97,7 @@ class Workspace:
 
     @property
     def trial_artifacts(self) -> Path:
-        """Plot and metrics of each trial, named by the study's database."""
+        """Plot and metrics of each trial. The study's database refers to them."""
         return self.root / "optuna-artifacts"
 
     @property
@@ -110,7 +110,7 @@ class Workspace:
 
     @property
     def candidate(self) -> Path:
-        """The archive on trial, made to be measured by the gates."""
+        """The candidate archive, which the gates measure."""
         return self.root / "gates" / "candidate.mar"
 
     @property
@@ -119,7 +119,7 @@ class Workspace:
 
     @property
     def archive_record(self) -> Path:
-        """Which archive packaging wrote last: path, sha256, version."""
+        """Path, sha256 and version of the newest archive that packaging wrote."""
         return self.model_store / "newest.json"
 
     @property
@@ -141,7 +141,7 @@ class Workspace:
 
     @property
     def erased(self) -> Path:
-        """Who is kept out of later ingests (data/records/erasure.py)."""
+        """The customers that later ingests leave out (data/records/erasure.py)."""
         return self.root / "erased.json"
 
     @property
@@ -151,7 +151,7 @@ class Workspace:
 
     @property
     def named_lists(self) -> Path:
-        """Who wrote a list with the source's own identifiers, when and where to; a line each."""
+        """A line for each list with raw identifiers: who wrote it, when, and to which file."""
         return self.root / "named-lists.jsonl"
 
     @property
@@ -161,10 +161,11 @@ class Workspace:
 
 @contextmanager
 def replaced_directory(current: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; on success `current` becomes it in one rename, else nothing changes.
+    """Yield an empty folder to fill. On success, one rename makes `current` point to it; else nothing
+    changes.
 
-    `current` is a symbolic link into its own parent folder, so that a reader sees the old files or the
-    new ones and never a mixture. The folder it pointed to before is removed.
+    `current` is a symbolic link to a folder beside it, so that a reader sees either the old or the new files,
+    never a mixture. The previous folder is removed.
     """
     with fresh_directory(current) as fresh:
         yield fresh
@@ -176,7 +177,7 @@ def replaced_directory(current: Path) -> Iterator[Path]:
 
 @contextmanager
 def fresh_directory(current: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `current`; it is removed when the block fails."""
+    """Yield an empty folder beside `current`. It is removed when the block fails."""
     current.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix="version-", dir=current.parent))
     fresh.chmod(0o755)
@@ -195,33 +196,34 @@ def point_to(current: Path, folder: Path) -> None:
     link.replace(current)
 
 
-def pinned(current: Path, place: Path) -> None:
-    """Fill the folder `place` with hard links to the files of `current`, all of one version: a reader keeps
-    them whatever replaces or removes `current` meanwhile. Raises FileNotFoundError where there is none.
+def link_version(current: Path, place: Path) -> None:
+    """Fill the folder `place` with hard links to the files of `current`, all of one version. A reader can use
+    them even when `current` is replaced or removed. Raises FileNotFoundError when `current` does not exist.
     """
     while True:
         version = current.resolve(strict=True)
         try:
             shutil.copytree(version, place, copy_function=os.link)
             return
-        except (FileNotFoundError, shutil.Error):  # replaced while we linked: take the new one
+        except (FileNotFoundError, shutil.Error):  # replaced meanwhile: link the new version
             shutil.rmtree(place, ignore_errors=True)
             if current.resolve(strict=True) == version:
                 raise
 
 
 def remove_leftovers(current: Path) -> None:
-    """Remove what a killed run left beside `current`. Hold a lock: a run that lives looks the same."""
-    kept = current.resolve() if current.is_symlink() else None
+    """Remove folders that a killed run left beside `current`. The caller holds a lock, because the folders of
+    an active run look the same."""
+    current_version = current.resolve() if current.is_symlink() else None
     for version in current.parent.glob("version-*"):
         if version.is_symlink():
             version.unlink()
-        elif version != kept:
+        elif version != current_version:
             shutil.rmtree(version, ignore_errors=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file whole or not at all."""
+    """Write a small text file atomically, with mode 644."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)
     try:

@@ -1,1 +1,1 @@
-"""From validated records to point-in-time features, offline and online."""
+"""Computes point-in-time features from validated records, for the offline and the online store."""

@@ -1,4 +1,4 @@
-"""Builds `customer_snapshots` and `labels`: what was known of a customer at a moment, and what followed."""
+"""Builds `customer_snapshots` (a customer's features at a time) and `labels` (did the customer churn)."""
 
 import hashlib
 import json
@@ -37,11 +37,12 @@ def build_features(
     *,
     labels: bool = True,
 ) -> dict[str, Any]:
-    """Write `files.features` anew from the records and return its features.json.
+    """Rewrite `files.features` from the records and return its features.json.
 
-    Transactions: `as_of` asks for exactly these moments, all labelled unless `labels` is false; by default
-    the spec's schedule is taken, labelled as far as the horizon has passed. Labelled tables carry their own
-    times. Equal records and spec give equal bytes. Raises FeatureError, and then nothing has changed.
+    Transactions: with `as_of`, snapshots are built at exactly these times, all labelled unless `labels` is
+    false. By default they follow the spec's schedule, with labels where the horizon has passed. Rows of a
+    labelled table contain their times. Equal records and spec give equal bytes. Raises FeatureError for
+    records, expressions or times that cannot be used, and then nothing has changed.
     """
     folder = files.features.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,7 @@ def build_features(
 
 
 def read_feature_manifest(files: Workspace) -> dict[str, Any]:
-    """features.json; FeatureError when features were not built yet."""
+    """Read features.json. Raises FeatureError when features were not built yet."""
     return read_json(files.feature_manifest, "churn features build")
 
 
@@ -74,12 +75,12 @@ def _build(
         elif as_of is None:
             plan, excluded = table.write_parts(spec, records, parts)
         else:
-            raise FeatureError("as_of: a labelled table carries its own times; leave it out")
+            raise FeatureError("as_of: the rows of a labelled table contain their times; remove as_of")
         progress("snapshots: joining the parts")
         rows = _join(parts / "snapshots", fresh / files.snapshots.name, snapshot_schema(spec))
         label_rows = _join(parts / "labels", fresh / files.labels.name, LABELS)
         if rows == 0:
-            raise FeatureError(_nobody(plan, excluded))
+            raise FeatureError(_no_rows_message(plan, excluded))
         shutil.rmtree(parts)
         record = {
             "schema_version": 1,
@@ -100,12 +101,12 @@ def _build(
         )
     progress(f"snapshots: {rows:,} rows at {len(plan.snapshots)} moments, {label_rows:,} labelled")
     if excluded:
-        progress(f"eligible: {spec.eligibility}; {excluded:,} rows of customers who are not are left out")
+        progress(f"eligible: {spec.eligibility}; {excluded:,} rows of other customers are left out")
     return record
 
 
 def snapshot_schema(spec: FeaturesConfig) -> pa.Schema:
-    """Of customer_snapshots.parquet."""
+    """The schema of customer_snapshots.parquet."""
     keys = [("user_id", pa.string()), ("event_timestamp", MOMENT), ("created_timestamp", MOMENT)]
     return pa.schema(keys + [(feature.name, ARROW[feature.dtype]) for feature in spec.features])
 
@@ -119,16 +120,16 @@ def _schedule(
     return schedule_of(as_of, spec, start, end, labels)
 
 
-def _nobody(plan: Schedule, excluded: int) -> str:
+def _no_rows_message(plan: Schedule, excluded: int) -> str:
     if excluded:
         return f"features.eligible: not one of {excluded:,} rows is eligible; correct the condition"
     return f"as_of {utc_text(plan.latest)}: no customer was known yet; take a later moment"
 
 
 def _join(parts: Path, file: Path, schema: pa.Schema) -> int:
-    """Write the parts into one file, in the order of their names, which is the order of their rows.
+    """Write the parts into one file, sorted by name, which is the order of their rows. Returns the row count.
 
-    Row groups are cut anew: the file's bytes depend on the rows and not on the parts. Returns the rows.
+    Row groups are formed anew, so the file's bytes depend on the rows and not on the parts.
     """
     written = 0
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -139,14 +140,14 @@ def _join(parts: Path, file: Path, schema: pa.Schema) -> int:
 
 
 def _read(parts: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for part in sorted(parts.iterdir()):  # one open file at a time: there may be thousands
+    for part in sorted(parts.iterdir()):  # one open file at a time, because there may be thousands
         with pq.ParquetFile(part) as file:
             for batch in file.iter_batches():
-                yield batch.cast(schema)  # parts differ in what they declare as never null
+                yield batch.cast(schema)  # parts differ in the nullability of columns
 
 
 def _regrouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """The same rows, ROW_GROUP at a time; the last group may be smaller."""
+    """The same rows in tables of ROW_GROUP rows; the last one may be smaller."""
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:

@@ -1,4 +1,4 @@
-"""The DuckDB that builds features: bounded memory, spilling below the workspace."""
+"""The DuckDB database that builds features, with bounded memory and a spill folder in the workspace."""
 
 import re
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from features.spec import FeaturesConfig
 
 
 @contextmanager
-def opened(spec: FeaturesConfig, spill: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An in-memory database that spills to folder `spill`.
+def open_database(spec: FeaturesConfig, spill: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An in-memory database that spills to the folder `spill`. Raises FeatureError for a bad memory limit.
 
-    One thread a query: with more, sums of floats are added in another order each time. Work on several
-    cores is done by several cursors, each with customers of its own.
+    A query uses one thread: with several, the order in which floats are added would vary. Several cursors,
+    each for different customers, use several cores.
     """
     settings: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": spec.memory_limit,
@@ -31,17 +31,17 @@ def opened(spec: FeaturesConfig, spill: Path) -> Iterator[duckdb.DuckDBPyConnect
             f"features.memory_limit {spec.memory_limit!r}: {str(error).splitlines()[0]}"
         ) from None
     with connection:
-        connection.execute("SET GLOBAL TimeZone = 'UTC'")  # of the cursors too
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")  # applies to cursors too
         yield connection
 
 
 def parquet(file: Path, options: str = "") -> str:
-    """The table function that reads one file."""
-    # a workspace may have brackets or a star in its name, which are a pattern to DuckDB
+    """SQL: the table function that reads one file."""
+    # DuckDB would read brackets or a star in the path of a workspace as a pattern
     name = re.sub(r"([*?[])", r"[\1]", str(file))
     return f"read_parquet([{literal(name)}], hive_partitioning = false{options})"
 
 
 def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, file: Path) -> None:
-    """Stream a query's rows, in their order, into one file."""
+    """Write a query's rows, in their order, into one file, as a stream. Raises duckdb.Error."""
     connection.execute(f"COPY ({query}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)")

@@ -1,7 +1,7 @@
-"""Who left: customers whom the online store holds and the newest snapshots do not. They are removed.
+"""Removes departed customers: those in the online store that are not in the newest snapshots.
 
-A customer leaves when the source no longer has them (erasure), or when they are not eligible any more. Only
-rows of this workspace's project and view are looked at.
+A customer departs when the source no longer contains them (erasure), or when they are no longer eligible.
+Only rows of this workspace's project and view are read and removed.
 """
 
 import sqlite3
@@ -19,33 +19,33 @@ from handlers import wire
 from handlers.packed import quoted
 
 CUSTOMERS = 5_000
-"""A transaction of SQLite, or a round trip of Redis."""
+"""Customers per transaction of SQLite, or per round trip of Redis."""
 
 
 def remove_from_sqlite(path: Path, feast_table: str, join_key: str, present: Iterable[str]) -> int:
-    """Delete the rows of everybody but `present` (masked ids); returns the number of customers.
+    """Delete the rows of all customers except `present` (masked ids); return the number of deleted customers.
 
-    Triggers drop their packed rows in the same transaction (handlers/packed.py). Raises sqlite3.Error.
+    Triggers delete their packed rows in the same transaction (handlers/packed.py). Raises sqlite3.Error.
     """
     prefix, table, removed = wire.key_prefix(join_key), quoted(feast_table), 0
     with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as connection:
-        connection.execute("PRAGMA secure_delete = ON")  # what is deleted leaves no bytes in the file
+        connection.execute("PRAGMA secure_delete = ON")  # overwrites deleted bytes in the file
         connection.execute("CREATE TEMP TABLE present (entity_key BLOB PRIMARY KEY) WITHOUT ROWID")
         connection.execute("BEGIN")
         connection.executemany(
             "INSERT OR IGNORE INTO temp.present VALUES (?)", ((wire.key_of(prefix, one),) for one in present)
         )
         connection.execute("COMMIT")
-        gone = connection.execute(
+        departed = connection.execute(
             f"SELECT DISTINCT entity_key FROM {table} WHERE entity_key NOT IN temp.present"
         ).fetchall()
-        for some in _batches(gone, CUSTOMERS):
+        for batch in _batches(departed, CUSTOMERS):
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(f"DELETE FROM {table} WHERE entity_key = ?", some)
+            connection.executemany(f"DELETE FROM {table} WHERE entity_key = ?", batch)
             connection.execute("COMMIT")
-            removed += len(some)
+            removed += len(batch)
         if removed:
-            connection.execute("PRAGMA busy_timeout = 1000")  # a reader may be in the way; later then
+            connection.execute("PRAGMA busy_timeout = 1000")  # skip the checkpoint if a reader blocks it
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return removed
 
@@ -53,10 +53,10 @@ def remove_from_sqlite(path: Path, feast_table: str, join_key: str, present: Ite
 def remove_from_redis(
     client: Any, project: str, view: str, join_key: str, fields: Iterable[bytes], present: Iterable[str]
 ) -> int:
-    """Delete the `fields` of `view` of everybody but `present`; returns the number of customers.
+    """Delete the `fields` of `view` for all customers except `present` (masked ids); return how many.
 
-    `client` is redis-py's, also of a cluster. A key that holds no other view is deleted whole. Raises
-    redis.exceptions.RedisError.
+    `client` is a client of redis-py, also for a cluster. A key without other views is deleted as a whole.
+    Raises redis.exceptions.RedisError.
     """
     prefix, suffix, removed = wire.key_prefix(join_key), project.encode(), 0
     listed, stamp = list(fields), f"_ts:{view}".encode()
@@ -77,7 +77,7 @@ def remove_from_redis(
 
 
 def _users(client: Any, prefix: bytes, suffix: bytes) -> Iterator[str]:
-    """Customers of exactly this project: a name that ends like ours is another one."""
+    """Customers of exactly this project, not of a project whose name only ends with this project's name."""
     for key in client.scan_iter(match=prefix + b"*" + suffix, count=1_000):
         size, rest = int.from_bytes(key[len(prefix) : len(prefix) + 4], "little"), key[len(prefix) + 4 :]
         if rest[size:] == suffix:
@@ -85,19 +85,19 @@ def _users(client: Any, prefix: bytes, suffix: bytes) -> Iterator[str]:
 
 
 def _without(present: Iterable[str], users: Iterable[str]) -> Iterator[list[str]]:
-    """Those of `users` who are not among `present`, some at a time. Millions fit: DuckDB holds the names."""
+    """Batches of those `users` who are not in `present`. DuckDB stores the ids, so millions fit."""
     with duckdb.connect(":memory:") as connection:
         for table, names in (("present", present), ("held", users)):
             connection.execute(f"CREATE TABLE {table} (user_id VARCHAR)")
-            for some in _batches(names, 100_000):
-                connection.register("names", pa.table({"user_id": pa.array(some, pa.string())}))
+            for batch in _batches(names, 100_000):
+                connection.register("names", pa.table({"user_id": pa.array(batch, pa.string())}))
                 connection.execute(f"INSERT INTO {table} SELECT user_id FROM names")
-        gone = connection.execute("SELECT DISTINCT user_id FROM held ANTI JOIN present USING (user_id)")
-        while rows := gone.fetchmany(CUSTOMERS):
+        departed = connection.execute("SELECT DISTINCT user_id FROM held ANTI JOIN present USING (user_id)")
+        while rows := departed.fetchmany(CUSTOMERS):
             yield [user for (user,) in rows]
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     remaining = iter(items)
-    while some := list(islice(remaining, size)):
-        yield some
+    while batch := list(islice(remaining, size)):
+        yield batch

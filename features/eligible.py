@@ -1,4 +1,4 @@
-"""Who is judged, scored and held online: the spec's condition over the features of a snapshot."""
+"""The eligibility rule: the spec's condition selects the customers for training, scoring and online store."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,20 +15,20 @@ from features.spec import SQL_TYPE, FeaturesConfig
 
 @dataclass(frozen=True)
 class Rule:
-    """`condition` over the snapshot's columns; `true` where everybody is eligible."""
+    """`condition` is SQL over the snapshot's columns; `true` when every customer is eligible."""
 
     condition: str
 
     @classmethod
     def of(cls, spec: FeaturesConfig, connection: duckdb.DuckDBPyConnection) -> "Rule":
-        """Of the spec. Raises FeatureError for a condition that is not one."""
+        """The rule of the spec. Raises FeatureError when its condition is invalid or not boolean."""
         if spec.eligibility is None:
             return cls("true")
         condition = reading(spec.eligibility).bound({f.name: f.name for f in spec.features})
-        nobody = ", ".join(f"NULL::{SQL_TYPE[f.dtype]} AS {quoted(f.name)}" for f in spec.features)
+        empty_row = ", ".join(f"NULL::{SQL_TYPE[f.dtype]} AS {quoted(f.name)}" for f in spec.features)
         try:
             [(_, kind, *_)] = connection.execute(
-                f"DESCRIBE SELECT ({condition}\n) AS eligible FROM (SELECT {nobody})"
+                f"DESCRIBE SELECT ({condition}\n) AS eligible FROM (SELECT {empty_row})"
             ).fetchall()
         except duckdb.Error as error:
             raise FeatureError(f"features.eligible: {str(error).splitlines()[0]}; correct it") from None
@@ -38,8 +38,8 @@ class Rule:
             )
         return cls(f"({condition}\n)")
 
-    def keep(self, rows: str, snapshot: Path) -> str:
-        """SQL: of `rows`, ordered by user_id, those whose customer stands in the file `snapshot`."""
+    def restrict(self, rows: str, snapshot: Path) -> str:
+        """SQL: those of `rows`, ordered by user_id, whose customer is in the file `snapshot`."""
         if self.condition == "true":
             return rows
         return f"SELECT * FROM ({rows}) SEMI JOIN {parquet(snapshot)} USING (user_id) ORDER BY user_id"
@@ -47,7 +47,7 @@ class Rule:
     def count_excluded(
         self, connection: duckdb.DuckDBPyConnection, purchases: str, as_of: datetime, snapshot: Path
     ) -> int:
-        """Customers with a purchase before `as_of` who do not stand in the file `snapshot`."""
+        """The number of customers with a purchase before `as_of` who are not in the file `snapshot`."""
         if self.condition == "true":
             return 0
         [(known, eligible)] = connection.execute(

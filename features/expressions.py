@@ -1,4 +1,4 @@
-"""The spec's expressions as SQL columns, checked one by one so that an error names its feature."""
+"""The spec's expressions as SQL columns. Each is checked separately, so that an error names its feature."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ Aliases = Mapping[str, str]
 
 
 def columns(features: Sequence[Feature], aliases: Aliases) -> list[str]:
-    """The select list: each feature under its name, in order, of its type, default in place of null."""
+    """The select list: each feature in order, under its name, cast to its type, with its default for null."""
     return [f"{_value(feature, aliases)} AS {quoted(feature.name)}" for feature in features]
 
 
@@ -31,10 +31,10 @@ def check(
     further: Iterable[str],
     grouped: bool = True,
 ) -> None:
-    """Bind every expression against `relation`; FeatureError names the first feature that does not fit.
+    """Bind every expression to `relation`. Raises FeatureError that names the first invalid feature.
 
-    `grouped`: an aggregate over a customer's rows, not an expression over one row. `further`: what else the
-    records hold, for the message on a column that is not there.
+    `grouped`: expressions are aggregates over a customer's rows, not over one row. `further`: other columns
+    of the records, for the message about a missing column.
     """
     known = sorted({*aliases, *further})
     for feature in spec.features:
@@ -52,12 +52,12 @@ def check(
             raise FeatureError(f"feature {feature.name}: {_sentence(error)}; correct its sql") from None
         if not _FITS[feature.dtype].fullmatch(kind := str(described[0][1])):
             raise FeatureError(
-                f"feature {feature.name}: its expression gives {kind}, the spec says {feature.dtype}; "
+                f"feature {feature.name}: its expression gives {kind}, but its dtype is {feature.dtype}; "
                 f"{_remedy(feature, kind)}"
             )
 
 
-def blame(
+def computation_error(
     spec: FeaturesConfig,
     connection: duckdb.DuckDBPyConnection,
     relation: Callable[[Over], str],
@@ -65,7 +65,7 @@ def blame(
     error: duckdb.Error,
     grouped: bool = True,
 ) -> FeatureError:
-    """What went wrong while computing, with the feature's name if one feature alone fails as well."""
+    """The error of a failed computation. It names the feature if that feature also fails separately."""
     if isinstance(error, duckdb.OutOfMemoryException):
         return FeatureError(
             f"features.memory_limit {spec.memory_limit} is too small: {_sentence(error)}; raise it"
@@ -74,7 +74,7 @@ def blame(
         alone = _alone(feature, relation(feature.over), aliases, grouped)
         try:
             connection.execute(f"SELECT count(v) FROM ({alone})").fetchall()
-        except duckdb.CatalogException:  # the rows themselves could not be read
+        except duckdb.CatalogException:  # the rows could not be read, so no feature is the cause
             break
         except duckdb.Error as own:
             return FeatureError(f"feature {feature.name}: {_sentence(own)}; correct its sql")
@@ -84,7 +84,7 @@ def blame(
 def _value(feature: Feature, aliases: Aliases) -> str:
     value = f"CAST(({feature.reading.bound(aliases)}\n) AS {SQL_TYPE[feature.dtype]})"
     if feature.dtype == "float64":
-        # NaN and infinity would poison the network's means, and only null has one meaning in every store
+        # NaN and infinity would spoil the network's means, and only null means the same in every store
         value = f"CASE WHEN isfinite({value}) THEN {value} END"
     if feature.default is None:
         return value
@@ -93,7 +93,7 @@ def _value(feature: Feature, aliases: Aliases) -> str:
 
 
 def _alone(feature: Feature, relation: str, aliases: Aliases, grouped: bool) -> str:
-    # the customer in the list refuses a bare column where an aggregate is needed, and the reverse
+    # with the customer in the list, DuckDB rejects a bare column instead of an aggregate, and the reverse
     customer = quoted(aliases["user_id"])
     group = f"GROUP BY {customer}" if grouped else ""
     value = feature.reading.bound(aliases)
@@ -110,6 +110,6 @@ def _remedy(feature: Feature, kind: str) -> str:
 
 
 def _sentence(error: duckdb.Error) -> str:
-    """DuckDB's message on one line, without the excerpt or the advice that follow it, aliases as names."""
+    """DuckDB's message on one line, without its excerpt and advice, and with column names for aliases."""
     text = re.split(r"\n\nLINE|\nPossible solutions", str(error), maxsplit=1)[0]
     return re.sub(r'#\d*(?=")', "", " ".join(text.split()).rstrip(".;!"))

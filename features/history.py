@@ -1,4 +1,4 @@
-"""Training rows as Feast sees history: for each label, the features that were known at its moment."""
+"""Training rows by Feast's point-in-time join: for each label, the features that were known at its time."""
 
 import logging
 import tempfile
@@ -20,7 +20,7 @@ from features.spec import FeaturesConfig
 from features.store import open_store
 
 CHUNK_ROWS = 100_000
-"""Entity rows a query. The on-demand view goes through Python lists: about 1 kB a row and chunk."""
+"""Entity rows per query. The on-demand view uses Python lists, which need about 1 kB per row of a chunk."""
 
 _ROW = "entity_row"
 
@@ -30,10 +30,11 @@ log = logging.getLogger("churn.features")
 def training_set(
     spec: FeaturesConfig, files: Workspace, progress: Callable[[str], None] = log.info
 ) -> pd.DataFrame:
-    """user_id, event_timestamp, churned, then the spec's numeric and categorical inputs; rows as the labels.
+    """user_id, event_timestamp, churned, then the spec's numeric and categorical inputs; a row per label.
 
-    Values come from Feast's point-in-time join through the service, derived ones included. Raises
-    FeatureError when the join loses a row, moves one in time, or finds no snapshot within the ttl.
+    Feast's point-in-time join returns the values of the service, including derived ones. Raises FeatureError
+    when labels are missing, or when the join loses a row, changes its time, or finds no snapshot within the
+    ttl.
     """
     store = open_store(spec, files)
     if not files.labels.is_file():
@@ -52,13 +53,17 @@ def training_set(
 
 
 def point_in_time(spec: FeaturesConfig, store: FeatureStore, entities: pa.Table) -> pa.Table:
-    """`entities` (user_id, event_timestamp, anything else), same rows and order, and the spec's inputs."""
+    """Append the spec's inputs to `entities` (user_id, event_timestamp, other columns); the rows stay in
+    order.
+
+    Raises FeatureError when the offline store loses or changes a row.
+    """
     numbered = entities.append_column(_ROW, pa.array(np.arange(entities.num_rows)))
-    with _own_duckdb(spec, store.config.repo_path), quiet():
+    with _bounded_duckdb(spec, store.config.repo_path), quiet():
         job = store.get_historical_features(
             entity_df=numbered.to_pandas(),
             features=store.get_feature_service(spec.service),
-            filter_by_created_timestamp=True,  # or a correction made later would leak into the past
+            filter_by_created_timestamp=True,  # without it, later corrections would leak into the past
         )
         found = job.to_arrow().sort_by(_ROW)
     _assert_complete(spec, numbered, found)
@@ -68,29 +73,29 @@ def point_in_time(spec: FeaturesConfig, store: FeatureStore, entities: pa.Table)
     )
 
 
-def _assert_complete(spec: FeaturesConfig, asked: pa.Table, found: pa.Table) -> None:
-    """Some offline stores drop rows without a word; training must not go on with the rest."""
-    if found.num_rows != asked.num_rows:
+def _assert_complete(spec: FeaturesConfig, requested: pa.Table, found: pa.Table) -> None:
+    """Some offline stores silently drop rows; training must not continue with the rest."""
+    if found.num_rows != requested.num_rows:
         raise FeatureError(
-            f"the offline store answered {found.num_rows} of {asked.num_rows} training rows; "
+            f"the offline store returned {found.num_rows} of {requested.num_rows} training rows; "
             "set features.offline_store to {type: duckdb}"
         )
     for key in (_ROW, "user_id", "event_timestamp"):
-        if not pc.all(pc.equal(found[key].cast(asked[key].type), asked[key])).as_py():
+        if not pc.all(pc.equal(found[key].cast(requested[key].type), requested[key])).as_py():
             raise FeatureError(
                 f"the offline store changed {key} of a training row; check features.offline_store"
             )
     whole = [f.name for f in spec.features if f.dtype == "int64"]  # never null in a snapshot
     if lost := max((found[name].null_count for name in whole), default=0):
         raise FeatureError(
-            f"{lost} of {asked.num_rows} training rows have no snapshot within features.ttl_days "
+            f"{lost} of {requested.num_rows} training rows have no snapshot within features.ttl_days "
             f"({spec.ttl_days}); run `churn features build` again"
         )
 
 
 @contextmanager
-def _own_duckdb(spec: FeaturesConfig, folder: Path | None) -> Iterator[None]:
-    """Feast's DuckDB store computes in ibis' default connection, which would take most of the machine."""
+def _bounded_duckdb(spec: FeaturesConfig, folder: Path | None) -> Iterator[None]:
+    """Bound memory and threads of ibis' default connection, in which Feast's DuckDB store computes."""
     before = ibis.options.default_backend
     settings = {"memory_limit": spec.memory_limit, **({"threads": spec.threads} if spec.threads else {})}
     with tempfile.TemporaryDirectory(prefix="spill-", dir=folder) as spill:

@@ -1,8 +1,7 @@
-"""The purchase log as ingest leaves it: Parquet parts, each sorted by customer and time, merged by customers.
+"""Reads the purchase log that ingest wrote: Parquet parts, each sorted by customer and time.
 
-The first part is the base, later ones are deliveries. Whatever their number, they are read one range of
-customers after the other: only the parts that hold somebody of the range are opened, and their rows are
-sorted by customer, time, part and place.
+The parts of the base come first, then the deliveries. They are read by ranges of customers: for a range, only
+parts with its customers are opened, and their rows are sorted by customer, time, part and place.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +19,12 @@ from features.reads import literal, quoted
 from features.spec import COMPUTED, LOG_COLUMNS, FeaturesConfig, Over, columns_read
 
 RANGE_ROWS = 250_000
-"""Rows that one thread reads at a time: some 30 MB, and enough to make the parts worth their files."""
+"""Rows that one thread reads at a time: about 30 MB, and enough to limit the number of files."""
 SAMPLE_ROWS = 1_000
-"""One customer in so many rows is looked at to cut the ranges."""
+"""Every 1,000th row is sampled to choose the boundaries of ranges."""
 
 ALIASES = {name: f"{name}#" for name in sorted(LOG_COLUMNS)}
-"""Of our own columns. No source's column reaches DuckDB under its name (features/reads.py)."""
+"""Aliases of the standard columns. DuckDB reads no source column under its own name (features/reads.py)."""
 
 _DAY_US = 86_400_000_000.0
 _KINDS: Mapping[Over, str] = {"purchases": 'NOT "is_return#"', "returns": '"is_return#"', "all": "true"}
@@ -33,7 +32,7 @@ _KINDS: Mapping[Over, str] = {"purchases": 'NOT "is_return#"', "returns": '"is_r
 
 @dataclass(frozen=True)
 class Part:
-    """A Parquet file; `low` and `high` are its first and its last customer, None where it does not say."""
+    """A Parquet file. `low` and `high` are its first and last customer, None without statistics."""
 
     file: Path
     columns: tuple[str, ...]
@@ -48,7 +47,7 @@ class Part:
         )
 
     def source(self, options: str = "", *further: str) -> str:
-        """The file, its columns called c0, c1, ...: DuckDB would rename what differs in case only."""
+        """SQL: the file with columns c0, c1, ..., because DuckDB renames columns that differ only in case."""
         names = [*(f"c{place}" for place in range(len(self.columns))), *further]
         return f"{parquet(self.file, options)} AS part({', '.join(names)})"
 
@@ -58,7 +57,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Range:
-    """Customers with low <= user_id < high; None is open."""
+    """Customers with low <= user_id < high; None means unbounded."""
 
     number: int
     low: str | None
@@ -72,16 +71,17 @@ class Log:
     parts: tuple[Part, ...]
     further: tuple[str, ...]
     known: tuple[str, ...]
-    """All further columns that the records have."""
+    """All further columns of the records."""
 
     @property
     def aliases(self) -> dict[str, str]:
-        """Under which name an expression finds each column."""
+        """Column -> alias of the column in an expression."""
         return ALIASES | {name: f"{name}#{place}" for place, name in enumerate(self.further)}
 
 
 def open_log(spec: FeaturesConfig, files: Sequence[Path]) -> Log:
-    """Raises FeatureError where parts disagree on the type of a column that an expression reads."""
+    """Open the parts `files`, in order. Raises FeatureError when a column that an expression reads has
+    different types in two parts, or when a column has the name of a computed one."""
     parts: list[Part] = []
     types: dict[str, pa.DataType] = {}
     wanted = columns_read(spec) | {"amount", "quantity"}
@@ -93,7 +93,7 @@ def open_log(spec: FeaturesConfig, files: Sequence[Path]) -> Log:
         for field in schema:
             if field.name in wanted and types.setdefault(field.name, field.type) != field.type:
                 raise FeatureError(
-                    f"{file}: column {field.name!r} is {field.type}, {types[field.name]} in other parts; "
+                    f"{file}: column {field.name!r} is {field.type}, but {types[field.name]} in other parts; "
                     "run `churn ingest` again"
                 )
         parts.append(Part(file, tuple(schema.names), metadata.num_rows, *_customers(metadata, schema)))
@@ -107,7 +107,7 @@ def open_log(spec: FeaturesConfig, files: Sequence[Path]) -> Log:
 
 
 def ranges(connection: duckdb.DuckDBPyConnection, log: Log) -> list[Range]:
-    """Cut where a customer begins, about every RANGE_ROWS rows; a customer with more stays whole."""
+    """Ranges of about RANGE_ROWS rows. A customer is in one range, even with more rows."""
     if sum(part.rows for part in log.parts) <= RANGE_ROWS:
         return [Range(0, None, None)]
     every = min(SAMPLE_ROWS, RANGE_ROWS)
@@ -119,7 +119,7 @@ def ranges(connection: duckdb.DuckDBPyConnection, log: Log) -> list[Range]:
 def merge(connection: duckdb.DuckDBPyConnection, log: Log, customers: Range) -> str:
     """SQL: the range's rows in order, as `user_id#`, `us#`, `is_return#` and the further columns.
 
-    Several parts are sorted into a temporary table `merged`; one part is in order as it is.
+    Several parts are sorted into a temporary table `merged`. A single part is already sorted.
     """
     parts = [part for part in log.parts if part.holds(customers)] or log.parts[:1]
     if len(parts) == 1:
@@ -135,9 +135,11 @@ def merge(connection: duckdb.DuckDBPyConnection, log: Log, customers: Range) -> 
 
 
 def with_gaps(log: Log, rows: str, over: Over) -> str:
-    """SQL: rows of one kind with `timestamp#`, `gap_days#`, and `unsorted#` where the order is not kept.
+    """SQL: rows of one kind with `timestamp#`, `gap_days#`, and `unsorted#`, true for a row that is out of
+    order.
 
-    `lag` over the rows' own order streams: nothing is sorted or held, and equal timestamps stay as they are.
+    `lag` without ORDER BY streams over the rows in their order. It sorts and buffers nothing, and equal
+    timestamps stay in their order.
     """
     further = "".join(f", {quoted(log.aliases[name])}" for name in (*_GIVEN, *log.further))
     return f"""
@@ -168,7 +170,7 @@ def _rows(log: Log, part: Part, customers: Range) -> str:
 
 
 def _customers(metadata: pq.FileMetaData, schema: pa.Schema) -> tuple[str | None, str | None]:
-    """The first and the last one, by the file's statistics."""
+    """The first and the last customer by the file's statistics."""
     if "user_id" not in metadata.schema.names or metadata.num_rows == 0:
         return None, None
     place = metadata.schema.names.index("user_id")
@@ -179,7 +181,7 @@ def _customers(metadata: pq.FileMetaData, schema: pa.Schema) -> tuple[str | None
 
 
 def _sample(connection: duckdb.DuckDBPyConnection, log: Log, every: int) -> Iterator[str]:
-    """The customer of every so many rows, the parts counted one after the other."""
+    """The customer of every `every`-th row, counted over all parts."""
     before = 0
     for part in log.parts:
         yield from (

@@ -1,4 +1,4 @@
-"""Each customer's newest snapshot: what the online store holds, and whom a list of customers is about."""
+"""Each customer's newest snapshot, for the online store and for lists of customers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from data.workspace import Workspace
-from features.database import opened, parquet
+from features.database import open_database, parquet
 from features.reads import quoted
 from features.spec import FeaturesConfig
 
 ROWS = 5_000
-"""Customers a batch."""
+"""Customers per batch."""
 
 
 def newest(
@@ -25,10 +25,10 @@ def newest(
     moment: datetime | None = None,
     rows: int = ROWS,
 ) -> Iterator[pa.RecordBatch]:
-    """Batches in the snapshots' order, of the given columns or of all.
+    """Yield batches of the given columns, or of all, in the order of the snapshots.
 
-    Of a log everybody who is eligible at `moment` (default: the latest one); of a labelled table each
-    customer's latest row, since a customer may have several.
+    For a log: all customers who are eligible at `moment` (default: the latest snapshot). For a labelled
+    table: the latest row of each customer, because a customer may have several.
     """
     if record["shape"] == "transactions":
         at = moment or datetime.fromisoformat(record["latest"])
@@ -44,7 +44,7 @@ def newest(
         return
     listed = "*" if columns is None else ", ".join(map(quoted, columns))
     snapshots = parquet(files.snapshots)
-    with opened(spec, files.features / "spill") as connection:
+    with open_database(spec, files.features / "spill") as connection:
         yield from connection.sql(
             f"""SELECT {listed} FROM {snapshots} WHERE (user_id, event_timestamp) IN
                 (SELECT (user_id, max(event_timestamp)) FROM {snapshots} GROUP BY user_id)"""
@@ -54,6 +54,6 @@ def newest(
 def count_newest(
     spec: FeaturesConfig, files: Workspace, record: Mapping[str, Any], moment: datetime | None = None
 ) -> int:
-    """How many customers `newest` gives."""
+    """The number of customers that `newest` returns."""
     keys = newest(spec, files, record, ["user_id"], moment=moment, rows=100_000)
     return sum(batch.num_rows for batch in keys)

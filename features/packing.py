@@ -1,4 +1,4 @@
-"""The writer's side of `handlers/packed.py`: one packed row a customer beside Feast's table in SQLite."""
+"""Writes the rows that `handlers/packed.py` reads: one packed row per customer, beside Feast's table."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -9,14 +9,14 @@ from handlers.online_sqlite import SqliteReader
 from handlers.packed import Layout, quoted
 
 CUSTOMERS = 5_000
-"""A transaction: Feast's own writers wait for it, some tenths of a second."""
+"""Customers per transaction. Feast's writers wait for it for some tenths of a second."""
 WAIT_S = 60.0
 
 
 def prepare(path: Path, feast_table: str, features: Sequence[tuple[str, str]]) -> None:
-    """Make the packed table of these features and the triggers that keep it true; drop those of others.
+    """Create the packed table of these features, and the triggers that keep it consistent with Feast's table.
 
-    Raises sqlite3.Error.
+    Packed tables and triggers of other features are dropped. Raises sqlite3.Error.
     """
     layout = Layout(features)
     packed, triggers = layout.table(feast_table), layout.triggers(feast_table)
@@ -26,7 +26,7 @@ def prepare(path: Path, feast_table: str, features: Sequence[tuple[str, str]]) -
             for kind, name in connection.execute(
                 "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'table') "
                 "AND substr(name, 1, length(?1)) = ?1 ORDER BY type DESC",
-                [f"{feast_table}__packed_"],  # compared letter by letter: LIKE takes _ for any
+                [f"{feast_table}__packed_"],  # not LIKE, which treats _ as a wildcard
             )
         ]
         known = {name for _, name in others}
@@ -44,10 +44,10 @@ def prepare(path: Path, feast_table: str, features: Sequence[tuple[str, str]]) -
 
 
 def pack(path: Path, feast_table: str, features: Sequence[tuple[str, str]], join_key: str) -> int:
-    """Pack every customer who is not, and return how many now are. `prepare` comes first.
+    """Pack every customer who is not packed yet, and return their number. Call `prepare` first.
 
-    Each transaction reads and packs its customers with Feast's writers kept out, so that nothing old is ever
-    put in place of something new. Raises sqlite3.Error.
+    Each transaction locks out Feast's writers while it reads and packs its customers, so that an old value
+    never replaces a new one. Raises sqlite3.Error.
     """
     packed = quoted(Layout(features).table(feast_table))
     feasts, last, count = quoted(feast_table), b"", 0

@@ -1,4 +1,4 @@
-"""Do offline and online agree? The vector that a server reads against the point-in-time one."""
+"""Compares the vectors that a server reads from the online store with the offline, point-in-time ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from features.spec import FeaturesConfig
 from features.store import open_store
 
 READ_ROWS = 250
-"""Customers an online read; SQLite takes them as one statement's parameters."""
+"""Customers per online read. In SQLite they are the parameters of one statement."""
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Exact comparison: numbers bit by bit, null equal to null only."""
+    """The result of an exact comparison: numbers bit by bit, and null is equal only to null."""
 
     customers: int
     mismatches: dict[str, int]
-    """Feature -> customers for whom it differs; only features with a difference."""
+    """Feature -> number of customers for whom it differs; only features with a difference."""
     examples: tuple[str, ...]
-    """A few differences in words, at most one a feature."""
+    """Differences as text, one per feature that differs."""
 
     @property
     def agree(self) -> bool:
@@ -35,7 +35,10 @@ class ParityReport:
 
 
 def check(spec: FeaturesConfig, files: Workspace, n: int = 1000, seed: int = 0) -> ParityReport:
-    """Compare for `n` customers, or all if there are fewer, drawn from the newest snapshots by `seed`."""
+    """Compare `n` customers, or all if there are fewer, sampled from the newest snapshots with `seed`.
+
+    Raises FeatureError when the store is not usable.
+    """
     store = open_store(spec, files)
     entities = _draw(spec, files, n, seed)
     offline = point_in_time(spec, store, entities)
@@ -51,7 +54,7 @@ def check(spec: FeaturesConfig, files: Workspace, n: int = 1000, seed: int = 0) 
 
 
 def read_online(spec: FeaturesConfig, store: FeatureStore, user_ids: Sequence[str]) -> dict[str, list[Any]]:
-    """The service's answer for masked ids: a list a feature, in their order, None where there is nothing."""
+    """The service's values for masked ids: a list per feature, in the order of the ids; None for no value."""
     service = store.get_feature_service(spec.service)
     answer: dict[str, list[Any]] = {name: [] for name in (*spec.numeric, *spec.categorical)}
     for start in range(0, len(user_ids), READ_ROWS):
@@ -70,7 +73,7 @@ def _draw(spec: FeaturesConfig, files: Workspace, n: int, seed: int) -> pa.Table
 
 
 def _bits(value: object) -> object:
-    """Equal exactly for values that a network could not tell apart."""
+    """A form that is equal for values that are identical inputs of the network; NaN is null."""
     if value is None or value != value:
         return None
     return value.hex() if isinstance(value, float) else value

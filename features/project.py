@@ -1,8 +1,8 @@
-"""Under which project a workspace stands in its feature store.
+"""The project name of a workspace in its feature store.
 
-Feast keeps everything by project and view. Two workspaces on one Redis under one project would overwrite each
-other's customers, and remove them as customers who left. So a store that others may use too gets a project
-of the workspace's own, unless the config names one.
+Feast stores all values by project and view. Two workspaces with the same project on one Redis would overwrite
+each other's customers, and remove them as departed. In a store that may be shared, each workspace therefore
+has a different project, unless the config names one.
 """
 
 import hashlib
@@ -17,19 +17,19 @@ PROJECT = "churn_prediction"
 
 
 def project_of(spec: FeaturesConfig, files: Workspace) -> str:
-    """`features.project`; else `churn_prediction` where all of the store lies in the workspace; else the
-    project that the workspace has there already; else one that is made from the workspace's path.
+    """`features.project`; else `churn_prediction` when the whole store is in the workspace; else the project
+    that the workspace already has in the store; else a name derived from the workspace's path.
 
-    The archive's feature_store.yaml names it, so a server reads what this workspace wrote.
+    The archive's feature_store.yaml contains it, so that a server reads the values of this workspace.
     """
     if spec.project is not None:
         return spec.project
-    if _is_own(spec):
+    if _is_local(spec):
         return PROJECT
-    return _applied(spec, files) or f"{PROJECT}_{_digest(files.root)}"
+    return _registered_project(spec, files) or f"{PROJECT}_{_digest(files.root)}"
 
 
-def _is_own(spec: FeaturesConfig) -> bool:
+def _is_local(spec: FeaturesConfig) -> bool:
     registry = spec.registry if isinstance(spec.registry, str) else str(spec.registry.get("path", ""))
     online = str(spec.online_store.get("path", ""))
     return spec.online_store["type"] == "sqlite" and all(
@@ -37,8 +37,8 @@ def _is_own(spec: FeaturesConfig) -> bool:
     )
 
 
-def _applied(spec: FeaturesConfig, files: Workspace) -> str | None:
-    """Of a workspace that has been in such a store before, by a release without projects of their own too."""
+def _registered_project(spec: FeaturesConfig, files: Workspace) -> str | None:
+    """The project of a workspace that already used such a store, also with a release that had one project."""
     try:
         content = yaml.safe_load((files.feast / "feature_store.yaml").read_text(encoding="utf-8"))
         if content["online_store"]["type"] == spec.online_store["type"]:

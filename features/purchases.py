@@ -1,8 +1,7 @@
-"""From a log of purchases to snapshots and labels, customer range by customer range.
+"""Computes snapshots and labels from a log of purchases, by ranges of customers.
 
-Each range is read once, by one thread: memory is bounded by the range whatever the log's length, and a
-customer's sums are added up in the order of time, so that equal input gives equal bytes on any number of
-cores.
+Each range is read once, by one thread. Memory is bounded by the range, for a log of any length. A customer's
+values are added in the order of time, so that equal input gives equal bytes on any number of cores.
 """
 
 import os
@@ -16,7 +15,7 @@ import duckdb
 from data.config import utc_text
 from data.errors import FeatureError
 from features import expressions
-from features.database import opened, write_parquet
+from features.database import open_database, write_parquet
 from features.eligible import Rule
 from features.labels import labels_at, moment
 from features.log import Log, Range, merge, open_log, ranges, with_gaps
@@ -34,17 +33,20 @@ def write_parts(
     out: Path,
     progress: Callable[[str], None],
 ) -> int:
-    """Fill `out/snapshots` and `out/labels` with Parquet parts whose names sort by (moment, customer).
+    """Fill `out/snapshots` and `out/labels` with Parquet parts whose names sort by (time, customer).
 
-    Returns how many customers, added up over the moments, were known and are not eligible.
+    Returns the number of rows, over all times, of customers who are not eligible. Raises FeatureError for
+    unsorted records, and for expressions that do not fit them or fail.
     """
     for folder in ("snapshots", "labels"):
         (out / folder).mkdir(parents=True)
-    with opened(spec, out / "spill") as connection:
+    with open_database(spec, out / "spill") as connection:
         log = open_log(spec, records)
         rule = Rule.of(spec, connection)
-        nobody = with_gaps(log, merge(connection, log, Range(0, "", "")), "all")
-        expressions.check(spec, connection, _seen(f"({nobody})", schedule.latest), log.aliases, log.known)
+        no_rows = with_gaps(log, merge(connection, log, Range(0, "", "")), "all")
+        expressions.check(
+            spec, connection, _rows_before(f"({no_rows})", schedule.latest), log.aliases, log.known
+        )
         cut = ranges(connection, log)
         with ThreadPoolExecutor(min(spec.threads or os.cpu_count() or 1, len(cut))) as pool:
             jobs = [
@@ -71,7 +73,7 @@ def _write_range(
     schedule: Schedule,
     out: Path,
 ) -> int:
-    """One range at every moment: the log is read and its gaps are computed once, the rest is aggregation."""
+    """Write one range at all times. The log is read and its gaps are computed only once."""
     excluded = 0
     try:
         _load(spec, connection, log, customers)
@@ -81,12 +83,12 @@ def _write_range(
             write_parquet(connection, _snapshot(spec, rule, log, as_of), snapshot)
             excluded += rule.count_excluded(connection, "purchases", as_of, snapshot)
             if as_of in schedule.labelled:
-                life = "everything" if spec.returns_count_as_life else "purchases"
-                labels = rule.keep(labels_at("purchases", life, as_of, spec.horizon), snapshot)
+                activity = "everything" if spec.returns_count_as_life else "purchases"
+                labels = rule.restrict(labels_at("purchases", activity, as_of, spec.horizon), snapshot)
                 write_parquet(connection, labels, out / "labels" / name)
     except duckdb.Error as error:
-        raise expressions.blame(
-            spec, connection, lambda over: _seen(_TABLES[over], schedule.latest), log.aliases, error
+        raise expressions.computation_error(
+            spec, connection, lambda over: _rows_before(_TABLES[over], schedule.latest), log.aliases, error
         ) from None
     finally:
         connection.close()
@@ -97,7 +99,7 @@ _TABLES: dict[Over, str] = {"purchases": "purchases", "returns": "returned", "al
 
 
 def _load(spec: FeaturesConfig, connection: duckdb.DuckDBPyConnection, log: Log, customers: Range) -> None:
-    """A temporary table for each kind of rows that the spec looks at."""
+    """Create a temporary table for each kind of rows that the spec reads."""
     rows = merge(connection, log, customers)
     for over in _kinds(spec):
         connection.execute(f"CREATE TEMP TABLE {_TABLES[over]} AS {with_gaps(log, rows, over)}")
@@ -109,13 +111,13 @@ def _load(spec: FeaturesConfig, connection: duckdb.DuckDBPyConnection, log: Log,
 
 
 def _kinds(spec: FeaturesConfig) -> list[Over]:
-    """Purchases always: they say who is known."""
-    asked = {"purchases", *(feature.over for feature in spec.features)}
-    return [over for over in _TABLES if over in asked or (over == "all" and spec.returns_count_as_life)]
+    """The kinds of rows to load. Purchases are always needed, because they define the known customers."""
+    needed = {"purchases", *(feature.over for feature in spec.features)}
+    return [over for over in _TABLES if over in needed or (over == "all" and spec.returns_count_as_life)]
 
 
 def _snapshot(spec: FeaturesConfig, rule: Rule, log: Log, as_of: datetime) -> str:
-    """Everybody with a purchase before `as_of`; features over other rows are joined to them."""
+    """SQL: all customers with a purchase before `as_of`; features over other rows are joined to them."""
     at = f"TIMESTAMPTZ '{utc_text(as_of)}'"
     tables = [_group(spec, log, "purchases", as_of)]
     values = {feature.name: quoted(feature.name) for feature in spec.features}
@@ -142,13 +144,13 @@ def _features(spec: FeaturesConfig, over: Over) -> list[Feature]:
 def _group(spec: FeaturesConfig, log: Log, over: Over, as_of: datetime) -> str:
     listed = expressions.columns(_features(spec, over), log.aliases)
     columns = ", ".join(['"user_id#"', *listed])
-    return f'(SELECT {columns} FROM ({_seen(_TABLES[over], as_of)}) GROUP BY "user_id#") AS known'
+    return f'(SELECT {columns} FROM ({_rows_before(_TABLES[over], as_of)}) GROUP BY "user_id#") AS known'
 
 
 def _joined(features: Sequence[Feature], log: Log, over: Over, as_of: datetime) -> list[str]:
-    """The groups, and one row with what the aggregates give for a customer who has no such rows."""
+    """SQL: the groups, and one row with the values of the aggregates for a customer without such rows."""
     columns = ", ".join(expressions.columns(features, log.aliases))
-    seen = _seen(_TABLES[over], as_of)
+    seen = _rows_before(_TABLES[over], as_of)
     return [
         f'LEFT JOIN (SELECT "user_id#", {columns} FROM ({seen}) GROUP BY "user_id#") AS {over}_of '
         f'ON known."user_id#" = {over}_of."user_id#"',
@@ -156,8 +158,8 @@ def _joined(features: Sequence[Feature], log: Log, over: Over, as_of: datetime) 
     ]
 
 
-def _seen(rows: str, as_of: datetime) -> str:
-    """What a snapshot may see. Features meet the log nowhere else."""
+def _rows_before(rows: str, as_of: datetime) -> str:
+    """SQL: the rows before `as_of`. Features read the log only through this, so that no future row leaks."""
     return f"""
         SELECT * EXCLUDE ("unsorted#"),
           (epoch_us({moment(as_of)}) - epoch_us("timestamp#")) / {_DAY_US} AS "age_days#"

@@ -1,4 +1,4 @@
-"""Which files hold the records that ingest wrote, and whether they belong to its manifest."""
+"""Finds the records that ingest wrote, and checks that they match its manifest."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from data.workspace import Workspace
 
 
 def read_json(file: Path, remedy: str) -> dict[str, Any]:
-    """FeatureError that names the command `remedy` where there is no such file, or none that can be read."""
+    """Read a JSON file. Raises FeatureError, with the command `remedy`, when it is missing or invalid."""
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -23,7 +23,7 @@ def read_json(file: Path, remedy: str) -> dict[str, Any]:
 
 
 def read_records(files: Workspace) -> tuple[dict[str, Any], list[Path]]:
-    """The manifest and the parts, in their order. Raises FeatureError where they do not belong together."""
+    """The manifest and the parts in their order. Raises FeatureError when they do not match or are empty."""
     manifest = read_json(files.manifest, "churn ingest")
     parts = _parts(files)
     try:

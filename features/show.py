@@ -1,11 +1,11 @@
-"""What the feature store holds, for people."""
+"""Describes the contents of the feature store for users."""
 
 from typing import Any
 
 from data.errors import FeatureError
 from data.workspace import Workspace
 from features.build import read_feature_manifest
-from features.database import opened, parquet
+from features.database import open_database, parquet
 from features.reads import quoted
 from features.spec import FeaturesConfig, Ratio
 
@@ -13,10 +13,11 @@ MEASURES = ("non_null_share", "min", "median", "max")
 
 
 def describe(spec: FeaturesConfig, files: Workspace) -> list[dict[str, Any]]:
-    """A row a feature: feature, type, default, description, non_null_share, min, median, max.
+    """One row per feature: feature, type, default, description, non_null_share, min, median, max.
 
-    Derived features come last. Measured at the newest snapshot (a labelled table: over all rows). A text
-    feature's median is its most frequent value.
+    Derived features are last. Values are measured at the newest snapshot, for a labelled table over all rows.
+    The median of a text feature is its most frequent value. Raises FeatureError when the snapshots were built
+    for another spec.
     """
     record = read_feature_manifest(files)
     if record["spec_digest"] != spec.digest():
@@ -32,7 +33,7 @@ def describe(spec: FeaturesConfig, files: Workspace) -> list[dict[str, Any]]:
     newest = f"event_timestamp = TIMESTAMPTZ '{record['latest']}'"
     where = newest if record["shape"] == "transactions" else "true"
     measures = ", ".join(_measures(str(row["feature"]), str(row["type"])) for row in rows)
-    with opened(spec, files.features / "spill") as connection:
+    with open_database(spec, files.features / "spill") as connection:
         numbers = connection.execute(
             f"SELECT {measures} FROM (SELECT {columns} FROM {parquet(files.snapshots)} WHERE {where})"
         ).fetchall()[0]
@@ -43,7 +44,7 @@ def describe(spec: FeaturesConfig, files: Workspace) -> list[dict[str, Any]]:
 
 def _ratio(ratio: Ratio) -> str:
     top, bottom = (f"{quoted(part)}::DOUBLE" for part in (ratio.numerator, ratio.denominator))
-    # greatest() would pass over a null denominator
+    # greatest() alone would ignore a null denominator
     value = f"CASE WHEN {bottom} IS NOT NULL THEN {top} / greatest({bottom}, {ratio.floor!r}) END"
     return f"{value} AS {quoted(ratio.name)}"
 

@@ -1,4 +1,4 @@
-"""At which moments customers are looked at, and which of these moments already have an answer."""
+"""The schedule of snapshots: their times, and which of them can already be labelled."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from features.spec import FeaturesConfig, Snapshots
 
 @dataclass(frozen=True)
 class Schedule:
-    """The moments of one build, ascending and distinct. The labelled ones are among the snapshots."""
+    """The times of one build, ascending and distinct. `labelled` is a subset of `snapshots`."""
 
     snapshots: tuple[datetime, ...]
     labelled: tuple[datetime, ...]
@@ -22,10 +22,10 @@ class Schedule:
 
 
 def schedule(spec: FeaturesConfig, start: datetime, end: datetime) -> Schedule:
-    """All moments that a log over [start, end) allows: regular ones, and `end` itself for serving.
+    """All times that a log over [start, end) allows: the regular ones, and `end` for serving.
 
-    The first is a full horizon after the start, so that a customer's history is at least as long as the
-    future that is asked about. Raises FeatureError when not one moment can be labelled.
+    The first is a full horizon after the start, so that the history before it is at least as long as the
+    horizon that is predicted. Raises FeatureError when no snapshot can be labelled.
     """
     first = max(_midnight(spec.snapshots), start + spec.horizon)
     regular = list(_ticks(spec.snapshots.every, first, end))
@@ -40,15 +40,15 @@ def schedule(spec: FeaturesConfig, start: datetime, end: datetime) -> Schedule:
 
 
 def schedule_of(
-    asked: Sequence[datetime], spec: FeaturesConfig, start: datetime, end: datetime, labels: bool
+    requested: Sequence[datetime], spec: FeaturesConfig, start: datetime, end: datetime, labels: bool
 ) -> Schedule:
-    """Exactly the moments asked for, all of them labelled if `labels`.
+    """Exactly the requested times, all of them labelled if `labels`.
 
-    Raises FeatureError for a moment that the log cannot show, or whose label is still in the future.
+    Raises FeatureError for a time outside the log or without a zone, or whose label is still in the future.
     """
-    moments = tuple(sorted({_utc(moment) for moment in asked}))
+    moments = tuple(sorted({_utc(moment) for moment in requested}))
     if not moments:
-        raise FeatureError("as_of: name at least one moment")
+        raise FeatureError("as_of: give at least one time")
     for moment in moments:
         if not start < moment <= end:
             raise FeatureError(
@@ -84,7 +84,7 @@ def _midnight(snapshots: Snapshots) -> datetime:
 
 
 def _ticks(every: str, first: datetime, last: datetime) -> Iterator[datetime]:
-    """Months' firsts or Mondays, 00:00 UTC, in [first, last]."""
+    """The first days of months, or the Mondays, at 00:00 UTC in [first, last]."""
     tick = datetime.combine(first.date(), time(), UTC)
     tick = tick.replace(day=1) if every == "month" else tick - timedelta(days=tick.weekday())
     while tick <= last:

@@ -1,6 +1,6 @@
-"""The feature spec: the one place for names, order, types, ttl and defaults.
+"""The feature spec: the only place that defines names, order, types, ttl and defaults.
 
-The network's inputs, the Feast definitions, the bundle in the .mar and the handler are all made from it.
+The network's inputs, the Feast definitions, the bundle in the .mar and the handler are all derived from it.
 """
 
 from datetime import timedelta
@@ -18,20 +18,20 @@ Shape = Literal["transactions", "labelled"]
 
 SQL_TYPE = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR"}
 COMPUTED = frozenset({"age_days", "gap_days"})
-"""Columns of a log's rows that no source has: they are computed for each snapshot."""
+"""Columns of a log's rows that are not in the source, but computed for each snapshot."""
 LOG_COLUMNS = COMPUTED | {"user_id", "timestamp", "amount", "quantity", "is_return"}
-"""Our own columns of a log, which expressions may read beside the source's."""
+"""Standard columns of a log, which expressions may read in addition to the source's."""
 TABLE_COLUMNS = frozenset({"user_id", "event_timestamp", "target"})
-"""Our own columns of a labelled table; the target is no feature."""
+"""Standard columns of a labelled table. The target is not a feature."""
 AUTO, WITHIN_A_YEAR = "auto", "recency_days <= 365"
-"""The default rule of who is eligible, chosen by measurement (ADR 12)."""
-TAKEN = frozenset(
+"""The default eligibility rule, chosen by measurement (ADR 12)."""
+RESERVED_NAMES = frozenset(
     {
         *("user_id", "event_timestamp", "created_timestamp"),  # keys of the snapshots
         *("churned", "target", "entity_row", "entity_row_id"),  # of training sets, ours and Feast's
     }
 )
-"""Names that a feature cannot have, in whatever case."""
+"""Names that a feature cannot have, in upper or lower case."""
 
 
 class Feature(Config):
@@ -43,19 +43,20 @@ class Feature(Config):
     """DuckDB expression. Transactions: an aggregate over the customer's rows before `as_of`, with the
     columns `amount`, `quantity`, `timestamp`, `age_days` (days before as_of) and `gap_days` (days since the
     row of the same customer before it, null for the first). Labelled: an expression over the row. Absent: the
-    column of the same name. Names of columns count by exact case; one with blanks or the like stands in
-    double quotes."""
+    column of the same name. Names of columns are case-sensitive. A name with blanks or special characters is
+    written in double quotes."""
     over: Over = "purchases"
-    """Transactions: which of the customer's rows the aggregate sees. `purchases`: no returns, so that
-    `count(*)`, `min(age_days)` and `gap_days` are those of purchases. `returns`: these alone; `gap_days` is
-    counted from return to return, and who has none gets the aggregate of no rows (a count of 0, a sum of
-    null). `all`: both, `gap_days` from row to row, amounts with the signs that the records have."""
+    """Transactions: which of the customer's rows the aggregate reads. `purchases`: no returns, so that
+    `count(*)`, `min(age_days)` and `gap_days` refer to purchases. `returns`: only returns; `gap_days` is
+    counted from return to return, and a customer without returns gets the aggregate of no rows (a count of 0,
+    a sum of null). `all`: both; `gap_days` is counted from row to row, and amounts have the signs of the
+    records."""
     default: int | float | str | None = None
-    """Stands in for null in `customer_snapshots`, so that offline and online hold the same value; None keeps
-    the null, which the network reads as a signal of its own."""
+    """Replaces null in `customer_snapshots`, so that the offline and the online store have the same value.
+    None preserves the null, which the network reads as a separate signal."""
     on_missing: Literal["default", "refuse", "degrade"] = "default"
-    """What the server does for a customer who lacks it: the default (or null) stands in; no score; or an
-    answer as it is, with status `degraded`."""
+    """The server's response for a customer without a value. `default`: the default (or null) is used.
+    `degrade`: the same, with status `degraded`. `refuse`: no score."""
     description: str = ""
 
     @property
@@ -64,7 +65,7 @@ class Feature(Config):
         return reading(self.sql if self.sql is not None else quoted(self.name))
 
     @model_validator(mode="after")
-    def _can_be_read(self) -> "Feature":
+    def _check_expression(self) -> "Feature":
         try:
             assert self.reading
         except ValueError as error:
@@ -73,7 +74,7 @@ class Feature(Config):
 
 
 class Ratio(Config):
-    """A feature computed when it is read: numerator / max(denominator, floor), by Feast's on-demand view."""
+    """A feature that Feast's on-demand view computes at each read: numerator / max(denominator, floor)."""
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     numerator: str
@@ -83,16 +84,16 @@ class Ratio(Config):
 
 
 class Snapshots(Config):
-    """At which moments customers are looked at."""
+    """The times at which snapshots are taken."""
 
     every: Literal["month", "week"] = "month"
     """`month`: the first of each month, 00:00 UTC; `week`: each Monday."""
     first: str | None = None
-    """ISO date; default: the first one that is a full horizon after the log begins."""
+    """ISO date of the first snapshot. Default: the first time that is a full horizon after the log begins."""
 
 
 class FeaturesConfig(Config):
-    """What `configs/features.yaml` may say."""
+    """The schema of `configs/features.yaml`."""
 
     schema_version: Literal[1] = 1
     entity: str = "user"
@@ -102,38 +103,39 @@ class FeaturesConfig(Config):
     ttl_days: int = Field(35, gt=0)
     horizon_days: int = Field(90, gt=0)
     on_stale: Literal["default", "refuse", "degrade"] = "degrade"
-    """What the server does with features older than the ttl: puts them aside and scores the customer as an
-    unknown one; no score; or answers with them. The status is `stale` (or `refused`)."""
+    """The server's response for features older than the ttl. `default`: it ignores them and scores the
+    customer as unknown. `refuse`: no score. `degrade`: a score from them. The status is `stale` (or
+    `refused`)."""
     on_unknown: Literal["refuse", "score"] = "refuse"
-    """Whether a customer whom the store does not know is scored with every feature at its default or null
-    (cold start, status `unknown`)."""
+    """Whether a customer who is not in the store is scored, with every feature at its default or null (cold
+    start, status `unknown`)."""
     when_down: Literal["last_known", "refuse"] = "last_known"
-    """Whether a server whose store is down answers with vectors that it read before, within the ttl (status
-    `degraded`), or not at all."""
+    """While the store is down: `last_known` scores with vectors that the server read earlier, within the ttl
+    (status `degraded`); `refuse` gives no score."""
     eligible: str | None = None
-    """Who is judged, scored and held online: a condition over the features of a snapshot, not true of who is
-    left out. null: everybody ever seen. auto: `recency_days <= 365` for a log that has this feature (computed
-    from `age_days`), else everybody."""
+    """Which customers are trained on, scored and stored online: a condition over the features of a snapshot.
+    null: all customers in the records. auto: `recency_days <= 365` for a log that has this feature (computed
+    from `age_days`), else all customers."""
     returns_count_as_life: bool = False
-    """Whether a return within the horizon shows that a customer is still there; the label asks only for
-    purchases otherwise."""
+    """Whether a return within the horizon also shows that a customer has not churned. By default only a
+    purchase does."""
     project: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")
-    """Feast's name for all that a workspace has in a store (features/project.py). Default: `churn_prediction`
-    where the online store is a file of the workspace, a name of the workspace's own where it is shared."""
+    """Feast's project name for all values of a workspace (features/project.py). Default: `churn_prediction`
+    when the online store is a file of the workspace, a name unique to the workspace when it may be shared."""
     snapshots: Snapshots = Snapshots()
     features: tuple[Feature, ...] = Field(min_length=1)
     derived: tuple[Ratio, ...] = ()
     offline_store: dict[str, Any] = Field({"type": "duckdb"})
     online_store: dict[str, Any] = Field({"type": "sqlite", "path": "online.db"})
     registry: dict[str, Any] | str = "registry.db"
-    """Feast's own blocks; relative paths are taken below the workspace's `feast` folder."""
+    """Blocks of Feast's configuration. Relative paths are relative to the workspace's `feast` folder."""
     memory_limit: str = "2GB"
     threads: int | None = None
-    """DuckDB's; it spills to the workspace past the limit."""
+    """Limits of DuckDB, which spills to the workspace above `memory_limit`."""
 
     @field_validator("features")
     @classmethod
-    def _default_fits_type(cls, features: tuple[Feature, ...]) -> tuple[Feature, ...]:
+    def _check_defaults(cls, features: tuple[Feature, ...]) -> tuple[Feature, ...]:
         kinds: dict[str, type | tuple[type, ...]] = {"int64": int, "float64": (int, float), "string": str}
         for feature in features:
             if feature.default is not None and not isinstance(feature.default, kinds[feature.dtype]):
@@ -143,10 +145,10 @@ class FeaturesConfig(Config):
         return features
 
     @model_validator(mode="after")
-    def _names_are_consistent(self) -> "FeaturesConfig":
+    def _check_names(self) -> "FeaturesConfig":
         names = [f.name for f in self.features] + [r.name for r in self.derived]
-        if taken := [n for n in names if n.lower() in TAKEN]:
-            raise ValueError(f"feature {taken[0]}: a column of ours has this name; call it another")
+        if taken := [n for n in names if n.lower() in RESERVED_NAMES]:
+            raise ValueError(f"feature {taken[0]}: this name is reserved for a standard column; rename it")
         first: dict[str, str] = {}
         for name in names:
             other = first.setdefault(name.lower(), name)
@@ -162,7 +164,7 @@ class FeaturesConfig(Config):
         return self
 
     @model_validator(mode="after")
-    def _eligible_reads_features(self) -> "FeaturesConfig":
+    def _check_eligible(self) -> "FeaturesConfig":
         if self.eligible in (None, AUTO):
             return self
         try:
@@ -176,7 +178,7 @@ class FeaturesConfig(Config):
 
     @property
     def eligibility(self) -> str | None:
-        """The condition that holds; None: everybody."""
+        """The condition that is applied; None when all customers are eligible."""
         if self.eligible != AUTO:
             return self.eligible
         recency = [f.reading.columns for f in self.features if f.name == "recency_days"]
@@ -201,18 +203,18 @@ class FeaturesConfig(Config):
         return tuple(f.name for f in self.features if f.dtype == "string")
 
     def contract(self) -> dict[str, Any]:
-        """What bundle.json carries of the spec: all that changes a feature vector's meaning or use."""
+        """The part of the spec in bundle.json: all that changes the meaning or use of a feature vector."""
         keep = {"schema_version", "entity", "view", "derived_view", "service", "ttl_days", "horizon_days",
                 "on_stale", "on_unknown", "when_down", "returns_count_as_life", "features",
                 "derived"}  # fmt: skip
         return self.model_dump(mode="json", include=keep) | {"eligible": self.eligibility}
 
     def digest(self) -> str:
-        """sha256 of the contract without descriptions; a server refuses a store that carries another."""
+        """sha256 of the contract without descriptions. A server refuses a store with another digest."""
         return digest_of_spec(self.contract())
 
 
 def columns_read(spec: FeaturesConfig, shape: Shape = "transactions") -> frozenset[str]:
-    """The source's columns that expressions read, in exact case; without our own, which every source has."""
+    """The source's columns that expressions read, case-sensitive, without the standard columns."""
     read = frozenset(name for feature in spec.features for name in feature.reading.columns)
     return read - (LOG_COLUMNS if shape == "transactions" else TABLE_COLUMNS)

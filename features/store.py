@@ -1,4 +1,4 @@
-"""The feature store of a workspace: its configuration, its definitions, and the newest values online."""
+"""The feature store of a workspace: its configuration, its definitions, and its newest online values."""
 
 import logging
 import sqlite3
@@ -30,13 +30,13 @@ REGISTRY_VARIABLE = "CHURN_FEAST_REGISTRY"
 ONLINE_VARIABLE = "CHURN_FEAST_ONLINE"
 
 _ADDRESSES = ("path", "connection_string")
-"""Under which key an online store says where it is; only that differs between here and the server."""
+"""Keys of an online store's address. Only the address differs between a workspace and a server."""
 
 log = logging.getLogger("churn.features")
 
 
 def open_store(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
-    """The store as it was applied; FeatureError when it was not, or for another spec."""
+    """Open the registered store. Raises FeatureError when it is not registered, or for another spec."""
     store = _connect(spec, files)
     try:
         tags = store.get_feature_service(spec.service).tags
@@ -53,23 +53,25 @@ def open_store(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
 
 
 def apply(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
-    """Register the spec's definitions, and leave a feature_store.yaml for Feast's own command line."""
+    """Register the spec's definitions, and write a feature_store.yaml for Feast's command line."""
     write_atomically(
-        files.feast / "feature_store.yaml", yaml.safe_dump(_config(spec, files, *_placed(spec, files)))
+        files.feast / "feature_store.yaml",
+        yaml.safe_dump(_config(spec, files, *_resolved_addresses(spec, files))),
     )
     store = _connect(spec, files)
     with quiet():
         store.apply(define(spec, files.snapshots).objects())
-    _ready_for_reads(spec, files)
+    _prepare_for_reads(spec, files)
     return store
 
 
 def materialize(spec: FeaturesConfig, files: Workspace, progress: Callable[[str], None] = log.info) -> int:
-    """Apply, put each customer's newest snapshot online, and remove whoever has none; returns the number of
-    customers who are online.
+    """Register the definitions, write each customer's newest snapshot to the online store, and remove
+    departed customers. Returns the number of customers who were written.
 
-    Feast's own `materialize` would write every snapshot of the interval, one over the other. Each batch is
-    one transaction, so a reader sees a customer's old vector or the new one; running it again is harmless.
+    Feast's `materialize` would write every snapshot of the interval, each over the previous one. Each batch
+    is one transaction, so a reader gets either a customer's old vector or the new one. Running it again is
+    harmless. Raises FeatureError for snapshots of another spec and for errors of the store.
     """
     record = read_feature_manifest(files)
     if record["spec_digest"] != spec.digest():
@@ -89,7 +91,7 @@ def materialize(spec: FeaturesConfig, files: Workspace, progress: Callable[[str]
 
 
 def remove_departed(spec: FeaturesConfig, files: Workspace) -> str:
-    """Remove whoever is not among the newest snapshots from the online store, and say how many were."""
+    """Remove departed customers from the online store; return a message with their number."""
     with _store_errors():
         return _remove_departed(spec, files, open_store(spec, files), read_feature_manifest(files))
 
@@ -97,7 +99,7 @@ def remove_departed(spec: FeaturesConfig, files: Workspace) -> str:
 def _remove_departed(
     spec: FeaturesConfig, files: Workspace, store: FeatureStore, record: Mapping[str, Any]
 ) -> str:
-    """Remove whoever is not among the newest snapshots, and say in a sentence how many were."""
+    """As `remove_departed`, with an open store; errors of the store are not converted."""
     keys = newest(spec, files, record, ["user_id"], rows=100_000)
     present = (user for batch in keys for user in batch["user_id"].to_pylist())
     project, kind = project_of(spec, files), spec.online_store["type"]
@@ -109,8 +111,11 @@ def _remove_departed(
         fields = [field_of(spec.view, feature.name) for feature in spec.features]
         removed = remove_from_redis(client, project, spec.view, JOIN_KEY, fields, present)
     else:
-        return f"online: customers who left stay, since a store of type {kind} cannot be searched; empty it"
-    return f"online: {removed:,} customers removed who left or are not eligible"
+        return (
+            f"online: departed customers were not removed, because a store of type {kind} cannot be searched;"
+            " empty it"
+        )
+    return f"online: {removed:,} customers removed who departed or are not eligible"
 
 
 @contextmanager
@@ -118,13 +123,11 @@ def _store_errors() -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, RedisError) as error:
-        raise FeatureError(
-            f"features.online_store: {error}; see to the store and materialize again"
-        ) from None
+        raise FeatureError(f"features.online_store: {error}; check the store and materialize again") from None
 
 
 def serving_yaml(spec: FeaturesConfig, files: Workspace) -> str:
-    """The archive's feature_store.yaml; its addresses are environment variables, which the reader puts in."""
+    """The archive's feature_store.yaml. Its addresses are environment variables, which the reader expands."""
     registry = f"${{{REGISTRY_VARIABLE}}}"
     named = registry if isinstance(spec.registry, str) else {**spec.registry, "path": registry}
     online = {**spec.online_store, _address_key(spec): f"${{{ONLINE_VARIABLE}}}"}
@@ -133,7 +136,7 @@ def serving_yaml(spec: FeaturesConfig, files: Workspace) -> str:
 
 def serving_environment(spec: FeaturesConfig, files: Workspace) -> dict[str, str]:
     """The variables that `serving_yaml` needs, for this workspace."""
-    registry, online = _placed(spec, files)
+    registry, online = _resolved_addresses(spec, files)
     return {
         REGISTRY_VARIABLE: registry if isinstance(registry, str) else str(registry["path"]),
         ONLINE_VARIABLE: str(online[_address_key(spec)]),
@@ -142,7 +145,7 @@ def serving_environment(spec: FeaturesConfig, files: Workspace) -> dict[str, str
 
 def _connect(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
     return FeatureStore(
-        config=RepoConfig(**_config(spec, files, *_placed(spec, files)), repo_path=files.feast)
+        config=RepoConfig(**_config(spec, files, *_resolved_addresses(spec, files)), repo_path=files.feast)
     )
 
 
@@ -161,8 +164,10 @@ def _config(
     }
 
 
-def _placed(spec: FeaturesConfig, files: Workspace) -> tuple[str | dict[str, Any], dict[str, Any]]:
-    """Registry and online store with relative paths below the workspace's feast folder."""
+def _resolved_addresses(
+    spec: FeaturesConfig, files: Workspace
+) -> tuple[str | dict[str, Any], dict[str, Any]]:
+    """Registry and online store, with relative paths resolved to the workspace's feast folder."""
 
     def below(address: str) -> str:
         return address if "://" in address else str(files.feast / address)
@@ -186,7 +191,8 @@ def _address_key(spec: FeaturesConfig) -> str:
 
 
 def pack(spec: FeaturesConfig, files: Workspace) -> int:
-    """Pack who was written since, and return how many were; where the online store is SQLite, else 0."""
+    """Pack the customers who were written since the last call, and return their number. It is 0 unless the
+    online store is SQLite."""
     if spec.online_store["type"] != "sqlite":
         return 0
     table = f"{project_of(spec, files)}_{spec.view}"
@@ -194,15 +200,15 @@ def pack(spec: FeaturesConfig, files: Workspace) -> int:
         return packing.pack(_database(spec, files), table, _stored(spec), JOIN_KEY)
 
 
-def _ready_for_reads(spec: FeaturesConfig, files: Workspace) -> None:
-    """SQLite's write-ahead log, which the file remembers: a serving process keeps reading while we write. And
-    a place for packed vectors (features/packing.py).
+def _prepare_for_reads(spec: FeaturesConfig, files: Workspace) -> None:
+    """Enable SQLite's write-ahead log, a property of the file, so that a serving process can read during
+    writes. Create the table for packed vectors (features/packing.py).
     """
     if spec.online_store["type"] == "sqlite":
         table = f"{project_of(spec, files)}_{spec.view}"
         with closing(sqlite3.connect(_database(spec, files), timeout=60)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f'DROP INDEX IF EXISTS "{table}_read"')  # of releases that did not pack
+            connection.execute(f'DROP INDEX IF EXISTS "{table}_read"')  # made by releases without packing
         packing.prepare(_database(spec, files), table, _stored(spec))
 
 

@@ -1,4 +1,4 @@
-"""From a labelled table to snapshots and labels: a row each, at the time that the row carries."""
+"""Computes snapshots and labels from a labelled table: one of each per row, at the time of the row."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from data.errors import FeatureError
 from features import expressions
-from features.database import opened, parquet, write_parquet
+from features.database import open_database, parquet, write_parquet
 from features.eligible import Rule
 from features.reads import quoted
 from features.snapshots import Schedule
@@ -19,14 +19,14 @@ from features.spec import TABLE_COLUMNS, FeaturesConfig
 def write_parts(spec: FeaturesConfig, records: Sequence[Path], out: Path) -> tuple[Schedule, int]:
     """Fill `out/snapshots` and `out/labels` with one sorted Parquet part each; every row is labelled.
 
-    A customer may have several rows, each at its own time. Returns the rows' moments, and how many rows are
-    of customers who are not eligible.
+    A customer may have several rows with different times. Returns the times of the rows, and the number of
+    rows of customers who are not eligible. Raises FeatureError for expressions that do not fit or fail.
     """
     for folder in ("snapshots", "labels"):
         (out / folder).mkdir(parents=True)
     aliases = _aliases(records)
     source = _source(records, aliases)
-    with opened(spec, out / "spill") as connection:
+    with open_database(spec, out / "spill") as connection:
         _check(spec, connection, source, aliases)
         rule = Rule.of(spec, connection)
         moments = _moments(connection, source)
@@ -38,7 +38,7 @@ def write_parts(spec: FeaturesConfig, records: Sequence[Path], out: Path) -> tup
                 out / "snapshots" / "0.parquet",
             )
         except duckdb.Error as error:
-            raise expressions.blame(
+            raise expressions.computation_error(
                 spec, connection, lambda over: source, aliases, error, grouped=False
             ) from None
         write_parquet(
@@ -55,14 +55,14 @@ _USER, _AT, _TARGET = (quoted(f"{name}#") for name in ("user_id", "event_timesta
 
 
 def _aliases(records: Sequence[Path]) -> dict[str, str]:
-    """Column of any part -> the alias under which an expression finds it (features/reads.py)."""
+    """Column of any part -> its alias in an expression (features/reads.py)."""
     names = dict.fromkeys(name for file in records for name in pq.read_schema(file).names)
     ours = {name: f"{name}#" for name in TABLE_COLUMNS}
     return {name: ours.get(name, f"{name}#{place}") for place, name in enumerate(names)}
 
 
 def _source(records: Sequence[Path], aliases: expressions.Aliases) -> str:
-    """The rows of all parts. Columns are taken by their place: DuckDB ignores case in names."""
+    """SQL: the rows of all parts. Columns are selected by position, because DuckDB ignores case in names."""
     selects = []
     for file in records:
         theirs = pq.read_schema(file).names
@@ -81,7 +81,7 @@ def _check(
     for feature in spec.features:
         if "target" in feature.reading.columns:
             raise FeatureError(
-                f"feature {feature.name}: reads the target, which is what it is to foretell; correct its sql"
+                f"feature {feature.name}: reads the target, which is to be predicted; correct its sql"
             )
         if feature.over != "purchases":
             raise FeatureError(f"feature {feature.name}: over: a labelled table has no returns; leave it out")

@@ -1,1 +1,1 @@
-"""The network as one program: raw features in, calibrated probability out."""
+"""The model as one program, from raw features to a calibrated probability."""

@@ -1,4 +1,4 @@
-"""From the ensemble's logit to a logit whose sigmoid is a frequency."""
+"""Calibrates the ensemble's logit, so that its sigmoid is a probability of churn."""
 
 from typing import Self
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Calibration(nn.Module):
-    """slope * logit + shift, float64 [B] -> float64 [B]. As made, the identity; `platt` learns the two."""
+    """slope * logit + shift, float64 [B] -> float64 [B]. The default is the identity; `platt` learns both."""
 
     slope: Tensor
     shift: Tensor
@@ -23,7 +23,8 @@ class Calibration(nn.Module):
 
     @classmethod
     def platt(cls, logits: NDArray[np.float64], churned: NDArray[np.integer]) -> Self:
-        """The slope and shift of least log-loss; the slope stays positive, so the ranking stays."""
+        """Fit slope and shift with the least log-loss (Platt scaling: Platt, 1999) on logits float64 [B] and
+        labels 0 or 1 [B]. The slope is positive, so the ranking does not change."""
 
         def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             scaled = parameters[0] * logits + parameters[1]

@@ -1,4 +1,4 @@
-"""What `configs/model.yaml` may say. What is left out, or null, follows `training/learn/recipe.py`."""
+"""The schema of `configs/model.yaml`. `training/learn/recipe.py` sets what is left out or null."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ class PurchaseColumns(Config):
     """The features of configs/features.yaml that the purchase process reads."""
 
     purchase_days: str = "active_days"
-    """Days with a purchase, the first included."""
+    """Days with a purchase, including the first one."""
     age: str = "tenure_months"
     """Time since the first purchase."""
     days_of_age: float = Field(30.4375, gt=0)
@@ -22,29 +22,30 @@ class PurchaseColumns(Config):
 
 class ModelConfig(Config):
     architecture: Literal["mlp", "tabm"] | None = None
-    """`tabm`: many networks that share most of their weights (Gorishniy and others, 2025)."""
+    """`mlp`: a multilayer perceptron. `tabm`: networks that share most weights (Gorishniy et al., 2025)."""
     hidden: tuple[int, ...] | None = Field(None, min_length=1)
-    """Widths of the layers; those of `tabm` are all the same."""
+    """Widths of the layers. All layers of `tabm` have the same width."""
     dropout: float | None = Field(None, ge=0, lt=1)
     submodels: int | None = Field(None, gt=0)
-    """How many networks one `tabm` holds."""
+    """Number of networks in one `tabm`."""
     log1p: bool = True
     """sign(x) * log(1 + |x|) on numeric inputs before they are scaled."""
     scaling: Literal["standard", "quantile"] = "standard"
-    """`quantile`: to the normal distribution by the training rows' quantiles."""
+    """`standard`: mean 0 and standard deviation 1. `quantile`: to a normal distribution, by the training
+    rows' quantiles."""
     numeric_embedding: Literal["none", "piecewise_linear", "periodic"] | None = None
-    """How the deep path reads a number (Gorishniy and others, 2022)."""
+    """The embedding of numbers in the deep path (Gorishniy et al., 2022)."""
     numeric_embedding_size: int = Field(8, gt=0)
     bins: int = Field(12, gt=1)
-    """Of the piecewise-linear embedding, between quantiles of the training rows."""
+    """Number of bins of the piecewise-linear embedding, between quantiles of the training rows."""
     embedding_size: int = Field(8, gt=0)
-    """Of a category, at most."""
+    """Size of the embedding of a category."""
     wide: bool | None = None
-    """A logistic regression beside the deep path; out-of-fold scores say how much of each is heard."""
+    """Whether a logistic regression is added to the deep path. Out-of-fold scores determine both weights."""
     trees: bool | None = None
-    """Boosted trees in the wide path, exported with the network. Left out: for labelled tables."""
+    """Whether the wide path has boosted trees, exported with the network. Default: for labelled tables."""
     purchase_process: bool | None = None
-    """BG/NBD features beside the others. Left out: for a transaction log whose spec has the columns."""
+    """Whether BG/NBD features are added. Default: for a transaction log whose spec has the columns."""
     purchase_columns: PurchaseColumns = PurchaseColumns()
     seeds: tuple[int, ...] | None = Field(None, min_length=1)
-    """One member a seed; the program averages their logits."""
+    """One member of the ensemble per seed. The program averages their logits."""

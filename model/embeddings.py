@@ -1,4 +1,4 @@
-"""Numbers as the deep path reads them: plain, piecewise-linear or periodic (rtdl_num_embeddings)."""
+"""Embeddings of numbers for the deep path: none, piecewise-linear or periodic (rtdl_num_embeddings)."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 
-SAMPLE = 100_000
-"""Rows whose quantiles become bins; more move no edge that matters."""
+MAX_SAMPLED_ROWS = 100_000
+"""Rows from which the edges of bins are computed. More rows do not change them noticeably."""
 
 
 class Numbers(nn.Module):
-    """float32 [B, inputs] -> float32 [B, width]."""
+    """float32 [B, inputs] -> float32 [B, width] (Gorishniy et al., 2022)."""
 
     def __init__(self, inputs: int, config: ModelConfig, bins: Sequence[Sequence[float]]) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Numbers(nn.Module):
         self.embedding: nn.Module | None = None
         if inputs and config.numeric_embedding == "piecewise_linear":
             edges = [torch.tensor(edge, dtype=torch.float32) for edge in bins]
-            with warnings.catch_warnings():  # a column of two values has one bin; that is as it should be
+            with warnings.catch_warnings():  # one bin is correct for a column of two values
                 warnings.filterwarnings("ignore", message="The .*feature has just two bin edges")
                 self.embedding = PiecewiseLinearEmbeddings(edges, size, activation=False, version="B")
         elif inputs and config.numeric_embedding == "periodic":
@@ -36,15 +36,18 @@ class Numbers(nn.Module):
 
 
 def learn_bins(numeric: Tensor, config: ModelConfig) -> list[list[float]]:
-    """Edges of each preprocessed column [B, inputs]: distinct quantiles, two at least; none where unused."""
+    """Edges of the bins of each preprocessed column [B, inputs]: at least two distinct quantiles.
+
+    Returns an empty list when `config` does not use bins.
+    """
     if config.numeric_embedding != "piecewise_linear":
         return []
-    step = -(-len(numeric) // SAMPLE)
+    step = -(-len(numeric) // MAX_SAMPLED_ROWS)
     levels = torch.linspace(0, 1, config.bins + 1)
     edges = []
     for column in numeric[::step].T:
         found = torch.unique(torch.quantile(column, levels))
-        # two values that are almost one would make a cliff of what lies between them
-        apart = torch.cat([found[:1], found[1:][found.diff() > 1e-4]])
-        edges.append(apart.tolist() if len(apart) > 1 else [float(found[0]) - 1, float(found[0]) + 1])
+        # edges that are almost equal would make the embedding too steep between them
+        distinct = torch.cat([found[:1], found[1:][found.diff() > 1e-4]])
+        edges.append(distinct.tolist() if len(distinct) > 1 else [float(found[0]) - 1, float(found[0]) + 1])
     return edges

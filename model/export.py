@@ -1,4 +1,4 @@
-"""From the eager program to a .pt2 file that needs nothing of this repository to run."""
+"""Exports the eager program to a .pt2 file, which runs without this repository."""
 
 import warnings
 from pathlib import Path
@@ -13,10 +13,10 @@ TOLERANCE = 1e-6
 
 
 def export_program(program: Program, path: Path) -> None:
-    """Write `program` with a batch of 1 to MAX_BATCH rows.
+    """Write `program` for batches of 1 to MAX_BATCH rows.
 
-    The file is read back and compared with the eager program before this returns; a difference above
-    TOLERANCE raises TrainingError. It names no file of the machine it was made on.
+    The file is then loaded and compared with the eager program. Raises TrainingError for a difference above
+    TOLERANCE. The file contains no path of this machine.
     """
     program.eval().requires_grad_(False)
     example = _example(program, rows=3)
@@ -25,7 +25,7 @@ def export_program(program: Program, path: Path) -> None:
         warnings.simplefilter("ignore", FutureWarning)  # torch's own pytree deprecation
         exported = torch.export.export(program, example, dynamic_shapes=({0: rows}, {0: rows}), strict=False)
         for node in exported.graph.nodes:
-            # where in our sources a node came from: paths of this machine, and another file in every checkout
+            # a node's source locations contain paths of this machine, so files of two checkouts would differ
             for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
                 node.meta.pop(key, None)
         torch.export.save(exported, path)
@@ -37,14 +37,14 @@ def export_program(program: Program, path: Path) -> None:
 
 
 def load_program(path: Path) -> nn.Module:
-    """The exported program, ready to be called."""
+    """Load an exported program; it has the inputs and outputs of `Program`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return torch.export.load(path).module()
 
 
 def _example(program: Program, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows with every kind of value: plain, missing, unknown."""
+    """Example rows with all kinds of values: present, missing, unknown."""
     members = program.members[0]
     generator = torch.Generator().manual_seed(0)
     mean, scale = program.preprocessing.mean, program.preprocessing.scale

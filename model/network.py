@@ -14,10 +14,11 @@ from model.embeddings import Numbers
 class Network(nn.Module):
     """float32 [B, inputs] and int64 codes [B, C] -> logit of churn, float32 [B].
 
-    `cardinalities[c]` is the size of the c-th vocabulary. Code 0 has a row of zeros that no training row
-    reads, so that a category never seen in training moves nothing; a missing one is a value of the
-    vocabulary. `config` has no gaps left (`training/learn/recipe.py`); `bins` come from `learn_bins`. While
-    it trains, a `tabm` answers for each of its sub-models, [B, submodels]: each has to be good on its own.
+    `cardinalities[c]` is the size of the c-th vocabulary. Code 0 has an embedding of zeros that no training
+    row uses, so that a category unseen in training has no effect. A missing category is a value of the
+    vocabulary. `config` is complete (`training/learn/recipe.py`); `bins` come from `learn_bins`. In training
+    mode, a `tabm` returns one logit per sub-model, [B, submodels], because each sub-model is trained
+    separately.
     """
 
     def __init__(
@@ -54,10 +55,10 @@ class Network(nn.Module):
         if not isinstance(self.deep, TabM):
             logit: Tensor = self.deep(inputs).squeeze(-1)
             return logit
-        # its own forward is these two lines behind checks that torch.export takes for a fixed batch size
+        # TabM.forward is these two lines and checks from which torch.export would infer a fixed batch size
         views = inputs.unsqueeze(1).expand(-1, self.deep.backbone.k, -1)
-        answers: Tensor = self.deep.output(self.deep.backbone(views)).squeeze(-1)
-        return answers if self.training else answers.mean(dim=1)
+        logits: Tensor = self.deep.output(self.deep.backbone(views)).squeeze(-1)
+        return logits if self.training else logits.mean(dim=1)
 
 
 def _layers(width: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""What happens to numbers before the network, learned once and carried inside the exported program."""
+"""Preprocesses numbers for the network, fitted to the training rows and part of the exported program."""
 
 from typing import Self
 
@@ -11,18 +11,18 @@ from model.purchase_process import COLUMNS, PurchaseProcess
 
 QUANTILES = 1001
 BOUND = 10.0
-"""Of every output, in standard deviations of the training rows: a flag of one row in 100,000 would otherwise
-be 300 of them, and a value beyond all that was learned from would carry the score away."""
+"""Bound of every output, in standard deviations of the training rows. Without it, a flag that is set in one
+row of 100,000 would be 300, and a value far outside the training data would dominate the score."""
 
 
 class Preprocessing(nn.Module):
     """float64 [B, N] raw numbers -> float32 [B, N + M], or [B, N + M + 3] with a purchase process.
 
-    Signed log1p and standardising, in float64 because amounts and counts differ by orders of magnitude; or,
-    where `scaling` says so, the normal quantile of the value's rank. A missing value (NaN or infinite)
-    becomes 0, the mean; each of the M columns that had gaps in training gets an indicator as well. A column
-    without gaps in training gets none: its weight would be noise. A `process` adds what it says of the row;
-    0, its mean, where it can say nothing. No output lies beyond BOUND.
+    Signed log1p and standardisation, in float64 because amounts and counts differ by orders of magnitude.
+    With `scaling="quantile"`, the normal quantile of the value's rank instead of standardisation. A missing
+    value (NaN or infinite) becomes 0, the mean. Each of the M columns with missing values in training has an
+    indicator as well. Other columns have none, because its weight would be noise. A `process` adds its 3
+    outputs; undefined ones are 0, their mean. All outputs are between -BOUND and BOUND.
     """
 
     mean: Tensor
@@ -56,7 +56,7 @@ class Preprocessing(nn.Module):
         scaling: str = "standard",
         process: PurchaseProcess | None = None,
     ) -> Self:
-        """Learn means, scales and gaps from the rows [B, N] of the training window, and from no others."""
+        """Learn means, scales and columns with missing values only from the training rows, float64 [B, N]."""
         known = np.isfinite(numeric)
         flagged = np.flatnonzero(~known.all(axis=0))
         values = np.where(known, numeric, 0.0)
@@ -91,12 +91,12 @@ class Preprocessing(nn.Module):
         gaps = (~known).index_select(1, self.flagged).to(torch.float64)
         parts = [values, gaps]
         if self.process is not None:
-            said = self.process(numeric)
-            parts.append(torch.where(torch.isfinite(said), said, 0.0))
+            derived = self.process(numeric)
+            parts.append(torch.where(torch.isfinite(derived), derived, 0.0))
         return torch.cat(parts, dim=1).clamp(-BOUND, BOUND).to(torch.float32)
 
     def _normal(self, values: Tensor) -> Tensor:
-        """The normal quantile of each value's rank; equal values share the middle of their ranks."""
+        """The normal quantile of each value's rank [B, N]. Equal values have the mean of their ranks."""
         turned = values.T.contiguous()
         below = torch.searchsorted(self.quantiles, turned)
         rank = (below + torch.searchsorted(self.quantiles, turned, right=True)) / (2.0 * QUANTILES)

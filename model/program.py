@@ -1,4 +1,4 @@
-"""The whole model as one program: preprocessing, the wide path, the members' averaged logits, calibration."""
+"""The whole model as one program: preprocessing, wide path, averaged logits of the members, calibration."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from model.purchase_process import PurchaseProcess
 from model.wide import Blend, Combination, Wide
 
 MAX_BATCH = 4096
-"""Rows that one call of the exported program takes."""
+"""Largest number of rows in one call of the exported program."""
 
 
 class Program(nn.Module):
@@ -38,20 +38,20 @@ class Program(nn.Module):
         self.wide = wide
         self.blend: Blend | None = None if wide is None else Blend()
         self.bins = bins
-        """Those of the members, for `save`."""
+        """The bins of the members' embeddings, for `save`."""
 
     def forward(self, numeric: Tensor, categorical: Tensor) -> Tensor:
         return torch.sigmoid(self.calibration(self.logit(numeric, categorical)))
 
     def logit(self, numeric: Tensor, categorical: Tensor) -> Tensor:
-        """Before calibration, float64 [B]."""
+        """The logit before calibration, float64 [B]."""
         inputs = self.preprocessing(numeric)
         logits = [member(inputs, categorical).to(torch.float64) for member in self.members]
         deep = torch.stack(logits).mean(dim=0)
         return self.mix(inputs, categorical, deep)
 
     def combine(self, chosen: Combination) -> None:
-        """Make `logit` the chosen combination of the paths: the one place that sets weights."""
+        """Set the weights of the paths, only here. Raises ValueError when the program has no wide path."""
         if self.wide is None or self.blend is None:
             raise ValueError("the program has no wide path")
         wide, deep = self.wide.shares, self.blend.weights
@@ -59,14 +59,14 @@ class Program(nn.Module):
         deep.copy_(torch.tensor((1.0, chosen.deep, chosen.shift), dtype=torch.float64))
 
     def mix(self, inputs: Tensor, categorical: Tensor, deep: Tensor) -> Tensor:
-        """The members' averaged logit with what the wide path says of the same preprocessed rows."""
+        """Combine the members' averaged logit `deep` [B] with the wide path's logit of the same rows, [B]."""
         if self.wide is None or self.blend is None:
             return deep
         mixed: Tensor = self.blend(self.wide(inputs, categorical).to(torch.float64), deep)
         return mixed
 
     def save(self, path: Path, cardinalities: Sequence[int], config: ModelConfig) -> None:
-        """A checkpoint of tensors and plain values; `torch.load(weights_only=True)` reads it."""
+        """Write a checkpoint of tensors and plain values, which `torch.load(weights_only=True)` can read."""
         shape = {
             "numeric": len(self.preprocessing.mean),
             "flagged": len(self.preprocessing.flagged),
@@ -81,7 +81,7 @@ class Program(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The eager program of a checkpoint, in evaluation mode."""
+        """Load the eager program of a checkpoint, in evaluation mode."""
         content: dict[str, Any] = torch.load(path, weights_only=True)
         config, shape = ModelConfig.model_validate(content["model"]), content["shape"]
         process = PurchaseProcess() if shape["purchase_process"] else None
@@ -98,7 +98,7 @@ class Program(nn.Module):
 
 
 def score(program: nn.Module, numeric: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Probabilities of any number of rows, in calls of at most MAX_BATCH rows."""
+    """Probabilities float64 [B] of numbers [B, N] and codes [B, C], in calls of at most MAX_BATCH rows."""
     if not len(numeric):
         return np.empty(0)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What a purchase process without labels says of a customer: BG/NBD of Fader, Hardie and Lee (2005)."""
+"""Features from a purchase process that is fitted without labels: BG/NBD (Fader, Hardie and Lee, 2005)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Self
@@ -11,15 +11,16 @@ from torch import Tensor, nn
 COLUMNS = 3
 PARAMETERS = ("r", "alpha", "a", "b")
 EDGE = 1e-9
-"""Closest that a probability comes to 0 or 1, where its logit would end."""
+"""Minimum distance of a probability from 0 and 1, where its logit would be infinite."""
 
 
 class PurchaseProcess(nn.Module):
-    """float64 [B, N] raw numbers -> float64 [B, 3], standardised; NaN where a number behind it is missing.
+    """float64 [B, N] raw numbers -> float64 [B, 3], standardised; NaN where an input is missing.
 
-    P(has not left), the logarithm of the rate at which she buys while she stays, and the logit of P(no
-    purchase in the horizon). Times are in days; the formulas are those of `training/learn/bg_nbd.py`. All
-    that is learned is a buffer: parameters, columns and scale travel with the exported program.
+    The outputs are P(has not churned), the logarithm of the purchase rate of an active customer, and the
+    logit of P(no purchase in the horizon). Times are in days. The formulas are those of
+    `training/learn/bg_nbd.py`. Parameters, columns and scale are buffers, so the exported program contains
+    them.
     """
 
     columns: Tensor
@@ -47,10 +48,10 @@ class PurchaseProcess(nn.Module):
         units: Sequence[float],
         horizon: float,
     ) -> Self:
-        """With the `parameters` (r, alpha, a, b), and the scale of the training rows [B, N].
+        """Make the process from `parameters` (r, alpha, a, b), and learn its scale from training rows [B, N].
 
-        `columns` are the places of days with a purchase, age and recency in a row of numbers; times
-        `units`, the latter two are days.
+        `columns` are the positions of purchase days, age and recency in a row of numbers. `units` are factors
+        that convert age and recency to days. `horizon` is in days.
         """
         fitted = cls()
         fitted.columns.copy_(torch.tensor(columns))
@@ -69,7 +70,7 @@ class PurchaseProcess(nn.Module):
         return (self.raw(numeric) - self.mean) / self.scale
 
     def raw(self, numeric: Tensor) -> Tensor:
-        """The three before they are standardised."""
+        """The three outputs before they are standardised, float64 [B, 3]."""
         days, age, since = (numeric.index_select(1, self.columns) * self.units).unbind(dim=1)
         repeats, age = (days - 1).clamp(min=0), age.clamp(min=0)
         recency = torch.minimum((age - since).clamp(min=0), age)
@@ -80,7 +81,7 @@ class PurchaseProcess(nn.Module):
             - torch.log(b + repeats.clamp(min=1) - 1)
             + bought * (torch.log(alpha + age) - torch.log(alpha + recency))
         )
-        # nobody leaves before a repeat purchase; a missing number has to stay missing
+        # in this model no customer churns before a repeat purchase; adding 0 * odds preserves NaN
         alive = torch.where(repeats > 0, torch.sigmoid(-odds), torch.ones_like(odds) + 0 * odds)
         pause = torch.exp(bought * (torch.log(alpha + age) - torch.log(alpha + age + self.horizon)))
         silent = (1 - alive * (1 - pause)).clamp(EDGE, 1 - EDGE)

@@ -1,23 +1,24 @@
-"""Categories as trees read them: each value's churn rate, and the values of a short list one by one."""
+"""Encodes categories for trees: the churn rate of each value, and one-hot codes of columns of few values."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-FEW = 16
-"""Values of a column that trees may take one by one too: rates hide what two columns mean together."""
-PARTS = 5
-"""In which the rows that teach are divided, so that no row's own outcome is in its category's rate."""
+MAX_ONE_HOT_VALUES = 16
+"""Most values of a column that is also one-hot encoded, because rates hide interactions of two columns."""
+FOLDS = 5
+"""Folds of the training rows, so that a row's own label does not enter the rate of its category."""
 
 
 def rates(
     codes: NDArray[np.int64], churned: NDArray[np.floating], cardinalities: Sequence[int]
 ) -> list[NDArray[np.float32]]:
-    """Of each categorical column, the churn rate of every code, [n + 1].
+    """For each column of codes [B, C], the churn rate of every code, float32 [n + 1].
 
-    Each is shrunken to the mean rate by as many rows as the spread between categories asks for (Micci-Barreca
-    2001, the spread by the method of moments): rare categories and identifiers stay at the mean.
+    Rates are shrunken to the mean rate; the variance between categories determines how strongly
+    (Micci-Barreca, 2001, with the variance by the method of moments). Rare categories and identifiers are
+    close to the mean.
     """
     mean = float(churned.mean())
     noise = max(mean * (1 - mean), 1e-12)
@@ -33,27 +34,32 @@ def rates(
     return found
 
 
-def looked_up(found: Sequence[NDArray[np.float32]], codes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The rates of rows [B, C], and their values one by one where there are few."""
-    return np.hstack([_rated(found, codes), _one_by_one(codes, [len(table) - 1 for table in found])])
+def encode(found: Sequence[NDArray[np.float32]], codes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Encode rows of codes [B, C] as float32: rates [B, C], then one-hot codes of columns of few values."""
+    return np.hstack([_rated(found, codes), _one_hot(codes, [len(table) - 1 for table in found])])
 
 
-def out_of_part(
+def encode_out_of_fold(
     codes: NDArray[np.int64], churned: NDArray[np.floating], cardinalities: Sequence[int], seed: int
 ) -> NDArray[np.float32]:
-    """The same of rows that teach, each one's rates from the other parts of the rows."""
-    part = np.random.default_rng(seed).permutation(len(codes)) % PARTS
+    """Encode training rows; the rates of each row are computed from the other folds."""
+    part = np.random.default_rng(seed).permutation(len(codes)) % FOLDS
     found = np.empty(codes.shape, dtype=np.float32)
-    for number in range(PARTS) if codes.shape[1] else ():
+    for number in range(FOLDS) if codes.shape[1] else ():
         others = part != number
         found[~others] = _rated(rates(codes[others], churned[others], cardinalities), codes[~others])
-    return np.hstack([found, _one_by_one(codes, cardinalities)])
+    return np.hstack([found, _one_hot(codes, cardinalities)])
 
 
-def one_by_one(cardinalities: Sequence[int]) -> list[tuple[int, int]]:
-    """Column and code of each value that has an input of its own."""
-    # of two values the rate says all
-    return [(c, code) for c, n in enumerate(cardinalities) if 2 < n <= FEW for code in range(1, n + 1)]
+def one_hot_values(cardinalities: Sequence[int]) -> list[tuple[int, int]]:
+    """Column and code of each one-hot input."""
+    # for a column of two values the rate is sufficient
+    return [
+        (c, code)
+        for c, n in enumerate(cardinalities)
+        if 2 < n <= MAX_ONE_HOT_VALUES
+        for code in range(1, n + 1)
+    ]
 
 
 def _rated(found: Sequence[NDArray[np.float32]], codes: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -61,8 +67,8 @@ def _rated(found: Sequence[NDArray[np.float32]], codes: NDArray[np.int64]) -> ND
     return np.column_stack(columns) if columns else np.empty((len(codes), 0), dtype=np.float32)
 
 
-def _one_by_one(codes: NDArray[np.int64], cardinalities: Sequence[int]) -> NDArray[np.float32]:
-    values = one_by_one(cardinalities)
+def _one_hot(codes: NDArray[np.int64], cardinalities: Sequence[int]) -> NDArray[np.float32]:
+    values = one_hot_values(cardinalities)
     found = np.empty((len(codes), len(values)), dtype=np.float32)
     for place, (column, code) in enumerate(values):
         found[:, place] = codes[:, column] == code

@@ -1,4 +1,4 @@
-"""Boosted trees as the libraries write them, in the one layout that model/trees.py walks."""
+"""Converts boosted trees from the formats of libraries to the layout of model/trees.py."""
 
 import json
 from collections.abc import Mapping
@@ -11,23 +11,24 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Tree:
-    """Inner nodes first, then leaves. A row with input <= threshold goes to `below`, another to `above`."""
+    """Arrays over [nodes], inner nodes first, then leaves. A row continues at `below` if its input <=
+    threshold, else at `above`."""
 
     column: NDArray[np.int64]
     threshold: NDArray[np.float64]
     below: NDArray[np.int64]
-    """Of each node, counted from the tree's own first node; a leaf leads to itself."""
+    """Index of the next node, counted from the tree's first node. A leaf points to itself."""
     above: NDArray[np.int64]
     value: NDArray[np.float64]
-    """Of each leaf, a part of the logit; 0 of an inner node."""
+    """Contribution of each leaf to the logit; 0 for an inner node."""
     depth: int
 
-    def times(self, weight: float) -> "Tree":
+    def scaled(self, weight: float) -> "Tree":
         return replace(self, value=self.value * weight)
 
 
 def from_lightgbm(text: str) -> list[Tree]:
-    """The trees of a model in LightGBM's text format (Booster.model_to_string), of numeric columns."""
+    """Read a model of numeric columns in LightGBM's text format (Booster.model_to_string)."""
     trees = text.partition("end of trees")[0].split("\nTree=")[1:]
     return [
         _leafwise(dict(line.split("=", 1) for line in tree.splitlines() if "=" in line)) for tree in trees
@@ -35,10 +36,10 @@ def from_lightgbm(text: str) -> list[Tree]:
 
 
 def from_catboost(text: str) -> list[Tree]:
-    """The symmetric trees of a model in CatBoost's JSON format, of numeric columns, and its bias."""
+    """Read a model of symmetric trees of numeric columns, with its bias, in CatBoost's JSON format."""
     model = json.loads(text)
     scale, (bias,) = model["scale_and_bias"]
-    trees = [_symmetric(tree).times(scale) for tree in model["oblivious_trees"]]
+    trees = [_symmetric(tree).scaled(scale) for tree in model["oblivious_trees"]]
     return [*trees, _leaf(np.array([bias]))] if bias else trees
 
 
@@ -47,7 +48,7 @@ def _leafwise(fields: Mapping[str, str]) -> Tree:
     inner = len(value) - 1
     if not inner:
         return _leaf(value)
-    # a child that is a leaf is written as -1 - leaf
+    # LightGBM writes a child that is a leaf as -1 - leaf
     below, above = (
         np.where(child >= 0, child, inner - 1 - child)
         for child in (np.array(fields[f"{side}_child"].split(), dtype=np.int64) for side in ("left", "right"))
@@ -66,14 +67,14 @@ def _leafwise(fields: Mapping[str, str]) -> Tree:
 
 
 def _symmetric(tree: Mapping[str, Any]) -> Tree:
-    """All nodes of a level ask the same. Nodes lie level by level: those below `i` are 2i + 1 and 2i + 2."""
+    """All nodes of a level have the same split. In level order, the children of `i` are 2i + 1 and 2i + 2."""
     splits, leaves = tree["splits"] or [], np.array(tree["leaf_values"], dtype=np.float64)
     depth = len(splits)
     if not depth:
         return _leaf(leaves)
     level = np.repeat(np.arange(depth), 2 ** np.arange(depth))
     node, path = np.arange(2**depth - 1), np.arange(2**depth)
-    # the first split is the lowest bit of CatBoost's leaf, and the highest of the way through the levels
+    # the first split is the lowest bit of CatBoost's leaf index, but the highest bit of the path
     leaf = sum(((path >> (depth - 1 - bit)) & 1) << bit for bit in range(depth))
     return _tree(
         np.array([split["float_feature_index"] for split in splits], dtype=np.int64)[level],
@@ -98,7 +99,7 @@ def _tree(
     leaves: NDArray[np.float64],
     depth: int,
 ) -> Tree:
-    """Given by its inner nodes and its leaves."""
+    """Make a tree from the arrays of its inner nodes and the values of its leaves."""
     inner = len(column)
     own = np.arange(inner, inner + len(leaves))
     return Tree(

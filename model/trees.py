@@ -1,4 +1,4 @@
-"""Boosted trees as tensors: thresholds and jumps, which a network learns only from many rows."""
+"""Boosted trees as tensors. They represent thresholds, which a network learns only from many rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,20 +8,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.target_rates import one_by_one
+from model.target_rates import one_hot_values
 from model.tree_formats import Tree
 
-LEVELS = 10
-"""No leaf lies deeper."""
+MAX_DEPTH = 10
+"""Maximum depth of a leaf."""
 NODES = ("roots", "column", "threshold", "below", "above", "value")
 
 
 class Trees(nn.Module):
-    """float32 [B, inputs] and int64 codes [B, C] -> logit, float64 [B]; as made, one leaf that says zero.
+    """float32 [B, inputs] and int64 codes [B, C] -> logit, float64 [B]. The default is one leaf with value 0.
 
-    Categories come as churn rates shrunken to the mean rate; those of few values one by one too. All trees'
-    nodes lie in flat tensors [N]; a leaf leads to itself. Several boosters lie in one forest, each with its
-    own weight.
+    Categories are encoded as churn rates shrunken to the mean rate; columns of few values are one-hot encoded
+    as well. The nodes of all trees are in flat tensors [N]; a leaf points to itself. One forest can contain
+    several boosters with different weights.
     """
 
     rates: Tensor
@@ -34,23 +34,23 @@ class Trees(nn.Module):
 
     def __init__(self, cardinalities: Sequence[int]) -> None:
         super().__init__()
-        self.values = one_by_one(cardinalities)
+        self.values = one_hot_values(cardinalities)
         ends = np.cumsum([n + 1 for n in cardinalities], dtype=np.int64).tolist()
         self.starts = [0, *ends][: len(ends)]
-        # no tensor is empty: torch.export 2.13 cannot read two empty ones back
+        # no tensor is empty, because torch.export 2.13 cannot load two empty ones
         self.register_buffer("rates", torch.zeros(max([1, *ends]), dtype=torch.float32))
         for name in ("roots", "column", "below", "above"):
             self.register_buffer(name, torch.zeros(1, dtype=torch.int64))
         for name in ("threshold", "value"):
             self.register_buffer(name, torch.zeros(1, dtype=torch.float64))
-        self.grown = False
-        self.walking: list[int] = []
-        """How many of the trees, the deepest first, take a step at each level."""
+        self.has_trees = False
+        self.trees_by_level: list[int] = []
+        """For each level, the number of trees with nodes there. Trees are sorted from the deepest one."""
 
     def forward(self, numeric: Tensor, categorical: Tensor) -> Tensor:
         inputs = self._inputs(numeric, categorical)
         node = self.roots.expand(inputs.shape[0], -1)
-        for trees in self.walking:
+        for trees in self.trees_by_level:
             moving = node[:, :trees]
             low = inputs.gather(1, self.column[moving]).to(torch.float64) <= self.threshold[moving]
             stepped = torch.where(low, self.below[moving], self.above[moving])
@@ -63,10 +63,11 @@ class Trees(nn.Module):
         single = [(categorical[:, c] == code).to(torch.float32) for c, code in self.values]
         return torch.cat([numeric, *(values.unsqueeze(1) for values in (*rated, *single))], dim=1)
 
-    def take(self, trees: Sequence[Tree], rates: Sequence[NDArray[np.float32]] = ()) -> None:
-        """The trees of boosters, whose leaves are multiplied by the booster's weight already.
+    def load(self, trees: Sequence[Tree], rates: Sequence[NDArray[np.float32]] = ()) -> None:
+        """Load the trees of boosters. Their leaves are already multiplied by the booster's weight.
 
-        Equal to the weighted sum of the boosters' raw predictions on float32 inputs without NaN.
+        The logit then equals the weighted sum of the boosters' raw predictions for float32 inputs without
+        NaN. `rates` are the churn rates of each categorical column.
         """
         forest = sorted(trees, key=lambda tree: -tree.depth)
         if not forest:
@@ -80,27 +81,27 @@ class Trees(nn.Module):
             setattr(self, name, torch.from_numpy(np.concatenate(parts)))
         for name in ("column", "threshold", "value"):
             setattr(self, name, torch.from_numpy(np.concatenate([getattr(tree, name) for tree in forest])))
-        self._settle()
+        self._derive_walk()
 
-    def _settle(self) -> None:
-        """What follows from the trees alone; a checkpoint holds nothing else."""
-        self.grown = bool((self.value != 0).any())
-        self.walking, level = [], self.roots.unsqueeze(1)
+    def _derive_walk(self) -> None:
+        """Derive `has_trees` and `trees_by_level` from the nodes. A checkpoint contains only the nodes."""
+        self.has_trees = bool((self.value != 0).any())
+        self.trees_by_level, level = [], self.roots.unsqueeze(1)
         tree = torch.arange(len(self.roots))
         reached = level.squeeze(1)
         while True:
             inner = self.below[reached] != reached
             if not inner.any():
                 return
-            self.walking.append(int(tree[inner].max()) + 1)
+            self.trees_by_level.append(int(tree[inner].max()) + 1)
             reached, tree = reached[inner], tree[inner]
             reached = torch.cat([self.below[reached], self.above[reached]])
             tree = torch.cat([tree, tree])
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        # how many nodes there are is known from the file alone
+        # the number of nodes is only known from the checkpoint
         for name in NODES:
             if prefix + name in state_dict:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name]))
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        self._settle()
+        self._derive_walk()

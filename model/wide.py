@@ -1,4 +1,4 @@
-"""The wide path: a logistic regression and trees on the network's inputs, and how it joins the deep one."""
+"""The wide path (a logistic regression and trees on the network's inputs) and its blend with the deep one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from model.trees import Trees
 
 @dataclass(frozen=True)
 class Combination:
-    """Weights of the paths' logits and a shift, as stacking has chosen them; `Program.combine` applies them.
+    """Weights of the paths' logits and a shift, chosen by stacking. `Program.combine` applies them.
 
-    No weight is negative. A path that is not there has the weight 0.
+    `line` is the weight of the logistic regression. No weight is negative. An absent path has weight 0.
     """
 
     line: float = 0.0
@@ -29,9 +29,9 @@ class Combination:
 
 
 class Wide(nn.Module):
-    """float32 [B, inputs] and int64 codes [B, C] -> logit, float64 [B]. Where rows are few, hard to beat.
+    """float32 [B, inputs] and int64 codes [B, C] -> logit, float64 [B]. Strong when there are few rows.
 
-    As made, it is the logistic regression alone; with trees, each of both has its share.
+    By default it is the logistic regression alone. With trees, `shares` are the weights of both.
     """
 
     shares: Tensor
@@ -47,22 +47,23 @@ class Wide(nn.Module):
 
     def forward(self, numeric: Tensor, categorical: Tensor) -> Tensor:
         line = self.shares[0] * self.line(numeric, categorical)
-        if not self.trees.grown:
+        if not self.trees.has_trees:
             return line
         logit: Tensor = line + self.shares[1] * self.trees(numeric, categorical)
         return logit
 
     def line(self, numeric: Tensor, categorical: Tensor) -> Tensor:
-        """What the logistic regression says, float32 [B]."""
+        """The logit of the logistic regression, float32 [B]."""
         logit: Tensor = self.numeric(numeric).squeeze(1)
         for c, effect in enumerate(self.effects):
             logit = logit + effect(categorical[:, c]).squeeze(1)
         return logit
 
     def solve(self, numeric: Tensor, categorical: Tensor, churned: Tensor, penalty: float = 1.0) -> None:
-        """Set the regression's weights to those of least log-loss plus penalty / 2 times their squares.
+        """Fit the regression: minimise log-loss plus penalty / 2 times the squares of its weights.
 
-        A penalty of 1 is scikit-learn's default.
+        `numeric` is float32 [B, inputs], `categorical` int64 [B, C], `churned` float32 [B]. The bias has no
+        penalty. A penalty of 1 is scikit-learn's default.
         """
         weights = [weight for name, weight in self.named_parameters() if name != "numeric.bias"]
         optimizer = torch.optim.LBFGS(self.parameters(), max_iter=200, line_search_fn="strong_wolfe")
@@ -80,7 +81,7 @@ class Wide(nn.Module):
 
 
 class Blend(nn.Module):
-    """a * wide + b * deep + shift, float64 [B]; as made, their mean. Neither weight is negative."""
+    """a * wide + b * deep + shift, float64 [B]. The default is their mean. No weight is negative."""
 
     weights: Tensor
 
@@ -92,7 +93,10 @@ class Blend(nn.Module):
     def stack(
         cls, wide: NDArray[np.float64], deep: NDArray[np.float64], churned: NDArray[np.integer]
     ) -> tuple[Self, float]:
-        """Weights of least log-loss on out-of-fold logits, and that log-loss (stacking: Wolpert, 1992)."""
+        """Fit the weights on out-of-fold logits [B] by least log-loss; return the blend and its log-loss.
+
+        Stacking: Wolpert, 1992.
+        """
         weights, losses = stacked(np.column_stack([wide, deep]), churned)
         return cls(weights), float(losses.mean())
 
@@ -101,25 +105,26 @@ class Blend(nn.Module):
 
 
 SHRINKAGE = 3.0
-"""Pull of the stack's weights to equal ones, in rows: on few rows their differences are mostly chance."""
+"""Penalty on unequal weights, in rows. With few rows, differences between weights are mostly chance."""
 
 
 def stacked(
     paths: NDArray[np.float64], churned: NDArray[np.integer]
 ) -> tuple[list[float], NDArray[np.float64]]:
-    """Of out-of-fold logits [B, P]: P weights and a shift of least log-loss, and the log-loss of each row.
+    """Fit P weights and a shift on out-of-fold logits [B, P]; return them and the log-loss of each row [B].
 
-    No weight is negative (stacking: Wolpert, 1992; Breiman, 1996).
+    They minimise the log-loss with a penalty on unequal weights. No weight is negative (stacking: Wolpert,
+    1992; Breiman, 1996).
     """
     logits = np.column_stack([paths, np.ones(len(paths))])
     count = paths.shape[1]
     equal = np.append(np.full(count, 1 / count), 0.0)
-    pull = np.append(np.full(count, SHRINKAGE / len(paths)), 0.0)
+    penalty = np.append(np.full(count, SHRINKAGE / len(paths)), 0.0)
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         mixed, off = logits @ weights, weights - equal
-        value = float(np.mean(np.logaddexp(0.0, mixed) - churned * mixed) + pull @ off**2)
-        return value, logits.T @ (expit(mixed) - churned) / len(churned) + 2 * pull * off
+        value = float(np.mean(np.logaddexp(0.0, mixed) - churned * mixed) + penalty @ off**2)
+        return value, logits.T @ (expit(mixed) - churned) / len(churned) + 2 * penalty * off
 
     found = minimize(loss, equal, jac=True, bounds=[(0.0, None)] * count + [(None, None)])
     mixed = logits @ found.x

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from data.config import utc_text
 from data.errors import ArchiveError, FeatureError
-from data.workspace import Workspace, pinned
+from data.workspace import Workspace, link_version
 from features.build import MOMENT, build_features, read_feature_manifest
 from features.newest import count_newest, newest
 from features.spec import FeaturesConfig
@@ -222,10 +222,10 @@ def _snapshot(
         raise FeatureError("--as-of: a labelled table carries its own times; leave it out")
     moment = as_of or datetime.fromisoformat(record["latest"])
     if record["spec_digest"] == spec.digest() and utc_text(moment) in record["snapshots"]:
-        pinned(files.features, own.features)
+        link_version(files.features, own.features)
         return own, moment
     say(f"computing the features of {moment:%Y-%m-%d}")
-    pinned(files.data, own.data)
+    link_version(files.data, own.data)
     moments = [moment] if record["shape"] == "transactions" else None
     build_features(spec, own, moments, say, labels=False)
     return own, moment

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from data.config import DataConfig, TableSource, utc_text
 from data.errors import DataError
-from data.mask import Masker, load_key, spelled
+from data.mask import Masker, load_key, masks_as_text
 from data.records.versions import current_manifest
 from data.source.sources import as_table, open_source
 from handlers.identity import key_check
@@ -77,5 +77,5 @@ def _masked(config: DataConfig, key: bytes) -> Iterator["pd.Series[str]"]:
     for cleaned in cleaner.chunks(open_source(config, columns_to_read(config, source, ())).chunks()):
         ids = cleaned.records["user_id"].unique()
         if len(ids):
-            masks = spelled(*masker.halves(pa.chunked_array([ids])))
+            masks = masks_as_text(*masker.halves(pa.chunked_array([ids])))
             yield pd.Series([str(one) for one in ids.to_pylist()], index=masks.to_pandas())

@@ -13,9 +13,9 @@ from churn.init.belief import Notes
 from churn.init.columns import Column
 from churn.init.leaks import revealing
 from churn.init.target import Target
-from features.spec import LOG_COLUMNS, TABLE_COLUMNS, TAKEN
+from features.spec import LOG_COLUMNS, RESERVED_NAMES, TABLE_COLUMNS
 
-RESERVED = TAKEN | LOG_COLUMNS | {"order_id", "transaction_id", "user", "row", "reason"}
+RESERVED = RESERVED_NAMES | LOG_COLUMNS | {"order_id", "transaction_id", "user", "row", "reason"}
 """Names of ours, which a feature may not carry."""
 CODE_VALUES = 60
 """Whole numbers under a name such as `Area Code` are categories up to so many."""

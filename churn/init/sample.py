@@ -23,7 +23,7 @@ from churn.init.dialect import Dialect, find_dialect, find_encoding, footer_of
 from data.cell.notation import Notation
 from data.errors import DataError
 from data.source.excel_files import cell_text
-from data.source.readers import explained
+from data.source.readers import data_errors
 
 HEAD_BYTES = 48 << 20
 STRETCH_BYTES = 4 << 20
@@ -56,7 +56,7 @@ class Sample:
 
 def take_sample(uri: str, notes: Notes) -> Sample:
     """Raises DataError where there is nothing, or nothing that can be read as a table."""
-    with explained(uri):
+    with data_errors(uri):
         filesystem, path = url_to_fs(uri)
         paths = _files(filesystem, path, uri)
         with filesystem.open(paths[0], "rb") as file:

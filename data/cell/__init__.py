@@ -1,4 +1,4 @@
-"""One cell as a source wrote it becomes a number, a moment or an identifier, or says why it cannot.
+"""Parses cells as a source wrote them into numbers, times and identifiers, or states why it cannot.
 
 May import: data.config and the rooms below data.
 """

@@ -2,12 +2,12 @@
 
 The grammar is a small part of SQL: numbers, 'texts', true and false, columns (bare, or "in double quotes"),
 `+ - * / ||`, comparisons, `in`, `between`, `like`, `is null`, `and`, `or`, `not`, `case when`, and the
-functions abs, round, lower, upper, trim, replace, coalesce, nullif. Names of columns are exact, with case.
+functions abs, round, lower, upper, trim, replace, coalesce, nullif. Names of columns are case-sensitive.
 
-How a cell is read follows from its place. In arithmetic, or compared with a number, it is a number in the
-source's notation; compared with a text, it is the text as written; where a condition is expected, it is
-true or false (also yes/no, 1/0). Two columns are ordered as numbers, and are equal as numbers or as texts.
-A cell that is blank, or cannot be read so, is null, and what is computed from null is null, as in SQL.
+The context of a cell decides how it is read. In arithmetic, or compared with a number, it is a number in the
+source's notation. Compared with a text, it is the text as written. As a condition, it is true or false (also
+yes/no, 1/0). Two columns are ordered as numbers, and are equal if they are equal as numbers or as texts. A
+cell that is blank, or cannot be read in this way, is null. A result computed from null is null, as in SQL.
 """
 
 from dataclasses import dataclass
@@ -33,15 +33,15 @@ from data.cell.expression_nodes import (
 class Expression:
     text: str
     columns: frozenset[str]
-    """The columns that it reads, as written."""
+    """The columns that the expression reads, as written."""
     kind: Kind | None
-    """What it gives; None for a bare column, whose cells come out as they are."""
+    """The kind of its values; None for a bare column, whose cells are returned unchanged."""
     _evaluate: Evaluate
 
     def evaluate(self, table: pa.Table, numbers: Numbers) -> pa.ChunkedArray:
-        """A value a row: float64, string or bool; of a bare column the column itself.
+        """One value per row: float64, string or bool; for a bare column the column itself.
 
-        `table` has at least `columns`; KeyError otherwise.
+        `numbers` parses a column of numbers. Raises KeyError when `table` lacks one of `columns`.
         """
         value = self._evaluate(table, numbers)
         if isinstance(value, pa.Scalar):
@@ -50,7 +50,7 @@ class Expression:
 
 
 def parse(text: str) -> Expression:
-    """Raises ValueError, which says what is wrong and where."""
+    """Parse an expression. Raises ValueError that states what is wrong and where."""
     node = _tree(text)
     names = frozenset(column.name for column in node.find_all(exp.Column))
     if isinstance(node, exp.Column):
@@ -61,7 +61,7 @@ def parse(text: str) -> Expression:
 
 
 def condition(text: str) -> Expression:
-    """An expression that is true or false of a row. Raises ValueError like `parse`."""
+    """Parse an expression that is true or false for a row. Raises ValueError like `parse`."""
     parsed = parse(text)
     if parsed.kind not in ("truth", None):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The nodes of an expression: what each gives, and how Arrow computes it."""
+"""The nodes of an expression: the kind of their values, and how Arrow computes them."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -25,7 +25,7 @@ def without_brackets(node: Any) -> Any:
 
 
 def kind_of(node: Any) -> Kind | None:
-    """What a node gives; None where nothing in it decides how its columns are to be read."""
+    """The kind of a node's values; None when nothing in the node decides how its columns are read."""
     node = without_brackets(node)
     if isinstance(node, exp.Literal):
         return "text" if node.is_string else "number"
@@ -39,7 +39,7 @@ def kind_of(node: Any) -> Kind | None:
 
 
 def _alternatives(node: Any) -> list[Any]:
-    """The nodes of which one is the value of this node."""
+    """The nodes of which one gives the value of this node."""
     if isinstance(node, exp.Coalesce):
         return [node.this, *node.expressions]
     if isinstance(node, exp.Nullif):
@@ -49,14 +49,17 @@ def _alternatives(node: Any) -> list[Any]:
 
 
 def compiled(node: Any, wanted: Kind) -> Evaluate:
-    """How to compute a node as `wanted`; ValueError when it is of another kind, or not of the grammar."""
+    """A function that computes the node as the kind `wanted`.
+
+    Raises ValueError when the node is of another kind, or not part of the grammar.
+    """
     node = without_brackets(node)
     if isinstance(node, exp.Null):
         return lambda table, numbers: pa.scalar(None, _ARROW[wanted])
     if isinstance(node, exp.Column):
         return _column(column_name(node), wanted)
     if type(node) not in _COMPILERS:
-        raise ValueError(f"{_sql(node)!r} is not of the grammar in data/cell/expression.py")
+        raise ValueError(f"{_sql(node)!r} is not part of the grammar in data/cell/expression.py")
     found = kind_of(node) or wanted
     if found != wanted:
         raise ValueError(f"{_sql(node)!r} is a {found} where a {wanted} is needed; do not mix them")
@@ -107,7 +110,7 @@ def _boolean(node: Any, wanted: Kind) -> Evaluate:
     return lambda table, numbers: value
 
 
-def _of_two(function: Callable[[Any, Any], Any], kind: Kind) -> Callable[[Any, Kind], Evaluate]:
+def _binary(function: Callable[[Any, Any], Any], kind: Kind) -> Callable[[Any, Kind], Evaluate]:
     def compiler(node: Any, wanted: Kind) -> Evaluate:
         left, right = compiled(node.this, kind), compiled(node.expression, kind)
         return lambda table, numbers: function(left(table, numbers), right(table, numbers))
@@ -115,7 +118,7 @@ def _of_two(function: Callable[[Any, Any], Any], kind: Kind) -> Callable[[Any, K
     return compiler
 
 
-def _of_one(function: Callable[[Any], Any], kind: Kind) -> Callable[[Any, Kind], Evaluate]:
+def _unary(function: Callable[[Any], Any], kind: Kind) -> Callable[[Any, Kind], Evaluate]:
     def compiler(node: Any, wanted: Kind) -> Evaluate:
         _refuse_further(node)
         value = compiled(node.this, kind)
@@ -130,7 +133,7 @@ def _refuse_further(node: Any, allowed: Sequence[str] = ("this",)) -> None:
 
 
 def _divide(left: Any, right: Any) -> Any:
-    """Null where the divisor is 0."""
+    """The quotient; null where the divisor is 0."""
     value = pc.divide(left, right)
     return pc.if_else(pc.is_finite(value), value, pa.scalar(None, pa.float64()))
 
@@ -270,17 +273,17 @@ def _case(node: Any, wanted: Kind) -> Evaluate:
 _COMPILERS: dict[type, Callable[[Any, Kind], Evaluate]] = {
     exp.Literal: _literal,
     exp.Boolean: _boolean,
-    exp.Add: _of_two(pc.add, "number"),
-    exp.Sub: _of_two(pc.subtract, "number"),
-    exp.Mul: _of_two(pc.multiply, "number"),
-    exp.Div: _of_two(_divide, "number"),
-    exp.Neg: _of_one(pc.negate, "number"),
-    exp.Abs: _of_one(pc.abs, "number"),
+    exp.Add: _binary(pc.add, "number"),
+    exp.Sub: _binary(pc.subtract, "number"),
+    exp.Mul: _binary(pc.multiply, "number"),
+    exp.Div: _binary(_divide, "number"),
+    exp.Neg: _unary(pc.negate, "number"),
+    exp.Abs: _unary(pc.abs, "number"),
     exp.Round: _round,
-    exp.DPipe: _of_two(lambda left, right: pc.binary_join_element_wise(left, right, ""), "text"),
-    exp.Lower: _of_one(pc.utf8_lower, "text"),
-    exp.Upper: _of_one(pc.utf8_upper, "text"),
-    exp.Trim: _of_one(pc.utf8_trim_whitespace, "text"),
+    exp.DPipe: _binary(lambda left, right: pc.binary_join_element_wise(left, right, ""), "text"),
+    exp.Lower: _unary(pc.utf8_lower, "text"),
+    exp.Upper: _unary(pc.utf8_upper, "text"),
+    exp.Trim: _unary(pc.utf8_trim_whitespace, "text"),
     exp.Replace: _replace,
     exp.Coalesce: _coalesce,
     exp.Nullif: _nullif,
@@ -295,7 +298,7 @@ _COMPILERS: dict[type, Callable[[Any, Kind], Evaluate]] = {
     exp.Between: _between,
     exp.Like: _like,
     exp.Is: _is,
-    exp.And: _of_two(pc.and_kleene, "truth"),
-    exp.Or: _of_two(pc.or_kleene, "truth"),
-    exp.Not: _of_one(pc.invert, "truth"),
+    exp.And: _binary(pc.and_kleene, "truth"),
+    exp.Or: _binary(pc.or_kleene, "truth"),
+    exp.Not: _unary(pc.invert, "truth"),
 }

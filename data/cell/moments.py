@@ -1,4 +1,4 @@
-"""Times in the spellings that a source may declare, as moments in UTC."""
+"""Parses times, in the formats that a source can declare, into UTC timestamps."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from data.cell.text import matching, texts
 PLAIN = Notation()
 MOMENT = pa.timestamp("us", tz="UTC")
 EARLIEST, LATEST = (pa.scalar(pd.Timestamp(day, tz="UTC"), MOMENT) for day in ("1700-01-01", "2200-01-01"))
-"""Nanosecond clocks, which later stages may use, end not far beyond."""
+"""Times outside are null. Nanosecond timestamps, which later stages may use, have a slightly larger range."""
 DATED = r"^(\d{4}-\d{2}-\d{2}|\d{8})([T ].*)?$"
 ZONED = r"[T ].*(Z|[+-]\d{2}(:?\d{2})?)$"
 SPELLED = (
@@ -24,10 +24,11 @@ SPELLED = (
 
 
 def moments(column: pa.ChunkedArray, notation: Notation = PLAIN) -> pa.ChunkedArray:
-    """timestamp[us, UTC]; a date is its midnight.
+    """Parse a column [rows] into timestamp[us, UTC] [rows]; null for unreadable cells. A date is its
+    midnight.
 
-    A time without a zone is of `notation.timezone`. Where clocks are put back, an hour exists twice: the
-    earlier one is taken. Where they are put forward, an hour does not exist: the moment after it is taken.
+    A time without a zone is in `notation.timezone`. When clocks are put back, an hour exists twice, and the
+    earlier one is used. When they are put forward, an hour does not exist, and the time after it is used.
     """
     kind = column.type
     if pa.types.is_timestamp(kind) and kind.tz is not None:
@@ -77,14 +78,14 @@ def _spelled(chunk: pa.Array, notation: Notation) -> pa.Array:
 def _iso(text: pa.Array, zone: str) -> pa.Array:
     for kind in (pa.timestamp("us"), MOMENT):
         try:
-            # the common spellings, a hundred times as fast as pandas
+            # Arrow reads the common formats a hundred times as fast as pandas
             moment = text.cast(kind)
         except pa.ArrowInvalid:
             continue
         return moment if kind == MOMENT else _localized(moment, zone)
-    # pandas would read "now" as the present and "2020" as a New Year's midnight
+    # pandas would read "now" as the present and "2020" as midnight of January 1
     text = matching(text, DATED)
-    # one after the other, since pandas reads a time without a zone in the zone of the row above it
+    # separately, because pandas reads a time without a zone in the zone of the row before it
     zoned = pc.match_substring_regex(text, ZONED)
     with_zone, without = (pc.if_else(which, text, None) for which in (zoned, pc.invert(zoned)))
     naive = _naive_by_pandas(without, "ISO8601")
@@ -97,7 +98,7 @@ def _zoned_by_pandas(text: pa.Array, date_format: str) -> pa.Array:
 
 
 def _naive_by_pandas(text: pa.Array, date_format: str) -> pa.Array:
-    # as UTC, so that the type is one of times even where none can be read
+    # as UTC, so that the type is a timestamp even when no cell can be read
     return _zoned_by_pandas(text, date_format).cast(pa.timestamp("us"))
 
 
@@ -119,7 +120,7 @@ def _in_order(text: pa.Array, notation: Notation) -> pa.Array:
 
 
 def _whole(text: pa.Array) -> "pd.Series[float]":
-    """Numbers, 0 where the spelling leaves one out."""
+    """Numbers; 0 for a part that the format omits."""
     whole: pd.Series[float] = pc.if_else(pc.equal(text, ""), "0", text).cast(pa.float64()).to_pandas()
     return whole
 
@@ -127,7 +128,7 @@ def _whole(text: pa.Array) -> "pd.Series[float]":
 def _on_24_hours(
     hour: "pd.Series[float]", half: "pd.Series[str]"
 ) -> "tuple[pd.Series[float], pd.Series[bool]]":
-    """Hours of the day, and whether the clock has such an hour."""
+    """Hours of the day (0 to 23), and whether each hour is valid."""
     of_twelve = half != ""
     possible = (~of_twelve & (hour < 24)) | (of_twelve & hour.between(1, 12))
     return (hour % 12 + 12 * (half == "p")).where(of_twelve, hour), possible

@@ -1,4 +1,4 @@
-"""How a source writes its cells: numbers, money, times, and what is missing."""
+"""The notation of a source: how it writes numbers, money, times and missing values."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,15 +7,15 @@ if TYPE_CHECKING:
     from data.config import TableSource
 
 EPOCHS = {"epoch_s": 1, "epoch_ms": 1_000, "epoch_us": 1_000_000, "epoch_ns": 1_000_000_000}
-"""Units of `dates` in a second."""
+"""Name of an epoch format -> its units per second."""
 NAMED_DATES = ("iso", "day_first", "month_first", *EPOCHS)
 MISSING_NUMBERS = ("na", "nan", "null", "none", "n/a", "#n/a", "#na", "<na>", "nat")
-"""In any capitals: no number, but no reason to take a column of numbers for text."""
+"""Words for missing numbers, in any case. A column of numbers with such words stays a column of numbers."""
 
 
 @dataclass(frozen=True)
 class Notation:
-    """The settings of a source that say how a cell is read."""
+    """The settings of a source that define how a cell is read."""
 
     decimal: str = "."
     thousands: str | None = None
@@ -23,7 +23,7 @@ class Notation:
     dates: str = "iso"
     """One of NAMED_DATES, or a format of strptime."""
     timezone: str = "UTC"
-    """Of times without a zone."""
+    """IANA name of the zone of times that have none."""
     missing: tuple[str, ...] = ()
 
     @classmethod
@@ -41,7 +41,7 @@ class Notation:
 
 
 def date_problem(dates: str) -> str | None:
-    """Why `dates` cannot be read; None for one that can."""
+    """Why the format `dates` is invalid; None for a valid one."""
     if dates in (*NAMED_DATES, "ISO8601"):
         return None
     if dates == "%s":

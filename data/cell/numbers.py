@@ -1,4 +1,4 @@
-"""Numbers and money in the notations that people and spreadsheets use."""
+"""Parses numbers and money in the notations of people and spreadsheets."""
 
 import re
 from functools import cache
@@ -11,7 +11,7 @@ from data.cell.text import is_number, matching, texts, without_numbers
 
 PLAIN = Notation()
 BLANK = r"[ \t\x{00A0}\x{2007}\x{2009}\x{202F}]"
-"""Also those that do not break a line."""
+"""Blanks, including non-breaking ones."""
 QUOTE = "['\u2019]"
 CODES = (
     "AED|ARS|AUD|BGN|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|EUR|GBP|HKD|HUF|IDR|ILS|INR|ISK|JPY|KRW|KZT|MAD|MXN"
@@ -23,7 +23,7 @@ SIGN = "[+\u2212-]"
 
 
 def numeric_texts(column: pa.ChunkedArray, notation: Notation = PLAIN) -> pa.ChunkedArray:
-    """Texts of a column that is to hold numbers: NA, NULL and the like are missing too."""
+    """The texts of a column of numbers, in which NA, NULL and similar words are also missing."""
     text = texts(column, notation.missing)
     if not pa.types.is_string(column.type):
         return text
@@ -32,7 +32,7 @@ def numeric_texts(column: pa.ChunkedArray, notation: Notation = PLAIN) -> pa.Chu
 
 
 def numbers(column: pa.ChunkedArray, notation: Notation = PLAIN) -> pa.ChunkedArray:
-    """float64; NaN and infinity count as unreadable."""
+    """Parse a column [rows] into float64 [rows]; null for unreadable cells, NaN and infinity."""
     if is_number(column.type):
         value = without_numbers(column, notation.missing).cast(pa.float64(), safe=False)
     else:
@@ -41,7 +41,7 @@ def numbers(column: pa.ChunkedArray, notation: Notation = PLAIN) -> pa.ChunkedAr
 
 
 def plain_texts(text: pa.ChunkedArray, notation: Notation) -> pa.ChunkedArray:
-    """`1.234,50 EUR` as `1234.50`; null for what is no number in this notation."""
+    """Rewrite `1.234,50 EUR` as `1234.50`; null for a text that is not a number in this notation."""
     text = pc.utf8_trim_whitespace(text)
     number = number_pattern(notation.decimal, notation.thousands, notation.currency)
     if notation.currency:
@@ -58,8 +58,8 @@ def plain_texts(text: pa.ChunkedArray, notation: Notation) -> pa.ChunkedArray:
 
 @cache
 def number_pattern(decimal: str, thousands: str | None, currency: bool) -> str:
-    """Without a sign. Digits are grouped by threes, or as in India by twos before the last three: a date or
-    an address between the same points is no number."""
+    """The pattern of a number without a sign. Digits are grouped by threes, or as in India by twos before the
+    last three. A date or an address with the same separators therefore does not match."""
     point = re.escape(decimal)
     plain = rf"(?:\d+(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?"
     grouped = [
@@ -70,7 +70,7 @@ def number_pattern(decimal: str, thousands: str | None, currency: bool) -> str:
 
 
 def _separators(decimal: str, thousands: str | None, currency: bool) -> list[str]:
-    """Patterns of what may stand between groups of digits. Money without `thousands` takes them all."""
+    """Patterns of separators between groups of digits. Money without `thousands` accepts all of them."""
     if thousands is None:
         point = re.escape("," if decimal == "." else ".")
         return [point, BLANK, QUOTE] if currency else []
@@ -80,7 +80,7 @@ def _separators(decimal: str, thousands: str | None, currency: bool) -> list[str
 
 
 def _without_currency(text: pa.ChunkedArray, number: str) -> pa.ChunkedArray:
-    """The number alone, with a minus where it has one, before or behind, or stands in brackets."""
+    """The number without its currency. It is negative with a minus before or after it, or in brackets."""
     gap, sign = f"{BLANK}*", f"{SIGN}?"
     inner = rf"{sign}{gap}{CURRENCY}?{gap}{sign}{gap}({number}){gap}{CURRENCY}?{gap}{sign}{gap}{CURRENCY}?"
     whole = rf"^(?:{inner}|\({gap}{inner}{gap}\){gap}{CURRENCY}?|{CURRENCY}?{gap}\({gap}{inner}{gap}\))$"

@@ -1,7 +1,7 @@
-"""Columns as a source wrote them, read as numbers, moments and identifiers.
+"""Parses columns as a source wrote them into numbers, times and identifiers.
 
-Every function takes a column of any Arrow type, works on it without a Python loop over rows, and gives null
-where a value is missing or cannot be read. A notation says how the source writes (data/cell/notation.py).
+Every function takes a column [rows] of any Arrow type and returns a column [rows], without a Python loop over
+rows. A value that is missing or cannot be read is null. The notation is in data/cell/notation.py.
 """
 
 from typing import Literal
@@ -29,19 +29,20 @@ __all__ = [
 
 PLAIN = Notation()
 WHOLE_ID = r"^[+-]?\d+(\.0*)?$"
-"""`7.0` too, as a spreadsheet or a float column writes 7."""
+"""Also matches `7.0`, as a spreadsheet or a float column writes 7."""
 WHOLE = r"^[+-]?\d+$"
 LEADING_ZERO = r"^[+-]?0\d"
 LARGEST, SMALLEST = "9223372036854775807", "9223372036854775808"
-"""Digits of the ends of int64."""
+"""Digits of the largest and the smallest int64."""
 
 
 def identifiers(
     column: pa.ChunkedArray, id_type: Literal["integer", "string"], notation: Notation = PLAIN
 ) -> pa.ChunkedArray:
-    """int64 or string. Strings are kept to the letter: who asks the server later has to spell them alike.
+    """Parse identifiers as int64 or string. Strings are not changed, so requests have to spell them
+    identically.
 
-    Raises DataError for floats beyond 2**53, where digits of an identifier are lost already.
+    Raises DataError for floats beyond 2**53, which have already lost digits of the identifier.
     """
     _check_digits(column)
     if id_type == "string":
@@ -50,8 +51,8 @@ def identifiers(
 
 
 def typed(column: pa.ChunkedArray, kind: str, notation: Notation = PLAIN) -> pa.ChunkedArray:
-    """Forced to `int64`, `float64` or `string`; an int64 with a fraction is unreadable. What is missing of a
-    column of numbers is null in `numeric_texts`."""
+    """Parse as `int64`, `float64` or `string`. A number with a fraction is unreadable as int64. To
+    distinguish missing from unreadable numbers, use `numeric_texts`, which is null for missing ones only."""
     if kind == "string":
         return texts(column, notation.missing)
     value = numbers(column, notation)
@@ -62,10 +63,10 @@ def typed(column: pa.ChunkedArray, kind: str, notation: Notation = PLAIN) -> pa.
 
 
 def inferred(column: pa.ChunkedArray, notation: Notation = PLAIN) -> pa.ChunkedArray:
-    """int64 or float64 when every value that is there is a number, else string.
+    """Parse as int64 or float64 when every value that is not missing is a number, else as string.
 
-    Digits that a number would lose make a text: 01067, or 20 digits. Where some values are missing, whole
-    numbers are float64.
+    A number that would lose digits makes the column text: 01067, or 20 digits. Integers with missing values
+    are float64.
     """
     if pa.types.is_integer(column.type) and column.null_count == 0 and column.type != pa.uint64():
         column = without_numbers(column, notation.missing)
@@ -89,7 +90,7 @@ def inferred(column: pa.ChunkedArray, notation: Notation = PLAIN) -> pa.ChunkedA
 
 
 def _integers(column: pa.ChunkedArray, notation: Notation) -> pa.ChunkedArray:
-    """Every int64, however many zeros surround it; null for what is none."""
+    """Parse as int64, with any number of leading zeros and zeros after the point; null for other texts."""
     if pa.types.is_integer(column.type) and column.type != pa.uint64():
         return without_numbers(column, notation.missing).cast(pa.int64())
     text = matching(pc.utf8_trim_whitespace(texts(column, notation.missing)), WHOLE_ID)

@@ -1,4 +1,4 @@
-"""Cells as text: what is there, and what counts as missing."""
+"""Cells as text, with null for missing ones."""
 
 from collections.abc import Collection
 
@@ -6,12 +6,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 EXACT_FLOAT = 2**53
-"""Up to here a float64 holds every integer."""
+"""A float64 represents every integer up to this one exactly."""
 
 
 def texts(column: pa.ChunkedArray, missing: Collection[str] = ()) -> pa.ChunkedArray:
-    """As it is written; blanks and the words of `missing` are null. A whole float is written without a point
-    and an exponent. Raises ArrowNotImplementedError on nested types."""
+    """The text as written [rows]. Blanks and the words of `missing` are null. A whole float is written
+    without a point and an exponent. Raises ArrowNotImplementedError for nested types."""
     if is_number(column.type):
         return _number_texts(without_numbers(column, missing))
     text = column if pa.types.is_string(column.type) else column.cast(pa.string())
@@ -23,7 +23,7 @@ def texts(column: pa.ChunkedArray, missing: Collection[str] = ()) -> pa.ChunkedA
 
 
 def without_numbers(column: pa.ChunkedArray, missing: Collection[str]) -> pa.ChunkedArray:
-    """A column of numbers, null where a number is one of the words of `missing`, such as -999."""
+    """The column of numbers, with null where a number is one of `missing`, such as -999."""
     values = pa.array([value for word in missing if (value := _number(word)) is not None], pa.float64())
     if not len(values):
         return column

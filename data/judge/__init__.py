@@ -1,4 +1,4 @@
-"""Expectations about the records, judged before anything else reads them.
+"""Checks the expectations about the records before any later stage reads them.
 
 May import: data.prepare and what it may import.
 """

@@ -1,4 +1,4 @@
-"""Parts of the records as the expectations see them: a few columns at a time, customers as codes."""
+"""Reads parts of the records for the expectations: a few columns at a time, customers as integer codes."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.judge.validate import Judged
-from data.mask import whole
+from data.mask import as_one_array
 from data.prepare.parts import RECORDS, Part
 
 
@@ -29,7 +29,7 @@ def judged(version: Path, parts: Sequence[Part], schema: pa.Schema, all_rows: in
 
 
 def _codes(column: pa.ChunkedArray, first: int) -> tuple[pa.Array, int]:
-    """Equal numbers for equal customers: a part holds all rows that one of its customers has in the base."""
-    encoded = whole(column.unify_dictionaries())
+    """Equal codes for equal customers. A part of the base holds all of a customer's rows in the base."""
+    encoded = as_one_array(column.unify_dictionaries())
     codes = encoded.indices.to_numpy().astype(np.int32) + np.int32(first)
     return pa.array(codes), first + len(encoded.dictionary)

@@ -1,4 +1,4 @@
-"""The expectations of the config, and the ones that always hold, judged by Great Expectations."""
+"""Checks the expectations of the config, and the mandatory ones, with Great Expectations (GE)."""
 
 import gc
 import re
@@ -31,30 +31,31 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Judged:
-    """Rows to judge, of which only the columns that an expectation names are in memory at a time."""
+    """Rows to check. Only the columns that an expectation reads are in memory at a time."""
 
     schema: pa.Schema
     rows: int
     tables: Callable[[Sequence[str]], Iterator[pa.Table]]
-    """The columns of these names, some rows at a time; identifiers as codes, equal for equal ones."""
+    """Yields the columns of these names in batches of rows. Identifiers are codes, equal for equal ones."""
     all_rows: int | None = None
-    """Rows of the whole table, where these are a delivery to it; the row count is judged on all."""
+    """For a delivery: the rows of the whole table, on which expectations on the row count are checked."""
 
 
 def validate(
     records: pa.Table | Judged, expectations: Sequence[Mapping[str, Any]], as_of: datetime
 ) -> list[Row]:
-    """One row an expectation: what was expected, of which column, whether it holds, what was found.
+    """One row per expectation: what was expected, of which column, whether it holds, what was found.
 
-    No row shows an identifier. Raises DataError when an expectation is unknown or wrongly written.
+    Rows with a time at or after `as_of` fail. No result shows an identifier. Raises DataError when an
+    expectation is unknown or its arguments are invalid.
     """
     if isinstance(records, pa.Table):
         table = records
         records = Judged(table.schema, table.num_rows, lambda needed: iter([table.select(needed)]))
     names = records.schema.names
-    standing = always(names, as_of)
-    asked = [e for e in expectations if e not in standing and not _skipped(e, names)]
-    every = [*standing, *asked]
+    mandatory = mandatory_expectations(names, as_of)
+    configured = [e for e in expectations if e not in mandatory and not _skipped(e, names)]
+    every = [*mandatory, *configured]
     built = [_built(e, records.schema) for e in every]
     groups: dict[tuple[str, ...], list[int]] = {}
     for number, expectation in enumerate(every):
@@ -83,9 +84,9 @@ BY_ROW = frozenset(
         "expect_column_values_to_not_match_regex",
     }
 )
-"""Expectations that judge each row by itself: some rows at a time give the same counts as all at once."""
+"""Expectations that check each row separately, so that batches of rows give the same counts as all rows."""
 ROWS_AT_ONCE = 4_000_000
-"""Great Expectations holds several copies of what it judges."""
+"""Rows of a batch. It is limited because Great Expectations makes several copies of the rows."""
 
 
 def _config_type(expectation: Mapping[str, Any]) -> str:
@@ -95,7 +96,7 @@ def _config_type(expectation: Mapping[str, Any]) -> str:
 def _passes(
     needed: tuple[str, ...], numbers: list[int], by_row: list[int], records: Judged
 ) -> Iterator[tuple[list[int], Iterator[pd.DataFrame]]]:
-    """Which expectations to judge together, and the frames that they see one after the other."""
+    """Groups of expectations to check together, each with the frames on which they are checked in turn."""
     if not needed or needed == NO_COLUMN:
         yield numbers, iter([_without_cells(needed, records)])
         return
@@ -107,7 +108,7 @@ def _passes(
 
 
 def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows, about ROWS_AT_ONCE at a time; one table at least."""
+    """The same rows in batches of about ROWS_AT_ONCE rows; at least one table."""
     waiting: list[pa.Table] = []
     for table in tables:
         for start in range(0, max(table.num_rows, 1), ROWS_AT_ONCE):
@@ -120,7 +121,7 @@ def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _merged(results: list[ExpectationValidationResult]) -> ExpectationValidationResult:
-    """The result of all rows from those of some rows each."""
+    """Combine the results of batches into the result for all rows."""
     first = results[0]
     if failing := [r for r in results if _exception(r.exception_info)]:
         return failing[0]
@@ -136,8 +137,8 @@ def _merged(results: list[ExpectationValidationResult]) -> ExpectationValidation
     return first
 
 
-def always(columns: Sequence[str], as_of: datetime) -> list[dict[str, Any]]:
-    """What features and labels rest on, whatever the config says."""
+def mandatory_expectations(columns: Sequence[str], as_of: datetime) -> list[dict[str, Any]]:
+    """The mandatory expectations, which features and labels require independently of the config."""
     moment = "timestamp" if "timestamp" in columns else "event_timestamp"
     checks: list[dict[str, Any]] = [
         {"type": "expect_column_values_to_not_be_null", "column": "user_id"},
@@ -154,7 +155,7 @@ def always(columns: Sequence[str], as_of: datetime) -> list[dict[str, Any]]:
 
 
 def failed(outcomes: Sequence[Row]) -> list[Row]:
-    """The table for people: the expectations that do not hold."""
+    """The expectations that do not hold, as a table for users."""
     shown = ("expectation", "column", "expected", "found")
     return [{name: outcome[name] for name in shown} for outcome in outcomes if not outcome["success"]]
 
@@ -168,11 +169,11 @@ def _skipped(expectation: Mapping[str, Any], columns: Sequence[str]) -> bool:
 
 
 NO_COLUMN = ("",)
-"""Stands for an expectation on the number of rows."""
+"""Marks an expectation on the number of rows, which reads no column."""
 
 
 def _needed(expectation: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
-    """The columns that it looks at; none for one on the names of the columns themselves."""
+    """The columns that an expectation reads; none for an expectation on the names of columns."""
     condition = str(expectation.get("row_condition") or "")
     mentioned = {name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", condition)}
     needed = {*_columns_of(expectation), *mentioned}
@@ -203,14 +204,14 @@ def _built(expectation: Mapping[str, Any], schema: pa.Schema) -> Any:
         arguments = {name: _as_moment(value) for name, value in arguments.items()}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the library's own models
+            warnings.simplefilter("ignore")  # warnings about the library's own models
             return implementation(**arguments)
     except (ValidationError, ValidationErrorV1, TypeError, ValueError) as error:
         raise DataError(f"data.expectations: {kind}: {_complaint(error)}; correct its arguments") from None
 
 
 def _as_text_type(value: Any) -> Any:
-    """pandas has had three names for the type of a column of texts."""
+    """The current name of pandas' type for text columns, which has had three names."""
     if isinstance(value, list | tuple):
         return [_as_text_type(one) for one in value]
     return "str" if value in ("object", "string") else value
@@ -224,7 +225,7 @@ def _complaint(error: Exception) -> str:
 
 
 def _as_moment(value: Any) -> Any:
-    """Dates of a YAML file, as they compare with a column of UTC times."""
+    """Dates of a YAML file as times that are comparable with a column of UTC times."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -250,7 +251,7 @@ def _older_objects_exempt() -> Iterator[None]:
 
 
 def _run(suite: list[Any], frame: pd.DataFrame) -> list[ExpectationValidationResult]:
-    """In memory, silent, and without a word to anybody's server."""
+    """Check the suite in memory, without progress bars and without usage statistics for GE's server."""
     context = gx.get_context(mode="ephemeral")
     context.enable_analytics(False)
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
@@ -262,8 +263,8 @@ def _run(suite: list[Any], frame: pd.DataFrame) -> list[ExpectationValidationRes
             expectation.meta = {**(expectation.meta or {}), "number": number}
         outcome = batch.validate(gx.ExpectationSuite("records", expectations=suite), result_format="BASIC")
     del frame, batch, asset, context
-    gc.collect()  # the library's objects refer to each other, and hold the rows until then
-    # GE sorts by column; people look for the order of their config
+    gc.collect()  # the library's objects form reference cycles that hold the rows in memory
+    # GE sorts by column, but users expect the order of their config
     return sorted(outcome.results, key=lambda result: _config(result).meta["number"])
 
 
@@ -273,7 +274,7 @@ def _config(result: ExpectationValidationResult) -> Any:
 
 
 def _without_cells(needed: tuple[str, ...], records: Judged) -> pd.DataFrame:
-    """For expectations on the number of rows, or on the names of the columns."""
+    """A frame without values, for expectations on the number of rows or on the names of columns."""
     if needed == NO_COLUMN:
         rows = records.rows if records.all_rows is None else records.all_rows
         return pd.DataFrame(index=pd.RangeIndex(rows))
@@ -319,12 +320,12 @@ def _found(result: ExpectationValidationResult, columns: list[str], schema: pa.S
     if complaint:
         return f"cannot be judged: {complaint}"
     return _counted(result.result, _may_show(columns, schema)) or (
-        "as expected" if result.success else "not so"
+        "as expected" if result.success else "not as expected"
     )
 
 
 def _counted(measured: Mapping[str, Any], may_show: bool) -> str:
-    """What was measured, of the forms that GE has for it; empty when there is none that may be shown."""
+    """The measured value as text, for each form of GE's results; empty when none may be shown."""
     if "element_count" in measured:
         count = measured["unexpected_count"]
         if not count:
@@ -338,12 +339,13 @@ def _counted(measured: Mapping[str, Any], may_show: bool) -> str:
 
 
 def _may_show(columns: list[str], schema: pa.Schema) -> bool:
-    """Texts and identifiers can be personal; numbers and times help to find the fault."""
+    """Whether values may be shown: numbers and times, but not texts and identifiers, which can be
+    personal."""
     return all(c != "user_id" and not pa.types.is_string(schema.field(c).type) for c in columns)
 
 
 def _exception(info: Mapping[str, Any]) -> str:
-    """GE gives one flat record, or a record for each metric that failed."""
+    """The message of the first exception. GE returns one flat record, or one for each failed metric."""
     records = [info] if "raised_exception" in info else list(info.values())
     for record in records:
         if record["raised_exception"]:

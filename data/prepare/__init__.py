@@ -1,4 +1,4 @@
-"""Rows become records: cleaned, put in order, freed of copies, compared with known ones, written in parts.
+"""Turns rows into records: cleans, sorts, removes copies, compares with stored rows, and writes parts.
 
 May import: data.records, data.source, data.cell, and what these may import.
 """

@@ -1,8 +1,8 @@
-"""A range of customers, put in order: copies out, lines added up to orders, sorted by customer and time.
+"""Arranges a range of customers: removes copies, adds lines up to orders, sorts by customer and time.
 
-Columns of a staged table: `high`, `low` (the customer's mask in halves), `time` (microseconds), `place` (the
-row's number in the source), `order_high`, `order_low` (hash of the order, 0 for none), `reference` (hash of
-the transaction, 0 for none), our others under their names, and further ones with a `+` before their names.
+Columns of a staged table: `high`, `low` (the halves of the customer's mask), `time` (microseconds), `place`
+(the row's number in the source), `order_high`, `order_low` (hash of the order, 0 for none), `reference` (hash
+of the transaction, 0 for none), the other standard columns, and further columns with the prefix `+`.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from data.prepare.hashes import Numbers, mixed, of_values
+from data.prepare.hashes import Numbers, combined_hash, hash_values
 
 Places = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -21,22 +21,22 @@ Places = np.ndarray[Any, np.dtype[np.int64]]
 class Rules:
     labelled: bool
     find_copies: bool
-    """Whether rows that repeat a row above are taken out: equal in every column, or in customer and time of a
-    labelled table."""
+    """Whether rows that repeat an earlier row are removed: equal in every column, or for a labelled table in
+    customer and time."""
     add_up_orders: bool
 
 
 @dataclass(frozen=True)
 class Arranged:
     rows: pa.Table
-    """Sorted by customer, time and place; beside the staged columns `hash` (of all values) and `key` (what
-    the row is about: its order, its transaction, or a labelled row's customer and time; 0 for none)."""
+    """Sorted by customer, time and place, with two more columns: `hash` (of all values) and `key` (hash of
+    the row's order, its transaction, or a labelled row's customer and time; 0 for none)."""
     copies: pa.Table
-    """`high`, `low` and `place` of the rows that repeat one above."""
+    """`high`, `low` and `place` of the removed rows."""
 
 
 def arrange(range_: pa.Table, rules: Rules) -> Arranged:
-    """`range_` is in the source's order."""
+    """Arrange the staged rows of one range, which are in the order of the source."""
     table = range_.take(pa.array(_order(range_)))
     hashes = row_hashes(table)
     repeated = _repeats(table, hashes, rules.labelled) if rules.find_copies else np.zeros(len(hashes), bool)
@@ -51,12 +51,12 @@ def arrange(range_: pa.Table, rules: Rules) -> Arranged:
 
 
 def row_hashes(table: pa.Table) -> Numbers:
-    """Of all that is known of each row but its place in the source."""
-    return mixed(of_values(table[name]) for name in table.column_names if name != "place")
+    """A uint64 hash [rows] of all values of each row except its place in the source."""
+    return combined_hash(hash_values(table[name]) for name in table.column_names if name != "place")
 
 
 def _order(table: pa.Table) -> Places:
-    """Stable, so that rows of one customer and time stay in the order of the source."""
+    """The sort order by customer and time. It is stable: equal rows stay in the order of the source."""
     high, low, time = (table[name].to_numpy() for name in ("high", "low", "time"))
     order = np.lexsort((time, high))
     first, second = order[:-1], order[1:]
@@ -66,7 +66,7 @@ def _order(table: pa.Table) -> Places:
 
 
 def _repeats(table: pa.Table, hashes: Numbers, labelled: bool) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Rows of a sorted table that repeat an earlier one; of equals the first in the source stays."""
+    """Marks the rows of a sorted table that repeat an earlier one. The first of equal rows is not marked."""
     same = np.ones(max(table.num_rows - 1, 0), bool)
     for name in ("high", "low", "time"):
         values = table[name].to_numpy()
@@ -74,21 +74,21 @@ def _repeats(table: pa.Table, hashes: Numbers, labelled: bool) -> np.ndarray[Any
     repeated = np.concatenate([[False], same])
     if labelled or not repeated.any():
         return repeated
-    suspects = repeated.copy()
-    suspects[:-1] |= same
-    at = np.flatnonzero(suspects)
+    candidates = repeated.copy()
+    candidates[:-1] |= same
+    at = np.flatnonzero(candidates)
     repeated[:] = False
-    repeated[at] = pd.Series(hashes[at]).duplicated().to_numpy()  # the hash holds customer and time
+    repeated[at] = pd.Series(hashes[at]).duplicated().to_numpy()  # the hash includes customer and time
     return repeated
 
 
 def _orders(table: pa.Table) -> pa.Table:
-    """One row a customer, order and kind (purchase or return): amounts and quantities added up, the earliest
-    time; what else the row has is the first line's. A row without an order stays alone."""
+    """One row per customer, order and kind (purchase or return): the sum of amounts and quantities, the
+    earliest time, and the other values of the first line. A row without an order is not combined."""
     table = table.take(pa.array(np.argsort(table["place"].to_numpy(), kind="stable")))
     keys = _order_keys(table)
-    alone = np.flatnonzero(keys == 0)
-    keys[alone] = mixed([of_values(table["place"])])[alone]
+    without_order = np.flatnonzero(keys == 0)
+    keys[without_order] = combined_hash([hash_values(table["place"])])[without_order]
     codes, _ = pd.factorize(keys)
     groups = int(codes.max(initial=-1)) + 1
     first = np.full(groups, table.num_rows, np.int64)
@@ -105,15 +105,15 @@ def _orders(table: pa.Table) -> pa.Table:
 
 
 def _order_keys(table: pa.Table) -> Numbers:
-    """0 for a row without an order."""
+    """A hash of customer, order and kind for each row; 0 for a row without an order."""
     names = ("high", "low", "order_high", "order_low", "is_return")
-    keys = mixed(of_values(table[name]) for name in names)
+    keys = combined_hash(hash_values(table[name]) for name in names)
     return np.where(table["order_high"].to_numpy() == 0, np.uint64(0), keys)
 
 
 def _keys(table: pa.Table, rules: Rules) -> Numbers:
     if rules.labelled:
-        return mixed(of_values(table[name]) for name in ("high", "low", "time"))
+        return combined_hash(hash_values(table[name]) for name in ("high", "low", "time"))
     if rules.add_up_orders:
         return _order_keys(table)
     if "reference" in table.column_names:

@@ -1,4 +1,4 @@
-"""Canonical columns and types, chunk by chunk; no row is lost: what cannot be used has its reason."""
+"""Cleans chunks into standard columns and types. No row is lost: unusable rows are rejected with a reason."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,21 +25,21 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 @dataclass(frozen=True)
 class Rejected:
-    """Rows that cannot be used, as read."""
+    """Rows that cannot be used, with their cells as read."""
 
     cells: pa.Table
-    """Text, under our names and those of the further columns. Identifiers are not masked yet."""
+    """Text, under the names of standard and further columns. Identifiers are not masked yet."""
     places: pa.Array
     reasons: pa.Array
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A chunk's rows, each in one of two tables; those that `where` leaves out are only counted."""
+    """The rows of a chunk, each in one of two tables. Rows that `where` leaves out are only counted."""
 
     records: pa.Table
-    """Our columns (identifiers not masked yet), then the further ones, in the source's order. A further
-    column whose type is still open is text or a number."""
+    """The standard columns (identifiers not masked yet), then the further ones; rows in the source's order. A
+    further column whose type is not decided yet is text or a number."""
     places: pa.Array
     """int64: the number of each row in the source, from 1."""
     rejected: Rejected
@@ -47,19 +47,19 @@ class Cleaned:
 
 @dataclass
 class Tally:
-    """What is known of all chunks so far."""
+    """Counts and types over all chunks so far."""
 
     rows: int = 0
     left_out: int = 0
     unusable: int = 0
     reasons: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Reason -> rows, first row."""
+    """Reason -> number of rows, first row."""
     lost: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Column with a forced type -> values that it cannot hold, values."""
+    """Column with a declared type -> number of values that do not fit it, number of values."""
     remedies: dict[str, str] = field(default_factory=dict)
-    """Column with a forced type -> the setting under which the values that it lost are numbers."""
+    """Column with a declared type -> the setting that would make the lost values numbers."""
     kinds: dict[str, str] = field(default_factory=dict)
-    """Further column without a type -> int64, float64 or string, as far as its values say."""
+    """Further column without a declared type -> int64, float64 or string, inferred from its values so far."""
     gaps: set[str] = field(default_factory=set)
     """Further columns that have missing values."""
 
@@ -70,7 +70,7 @@ class Tally:
 
 
 class Cleaner:
-    """Cleans a source's chunks in their order. `types` are of further columns, beside the config's own."""
+    """Cleans a source's chunks in order. `types` are types of further columns that override the config's."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Cleaner:
         self._computed, self._where, self._returns = expressions_of(source)
 
     def chunks(self, tables: Iterator[pa.Table]) -> Iterator[Cleaned]:
-        """Raises DataError for a target that has too many values."""
+        """Clean each table. Raises DataError for a target that has too many values."""
         first = 1
         for table in tables:
             yield self.clean(table, first)
@@ -113,7 +113,7 @@ class Cleaner:
         return Cleaned(pa.table(records), places.filter(usable), rejected)
 
     def _given(self, table: pa.Table, places: pa.Array) -> dict[str, pa.ChunkedArray]:
-        """The source's cells under our names and those of the further columns."""
+        """The source's cells under the names of standard and further columns."""
         given = {ours: table[theirs] for ours, theirs in self.source.columns.items()}
         given |= {name: e.evaluate(table, self._numbers) for name, e in self._computed.items()}
         if self.source.number_rows:
@@ -180,7 +180,7 @@ class Cleaner:
     def _quantity(
         self, given: Mapping[str, pa.ChunkedArray], amounts: pa.ChunkedArray, verdict: "_Verdict"
     ) -> pa.ChunkedArray:
-        """1 where the source gives none."""
+        """The quantities [rows], 1 where the source has none."""
         if "quantity" not in given:
             return pa.chunked_array([pa.repeat(1.0, len(amounts))])
         value = self._numbers(given["quantity"])
@@ -211,14 +211,14 @@ class Cleaner:
         return value
 
     def _of_open_type(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        """As it is; what its type may be after all chunks is noted."""
+        """The column without conversion to a final type; the possible type is recorded in the tally."""
         value = parse.inferred(column, self.notation)
         present = parse.numeric_texts(column, self.notation)
         if present.null_count:
             self.tally.gaps.add(name)
         if present.null_count < len(present):
             kind = {"int64": "int64", "double": "float64"}.get(str(value.type), "string")
-            self.tally.kinds[name] = max(kind, self.tally.kinds.get(name, "int64"), key=_WIDER.index)
+            self.tally.kinds[name] = max(kind, self.tally.kinds.get(name, "int64"), key=_WIDENING.index)
         if pa.types.is_integer(column.type) and column.type != pa.uint64():
             return column.cast(pa.int64())
         return value if _is_number(column.type) else parse.texts(column, self.notation.missing)
@@ -238,7 +238,7 @@ class Cleaner:
             self.tally.unusable += reason != IGNORED
 
     def as_kind(self, column: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
-        """A column of open type, once all chunks have decided it."""
+        """Convert a column without a declared type to `kind`, which all chunks together decide."""
         if kind == "string":
             return parse.texts(column, self.notation.missing)
         return parse.typed(column, kind, self.notation)
@@ -247,12 +247,12 @@ class Cleaner:
         return parse.numbers(column, self.notation)
 
 
-_WIDER = ("int64", "float64", "string")
+_WIDENING = ("int64", "float64", "string")
 
 
 @dataclass
 class _Verdict:
-    """Why each row is refused: the first reason found counts; code 0 is a row that stays."""
+    """The first reason for which each row is rejected. Code 0 is a usable row."""
 
     code: np.ndarray[Any, np.dtype[np.int16]]
     reasons: list[str] = field(default_factory=lambda: [""])
@@ -263,7 +263,7 @@ class _Verdict:
 
 
 def clean(raw: pa.Table, source: TableSource, config: DataConfig, further: Collection[str] = ()) -> Cleaned:
-    """One table as a whole, its target judged too."""
+    """Clean one table as a whole and check its target. Raises DataError for an invalid target."""
     cleaner = Cleaner(config, source, further)
     cleaned = cleaner.clean(raw)
     cleaner.target.check()
@@ -273,8 +273,8 @@ def clean(raw: pa.Table, source: TableSource, config: DataConfig, further: Colle
 def check_usable(
     tally: Tally, source: TableSource, types: Mapping[str, str], limit: float, records: int
 ) -> None:
-    """Raises DataError, with a table of the reasons, when more than `limit` of the rows cannot be used, or
-    of a column's values cannot be read as the type that the config forces upon it."""
+    """Raise DataError, with a table of the reasons, when more than the share `limit` of the rows is unusable,
+    or of a column's values does not fit the declared type."""
     uri = public_uri(source)
     if tally.rows == 0:
         raise DataError(f"{uri}: data.source.where leaves out all {tally.left_out:,} rows; correct it")

@@ -1,4 +1,4 @@
-"""A delivery's rows against the rows that are known, by the hashes in the parts' indexes."""
+"""Compares a delivery's rows with the stored rows, by the hashes in the parts' indexes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,17 +16,19 @@ FILTER_BITS = 24
 @dataclass(frozen=True)
 class Comparison:
     repeated: Bools
-    """Of each delivered row, whether an equal one is known."""
+    """[delivered rows] True where an equal row is stored."""
     changed: Bools
-    """Whether what the row is about is known with other values."""
+    """[delivered rows] True where a row with the same key is stored, but with other values."""
     superseded: dict[str, Bools] = field(default_factory=dict)
-    """Name of a known part -> which of its rows a changed one replaces; parts without any are left out."""
+    """Name of a stored part -> [its rows] True where a changed row replaces it. Other parts are left out."""
 
 
 def compare(delivered: pa.Table, known: Iterable[tuple[str, pa.Table]]) -> Comparison:
-    """Both have `hash` (of all values) and `key` (of what the row is about, 0 for none), known ones by part.
+    """Compare delivered rows with the stored rows `known`, given as name and index of each part.
 
-    A row with a key is compared with the known row of that key, a row without one by all of its values.
+    Both have the uint64 columns `hash` (of all values) and `key` (of order, transaction, or customer and
+    time; 0 for none). A row with a key is compared with the stored row of that key, a row without one by its
+    hash.
     """
     hashes, keys = (delivered[name].to_numpy() for name in ("hash", "key"))
     by_key, by_hash = _Rows(keys, keys != 0), _Rows(hashes, keys == 0)
@@ -47,7 +49,7 @@ def compare(delivered: pa.Table, known: Iterable[tuple[str, pa.Table]]) -> Compa
 
 
 class _Rows:
-    """Delivered rows by a number; a bitmap answers most look-ups, which are of rows that are not there."""
+    """Finds delivered rows by a number. Most numbers are not found, and a bitmap excludes those quickly."""
 
     def __init__(self, numbers: Numbers, chosen: Bools) -> None:
         self._rows = np.flatnonzero(chosen)
@@ -57,7 +59,7 @@ class _Rows:
         self._filter[_short(self._numbers)] = True
 
     def found(self, wanted: Numbers) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Places in `wanted` that a delivered row has, and the first such row of each."""
+        """Positions in `wanted` of numbers that delivered rows have, and the first such row of each."""
         if not len(self._numbers):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         places = np.flatnonzero(self._filter[_short(wanted)])
@@ -66,7 +68,7 @@ class _Rows:
         return places[equal], self._first[at[equal]]
 
     def spread(self, marks: Bools) -> Bools:
-        """What is marked of the first row with a number, marked of all rows with it."""
+        """Copy the mark of the first row with a number to all rows with that number."""
         if len(self._rows):
             marks[self._rows] = marks[self._first[self._codes]]
         return marks

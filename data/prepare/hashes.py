@@ -1,7 +1,7 @@
-"""64-bit hashes of rows: equal values give equal hashes, whatever file they came from.
+"""64-bit hashes of rows. Equal values give equal hashes, in any file.
 
-Two different rows of 70 million have one hash with a probability of 1 in 7,500; wherever two rows are taken
-for one, a second fact has to agree as well (the customer and the time, or the transaction's own hash).
+Among 70 million rows, two different ones have the same hash with a probability of 1 in 7,500. Rows are
+treated as equal only if a second value also agrees (customer and time, or the hash of the transaction).
 """
 
 from collections.abc import Iterable
@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from data.mask import whole
+from data.mask import as_one_array
 
 Numbers = np.ndarray[Any, np.dtype[np.uint64]]
 
 
-def mixed(columns: Iterable[Numbers]) -> Numbers:
-    """One hash of several columns, which depends on their order (the finaliser of SplitMix64, chained)."""
+def combined_hash(columns: Iterable[Numbers]) -> Numbers:
+    """One hash [rows] of several columns [rows]; it depends on their order. It chains the finaliser of
+    SplitMix64 (Steele, Lea and Flood, 2014)."""
     state: Numbers | None = None
     for column in columns:
         value = column + np.uint64(0x9E3779B97F4A7C15)
@@ -29,9 +30,12 @@ def mixed(columns: Iterable[Numbers]) -> Numbers:
     return state
 
 
-def of_values(column: pa.ChunkedArray) -> Numbers:
-    """A number for each value of a column; a missing one has a number of its own."""
-    array = whole(column)
+def hash_values(column: pa.ChunkedArray) -> Numbers:
+    """A uint64 for each value of a column [rows]. Missing values of a type have one reserved number.
+
+    Raises TypeError for a type that is not text, boolean, integer or float.
+    """
+    array = as_one_array(column)
     if pa.types.is_string(array.type):
         texts = array.fill_null("").to_numpy(zero_copy_only=False).astype(object)
         return np.asarray(pd.util.hash_array(texts, categorize=True))

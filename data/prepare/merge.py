@@ -1,4 +1,4 @@
-"""Parts of an older version in a new one: linked where nothing changes, else written anew."""
+"""Takes parts of an older version into a new one: unchanged parts are linked, others are rewritten."""
 
 import os
 import shutil
@@ -16,11 +16,11 @@ from data.prepare.hashes import Numbers
 from data.prepare.parts import CUSTOMERS, INDEX, RECORDS, ROWS_A_PART, Part, write_part
 from data.records.folder import moment_of
 
-OF_A_PART = (RECORDS, INDEX, CUSTOMERS)
+PART_FOLDERS = (RECORDS, INDEX, CUSTOMERS)
 
 
 def link(file: Path, target: Path) -> None:
-    """The same file under a second name; a copy where the file system has no links."""
+    """Link the file under a second name, or copy it where the file system does not support links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(file, target)
@@ -29,17 +29,17 @@ def link(file: Path, target: Path) -> None:
 
 
 def link_part(old: Path, new: Path, part: Part) -> Part:
-    for folder in OF_A_PART:
+    for folder in PART_FOLDERS:
         link(old / folder / part.name, new / folder / part.name)
     return part
 
 
 def without_rows(old: Path, new: Path, part: Part, dropped: np.ndarray[Any, Any]) -> list[Part]:
-    """The part without the rows that are true in `dropped`; none when no row is left."""
+    """Write the part without the rows that are True in `dropped` [rows]; no part when no row is left."""
     records, index = (
         _read(old / folder / part.name).filter(pa.array(~dropped)) for folder in (RECORDS, INDEX)
     )
-    for folder in OF_A_PART:
+    for folder in PART_FOLDERS:
         (new / folder).mkdir(parents=True, exist_ok=True)
     if not records.num_rows:
         return []
@@ -47,11 +47,11 @@ def without_rows(old: Path, new: Path, part: Part, dropped: np.ndarray[Any, Any]
 
 
 def compact(old: Path, new: Path, parts: Sequence[Part]) -> list[Part]:
-    """All parts merged into a base again: one part, or more, for each range of customers of the old base.
+    """Merge all parts into a new base: one part, or more, for each range of customers of the old base.
 
-    Rows of one customer and time stay in the order of the parts. One range is in memory at a time.
+    Rows of the same customer and time stay in the order of the parts. One range is in memory at a time.
     """
-    for folder in OF_A_PART:
+    for folder in PART_FOLDERS:
         (new / folder).mkdir(parents=True, exist_ok=True)
     base = [part for part in parts if part.name.startswith("base")] or list(parts[:1])
     others = [_Sorted(old, part) for part in parts if part not in base]
@@ -71,7 +71,7 @@ def compact(old: Path, new: Path, parts: Sequence[Part]) -> list[Part]:
 
 
 def buyers(records: pa.Table) -> Numbers:
-    """The upper halves of the masks of those who bought, ascending."""
+    """The upper halves of the masks of customers with a purchase, ascending."""
     if "is_return" in records.column_names:
         records = records.filter(pc.invert(records["is_return"]))
     halves = [int(mask[2:18], 16) for mask in records["user_id"].unique().to_pylist()]
@@ -79,7 +79,7 @@ def buyers(records: pa.Table) -> Numbers:
 
 
 class _Sorted:
-    """A delivery's part, from which ranges of customers are taken in ascending order."""
+    """A part of a delivery, which is read in ascending ranges of customers."""
 
     def __init__(self, version: Path, part: Part) -> None:
         self._files = [pq.ParquetFile(version / folder / part.name) for folder in (RECORDS, INDEX)]
@@ -100,7 +100,7 @@ class _Sorted:
 
 
 def _rows(file: pq.ParquetFile, start: int, stop: int) -> pa.Table:
-    """Rows `start` to `stop`, reading only the row groups that hold them."""
+    """Rows `start` to `stop` (exclusive). Only the row groups that contain them are read."""
     groups: list[int] = []
     first = offset = 0
     for number in range(file.num_row_groups):
@@ -124,7 +124,7 @@ def _first_customer(version: Path, part: Part) -> str:
 
 
 def _order(records: pa.Table) -> pa.Array:
-    """By customer and time; stable."""
+    """The stable sort order by customer and time."""
     codes, _ = pd.factorize(records["user_id"].to_pandas(), sort=True)
     times = records[moment_of(records.column_names)].cast(pa.int64()).to_numpy()
     return pa.array(np.lexsort((times, codes)))

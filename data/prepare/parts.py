@@ -1,4 +1,4 @@
-"""Writes arranged rows as parts of the records, each with an index by which later deliveries are compared."""
+"""Writes arranged rows as parts of the records. Each part has an index for the comparison with deliveries."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -12,23 +12,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.cell import parse
-from data.mask import spelled
+from data.mask import masks_as_text
 from data.prepare.hashes import Numbers
 from data.prepare.stage import FURTHER
 from data.records.folder import moment_of
 
 ROWS_A_PART = 500_000
-"""A part is written when it has at least so many; ranges of customers are not cut."""
+"""Minimum rows of a part, except the last one. Ranges of customers are not divided."""
 ROWS_A_GROUP = 250_000
 
 RECORDS, INDEX, CUSTOMERS = "records", "index", "customers"
-"""Folders of a version. Beside the records, for each part under its name: `index` has `hash` and `key` of
-each row, in the order of the rows; `customers` the upper halves of the masks of those who bought."""
+"""Folders of a version, with a file for each part in each. `index` holds `hash` and `key` of each row, in the
+order of the rows. `customers` holds the upper halves of the masks of customers with a purchase."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What the manifest says of a part."""
+    """A part as described in the manifest."""
 
     name: str
     rows: int
@@ -42,7 +42,7 @@ class Part:
 
 
 class PartWriter:
-    """Ranges in ascending order in, parts `<prefix>-00000.parquet`, ... out."""
+    """Writes ranges, added in ascending order, as parts `<prefix>-00000.parquet`, ..."""
 
     def __init__(self, version: Path, prefix: str, schema: pa.Schema) -> None:
         self._version, self._prefix, self._schema = version, prefix, schema
@@ -53,7 +53,7 @@ class PartWriter:
             (version / folder).mkdir(exist_ok=True)
 
     def add(self, rows: pa.Table) -> None:
-        """`rows` as `arrange` gives them."""
+        """Add rows as `arrange` returns them."""
         self._waiting.append(rows)
         self._rows += rows.num_rows
         if self._rows >= ROWS_A_PART:
@@ -74,7 +74,7 @@ class PartWriter:
 
 
 def as_records(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Arranged rows under the names and types of the records."""
+    """Convert arranged rows to the names and types of the records."""
     moment = moment_of(schema.names)
     columns = {"user_id": _user_ids(rows), moment: rows["time"].cast(pa.timestamp("us")).cast(parse.MOMENT)}
     for name in schema.names:
@@ -84,7 +84,7 @@ def as_records(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def purchasers(rows: pa.Table) -> Numbers:
-    """The upper halves of the masks of those with at least one row that is no return."""
+    """The upper halves of the masks of customers with at least one row that is not a return."""
     high = rows["high"].to_numpy()
     if "is_return" in rows.column_names:
         high = high[~rows["is_return"].to_numpy()]
@@ -98,7 +98,7 @@ def write_part(version: Path, name: str, records: pa.Table, index: pa.Table, cus
         file,
         compression="zstd",
         row_group_size=ROWS_A_GROUP,
-        dictionary_pagesize_limit=16_000_000,  # all masks of a group: they are long, and repeat
+        dictionary_pagesize_limit=16_000_000,  # room for all masks of a row group, which are long and repeat
     )
     pq.write_table(
         index, version / INDEX / name, compression="none", use_dictionary=False, row_group_size=ROWS_A_GROUP
@@ -109,14 +109,14 @@ def write_part(version: Path, name: str, records: pa.Table, index: pa.Table, cus
 
 
 def customers_of(version: Path, parts: Iterable[Part]) -> Numbers:
-    """Upper halves of the masks of all who bought, ascending."""
+    """Upper halves of the masks of all customers with a purchase in these parts, ascending."""
     tables = [pq.read_table(version / CUSTOMERS / part.name)["high"].to_numpy() for part in parts]
     found: Numbers = np.unique(np.concatenate([np.array([], np.uint64), *tables]))
     return found
 
 
 def digest_of(parts: Sequence[Part]) -> str:
-    """sha256 of the records: of the only part, or of the digests of all, in their order."""
+    """sha256 of the records: that of a single part, or of the digests of all parts in their order."""
     if len(parts) == 1:
         return parts[0].sha256
     return hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
@@ -128,10 +128,10 @@ def sha256(path: Path) -> str:
 
 
 def _user_ids(rows: pa.Table) -> pa.Array:
-    """Each customer's mask is spelled once."""
+    """The masks as text. Each customer's mask is converted once."""
     high, low = rows["high"].to_numpy(), rows["low"].to_numpy()
     changes = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
     starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
     codes = np.concatenate([[0], np.cumsum(changes)]).astype(np.int32)
-    masks = spelled(high[starts], low[starts])
+    masks = masks_as_text(high[starts], low[starts])
     return pa.DictionaryArray.from_arrays(pa.array(codes), masks).cast(pa.string())

@@ -1,4 +1,4 @@
-"""Rows that were set aside, with the reason: declared columns only, identifiers masked."""
+"""Writes rejected rows with the reason: only declared columns, with masked identifiers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,16 +8,16 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.mask import mask_texts, spelled
+from data.mask import mask_texts, masks_as_text
 from data.prepare.clean import DUPLICATE, Cleaner, Rejected
 from data.records.erasure import Erased
 
 IDENTIFIERS = ("user_id", "transaction_id", "order_id")
-OWN = ("row", "reason")
+RESERVED_NAMES = ("row", "reason")
 
 
 class RejectedWriter:
-    """A Parquet file of the cells as read, under the source's names, with `row` and `reason` at the end."""
+    """Writes a Parquet file of the cells as read, under the source's names, then `row` and `reason`."""
 
     def __init__(self, file: Path, cleaner: Cleaner, key: bytes, erased: Erased) -> None:
         self._cleaner, self._key, self._erased = cleaner, key, erased
@@ -43,11 +43,11 @@ class RejectedWriter:
             self._write(cells, rejected.places, rejected.reasons)
 
     def add_copies(self, copies: pa.Table) -> None:
-        """Rows that repeat another (`high`, `low`, `place`): their cells are those of the row above."""
+        """Add copies (`high`, `low`, `place`) without cells, which are equal to those of the earlier row."""
         if not copies.num_rows:
             return
         self.duplicates += copies.num_rows
-        masks = spelled(copies["high"].to_numpy(), copies["low"].to_numpy())
+        masks = masks_as_text(copies["high"].to_numpy(), copies["low"].to_numpy())
         nothing = pa.nulls(copies.num_rows, pa.string())
         cells = [masks if name == "user_id" else nothing for name in self._names]
         self._write(cells, copies["place"], pa.repeat(DUPLICATE, copies.num_rows))
@@ -59,18 +59,18 @@ class RejectedWriter:
         self.rows += table.num_rows
 
     def _cell(self, cells: pa.Table, name: str) -> pa.Array:
-        """Masked if it identifies; an identifier that cannot be read as one is left out rather than shown."""
+        """The cells of a column; identifiers are masked. An identifier that cannot be read becomes null."""
         if name not in IDENTIFIERS or name not in self._cleaner.source.given:
             return cells[name]
         id_type = self._cleaner.source.user_id_type if name == "user_id" else "string"
         return mask_texts(cells[name], id_type, self._key)
 
     def _shown(self) -> list[str]:
-        """Names for people: the source's; where one is taken, ours is added."""
+        """The source's names. Where two are equal, the standard name is added."""
         shown: list[str] = []
         for name in self._names:
             theirs = self._cleaner.source.columns.get(name, name)
-            if theirs in OWN:
+            if theirs in RESERVED_NAMES:
                 theirs = f"{theirs} (source)"
             shown.append(theirs if theirs not in shown else f"{theirs} ({name})")
         return shown

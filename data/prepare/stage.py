@@ -1,4 +1,4 @@
-"""Between cleaning and arranging: rows masked, spelled as numbers, and waiting in ranges of customers."""
+"""Buffers rows between cleaning and arranging: masked, encoded as numbers, in ranges of customers."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -6,22 +6,22 @@ from pathlib import Path
 import pyarrow as pa
 
 from data.cell import parse
-from data.mask import Masker, keyed_numbers, spelled
+from data.mask import Masker, keyed_numbers, masks_as_text
 from data.prepare.arrange import row_hashes
 from data.prepare.clean import Cleaned, Cleaner
 from data.prepare.staging import Buckets
 from data.prepare.transactions import Repeated, find_repeated
 from data.records.erasure import Erased
 from data.records.folder import moment_of
-from data.source.columns import OURS
+from data.source.columns import STANDARD_COLUMNS
 
 ARROW = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string()}
 FURTHER = "+"
-"""Before the names of further columns in a staged table, so that none has the name of one of ours."""
+"""Prefix of further columns in a staged table, which prevents clashes with the standard columns."""
 
 
 class Stage:
-    """Takes the cleaned chunks of a source; nothing raw is written to `folder`."""
+    """Collects the cleaned chunks of a source. No raw identifier is written to `folder`."""
 
     def __init__(self, folder: Path, cleaner: Cleaner, key: bytes, erased: Erased) -> None:
         self._cleaner, self._key, self._erased = cleaner, key, erased
@@ -49,17 +49,17 @@ class Stage:
             compared = {"reference": table["reference"], "reference_low": reference_low}
             known = pa.table({**compared, "hash": row_hashes(table), "place": table["place"]})
             self._references.add(known.filter(pa.array(columns["reference"] != 0)))
-        if self._erased.anybody:
-            table = self._erased.without(table, spelled(high, low))
+        if self._erased.has_entries:
+            table = self._erased.without(table, masks_as_text(high, low))
         self.rows += table.num_rows
         self._rows.add(table)
 
     def repeated_transactions(self) -> Repeated:
-        """Of all rows; to be asked once, before `ranges`."""
+        """The repeated transactions among all rows. It is called once, before `ranges`."""
         return find_repeated(self._references.ranges())
 
     def ranges(self) -> Iterator[pa.Table]:
-        """Rows by ranges of customers, further columns of the types that all chunks together decide."""
+        """Yield rows by ranges of customers. All chunks together decide the types of further columns."""
         kinds = {name: self.kind(name) for name in self._cleaner.further}
         for table in self._rows.ranges():
             yield _typed(table, kinds, self._cleaner)
@@ -68,9 +68,9 @@ class Stage:
         return self._cleaner.types.get(name) or self._cleaner.tally.kind(name)
 
     def schema(self) -> pa.Schema:
-        """Of the records."""
+        """The schema of the records."""
         types = {**_TYPES, **{name: ARROW[self.kind(name)] for name in self._cleaner.further}}
-        names = (*OURS[self._cleaner.config.shape], *self._cleaner.further)
+        names = (*STANDARD_COLUMNS[self._cleaner.config.shape], *self._cleaner.further)
         return pa.schema([(name, types[name]) for name in names])
 
 

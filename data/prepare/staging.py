@@ -1,4 +1,4 @@
-"""Rows that wait on disk, divided into ranges of a hash, so that each range fits into memory later."""
+"""Buffers rows on disk, divided into ranges of a hash, so that each range fits into memory later."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,32 +7,32 @@ import numpy as np
 import pyarrow as pa
 
 BUCKETS = 64
-"""Ranges of equal width; a hash fills them evenly: 70 million rows make ranges of 1.1 million."""
+"""Number of ranges, of equal width. A hash fills them evenly: 70 million rows give ranges of 1.1 million."""
 BYTES_IN_MEMORY = 256_000_000
-"""Rows are written when they have grown to this; a smaller source never touches the disk."""
+"""Buffered bytes above which rows are written to disk. A smaller source is not written to disk."""
 
 COMPRESSION: str | None = "lz4"
 
 
 class Buckets:
-    """Tables are added in the source's order, and each range gives its rows back in that order."""
+    """Divides added tables into ranges. Each range returns its rows in the order in which they were added."""
 
     def __init__(self, folder: Path, key: str) -> None:
-        """`key` names the uint64 column whose upper bits choose the range."""
+        """`key` is the name of the uint64 column whose upper bits choose the range."""
         self._folder, self._key = folder, key
         self._waiting: list[pa.Table] = []
         self._bytes = 0
         self._files: list[pa.RecordBatchStreamWriter] = []
 
     def add(self, table: pa.Table) -> None:
-        """All tables have the same schema."""
+        """Add a table. All tables have the same schema."""
         self._waiting.append(table)
         self._bytes += table.nbytes
         if self._bytes > BYTES_IN_MEMORY:
             self._write()
 
     def ranges(self) -> Iterator[pa.Table]:
-        """Each range in ascending order, empty ones left out. Frees and removes what it has given."""
+        """Yield the ranges in ascending order, without empty ones. The file of a yielded range is removed."""
         if not self._files:
             yield from self._in_memory()
             return

@@ -1,4 +1,4 @@
-"""The target of a labelled table: which values mean churned, which say nothing yet."""
+"""The target of a labelled table: which values mean churned, and which are not known yet."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,47 +12,49 @@ from data.errors import DataError
 
 Value = str | int | float | bool
 MANY_VALUES = 50
-"""A column with more values than this is no target; they need not all be gathered to say so."""
+"""A column with more values than this is not a target. No more values are collected."""
 
 
 @dataclass
 class Target:
-    """Reads the target chunk by chunk and remembers its values; `check` judges them at the end."""
+    """Reads the target in chunks and stores its distinct values; `check` checks them at the end."""
 
     source: TableSource
     spellings: dict[str | float, str] = field(default_factory=dict)
-    """Folded value -> its first spelling."""
+    """Normalised value -> its first spelling."""
 
     def read(self, column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-        """int8, 1 where the value is one of `positive`, null where there is none; and which rows to ignore.
+        """Return the target as int8 [rows] (1 for a value in `positive`, null for a missing one), and which
+        rows to ignore, bool [rows].
 
-        Raises DataError as soon as the column has too many values for a target.
+        Raises DataError as soon as the column has more than MANY_VALUES values.
         """
         text = parse.texts(column, self.source.missing)
         values: list[str] = sorted(text.drop_null().unique().to_pylist())
         for value in values:
-            self.spellings.setdefault(folded(value), value)
+            self.spellings.setdefault(normalised(value), value)
         if len(self.spellings) > MANY_VALUES:
             raise DataError(self._many(f"more than {MANY_VALUES} values"))
-        churned = [value for value in values if _is_one_of(value, _several(self.source.positive))]
+        churned = [value for value in values if _is_one_of(value, _as_tuple(self.source.positive))]
         ignored = [value for value in values if _is_one_of(value, self.source.ignore)]
         target = pc.if_else(text.is_valid(), pc.is_in(text, pa.array(churned, pa.string())), None)
         return target.cast(pa.int8()), pc.is_in(text, pa.array(ignored, pa.string()))
 
     @property
     def stayed(self) -> list[str]:
-        """The values beside `positive` and `ignore`, in their folded form."""
-        others = (*self.source.ignore, *_several(self.source.positive))
-        return sorted(str(folded(v)) for v in self.spellings.values() if not _is_one_of(v, others))
+        """The normalised values that are not in `positive` or `ignore`."""
+        others = (*self.source.ignore, *_as_tuple(self.source.positive))
+        return sorted(str(normalised(v)) for v in self.spellings.values() if not _is_one_of(v, others))
 
     def check_delivery(self, stayed: Sequence[str]) -> None:
-        """Raises DataError where a delivery brings a value that the known rows do not have."""
+        """Raise DataError when a delivery contains a value that the stored rows do not have."""
         if len(values := {*stayed, *self.stayed}) > len(stayed):
             raise DataError(self._many(f"{len(values)} values that do not mean churned", sorted(values)))
 
     def check(self) -> None:
-        """Raises DataError unless exactly one value is left beside `positive` and `ignore`."""
-        ignore, positive = self.source.ignore, _several(self.source.positive)
+        """Raise DataError unless some value is in `positive`, and exactly one in neither of `positive`,
+        `ignore`."""
+        ignore, positive = self.source.ignore, _as_tuple(self.source.positive)
         used = [v for v in self.spellings.values() if not _is_one_of(v, ignore)]
         churned = [value for value in used if _is_one_of(value, positive)]
         stayed = [value for value in used if value not in churned]
@@ -60,21 +62,21 @@ class Target:
             quoted = ", in quotes" if any(isinstance(v, bool) for v in positive) else ""
             wanted = " or ".join(repr(value) for value in positive)
             raise DataError(
-                f"{self._name} never is {wanted}: there are {_shown(used)};"
+                f"{self._name} never is {wanted}: there are {_as_text(used)};"
                 f" set data.source.positive to what means churned{quoted}"
             )
         if len(stayed) > 1:
             raise DataError(self._many(f"{len(used)} values, not two"))
         if churned and not stayed:
             raise DataError(
-                f"{self._name} is always {_shown(churned)}; a model needs customers who stayed as well"
+                f"{self._name} is always {_as_text(churned)}; a model needs customers who stayed as well"
             )
 
     def _many(self, what: str, values: Sequence[str] = ()) -> str:
         return (
-            f"{self._name} has {what}: {_shown(values or self.spellings.values())};"
+            f"{self._name} has {what}: {_as_text(values or self.spellings.values())};"
             " list those that mean churned in data.source.positive"
-            " and those that say nothing yet in data.source.ignore, or write a condition in"
+            " and those of an outcome that is not known yet in data.source.ignore, or write a condition in"
             " data.source.computed.target"
         )
 
@@ -84,8 +86,8 @@ class Target:
         return "the computed target" if column is None else f"column {column!r} (target)"
 
 
-def folded(value: Value) -> str | float:
-    """One form of what is spelled in several ways: 1, 1.0, "1", true, `True.` and TRUE; Yes and ` yes`."""
+def normalised(value: Value) -> str | float:
+    """Normalise values with several spellings: 1, 1.0, "1", true, `True.` and TRUE; Yes and ` yes`."""
     text = " ".join(str(value).split()).casefold()
     if text.rstrip(".") in ("true", "false"):
         return float(text.startswith("true"))
@@ -96,20 +98,21 @@ def folded(value: Value) -> str | float:
 
 
 def _is_one_of(value: str, wanted: Iterable[Value]) -> bool:
-    return any(folded(value) in _forms(one) for one in wanted)
+    return any(normalised(value) in _forms(one) for one in wanted)
 
 
 def _forms(value: Value) -> tuple[str | float, ...]:
-    """An unquoted Yes or No is true or false to YAML, so a truth value stands for these words as well."""
+    """The normalised forms of a value. YAML reads an unquoted Yes or No as a boolean, so a boolean also
+    matches these words."""
     if isinstance(value, bool):
         return (1.0, "yes") if value else (0.0, "no")
-    return (folded(value),)
+    return (normalised(value),)
 
 
-def _several(positive: Value | tuple[Value, ...]) -> tuple[Value, ...]:
+def _as_tuple(positive: Value | tuple[Value, ...]) -> tuple[Value, ...]:
     return positive if isinstance(positive, tuple) else (positive,)
 
 
-def _shown(values: Iterable[str]) -> str:
+def _as_text(values: Iterable[str]) -> str:
     some = sorted(values)
     return ", ".join(repr(value) for value in some[:8]) + (", ..." if len(some) > 8 else "")

@@ -1,4 +1,4 @@
-"""Rows of one transaction id: copies of each other, or rows that differ and are no copies."""
+"""Finds rows with the same transaction id. They are copies if they are equal; else they are an error."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,26 +13,26 @@ from data.prepare.arrange import Places
 @dataclass(frozen=True)
 class Repeated:
     copies: Places
-    """Sorted places of rows that equal a row above of the same transaction in every column."""
+    """Sorted places of rows that equal an earlier row of the same transaction in every column."""
     differing: int
-    """Rows that have the transaction id of a row above, and another value somewhere."""
+    """Number of rows that have the transaction id of an earlier row, but differ in some column."""
     first_differing: int
 
 
 def find_repeated(ranges: Iterable[pa.Table]) -> Repeated:
-    """`ranges` hold `reference`, `reference_low` (the id's hash in halves), `hash` (of the row) and `place`,
-    rows of one id in one range."""
+    """Find the repeated transactions in `ranges`, tables with `reference`, `reference_low` (the halves of the
+    id's hash), `hash` (of the row) and `place`. All rows of an id are in one range."""
     copies, differing = [], []
     for table in ranges:
         rows = table.to_pandas()
-        again = rows.duplicated(["reference", "reference_low"])
-        if not again.any():
+        is_repeated = rows.duplicated(["reference", "reference_low"])
+        if not is_repeated.any():
             continue
         first = rows.groupby(["reference", "reference_low"], sort=False)["hash"].transform("first")
         equal = (rows["hash"] == first).to_numpy()
-        place, again = rows["place"].to_numpy(), again.to_numpy()
-        copies.append(place[again & equal])
-        differing.append(place[again & ~equal])
+        place, is_repeated = rows["place"].to_numpy(), is_repeated.to_numpy()
+        copies.append(place[is_repeated & equal])
+        differing.append(place[is_repeated & ~equal])
     none = np.array([], np.int64)
     others = np.concatenate([none, *differing])
     first_place = int(others.min()) if len(others) else 0
@@ -40,7 +40,7 @@ def find_repeated(ranges: Iterable[pa.Table]) -> Repeated:
 
 
 def refuse_differing(repeated: Repeated, uri: str) -> None:
-    """Raises DataError: to drop such rows would drop money."""
+    """Raise DataError when rows of one transaction differ, because dropping them would lose amounts."""
     if repeated.differing:
         raise DataError(
             f"{uri}: {repeated.differing:,} rows have the transaction_id of a row above, but other values"

@@ -1,4 +1,4 @@
-"""The records on disk: who reads them, their versions, and who has been erased from them.
+"""The records on disk: how they are read, their versions, and the list of erased customers.
 
 May import: data.config and the rooms below data.
 """

@@ -1,7 +1,7 @@
-"""Customers who are to be forgotten: the list of them, and files without their rows.
+"""The list of erased customers, and the removal of their rows from files.
 
-The list holds no identifier, also no masked one: a keyed hash of the masked identifier, so that an ingest can
-recognise a customer who comes again in the source, and nobody can read from the list who it was.
+The list contains no identifier, not even a masked one. It contains keyed hashes of masked identifiers: an
+ingest can recognise an erased customer in the source, but the list alone does not identify anyone.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from data.workspace import write_atomically
 
 
 class Erased:
-    """The list in `file`, read when it is made; `key` is the mask key."""
+    """The list in `file`, which the constructor reads. `key` is the mask key."""
 
     def __init__(self, file: Path, key: bytes) -> None:
         self._file, self._key = file, key
@@ -26,7 +26,7 @@ class Erased:
         self._known = frozenset(known)
 
     @property
-    def anybody(self) -> bool:
+    def has_entries(self) -> bool:
         return bool(self._known)
 
     def add(self, masked: Iterable[str]) -> None:
@@ -35,29 +35,31 @@ class Erased:
         self._known = frozenset(known)
 
     def without(self, table: pa.Table, masked: pa.Array) -> pa.Table:
-        """The rows of `table` whose customer, of the same row of `masked`, is not on the list."""
+        """Return the rows of `table` whose customer is not on the list. `masked` holds the customer of each
+        row; rows with null are retained."""
         if not self._known:
             return table
         encoded = masked.dictionary_encode()
-        stays = [
+        retained = [
             user_id is None or self._mark(user_id) not in self._known
             for user_id in encoded.dictionary.to_pylist()
         ]
-        return table.filter(pc.fill_null(pa.array(stays, pa.bool_()).take(encoded.indices), True))
+        return table.filter(pc.fill_null(pa.array(retained, pa.bool_()).take(encoded.indices), True))
 
     def _mark(self, masked: str) -> str:
         return hmac.digest(self._key, b"erased:" + masked.encode(), "sha256").hex()
 
 
 def remove_rows(file: Path, masked: Sequence[str]) -> int:
-    """Write the Parquet `file` anew without the rows in which a text column is one of `masked`.
+    """Rewrite the Parquet `file` without the rows in which a text column is one of `masked`.
 
-    Returns how many those were. A file without such rows is not touched; the new one replaces it in one step.
+    Returns how many rows were removed. A file without such rows is not changed; else it is replaced
+    atomically.
     """
     with pq.ParquetFile(file) as content:
         columns = [field.name for field in content.schema_arrow if pa.types.is_string(field.type)]
         groups = range(content.num_row_groups)
-        if not any(mentions(content.read_row_group(group, columns), masked) for group in groups):
+        if not any(count_rows(content.read_row_group(group, columns), masked) for group in groups):
             return 0
         partial, removed = file.with_name(f".{file.name}.partial"), 0
         try:
@@ -73,13 +75,13 @@ def remove_rows(file: Path, masked: Sequence[str]) -> int:
     return removed
 
 
-def mentions(table: pa.Table, masked: Sequence[str]) -> int:
-    """Rows in which a text column is one of `masked`."""
+def count_rows(table: pa.Table, masked: Sequence[str]) -> int:
+    """The number of rows in which a text column is one of `masked`."""
     return int(pc.sum(_rows_of(table, masked)).as_py() or 0)
 
 
 def fingerprint(masked: str) -> str:
-    """How a proof of erasure names the customer: who has the identifier and the mask key can compute it."""
+    """The customer's name in a proof of erasure. It can be computed from the identifier and the mask key."""
     return hashlib.sha256(masked.encode()).hexdigest()
 
 

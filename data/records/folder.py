@@ -1,7 +1,7 @@
-"""The records that `ingest` wrote, for whoever reads them: a folder of Parquet parts.
+"""Reads the records that `ingest` wrote: a folder of Parquet parts.
 
-Each part is sorted by `user_id`, time and place in the source. The base's parts hold ranges of customers
-in ascending order; each later delivery is a part of its own, so a customer can be in several parts.
+Each part is sorted by `user_id`, time and position in the source. The base's parts hold ranges of customers
+in ascending order. Each later delivery is a separate part, so a customer can be in several parts.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,15 @@ from data.workspace import Workspace
 
 
 def parts(files: Workspace) -> list[Path]:
-    """The parts of the current version, the base's first, then the deliveries in their order."""
+    """The parts of the current version: those of the base, then the deliveries in their order.
+
+    Raises DataError when there is none.
+    """
     return parts_of(files.records)
 
 
 def parts_of(records: Path) -> list[Path]:
-    """The same of any version's folder. Raises DataError when there is none."""
+    """The parts in the folder `records` of any version. Raises DataError when there is none."""
     found = sorted(records.glob("*.parquet")) if records.is_dir() else [records]
     if not found or not found[0].is_file():
         raise DataError(f"{records}: no records are there; run `churn ingest`")
@@ -28,7 +31,10 @@ def parts_of(records: Path) -> list[Path]:
 
 
 def read(records: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows in memory, by customer and time; of equal times the row that came first."""
+    """All rows in memory, sorted by customer and time. Rows of equal times are in the order of the parts.
+
+    Raises DataError when there are no records.
+    """
     found = parts_of(records)
     tables = [pq.read_table(part, partitioning=None) for part in found]
     table = pa.concat_tables(tables)
@@ -44,6 +50,6 @@ def moment_of(names: Sequence[str]) -> str:
 
 def _order(table: pa.Table) -> Sequence[int]:
     keys = table.select(["user_id", moment_of(table.column_names)]).to_pandas()
-    # stable, so that rows of equal times stay in the order of the parts
+    # a stable sort preserves the order of the parts for equal times
     order: Sequence[int] = keys.sort_values(list(keys.columns), kind="stable").index.to_numpy()
     return order

@@ -1,7 +1,7 @@
-"""Versions of the records: a folder each, named by the sha256 of its manifest; `current` is a link to one.
+"""Versions of the records. Each is a folder named by the sha256 of its manifest; `current` links to one.
 
-A version is complete before it gets its name, and the link is replaced in one rename: a run that is killed
-leaves the old version or the new one.
+A version is complete before it gets its name, and the link is replaced in one rename. After a killed run, the
+link therefore points to the complete old version or to the complete new one.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from data.errors import DataError
 from data.records.folder import parts_of
 from data.workspace import Workspace, fresh_directory, point_to
 
-SHORTEST_PREFIX = 8
+MIN_PREFIX_DIGITS = 8
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Version:
 
 @contextmanager
 def new_version(files: Workspace, keep: int) -> Iterator[Path]:
-    """Yield an empty folder to fill, manifest included; on success it is the current version.
+    """Yield an empty folder to fill, manifest included. On success it becomes the current version.
 
-    Of the older ones the newest `keep - 1` stay. When the block fails, nothing has changed.
+    The newest `keep - 1` older versions are retained. When the block fails, nothing changes.
     """
     with fresh_directory(files.data) as fresh:
         yield fresh
@@ -45,9 +45,9 @@ def new_version(files: Workspace, keep: int) -> Iterator[Path]:
         for number in range(1, 1000):
             if not folder.exists() or _is_whole(folder, files):
                 break
-            folder = fresh.with_name(f"{name}.{number}")  # damaged by hand: readers may still be in it
+            folder = fresh.with_name(f"{name}.{number}")  # the folder is damaged, but may still be read
         if folder.exists():
-            shutil.rmtree(fresh)  # the same data, made again
+            shutil.rmtree(fresh)  # this version exists already
             os.utime(folder)
         else:
             fresh.rename(folder)
@@ -57,7 +57,7 @@ def new_version(files: Workspace, keep: int) -> Iterator[Path]:
 
 
 def versions(files: Workspace) -> list[Version]:
-    """The current one first, then the newest."""
+    """All versions, the current one first, then from the newest to the oldest."""
     current = files.data.resolve()
     found = []
     for manifest in files.data.parent.glob(f"*/{files.manifest.name}"):
@@ -74,23 +74,23 @@ def versions(files: Workspace) -> list[Version]:
 
 
 def find(files: Workspace, sha256: str) -> Path:
-    """The folder of the version whose manifest has this sha256, or begins so with at least 8 digits.
+    """The folder of the version whose sha256 begins with `sha256`, which has at least 8 digits.
 
-    Raises DataError when it is not there, any more.
+    Raises DataError when there is none, for example because it was deleted.
     """
     known = versions(files)
     matching = [version for version in known if version.sha256.startswith(sha256)]
-    if len(sha256) < SHORTEST_PREFIX or not matching:
-        there = ", ".join(dict.fromkeys(version.sha256[:12] for version in known)) or "none"
+    if len(sha256) < MIN_PREFIX_DIGITS or not matching:
+        available = ", ".join(dict.fromkeys(version.sha256[:12] for version in known)) or "none"
         raise DataError(
-            f"data version {sha256}: not there (there are {there}); ingest its source again, and raise"
+            f"data version {sha256}: not there (there are {available}); ingest its source again, and raise"
             " data.keep_versions to keep more"
         )
     return matching[0].folder
 
 
 def current_manifest(files: Workspace) -> dict[str, Any]:
-    """Raises DataError when nothing was ingested yet."""
+    """The manifest of the current version. Raises DataError when there is none, or when it is not JSON."""
     try:
         return dict(json.loads(files.manifest.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -104,7 +104,7 @@ def _name(manifest: Path) -> str:
 
 
 def _is_whole(folder: Path, files: Workspace) -> bool:
-    """Whether every part is there with its rows, as far as can be seen without reading them."""
+    """Whether all files exist and every part has its number of rows, according to the parts' metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""Where rows come from: files of each kind, tables and computed columns, as text or typed batches.
+"""Reads sources: files of each kind, database tables and computed columns, as text or typed batches.
 
 May import: data.cell, data.config, and the rooms below data.
 """

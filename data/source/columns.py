@@ -10,21 +10,22 @@ from data.source.readers import public_uri
 if TYPE_CHECKING:
     from data.cell.expression import Expression
 
-OURS = {
+STANDARD_COLUMNS = {
     "transactions": ("user_id", "timestamp", "amount", "quantity", "is_return"),
     "labelled": ("user_id", "event_timestamp", "target"),
 }
-REFERENCES = ("transaction_id", "order_id")
-"""Our columns that tell rows from one another; they do not enter the records."""
+REFERENCE_COLUMNS = ("transaction_id", "order_id")
+"""Standard columns that identify transactions and orders. They are not stored in the records."""
 
 
 def further_columns(config: DataConfig, source: TableSource, read: Collection[str] = ()) -> tuple[str, ...]:
-    """The columns beside ours: in `types`, `keep`, `computed`, then those that features `read`.
+    """The non-standard columns of the records: in `types`, `keep`, `computed`, then those that features
+    `read`.
 
-    A mapped column enters under our name alone. Raises DataError for a name that differs only in case from
-    one of ours or from another's: the databases behind features and stores take both for one column.
+    A mapped column is stored under its standard name only. Raises DataError for a name that differs from a
+    standard or another further column only in case, because databases treat both as one column.
     """
-    ours = (*OURS[config.shape], *(name for name in REFERENCES if name in source.given))
+    ours = (*STANDARD_COLUMNS[config.shape], *(name for name in REFERENCE_COLUMNS if name in source.given))
     names = dict.fromkeys([*source.types, *source.keep, *source.computed, *sorted(read)])
     further = [name for name in names if name not in ours and name not in source.columns.values()]
     seen = {name.casefold(): name for name in ours}
@@ -41,14 +42,14 @@ def further_columns(config: DataConfig, source: TableSource, read: Collection[st
 
 
 def columns_to_read(config: DataConfig, source: TableSource, read: Collection[str] = ()) -> tuple[str, ...]:
-    """The further columns that have to come from the source itself, for `data.source.sources.open_source`."""
+    """The further columns to read from the source, for `data.source.sources.open_source`."""
     return tuple(name for name in further_columns(config, source, read) if name not in source.computed)
 
 
 def expressions_of(
     source: TableSource,
 ) -> "tuple[dict[str, Expression], Expression | None, Expression | None]":
-    """`computed`, `where` and `returns`, parsed."""
+    """The parsed expressions of `computed`, `where` and `returns`."""
     if not (source.computed or source.where or source.returns):
         return {}, None, None
     from data.cell.expression import condition, parse

@@ -1,4 +1,4 @@
-"""What a file really is, by its first bytes, whatever its name says; and its bytes, unpacked."""
+"""Recognises the kind of a file by its first bytes, not by its name, and decompresses it."""
 
 import bz2
 import gzip
@@ -16,8 +16,8 @@ PARQUET, WORKBOOK, TEXT = "a Parquet file", "an Excel workbook", "text"
 ZIP = b"PK\x03\x04"
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 OFFICE_MEMBERS = (b"[Content_Types].xml", b"xl/", b"_rels/", b"docProps/", b"mimetypeapplication/vnd.oasis")
-"""What the zip archive of a workbook begins with, after 30 bytes."""
-OTHER = {
+"""The zip archive of a workbook begins with one of these names, after 30 bytes."""
+FIRST_BYTES_OF = {
     b"PAR1": PARQUET,
     b"PARE": "an encrypted Parquet file",
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": WORKBOOK,
@@ -38,14 +38,14 @@ REMEDY = {
 
 
 def packing(first: bytes) -> str | None:
-    """gzip, bz2, xz, zstd, zip, or None."""
+    """The compression of a file with these first bytes: gzip, bz2, xz, zstd, zip, or None."""
     if first.startswith(ZIP):
         return "zip"
     return next((name for magic, name in PACKED.items() if first.startswith(magic)), None)
 
 
 def unpacked(file: Any, packed: str | None) -> Any:
-    """The bytes as the table was written, as a stream. Raises ValueError for an archive of several files."""
+    """The decompressed bytes of `file`, as a stream. Raises ValueError for an archive of several files."""
     if packed == "gzip":
         return gzip.GzipFile(fileobj=file)
     if packed == "bz2":
@@ -64,7 +64,7 @@ def unpacked(file: Any, packed: str | None) -> Any:
 
 
 def refuse_other_kind(first: bytes, kind: str, uri: str) -> None:
-    """Raises DataError, with what the file really is, when it cannot be of `kind`."""
+    """Raise DataError, with the actual kind of the file, when it is not of `kind`."""
     found = kind_of(first)
     if found in (None, _NAMES[kind]):
         return
@@ -76,8 +76,8 @@ _NAMES = {"csv": TEXT, "parquet": PARQUET, "excel": WORKBOOK}
 
 
 def kind_of(first: bytes) -> str | None:
-    """In words; None where the bytes do not tell."""
-    for magic, name in OTHER.items():
+    """The kind of a file in words; None when its first bytes do not determine it."""
+    for magic, name in FIRST_BYTES_OF.items():
         if first.startswith(magic):
             return name
     if first.startswith(ZIP):
@@ -92,7 +92,7 @@ def kind_of(first: bytes) -> str | None:
 
 
 class Prefixed(io.RawIOBase):
-    """A stream of which the first bytes were read already."""
+    """A stream that returns bytes read earlier, then the rest of the stream."""
 
     def __init__(self, first: bytes, rest: BinaryIO) -> None:
         self._first, self._rest = first, rest

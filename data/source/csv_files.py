@@ -1,7 +1,8 @@
-"""CSV files in chunks of rows. Every cell is text, as written: nothing is guessed, and no word is missing.
+"""Reads CSV files in chunks of rows. Every cell is the text as written; types are not inferred, and only
+empty cells are missing.
 
-The header and the first rows are looked at before, with the same options: pandas renames a repeated column,
-and takes the first field for an index where rows are longer than the header, both without a word.
+The header and the first rows are checked first, with the same options. pandas silently renames a repeated
+column, and uses the first field as an index where rows are longer than the header.
 """
 
 import io
@@ -18,7 +19,7 @@ from data.source.content import FIRST_BYTES, WORKBOOK, Prefixed, kind_of, packin
 from data.source.readers import (
     HashingReader,
     Wanted,
-    explained,
+    data_errors,
     partitions_to_read,
     public_uri,
     reader_options,
@@ -31,24 +32,24 @@ from data.source.source_files import SourceFile
 HEAD_BYTES = 1 << 20
 HEAD_ROWS = 20
 SEPARATORS = {"tsv": "\t", "tab": "\t", "psv": "|"}
-"""By the ending of the file; else a comma, as long as the options name no other."""
+"""Separator by the ending of the file. The default is a comma; the options override both."""
 SEPARATOR_NAMES = {"\t": "a tab"}
 
 
 def read_csv(
     files: Sequence[SourceFile], source: TableSource, wanted: Wanted, digests: list[str] | None
 ) -> Iterator[pa.Table]:
-    """Chunks of string columns. Each file's sha256 is appended to `digests` once its rows have come.
+    """Yield chunks of string columns. Each file's sha256 is appended to `digests` after its last chunk.
 
     Raises DataError for rows that do not fit the header.
     """
     uri = public_uri(source)
     for file in files:
         named = uri if len(files) == 1 else f"{uri}: {file.name}"
-        with explained(named), file.open() as opened:
+        with data_errors(named), file.open() as opened:
             hashing = HashingReader(opened)
             packed = io.BufferedReader(hashing, 1 << 20)
-            if packing(packed.peek(FIRST_BYTES)) == "zip":  # its index is at its end
+            if packing(packed.peek(FIRST_BYTES)) == "zip":  # read twice, because its index is at its end
                 whole = sha256_of(opened) if digests is not None else ""
                 opened.seek(0)
                 yield from _tables(opened, file, source, wanted, named)
@@ -62,10 +63,10 @@ def read_csv(
 def _tables(
     stream: Any, file: SourceFile, source: TableSource, wanted: Wanted, uri: str
 ) -> Iterator[pa.Table]:
-    """All columns are parsed, then those that nobody wants are dropped: given `usecols`, pandas would let a
-    row with too many fields pass."""
+    """All columns are parsed, then the unneeded ones are dropped: with `usecols`, pandas would accept a row
+    with too many fields."""
     options = {"keep_default_na": False, "na_values": [""], **reader_options(source)}
-    options.pop("compression", None)  # the content tells
+    options.pop("compression", None)  # it is recognised by the content
     if "delimiter" not in options:
         options.setdefault("sep", SEPARATORS.get(file.ending, ","))
     text, head = _text(stream, options, uri)
@@ -117,7 +118,7 @@ def _read_fully(stream: Any, size: int) -> bytes:
 @dataclass(frozen=True)
 class _Layout:
     names: list[str]
-    """As the header writes them."""
+    """Names as written in the header."""
     extra: int = 0
     """Empty fields at the end of each row, beyond the header."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -160,7 +161,7 @@ def _sample(head: bytes, options: dict[str, Any]) -> pd.DataFrame:
 
 
 def _header(head: bytes, options: dict[str, Any], row: int, width: int, renamed: list[str]) -> list[str]:
-    """The names before pandas renames those that repeat; a column without a name is `Unnamed: 3`."""
+    """The names as written; pandas would rename repeated ones. A column without a name is `Unnamed: 3`."""
     plain = {**options, "header": None, "names": range(width), "index_col": False, "nrows": row + 1}
     try:
         frame = pd.read_csv(io.BytesIO(head), dtype=str, encoding_errors="replace", **plain)
@@ -183,7 +184,7 @@ def _longer_rows(sample: pd.DataFrame, longer: int) -> str:
 
 
 def _separator_hint(names: list[str], options: dict[str, Any], wanted: Wanted) -> str:
-    """A question, where the header looks as if another separator divides it."""
+    """A question to the user when another separator probably divides the header; else empty."""
     if len(names) != 1:
         return ""
     for separator in (";", "\t", "|", ","):

@@ -1,4 +1,4 @@
-"""Sheets of Excel and OpenDocument workbooks, cell by cell as the text that the source's notation expects."""
+"""Reads sheets of Excel and OpenDocument workbooks. Each cell becomes text in the source's notation."""
 
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
@@ -13,7 +13,7 @@ from data.errors import DataError
 from data.source.content import FIRST_BYTES, refuse_other_kind
 from data.source.readers import (
     Wanted,
-    explained,
+    data_errors,
     partitions_to_read,
     public_uri,
     reader_options,
@@ -24,17 +24,20 @@ from data.source.readers import (
 from data.source.source_files import SourceFile
 
 OPTIONS = ("header", "skiprows", "nrows")
-"""Numbers of rows: which one holds the names (from 0, below those skipped), how many to skip and to read."""
+"""Row numbers: the row of the names (from 0, after the skipped ones), rows to skip, rows to read."""
 
 
 def read_excel(
     files: Sequence[SourceFile], source: TableSource, wanted: Wanted, digests: list[str] | None
 ) -> Iterator[pa.Table]:
-    """Chunks of string columns. Each file's sha256 is appended to `digests` before its rows come."""
+    """Yield chunks of string columns. Each file's sha256 is appended to `digests` before its first chunk.
+
+    Raises DataError for a file that is not a workbook, an ambiguous sheet, and options without effect.
+    """
     uri = public_uri(source)
     for file in files:
         named = uri if len(files) == 1 else f"{uri}: {file.name}"
-        with explained(named), file.open() as opened:
+        with data_errors(named), file.open() as opened:
             first = opened.read(FIRST_BYTES)
             refuse_other_kind(first, "excel", named)
             digest = sha256_of(opened)
@@ -93,24 +96,24 @@ def _rows(opened: BinaryIO, source: TableSource, uri: str) -> Iterator[list[Any]
         raise DataError(f"{uri}: cannot be read: {error}; open and save the workbook again") from None
 
 
-def _sheet(asked: str | int | None, names: Sequence[str], shown: Sequence[str], uri: str) -> str:
-    """Raises DataError, with the sheets there are, when it is open which one is meant."""
-    there = ", ".join(repr(name) for name in names)
-    if asked is None:
+def _sheet(requested: str | int | None, names: Sequence[str], shown: Sequence[str], uri: str) -> str:
+    """The name of the sheet to read. Raises DataError, with the existing sheets, when it is ambiguous."""
+    available = ", ".join(repr(name) for name in names)
+    if requested is None:
         if len(shown) != 1:
             raise DataError(
-                f"{uri}: the workbook has the sheets {there}; set data.source.sheet to one of them"
+                f"{uri}: the workbook has the sheets {available}; set data.source.sheet to one of them"
             )
         return shown[0]
-    if isinstance(asked, str) and asked in names:
-        return asked
-    if isinstance(asked, int) and 0 <= asked < len(names):
-        return names[asked]
-    raise DataError(f"{uri}: no sheet {asked!r}; there are {there}; correct data.source.sheet")
+    if isinstance(requested, str) and requested in names:
+        return requested
+    if isinstance(requested, int) and 0 <= requested < len(names):
+        return names[requested]
+    raise DataError(f"{uri}: no sheet {requested!r}; there are {available}; correct data.source.sheet")
 
 
 def cell_text(cell: Any, notation: Notation) -> str | None:
-    """As a CSV of this notation would have it: a date that Excel holds as one cannot be misread."""
+    """The cell as text in this notation. Excel stores dates as dates, so they cannot be misread."""
     if cell is None or cell == "":
         return None
     if isinstance(cell, bool):

@@ -1,4 +1,4 @@
-"""Parquet files in batches of rows: their types brought together, identifiers in bytes as text."""
+"""Reads Parquet files in batches of rows, with one schema for all files, and identifiers in bytes as text."""
 
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
@@ -13,7 +13,7 @@ from data.errors import DataError
 from data.source.content import FIRST_BYTES, refuse_other_kind
 from data.source.readers import (
     Wanted,
-    explained,
+    data_errors,
     partitions_to_read,
     public_uri,
     reader_options,
@@ -24,20 +24,20 @@ from data.source.readers import (
 from data.source.source_files import SourceFile
 
 BUFFER_BYTES = 1 << 20
-"""How much of a column is read at once: a row group of 70 million rows does not come as a whole."""
+"""Bytes of a column that are read at once, so that a row group of 70 million rows fits into memory."""
 
 
 def read_parquet(
     files: Sequence[SourceFile], source: TableSource, wanted: Wanted, digests: list[str] | None
 ) -> Iterator[pa.Table]:
-    """Chunks of one schema. Each file's sha256 is appended to `digests` before its rows come.
+    """Yield chunks of one schema. Each file's sha256 is appended to `digests` before its first chunk.
 
-    Raises DataError for a column that is nested, or whose types in two files cannot be made one.
+    Raises DataError for a column that is nested, or whose types in two files have no common type.
     """
     uri = public_uri(source)
     schema = _common_schema(files, source, wanted)
     for file in files:
-        with explained(_named(file, files, uri)), file.open() as opened:
+        with data_errors(_named(file, files, uri)), file.open() as opened:
             if digests is not None:
                 digests.append(sha256_of(opened))
             for table in _tables(opened, file, source, wanted):
@@ -51,9 +51,9 @@ def _named(file: SourceFile, files: Sequence[SourceFile], uri: str) -> str:
 def _tables(opened: BinaryIO, file: SourceFile, source: TableSource, wanted: Wanted) -> Iterator[pa.Table]:
     uri = public_uri(source)
     parquet = _parquet_file(opened, source, uri)
-    there = parquet.schema_arrow.names
-    chosen, partitions = _chosen(there, file, wanted, uri)
-    columns = [there[i] for i in chosen]
+    available = parquet.schema_arrow.names
+    chosen, partitions = _chosen(available, file, wanted, uri)
+    columns = [available[i] for i in chosen]
     for batch in parquet.iter_batches(batch_size=rows_a_chunk(len(columns)), columns=columns):
         plain = {
             new: _plain(batch.column(old), old, uri)
@@ -79,11 +79,11 @@ def _chosen(
 
 
 def _common_schema(files: Sequence[SourceFile], source: TableSource, wanted: Wanted) -> pa.Schema:
-    """Of the columns that are read, in the order of the first file that has them."""
+    """The schema of the columns that are read, in the order of the first file that contains them."""
     uri = public_uri(source)
     types: dict[str, tuple[pa.DataType, str]] = {}
     for file in files:
-        with explained(_named(file, files, uri)), file.open() as opened:
+        with data_errors(_named(file, files, uri)), file.open() as opened:
             schema = _parquet_file(opened, source, uri).schema_arrow
             chosen, partitions = _chosen(schema.names, file, wanted, uri)
             found = {new: _plain_type(schema.field(old).type, new, uri) for old, new in chosen.items()}
@@ -100,7 +100,7 @@ def _common_schema(files: Sequence[SourceFile], source: TableSource, wanted: Wan
 
 
 def _plain_type(kind: pa.DataType, name: str, uri: str) -> pa.DataType:
-    """The type that a column is read as. Raises DataError for one that is no number, time or text."""
+    """The type as which a column is read. Raises DataError when it is not a number, time or text."""
     types = pa.types
     if types.is_dictionary(kind):
         return _plain_type(kind.value_type, name, uri)
@@ -132,7 +132,7 @@ def _plain(column: pa.Array, name: str, uri: str) -> pa.Array:
         return _plain(column.storage, name, uri)
     kind = _plain_type(column.type, name, uri)
     try:
-        return column.cast(kind)  # some writers do not declare that their bytes are text
+        return column.cast(kind)  # some writers store text as bytes
     except pa.ArrowInvalid:
         raise DataError(
             f"{uri}: column {name!r} is {column.type}, and its bytes are no UTF-8 text;"
@@ -152,7 +152,7 @@ def _uuid_texts(column: pa.Array) -> pa.Array:
 
 
 def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
-    """One that holds the values of both as they are; None where there is none."""
+    """A type that can represent the values of both; None when there is none."""
     types = pa.types
     if first == second or second == pa.null():
         return first
@@ -164,7 +164,7 @@ def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     if all(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) for kind in both):
         return pa.float64()
     if all(types.is_integer(kind) or types.is_string(kind) for kind in both):
-        return pa.string()  # the digits of a number, which its text cannot lose
+        return pa.string()  # text preserves all digits of a number
     if all(types.is_timestamp(kind) or types.is_date(kind) for kind in both):
         zones = {getattr(kind, "tz", None) is None for kind in both}
         return pa.timestamp("us", None if zones == {True} else "UTC") if len(zones) == 1 else None
@@ -172,7 +172,7 @@ def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Raises ArrowInvalid for a number that the common type does not hold exactly."""
+    """Raises ArrowInvalid for a number that the common type cannot represent exactly."""
     columns = []
     for name, kind in zip(schema.names, schema.types, strict=True):
         if name not in table.column_names:

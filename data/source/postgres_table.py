@@ -1,7 +1,7 @@
-"""A table or a query in PostgreSQL, streamed out by COPY in a transaction that cannot write.
+"""Reads a table or a query of PostgreSQL by COPY, in a read-only transaction.
 
-The digest is of the rows as COPY writes them under fixed settings (UTC, ISO dates, shortest exact floats), in
-the order in which they come: give a query an ORDER BY where equal rows should have an equal digest.
+The digest is computed from the rows as COPY writes them under fixed settings (UTC, ISO dates, shortest exact
+floats), in the order in which they arrive. A query needs an ORDER BY so that equal rows give an equal digest.
 """
 
 import io
@@ -24,7 +24,7 @@ CANONICAL = {
     "bytea_output": "hex",
     "extra_float_digits": "1",
     "client_encoding": "UTF8",
-    # the order of a table without an index stays that of its pages
+    # a table without an index is then always read in the order of its pages
     "synchronize_seqscans": "off",
     "max_parallel_workers_per_gather": "0",
 }
@@ -34,9 +34,10 @@ BATCH_BYTES = 16 << 20
 def read_postgres(
     source: TableSource, wanted: Wanted, hashed: Callable[[bytes], Any] | None
 ) -> Iterator[pa.Table]:
-    """Chunks with the types that the columns have there. `hashed` takes the bytes of the rows.
+    """Yield chunks with the types of the columns in PostgreSQL. `hashed` is called with the bytes of the
+    rows.
 
-    Raises DataError, without the address's password, for a server that cannot be reached or refuses.
+    Raises DataError, without the address's password, when the server cannot be reached or returns an error.
     """
     try:
         import psycopg
@@ -60,7 +61,7 @@ def read_postgres(
 
 
 def _address(uri: str) -> str:
-    """SQLAlchemy's spelling of an address names the driver too."""
+    """Remove the name of the driver, which an address of SQLAlchemy contains."""
     return re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", uri)
 
 
@@ -90,7 +91,7 @@ def _tables(
 
 
 def _selected(source: TableSource) -> Any:
-    """The table, or the query as one, which a comment at its end does not swallow."""
+    """The table, or the query as a subquery. The line break ends a comment at the end of the query."""
     from psycopg import sql
 
     if source.table is not None:
@@ -100,7 +101,7 @@ def _selected(source: TableSource) -> Any:
 
 
 def _batches(copy: Any, hashed: Callable[[bytes], Any] | None) -> Iterator[bytes]:
-    """Whole rows: COPY sends one at a time."""
+    """Batches of whole rows: COPY sends one row at a time."""
     waiting, size = [], 0
     for row in copy:
         content = bytes(row)
@@ -146,7 +147,7 @@ _BY_NAME = {
 
 
 def _arrow_type(column: Any) -> pa.DataType:
-    """All else is text, as PostgreSQL writes it."""
+    """The Arrow type of a column. Unlisted types are text, as PostgreSQL writes them."""
     from psycopg import postgres
 
     known = postgres.types.get(column.type_code)
@@ -158,7 +159,7 @@ def _arrow_type(column: Any) -> pa.DataType:
 
 
 def _typed(text: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Without the infinite and the ancient times of PostgreSQL, which are null."""
+    """Cast a column. Infinite times, times BC and years above 9999 become null."""
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         text = pc.if_else(pc.match_substring_regex(text, r"^\d{4}-[^B]*$"), text, None)
     elif kind == pa.bool_():

@@ -1,4 +1,4 @@
-"""What the readers of all kinds of sources share: addresses, errors, the choice of columns, the digest."""
+"""Shared by the readers of all kinds of sources: addresses, errors, the choice of columns, the digest."""
 
 import hashlib
 import io
@@ -16,17 +16,17 @@ from data.errors import DataError
 
 ROWS_A_CHUNK = 500_000
 CELLS_A_CHUNK = 10_000_000
-"""A chunk of a wide table has fewer rows."""
+"""Upper bound on the cells of a chunk, so a chunk of a wide table has fewer rows."""
 READ_BYTES = 1 << 20
-OF_CELLS = ("decimal", "thousands", "date_format", "storage_options")
-"""Options about the cells of our columns, which `parse` reads, and about opening the file."""
+CELL_OPTIONS = ("decimal", "thousands", "date_format", "storage_options")
+"""Options for parsing cells (data/cell/parse.py) and for opening the file, not for the reader."""
 
 Digest = Callable[[bytes], None]
-"""Takes the bytes of the source as they are read."""
+"""Called with the bytes of the source as they are read."""
 
 
 def reader_options(source: TableSource) -> dict[str, Any]:
-    return {name: value for name, value in source.options.items() if name not in OF_CELLS}
+    return {name: value for name, value in source.options.items() if name not in CELL_OPTIONS}
 
 
 def rows_a_chunk(columns: int) -> int:
@@ -34,7 +34,7 @@ def rows_a_chunk(columns: int) -> int:
 
 
 def public_uri(source: TableSource) -> str:
-    """The address as it may be shown and recorded: without passwords and signatures."""
+    """The address without passwords and signatures, for messages and records."""
     uri = source.uri
     if source.kind == "postgres":
         return _public_connection(uri) + (f" table {source.table}" if source.table else "")
@@ -43,7 +43,7 @@ def public_uri(source: TableSource) -> str:
 
 
 def _public_connection(uri: str) -> str:
-    """Of `postgresql://me:secret@host/name?sslmode=require` or `host=... password=...`."""
+    """The public form of `postgresql://me:secret@host/name?sslmode=require` or `host=... password=...`."""
     if "://" in uri:
         return re.sub(r"//.*@", "//", uri).split("?")[0]
     shown = dict(re.findall(r"(host|port|dbname)\s*=\s*([^\s']+)", uri))
@@ -52,9 +52,9 @@ def _public_connection(uri: str) -> str:
 
 
 @contextmanager
-def explained(uri: str) -> Iterator[None]:
-    """What file systems and parsers raise, as one line with a remedy."""
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # s3fs lets it through
+def data_errors(uri: str) -> Iterator[None]:
+    """Convert errors of file systems and parsers to a DataError of one line with a remedy."""
+    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # s3fs does not convert it
 
     try:
         yield
@@ -64,7 +64,7 @@ def explained(uri: str) -> Iterator[None]:
         raise DataError(f"{uri}: may not be read; ask for access or correct data.source.uri") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{uri}: not {error.encoding} text; set data.source.options.encoding") from None
-    except pa.ArrowTypeError as error:  # a TypeError too
+    except pa.ArrowTypeError as error:  # it is also a TypeError, so it comes first
         raise DataError(f"{uri}: cannot be read: {_line(error)}; correct the file or data.source") from None
     except TypeError as error:
         raise DataError(f"{uri}: data.source.options: {_line(error)}; correct or remove it") from None
@@ -88,18 +88,18 @@ def _line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which of a table's columns are read."""
+    """The columns of a table that are read."""
 
     names: Mapping[str, str]
-    """Column -> what asks for it: a setting, or the features."""
+    """Column -> the reason why it is read: a setting, or the features."""
     others: bool = False
     """Whether the other columns are read too."""
 
     def among(self, names: Sequence[str], uri: str) -> dict[int, str]:
         """Position -> name of the columns to read, in the table's order.
 
-        Blanks around a name do not count, unless a setting writes them. Raises DataError for columns that
-        are missing, all of them at once, and for a name that two columns have.
+        Blanks around a name are ignored, unless a setting contains them. Raises DataError that lists all
+        missing columns, and for a name that two columns have.
         """
         spelled = [name if name in self.names else name.strip() for name in names]
         if missing := {name: key for name, key in self.names.items() if name not in spelled}:
@@ -128,7 +128,7 @@ def _did_you_mean(name: str, names: Sequence[str]) -> str:
 
 
 def with_partitions(table: pa.Table, partitions: Mapping[str, str | None], rows: int) -> pa.Table:
-    """The columns that stand in the file's path, after those of the file."""
+    """Append the partition columns of the file's path to the columns of the file."""
     values = {name: pa.repeat(pa.scalar(value, pa.string()), rows) for name, value in partitions.items()}
     return pa.table({**dict(zip(table.column_names, table.columns, strict=True)), **values})
 
@@ -136,7 +136,7 @@ def with_partitions(table: pa.Table, partitions: Mapping[str, str | None], rows:
 def partitions_to_read(
     partitions: Mapping[str, str | None], names: Collection[str], wanted: Wanted
 ) -> dict[str, str | None]:
-    """Those of the path that are wanted and that the file itself has not."""
+    """The partition columns that are wanted and that the file does not contain."""
     return {
         name: value
         for name, value in partitions.items()
@@ -145,7 +145,7 @@ def partitions_to_read(
 
 
 class HashingReader(io.RawIOBase):
-    """Hashes what passes through: digest and rows come from the same bytes, read once."""
+    """Hashes the bytes that are read, so that digest and rows come from the same bytes, read once."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.digest = hashlib.sha256()
@@ -161,14 +161,14 @@ class HashingReader(io.RawIOBase):
         return len(content)
 
     def exhaust(self) -> str:
-        """The sha256 of the whole file, whose rest a parser may have left unread."""
+        """Read the rest of the file, which a parser may have skipped; return the sha256 of the whole file."""
         while self.read(READ_BYTES):
             pass
         return self.digest.hexdigest()
 
 
 def sha256_of(file: BinaryIO) -> str:
-    """Of a file that is then read in random order: it is at its beginning afterwards."""
+    """The sha256 of a file that is read in random order afterwards. The file is rewound to its beginning."""
     file.seek(0)
     digest = hashlib.sha256()
     while content := file.read(READ_BYTES):

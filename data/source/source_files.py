@@ -1,4 +1,4 @@
-"""Which files a source consists of, and which columns stand in their paths."""
+"""Finds the files of a source, and the partition columns in their paths."""
 
 import re
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class SourceFile:
 
     @property
     def ending(self) -> str:
-        """csv, parquet ...: without capitals and without the ending of a compression."""
+        """csv, parquet ...: in lower case, without the ending of a compression."""
         parts = self.name.casefold().split(".")[1:]
         if len(parts) > 1 and parts[-1] in PACKED:
             parts.pop()
@@ -46,10 +46,10 @@ class SourceFile:
 
 
 def source_files(source: TableSource) -> list[SourceFile]:
-    """The file, or all that a pattern names, or the tables below a folder, in the order of their names.
+    """The file, all files that match a pattern, or the tables below a folder, sorted by name.
 
-    Hidden files and markers (`.part-0.crc`, `_SUCCESS`) and whatever lies in such folders are left alone.
-    Raises DataError when no file is there, or when a folder holds tables of several kinds.
+    Hidden files and markers (`.part-0.crc`, `_SUCCESS`) and the contents of such folders are ignored.
+    Raises DataError when there is no file, or when a folder contains tables of several kinds.
     """
     filesystem, path = url_to_fs(source.uri, **source.options.get("storage_options", {}))
     if any(sign in path for sign in "*[") and not filesystem.exists(path):
@@ -84,7 +84,7 @@ def _tables_below(filesystem: Any, folder: str, source: TableSource) -> list[str
     ours = [path for path in visible if kinds[path] == source.kind]
     if others := sorted(path for path in visible if kinds[path] not in (source.kind, None)):
         raise DataError(f"{public_uri(source)}: {_other_kinds(source, ours, others[0], kinds)}")
-    # Hive and other tools write files without an ending
+    # Hive and similar tools write files without an ending
     return ours or [path for path in visible if "." not in PurePosixPath(path).name]
 
 

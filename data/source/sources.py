@@ -1,4 +1,4 @@
-"""Where customers come from: the CDNOW log in an installed wheel, or a CSV or Parquet table at any URI."""
+"""Opens a source: the CDNOW log in an installed wheel, or a table in files or in PostgreSQL."""
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
@@ -15,7 +15,7 @@ from data.source.csv_files import read_csv
 from data.source.excel_files import read_excel
 from data.source.parquet_files import read_parquet
 from data.source.postgres_table import read_postgres
-from data.source.readers import Wanted, explained, public_uri, rows_a_chunk
+from data.source.readers import Wanted, data_errors, public_uri, rows_a_chunk
 from data.source.source_files import source_files
 
 CDNOW = TableSource(
@@ -33,17 +33,17 @@ CDNOW = TableSource(
 )
 CDNOW_SHA256 = "eff6889ed364c5199d6eacbbeb7a6d559971df4406ac876f322c373f00a072ef"
 
-FULL = 10_000
-"""A chunk that long does not wait for others."""
+LARGE_CHUNK_ROWS = 10_000
+"""Rows from which a chunk is returned without waiting for further chunks."""
 
 
 def as_table(config: DataConfig) -> TableSource:
-    """The source as a table with a mapping, which every source is."""
+    """The source as a table with a mapping; for CDNOW the built-in mapping."""
     return CDNOW if isinstance(config.source, CdnowSource) else config.source
 
 
 class Reading:
-    """A source as it is read: once, from the beginning to the end."""
+    """A source that is read once, from the beginning to the end."""
 
     def __init__(
         self, source: TableSource, wanted: Wanted, limit: int | None = None, sha256: str | None = None
@@ -55,19 +55,19 @@ class Reading:
 
     @property
     def sha256(self) -> str:
-        """Of the file's bytes; of several files, of their digests in the order of their names. Empty until
-        the chunks are exhausted, and for a source that is read in part."""
+        """The sha256 of the file's bytes; for several files, of their digests in the order of their names.
+        Empty until all chunks are read, and for a source of which only a part is read."""
         return self._sha256
 
     def chunks(self) -> Iterator[pa.Table]:
-        """Tables of one schema and at most 500,000 rows, of a wide table fewer.
+        """Yield tables of one schema with at most 500,000 rows; fewer for a wide table.
 
         Cells of CSV and Excel are strings, others have their Arrow types. Raises DataError for a source that
         is missing, unreadable, empty, or lacks a column that the config names.
         """
         uri, empty = public_uri(self._source), True
-        with explained(uri):
-            for chunk in _gathered(_first(_tables(self._source, self._wanted, self._digests), self._limit)):
+        with data_errors(uri):
+            for chunk in _combined(_first(_tables(self._source, self._wanted, self._digests), self._limit)):
                 empty = False
                 yield chunk
         if empty:
@@ -81,8 +81,10 @@ class Reading:
 
 
 def open_source(config: DataConfig, further: Collection[str] = (), limit: int | None = None) -> Reading:
-    """Of each row the columns that the config or `further` names, under the source's own names, of all rows
-    or the first `limit`."""
+    """Open the source with the columns that the config or `further` names, under the source's names.
+
+    `limit` restricts it to the first rows; default: all rows.
+    """
     if isinstance(config.source, CdnowSource):
         source = CDNOW.model_copy(update={"uri": str(_cdnow_file())})
         return Reading(source, _wanted(CDNOW, further), limit, CDNOW_SHA256)
@@ -120,7 +122,7 @@ def _postgres_tables(source: TableSource, wanted: Wanted, digests: list[str] | N
 
 
 def _first(tables: Iterator[pa.Table], rows: int | None) -> Iterator[pa.Table]:
-    """The first `rows`, or all; nothing is read beyond them."""
+    """The first `rows` rows, or all. Nothing is read after them."""
     left = rows
     for table in tables:
         wanted = table.slice(0, left)
@@ -130,8 +132,8 @@ def _first(tables: Iterator[pa.Table], rows: int | None) -> Iterator[pa.Table]:
             return
 
 
-def _gathered(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Many small files as few chunks, none longer than the longest of one file may be."""
+def _combined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Combine chunks of many small files. No chunk exceeds the maximum size of a chunk of one file."""
     waiting: list[pa.Table] = []
     for table in tables:
         rows = sum(t.num_rows for t in waiting) + table.num_rows
@@ -139,7 +141,7 @@ def _gathered(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
             yield pa.concat_tables(waiting)
             waiting = []
         waiting.append(table)
-        if table.num_rows >= FULL:
+        if table.num_rows >= LARGE_CHUNK_ROWS:
             yield pa.concat_tables(waiting)
             waiting = []
     if waiting:
@@ -151,10 +153,10 @@ def _joined(digests: Sequence[str]) -> str:
 
 
 def state(config: DataConfig) -> list[str]:
-    """What tells, without reading it, whether the source has changed: a mark a file, from its file system.
-    A database gives none, so that its mark is another one each time."""
+    """Detects whether the source has changed, without reading it: one mark per file, from its file system.
+    A database has none, so its mark contains the current time and always differs."""
     source = as_table(config)
-    with explained(public_uri(source)):
+    with data_errors(public_uri(source)):
         if isinstance(config.source, CdnowSource):
             source = CDNOW.model_copy(update={"uri": str(_cdnow_file())})
         if source.kind == "postgres":
@@ -163,12 +165,12 @@ def state(config: DataConfig) -> list[str]:
 
 
 def _cdnow_file() -> Path:
-    """Package data of a wheel whose code is never imported: it predates our Python."""
+    """The data file of the wheel. Its code is never imported, because it does not support this Python."""
     try:
         carried = distribution("Lifetimes").files or []
     except PackageNotFoundError:
         raise DataError(
-            "the CDNOW log lies in the package Lifetimes: pip install Lifetimes==0.11.3"
+            "the CDNOW log is part of the package Lifetimes: pip install Lifetimes==0.11.3"
         ) from None
     for file in carried:
         if file.name == "CDNOW_master.txt":

@@ -1,1 +1,1 @@
-"""The feature repository as Feast's own command line reads it."""
+"""The feature repository for Feast's command line."""

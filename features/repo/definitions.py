@@ -1,7 +1,7 @@
-"""What Feast knows about us: entity, view, on-demand view, service and push source, all made from the spec.
+"""The Feast definitions: entity, view, on-demand view, service and push source, all made from the spec.
 
-`define` serves our own code. Feast's command line imports this file by its bare name; then, and only then,
-the names that it looks for are bound at the end. To use it (from the project's folder):
+This project calls `define`. Feast's command line imports this file as the module `definitions`; only then
+does the end of the file define the names that Feast reads. To use it (from the project's folder):
 
     export CHURN_FEAST_REGISTRY=$PWD/var/feast/registry.db CHURN_FEAST_ONLINE=$PWD/var/feast/online.db
     feast -c features/repo feature-views list
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from features import lean_feast  # first: it makes the next imports quick
+from features import lean_feast  # first, because it makes the next imports faster
 from features.spec import FeaturesConfig
 
 # isort: split
@@ -39,7 +39,7 @@ class Definitions(NamedTuple):
 
 
 def define(spec: FeaturesConfig, snapshots: Path) -> Definitions:
-    """The spec in Feast's words. The service's tag `spec_digest` lets a reader refuse another contract."""
+    """The spec as Feast objects. With the service's tag `spec_digest`, a reader can refuse another spec."""
     tags = {"spec_digest": spec.digest()}
     entity = Entity(name=spec.entity, join_keys=[JOIN_KEY], value_type=ValueType.STRING)
     source = FileSource(
@@ -71,10 +71,11 @@ def define(spec: FeaturesConfig, snapshots: Path) -> Definitions:
 
 
 def derivation(spec: FeaturesConfig) -> str:
-    """Source of the on-demand transformation: lists in, lists out, null where a part is null.
+    """Source of the on-demand transformation from lists to lists. A ratio is null if one of its parts is
+    null.
 
-    Feast ships a transformation as source and runs it where this project is not installed, so the ratios
-    are written into the text and nothing outside the function is named.
+    Feast stores a transformation as source and runs it where this project is not installed. Therefore the
+    ratios are written into the text, and the function uses no name from outside.
     """
     ratios = "\n".join(
         f"        {r.name!r}: ratio(inputs[{r.numerator!r}], inputs[{r.denominator!r}], {r.floor!r}),"
@@ -101,8 +102,8 @@ def _derived(spec: FeaturesConfig, view: FeatureView) -> OnDemandFeatureView | N
     with lean_feast.quiet():
         return OnDemandFeatureView(
             name=spec.derived_view,
-            sources=[view[parts]],  # Feast copies every source column, so name only those that are read
-            # without descriptions: Feast compares these fields, whole, with those that it infers
+            sources=[view[parts]],  # only the columns that are read, because Feast copies each one
+            # without descriptions, because Feast compares these fields with those that it infers
             schema=[Field(name=r.name, dtype=Float64) for r in spec.derived],
             description="; ".join(f"{r.name}: {r.description}" for r in spec.derived),
             udf=_compiled(source),
@@ -112,9 +113,9 @@ def _derived(spec: FeaturesConfig, view: FeatureView) -> OnDemandFeatureView | N
 
 
 def _compiled(source: str) -> FunctionType:
-    # under a module's name that no one can import, dill stores the function itself
+    # dill stores the function itself when its module cannot be imported
     namespace: dict[str, Any] = {"__name__": "features_on_demand"}
-    exec(source, namespace)  # noqa: S102  our own text, made above from validated names
+    exec(source, namespace)  # noqa: S102  the text is made above from validated names
     function: FunctionType = namespace["derive"]
     return function
 

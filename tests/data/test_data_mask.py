@@ -15,7 +15,7 @@ from data_tables import KEY, Configure, Ingest, cdnow
 
 from data import mask as data_mask
 from data.errors import DataError
-from data.mask import Masker, load_key, mask_texts, spelled
+from data.mask import Masker, load_key, mask_texts, masks_as_text
 from data.prepare import staging
 from data.prepare.staging import Buckets
 from data.records.folder import read
@@ -114,7 +114,7 @@ def test_data_and_server_mask_alike_and_each_customer_once(monkeypatch: pytest.M
     masker = Masker("integer", KEY.encode())
     expected = {i: mask(canonical_id(i, "integer"), KEY.encode()) for i in (1, 3)}
     for chunk in ([3, 1, 3], [3, 1]):
-        masked = spelled(*masker.halves(pa.chunked_array([chunk])))
+        masked = masks_as_text(*masker.halves(pa.chunked_array([chunk])))
         assert masked.to_pylist() == [expected[i] for i in chunk]
     assert sorted(calls) == ["1", "3"]
     texts = pa.chunked_array([["1", "x", None, "3.0"]])
@@ -123,7 +123,7 @@ def test_data_and_server_mask_alike_and_each_customer_once(monkeypatch: pytest.M
 
 def test_the_numbers_of_masks_sort_like_their_texts() -> None:
     high, low = Masker("string", KEY.encode()).halves(pa.chunked_array([[f"c{i}" for i in range(500)]]))
-    texts = spelled(high, low).to_pylist()
+    texts = masks_as_text(high, low).to_pylist()
     assert [texts[i] for i in np.lexsort((low, high))] == sorted(texts)
 
 

@@ -61,7 +61,7 @@ def test_who_is_erased_or_not_eligible_any_more_is_removed(tmp_path, online):
     said: list[str] = []
     assert materialize(spec, files, said.append) == 7
     assert known(spec, files, USERS) == USERS[1:]
-    assert "online: 1 customers removed who left or are not eligible" in said
+    assert "online: 1 customers removed who departed or are not eligible" in said
 
     strict = spec_of(online, eligible="recency_days <= 95")
     build_features(strict, files)
@@ -70,7 +70,7 @@ def test_who_is_erased_or_not_eligible_any_more_is_removed(tmp_path, online):
     newest = snapshots[snapshots["event_timestamp"] == snapshots["event_timestamp"].max()]
     assert known(strict, files, USERS) == sorted(newest["user_id"]) == USERS[1:5]
     assert materialize(strict, files, said.append) == 4
-    assert said[-1] == "online: 0 customers removed who left or are not eligible"
+    assert said[-1] == "online: 0 customers removed who departed or are not eligible"
 
 
 def test_two_workspaces_on_one_redis_leave_each_other_alone(tmp_path):

@@ -187,7 +187,7 @@ def test_two_builds_at_once_and_what_a_killed_one_left(small, make_spec):
         ({"dtype": "float64"}, "feature bad: give its sql, an aggregate"),
         (
             {"dtype": "int64", "default": 0, "sql": "avg(amount)"},
-            "feature bad: .*gives DOUBLE, the spec says int64",
+            "feature bad: .*gives DOUBLE, but its dtype is int64",
         ),
         ({"dtype": "float64", "sql": "max(timestamp)"}, "feature bad: .*gives TIMESTAMP"),
         ({"dtype": "float64", "sql": "max(user_id::DOUBLE)"}, "feature bad: Conversion Error"),

@@ -39,7 +39,7 @@ def test_a_horizon_that_ends_with_the_log_is_finished(make_spec):
 
 
 @pytest.mark.parametrize(
-    ("asked", "labels", "message"),
+    ("requested", "labels", "message"),
     [
         (datetime(1998, 5, 1, tzinfo=UTC), True, r"last as_of with a label is 1998-04-02T00:00:00\+00:00"),
         (datetime(1998, 7, 2, tzinfo=UTC), False, "outside the log"),
@@ -47,9 +47,9 @@ def test_a_horizon_that_ends_with_the_log_is_finished(make_spec):
         (datetime(1998, 1, 1), False, r"no time zone; write it as 1998-01-01T00:00:00\+00:00"),
     ],
 )
-def test_moments_that_cannot_be_answered_are_refused(make_spec, asked, labels, message):
+def test_moments_that_cannot_be_answered_are_refused(make_spec, requested, labels, message):
     with pytest.raises(FeatureError, match=message):
-        schedule_of([asked], make_spec(), START, END, labels)
+        schedule_of([requested], make_spec(), START, END, labels)
 
 
 def test_too_short_a_log_is_refused_with_the_remedy(make_spec):

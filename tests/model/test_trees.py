@@ -15,9 +15,9 @@ from model.export import export_program, load_program
 from model.network import Network
 from model.preprocessing import Preprocessing
 from model.program import Program
-from model.target_rates import looked_up, out_of_part, rates
+from model.target_rates import encode, encode_out_of_fold, rates
 from model.tree_formats import from_catboost, from_lightgbm
-from model.trees import LEVELS, Trees
+from model.trees import MAX_DEPTH, Trees
 from training.learn.boosting import grow_forest
 from training.trees.growth import Growth
 
@@ -36,14 +36,14 @@ def drawn(rows: int = 3000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("settings", [{"num_leaves": 31}, {"num_leaves": 4}, {"extra_trees": True}])
 def test_the_tensors_equal_lightgbm(settings: dict[str, object]) -> None:
     numeric, codes, churned = (part.numpy() for part in drawn())
-    teach = np.hstack([numeric, out_of_part(codes, churned, SIZES, 0)])
-    given = {"objective": "binary", "max_depth": LEVELS, "verbosity": -1, "num_threads": 1, **settings}
+    teach = np.hstack([numeric, encode_out_of_fold(codes, churned, SIZES, 0)])
+    given = {"objective": "binary", "max_depth": MAX_DEPTH, "verbosity": -1, "num_threads": 1, **settings}
     boosters = [lightgbm.train({**given, "seed": s}, lightgbm.Dataset(teach, churned), 30) for s in (0, 1)]
     found = rates(codes, churned, SIZES)
     trees = Trees(SIZES)
-    trees.take(
+    trees.load(
         [
-            tree.times(weight)
+            tree.scaled(weight)
             for weight, booster in zip((0.3, 1.2), boosters, strict=True)
             for tree in from_lightgbm(booster.model_to_string())
         ],
@@ -52,7 +52,7 @@ def test_the_tensors_equal_lightgbm(settings: dict[str, object]) -> None:
 
     ours = trees(torch.from_numpy(numeric), torch.from_numpy(codes)).numpy()
 
-    inputs = np.hstack([numeric, looked_up(found, codes)])
+    inputs = np.hstack([numeric, encode(found, codes)])
     theirs = sum(w * b.predict(inputs, raw_score=True) for w, b in zip((0.3, 1.2), boosters, strict=True))
     assert np.abs(ours - theirs).max() < 1e-9
 
@@ -72,7 +72,7 @@ def test_the_tensors_equal_catboost(tmp_path: Path, depth: int, from_average: bo
     model.fit(numeric, churned)
     model.save_model(str(tmp_path / "model.json"), format="json")
     trees = Trees(())
-    trees.take(from_catboost((tmp_path / "model.json").read_text()))
+    trees.load(from_catboost((tmp_path / "model.json").read_text()))
     # values on the borders themselves too
     borders = np.unique(trees.threshold[trees.threshold != 0].numpy())
     inputs = np.vstack([numeric, *(np.full((1, 4), border) for border in borders)]).astype(np.float32)
@@ -89,11 +89,11 @@ def test_trees_that_found_no_split_say_the_mean() -> None:
         {"objective": "binary", "verbosity": -1}, lightgbm.Dataset(np.zeros((40, 4)), churned), 3
     )
     trees = Trees(())
-    trees.take(from_lightgbm(booster.model_to_string()))
+    trees.load(from_lightgbm(booster.model_to_string()))
 
     logit = trees(torch.zeros(2, 4), torch.zeros(2, 0, dtype=torch.int64))
 
-    assert trees.grown
+    assert trees.has_trees
     assert logit.tolist() == pytest.approx([np.log(10 / 30)] * 2)
 
 
@@ -113,7 +113,7 @@ def test_a_row_does_not_teach_its_own_rate() -> None:
     codes = np.arange(1, 1001)[:, None]
     churned = np.random.default_rng(0).integers(0, 2, 1000).astype(float)
 
-    seen = out_of_part(codes, churned, (1000,), seed=0)[:, 0]
+    seen = encode_out_of_fold(codes, churned, (1000,), seed=0)[:, 0]
 
     assert abs(np.corrcoef(seen, churned)[0, 1]) < 0.2
 

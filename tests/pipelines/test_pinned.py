@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data.workspace import pinned, replaced_directory
+from data.workspace import link_version, replaced_directory
 
 
 def version(current: Path, text: str) -> None:
@@ -17,7 +17,7 @@ def version(current: Path, text: str) -> None:
 def test_what_was_pinned_outlives_its_version(tmp_path: Path) -> None:
     current, own = tmp_path / "current", tmp_path / "own"
     version(current, "old")
-    pinned(current, own)
+    link_version(current, own)
     version(current, "new")
     assert [(own / name).read_text() for name in ("rows", "parts/0")] == ["old", "old"]
 
@@ -38,10 +38,10 @@ def test_a_version_that_goes_while_it_is_linked_is_left_for_the_new_one(
         link(source, target)
 
     monkeypatch.setattr("os.link", link_late)
-    pinned(current, own)
+    link_version(current, own)
     assert [(own / name).read_text() for name in ("rows", "parts/0")] == ["new", "new"]
 
 
 def test_nothing_to_pin_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        pinned(tmp_path / "none", tmp_path / "own")
+        link_version(tmp_path / "none", tmp_path / "own")

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from model.target_rates import looked_up, out_of_part, rates
+from model.target_rates import encode, encode_out_of_fold, rates
 from model.trees import Trees
 from training.learn.datamodule import Rows
 from training.trees import leafwise, symmetric
@@ -45,12 +45,12 @@ def fold_rows(
     numeric, codes, churned = (part.numpy() for part in rows)
     learned, judged = fold
     found = rates(codes[learned], churned[learned], sizes)
-    own = out_of_part(codes[learned], churned[learned], sizes, seed)
+    own = encode_out_of_fold(codes[learned], churned[learned], sizes, seed)
     return FoldRows(
         np.hstack([numeric[learned], own]),
         churned[learned],
         line[0],
-        np.hstack([numeric[judged], looked_up(found, codes[judged])]),
+        np.hstack([numeric[judged], encode(found, codes[judged])]),
         churned[judged],
         line[1],
     )
@@ -94,13 +94,13 @@ def grow_forest(
     if not forest:
         return
     numeric, codes, churned = (part.numpy() for part in rows)
-    inputs = np.hstack([numeric, out_of_part(codes, churned, sizes, seed)])
+    inputs = np.hstack([numeric, encode_out_of_fold(codes, churned, sizes, seed)])
     grown = []
     for share, growth in forest:
         assert line is not None or not growth.from_line
         teaching = Teaching(inputs, churned, line if growth.from_line else None)
-        grown += [tree.times(share) for tree in _library(growth).grown(teaching, growth, seed)]
-    trees.take(grown, rates(codes, churned, sizes))
+        grown += [tree.scaled(share) for tree in _library(growth).grown(teaching, growth, seed)]
+    trees.load(grown, rates(codes, churned, sizes))
 
 
 def _library(growth: Growth) -> ModuleType:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from model.tree_formats import Tree, from_lightgbm
-from model.trees import LEVELS
+from model.trees import MAX_DEPTH
 from training.trees.growth import PATIENCE, FoldRows, Growth, Logits, Teaching
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _settings(growth: Growth, seed: int) -> dict[str, Any]:
         "metric": "binary_logloss",
         "learning_rate": growth.rate,
         "num_leaves": growth.leaves,
-        "max_depth": LEVELS,
+        "max_depth": MAX_DEPTH,
         "extra_trees": growth.randomised,
         "feature_fraction": 0.8 if growth.randomised else 0.5,
         "bagging_fraction": 0.8,
