@@ -8,7 +8,7 @@ drawn anew for each pair, in turns, first one then the other first. Before, outs
 every customer once, as servers that have run for a while have. Ours is all of `OnlineFeatures.read`: values,
 derived features, freshness, policies, and what it keeps for when the store is down. Theirs is
 `get_online_features` and `to_dict`, which check no freshness. Every pair is compared value by value. Wall
-time, and the ratio of CPU time too, which other processes disturb less. Results: a table and online_read.json.
+time, and the ratio of CPU time too, which other processes disturb less. Results: a table, online_read.json.
 """
 
 import argparse
