@@ -92,6 +92,8 @@ def environment(ground: Ground, port: int = 0) -> dict[str, str]:
         **serving_environment(settings.features, settings.files),
         "CHURN_MASK_KEY_FILE": str(settings.files.mask_key),
         "CHURN_CLOCK_OFFSET_S": str((clock_of(settings) - datetime.now(UTC)).total_seconds()),
+        # Feast's read has no deadline either
+        "CHURN_STORE_TIMEOUT_MS": "60000",
         "MODEL_DIR": str(ground.model_dir),
         "PORT": str(port),
         "PYTHONPATH": str(ROOT),

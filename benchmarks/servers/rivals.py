@@ -12,7 +12,7 @@ from benchmarks.servers.load import Target
 from benchmarks.servers.own import V1
 from benchmarks.servers.process import NotStarted, free_port, stopped, wait_for
 
-START_TIMEOUT_S = 180
+START_TIMEOUT_S = 300
 NATIVE = '{"user_id": %s}'
 READS = {"Feast's read": "feast", "our reader": "reader"}
 WITHOUT_ACCESS_LOG = {
