@@ -13,6 +13,7 @@ without the sidecar's hop, which favours KServe.
 import asyncio
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from kserve import Model, ModelServer
@@ -24,26 +25,30 @@ Answer = Callable[[list[Any]], list[dict[str, Any]]]
 
 
 class Churn(Model):
-    """The process that starts the workers loads nothing; each worker unpickles it, and loads."""
+    """The process that starts the workers loads nothing. Each worker unpickles it and loads in a thread: the
+    process that watches it kills a worker that does not answer within 5 s, and imports may take longer.
+    """
 
-    def __init__(self, recipe: Recipe | None = None) -> None:
+    def __init__(self, loading: "Future[Recipe] | None" = None) -> None:
         super().__init__("churn")
-        self.recipe = recipe
+        self.loading = loading
         self.ready = True
 
     def __reduce__(self) -> Any:
-        return loaded, (type(self),)
+        return in_worker, (type(self),)
 
     def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
-        assert self.recipe is not None
-        return {"predictions": self.recipe.answer([one["user_id"] for one in payload["instances"]])}
+        return {"predictions": self.answer([one["user_id"] for one in payload["instances"]])}
+
+    def answer(self, user_ids: list[Any]) -> list[dict[str, Any]]:
+        assert self.loading is not None
+        return self.loading.result().answer(user_ids)
 
 
 class Batched(Churn):
-    def __init__(self, recipe: Recipe | None = None) -> None:
-        super().__init__(recipe)
-        if recipe is not None:
-            self.batcher = Batcher(recipe.answer)
+    def __init__(self, loading: "Future[Recipe] | None" = None) -> None:
+        super().__init__(loading)
+        self.batcher = Batcher(self.answer)
 
     async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
         return {"predictions": await self.batcher.ask([one["user_id"] for one in payload["instances"]])}
@@ -82,8 +87,8 @@ class Batcher:
                 future.set_result([next(answers) for _ in user_ids])
 
 
-def loaded(kind: type[Churn]) -> Churn:
-    return kind(Recipe())
+def in_worker(kind: type[Churn]) -> Churn:
+    return kind(ThreadPoolExecutor(1).submit(Recipe))
 
 
 if __name__ == "__main__":
