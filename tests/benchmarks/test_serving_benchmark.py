@@ -1,5 +1,6 @@
 """The benchmark of serving times nobody who answers otherwise, and compares within rounds."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -103,3 +104,26 @@ def test_ratios_are_of_one_round_and_show_their_spread() -> None:
 def test_a_paired_run_reports_the_median_of_ratios_within_rounds() -> None:
     rounds = [{"now": 90.0, "then": 100.0}, {"now": 160.0, "then": 200.0}, {"now": 50.0, "then": 50.0}]
     assert paired.ratio(rounds, "now", "then") == {"median": 0.9, "lowest": 0.8, "highest": 1.0}
+
+
+def test_the_batcher_sends_what_came_together_as_one_batch_and_fails_all_of_it() -> None:
+    kserve_sdk = pytest.importorskip("benchmarks.servers.kserve_sdk")
+    batches: list[list[int]] = []
+
+    def answer(user_ids: list[int]) -> list[int]:
+        batches.append(user_ids)
+        if 13 in user_ids:
+            raise ValueError("unlucky")
+        return [10 * user_id for user_id in user_ids]
+
+    async def together(*lists: list[int]) -> list[Any]:
+        batcher = kserve_sdk.Batcher(answer)
+        return await asyncio.gather(*(batcher.ask(ids) for ids in lists), return_exceptions=True)
+
+    assert asyncio.run(together([1], [2, 3], [4])) == [[10], [20, 30], [40]]
+    assert batches == [[1, 2, 3, 4]]
+    failed = asyncio.run(together([12], [13]))
+    assert [type(one) for one in failed] == [ValueError, ValueError]
+    many = asyncio.run(together(*([number] for number in range(20, 60))))
+    assert many == [[10 * number] for number in range(20, 60)]
+    assert [len(batch) for batch in batches[2:]] == [32, 8]
