@@ -35,7 +35,7 @@ lint: install  ## style, types, and the order of the rooms
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python docs/rooms.py --check
 
-bench: install  ## feature building at 0.07, 0.7 and 7 million transactions, beside pandas
+bench: install  ## feature building at 0.07, 0.7 and 7 million transactions, beside pandas, outputs compared
 	$(BIN)/python -m benchmarks.features $(ARGS)
 
 bench-ingest: install  ## ingest, an append of 1 % and features build: seconds and peak memory; ARGS=--rows 70000000
@@ -51,7 +51,7 @@ bench-quality: install  ## ours by config alone beside tuned rivals on logs and 
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.quality $(ARGS)
 
-bench-serving: install var/bench/serving-venv/.installed  ## our server and its rivals, in turns; ARGS=--quick, --overload
+bench-serving: install var/bench/serving-venv/.installed  ## our server and its rivals, in turns; ARGS="--only kserve", "--against COMMIT", --quick, --overload
 	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 var/bench/serving-venv/.installed: benchmarks/servers/requirements.txt

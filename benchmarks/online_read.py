@@ -4,11 +4,11 @@
 
 The shipped feature spec, 10,000 synthetic customers that Feast itself puts online and that are then, in
 SQLite, packed as `churn features materialize` does; one process and thread. Both read the same customers,
-drawn anew for each pair, in turns, first one then the other first; before, both have read every customer
-once, as servers that have run for a while have. Ours is all of `OnlineFeatures.read`: values, derived
-features, freshness, policies, and what it keeps for when the store is down. Theirs is `get_online_features`
-and `to_dict`, which check no freshness. Every pair is compared value by value. Wall time, and the ratio of
-CPU time too, which other processes disturb less. Results: a table and online_read.json.
+drawn anew for each pair, in turns, first one then the other first. Before, outside the clock, both read
+every customer once, as servers that have run for a while have. Ours is all of `OnlineFeatures.read`: values,
+derived features, freshness, policies, and what it keeps for when the store is down. Theirs is
+`get_online_features` and `to_dict`, which check no freshness. Every pair is compared value by value. Wall
+time, and the ratio of CPU time too, which other processes disturb less. Results: a table, online_read.json.
 """
 
 import argparse
@@ -45,6 +45,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CUSTOMERS = 10_000
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 MOST_PAIRS = 2_000
+WARM_UP_IDS = 500
+"""Customers of one read before the clock runs."""
 
 
 def main() -> None:
@@ -180,6 +182,10 @@ def measure(
         assert set(vectors.status) == {"ok"}, "freshness"
         return taken, worked, columns
 
+    for start in range(0, CUSTOMERS, WARM_UP_IDS):
+        part = known[start : start + WARM_UP_IDS]
+        by_feast(part)
+        by_us(part)
     pairs: list[tuple[float, float]] = []
     busy_ratios: list[float] = []
     started = time.monotonic()

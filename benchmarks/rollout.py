@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import crowd, kayenta, moments, sequential_rivals
+from benchmarks import crowd, kayenta, moments, rollouts, sequential_rivals, threshold_rules
 from benchmarks.moments import World
 from benchmarks.parts import Parts, digest
 from benchmarks.rollout_report import CROWD, OURS, Row, Scenario, out, save, share, show, show_scenarios
@@ -82,6 +82,11 @@ PLANS = {
     "no-shadow": "1 % to 3 % errors: the plan without its shadow window",
 }
 ONLY = ("time", "crowd", *PLANS)
+CODE = (
+    __file__,
+    *(one.__file__ for one in (crowd, kayenta, moments, rollouts, sequential_rivals, threshold_rules)),
+)
+"""With the rules themselves, what results depend on."""
 Run = Callable[[tuple[float, float], int], Array]
 """Error rates of canary and stable, and a seed: canary requests until the rollback."""
 
@@ -91,8 +96,9 @@ def main() -> None:
     plan, count = load_settings().rollout, options.rollouts
     # every rule has something to judge, and so a part of alpha
     config = plan.model_copy(update={"labels": Path("labels.parquet"), "segments": ("segment",)})
-    made_by = digest([*Path(__file__).parent.glob("*.py"), *(ROOT / "rollout").rglob("*.py")],
-                     config.model_dump_json(), str(count))  # fmt: skip
+    made_by = digest(
+        [*map(Path, CODE), *(ROOT / "rollout").rglob("*.py")], config.model_dump_json(), str(count)
+    )
     parts = Parts(options.out / "parts", made_by, options.again)
     scenarios = in_time(parts, config, count) if "time" in options.only else []
     if "crowd" in options.only:

@@ -1,12 +1,26 @@
 """Our server beside its rivals: one store, one model, one machine, in turns.
 
-    python -m benchmarks.serving [--quick] [--rounds 5 --seconds 10] [--stores sqlite] [--servers ours no-op]
+    python -m benchmarks.serving [--quick] [--only kserve litserve] [--rounds 3 --seconds 5] [--stores sqlite]
+    python -m benchmarks.serving --against COMMIT [--rounds 10]
     python -m benchmarks.serving --overload [--seconds 60]
     python -m benchmarks.serving --grid [--rounds 2 --seconds 4]
 
-All servers of a store are started, checked for the right scores and warmed; then, round after round and in
-an order that changes, each is measured alone: the others are stopped where they stand (SIGSTOP). wrk asks one
-customer a request, another one each time. The load runs on the same cores as the server, so read ratios.
+A session is ours alone, with the no-ops that show what TorchServe costs, direct and through the gateway,
+with TLS and without; or a rival with each of its settings beside three of ours (`--only` names sessions:
+ours, kserve, litserve, bentoml, mlflow, fastapi). Each rival is there twice: with Feast's own read, and
+with our reader as a library, so that what the reader does and what the server does can be told from each
+other. Settings are those that its documentation advises for two cores (benchmarks/servers/, each module
+names the page).
+
+All servers of a session are started; 200 customers are asked, 16 at once, and their scores compared with
+the reference, which is Feast and the exported program without a server; who differs does not take part.
+Then, round after round and in an order that changes, each is measured alone: the others are stopped where
+they stand (SIGSTOP). wrk asks one customer a request, another one each time, on the same cores as the
+server: read ratios. Refused requests are no throughput. Medians of rounds, with the lowest and the highest;
+ratios are of one round.
+
+A session that was measured with the same code and settings is taken from --out/parts, unless --again: a run
+that was stopped goes on, sessions can be measured one by one, and the report has all that are there.
 `--grid`: no-op and ours with 1 and 2 workers and batches of 8 to 64, from which the profiles were chosen.
 """
 
@@ -14,35 +28,35 @@ import argparse
 import random
 import shutil
 import signal
-import statistics
+import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from benchmarks.servers import contestants, report
-from benchmarks.servers.contestants import CONTESTANTS, Ground, Running, Start
+from benchmarks.parts import Parts, digest
+from benchmarks.servers import ground as grounds
+from benchmarks.servers import overload, paired, report
+from benchmarks.servers.contestants import SESSIONS
+from benchmarks.servers.ground import ROOT, Ground, Running, Start
 from benchmarks.servers.load import available, load
-from benchmarks.servers.process import NotStarted, freeze, thaw
+from benchmarks.servers.own import noop, ours
+from benchmarks.servers.process import NotStarted
 from benchmarks.servers.store import opened
+from benchmarks.servers.turns import SETTLE_S, WARM_UP_S, rest, turn
 from data.errors import ChurnError
-from data.sample import sample_user_ids
+from pipelines.live import customers_online
 from serving.config import Batching
 
-ROOT = Path(__file__).resolve().parent.parent
-CONCURRENCY = (1, 8, 64, 256)
+CONCURRENCY = (1, 64, 256)
 CUSTOMERS = 10_000
-WARM_UP_S, SETTLE_S = 4, 1
+CODE = (".py", ".lua", ".yaml", ".properties", ".txt")
 GRID = [(workers, batch) for workers in (1, 2) for batch in (8, 16, 32, 64)]
-OVERLOAD_CONNECTIONS = 256
-RECOVERED_WITHIN_S = 2.0
 console = Console(stderr=True, highlight=False)
 
 
@@ -54,19 +68,25 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     # as Ctrl-C: what was started is stopped
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if options.overload:
-        return overload(options)
-    cells: list[dict[str, Any]] = []
-    missing: dict[str, str] = {}
-    facts = report.machine()
+    with ExitStack() as stack:
+        if options.overload:
+            return overload.measure(prepared(options.stores[0], options, stack), options)
+        if options.against:
+            return paired.measure(prepared("sqlite", options, stack), options)
+    sessions = {"grid": grid()} if options.grid else SESSIONS
+    parts = Parts(options.out / "parts", made_by(options), options.again)
     for store in options.stores:
         if store == "redis" and not shutil.which("redis-server"):
-            missing[store] = "redis-server is not installed"
+            console.print("redis-server is not installed, left out")
             continue
-        cells += compare(store, options, missing, grid() if options.grid else CONTESTANTS)
-        report.write(options.out, facts, cells, missing)
+        for name in [name for name in sessions if name in options.only]:
+            parts.part(f"{store} {name}", lambda s=store, n=name: session(s, n, sessions[n], options))
+    found = [parts.taken(f"{store} {name}") for store in options.stores for name in sessions]
+    cells = [cell for one in found if one for cell in one["cells"]]
+    missing = {name: why for one in found if one for name, why in one["missing"].items()}
+    report.write(options.out, report.machine(), cells, missing)
     report.show(cells, missing)
-    console.print(f"written: {options.out}/serving.json, serving.md, serving.png")
+    console.print(f"written: {options.out}/serving.json, serving.md")
     return 0
 
 
@@ -77,107 +97,104 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="SQLite, 1 and 64 clients, one round of 2 s")
     parser.add_argument("--grid", action="store_true", help="workers and batch sizes, SQLite, 64 clients")
     parser.add_argument("--overload", action="store_true", help="256 clients against ours alone")
+    parser.add_argument("--against", metavar="COMMIT", help="ours of today beside ours of that commit")
+    parser.add_argument("--only", nargs="+", default=[*SESSIONS, "grid"], help="these sessions")
+    parser.add_argument("--again", action="store_true", help="take no session of an earlier run")
     parser.add_argument("--stores", nargs="+", choices=("sqlite", "redis"))
-    parser.add_argument("--servers", nargs="+", default=[""], help="only those whose names begin so")
     parser.add_argument("--concurrency", nargs="+", type=int)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=int, help="of one measurement; of an overload 60")
     parser.add_argument("--workspace", type=Path, default=ROOT / "var" / "bench" / "serving-workspace")
     parser.add_argument("--venv", type=Path, default=ROOT / "var" / "bench" / "serving-venv")
     parser.add_argument("--out", type=Path, default=ROOT / "var" / "bench" / "serving")
-    options = parser.parse_args()
-    quick = options.quick
-    alone = quick or options.overload or options.grid
+    return with_defaults(parser.parse_args())
+
+
+def with_defaults(options: argparse.Namespace) -> argparse.Namespace:
+    alone = options.quick or options.overload or options.grid
     options.stores = options.stores or (["sqlite"] if alone else ["sqlite", "redis"])
-    clients = [64] if options.grid else [1, 64] if quick else list(CONCURRENCY)
+    clients = [64] if options.grid else [1, 64] if options.quick else list(CONCURRENCY)
     options.concurrency = options.concurrency or clients
-    if options.grid:
-        options.out /= "grid"
-    options.rounds = options.rounds or (1 if quick else 2)
-    options.seconds = options.seconds or (60 if options.overload else 2 if quick else 3)
+    if options.quick or options.grid:
+        options.out /= "quick" if options.quick else "grid"
+    rounds = 1 if options.quick else 10 if options.against else 3
+    options.rounds = options.rounds or rounds
+    options.seconds = options.seconds or (60 if options.overload else 2 if options.quick else 5)
     return options
+
+
+def made_by(options: argparse.Namespace) -> str:
+    """Of the servers' code and of how they were measured. A commit that changes neither changes nothing."""
+    rooms = ("benchmarks/servers", "handlers", "serving", "configs/gateway", "configs/torchserve")
+    code = [file for room in rooms for file in (ROOT / room).rglob("*") if file.suffix in CODE]
+    code += [ROOT / "configs" / name for name in ("serving.yaml", "gateway.yaml", "features.yaml")]
+    return digest(code, f"{options.concurrency} {options.rounds} {options.seconds}")
 
 
 def grid() -> Mapping[str, Start]:
     found: dict[str, Start] = {}
     for workers, batch in GRID:
         batching = Batching(batch_size=batch)
-        for name, start in (("no-op", contestants.noop), ("ours", contestants.ours)):
-            found[f"{name}, {workers} x {batch}"] = start("throughput", workers=workers, throughput=batching)
+        found[f"no-op, {workers} x {batch}"] = noop("throughput", workers=workers, throughput=batching)
+        found[f"ours, {workers} x {batch}"] = ours("throughput", workers=workers, throughput=batching)
     return found
-
-
-def compare(
-    store: str, options: argparse.Namespace, missing: dict[str, str], servers: Mapping[str, Start]
-) -> list[dict[str, Any]]:
-    """A cell a server, concurrency and round. Servers that do not start are named in `missing`."""
-    with ExitStack() as stack:
-        ground = prepared(store, options, stack)
-        running: dict[str, Running] = {}
-        for name, start in servers.items():
-            if not name.lower().startswith(tuple(wanted.lower() for wanted in options.servers)):
-                continue
-            console.print(f"{store}: starting {name}")
-            try:
-                running[name] = stack.enter_context(start(ground))
-            except (NotStarted, ChurnError) as error:
-                missing[f"{name} ({store})"] = str(error)
-                console.print(f"{store}: {name}: {error}")
-                continue
-            # a server must not die with its processes stopped: the exit stack runs this before its stop
-            stack.callback(thaw, *running[name].pids)
-            if not name.startswith("no-op"):
-                check(name, running, ground)
-            load(running[name].target, ground.ids_file, 64, WARM_UP_S)
-            rest(running[name], ground)
-        return measured(store, ground, running, options)
 
 
 def prepared(store: str, options: argparse.Namespace, stack: ExitStack) -> Ground:
     settings = stack.enter_context(opened(store, options.workspace, console.print))
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-serving-")))
-    ground = Ground(settings, folder, options.venv, tuple(sample_user_ids(settings.data, CUSTOMERS)))
-    contestants.lay(ground)
+    # some customers of the source are not eligible, and so not online
+    ground = Ground(settings, folder, options.venv, tuple(customers_online(settings, CUSTOMERS)))
+    grounds.lay(ground)
     return ground
 
 
-def check(name: str, running: dict[str, Running], ground: Ground) -> None:
-    """Wrong answers would win nothing: the rivals' scores are ours (the forest has its own)."""
-    asked = ground.ids[:: max(1, len(ground.ids) // 20)]
-    scores = [contestants.score_in(contestants.ask(running[name].target, i).json()) for i in asked]
-    if len(set(scores)) < 2 or not all(0 < score < 1 for score in scores):
-        raise NotStarted(f"{name}: its scores make no sense: {scores[:3]}")
-    ours = next((n for n in running if n.startswith("ours") and n != name), None)
-    if ours and "forest" not in name:
-        thaw(*running[ours].pids)
-        expected = [contestants.score_in(contestants.ask(running[ours].target, i).json()) for i in asked]
-        freeze(*running[ours].pids)
-        furthest = max(abs(a - b) for a, b in zip(scores, expected, strict=True))
-        if furthest > 1e-6:
-            raise NotStarted(f"{name}: its scores are not ours, by up to {furthest:.2g}")
+def session(
+    store: str, session_name: str, servers: Mapping[str, Start], options: argparse.Namespace
+) -> dict[str, Any]:
+    """`cells`: one a server, concurrency and round. `missing`: who did not start, or answered otherwise."""
+    missing: dict[str, str] = {}
+    with ExitStack() as stack:
+        ground = prepared(store, options, stack)
+        expected = grounds.reference(ground)
+        running: dict[str, Running] = {}
+        for name, start in servers.items():
+            console.print(f"{store}: starting {name}")
+            try:
+                running[name] = admitted(name, start, ground, expected, stack)
+            except (NotStarted, ChurnError, subprocess.SubprocessError) as error:
+                missing[f"{name} ({store})"] = str(error)
+                console.print(f"{store}: {name}: {error}")
+        cells = measured(ground, running, options)
+    where = {"store": store, "session": session_name}
+    return {"cells": [where | cell for cell in cells], "missing": missing}
 
 
-def rest(server: Running, ground: Ground) -> None:
-    """Stop a server once it has nothing on its way: its time-outs would run while it stands still.
-
-    wrk hangs up on up to 256 requests when it ends; the answer to one asked after them comes last.
-    """
-    contestants.ask(server.target, ground.ids[0], timeout_s=60)
-    time.sleep(SETTLE_S / 2)
-    freeze(*server.pids)
+def admitted(name: str, start: Start, ground: Ground, expected: list[float], stack: ExitStack) -> Running:
+    """Started, with the right scores, warm, and stopped where it stands until its turn."""
+    with ExitStack() as own:
+        server = own.enter_context(start(ground))
+        # a server must not die with its processes stopped: the exit stack runs this before its stop
+        own.callback(turn, server)
+        if not name.startswith("no-op"):
+            grounds.check(ground, server.target, expected)
+        load(server.target, ground.ids_file, 64, WARM_UP_S)
+        rest(server, ground)
+        stack.enter_context(own.pop_all())
+    return server
 
 
 def measured(
-    store: str, ground: Ground, running: dict[str, Running], options: argparse.Namespace
+    ground: Ground, running: Mapping[str, Running], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     cells = []
-    for turn in range(options.rounds):
+    for number in range(options.rounds):
         for connections in options.concurrency:
             order = list(running)
-            random.Random(f"{turn} {connections}").shuffle(order)
+            random.Random(f"{number} {connections}").shuffle(order)
             for name in order:
                 server = running[name]
-                thaw(*server.pids)
+                turn(server)
                 load(server.target, ground.ids_file, connections, SETTLE_S)
                 found = load(server.target, ground.ids_file, connections, options.seconds)
                 statuses = (
@@ -188,64 +205,17 @@ def measured(
                 rest(server, ground)
                 cells.append(
                     {
-                        **{"store": store, "server": name, "concurrency": connections, "round": turn},
+                        **{"server": name, "concurrency": connections, "round": number},
                         **asdict(found),
                         "per_s": found.answered_per_s,
                         "statuses": dict(statuses),
                     }
                 )
                 console.print(
-                    f"{store} round {turn + 1} c={connections:<3} {name:<26} {found.answered_per_s:8,.0f}"
+                    f"round {number + 1} c={connections:<3} {name:<46} {found.answered_per_s:8,.0f}"
                     f" req/s  p50 {found.p50_ms:7.2f}  p99 {found.p99_ms:8.2f} ms  refused {found.refused}"
                 )
     return cells
-
-
-def overload(options: argparse.Namespace) -> int:
-    """256 clients: what is answered, and how soon a lone request is served again. Exit code 1 if not so."""
-    with ExitStack() as stack:
-        ground = prepared(options.stores[0], options, stack)
-        server = stack.enter_context(CONTESTANTS["ours, throughput"](ground))
-        load(server.target, ground.ids_file, 64, WARM_UP_S)
-        before = lone(server, ground.ids[:200])
-        found = load(server.target, ground.ids_file, OVERLOAD_CONNECTIONS, options.seconds, statuses=True)
-        ended = time.monotonic()
-        first = contestants.ask(server.target, ground.ids[0])
-        recovered_s = time.monotonic() - ended
-        after = lone(server, ground.ids[:200])
-    result = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "connections": OVERLOAD_CONNECTIONS,
-        **asdict(found),
-        "per_s": found.answered_per_s,
-        "recovered_s": recovered_s,
-        "lone_before_ms": before,
-        "lone_after_ms": after,
-    }
-    allowed = {"200", "503 with Retry-After"}
-    held = (
-        set(found.statuses) <= allowed
-        and not found.broken
-        and not found.timeouts
-        and first.status_code == 200
-        and recovered_s < RECOVERED_WITHIN_S
-        and after["p50"] < 2 * before["p50"]
-    )
-    report.write_overload(options.out, result | {"held": held})
-    console.print(result)
-    console.print("held" if held else "did not hold")
-    return 0 if held else 1
-
-
-def lone(server: Running, ids: Sequence[int | str]) -> dict[str, float]:
-    """Latency of one request at a time, in ms."""
-    taken = []
-    with contestants.client(server.target) as connection:
-        for user_id in ids:
-            begun = time.perf_counter()
-            connection.post(server.target.url, content=server.target.body % user_id)
-            taken.append(1000 * (time.perf_counter() - begun))
-    return {"p50": statistics.median(taken), "p99": statistics.quantiles(taken, n=100)[98]}
 
 
 if __name__ == "__main__":

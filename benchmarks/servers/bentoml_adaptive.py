@@ -3,6 +3,10 @@
 Its documentation also shows a service in front that takes single requests and passes them on; with BentoML
 1.4.39 and 64 clients that hop cost most of the speed and answered a third of the requests with a 500 (its
 own connections were closed under it), so the batching service is asked directly.
+
+Two workers, one a core, since processes of Python use one each
+(https://docs.bentoml.com/en/latest/build-with-bentoml/parallelize-requests.html); batches as
+https://docs.bentoml.com/en/latest/get-started/adaptive-batching.html has them.
 """
 
 from typing import Any
@@ -12,7 +16,7 @@ import bentoml
 from benchmarks.servers.recipe import Recipe
 
 
-@bentoml.service(workers=1, traffic={"timeout": 60, "max_concurrency": 1024})
+@bentoml.service(workers=2, traffic={"timeout": 60, "max_concurrency": 1024})
 class Churn:
     def __init__(self) -> None:
         self._recipe = Recipe()

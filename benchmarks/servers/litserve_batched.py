@@ -1,4 +1,9 @@
-"""LitServe with batching: up to 64 requests are one read and one call of the program."""
+"""LitServe with batching: up to 64 requests are one read and one call of the program.
+
+As the docstring of LitServer advises (https://lightning.ai/docs/litserve/api-reference/litserver): "for
+CPU, set [workers_per_device] to the number of cores", `fast_queue` above 100 requests a second, and as many
+API servers as workers, its default.
+"""
 
 import os
 from typing import Any
@@ -31,7 +36,7 @@ class Churn(litserve.LitAPI):
 
 if __name__ == "__main__":
     api = Churn(max_batch_size=64, batch_timeout=0.001)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=2, fast_queue=True)
     server.run(
         host="127.0.0.1",
         port=int(os.environ["PORT"]),

@@ -19,6 +19,8 @@ class Target:
     url: str
     body: str
     headers: tuple[str, ...] = ()
+    certificate: str | None = None
+    """Of an https address that signs for itself: the file by which clients trust it. wrk checks none."""
 
 
 @dataclass(frozen=True)

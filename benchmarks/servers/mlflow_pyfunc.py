@@ -1,4 +1,4 @@
-"""MLflow's scoring server over a pyfunc that asks Feast once a request.
+"""MLflow's scoring server over a pyfunc that reads once a request; two workers (`mlflow models serve -w 2`).
 
 python -m benchmarks.servers.mlflow_pyfunc FOLDER     # saves the model; `mlflow models serve` runs it
 """

@@ -37,6 +37,8 @@ class Family:
     """From its unit of time."""
     fixed: str = ""
     """More of the selector."""
+    our_namespace: str = ""
+    """What a label with other words (`within`) has to hold too: others may call a service the same."""
     retried: str = ""
     """Requests answered by a second try: of the first one, which failed, no other count knows."""
 
@@ -50,7 +52,8 @@ class Family:
             return deployment_of(label) in deployments
         if self.within:
             names = {deployment.removesuffix(REVISION) for deployment in deployments}
-            return any(re.search(rf"(?<![a-z0-9-]){re.escape(name)}(?![a-z0-9-])", label) for name in names)
+            here = not self.our_namespace or _holds(label, self.our_namespace)
+            return here and any(_holds(label, name) for name in names)
         return label in {
             deployment.removesuffix(REVISION) if self.of_revision else deployment
             for deployment in deployments
@@ -93,6 +96,15 @@ GATEWAYS = {
         retried="envoy_cluster_upstream_rq_retry_success",
     ),
 }
+
+
+def gateway(kind: str, namespace: str) -> Family:
+    return replace(GATEWAYS[kind], our_namespace=namespace)
+
+
+def _holds(label: str, name: str) -> bool:
+    """As a whole name of Kubernetes."""
+    return re.search(rf"(?<![a-z0-9-]){re.escape(name)}(?![a-z0-9-])", label) is not None
 
 
 def deployment_of(pod: str) -> str | None:

@@ -20,7 +20,7 @@ from handlers import telemetry
 from rollout.config import Latency, RolloutConfig
 from rollout.counts import quantile
 from rollout.evidence import Arm, Evidence, Floats, Window
-from rollout.observers.gateways import GATEWAYS, Family, blind, seen_by_the_gateway
+from rollout.observers.gateways import Family, blind, gateway, seen_by_the_gateway
 from rollout.observers.observer import Opened
 from rollout.observers.series import (
     NAME,
@@ -57,8 +57,8 @@ class PrometheusObserver:
         self._objective_ms = (config.rules.latency or Latency()).objective_ms
         self._client = PrometheusClient(url, kserve.prometheus)
         self._workers = Series(self._client, worker_selector(config))
-        family = GATEWAYS[kserve.prometheus.gateway] if kserve.prometheus.gateway else None
-        self._family = family
+        kind = kserve.prometheus.gateway
+        self._family = family = gateway(kind, kserve.namespace) if kind else None
         self._gateway = None if family is None else Series(self._client, gateway_selector(config, family))
 
     def mark(self) -> dict[str, float]:

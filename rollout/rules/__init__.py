@@ -36,9 +36,10 @@ UNJUDGEABLE = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError
 
 
 def rules_of(config: RolloutConfig) -> tuple[Rule, ...]:
-    """Those that the configuration has not switched off and that have something to judge, in its order."""
+    """Those that the configuration has not switched off and that have something to judge, in its order. What
+    Prometheus has of a cluster names no customer: there are no outcomes and no segments in it."""
     sources = {"outcomes": config.labels, "segments": config.segments}
-    idle = {name for name, source in sources.items() if not source}
+    idle = {name for name, source in sources.items() if not source or config.target != "envoy"}
     configured = {name: getattr(config.rules, name) for name in RULES if name not in idle}
     return tuple(RULES[name](settings) for name, settings in configured.items() if settings is not None)
 

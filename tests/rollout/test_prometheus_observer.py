@@ -149,12 +149,17 @@ Page = dict[tuple[object, ...], float]
 
 
 def gateway_page(kind: str, asked: int, failed: int) -> Page:
-    """What it counts: of stable twice as many, none of which failed, and of another service nine."""
+    """Of stable twice as many, none of which failed; of services that are not ours many that did."""
     found: Page = {}
     stable, canary = "churn-predictor-00001", "churn-predictor-00002"
-    for name, requests, errors in ((stable, 2 * asked, 0), (canary, asked, failed), (f"else-{canary}", 9, 9)):
-        labels = NAMES[kind](name)
-        requests_name, latency, code, to_ms = COUNTED[kind]
+    requests_name, latency, code, to_ms = COUNTED[kind]
+    for namespace, name, requests, errors in (
+        ("churn", stable, 2 * asked, 0),
+        ("churn", canary, asked, failed),
+        ("churn", f"else-{canary}", 9 * asked, asked),
+        ("churn-staging", canary, 9 * asked, asked),
+    ):
+        labels = NAMES[kind](namespace, name)
         found[(requests_name, *labels, (code, "200"))] = requests - errors
         found[(requests_name, *labels, (code, "503"))] = errors
         for edge, count in ((25.0, requests - 1), (1000.0, requests), (float("inf"), requests)):
@@ -163,19 +168,19 @@ def gateway_page(kind: str, asked: int, failed: int) -> Page:
 
 
 NAMES = {
-    "istio": lambda name: (
+    "istio": lambda namespace, name: (
         ("destination_workload", f"{name}-deployment"),
-        ("destination_workload_namespace", "churn"),
+        ("destination_workload_namespace", namespace),
         ("reporter", "source"),
     ),
-    "queue-proxy": lambda name: (("revision_name", name), ("namespace_name", "churn")),
-    "queue-proxy-otel": lambda name: (
+    "queue-proxy": lambda namespace, name: (("revision_name", name), ("namespace_name", namespace)),
+    "queue-proxy-otel": lambda namespace, name: (
         ("pod", f"{name}-deployment-5d-q1"),
-        ("namespace", "churn"),
+        ("namespace", namespace),
     ),
-    "envoy": lambda name: (("envoy_cluster_name", f"churn/{name}/80/da39a3ee5e"),),
+    "envoy": lambda namespace, name: (("envoy_cluster_name", f"{namespace}/{name}/80/da39a3ee5e"),),
 }
-"""Revision -> the labels that name it."""
+"""Namespace and Revision -> the labels that name it."""
 COUNTED = {
     "istio": ("istio_requests_total", "istio_request_duration_milliseconds_bucket", "response_code", 1.0),
     "queue-proxy": ("revision_request_count", "revision_request_latencies_bucket", "response_code", 1.0),
@@ -228,7 +233,7 @@ def test_a_gateway_counts_what_never_reached_a_handler(pods: Exporters, tmp_path
 def test_a_failure_that_a_gateway_hid_by_asking_again_is_one(pods: Exporters, tmp_path: Path) -> None:
     """Envoy counts a second try that helped; of Istio's only the handler knows."""
     _, new = both_versions(pods)
-    hidden = ("envoy_cluster_upstream_rq_retry_success", *NAMES["envoy"]("churn-predictor-00002"))
+    hidden = ("envoy_cluster_upstream_rq_retry_success", *NAMES["envoy"]("churn", "churn-predictor-00002"))
     pods.page("envoy", {**gateway_page("envoy", 0, 0), hidden: 0})
     pods.page("istio", gateway_page("istio", 0, 0))
     with prometheus(tmp_path, pods, MESH) as url:

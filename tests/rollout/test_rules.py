@@ -28,6 +28,9 @@ def test_a_rule_that_has_nothing_to_judge_has_no_part_of_alpha() -> None:
     names = [rule.name for rule in rules_of(PLAIN)]
     assert names == [name for name in RULES if name not in ("outcomes", "segments")]
     assert shares(rules_of(PLAIN), 0.01)["error_rate"] == pytest.approx(0.01 * 4 / 9)
+    # on a cluster nobody knows the customers, whatever is configured for one machine
+    cluster = SHIPPED.model_copy(update={"target": "knative"})
+    assert [rule.name for rule in rules_of(cluster)] == names
 
 
 def test_null_switches_a_rule_off_and_the_others_share_what_it_had() -> None:

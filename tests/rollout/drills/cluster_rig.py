@@ -15,6 +15,7 @@ from kube.cluster import FIRST, SECOND, client, cluster, config
 
 from data.errors import ServingError
 from rollout.targets.knative import Knative
+from rollout.targets.manifests import predictor_name
 from rollout.targets.standard import Standard
 from rollout.targets.target import Candidate
 
@@ -51,23 +52,22 @@ class Pods:
         elif self.up and state.weight != share:
             self.house.target.set_weight(share)
 
-    def deployment_of(self, uri: str, newest: bool = False) -> str | None:
-        """The name of the Deployment whose pods load `uri`; None before the cluster has made it."""
+    @property
+    def deployments(self) -> dict[str, str]:
+        """Slot -> the Deployment whose pods it has; the canary's as it will be called once it is there."""
+        if isinstance(self.model, knative.Knative):
+            first, second = (f"churn-predictor-{number:05d}-deployment" for number in (1, 2))
+        else:
+            first, second = "churn-v1-predictor", f"churn-{predictor_name(ON_TRIAL)}-predictor"
+        return {"stable": first, "canary": second}
+
+    def made(self) -> set[str]:
+        """Deployments that the cluster has (Knative makes one for each Revision)."""
         with self.server.store.lock:
-            if isinstance(self.model, knative.Knative):
-                revisions = self.server.store.of(*knative.REVISION)
-                names = [
-                    f"{one['metadata']['name']}-deployment"
-                    for one in revisions
-                    if one["spec"]["model"]["storageUri"] == uri
-                ]
-            else:
-                names = [
-                    one["metadata"]["name"]
-                    for one in self.server.store.of(*standard.DEPLOYMENT)
-                    if one["spec"]["template"]["spec"]["model"]["storageUri"] == uri
-                ]
-        return sorted(names)[-1 if newest else 0] if names else None
+            revisions = self.server.store.of(*knative.REVISION)
+            deployments = self.server.store.of(*standard.DEPLOYMENT)
+        names = {f"{one['metadata']['name']}-deployment" for one in revisions}
+        return names | {one["metadata"]["name"] for one in deployments}
 
     def _wanted(self) -> bool:
         (service,) = self.server.store.of("serving.kserve.io", "inferenceservices")

@@ -7,6 +7,7 @@ they get here while they are scraped (metric_relabel_configs).
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from kube.cluster import FIRST, SECOND
-
-from rollout.config import RolloutConfig
+from rollout.config import PrometheusConfig, RolloutConfig
 from rollout.observers.observer import Observer
 from rollout.observers.prometheus import PrometheusObserver
+from rollout.observers.series import PrometheusClient
 
 from cluster_rig import Pods, on_cluster  # isort: skip
 from real_prometheus import SERVICE, running  # isort: skip
@@ -52,19 +52,16 @@ class Scraped:
         return {"namespace": NAMESPACE, "name": NAME, "prometheus": named}
 
     def _targets(self, pods: Pods) -> list[dict[str, Any]]:
-        supervisor = pods.house.supervisor
-        stable, canary = pods.deployment_of(FIRST.archive), pods.deployment_of(SECOND.archive, newest=True)
-        names = dict(zip(BACKENDS, (stable, canary), strict=True))
+        supervisor, names = pods.house.supervisor, pods.deployments
         backends = {
-            f"{slot}_backend": f"{NAMESPACE}/{name.removesuffix('-deployment')}/80/da39a3ee5e"
-            for slot, name in names.items()
-            if name
+            f"{slot}_backend": f"{NAMESPACE}/{names[slot].removesuffix('-deployment')}/80/da39a3ee5e"
+            for slot in BACKENDS
         }
         found = [_target(supervisor.gateway.metrics, job=f"envoy-{self.drill}", **backends)]
         servers = {"stable": supervisor.model, "canary": supervisor.canary.server}
         for slot, server in servers.items():
             address = getattr(server, "metrics", None)
-            if address and names[slot]:
+            if address:
                 labels = {"job": f"pods-{self.drill}", "namespace": NAMESPACE, SERVICE: NAME}
                 found.append(_target(address, **labels, pod=f"{names[slot]}-7c5ddbdf54-x2x1z"))
         return found
@@ -103,6 +100,34 @@ class Judged(Rig):
     """A rig whose rollouts are judged by what Prometheus has scraped."""
 
     scraped: Scraped | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        assert self.scraped is not None
+        return self.scraped.settings()
+
+    def wait_until_scraped(self) -> None:
+        """Prometheus has samples of Envoy and of stable's pod: it takes new targets in every five seconds."""
+        assert self.scraped is not None
+        client = PrometheusClient(self.scraped.url, PrometheusConfig())
+        wanted = [
+            f'envoy_cluster_upstream_rq{{job="envoy-{self.scraped.drill}"}}',
+            f'churn_requests_total{{job="pods-{self.scraped.drill}"}}',
+        ]
+        deadline = time.monotonic() + 60
+        while not all(client.query(query) for query in wanted):
+            assert time.monotonic() < deadline, "nobody scrapes"
+            time.sleep(0.2)
+        time.sleep(2)  # what stable has answered just before is among it
+
+    def probes(self) -> dict[str, float]:
+        """Our own questions that the canary's handler has answered, by their way."""
+        assert self.scraped is not None
+        named = f'job="pods-{self.scraped.drill}",model_version="{VERSION}"'
+        found = PrometheusClient(self.scraped.url, PrometheusConfig()).query(
+            f"sum by (through) (churn_probes_total{{{named}}})"
+        )
+        return {one["metric"]["through"]: float(one["value"][1]) for one in found}
 
     def observer(self, config: RolloutConfig, labels: Path | None = None) -> Observer:
         assert self.scraped is not None

@@ -21,6 +21,7 @@ from served_bundle import ServedBundle
 from rollout.evidence import Window
 from rollout.observers.observer import Opened
 from rollout.state import Rollout
+from rollout.targets.question import unanswered
 
 from cluster_rig import ON_TRIAL  # isort: skip
 from faults import (  # isort: skip
@@ -47,6 +48,7 @@ STAGES = [
     {"weight": 50, "min_s": 3, "max_s": 120, "min_requests": 100},
     {"weight": 100, "min_s": 3, "max_s": 120, "min_requests": 100},
 ]
+QUESTIONS = 25
 SLOW_MACHINE = {"objective_ms": 800, "max_p99_ratio": 3.0}
 numbers = itertools.count(1)
 
@@ -73,18 +75,25 @@ def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def asked_before(house: Rig) -> None:
+def asked_before(there: Judged) -> None:
     """Stable has served before a rollout begins, and what it and Envoy have counted by then is known."""
-    scores_of(house.url)
-    time.sleep(3)
+    scores_of(there.url)
+    there.wait_until_scraped()
 
 
 def counted(there: Judged, since: datetime) -> Window:
-    """What the observer says of everything since then, once all of it was scraped."""
-    time.sleep(3)  # a worker sends once a second what it has counted
-    config = plan(kserve=there.scraped.settings() if there.scraped else {})
-    (window,) = there.observer(config).observe([Opened(100, False, since)], utc_now()).windows
-    return window
+    """What the observer says of everything since then, once it says the same twice."""
+    config = plan(kserve=there.settings)
+    looks: list[Window] = []
+    while len(looks) < 3 or totals(looks[-1]) != totals(looks[-2]):
+        time.sleep(3)  # a worker sends once a second what it has counted
+        looks += there.observer(config).observe([Opened(100, False, since)], utc_now()).windows
+        assert len(looks) < 20, "counts grow while nobody asks"
+    return looks[-1]
+
+
+def totals(window: Window) -> list[int]:
+    return [count for arm in (window.stable, window.canary) for count in (arm.requests, arm.customers)]
 
 
 def test_a_good_candidate_is_promoted_and_what_callers_sent_is_all_that_counts(
@@ -92,9 +101,9 @@ def test_a_good_candidate_is_promoted_and_what_callers_sent_is_all_that_counts(
 ) -> None:
     candidate = altered(bundle, tmp_path)
     with judged_by_prometheus(house, mode, candidate, scraped) as (there, pods):
-        asked_before(house)
+        asked_before(there)
         since, callers = utc_now(), Callers(house.url, sticky=False)
-        config = plan(stages=STAGES, rules={"latency": SLOW_MACHINE}, kserve=scraped.settings())
+        config = plan(stages=STAGES, rules={"latency": SLOW_MACHINE}, kserve=there.settings)
         drill = drilled(there, tmp_path, config, ON_TRIAL, callers=callers)
         assert drill.rollout.phase == "promoted", drill.rollout.outcome
         assert callers.failed == 0, callers.failures[:3]
@@ -103,7 +112,12 @@ def test_a_good_candidate_is_promoted_and_what_callers_sent_is_all_that_counts(
             0, 20, 50, 100,
         ]  # fmt: skip
         assert there.target.observe().stable == SECOND.sha256
+        assert pods.deployments["canary"] in pods.made(), "the name that Prometheus gave it"
+        for _ in range(QUESTIONS):  # a controller's, through the gateway, which counts them like all others
+            assert unanswered(house.url, "http://latest-churn-predictor.churn.example", "churn") is None
         window = counted(there, since)
+        probes = there.probes()
+        assert probes["gateway"] == QUESTIONS and probes["direct"] > 600, "Envoy's own, and those to warm up"
         print(callers.versions, window.stable.requests, window.canary.requests)
         for version, arm in ((STABLE, window.stable), (VERSION, window.canary)):
             assert arm.requests == arm.customers == len(arm.scores) == callers.versions[version]
@@ -149,8 +163,8 @@ def test_a_faulty_candidate_is_taken_back(
     settings = {"stages": STAGES, "rules": {"latency": SLOW_MACHINE}, **case.plan}
     candidate = altered(bundle, tmp_path, case.fault)
     with judged_by_prometheus(house, mode, candidate, scraped) as (there, pods):
-        asked_before(house)
-        config = plan(**settings, kserve=scraped.settings())
+        asked_before(there)
+        config = plan(**settings, kserve=there.settings)
         meanwhile = killing(house) if case.fault is KILLED else nothing
         drill = drilled(there, tmp_path, config, ON_TRIAL, meanwhile)
         print(f"{mode}: {name}: at {drill.weights} %, {drill.seconds:.0f} s: {drill.rollout.outcome}")
