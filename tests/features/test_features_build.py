@@ -279,7 +279,7 @@ def test_a_labelled_table_keeps_its_rows_and_times(tmp_path, make_spec):
     assert pq.read_table(files.labels)["churned"].to_pylist() == [0, 1, 1]
     shown = {row["feature"]: row for row in describe(spec, files)}
     assert (shown["tenure"]["min"], shown["tenure"]["max"], shown["Contract"]["type"]) == (1, 40, "string")
-    with pytest.raises(FeatureError, match="as_of: a labelled table"):
+    with pytest.raises(FeatureError, match="as_of: the rows of a labelled table"):
         build_features(spec, files, as_of=[DEC])
 
 
