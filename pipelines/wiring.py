@@ -16,6 +16,7 @@ from rollout.notify import Notifier, Tell, notifier
 from rollout.observers.observer import Observer
 from rollout.reconcile import Reconciler
 from rollout.registry import ModelRegistry, RegistryProjection, locked_by
+from rollout.retention import Retention
 from rollout.rules import rules_of
 from rollout.state import Rollout
 from rollout.store import Store
@@ -101,13 +102,19 @@ class Wiring:
         """Control the model's rollouts as they come, until `over` is set."""
         log_to_stderr()
         reconcile = Reconciler(self.store, self._target, self._registry, self._model, self._clock)
+        retention = Retention(self.store, self._config.retention_days, self._clock)
+
+        def between_rollouts() -> None:
+            reconcile()
+            retention()
+
         attend(
             self.store,
             self._model,
             self.controller,
             self._over,
             self._config.tick_s,
-            reconcile,
+            between_rollouts,
             self.health,
         )
 

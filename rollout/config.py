@@ -181,6 +181,9 @@ class RolloutConfig(Config):
     """After promotion, how long it can still fall back by itself."""
     reach_timeout_s: float = Field(120.0, gt=0)
     """How long the target may be out of reach before the rollout is given up (rolled back when reached)."""
+    retention_days: float = Field(90, gt=0)
+    """How long after a rollout's end its counts are stored, by which it can be judged again; decisions and
+    their numbers stay for good."""
     store: str | None = None
     """Where `churn deploy` puts models: a path or URI (s3://...); null: the workspace's model store."""
     segments: tuple[str, ...] = ()

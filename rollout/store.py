@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from rollout.config import RolloutConfig
@@ -232,7 +232,7 @@ class Store(Requests, LeaseTable, Projections):
         holder: str | None = None,
     ) -> None:
         """What was seen last, which is no decision: for people who watch. `counts`: of each look that
-        was not saved yet (rollout/observers/recorded.py), for good."""
+        was not saved yet (rollout/observers/recorded.py), until `remove_observations`."""
         values = {
             "look": dict(seen),
             "unready_since": rollout.unready_since,
@@ -244,6 +244,12 @@ class Store(Requests, LeaseTable, Projections):
             rows = [{"rollout": rollout.id, "at": at, "counts": dict(of)} for at, of in counts.items()]
             if rows:
                 connection.execute(insert(OBSERVATIONS), rows)
+
+    def remove_observations(self, ended_before: datetime) -> int:
+        """The counts of all rollouts that ended before then; how many. Events stay."""
+        over = select(ROLLOUTS.c.id).where(ROLLOUTS.c.active.is_(None), ROLLOUTS.c.ended < ended_before)
+        with self._writing() as connection:
+            return connection.execute(delete(OBSERVATIONS).where(OBSERVATIONS.c.rollout.in_(over))).rowcount
 
     def _insert(self, fresh: Rollout, event: Event) -> Rollout:
         first = replace(fresh, sequence=1)
