@@ -48,7 +48,7 @@ from training.learn.fit import prepared, trainer_settings
 from training.learn.inputs import Inputs
 from training.learn.metrics import evaluate
 from training.learn.module import ChurnModule
-from training.learn.recipe import settle
+from training.learn.recipe import resolve_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 LAST = 32
@@ -254,7 +254,9 @@ def _with_history(task: Task, branch: type[nn.Module]) -> Floats:
 
 def _network(task: Task, train: Tensor, test: Tensor, member: Callable[[int, Any], nn.Module]) -> Floats:
     """Logits of the test rows, by members of the recipe's number, epochs and size."""
-    model, training = settle(task.log.settings.model, task.log.settings.training, "transactions", len(train))
+    model, training = resolve_settings(
+        task.log.settings.model, task.log.settings.training, "transactions", len(train)
+    )
     training = training.model_copy(update={"seed": training.seed + task.seed})
     assert model.seeds is not None
     assert training.batch_size is not None

@@ -11,7 +11,7 @@ from pipelines.model_store import ModelStore
 from pipelines.verified import verified
 from rollout.targets.target import Candidate
 from training.archive.signing import SUFFIX, signature_file
-from training.registry.fetch import among, fetch
+from training.registry.fetch import fetch, find_registered
 from training.registry.model_registry import Registry, Version
 
 
@@ -42,9 +42,9 @@ def registered_candidate(
 def _stored(settings: Stages, version: Version, say: Callable[[str], None]) -> Path:
     """What was deployed before; else what was packaged here; else what the registry holds."""
     store, uri = settings.files.model_store, settings.training.tracking_uri
-    if deployed := among(store.glob("*/model-store/*.mar"), version):
+    if deployed := find_registered(store.glob("*/model-store/*.mar"), version):
         return deployed
-    if packaged := among(store.glob("*.mar"), version):
+    if packaged := find_registered(store.glob("*.mar"), version):
         return _keep(settings, version, packaged)
     say(f"fetching version {version.number} from the registry")
     with TemporaryDirectory() as scratch:

@@ -118,9 +118,9 @@ def _remove_from_runs(settings: Stages, names: Sequence[str]) -> Iterator[tuple[
         return
     from mlflow.artifacts import download_artifacts
 
-    from training.registry.mlflow_client import client_of, experiment_of, reaching
+    from training.registry.mlflow_client import client_of, experiment_of, mlflow_errors
 
-    with reaching(training.tracking_uri):
+    with mlflow_errors(training.tracking_uri):
         client = client_of(training.tracking_uri)
         for run in client.search_runs([experiment_of(client, training)]):
             held = [item.path for item in client.list_artifacts(run.info.run_id, "training")]

@@ -25,7 +25,7 @@ def online_store(context: Context) -> bool:
 
 def study(context: Context) -> bool:
     """Whether the database still holds the study whose best settings were taken."""
-    from training.tuning.slots import open_storage, reaching_studies
+    from training.tuning.slots import open_storage, storage_errors
 
     name = json.loads(context.files.tuned.read_text(encoding="utf-8"))["study"]
     if not name:
@@ -36,7 +36,7 @@ def study(context: Context) -> bool:
         return False  # asking Optuna would make it
     import optuna
 
-    with reaching_studies(tuning.storage):
+    with storage_errors(tuning.storage):
         return name in optuna.get_all_study_names(open_storage(tuning))
 
 

@@ -1,4 +1,4 @@
-"""Addresses of databases and servers, as they may be shown: without their passwords."""
+"""Addresses of databases and servers in messages, without their passwords."""
 
 import re
 
@@ -9,16 +9,18 @@ PASSWORDS = (
 
 
 def masked(text: str) -> str:
-    """`text` with `***` for the password of every address in it; rather too much than too little."""
+    """`text` with `***` in place of the password of every address; in doubt more is replaced, not less."""
     for password in PASSWORDS:
         text = password.sub(r"\1***", text)
     return text
 
 
 def failure(what: str, address: str, error: BaseException) -> str:
-    """One line: what cannot be reached, where, and the first thing that was said about it."""
+    """One line: what cannot be reached, where, at which address, and the first line of the error."""
     if isinstance(error, ImportError):
-        said = f"no driver for it ({error}); `pip install 'churn-prediction[postgres]'` has PostgreSQL's"
+        reason = (
+            f"no driver for it ({error}); `pip install 'churn-prediction[postgres]'` installs PostgreSQL's"
+        )
     else:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return masked(f"{what} at {address}: {said}")
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return masked(f"{what} at {address}: {reason}")

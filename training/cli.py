@@ -1,25 +1,25 @@
-"""`python -m training fit|validate|test|predict`: the fit of `churn train`, with Lightning's trainer in hand.
+"""`python -m training fit|validate|test|predict`: the fit of `churn train` by Lightning's CLI.
 
     python -m training fit --config configs/training.yaml
     python -m training fit --config configs/training.yaml --epochs 6 --model.dropout 0.2 --print_config
-    python -m training fit --ckpt_path var/fit/last.ckpt                  # go on after a kill
+    python -m training fit --ckpt_path var/fit/last.ckpt                  # resume after a kill
     python -m training fit --trainer.devices 2 --trainer.strategy ddp
     python -m training test                                               # var/fit/best.ckpt on the test rows
     python -m training fit --config examples/telco.yaml --set training.epochs=6    # as with `churn train`
 
-`--profile`, `--set` and an overlay with the keys of stages after `--config` are those of `churn`
-(training/overlay.py). The keys of `configs/training.yaml` are the command's own flags, so one file serves
-`churn` and this; those of `configs/model.yaml` stand below `--model`. Rows, features and split come from the
-workspace that `churn` filled, through the same functions (`prepare`, `assemble`): `--rows all` ends with
-`churn train`'s weights where no study has been run. A study's best is not read here: after `churn tune`, give
-its parameters (var/tuned.json) as flags.
+`--profile`, `--set` and an overlay with the keys of stages after `--config` work as in `churn`
+(training/overlay.py). The keys of `configs/training.yaml` are flags of this command, so `churn` and this
+command can read the same file; the keys of `configs/model.yaml` are flags below `--model`. Rows, features and
+split come from the workspace that `churn` filled, through the same functions (`prepare`, `assemble`).
+`--rows all` gives the weights of `churn train` if no study has been run. The best parameters of a study are
+not read here: after `churn tune`, give them (var/tuned.json) as flags.
 
-One command fits all of `model.seeds`, in one module (training/learn/module.py says why): the checkpoint is
-then the model that would be served, not a third of it. `--model.seeds [0]` fits a single member, and
+One command fits all of `model.seeds` in one module (training/learn/module.py gives the reason), so the
+checkpoint holds the complete model that would be served. `--model.seeds [0]` fits a single member.
 `--seed_everything` is another name for `--seed`.
 
-`validate`, `test` and `predict` take model, features, split and threshold from the checkpoint: flags that
-say otherwise have no meaning there and change nothing.
+`validate`, `test` and `predict` take model, features, split and threshold from the checkpoint. Flags for
+these have no effect there.
 """
 
 import json
@@ -50,7 +50,7 @@ from training.config import TrainingConfig
 from training.learn.checkpoint import Contract
 from training.learn.datamodule import ChurnData
 from training.learn.encoded import tensors
-from training.learn.fit import Told, assemble, prepared, trainer_settings
+from training.learn.fit import ProgressCallback, assemble, prepared, trainer_settings
 from training.learn.module import TRAIN_LOSS, VALIDATION_LOSS, ChurnModule
 from training.learn.split import Shape
 from training.overlay import as_flags
@@ -58,21 +58,21 @@ from training.quiet import quiet
 from training.train import KEYS, prepare
 
 FROM_CONFIG = ("max_epochs", "gradient_clip_val")
-"""Trainer flags that follow `--epochs` and `--gradient_clip` unless they are given themselves."""
+"""Trainer flags whose default is `--epochs` and `--gradient_clip`."""
 NOISE = re.compile(
     r"$|\d+ validation error|For further information|Does not validate|Subtypes:|Errors:|Given value type"
 )
 
-ALSO = (
+HELP = (
     "As with `churn`: --set KEY=VALUE (for example training.epochs=6), --profile NAME, and --config FILE "
     "with an overlay such as examples/telco.yaml; --config takes a file of the flags below too."
 )
 
-said = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False)
 
 
 class TrainingCLI(LightningCLI):
-    """Lightning's command line over our configs; `main` turns what goes wrong into one line."""
+    """Lightning's command line over the configs of this project; `main` turns errors into one line."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         super().__init__(
@@ -81,7 +81,7 @@ class TrainingCLI(LightningCLI):
                               "num_sanity_val_steps": 0, "accelerator": "auto"},
             save_config_callback=SaveConfigCallback,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={name: {"exit_on_error": False, "description": ALSO} for name in self.subcommands()}
+            parser_kwargs={name: {"exit_on_error": False, "description": HELP} for name in self.subcommands()}
             | {"exit_on_error": False, "prog": "python -m training"},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -128,10 +128,10 @@ class TrainingCLI(LightningCLI):
         )
 
     def _parse_ckpt_path(self) -> None:
-        """Checkpoints say what they are below a key of ours (training/learn/checkpoint.py), not in flags."""
+        """Does nothing: checkpoints hold their settings below `churn` (training/learn/checkpoint.py)."""
 
     def _set_seed(self) -> None:
-        """Nothing here draws from the process's own random numbers (training/learn/fit.py: `prepared`)."""
+        """Does nothing: the global random state is not used (training/learn/fit.py: `prepared`)."""
 
     def instantiate_classes(self) -> None:
         given = self.config[self.subcommand]
@@ -156,7 +156,9 @@ class TrainingCLI(LightningCLI):
         self.training = _checked(TrainingConfig, wanted, "")
         spec = _checked(FeaturesConfig, _features(plain["features"]), "features.")
         if given["ckpt_path"] and not Path(given["ckpt_path"]).is_file():
-            raise TrainingError(f"--ckpt_path {given['ckpt_path']}: not there; leave it out to start anew")
+            raise TrainingError(
+                f"--ckpt_path {given['ckpt_path']}: not there; leave it out to start from the beginning"
+            )
         shape = _shape(self.files)
         rows, split = prepare(_rows(self.files), shape, spec, self.training)
         inner = given["rows"] == "inner"
@@ -165,7 +167,7 @@ class TrainingCLI(LightningCLI):
             validation = rows.iloc[split.inner_validation] if inner else None
             task = assemble(train, validation, spec, model, self.training, shape)
         self.model, self.datamodule, self.training = task.module, task.data, task.contract.training
-        self.training = task.contract.training  # its gaps are filled
+        self.training = task.contract.training  # with the values that the rows have chosen
 
     def _load(self, given: Any) -> None:
         path = Path(given["ckpt_path"] or self.folder / "best.ckpt")
@@ -179,13 +181,13 @@ class TrainingCLI(LightningCLI):
         self.datamodule = ChurnData(None, judged, judged=judged)
 
     def _trainer(self) -> pl.Trainer:
-        """The flags, our defaults where a flag is silent, and callbacks that have something to look at."""
+        """The trainer: flags, defaults of this project for flags not given, and the callbacks that apply."""
         flags = dict(self._get(self.config_init, "trainer"))
         ours = trainer_settings(self.training)
         flags |= {key: ours[key] for key in FROM_CONFIG if flags[key] is None}
         flags["default_root_dir"] = str(self.folder)
         if flags["accelerator"] == "auto" and torch.backends.mps.is_available():
-            flags["accelerator"] = "cpu"  # Apple's devices lack the float64 of scores and sums
+            flags["accelerator"] = "cpu"  # Apple's devices lack float64, which scores and sums need
         stopping, checkpoint = (self._get(self.config_init, key) for key in ("early_stopping", "checkpoint"))
         self.checkpoint: ModelCheckpoint = checkpoint
         checkpoint.dirpath = checkpoint.dirpath or str(self.folder)
@@ -193,18 +195,18 @@ class TrainingCLI(LightningCLI):
         if self._get(self.config, "rows") == "inner":
             callbacks.append(stopping)
         elif checkpoint.monitor == VALIDATION_LOSS:
-            checkpoint.monitor = None  # nothing to compare by: the newest is kept
-        if flags["enable_progress_bar"] is not False and said.is_terminal:
+            checkpoint.monitor = None  # there is no validation loss, so the newest checkpoint is saved
+        if flags["enable_progress_bar"] is not False and console.is_terminal:
             callbacks.append(RichProgressBar(refresh_rate=20, console_kwargs={"stderr": True}))
         else:
             flags["enable_progress_bar"] = False
-            callbacks.append(Told(said.print))
+            callbacks.append(ProgressCallback(console.print))
         return self._instantiate_trainer(flags, callbacks if self.subcommand == "fit" else callbacks[2:])
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         arguments: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand != "fit":
-            arguments["ckpt_path"] = None  # the module came from it already
+            arguments["ckpt_path"] = None  # the module was loaded from it already
         if subcommand == "predict":
             arguments["return_predictions"] = False
         return arguments
@@ -214,22 +216,22 @@ class TrainingCLI(LightningCLI):
             super()._run_subcommand(subcommand)
 
     def after_fit(self) -> None:
-        self._say("fit", (TRAIN_LOSS, VALIDATION_LOSS))
+        self._write_metrics("fit", (TRAIN_LOSS, VALIDATION_LOSS))
         if self.trainer.is_global_zero:
-            said.print(f"Checkpoint: {self.checkpoint.best_model_path}")
+            console.print(f"Checkpoint: {self.checkpoint.best_model_path}")
 
     def after_validate(self) -> None:
-        self._say("validate", (VALIDATION_LOSS,))
+        self._write_metrics("validate", (VALIDATION_LOSS,))
 
     def after_test(self) -> None:
-        self._say("test", tuple(self.trainer.callback_metrics))
+        self._write_metrics("test", tuple(self.trainer.callback_metrics))
         self._write_scores("test_scores.parquet", [*KEYS, "churned"])
 
     def after_predict(self) -> None:
         self._write_scores("predictions.parquet", list(KEYS))
 
-    def _say(self, command: str, names: Sequence[str]) -> None:
-        """The numbers into `<command>.json`, for those who read files."""
+    def _write_metrics(self, command: str, names: Sequence[str]) -> None:
+        """Writes the metrics `names` to `<command>.json`."""
         found = {name: float(self.trainer.callback_metrics[name]) for name in names
                  if name in self.trainer.callback_metrics}  # fmt: skip
         if self.trainer.is_global_zero:
@@ -240,7 +242,7 @@ class TrainingCLI(LightningCLI):
             self.folder.mkdir(parents=True, exist_ok=True)
             scored = self.judged[columns].assign(score=self.model.scores).reset_index(drop=True)
             scored.to_parquet(self.folder / name, index=False)
-            said.print(f"Scores: {self.folder / name}")
+            console.print(f"Scores: {self.folder / name}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -250,23 +252,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with quiet():
             TrainingCLI(as_flags(sys.argv[1:] if arguments is None else arguments))
     except ChurnError as error:
-        said.print(f"[bold red]training:[/] {escape(str(error))}", soft_wrap=True)
+        console.print(f"[bold red]training:[/] {escape(str(error))}", soft_wrap=True)
         return error.exit_code
     except (ArgumentError, MisconfigurationException) as error:
-        said.print(f"[bold red]training:[/] {escape(_one_line(str(error)))}", soft_wrap=True)
+        console.print(f"[bold red]training:[/] {escape(_one_line(str(error)))}", soft_wrap=True)
         return ConfigError.exit_code
     return 0
 
 
 def _one_line(complaint: str) -> str:
-    """Of jsonargparse's paragraph: the flag, what was expected of it, and what it was given."""
+    """One line from jsonargparse's paragraph: the flag, the expected value, and the given value."""
     if complaint.startswith('Parser key "config"'):
         return "--config: no YAML file there; give the path of one"
     lines = [line.strip(" -") for line in complaint.splitlines()]
-    told = [line for line in lines if not NOISE.match(line)]
+    relevant = [line for line in lines if not NOISE.match(line)]
     key = re.search(r'Parser key "(.*?)"', complaint)
-    told = [line for line in told if not line.startswith("Parser key")] if key else told
-    text = re.sub(r"\s*\[type=.*?\]", "", "; ".join(told[:4]))
+    relevant = [line for line in relevant if not line.startswith("Parser key")] if key else relevant
+    text = re.sub(r"\s*\[type=.*?\]", "", "; ".join(relevant[:4]))
     return f"--{key[1]}: {text}" if key else text
 
 

@@ -1,9 +1,9 @@
-"""Whom an offer pays for: from a churn probability to money.
+"""The expected profit of a retention offer, from the churn probability of a customer.
 
 The model of Verbeke, Dejaeger, Martens, Hur & Baesens (2012), Eur. J. Oper. Res. 218, after Neslin et al.
 (2006): contacting costs `contact_cost`. A customer who would leave takes the offer with probability
-`acceptance_rate`, stays, and is worth `customer_value` less the offer. A customer who would have stayed takes
-the offer as a present, which costs `offer_cost`.
+`acceptance_rate`, stays, and brings `customer_value` less `offer_cost`. A customer who would have stayed
+takes the offer too, which costs `offer_cost`.
 """
 
 from dataclasses import dataclass
@@ -22,23 +22,28 @@ Numbers = NDArray[np.float64]
 def expected_profit(
     probability: ArrayLike, decision: DecisionConfig, customer_value: ArrayLike | None = None
 ) -> Numbers:
-    """Of an offer to each customer. `customer_value` per customer where it is known, else the config's."""
+    """Expected profit of an offer to each customer, [B] from `probability` [B].
+
+    `customer_value` is [B]; None takes the one value of the config for all.
+    """
     p = np.asarray(probability, dtype=np.float64)
     value = np.asarray(
         typical_value(decision) if customer_value is None else customer_value, dtype=np.float64
     )
-    return p * _kept(value, decision) - (1 - p) * decision.offer_cost - decision.contact_cost
+    return p * _retained_value(value, decision) - (1 - p) * decision.offer_cost - decision.contact_cost
 
 
 def break_even(decision: DecisionConfig, customer_value: float | None = None) -> float:
-    """The probability of churn at which an offer costs what it brings; 1 or more where it never pays."""
-    kept = _kept(typical_value(decision) if customer_value is None else customer_value, decision)
-    gain = kept + decision.offer_cost
+    """The churn probability at which an offer costs as much as it brings; 1 or more if it never pays."""
+    retained = _retained_value(
+        typical_value(decision) if customer_value is None else customer_value, decision
+    )
+    gain = retained + decision.offer_cost
     return float((decision.offer_cost + decision.contact_cost) / gain) if gain > 0 else np.inf
 
 
 def typical_value(decision: DecisionConfig) -> float:
-    """The one number: everybody's worth, or the default of those whose own is not known."""
+    """The value of all customers, or the default for customers without a value of their own."""
     value = decision.customer_value
     if value is None:
         return TYPICAL_VALUE
@@ -46,21 +51,21 @@ def typical_value(decision: DecisionConfig) -> float:
 
 
 def customer_values(rows: pd.DataFrame, decision: DecisionConfig) -> Numbers | None:
-    """Each row's own worth, the default where it is missing; None where the config has one number for all.
+    """The value of each row [B], the default where it is missing; None if the config has one for all.
 
-    Raises ConfigError where `rows` lack the column.
+    Raises ConfigError if `rows` lack the column.
     """
     value = decision.customer_value
     if not isinstance(value, ValueColumn):
         return None
     decision.refuse_unknown_column(rows.select_dtypes("number").columns.tolist())
-    own = rows[value.column].to_numpy(dtype=np.float64)
-    return np.where(np.isfinite(own), own, value.default)
+    values = rows[value.column].to_numpy(dtype=np.float64)
+    return np.where(np.isfinite(values), values, value.default)
 
 
 def values_of_scores(scores: pd.DataFrame, training_set: Path, decision: DecisionConfig) -> Numbers | None:
-    """`customer_values` of rows that have kept their keys only (test_scores.parquet): user_id and
-    event_timestamp lead to the features in `training_set`."""
+    """`customer_values` of rows that have keys but no features (test_scores.parquet): the features are joined
+    from `training_set` by user_id and event_timestamp."""
     value = decision.customer_value
     if not isinstance(value, ValueColumn):
         return None
@@ -70,10 +75,10 @@ def values_of_scores(scores: pd.DataFrame, training_set: Path, decision: Decisio
 
 
 def acting_threshold(decision: DecisionConfig, fixed: float) -> float:
-    """The threshold that ships in the bundle: one number, that of the default where worth differs from
-    customer to customer (`ranking` knows each one's own).
+    """The threshold that is packaged in the bundle: one number, for the default value where values differ
+    between customers (`ranking` uses the value of each).
 
-    Raises ConfigError where no offer pays, or every one does.
+    Raises ConfigError if no offer pays, or every offer does.
     """
     if decision.threshold == "training":
         return fixed
@@ -90,29 +95,29 @@ def acting_threshold(decision: DecisionConfig, fixed: float) -> float:
 def ranking(
     probability: ArrayLike, decision: DecisionConfig, customer_value: ArrayLike | None = None
 ) -> NDArray[np.int64]:
-    """Positions of the customers, the most profitable offer first; ties in the order given."""
+    """Positions of the customers [B], the most profitable offer first; ties keep the given order."""
     return np.argsort(-expected_profit(probability, decision, customer_value), kind="stable")
 
 
 @dataclass(frozen=True)
 class ProfitCurve:
-    """What the offers to the customers ranked first would have brought, by how many are contacted."""
+    """The profit of offers to the first customers of the ranking, by the share of customers contacted."""
 
     share: Numbers
-    """Of the customers contacted, ascending, from 0."""
+    """Share of the customers contacted, ascending from 0."""
     profit: Numbers
-    """For each customer there is (not each contacted), the acceptance taken at its expectation."""
+    """Profit divided by the number of all customers (not of those contacted), at the expected acceptance."""
     chosen: int
-    """Where the threshold stops: the position in both."""
+    """The position of the threshold in both arrays."""
 
     @property
     def best(self) -> int:
-        """Where these labels would have had it stop."""
+        """The position of the largest profit for these labels."""
         return int(np.argmax(self.profit))
 
     @property
     def reached(self) -> float:
-        """Share of the best profit that the threshold reaches; 1 where nothing can be gained either way."""
+        """Profit at the threshold as a share of the best; without possible profit 1 for no loss, else 0."""
         best = float(self.profit[self.best])
         return float(self.profit[self.chosen]) / best if best > 0 else float(self.profit[self.chosen] >= 0)
 
@@ -123,7 +128,7 @@ def profit_curve(
     decision: DecisionConfig,
     customer_value: ArrayLike | None = None,
 ) -> ProfitCurve:
-    """On customers whose outcome is known. They are ranked and chosen without it."""
+    """The curve of customers with known labels `churned` [B]; ranking and choice do not use the labels."""
     expected = expected_profit(probability, decision, customer_value)
     realised = expected_profit(churned, decision, customer_value)
     order = ranking(probability, decision, customer_value)
@@ -132,7 +137,7 @@ def profit_curve(
     return ProfitCurve(share, gained, int((expected > 0).sum()))
 
 
-def _kept(value: ArrayLike, decision: DecisionConfig) -> Numbers:
-    """What contacting one who would leave brings, before the cost of contacting."""
+def _retained_value(value: ArrayLike, decision: DecisionConfig) -> Numbers:
+    """Expected gain from a customer who would leave, before the cost of contacting."""
     worth = np.asarray(value, dtype=np.float64) - decision.offer_cost
     return np.asarray(decision.acceptance_rate * worth)

@@ -1,8 +1,8 @@
 """`--profile`, `--config OVERLAY` and `--set` of `churn`, for Lightning's command line.
 
-An overlay speaks of stages (`training: {epochs: 6}`), the command line of training's own settings
-(`--epochs 6`, or a file with `epochs: 6`). Overlays become such files here, in their place among the
-arguments, once the whole tree has been checked as `churn` checks it; so later still wins.
+An overlay has the keys of stages (`training: {epochs: 6}`), the command line of training has its settings as
+flags (`--epochs 6`, or a file with `epochs: 6`). Each overlay is turned into such a file at its place among
+the arguments, after the whole tree was validated as in `churn`. A later argument overrides an earlier one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,18 +19,18 @@ from training.stages import Stages
 OPTIONS = ("--profile", "--config", "--set")
 STAGES = tuple(name for name in Stages.model_fields if name != "workspace")
 ONLY_STAGES = {"data", "training", "tuning", "gates", "decision", "serving", "gateway"}
-"""Keys that a file of flags cannot have; `model` and `workspace` mean the same in both."""
+"""Keys that a file of flags cannot have; `model` and `workspace` have the same meaning in both."""
 ONLY_FLAGS = {"trainer", "checkpoint", "early_stopping", "rows"}
 
 
 def as_flags(arguments: Sequence[str]) -> list[str]:
-    """The same command, every overlay written as flags.
+    """The arguments with every overlay converted to flags.
 
-    Raises ConfigError of one line that names the file or flag and the key that no stage has.
+    Raises ConfigError that names the file or flag, and the key that no stage has.
     """
     tree: dict[str, Any] = {stage: read_layer(CONFIGS / f"{stage}.yaml") for stage in STAGES}
     tree["workspace"] = "var"
-    said: dict[str, Any] = {}
+    overlays: dict[str, Any] = {}
     flags: list[str] = []
     last: list[str] = []
     for option, value in _options(arguments):
@@ -38,16 +38,16 @@ def as_flags(arguments: Sequence[str]) -> list[str]:
         if layer is None:
             flags.append(f"{option}={value}" if option else value)
             continue
-        tree, said = merge(tree, layer), merge(said, layer)
+        tree, overlays = merge(tree, layer), merge(overlays, layer)
         _check(tree, option if option == "--set" else f"{option} {value}")
-        # `--set` wins wherever it stands, as it does with `churn`; features are passed on as a whole
+        # `--set` overrides the rest at any position, as in `churn`; features are passed on as a whole
         place = last if option == "--set" else flags
-        place.append(f"--config={yaml.safe_dump(_as_file(layer, said))}")
+        place.append(f"--config={yaml.safe_dump(_as_file(layer, overlays))}")
     return [*flags, *last]
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(option, value) of ours, ("", argument) of all others."""
+    """(option, value) for each of OPTIONS, ("", argument) for all others."""
     left = iter(arguments)
     for argument in left:
         name, equals, value = argument.partition("=")
@@ -62,7 +62,7 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _layer(option: str, value: str) -> dict[str, Any] | None:
-    """What is laid over the configs; None for what Lightning's command line reads by itself."""
+    """The tree that is merged over the configs; None for a file that Lightning's command line reads."""
     if option == "--set":
         return parse_override(value)
     if option == "--profile":
@@ -81,12 +81,12 @@ def _check(tree: Mapping[str, Any], where: str) -> None:
         raise ConfigError(f"{where}: {one_line(error, Stages)}") from None
 
 
-def _as_file(layer: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """A file of flags; stages that take no part in a fit have none."""
+def _as_file(layer: Mapping[str, Any], overlays: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a file of flags; stages that a fit does not use are left out."""
     content = dict(expand(layer.get("training", {})))
     for name in ("workspace", "model"):
         if name in layer:
             content[name] = expand(layer[name])
     if "features" in layer:
-        content["features"] = expand(said["features"])
+        content["features"] = expand(overlays["features"])
     return content

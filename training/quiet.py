@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TALKERS = (
+NOISY_LIBRARIES = (
     "pytorch_lightning",
     "lightning_fabric",
     "optuna",
@@ -18,11 +18,11 @@ TALKERS = (
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Only errors of the libraries named in TALKERS reach the console; levels are put back afterwards."""
-    loggers = [logging.getLogger(name) for name in TALKERS]
+    """Only errors of the libraries named in NOISY_LIBRARIES reach the console; then levels are restored."""
+    loggers = [logging.getLogger(name) for name in NOISY_LIBRARIES]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        # theirs, not ours: torch's pytree deprecation, MLflow's use of SQLAlchemy, Lightning's advice
+        # caused by the libraries: torch's pytree deprecation, MLflow's use of SQLAlchemy, Lightning's hints
         warnings.filterwarnings(
             "ignore", category=FutureWarning, module=r"(torch|pytorch_lightning|mlflow|optuna)\b"
         )

@@ -1,7 +1,7 @@
-"""Settings that cannot work with the shape of the source, refused when they are read and before any work.
+"""Refuses settings that the shape of the source cannot have, when the settings are read.
 
-A setting whose shipped value is for the other shape has no effect and is left alone; one that somebody has
-changed was meant to have an effect, so it is refused.
+A setting for the other shape has no effect. Its default value is accepted; a changed value is refused, since
+the user expected an effect.
 """
 
 from collections.abc import Collection, Iterator
@@ -23,14 +23,14 @@ def refuse_for_shape(
     training: TrainingConfig,
     tuning: TuningConfig,
 ) -> None:
-    """Raises ConfigError that names the first setting which `data.shape` cannot have, and the remedy."""
+    """Raises ConfigError with the first setting that `data.shape` cannot have, and the remedy."""
     rules = _of_table if data.shape == "labelled" else _of_log
     for problem in rules(data, features, model, training, tuning):
         raise ConfigError(problem)
 
 
 def refuse_baselines(names: Collection[str], shape: Shape) -> None:
-    """Raises ConfigError for a baseline that the shape of the source cannot give."""
+    """Raises ConfigError for a baseline that cannot be computed for the shape of the source."""
     if shape == "labelled" and "bg_nbd" in names:
         raise ConfigError(
             "training.baselines: bg_nbd needs a transaction log; remove it for a labelled table"
@@ -56,7 +56,7 @@ def _of_table(
     if features.returns_count_as_life:
         yield f"features.returns_count_as_life: {needs_log}"
     if _changed(features, "snapshots"):
-        yield f"features.snapshots: {needs_log}; each row of a labelled table carries its own time"
+        yield f"features.snapshots: {needs_log}; each row of a labelled table has its time"
     for feature in features.features:
         if feature.over != "purchases":
             yield f"features.features.{feature.name}.over: a labelled table has no returns; leave it out"
@@ -95,6 +95,6 @@ def _of_log(
 
 
 def _changed(config: Any, name: str) -> bool:
-    """Whether a setting differs from the shipped one."""
+    """Whether a setting differs from its default."""
     field = type(config).model_fields[name]
     return bool(getattr(config, name) != field.get_default(call_default_factory=True))

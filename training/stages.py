@@ -1,4 +1,4 @@
-"""The settings of every stage as one tree, which `churn` and `python -m training` read alike."""
+"""The settings of every stage as one tree, read by both `churn` and `python -m training`."""
 
 from pathlib import Path
 from typing import Any
@@ -20,4 +20,4 @@ class Stages(Config):
     decision: DecisionConfig
     serving: Any
     gateway: Any
-    """Both of a room to the right, which knows what they may say."""
+    """`serving` and `gateway` are validated by a higher room."""

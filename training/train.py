@@ -24,7 +24,7 @@ from training.evaluate.importance import importances
 from training.learn.calibration_choice import choose_calibration
 from training.learn.fit import Fitted, fit
 from training.learn.metrics import evaluate
-from training.learn.recipe import settle
+from training.learn.recipe import resolve_settings
 from training.learn.split import Shape, Split, split_rows
 
 KEYS = ("event_timestamp", "user_id")
@@ -32,7 +32,7 @@ KEYS = ("event_timestamp", "user_id")
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What `metrics.json` holds."""
+    """The content of `metrics.json`."""
 
     metrics: dict[str, float]
     baselines: dict[str, dict[str, float]]
@@ -55,15 +55,15 @@ def train(
     files: Workspace,
     progress: Callable[[str], None] = lambda message: None,
 ) -> TrainingResult:
-    """Fit on the training rows of `data` (user_id, event_timestamp, churned, inputs), score the test rows.
+    """Fits on the training rows of `data` (user_id, event_timestamp, churned, inputs), scores the test rows.
 
-    Replaces `files.training` as a whole: `model.pt2`, `members.ckpt`, `settled.json` (every setting as it was
-    used), `metrics.json`, `baselines.json`, `inputs.json`, `test_scores.parquet` (user_id, event_timestamp,
-    churned, score, baseline_<name>) and `appraisal.json` (cross-validation and importance of features).
-    Raises TrainingError where the rows cannot be split; then the files of the last training stay.
+    Replaces `files.training` as a whole: `model.pt2`, `members.ckpt`, `settled.json` (the resolved value
+    of every setting), `metrics.json`, `baselines.json`, `inputs.json`, `test_scores.parquet` (user_id,
+    event_timestamp, churned, score, baseline_<name>) and `appraisal.json` (cross-validation, importance).
+    Raises TrainingError if the rows cannot be split; the files of the last training then remain.
     """
     rows, split = prepare(data, shape, spec, training)
-    model, training = settle(model, training, shape, len(split.train))
+    model, training = resolve_settings(model, training, shape, len(split.train))
     train_rows, test_rows = rows.iloc[split.train], rows.iloc[split.test]
 
     start = perf_counter()
@@ -106,9 +106,9 @@ def train(
 def prepare(
     data: pd.DataFrame, shape: Shape, spec: FeaturesConfig, training: TrainingConfig
 ) -> tuple[pd.DataFrame, Split]:
-    """The rows in the one order that seeds refer to, and their split.
+    """The rows sorted by KEYS, on which seeded draws depend, and their split.
 
-    Raises TrainingError that names a column which is missing or a label which is not 0 or 1.
+    Raises TrainingError for a missing column or a label other than 0 and 1.
     """
     if missing := [c for c in (*KEYS, "churned", *spec.numeric, *spec.categorical) if c not in data]:
         raise TrainingError(f"the training set lacks {', '.join(missing)}; run `churn features build` again")
@@ -128,7 +128,7 @@ def _write(
 ) -> None:
     export_program(fitted.program, folder / "model.pt2")
     fitted.program.save(folder / "members.ckpt", fitted.inputs.cardinalities, model)
-    fitted.settled.write(folder)
+    fitted.resolved.write(folder)
     (folder / "inputs.json").write_text(fitted.inputs.to_json(), encoding="utf-8")
     (folder / "metrics.json").write_text(result.to_json(), encoding="utf-8")
     (folder / "baselines.json").write_text(json.dumps(result.baselines, indent=1), encoding="utf-8")

@@ -1,6 +1,6 @@
-"""What is at stake with each customer, where `configs/decision.yaml` leaves it open (null).
+"""The value of each customer where `customer_value` in `configs/decision.yaml` is null.
 
-Few imports: it is asked whenever settings are read.
+It has few imports, since it runs whenever settings are read.
 """
 
 import re
@@ -11,18 +11,18 @@ from training.config import TYPICAL_VALUE, DecisionConfig, ValueColumn
 SPEND = re.compile(
     r"sum\(\s*amount\s*\)\s*filter\s*\(\s*(?:where\s+)?age_days\s*<=\s*(\d+)\s*\)", re.IGNORECASE
 )
-"""A feature that adds up what a customer has spent in so many of the last days."""
+"""SQL of a feature that sums a customer's spending over the last N days; the group is N."""
 HORIZONS = 2
-"""Spending of at most so many horizons back is at stake; who has spent nothing for longer is gone."""
+"""Spending counts over at most this many horizons; a customer without any in that time is taken as lost."""
 
 
 def value_at_stake(decision: DecisionConfig, spec: FeaturesConfig, shape: Shape) -> DecisionConfig:
-    """The config without a gap: in a log the recent spending of each customer is at stake.
+    """The config with `customer_value` filled in: for a log the recent spending of each customer.
 
-    The feature of the longest window of at most two horizons is taken, found by its SQL. For a table, or
-    where there is no such feature, everybody is worth the same. On CDNOW (horizon 90 days, `spend_180d`) the
+    The feature with the longest window of at most two horizons is taken, recognised by its SQL. For a table,
+    or without such a feature, all customers have the same value. On CDNOW (horizon 90 days, `spend_180d`) the
     first 500 customers of the ranked list have a median of 68 days since the last purchase and a churn
-    probability of .54. With one value for all these were 520 days and .98: nobody can win them back.
+    probability of .54. With one value for all these were 520 days and .98, customers who cannot be won back.
     """
     if decision.customer_value is not None:
         return decision

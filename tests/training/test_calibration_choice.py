@@ -5,7 +5,7 @@ from scipy.special import expit
 
 from churn.settings import Settings
 from training.learn import calibration_choice
-from training.learn.calibration_choice import choose_calibration, helpful
+from training.learn.calibration_choice import choose_calibration, platt_if_better
 from training.train import prepare
 
 
@@ -17,12 +17,12 @@ def judged(slope: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_what_helps_on_the_next_judge_is_taken_from_the_newest() -> None:
-    found = helpful(judged(2.0, 0), judged(2.5, 1), judged(2.5, 1))
+    found = platt_if_better(judged(2.0, 0), judged(2.5, 1), judged(2.5, 1))
     assert float(found.slope) == pytest.approx(0.4, abs=0.05)
 
 
 def test_what_harms_on_the_next_judge_is_left_out() -> None:
-    assert helpful(judged(3.0, 0), judged(1.0, 1), judged(1.0, 1)).is_identity
+    assert platt_if_better(judged(3.0, 0), judged(1.0, 1), judged(1.0, 1)).is_identity
 
 
 def test_it_is_chosen_for_the_members_that_ship_and_forward_in_time(

@@ -19,7 +19,7 @@ from training.config import TrainingConfig
 from training.learn.boosting import grow_forest
 from training.learn.encoded import tensors
 from training.learn.fit import Task, assemble, prepared
-from training.learn.stacking import Chosen
+from training.learn.stacking import StackingChoice
 from training.trees.growth import Growth
 
 SPEC = FeaturesConfig(
@@ -53,7 +53,7 @@ SHAPES = (
 )
 
 
-def a_stack(draw: np.random.Generator) -> Chosen:
+def a_stack(draw: np.random.Generator) -> StackingChoice:
     def weight() -> float:
         return 0.0 if draw.random() < 0.2 else float(draw.uniform(0.05, 1.5))
 
@@ -62,10 +62,10 @@ def a_stack(draw: np.random.Generator) -> Chosen:
     shapes = [SHAPES[place] for place in drawn]
     forest = tuple((1 / len(shapes), replace(one, iterations=int(draw.integers(1, 6)))) for one in shapes)
     combination = Combination(weight(), weight() if trees else 0.0, weight(), float(draw.normal()))
-    return Chosen(1, float(draw.choice([1.0, 10.0, 100.0])), combination, forest if trees else ())
+    return StackingChoice(1, float(draw.choice([1.0, 10.0, 100.0])), combination, forest if trees else ())
 
 
-def stacked_by_hand(task: Task, chosen: Chosen, rows: pd.DataFrame) -> np.ndarray:
+def stacked_by_hand(task: Task, chosen: StackingChoice, rows: pd.DataFrame) -> np.ndarray:
     """Each path made anew from the rows, and the sum that the stack asks for."""
     contract = task.contract
     inputs, sizes = contract.inputs, contract.inputs.cardinalities
@@ -111,10 +111,10 @@ def test_a_small_log_fits_line_and_deep_path_as_one_logit(small: Settings, rows:
         rows.iloc[:6000], None, small.features, model, config, shape="transactions"
     )
 
-    assert fitted.settled.model.wide
+    assert fitted.resolved.model.wide
     scores, churned = fitted.score(rows.iloc[:6000]), rows.iloc[:6000]["churned"]
     slope = np.polyfit(scores, churned, 1)[0]
     assert 0.85 < slope < 1.2
-    weights = [fitted.settled.cross_fit[f"weight_{name}"] for name in ("line", "deep")]
+    weights = [fitted.resolved.cross_fit[f"weight_{name}"] for name in ("line", "deep")]
     assert fitted.program.wide is not None
     assert fitted.program.wide.shares.tolist() == pytest.approx([weights[0], 0.0])

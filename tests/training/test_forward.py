@@ -12,10 +12,10 @@ from churn.settings import Settings
 from data.errors import TrainingError
 from model.config import ModelConfig
 from training.config import TrainingConfig
-from training.learn.fit import fit, judge_forward
+from training.learn.fit import evaluate_forward, fit
 from training.learn.forward import LEAST_SHARE, ORIGINS, origins
-from training.learn.forward_stacking import CUSTOMERS, ladder, shrunken
-from training.learn.recipe import settle
+from training.learn.forward_stacking import CUSTOMERS, ladder, shrunk_weights
+from training.learn.recipe import resolve_settings
 
 HORIZON = timedelta(days=90)
 
@@ -60,7 +60,7 @@ def test_an_origin_of_one_class_is_left_out() -> None:
 
 @pytest.mark.parametrize("rows", [1, 700, 20_000, 188_560, 5_000_000])
 def test_more_rows_are_seen_less_often(rows: int) -> None:
-    training = settle(ModelConfig(), TrainingConfig(baselines=()), "transactions", rows)[1]
+    training = resolve_settings(ModelConfig(), TrainingConfig(baselines=()), "transactions", rows)[1]
     tried = ladder(rows, training)
 
     assert tried == sorted(set(tried))
@@ -74,8 +74,8 @@ def test_few_customers_leave_the_weights_equal_and_many_find_the_better_path() -
     churned = (draw.random(20_000) < expit(truth)).astype(np.int64)
     paths = np.column_stack([truth, draw.normal(size=20_000)])
 
-    few = shrunken(paths[:40], churned[:40], customers=2)
-    many = shrunken(paths, churned, customers=20_000)
+    few = shrunk_weights(paths[:40], churned[:40], customers=2)
+    many = shrunk_weights(paths, churned, customers=20_000)
 
     assert sum(few) == pytest.approx(1)
     assert abs(few[0] - 0.5) < 0.05
@@ -119,8 +119,8 @@ def test_what_only_the_judges_months_show_decides(small: Settings) -> None:
 
     fitted = fit(rows, None, spec, model, training, shape="transactions")
 
-    assert fitted.settled.training.epochs == ladder(len(rows), training)[0]
-    weights = fitted.settled.cross_fit
+    assert fitted.resolved.training.epochs == ladder(len(rows), training)[0]
+    weights = fitted.resolved.cross_fit
     assert weights["weight_line"] + weights["weight_trees"] + weights["weight_deep"] == pytest.approx(1)
     assert weights["weight_shift"] == 0.0
 
@@ -132,10 +132,10 @@ def test_a_log_without_an_origin_gets_the_stated_mean(small: Settings, rows: pd.
 
     fitted = fit(newest, None, small.features, model, training, shape="transactions")
 
-    weights = fitted.settled.cross_fit
+    weights = fitted.resolved.cross_fit
     assert (weights["weight_line"], weights["weight_deep"]) == (0.5, 0.5)
     with pytest.raises(TrainingError, match="horizon_days"):
-        judge_forward(newest, small.features, model, training)
+        evaluate_forward(newest, small.features, model, training)
 
 
 def test_no_newer_snapshot_changes_what_an_origin_is_judged_by(small: Settings, rows: pd.DataFrame) -> None:
@@ -148,7 +148,7 @@ def test_no_newer_snapshot_changes_what_an_origin_is_judged_by(small: Settings, 
 
     def of_origins(some: pd.DataFrame) -> list[float]:
         found: list[float] = []
-        judge_forward(some, small.features, model, training, origin_judged=found.append)
+        evaluate_forward(some, small.features, model, training, origin_judged=found.append)
         return found
 
     alone = train[train["event_timestamp"] <= judge].reset_index(drop=True)

@@ -13,7 +13,7 @@ from churn.settings import Settings
 from model.config import ModelConfig
 from model.network import Network
 from training.config import TrainingConfig
-from training.learn.datamodule import Batches, ChurnData, Rows, stream
+from training.learn.datamodule import Batches, ChurnData, Rows, derived_seed
 from training.learn.fit import assemble, prepared, trainer_settings
 from training.learn.module import ChurnModule
 
@@ -50,7 +50,7 @@ def test_an_order_is_a_function_of_seed_and_epoch() -> None:
     assert places(one) != first
     two.sampler.set_epoch(1)
     assert places(two) == places(one)
-    assert stream(1, 2) != stream(2, 1)
+    assert derived_seed(1, 2) != derived_seed(2, 1)
 
 
 class Noted(nn.Module):

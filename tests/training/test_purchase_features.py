@@ -63,8 +63,8 @@ def test_the_fitted_config_says_whether_it_is_there(small: Settings, rows: pd.Da
         shape="transactions",
     )
 
-    assert fitted.settled.model.purchase_process
-    assert not plain.settled.model.purchase_process
+    assert fitted.resolved.model.purchase_process
+    assert not plain.resolved.model.purchase_process
     assert fitted.program.preprocessing.outputs == plain.program.preprocessing.outputs + 3
 
 

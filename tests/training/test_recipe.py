@@ -11,7 +11,7 @@ from model.config import ModelConfig
 from training.config import TrainingConfig
 from training.learn.fit import Fitted, fit
 from training.learn.metrics import log_loss
-from training.learn.recipe import settle
+from training.learn.recipe import resolve_settings
 
 OPEN = TrainingConfig(baselines=())
 
@@ -19,7 +19,7 @@ OPEN = TrainingConfig(baselines=())
 @pytest.mark.parametrize("rows", [500, 7_000, 188_560, 5_000_000])
 @pytest.mark.parametrize("shape", ["transactions", "labelled"])
 def test_every_gap_is_filled_but_the_epochs(shape, rows: int) -> None:
-    model, training = settle(ModelConfig(), OPEN, shape, rows)
+    model, training = resolve_settings(ModelConfig(), OPEN, shape, rows)
 
     open_yet = {"purchase_process"}  # its columns and the purchases themselves decide, in the fit
     assert None not in model.model_dump(exclude=open_yet).values()
@@ -30,14 +30,14 @@ def test_every_gap_is_filled_but_the_epochs(shape, rows: int) -> None:
 def test_what_is_given_wins() -> None:
     given = ModelConfig(dropout=0.0, wide=False, hidden=(7,)), OPEN.model_copy(update={"epochs": 2})
 
-    model, training = settle(*given, "labelled", 1000)
+    model, training = resolve_settings(*given, "labelled", 1000)
 
     assert (model.dropout, model.wide, model.hidden, training.epochs) == (0.0, False, (7,), 2)
 
 
 def test_the_shipped_configs_leave_it_to_the_rule() -> None:
     settings = load_settings()
-    model, training = settle(settings.model, settings.training, "transactions", 188_560)
+    model, training = resolve_settings(settings.model, settings.training, "transactions", 188_560)
 
     assert (model.architecture, model.hidden, model.wide, training.epochs) == ("mlp", (128, 128), True, None)
 
@@ -114,7 +114,7 @@ def test_noise_is_not_learned() -> None:
 
         churned = frame["churned"].to_numpy()
         nothing = log_loss(churned[1500:], np.full(2500, churned[:1500].mean()))
-        assert fitted.settled.cross_fit["weight_deep"] == 0.0
+        assert fitted.resolved.cross_fit["weight_deep"] == 0.0
         beyond_line.append(ours - line)
         beyond_nothing.append(ours - nothing)
     assert np.mean(beyond_line) < 0

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from data.errors import ArchiveError, ConfigError, GateFailure
 from data.workspace import Workspace
 from handlers.bundle import digest_of_spec
-from training.archive.mar import opened
+from training.archive.mar import open_checked
 from training.archive.signing import load_signing_key, read_signers, sign, signature_file, trust_line
 from training.archive.verify import verify_archive
 
@@ -159,7 +159,7 @@ def test_a_link_a_double_and_rubbish_are_refused() -> None:
         content.writestr("a", "2")
     for data, why in ((link.getvalue(), "link"), (double.getvalue(), "twice"), (b"PK rubbish", "not a read")):
         with pytest.raises(ArchiveError, match=why):
-            opened(data, "m.mar")
+            open_checked(data, "m.mar")
 
 
 def test_a_workspace_makes_its_key_once_and_trusts_it(tmp_path: Path) -> None:

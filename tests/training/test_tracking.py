@@ -14,7 +14,7 @@ from model.program import Program
 from pipelines.context import Context
 from pipelines.steps import STEPS
 from training.gates import judge, write_report
-from training.learn.settled import Settled
+from training.learn.settled import ResolvedSettings
 from training.learn.stacking import PENALTIES
 from training.release.package import package
 from training.release.tracking import record_run, register
@@ -118,7 +118,7 @@ def test_what_the_rows_have_chosen_is_in_the_run_and_in_the_card(
     training = in_registry(small, tmp_path).training.model_copy(update=open_settings)
     model = small.model.model_copy(update={"hidden": (8, 8), "seeds": (0,), "submodels": 2})
     train(rows, "labelled", small.features, model, training, workspace)
-    settled = Settled.read(workspace.training)
+    resolved = ResolvedSettings.read(workspace.training)
     settings = small.model_copy(update={"training": training, "data": labelled(small)})
     report = judge(small.gates, evidence_of(settings, rows, workspace))
     write_report(report, workspace)
@@ -127,7 +127,7 @@ def test_what_the_rows_have_chosen_is_in_the_run_and_in_the_card(
     uri = training.tracking_uri
     params = MlflowClient(uri, uri).get_run(run_id).data.params
     program = Program.load(workspace.training / "members.ckpt")
-    assert int(params["training.epochs"]) == settled.training.epochs
+    assert int(params["training.epochs"]) == resolved.training.epochs
     assert float(params["cross_fit.penalty"]) in PENALTIES
     weights = [float(params[f"cross_fit.{name}"]) for name in ("weight_deep", "weight_shift")]
     assert weights == pytest.approx(program.blend.weights.tolist()[1:])

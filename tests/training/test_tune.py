@@ -227,7 +227,7 @@ def test_a_table_on_which_the_network_adds_nothing_gets_the_trials_that_were_ask
     asked = tune(table, "labelled", spec, model, training, one, files)
 
     assert (left.study, left.trials, left.model) == ("", 0, model)
-    assert "training.tuning.trials asks for some" in said[-1]
+    assert "set tuning.trials to run some" in said[-1]
     assert asked.trials == 1
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.exc import OperationalError
 from churn.settings import CONFIGS, Settings, load_settings
 from data.errors import TrainingError
 from training.config import TuningConfig
-from training.tuning.slots import FINISHED, claim, keep_filled, open_storage
+from training.tuning.slots import FINISHED, claim, open_storage, refill_queue
 from training.tuning.study import open_study
 from training.tuning.tune import tune
 
@@ -221,7 +221,7 @@ def test_workers_that_cannot_live_end_the_study(overrides: list[str], tmp_path: 
 
 def test_a_slot_goes_to_one_worker_and_none_beyond_the_asked_number(tmp_path: Path) -> None:
     tuning = TuningConfig(storage=f"sqlite:///{tmp_path}/o.db", trials=30, space={})
-    keep_filled(open_study(open_storage(tuning), "s"), 40)
+    refill_queue(open_study(open_storage(tuning), "s"), 40)
 
     def take_all(_: int) -> list[int]:
         storage = open_storage(tuning)
@@ -244,10 +244,10 @@ def test_the_dead_are_noticed_even_before_their_first_heartbeat(tmp_path: Path) 
     tuning = TuningConfig(storage=f"sqlite:///{tmp_path}/o.db", heartbeat_s=1, grace_s=1, space={})
     storage = open_storage(tuning)
     study = open_study(storage, "s")
-    keep_filled(study, 2)
+    refill_queue(study, 2)
     assert claim(study, storage, 2) is not None  # and then nothing more is heard of it
     time.sleep(3)
-    keep_filled(study, 2)
+    refill_queue(study, 2)
 
     states = [trial.state for trial in study.trials]
     assert states == [TrialState.FAIL, TrialState.WAITING, TrialState.WAITING]

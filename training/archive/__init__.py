@@ -1,4 +1,4 @@
-"""The `.mar` file as bytes: written, signed, listed (SBOM) and verified, without a model loaded.
+"""Writes, signs, lists (SBOM) and verifies the `.mar` file, without loading a model.
 
 May import: the rooms below training.
 """

@@ -1,4 +1,4 @@
-"""The archive as a file: the same bytes for the same content, and nothing in it that points outside."""
+"""The archive as a file: the same bytes for the same content, and no entry that points outside."""
 
 import io
 import json
@@ -14,18 +14,18 @@ from data.errors import ArchiveError
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 LARGEST_BYTES = 8 << 30
-"""Unpacked. Far above any model of ours, far below what fills a disk unnoticed."""
+"""Largest unpacked size: far above the size of a model, far below the size of a disk."""
 
 
 def normalise(archive: Path, created: datetime) -> None:
-    """Write the zip anew as if it had been made at `created`: torch-model-archiver stamps it with the clock.
+    """Writes the zip again with the time `created`, since torch-model-archiver writes the current time.
 
     Entries are sorted, with one time and one mode, and the manifest's `createdOn` is `created` as well.
     """
     with zipfile.ZipFile(archive) as content:
         entries = {name: content.read(name) for name in content.namelist() if not name.endswith("/")}
     manifest = json.loads(entries[MANIFEST])
-    manifest["createdOn"] = f"{created:%d/%m/%Y %H:%M:%S}"  # the archiver's own way to write a time
+    manifest["createdOn"] = f"{created:%d/%m/%Y %H:%M:%S}"  # the archiver's format of a time
     entries[MANIFEST] = json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n"
     partial = archive.with_suffix(".partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as content:
@@ -38,15 +38,15 @@ def normalise(archive: Path, created: datetime) -> None:
     partial.replace(archive)
 
 
-def opened(data: bytes, name: str) -> zipfile.ZipFile:
-    """The archive whose bytes are `data`, once it is known that it can be unpacked without harm.
+def open_checked(data: bytes, name: str) -> zipfile.ZipFile:
+    """The archive whose bytes are `data`, checked to be safe to unpack.
 
-    Raises ArchiveError for what is no zip, for an entry that would be written outside the folder it is
-    unpacked to, for links, doubled names, encryption, a wrong checksum, and for more than LARGEST_BYTES.
+    Raises ArchiveError for a file that is no zip, for an entry that would be written outside the folder it is
+    unpacked to, for links, duplicate names, encryption, a wrong checksum, and for more than LARGEST_BYTES.
     """
     try:
         content = zipfile.ZipFile(io.BytesIO(data))
-        _refuse_tricks(content, name)
+        _refuse_unsafe_entries(content, name)
         broken = content.testzip()
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, ValueError):
         raise ArchiveError(f"{name}: not a readable zip file; fetch or package the model again") from None
@@ -56,7 +56,7 @@ def opened(data: bytes, name: str) -> zipfile.ZipFile:
 
 
 def read_json(content: zipfile.ZipFile, entry: str, name: str) -> Mapping[str, Any]:
-    """An entry that has to be a JSON object."""
+    """An entry that must be a JSON object. Raises ArchiveError if it is missing or something else."""
     try:
         found = json.loads(content.read(entry))
     except KeyError:
@@ -68,7 +68,7 @@ def read_json(content: zipfile.ZipFile, entry: str, name: str) -> Mapping[str, A
     return found
 
 
-def _refuse_tricks(content: zipfile.ZipFile, name: str) -> None:
+def _refuse_unsafe_entries(content: zipfile.ZipFile, name: str) -> None:
     entries = content.infolist()
     seen: set[str] = set()
     for entry in entries:

@@ -1,4 +1,4 @@
-"""What a worker runs on: a CycloneDX bill of the packages that serving needs, all the way down."""
+"""A CycloneDX bill of materials: the packages that serving needs, with their dependencies."""
 
 import json
 import uuid
@@ -15,18 +15,18 @@ from data.config import utc_text
 from data.errors import PackagingError
 
 PROJECT, EXTRA = "churn-prediction", "serve"
-"""Where the packages of a worker are named: this extra in pyproject.toml, and nowhere else."""
+"""The extra in pyproject.toml that lists the packages of a worker."""
 
 
 def sbom(name: str, when: datetime, roots: Iterable[str] | None = None) -> str:
-    """CycloneDX 1.6 as JSON: `name` and each package that it needs, with versions and who needs whom.
+    """CycloneDX 1.6 as JSON: `name`, each package that it needs with its version, and the dependencies.
 
     `roots` are requirements, by default those of the serving image. The versions are the installed ones,
     which are those that the gates measured. Equal environments and times give equal bytes. Raises
     PackagingError for a package that is not installed.
     """
-    asked = sorted(serve_requirements() if roots is None else roots)
-    needs = _closure(asked)
+    requirements = sorted(serve_requirements() if roots is None else roots)
+    needs = _closure(requirements)
     references = {package: _reference(package) for package in needs}
     content: dict[str, Any] = {
         "metadata": {
@@ -37,7 +37,9 @@ def sbom(name: str, when: datetime, roots: Iterable[str] | None = None) -> str:
         "dependencies": [
             {
                 "ref": name,
-                "dependsOn": sorted({references[canonicalize_name(Requirement(r).name)] for r in asked}),
+                "dependsOn": sorted(
+                    {references[canonicalize_name(Requirement(r).name)] for r in requirements}
+                ),
             },
             *(
                 {"ref": references[package], "dependsOn": sorted(references[need] for need in found)}
@@ -57,7 +59,7 @@ def sbom(name: str, when: datetime, roots: Iterable[str] | None = None) -> str:
 
 
 def serve_requirements() -> list[str]:
-    """The requirements that pyproject.toml's extra `serve` names. Raises PackagingError if unknown."""
+    """The requirements of the extra `serve` in pyproject.toml. Raises PackagingError if it has none."""
     found = [
         requirement
         for requirement in map(Requirement, _installed(PROJECT).requires or ())
@@ -73,14 +75,14 @@ def serve_requirements() -> list[str]:
 
 
 def _closure(roots: Iterable[str]) -> Mapping[str, set[str]]:
-    """Each package that `roots` need, themselves included, and what it needs in turn."""
+    """Each package of `roots` and of their dependencies, and its direct dependencies."""
     needs: dict[str, set[str]] = {}
     extras: dict[str, set[str]] = {}
     waiting = [Requirement(root) for root in roots]
     while waiting:
         requirement = waiting.pop()
         package = canonicalize_name(requirement.name)
-        # the empty extra stands for the package without any
+        # the empty extra is the package without extras
         new = {"", *requirement.extras} - extras.setdefault(package, set())
         extras[package] |= new
         found = needs.setdefault(package, set())
@@ -103,7 +105,7 @@ def _component(package: str, reference: str) -> dict[str, Any]:
 
 
 def _reference(package: str) -> str:
-    """The package URL, which names one version of one package."""
+    """The package URL of one version of one package."""
     return f"pkg:pypi/{package}@{quote(_installed(package).version, safe='.-_~')}"
 
 

@@ -1,7 +1,7 @@
-"""Who made an archive: a detached Ed25519 signature beside it, checked before anything is loaded from it.
+"""A detached Ed25519 signature beside an archive, checked before anything is loaded from the archive.
 
-`churn-<version>.mar.sig` names the archive's sha256 and the signer's public key; the signature is over both.
-It does not name the file, so that an archive can be renamed on its way to a server.
+`churn-<version>.mar.sig` contains the archive's sha256 and the signer's public key; the signature covers
+both. It does not contain the file name, so that an archive can be renamed on its way to a server.
 """
 
 import base64
@@ -31,7 +31,7 @@ from data.workspace import Workspace, write_atomically
 FORMAT = "churn-archive-signature/1"
 SUFFIX = ".sig"
 LARGEST_SIGNATURE = 4096
-"""Bytes of a signature file; ours have some 300."""
+"""Most bytes of a signature file; ours have about 300."""
 
 OWN = "this-workspace"
 
@@ -41,6 +41,8 @@ Signers = Mapping[bytes, str]
 
 @dataclass(frozen=True)
 class Signed:
+    """The signer's name and the sha256 of a signed archive."""
+
     signer: str
     sha256: str
 
@@ -50,7 +52,7 @@ def signature_file(archive: Path) -> Path:
 
 
 def sign(archive: Path, key: Ed25519PrivateKey) -> Path:
-    """Write the signature of `archive` beside it; equal archives and keys give equal signatures."""
+    """Writes the signature of `archive` beside it; equal archives and keys give equal signatures."""
     statement = {
         "format": FORMAT,
         "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
@@ -63,9 +65,9 @@ def sign(archive: Path, key: Ed25519PrivateKey) -> Path:
 
 
 def check_signature(archive: Path, data: bytes, trusted: Signers) -> Signed:
-    """Whose signature lies beside `archive`, whose bytes are `data`.
+    """Checks the signature beside `archive`, whose bytes are `data`; the signer and the sha256.
 
-    Raises ArchiveError unless it is of these very bytes and by one of `trusted`.
+    Raises ArchiveError unless it is a signature of these bytes by one of `trusted`.
     """
     text, content = _read(archive)
     key, signature = _decoded(content, "key", 32), _decoded(content, "signature", 64)
@@ -92,10 +94,10 @@ def check_signature(archive: Path, data: bytes, trusted: Signers) -> Signed:
 
 
 def load_signing_key(variable: str, files: Workspace) -> Ed25519PrivateKey:
-    """The private key: PEM in the environment `variable`, else the workspace's own, made when absent.
+    """The private key: PEM in the environment `variable`, else the workspace's key, made when absent.
 
-    A workspace that makes its key also begins to trust it, unless it has been told whom to trust. Raises
-    ConfigError for what is no Ed25519 key and for a key file that others may read. It is in no message.
+    A workspace without a list of trusted signers gets one with its key. Raises ConfigError for anything but
+    an Ed25519 key and for a key file that others may read. No message contains the key.
     """
     text = os.environ.get(variable)
     if text is not None:
@@ -104,30 +106,32 @@ def load_signing_key(variable: str, files: Workspace) -> Ed25519PrivateKey:
         key = Ed25519PrivateKey.generate()
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         make_private(files.signing_key, pem.decode("ascii"))
-    own = _private_key(read_private(files.signing_key, "signing key", ConfigError), str(files.signing_key))
+    workspace_key = _private_key(
+        read_private(files.signing_key, "signing key", ConfigError), str(files.signing_key)
+    )
     if not files.trusted_signers.exists():
-        write_atomically(files.trusted_signers, trust_line(OWN, own.public_key()))
-    return own
+        write_atomically(files.trusted_signers, trust_line(OWN, workspace_key.public_key()))
+    return workspace_key
 
 
 def trust_line(name: str, key: Ed25519PublicKey) -> str:
-    """One line of the file that `read_signers` reads."""
+    """A line of the file of trusted signers."""
     return f"{name} {_base64(key.public_bytes_raw())}\n"
 
 
 def trusted_signers(configured: Path | None, files: Workspace) -> Signers:
-    """As `read_signers`, of the file that is configured or else of the workspace's."""
+    """`read_signers` of the configured file, or of the workspace's file."""
     return read_signers(configured or files.trusted_signers)
 
 
 def read_signers(file: Path) -> Signers:
-    """A name and a base64 public key a line; `#` begins a comment. Raises ConfigError with the line."""
+    """Reads lines of a name and a base64 public key, `#` for comments. Raises ConfigError with the line."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{file}: the trusted signers cannot be read ({type(error).__name__}); give a file with a name "
-            "and a public key a line, or run `churn package`, which begins one for its own key"
+            "and a public key a line, or run `churn package`, which creates one with its key"
         ) from None
     signers: dict[bytes, str] = {}
     for number, line in enumerate(lines, 1):
@@ -140,7 +144,7 @@ def read_signers(file: Path) -> Signers:
 
 
 def _read(archive: Path) -> tuple[str, dict[str, Any]]:
-    """The signature file's text, and what it says."""
+    """The signature file's text, and its parsed content."""
     file = signature_file(archive)
     try:
         if file.stat().st_size > LARGEST_SIGNATURE:
@@ -164,7 +168,7 @@ def _read(archive: Path) -> tuple[str, dict[str, Any]]:
 def _decoded(content: Mapping[str, Any], name: str, size: int) -> bytes:
     try:
         found = base64.b64decode(str(content.get(name)), validate=True)
-    except ValueError:  # binascii.Error is one; so is what a sign that is not ASCII raises
+    except ValueError:  # also covers binascii.Error and characters that are not ASCII
         found = b""
     if len(found) != size:
         raise ArchiveError(f"the signature file: {name} is damaged; fetch or package the model again")

@@ -1,4 +1,4 @@
-"""Is this the archive that was judged and signed? Asked before it is served, registered or scored with."""
+"""Verifies that an archive is the one that was judged and signed, before it is served or scored with."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,30 +8,30 @@ from typing import Any
 
 from data.errors import ArchiveError, GateFailure
 from handlers.bundle import SCHEMA_VERSION, digest_of_spec
-from training.archive.mar import MANIFEST, opened, read_json
+from training.archive.mar import MANIFEST, open_checked, read_json
 from training.archive.signing import Signers, check_signature
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What is known of an archive that passed every check."""
+    """The content of an archive that passed every check."""
 
     signer: str
-    """By its name among the trusted ones."""
+    """The name in the list of trusted signers."""
     sha256: str
     version: str
     spec_digest: str
     program_sha256: str
     gates: Mapping[str, Any]
-    """`passed`, `digest` and `overrides`; empty for a candidate, which is still to be judged."""
+    """`passed`, `digest` and `overrides`; empty for a candidate, which is not judged yet."""
     checks: tuple[tuple[str, str], ...]
-    """Each check and what it found, in order."""
+    """Each check and its result, in order."""
     content: bytes
-    """The very bytes that were checked: unpack these, and no change of the file matters any more."""
+    """The bytes that were checked; unpack these, so that a later change of the file has no effect."""
 
     def unpack(self, folder: Path) -> Path:
-        """Write the entries into `folder`, which the handler can load as its model_dir."""
-        with opened(self.content, "archive") as archive:
+        """Writes the entries into `folder`, which the handler can load as its model_dir."""
+        with open_checked(self.content, "archive") as archive:
             archive.extractall(folder)
         return folder
 
@@ -39,10 +39,10 @@ class Verified:
 def verify_archive(
     archive: Path, trusted: Signers, sha256: str | None = None, judged: bool = True
 ) -> Verified:
-    """Check signature, shape, and that all parts are those that the bundle names.
+    """Checks signature and structure, and that all parts have the digests in the bundle.
 
-    `sha256`: what somebody recorded of the archive, where it has to be that very one; `judged`: the gates
-    must have passed. Raises ArchiveError with one line, and GateFailure for an archive of a refused model.
+    `sha256` is the recorded digest that the archive must have, if any; with `judged` the gates must have
+    passed. Raises ArchiveError with one line, and GateFailure for an archive of a refused model.
     """
     name = archive.name
     try:
@@ -58,7 +58,7 @@ def verify_archive(
         ("signature", f"Ed25519, by {signed.signer}"),
         ("sha256", signed.sha256 if sha256 is None else f"{signed.sha256}, as recorded"),
     ]
-    with opened(data, name) as content:
+    with open_checked(data, name) as content:
         checks.append(("entries", f"{len(content.namelist())}, none outside the archive, checksums hold"))
         bundle = read_json(content, "bundle.json", name)
         manifest = read_json(content, MANIFEST, name)
@@ -69,11 +69,11 @@ def verify_archive(
             for entry, digest in _parts(bundle):
                 if hashlib.sha256(content.read(entry)).hexdigest() != digest:
                     raise ArchiveError(f"{name}: {entry} is not the one that the bundle names; package again")
-                checks.append((entry, f"sha256 {digest[:12]}, as the bundle says"))
+                checks.append((entry, f"sha256 {digest[:12]}, as in the bundle"))
             gates = dict(bundle.get("gates") or {})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            said = " ".join(str(error).split())
-            raise ArchiveError(f"{name}: bundle.json is incomplete: {said}; package again") from None
+            message = " ".join(str(error).split())
+            raise ArchiveError(f"{name}: bundle.json is incomplete: {message}; package again") from None
     if judged:
         checks.append(("gates", _gates(gates, name)))
     spec_digest, program_sha256 = str(bundle["spec_digest"]), str(bundle["program"]["sha256"])
@@ -88,12 +88,12 @@ def _version(bundle: Mapping[str, Any], manifest: Mapping[str, Any], name: str) 
             f"{name}: bundle schema_version {bundle['schema_version']!r}, this release reads "
             f"{SCHEMA_VERSION}; package the model again"
         )
-    said = str(manifest["model"]["modelVersion"])
-    if said != bundle["model_version"]:
+    version = str(manifest["model"]["modelVersion"])
+    if version != bundle["model_version"]:
         raise ArchiveError(
-            f"{name}: its manifest says version {said}, its bundle {bundle['model_version']}; package again"
+            f"{name}: its manifest has version {version}, its bundle {bundle['model_version']}; package again"
         )
-    return said
+    return version
 
 
 def _spec(bundle: Mapping[str, Any], name: str) -> str:
@@ -104,7 +104,7 @@ def _spec(bundle: Mapping[str, Any], name: str) -> str:
 
 
 def _parts(bundle: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The entries whose digests are in the bundle."""
+    """The entries whose digests are in the bundle, with these digests."""
     parts = [(str(bundle["program"]["file"]), str(bundle["program"]["sha256"]))]
     parts.append(("sbom.json", str(bundle["sbom_sha256"])))
     if digest := bundle.get("model_card_sha256"):

@@ -1,4 +1,4 @@
-"""What a fit is compared with and how sure a comparison is: baselines, cross-validation, importance,
+"""Evaluates a fit: baselines, cross-validation, importance of features, confidence intervals by
 resampling.
 
 May import: training.learn and what it may import.

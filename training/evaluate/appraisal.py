@@ -1,7 +1,6 @@
-"""What is known of a model beside its judgement: cross-validation and the importance of features.
+"""Cross-validation and importance of features, stored beside the model as `appraisal.json`.
 
-One file of a training, `appraisal.json`, read by MLflow's run, the model card and the report. No gate judges
-by it.
+MLflow's run, the model card and the report show it. No gate uses it.
 """
 
 import json
@@ -24,7 +23,7 @@ def write_appraisal(folder: Path, check: CrossValidation | None, importances: Se
 
 
 def read_appraisal(folder: Path) -> dict[str, Any]:
-    """`cross_validation` (or None) and `importance`; both empty for a training that has not written them."""
+    """`cross_validation` (or None) and `importance`; both empty if the training did not write the file."""
     file = folder / FILE
     if not file.is_file():
         return {"cross_validation": None, "importance": []}
@@ -33,7 +32,7 @@ def read_appraisal(folder: Path) -> dict[str, Any]:
 
 
 def appraisal_metrics(folder: Path) -> dict[str, float]:
-    """For MLflow: `cross_validation/<metric>/mean|spread|<fold>` and `importance/<feature>`."""
+    """Metrics for MLflow: `cross_validation/<metric>/mean|spread|<fold>` and `importance/<feature>`."""
     content = read_appraisal(folder)
     found: dict[str, float] = {}
     if check := content["cross_validation"]:

@@ -1,4 +1,4 @@
-"""What anyone would train instead, on the same rows; a network that does not beat it is not worth serving."""
+"""Standard models on the same rows. A network that does not beat them is not worth serving."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ Scores = NDArray[np.float64]
 Matrix = Any
 """A numpy array, or one of scipy's sparse matrices."""
 DENSE_CATEGORIES = 256
-"""Categories of all columns together, up to which their one-hot columns are a dense matrix: faster there."""
+"""Number of one-hot columns up to which a dense matrix is used, since it is faster there."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """The rows to learn from, and those to score."""
+    """The training rows and the rows to score."""
 
     train: pd.DataFrame
     test: pd.DataFrame
@@ -53,10 +53,10 @@ def fit_baselines(
     seed: int = 0,
     progress: Callable[[str], None] = lambda message: None,
 ) -> tuple[dict[str, Scores], dict[str, float]]:
-    """Test scores of each baseline in `names`, and the seconds each took.
+    """Test scores [B] of each baseline in `names`, and the seconds of each.
 
-    `records` is the transaction log, read by bg_nbd alone; a labelled table has none, so asking for it there
-    raises ConfigError.
+    `records` is the folder of the transaction log, which only bg_nbd reads. A labelled table has no log, so
+    bg_nbd raises ConfigError there.
     """
     refuse_baselines(names, shape)
     task = Task(train, test, Inputs.learn(train, spec), spec.horizon, records, seed)
@@ -71,11 +71,13 @@ def fit_baselines(
 
 
 def base_rate(task: Task) -> Scores:
+    """The churn rate of the training rows for every row."""
     return np.full(len(task.test), task.churned.mean())
 
 
 def logistic_regression(task: Task) -> Scores:
-    """On log1p, standardised, with gaps flagged: the network's own preprocessing; categories one-hot."""
+    """Logistic regression on the network's preprocessing (log1p, standardised, gaps flagged) and one-hot
+    categories."""
     from sklearn.linear_model import LogisticRegression
 
     preprocessing = Preprocessing.fit(task.inputs.encode(task.train)[0])
@@ -88,8 +90,8 @@ def logistic_regression(task: Task) -> Scores:
 
 
 def random_forest(task: Task) -> Scores:
-    """The classic recipe: 200 trees of depth 10. A sparse matrix has no gaps, so beside many categories a
-    missing number is its median with a flag."""
+    """200 trees of depth 10, the classic settings. A sparse matrix cannot hold gaps, so with many categories
+    a missing number is replaced by the median and a flag."""
     from sklearn.ensemble import RandomForestClassifier
 
     median = _medians(task.inputs.encode(task.train)[0])
@@ -107,10 +109,10 @@ def random_forest(task: Task) -> Scores:
 
 
 def gradient_boosting(task: Task) -> Scores:
-    """Histogram trees as they come; gaps and categories are handled by the trees themselves."""
+    """scikit-learn's histogram trees with default settings, which handle gaps and categories natively."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    # a vocabulary above scikit-learn's 255 bins is read as an ordered code
+    # scikit-learn has 255 bins, so a larger vocabulary is treated as an ordered number
     few = [len(task.inputs.numeric) + c for c, n in enumerate(task.inputs.cardinalities) if n < 255]
 
     def matrix(rows: pd.DataFrame) -> NDArray[np.float64]:
@@ -121,7 +123,7 @@ def gradient_boosting(task: Task) -> Scores:
 
 
 def bg_nbd(task: Task) -> Scores:
-    """Fitted once, on what had happened before the test window: refitting at each snapshot proved harmful."""
+    """BG/NBD, fitted once to the log before the test window: a fit for each snapshot gave worse scores."""
     snapshots = sorted(task.test["event_timestamp"].unique())
     model = BgNbd.fit(*purchase_summary(task.records, snapshots[0]).to_numpy(dtype=np.float64).T)
     scores = np.empty(len(task.test))
@@ -148,13 +150,13 @@ def _scores(estimator: Any, matrix: Callable[[pd.DataFrame], Matrix], task: Task
 
 
 def _medians(numeric: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each column's known values; 0 where there are none."""
+    """Median of each column's known values; 0 if there are none."""
     known = [column[~np.isnan(column)] for column in numeric.T]
     return np.array([float(np.median(values)) if len(values) else 0.0 for values in known])
 
 
 def _joined(numeric: NDArray[Any], codes: NDArray[np.int64], inputs: Inputs) -> Matrix:
-    """Numbers and one-hot categories side by side; sparse where the categories are many."""
+    """Numbers and one-hot categories [B, N + sum of vocabularies]; sparse if the categories are many."""
     from scipy.sparse import csr_matrix, hstack
 
     categories = _one_hot(codes, inputs)

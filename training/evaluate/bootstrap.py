@@ -1,6 +1,6 @@
-"""How far chance alone moves a number, when a customer's rows come and go together.
+"""Confidence intervals by a bootstrap of customers.
 
-The pairs cluster bootstrap: customers are drawn with replacement, each with all of her rows, and two models
+The pairs cluster bootstrap: customers are drawn with replacement, each with all of their rows, and two models
 are always compared on the same draw (Field & Welsh 2007, J. R. Statist. Soc. B 69; Davison & Hinkley 1997,
 section 3.8). Every statistic here is a function of sums, so a draw is a vector of counts and a thousand draws
 are one matrix product.
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 MOST_CLUSTERS = 25_000
-"""Above it customers are put together at random. Unions of independent clusters are independent clusters:
-intervals stay valid and the time stays bounded, at the price of a slightly noisier width."""
+"""More customers than this are merged at random. Unions of independent clusters are independent clusters, so
+intervals stay valid and the time stays bounded; their width is slightly noisier."""
 
 CHUNK = 100
 """Draws in memory at a time."""
@@ -25,6 +25,8 @@ CHUNK = 100
 
 @dataclass(frozen=True)
 class Resampling:
+    """Number of bootstrap draws, confidence level and seed."""
+
     resamples: int = 1000
     confidence: float = 0.95
     seed: int = 0
@@ -32,7 +34,7 @@ class Resampling:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate between its bounds; `confidence` of such intervals hold the truth."""
+    """An estimate and its bounds; a share `confidence` of such intervals contains the true value."""
 
     estimate: float
     low: float
@@ -40,7 +42,7 @@ class Interval:
 
 
 def mean_interval(values: Array, customer: NDArray[np.int64], how: Resampling) -> Interval:
-    """Of the mean of `values` over rows: percentile interval. NaN anywhere makes all three NaN."""
+    """Percentile interval of the mean of `values` [B]; any NaN makes all three numbers NaN."""
     sums = cluster_sums(customer, np.column_stack([values, np.ones(len(values))]))
     return _percentile(sums, lambda s: s[..., 0] / s[..., 1], how)
 
@@ -51,13 +53,13 @@ def simultaneous_means(
     customer: NDArray[np.int64],
     how: Resampling,
 ) -> tuple[Array, Array]:
-    """The mean of `values` in each part of the rows, and a lower bound that holds for all parts at once.
+    """The mean of `values` [B] in each part of the rows, and a lower bound that holds for all parts at once.
 
-    A division is each row's part (negative: none) and the number of parts. Whoever looks at the worst of
-    many parts sees an unlucky one; the bounds are widened by the largest studentised deviation of any part
-    (Romano & Wolf 2005, Econometrica 73), one-sided at `how.confidence`.
+    A division is the part of each row [B] (negative: none) and the number of parts. The worst of many parts
+    is partly bad by chance, so the bounds are widened by the largest studentised deviation of any part
+    (Romano & Wolf 2005, Econometrica 73), one-sided at `how.confidence`. Both results are [parts].
     """
-    cluster, clusters = clustered(customer)
+    cluster, clusters = assign_clusters(customer)
     totals, rows = [], []
     for part, parts in divisions:
         inside = part >= 0
@@ -70,7 +72,7 @@ def simultaneous_means(
     drawn = resampled(sums, how)
     deviation = drawn[:, :half] / np.maximum(drawn[:, half:], 1.0) - means
     spread = deviation.std(axis=0)
-    # a part in which nothing varies has no chance in it
+    # a part without variance has no sampling error
     studentised = np.divide(deviation, spread, out=np.zeros_like(deviation), where=spread > 0)
     widest = np.quantile(studentised.max(axis=1), how.confidence)
     return means, means - widest * spread
@@ -78,13 +80,13 @@ def simultaneous_means(
 
 @dataclass(frozen=True)
 class Gap:
-    """The two groups that are surely farthest from each other."""
+    """The two groups with the largest significant difference."""
 
     rates: Array
-    """Of every group."""
+    """The rate of every group."""
     estimate: float
     low: float
-    """The lower bound of the gap, which holds for all pairs at once; below zero, chance may be all of it."""
+    """Lower bound of the gap, valid for all pairs at once; below zero the gap is not significant."""
     high_group: int
     low_group: int
 
@@ -92,12 +94,13 @@ class Gap:
 def largest_gap(
     values: Array, group: NDArray[np.int64], groups: int, customer: NDArray[np.int64], how: Resampling
 ) -> Gap:
-    """The pair of groups whose means of `values` are farthest apart beyond doubt; group -1: none of them.
+    """The pair of groups with the largest lower bound of the difference of their means of `values` [B].
 
-    The largest of many differences is large by chance alone, so the bounds are those of all ordered pairs
-    at once (Romano & Wolf 2005, as in `simultaneous_means`), one-sided at `how.confidence`.
+    `group` [B] is the group of each row, -1 for none. The largest of many differences is partly
+    large by chance, so the bounds hold for all ordered pairs at once (Romano & Wolf 2005, as in
+    `simultaneous_means`), one-sided at `how.confidence`.
     """
-    cluster, clusters = clustered(customer)
+    cluster, clusters = assign_clusters(customer)
     inside = group >= 0
     cell = cluster[inside] * groups + group[inside]
     totals = np.bincount(cell, values[inside], clusters * groups).reshape(clusters, groups)
@@ -106,7 +109,7 @@ def largest_gap(
     rates = totals.sum(axis=0) / rows.sum(axis=0)
     drawn = resampled(sums, how)
     counts = drawn[:, groups:]
-    # a draw may leave a small group out: it says nothing about that group then
+    # a draw may leave a small group out, and then has no deviation for that group
     deviation = np.where(counts > 0, drawn[:, :groups] / np.maximum(counts, 1.0) - rates, 0.0)
     one, other = np.nonzero(~np.eye(groups, dtype=bool))
     differences = deviation[:, one] - deviation[:, other]
@@ -120,11 +123,12 @@ def largest_gap(
 
 
 def upper_bound(sums: Array, statistic: Callable[[Array], Array], how: Resampling) -> tuple[float, float]:
-    """`statistic` of the total of `sums`, and its one-sided upper bound: normal, of the draws' spread.
+    """`statistic` of the total of `sums` [clusters, K], and its one-sided upper bound: normal, with the
+    standard deviation of the draws.
 
-    For a mean of absolute values, which chance makes too large. Neither the percentile bound (it adds
-    that bias twice) nor the basic one (it takes it out where there is none) keeps its promise: of 95 % they
-    held 99 and 86 in simulation, this one 93 to 100 (tests/training/test_gate_bootstrap.py).
+    It is for a mean of absolute values, which is biased upwards. The percentile bound adds this bias twice,
+    the basic one subtracts it even where there is none: with nominal 95 % they covered 99 and 86 in
+    simulation, this one 93 to 100 (tests/training/test_gate_bootstrap.py).
     """
     estimate = float(statistic(sums.sum(axis=0)))
     spread = float(np.std(statistic(resampled(sums, how))))
@@ -132,13 +136,13 @@ def upper_bound(sums: Array, statistic: Callable[[Array], Array], how: Resamplin
 
 
 def cluster_sums(customer: NDArray[np.int64], columns: Array) -> Array:
-    """[clusters, K]: each column added up over a customer's rows."""
-    cluster, clusters = clustered(customer)
+    """[clusters, K]: the sums of `columns` [B, K] over each customer's rows."""
+    cluster, clusters = assign_clusters(customer)
     return np.column_stack([np.bincount(cluster, column, clusters) for column in columns.T])
 
 
-def clustered(customer: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
-    """The cluster of each row, and how many there are."""
+def assign_clusters(customer: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """The cluster of each row [B], and the number of clusters."""
     clusters = int(customer.max()) + 1
     if clusters <= MOST_CLUSTERS:
         return customer, clusters
@@ -146,8 +150,8 @@ def clustered(customer: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
 
 
 def resampled(sums: Array, how: Resampling) -> Array:
-    """[resamples, K]: the totals of every draw of as many customers as there are. The same seed draws the
-    same customers, whatever is added up."""
+    """[resamples, K]: the totals of every draw of as many customers as `sums` has. The same seed draws the
+    same customers for any columns."""
     draw = np.random.default_rng(how.seed)
     clusters = len(sums)
     totals = np.empty((how.resamples, sums.shape[1]))

@@ -1,13 +1,13 @@
-"""How far the quality of a model depends on which rows it is judged on, beside the one test set.
+"""Cross-validation: the variation of the metrics over folds, in addition to the one test set.
 
-- Exchangeable rows: cross-validation over all rows of the table. A keyed hash of the customer draws the fold,
+- Exchangeable rows: cross-validation over all rows of the table. A keyed hash of the customer gives the fold,
   so that more rows move no row to another fold.
 - A log, or a table that is split by time: rolling origin (Tashman 2000, Int. J. Forecasting 16). The newest
-  block is the test window; each block before it is judged by a model that has learned from what came before.
+  block is the test window. Each earlier block is evaluated by a model trained on the rows before it.
 
-The cost is bounded: a fold learns one member instead of all, with the settings that the final fit has chosen,
-from at most LEARNED_ROWS rows, and is judged on at most JUDGED_ROWS. The settings were chosen on the training
-rows, so the folds are a little too good for them; a model of one member and fewer rows is a little worse.
+The cost is bounded: a fold fits one member instead of all, with the settings that the final fit has chosen,
+to at most LEARNED_ROWS rows, and is evaluated on at most JUDGED_ROWS. The settings were chosen on the
+training rows, so the folds are slightly too good; a model of one member and fewer rows is slightly worse.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,15 +33,19 @@ METRICS = ("log_loss", "auroc", "auprc", "brier", "ece")
 
 @dataclass(frozen=True)
 class Fold:
+    """The metrics of one fold."""
+
     name: str
     learned_rows: int
     judged_rows: int
     metrics: dict[str, float]
-    """METRICS of the judged rows."""
+    """METRICS of the evaluated rows."""
 
 
 @dataclass(frozen=True)
 class CrossValidation:
+    """The metrics of all folds, with mean and standard deviation."""
+
     method: str
     """`cross-validation` or `rolling origin`."""
     folds: tuple[Fold, ...]
@@ -53,14 +57,14 @@ class CrossValidation:
 
     @property
     def spread(self) -> dict[str, float]:
-        """Standard deviation from fold to fold (of one fold: NaN)."""
+        """Standard deviation over the folds; NaN for one fold."""
         return {
             name: float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
             for name, values in self._values().items()
         }
 
     def content(self) -> dict[str, Any]:
-        """As JSON holds it; a spread that is not known is null."""
+        """The content of the JSON file; a spread that is NaN is null."""
         spread = {name: value if np.isfinite(value) else None for name, value in self.spread.items()}
         return asdict(self) | {"mean": self.mean, "spread": spread}
 
@@ -77,9 +81,9 @@ def cross_validate(
     training: TrainingConfig,
     progress: Callable[[str], None] = lambda message: None,
 ) -> CrossValidation | None:
-    """Of the fit `fitted` to the training rows of `split`; `training.cross_validation` folds at most.
+    """Evaluates the settings of `fitted` on at most `training.cross_validation` folds of `rows`.
 
-    A fold of a single class says nothing and is left out. None where it is switched off, or no fold is left.
+    A fold with a single class is left out. None if it is switched off, or no fold is left.
     """
     if not training.cross_validation:
         return None
@@ -98,7 +102,7 @@ def cross_validate(
 def folds_of(
     rows: pd.DataFrame, split: Split, horizon: timedelta, training: TrainingConfig
 ) -> Iterator[tuple[str, Positions, Positions]]:
-    """Name, rows to learn from and rows to judge of each fold, before rows are left out for time."""
+    """Name, training rows and evaluated rows of each fold, before the numbers of rows are limited."""
     if split.rule == BY_CUSTOMER:
         yield from _by_customer(rows, training)
     elif split.rule == BY_SNAPSHOT:
@@ -131,7 +135,7 @@ def _blocks_of_snapshots(
 def _blocks_of_time(
     rows: pd.DataFrame, training: TrainingConfig
 ) -> Iterator[tuple[str, Positions, Positions]]:
-    """Each block has as many of the rows as the test window; whole moments, so some have more."""
+    """Each block has as many rows as the test window, or more, since moments are not divided."""
     earlier = np.arange(len(rows))
     for _ in range(training.cross_validation):
         share = training.test_share * len(rows) / len(earlier)
@@ -146,33 +150,33 @@ def _blocks_of_time(
 def _fold(
     name: str, learned: pd.DataFrame, judged: pd.DataFrame, shape: Shape, spec: FeaturesConfig, fitted: Fitted
 ) -> Fold | None:
-    settled = fitted.settled
-    assert settled.model.seeds is not None
-    model = settled.model.model_copy(
-        # where there was a purchase process, fewer rows may not have one
+    resolved = fitted.resolved
+    assert resolved.model.seeds is not None
+    model = resolved.model.model_copy(
+        # null instead of true: fewer rows may not be enough for a purchase process
         update={
-            "seeds": settled.model.seeds[:1],
-            "purchase_process": None if settled.model.purchase_process else False,
+            "seeds": resolved.model.seeds[:1],
+            "purchase_process": None if resolved.model.purchase_process else False,
         }
     )
-    seed = settled.training.seed
+    seed = resolved.training.seed
     learned = _of_some_customers(learned, LEARNED_ROWS, seed)
     judged = _of_some_customers(judged, JUDGED_ROWS, seed)
     if learned["churned"].nunique() < 2 or judged["churned"].nunique() < 2:
         return None
     try:
-        found = fit(learned, None, spec, model, settled.training, shape=shape, chosen=fitted.chosen)
-    except TrainingError:  # fewer rows than the settings can be used with
+        found = fit(learned, None, spec, model, resolved.training, shape=shape, chosen=fitted.chosen)
+    except TrainingError:  # too few rows for these settings
         return None
     found.program.calibration = fitted.program.calibration
-    metrics = evaluate(judged["churned"], found.score(judged), settled.training.threshold)
+    metrics = evaluate(judged["churned"], found.score(judged), resolved.training.threshold)
     if not np.isfinite(metrics["log_loss"]):
         return None
     return Fold(name, len(learned), len(judged), {key: metrics[key] for key in METRICS})
 
 
 def _of_some_customers(rows: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
-    """All rows, or those of as many customers, drawn by a hash, as have about `most` rows."""
+    """All rows, or those of customers drawn by a hash, about `most` rows."""
     if len(rows) <= most:
         return rows
     return rows[hashed(rows["user_id"], seed, "cross-validation") < most / len(rows)]

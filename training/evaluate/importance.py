@@ -1,10 +1,10 @@
-"""What each feature is worth to the model over all customers: permutation importance on the test rows.
+"""Permutation importance of each feature on the test rows.
 
-A feature's values are exchanged between customers, which leaves it as it is distributed and takes away what
-it says of each one; the log-loss rises by what the model had from it (Breiman 2001, Machine Learning 45;
-Fisher, Rudin, Dominici 2019, JMLR 20). The unit is the feature as it is stored: features that are derived
-from it follow its new values, and so does all that the program makes of it itself. Of two features that say
-the same, each may seem worth little.
+A feature's values are exchanged between customers. Its distribution stays the same, but its relation to the
+label is lost, so the log-loss rises by the contribution of the feature (Breiman 2001, Machine Learning 45;
+Fisher, Rudin, Dominici 2019, JMLR 20). The unit is the stored feature: features derived from it, in the spec
+or in the program, are computed from the exchanged values. Of two strongly correlated features, each may have
+a low importance.
 """
 
 from collections.abc import Callable
@@ -23,9 +23,9 @@ from training.learn.metrics import log_losses
 from training.learn.split import hashed
 
 SCORED_ROWS = 60_000
-"""Rows that are scored for all features together: about ten seconds with boosted trees in the program, one or
-two without. So many test rows are taken for each feature as that allows, those of customers drawn by a hash,
-but between LEAST_ROWS and MOST_ROWS."""
+"""Rows scored for all features together: about ten seconds with boosted trees in the program, one or two
+without. It limits the test rows for each feature, of customers drawn by a hash, to between LEAST_ROWS and
+MOST_ROWS."""
 LEAST_ROWS = 1_000
 MOST_ROWS = 10_000
 RESAMPLES = 500
@@ -35,12 +35,14 @@ Scorer = Callable[[pd.DataFrame], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Importance:
+    """The importance of one feature, with a confidence interval."""
+
     feature: str
     increase: float
-    """Of the mean log-loss, in nats, when the feature's values are exchanged."""
+    """Increase of the mean log-loss, in nats, when the feature's values are exchanged."""
     low: float
     high: float
-    """95 % interval: a bootstrap of customers."""
+    """`low` and `high`: 95 % interval by a bootstrap of customers."""
 
     def content(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,7 +51,7 @@ class Importance:
 def importances(
     program: Any, inputs: Inputs, spec: FeaturesConfig, rows: pd.DataFrame, seed: int
 ) -> list[Importance]:
-    """Of every stored feature of `spec`, the largest first. `program` is the exported one."""
+    """The importance of every stored feature of `spec`, largest first. `program` is the exported program."""
     number = min(max(SCORED_ROWS // len(spec.features), LEAST_ROWS), MOST_ROWS)
     share = number / max(len(rows), 1)
     judged = rows if share >= 1 else rows[hashed(rows["user_id"], seed, "importance") < share]
@@ -59,8 +61,8 @@ def importances(
 def permutation_importance(
     scored: Scorer, spec: FeaturesConfig, rows: pd.DataFrame, seed: int, repeats: int = 1
 ) -> list[Importance]:
-    """Losses are averaged over `repeats` permutations; one is enough where the rows are many, and its chance
-    is part of the interval."""
+    """The importance of every stored feature, largest first. Losses are averaged over `repeats` permutations;
+    one is enough for many rows, and its variance is part of the interval."""
     churned = rows["churned"].to_numpy()
     customer = pd.factorize(rows["user_id"])[0].astype(np.int64)
     before = log_losses(churned, scored(rows))
@@ -70,7 +72,7 @@ def permutation_importance(
         for _ in range(repeats):
             exchanged = with_values(rows, spec, feature.name, draw.permutation(len(rows)))
             gained[:, place] += (log_losses(churned, scored(exchanged)) - before) / repeats
-    # one draw of customers serves all features
+    # all features use the same draws of customers
     sums = cluster_sums(customer, np.column_stack([gained, np.ones(len(rows))]))
     drawn = resampled(sums, Resampling(RESAMPLES, 0.95, seed))
     low, high = np.quantile(drawn[:, :-1] / drawn[:, -1:], [0.025, 0.975], axis=0)
@@ -84,7 +86,7 @@ def permutation_importance(
 def with_values(
     rows: pd.DataFrame, spec: FeaturesConfig, feature: str, order: NDArray[np.int64]
 ) -> pd.DataFrame:
-    """`rows` with the feature's values in another order, and the features that are derived from it."""
+    """`rows` with the feature's values in `order`, and the features derived from it computed again."""
     changed = {feature: rows[feature].to_numpy()[order]}
     for ratio in spec.derived:
         if feature in (ratio.numerator, ratio.denominator):

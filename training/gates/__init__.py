@@ -1,4 +1,4 @@
-"""Rules that a model has to pass before it may be packaged; composed from `configs/gates.yaml`."""
+"""The rules that a model has to pass before it may be packaged, configured in `configs/gates.yaml`."""
 
 import json
 from collections.abc import Mapping
@@ -52,14 +52,14 @@ __all__ = [
     "write_report",
 ]
 
-UNJUDGEABLE = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError)
-"""What arithmetic on damaged evidence raises. The rule is then a failed verdict like any other."""
+EVIDENCE_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError)
+"""What computations on damaged evidence raise; it becomes a failed verdict of the rule."""
 
 
 def judge(config: GatesConfig, evidence: Evidence, overrides: tuple[Override, ...] = ()) -> GateReport:
-    """Every rule of the profile on this evidence; what could not be gathered or judged is a failed verdict.
+    """Applies every rule of the profile; missing evidence and errors of a rule are failed verdicts.
 
-    Raises ConfigError for a profile that cannot be composed, or an override of what has not failed.
+    Raises ConfigError for an invalid profile, or an override of a rule that has not failed.
     """
     rules = compose(config)
     unknown = [Verdict.unjudged("evidence", problem) for problem in evidence.problems]
@@ -77,13 +77,13 @@ def judge(config: GatesConfig, evidence: Evidence, overrides: tuple[Override, ..
 def _judged(name: str, rule: Rule, evidence: Evidence) -> list[Verdict]:
     try:
         return rule.judge(evidence) or [Verdict.unjudged(name, "the rule gave no verdict")]
-    except UNJUDGEABLE as error:
-        said = " ".join(str(error).split())[:200]
-        return [Verdict.unjudged(name, f"could not be judged: {type(error).__name__}: {said}")]
+    except EVIDENCE_ERRORS as error:
+        message = " ".join(str(error).split())[:200]
+        return [Verdict.unjudged(name, f"could not be judged: {type(error).__name__}: {message}")]
 
 
 def compose(config: GatesConfig) -> dict[str, Rule]:
-    """The profile's rules. Raises ConfigError that names a profile, rule or argument that does not exist."""
+    """The rules of the profile. Raises ConfigError for an unknown profile, rule or argument."""
     if config.profile not in config.profiles:
         raise ConfigError(
             f"gates.profile: {config.profile} does not exist; there are {', '.join(config.profiles)}"
@@ -108,7 +108,7 @@ def _rule(where: str, name: str, arguments: dict[str, object]) -> Rule:
 
 
 def write_report(report: GateReport, files: Workspace, breakdown: Mapping[str, Any] | None = None) -> None:
-    """`gate_report.json`, `gate_report.md`, `measurements.json` (what a clock says) and `breakdown.json`
+    """`gate_report.json`, `gate_report.md`, `measurements.json` (sizes and times) and `breakdown.json`
     (metrics of each period and segment) in `files.gate_report`."""
     with replaced_directory(files.gate_report) as folder:
         (folder / "gate_report.json").write_text(report.to_json(), encoding="utf-8")

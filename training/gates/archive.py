@@ -1,4 +1,4 @@
-"""What the server would be given: small enough to hand around, fast enough to answer."""
+"""Limits for the candidate archive: size and prediction time."""
 
 from math import isfinite, nan
 
@@ -10,12 +10,11 @@ from training.gates.verdict import Verdict, number
 
 
 class Archive(Rule):
-    """Size of the candidate .mar, signed as it would be packaged, and time of one batch in the handler's own
-    scorer. One whose signature or parts do not hold is not measured, and so refused.
+    """Size of the candidate .mar, signed as it would be packaged, and time of one batch in the handler's
+    scorer. An archive with an invalid signature or part is not measured, and so refused.
 
-    A clock gives another number every time, and an archive carries the bill of materials of its machine: the
-    numbers stand in measurements.json and in the readable report, and are kept out of gate_report.json,
-    digest and all.
+    Times vary from run to run, and an archive contains the bill of materials of its machine. So the numbers
+    are in measurements.json and in the readable report, but not in gate_report.json and its digest.
     """
 
     max_megabytes: float = Field(gt=0)

@@ -1,4 +1,4 @@
-"""A network that a simpler model equals is not worth its upkeep; one that it beats must not serve."""
+"""A network must have a lower loss than each baseline, or tie within a margin."""
 
 from typing import Literal
 
@@ -11,14 +11,14 @@ from training.gates.verdict import Verdict
 
 
 class BeatsBaselines(Rule):
-    """Lower loss than every configured baseline on the same rows; one that was not scored is a fail.
+    """Lower loss than every configured baseline on the same rows; one without scores is a fail.
 
-    Judged by the interval of the paired difference (training/evaluate/bootstrap.py):
-    - wholly below zero: the network is better;
-    - across zero, and its upper end within the margin: a tie that these rows cannot settle;
-    - wholly above zero, or reaching past the margin: refused.
-    The margin is the larger of `margin` (in the metric's units) and `margin_share` of what the baseline
-    itself gains over a constant: a model that knows nothing has no gain, so it has to be beaten outright.
+    The rule uses the confidence interval of the paired difference (training/evaluate/bootstrap.py):
+    - the whole interval below zero: the network is better;
+    - the interval contains zero, and its upper end is within the margin: a tie on these rows;
+    - the whole interval above zero, or its upper end above the margin: refused.
+    The margin is the larger of `margin` (in the metric's units) and `margin_share` of the baseline's gain
+    over a constant score. A baseline without gain, like the base rate, has to be beaten significantly.
     """
 
     metric: Literal["log_loss", "brier"] = "log_loss"
@@ -34,12 +34,12 @@ class BeatsBaselines(Rule):
         rule = f"beats_baselines.{name}"
         if sample is None or name not in sample.baselines:
             return Verdict.unjudged(rule, f"{self.metric} against {name} is missing or not a number")
-        return compared(
+        return compare_losses(
             rule, name, sample, sample.baselines[name], self.metric, self.margin, self.margin_share
         )
 
 
-def compared(
+def compare_losses(
     rule: str,
     name: str,
     sample: Sample,
@@ -49,10 +49,10 @@ def compared(
     share: float,
     may_be_worse: bool = False,
 ) -> Verdict:
-    """Our loss less the rival's, its interval, and what follows.
+    """The verdict on the difference of the model's loss and the rival's, by its confidence interval.
 
-    `may_be_worse` leaves it at the margin (plain non-inferiority): a difference that is certain and too
-    small to matter is then no reason to refuse.
+    `rival` is [B]. With `may_be_worse` only the margin counts (non-inferiority): a difference that is
+    significant but within the margin is then no reason to refuse.
     """
     found = sample.excess(rival, metric)
     bound = max(margin, share * sample.skill(rival, metric))

@@ -1,4 +1,4 @@
-"""A probability has to mean a frequency, or no offer can be priced by it."""
+"""Scores must match observed frequencies, since the profit of an offer is computed from them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,10 @@ from training.learn.metrics import ECE_BINS, calibration_bins
 
 
 class Calibrated(Rule):
-    """Expected calibration error beyond chance: its upper confidence bound, so that few rows are no excuse.
+    """Upper confidence bound of the expected calibration error beyond chance.
 
-    On few rows the error of a model whose every probability is right is far from zero (.06 on 300 rows): the
-    frequencies in the bins scatter. What is expected of such a model is subtracted (`ece_by_chance`).
+    On few rows the error of a perfectly calibrated model is far from zero (.06 on 300 rows), since the
+    frequencies in the bins vary. The expected error of such a model is subtracted (`ece_by_chance`).
     """
 
     max_ece: float = Field(gt=0, lt=1)
@@ -34,9 +34,9 @@ class Calibrated(Rule):
 
 
 def ece_by_chance(score: Scores) -> float:
-    """The ECE to expect of a model whose probabilities `score` [B] are all right, on so many rows.
+    """The expected ECE of a model whose probabilities `score` [B] are perfectly calibrated.
 
-    The gap of a bin is then a sum of independent centred terms: near normal, of mean absolute value
+    The gap of a bin is then a sum of independent centred terms: nearly normal, with a mean absolute value of
     sqrt(2 / pi) times its standard deviation.
     """
     variance = np.bincount(calibration_bins(score), weights=score * (1 - score), minlength=ECE_BINS)

@@ -1,21 +1,21 @@
-"""What serves now stays, unless the new model is shown to be no worse."""
+"""A model may replace the champion only if it is shown not to be worse."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from training.gates.beats_baselines import compared
+from training.gates.beats_baselines import compare_losses
 from training.gates.evidence import Evidence
 from training.gates.rule import Rule
 from training.gates.verdict import Verdict
 
 
 class NotInferior(Rule):
-    """No worse than the champion by more than the margin, on the same rows, with confidence.
+    """Not worse than the champion by more than the margin, on the same rows (non-inferiority).
 
-    The whole interval of the paired difference lies below the larger of `margin` and `margin_share` of the
-    champion's own gain over a constant. A champion that exists and could not be compared on every row is a
-    fail; where there is none the rule holds, and says so.
+    The whole interval of the paired difference must be below the larger of `margin` and `margin_share` of the
+    champion's gain over a constant score. A champion that could not be compared on every row is a fail. If
+    there is no champion, the rule passes with that reason.
     """
 
     metric: Literal["log_loss", "brier"] = "log_loss"
@@ -25,16 +25,16 @@ class NotInferior(Rule):
     def judge(self, evidence: Evidence) -> list[Verdict]:
         champion = evidence.champion
         if champion is None:
-            return [Verdict.unjudged("champion", "nobody looked whether there is a champion")]
+            return [Verdict.unjudged("champion", "it was not checked whether there is a champion")]
         if champion.state == "none":
-            return [Verdict.not_asked("champion", "there is no champion to compare with")]
+            return [Verdict.not_required("champion", "there is no champion to compare with")]
         if champion.state == "unusable":
             return [Verdict.unjudged("champion", f"version {champion.version}: {champion.problem}")]
         if evidence.sample is None or evidence.sample.champion is None:
             return [Verdict.unjudged("champion", f"version {champion.version} was not scored")]
         scores, name = evidence.sample.champion, f"champion version {champion.version}"
         return [
-            compared(
+            compare_losses(
                 "champion", name, evidence.sample, scores, self.metric, self.margin, self.margin_share, True
             )
         ]

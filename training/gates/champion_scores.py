@@ -1,4 +1,4 @@
-"""The model that serves now, brought to today's test rows: from its own archive, by its own bundle."""
+"""Scores the test rows with the champion, from its registered archive and bundle."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,9 +29,9 @@ def score_champion(
     """The champion and its scores of `rows` (user_id, event_timestamp, score).
 
     Its .mar comes from the registry; signature, registered sha256 and all parts are checked before its
-    program is loaded. A champion that cannot be had, loaded or run, for whatever reason, or that was made for
-    another feature spec, is `unusable` with the reason: the rule `champion` then fails, which a person may
-    override. Only where there is no champion at all is it `none`.
+    program is loaded. A champion that cannot be fetched, loaded or run, or that has another feature spec, is
+    `unusable` with the reason. The rule `champion` then fails, which a person may override. The state is
+    `none` only if there is no champion.
     """
     version: Version | None = None
     try:
@@ -40,16 +40,16 @@ def score_champion(
             return Champion("none"), None
         with TemporaryDirectory() as scratch:
             scores = _scored(rows, spec, _verified(version, training, files, Path(scratch)))
-    except Exception as error:  # whatever another release of a library raises at an older program
+    except Exception as error:  # another release of a library may raise anything on an older program
         return Champion("unusable", "unknown" if version is None else version.number, _why(error)), None
     keys = rows[list(KEYS)].reset_index(drop=True)
     return Champion("scored", version.number), keys.assign(score=scores)
 
 
-def aligned(
+def align_champion(
     champion: Champion, scored: pd.DataFrame | None, test: pd.DataFrame
 ) -> tuple[Champion, NDArray[np.float64] | None]:
-    """The champion's score of each row of `test`, or the champion as unusable if a row has none."""
+    """The champion's score of each row of `test`, [B]; if a row has none, the champion is unusable."""
     if champion.state != "scored" or scored is None:
         return champion, None
     keys = list(KEYS)
@@ -64,7 +64,7 @@ def aligned(
 
 
 def _verified(version: Version, training: TrainingConfig, files: Workspace, folder: Path) -> Path:
-    """The unpacked archive of a version, after its signature and all of its parts were checked."""
+    """The unpacked archive of a version, verified before."""
     archive = fetch(version, training.tracking_uri, folder / "mar")
     trusted = trusted_signers(training.trusted_signers, files)
     verified = verify_archive(archive, trusted, version.tags.get("archive_sha256"))
@@ -72,7 +72,7 @@ def _verified(version: Version, training: TrainingConfig, files: Workspace, fold
 
 
 def _why(error: Exception) -> str:
-    """One line."""
+    """The error as one line."""
     text = " ".join(str(error).split())[:300]
     if isinstance(error, ChurnError | BundleError):
         return text

@@ -1,4 +1,4 @@
-"""Gather what the gates judge: from the files that would be packaged, not from what training said of them."""
+"""Collects the evidence for the gates from the files that would be packaged, not from results of training."""
 
 import hashlib
 from collections.abc import Callable
@@ -21,9 +21,9 @@ from training.archive.signing import trusted_signers
 from training.config import GatesConfig, TrainingConfig
 from training.evaluate.bootstrap import Resampling
 from training.gates import Champion, Evidence, Sample, compose
-from training.gates.champion_scores import aligned, score_champion
+from training.gates.champion_scores import align_champion, score_champion
 from training.gates.measure import measure
-from training.gates.slices import divided, periods_of, segments_of
+from training.gates.slices import divide, periods_of, segments_of
 from training.gates.worst_part import Stable
 from training.learn.inputs import Inputs
 from training.learn.metrics import evaluate
@@ -32,17 +32,17 @@ from training.train import KEYS, prepare
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError, BadZipFile,
               BundleError, PackagingError)  # fmt: skip
-"""What a missing, damaged or foreign file raises in the libraries that read it."""
+"""What libraries raise for a missing or damaged file, or one of another format."""
 
 PROBE_ROWS = 50_000
-"""Training rows that a single-feature model learns from: a leak shows in far fewer."""
+"""Training rows of a single-feature model; a leak is visible with far fewer."""
 
 Rival = Callable[[pd.DataFrame], tuple[Champion, pd.DataFrame | None]]
 
 
 @dataclass(frozen=True)
 class Case:
-    """The model on trial and the rows it is judged on."""
+    """The model to evaluate and the test rows."""
 
     test: pd.DataFrame
     spec: FeaturesConfig
@@ -65,13 +65,13 @@ def collect_evidence(
     champion: Rival | None = None,
     threshold: float | None = None,
 ) -> Evidence:
-    """Score the test rows of `data` again, with the exported program, with the checkpoint, with the champion.
+    """Scores the test rows of `data` again, with the exported program, the checkpoint and the champion.
 
-    Metrics are the program's own, labels those of `data`. `stage` makes the candidate archive and names it;
-    `champion` scores rows with what serves now (default: from the registry); `threshold` is the one customers
-    are acted upon at (default: the training's). A file that cannot be read becomes a problem of the
-    evidence, which no gate forgives. Raises TrainingError where `data` itself cannot be split, ConfigError
-    for a segment that does not exist.
+    Metrics are those of the exported program with the labels of `data`. `stage` makes the candidate archive
+    and returns its path; `champion` scores rows with the champion (default: from the registry); `threshold`
+    is the one that is packaged (default: the training's). A file that cannot be read becomes a problem of the
+    evidence, which is always a failed verdict. Raises TrainingError if `data` cannot be split, ConfigError
+    for an unknown segment.
     """
     rows, split = prepare(data, shape, spec, training)
     train, test = rows.iloc[split.train], rows.iloc[split.test]
@@ -86,7 +86,7 @@ def collect_evidence(
         single_feature_auroc=single_feature_auroc(train, test, spec, training.seed),
     )
     segments = segments_of(test, spec, gates.segments)
-    groups = divided(test, gates.groups, "gates.groups")
+    groups = divide(test, gates.groups, "gates.groups")
     for gather in (_program, _baselines, _champion, _archive):
         try:
             evidence = gather(evidence, case)
@@ -102,7 +102,10 @@ def collect_evidence(
 def single_feature_auroc(
     train: pd.DataFrame, test: pd.DataFrame, spec: FeaturesConfig, seed: int
 ) -> dict[str, float]:
-    """AUROC on the test rows of a small tree on each feature: it sees thresholds, bands, gaps, categories."""
+    """Feature -> AUROC on the test rows of a small decision tree on this feature alone.
+
+    A tree detects thresholds, bands, gaps and categories.
+    """
     from sklearn.metrics import roc_auc_score
     from sklearn.tree import DecisionTreeClassifier
 
@@ -141,7 +144,7 @@ def _program(evidence: Evidence, case: Case) -> Evidence:
 
 
 def _rows_of_a_period(gates: GatesConfig) -> int:
-    """What the rule about periods asks for."""
+    """The `min_rows` of the rule `stability`."""
     rule = compose(gates).get("stability", Stable())
     assert isinstance(rule, Stable)
     return rule.min_rows
@@ -162,26 +165,26 @@ def _baselines(evidence: Evidence, case: Case) -> Evidence:
 
 
 def _champion(evidence: Evidence, case: Case) -> Evidence:
-    champion, scores = aligned(*case.champion(case.test), case.test)
+    champion, scores = align_champion(*case.champion(case.test), case.test)
     return _with(replace(evidence, champion=champion), champion=scores)
 
 
 def _archive(evidence: Evidence, case: Case) -> Evidence:
     if case.stage is None:
         return evidence
-    candidate = case.stage()  # before the signers are read: a new workspace has none until it signs
+    candidate = case.stage()  # before the signers are read: a new workspace has no signer until it signs
     measured = measure(candidate, case.test, trusted_signers(case.training.trusted_signers, case.files))
     numbers = {"megabytes": measured.megabytes, "p50_ms": measured.p50_ms, "p95_ms": measured.p95_ms}
     return replace(evidence, packaged_sha256=measured.program_sha256, archive=numbers)
 
 
 def _with(evidence: Evidence, **of_the_sample: object) -> Evidence:
-    """Without a program there is no sample to add to, which is a problem of its own already."""
+    """Adds fields to the sample. Without a program there is no sample, which is recorded as a problem."""
     if evidence.sample is None:
         return evidence
     return replace(evidence, sample=replace(evidence.sample, **of_the_sample))  # type: ignore[arg-type]
 
 
 def _difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Largest distance; NaN if any score is NaN."""
+    """Largest absolute difference; NaN if any score is NaN."""
     return float(np.abs(one - other).max())

@@ -1,4 +1,4 @@
-"""What a rule is shown."""
+"""The input of a rule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,38 +10,38 @@ from training.gates.sample import Sample
 
 @dataclass(frozen=True)
 class Champion:
-    """The model that serves now, as far as it could be brought to the test rows."""
+    """The champion, and whether it could be scored on the test rows."""
 
     state: Literal["none", "scored", "unusable"]
     version: str = ""
     problem: str = ""
-    """Why an existing champion could not be compared with."""
+    """Why an existing champion could not be scored."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a model on trial. What could not be found out is absent or NaN, and in `problems`."""
+    """What was measured of a model. Missing values are absent or NaN, with the reason in `problems`."""
 
     program_sha256: str
     rows: int = 0
-    """Test rows that the scores are of."""
+    """Number of test rows."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of the exported program's scores (training/learn/metrics.py), at the threshold that ships."""
+    """Of the exported program's scores (training/learn/metrics.py), at the packaged threshold."""
     sample: Sample | None = None
-    """The rows themselves, with every rival's scores."""
+    """The test rows with the scores of model, baselines and champion."""
     expected_baselines: tuple[str, ...] = ()
-    """Those that the configuration asks for, whether they were found or not."""
+    """The configured baselines, with or without scores."""
     expected_groups: tuple[str, ...] | None = None
-    """Whom the configuration compares; None: nobody looked."""
+    """The columns of `gates.groups`; None: not checked."""
     champion: Champion | None = None
-    """None: nobody looked whether there is one."""
+    """None: it was not checked whether there is one."""
     program_difference: float = nan
-    """Largest distance between the exported program's scores and the checkpoint's, over the test rows."""
+    """Largest absolute difference of the exported program's scores and the checkpoint's on the test rows."""
     packaged_sha256: str = ""
-    """Of the program inside the candidate archive."""
+    """sha256 of the program inside the candidate archive."""
     archive: Mapping[str, float] = field(default_factory=dict)
-    """`p95_ms` and `p50_ms` of a batch in the handler's scorer, `megabytes` of the .mar: measured, so never
-    the same twice."""
+    """`p95_ms` and `p50_ms` of a batch in the handler's scorer, `megabytes` of the .mar; these vary between
+    runs."""
     single_feature_auroc: Mapping[str, float] = field(default_factory=dict)
-    """AUROC on the test rows of a model that sees one feature only."""
+    """Feature -> AUROC on the test rows of a model of this feature alone."""
     problems: tuple[str, ...] = ()

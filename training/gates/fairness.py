@@ -1,4 +1,4 @@
-"""Offers and misses spread over groups of people as the configuration demands."""
+"""Limits the differences of selection rate and recall between groups of customers."""
 
 from collections.abc import Callable
 
@@ -14,14 +14,14 @@ from training.gates.verdict import Verdict
 
 
 class Fair(Rule):
-    """For each of `gates.groups`: how far apart the groups' selection rates and recalls may surely be.
+    """For each of `gates.groups`: the largest significant gap of selection rate and of recall has a bound.
 
     Selection rate: share of a group above the threshold. Recall: the same among those who churned. The lower
-    bound of the largest gap between two groups is compared, for all pairs at once and with customers drawn
-    (training/evaluate/bootstrap.py), so that chance in small groups refuses nobody. Groups of less than
-    `min_rows` rows, and for the recall of less than `min_churners` churners, are not judged, and named in
-    the reason; with fewer than two groups left nothing is known, which is a fail. With no groups configured
-    the rule holds, and says so.
+    bound of the largest gap between two groups is compared, for all pairs at once and by a bootstrap of
+    customers (training/evaluate/bootstrap.py), so that chance in small groups fails no model. Groups of less
+    than `min_rows` rows, and for recall of less than `min_churners` churners, are not judged, and named in
+    the reason; fewer than two remaining groups are a fail. If no groups are configured, the rule passes with
+    that reason.
     """
 
     max_selection_gap: float | None = Field(None, gt=0, le=1)
@@ -31,9 +31,9 @@ class Fair(Rule):
 
     def judge(self, evidence: Evidence) -> list[Verdict]:
         if evidence.expected_groups is None:
-            return [Verdict.unjudged("fairness", "nobody looked whether groups are configured")]
+            return [Verdict.unjudged("fairness", "it was not checked whether groups are configured")]
         if not evidence.expected_groups:
-            return [Verdict.not_asked("fairness", "no groups configured")]
+            return [Verdict.not_required("fairness", "no groups configured")]
         return [
             self._gap(f"fairness.{column}.{name}", column, evidence.sample, name, of, least, bound)
             for column in evidence.expected_groups
@@ -57,7 +57,7 @@ class Fair(Rule):
         if sample is None or column not in sample.groups or not np.isfinite(sample.score).all():
             return Verdict.unjudged(rule, f"{name} of the groups of {column} is missing")
         parts, among = sample.groups[column], of(sample)
-        enough = (parts.rows >= self.min_rows) & (counted(parts, among) >= least)
+        enough = (parts.rows >= self.min_rows) & (count_in_parts(parts, among) >= least)
         names = [parts.names[part] for part in np.flatnonzero(enough)]
         few = [f"{parts.names[part]}" for part in np.flatnonzero(~enough & (parts.rows > 0))]
         needed = f"{self.min_rows} rows" + (f" and {least} churners" if least > 1 else "")
@@ -65,7 +65,7 @@ class Fair(Rule):
             return Verdict.unjudged(
                 rule, f"{name} of {column} is not judged: fewer than two groups have {needed}"
             )
-        place = np.full(len(enough) + 1, -1)  # one place more, so that code -1 (no group) stays -1
+        place = np.full(len(enough) + 1, -1)  # one more element, so that code -1 (no group) maps to -1
         place[np.flatnonzero(enough)] = np.arange(len(names))
         group = np.where(among, place[parts.code], -1)
         above = (sample.score > sample.threshold).astype(np.float64)
@@ -89,6 +89,6 @@ def churners(sample: Sample) -> NDArray[np.bool_]:
     return np.asarray(sample.churned == 1)
 
 
-def counted(parts: Parts, among: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many of `among` each part has."""
+def count_in_parts(parts: Parts, among: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Rows of the mask `among` [B] in each part, [parts]."""
     return np.bincount(parts.code[among & (parts.code >= 0)], minlength=len(parts.names))

@@ -1,4 +1,4 @@
-"""Metrics that a model must reach in any case, at the threshold that ships."""
+"""Absolute bounds of metrics, at the packaged threshold."""
 
 from pydantic import Field, model_validator
 
@@ -8,13 +8,13 @@ from training.gates.verdict import Verdict, number
 
 
 class Floors(Rule):
-    """`minimum` and `maximum`: metric -> bound, the bound itself allowed."""
+    """`minimum` and `maximum`: metric -> bound, inclusive."""
 
     minimum: dict[str, float] = Field(default_factory=dict)
     maximum: dict[str, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _says_something(self) -> "Floors":
+    def _has_a_bound(self) -> "Floors":
         if not self.minimum and not self.maximum:
             raise ValueError("give a minimum or a maximum")
         return self

@@ -1,4 +1,4 @@
-"""A score too good to be true: the label stands in the features, where it will not be when it counts."""
+"""Label leakage: a metric too good to be real means that the features contain the label."""
 
 from math import nan
 
@@ -10,7 +10,7 @@ from training.gates.verdict import Verdict, number
 
 
 class Leak(Rule):
-    """Neither the model nor any single feature may all but reproduce the label."""
+    """Upper bounds for the AUROC of the model and of each single feature."""
 
     max_auroc: float = Field(gt=0.5, le=1)
     max_single_feature_auroc: float = Field(gt=0.5, le=1)

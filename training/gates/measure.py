@@ -1,4 +1,4 @@
-"""The candidate archive as a server would have it: how large, how fast, and which program it holds."""
+"""Measures the candidate archive as a server would load it: size, prediction time, and program digest."""
 
 import hashlib
 import time
@@ -22,17 +22,19 @@ BATCHES, WARM_UP = 100, 5
 
 @dataclass(frozen=True)
 class Measured:
+    """Measurements of a candidate archive."""
+
     program_sha256: str
     megabytes: float
     p50_ms: float
     p95_ms: float
-    """Of one batch of CHUNK customers on one thread, as a TorchServe worker scores it."""
+    """`p50_ms`, `p95_ms`: of a batch of CHUNK customers on one thread, as in a TorchServe worker."""
 
 
 def measure(archive: Path, rows: pd.DataFrame, trusted: Signers) -> Measured:
-    """Verify the candidate `archive`, unpack it, check its bundle and time its program on `rows`.
+    """Verifies the candidate `archive`, unpacks it, checks its bundle and times its program on `rows`.
 
-    Raises ArchiveError, BundleError, or what torch raises, for an archive that no server could load.
+    Raises ArchiveError, BundleError, or an error of torch, for an archive that a server could not load.
     """
     verified = verify_archive(archive, trusted, judged=False)
     with TemporaryDirectory() as scratch:

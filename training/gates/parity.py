@@ -1,4 +1,4 @@
-"""What is packaged has to be what was trained."""
+"""The packaged program must be the trained model."""
 
 from pydantic import Field
 
@@ -8,8 +8,8 @@ from training.gates.verdict import Verdict
 
 
 class Parity(Rule):
-    """The exported program gives the checkpoint's scores on every test row, to `tolerance`, and the program
-    inside the candidate .mar is the one that was judged, to the byte."""
+    """The exported program gives the checkpoint's scores on every test row within `tolerance`, and the
+    program in the candidate .mar has the same bytes as the one that was judged."""
 
     tolerance: float = Field(1e-6, gt=0)
 

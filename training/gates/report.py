@@ -1,4 +1,4 @@
-"""The judgement on one model, for machines and for people."""
+"""The gate report of one model, as JSON and as Markdown."""
 
 import hashlib
 import json
@@ -13,8 +13,8 @@ from data.config import utc_text
 from data.errors import ConfigError, PackagingError
 from training.gates.verdict import Verdict
 
-FIRM = ("evidence", "parity")
-"""Rules without which nobody knows what would be served; no reason overrides them."""
+NEVER_OVERRIDDEN = ("evidence", "parity")
+"""Rules that cannot be overridden: without them it is unknown which program would be served."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Override:
     """A person's decision to let a model pass despite a rule."""
 
     rule: str
-    """A verdict's name, or the rule's for all of its verdicts."""
+    """The name of a verdict, or of a rule for all of its verdicts."""
     reason: str
     who: str
     when: str
@@ -33,22 +33,22 @@ class Override:
         """Raises ConfigError without a reason, or for a rule that cannot be overridden."""
         if not reason.strip():
             raise ConfigError(f"--override {rule}: give a --reason; it is recorded with your name")
-        if rule.split(".")[0] in FIRM:
+        if rule.split(".")[0] in NEVER_OVERRIDDEN:
             raise ConfigError(
-                f"--override {rule}: cannot be overridden: nobody knows then what is served; train again"
+                f"--override {rule}: cannot be overridden: the served program would be unknown; train again"
             )
         return cls(rule, " ".join(reason.split()), who, utc_text(when))
 
     def covers(self, verdict: Verdict) -> bool:
-        if verdict.rule.split(".")[0] in FIRM:
+        if verdict.rule.split(".")[0] in NEVER_OVERRIDDEN:
             return False
         return verdict.rule == self.rule or verdict.rule.startswith(f"{self.rule}.")
 
 
 @dataclass(frozen=True)
 class GateReport:
-    """The same model, rows, champion and rules give the same bytes of JSON and the same digest: it holds no
-    time but that of an override, and what a clock has measured (`measurements`) is shown beside it only."""
+    """The same model, rows, champion and rules give the same bytes of JSON and the same digest. So the JSON
+    has no time except that of an override, and no `measurements`, which are only in the Markdown."""
 
     profile: str
     program_sha256: str
@@ -63,12 +63,12 @@ class GateReport:
 
     @property
     def failures(self) -> tuple[Verdict, ...]:
-        """All verdicts that did not pass, whoever overrode them."""
+        """All verdicts that did not pass, overridden ones included."""
         return tuple(verdict for verdict in self.verdicts if not verdict.passed)
 
     @property
     def refusals(self) -> tuple[Verdict, ...]:
-        """The failures that nobody has overridden."""
+        """The failures that are not overridden."""
         return tuple(v for v in self.failures if not any(override.covers(v) for override in self.overrides))
 
     @property
@@ -79,7 +79,7 @@ class GateReport:
         return "overridden" if self.failures else "passed"
 
     def overridden(self, overrides: tuple[Override, ...]) -> Self:
-        """The report with these decisions in it. Raises ConfigError for one that covers no failed verdict."""
+        """The report with these overrides. Raises ConfigError for one that covers no failed verdict."""
         for override in overrides:
             if not any(override.covers(verdict) for verdict in self.failures):
                 failed = ", ".join(verdict.rule for verdict in self.failures) or "nothing"
@@ -153,7 +153,7 @@ class GateReport:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The report in `folder`. Raises PackagingError where there is none that can be read."""
+        """The report in `folder`. Raises PackagingError if there is none that can be read."""
         file = folder / "gate_report.json"
         try:
             return cls.from_json(file.read_text(encoding="utf-8"))
@@ -162,7 +162,7 @@ class GateReport:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """What `to_json` wrote. Raises ValueError for anything else."""
+        """From the text of `to_json`. Raises ValueError for anything else."""
         try:
             content = json.loads(text)
             verdicts = tuple(

@@ -1,4 +1,4 @@
-"""The shape of a rule: its arguments are its fields, checked like any configuration; one method answers."""
+"""The interface of a rule: a config whose fields are the rule's arguments, with one method."""
 
 from abc import abstractmethod
 
@@ -10,4 +10,4 @@ from training.gates.verdict import Verdict
 class Rule(Config):
     @abstractmethod
     def judge(self, evidence: Evidence) -> list[Verdict]:
-        """One verdict a number, at least one. Missing or NaN evidence is a verdict that did not pass."""
+        """A verdict for each number, at least one. Missing or NaN evidence gives a failed verdict."""

@@ -1,4 +1,4 @@
-"""The test rows divided: by period, by the segments and groups of `configs/gates.yaml`."""
+"""Divides the test rows by period, and by the segments and groups of `configs/gates.yaml`."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -15,32 +15,32 @@ from training.gates import Parts, Sample
 from training.learn.metrics import evaluate
 
 MOST_VALUES = 20
-"""Categories that get a part of their own; the rarer ones share one."""
+"""Most categories with a separate part; rarer ones are put into one part."""
 
 AUTOMATIC_NUMERIC = 3
 
 MOST_PERIODS = 36
-"""Periods that a report shows; more of them are put together."""
+"""Most periods of a report; with more, a coarser division is chosen."""
 
 ENOUGH_JUDGED = 0.9
-"""Share of the rows that have to be in periods which can be judged."""
+"""Least share of the rows in periods with enough rows to be judged."""
 
 
 def segments_of(
     rows: pd.DataFrame, spec: FeaturesConfig, chosen: Literal["auto"] | Sequence[Division]
 ) -> dict[str, Parts]:
-    """The segments of the configuration. `auto` takes what every spec has: its categories, and its first
-    numbers, which are by custom the ones that people know customers by."""
+    """The configured segments. `auto` takes every category and the first AUTOMATIC_NUMERIC numbers of the
+    spec, which by convention describe customers best."""
     if chosen == "auto":
         names = (*spec.categorical, *spec.numeric[:AUTOMATIC_NUMERIC])
         divisions = [Division(column=name) for name in names]
     else:
         divisions = list(chosen)
-    return divided(rows, divisions, "gates.segments")
+    return divide(rows, divisions, "gates.segments")
 
 
-def divided(rows: pd.DataFrame, divisions: Sequence[Division], where: str) -> dict[str, Parts]:
-    """Raises ConfigError for a column that the rows do not have."""
+def divide(rows: pd.DataFrame, divisions: Sequence[Division], where: str) -> dict[str, Parts]:
+    """Column -> its parts of the rows. Raises ConfigError for a column that the rows do not have."""
     for division in divisions:
         if division.column not in rows:
             raise ConfigError(
@@ -55,11 +55,11 @@ def divided(rows: pd.DataFrame, divisions: Sequence[Division], where: str) -> di
 
 
 def periods_of(rows: pd.DataFrame, min_rows: int) -> Parts:
-    """The finest division in time whose parts can be judged: by moment, day, week, month, quarter or year.
+    """The finest division in time with enough rows: by moment, day, week, month, quarter or year.
 
-    The monthly snapshots of a log are moments of many rows each; a table may have a moment a row. A division
-    will do where nine tenths of the rows are in parts of at least `min_rows`, and there are at most
-    MOST_PERIODS parts. Where none will do, years are taken.
+    The monthly snapshots of a log are moments with many rows each; a table may have one moment for each row.
+    A division is suitable if nine tenths of the rows are in parts of at least `min_rows`, and there are at
+    most MOST_PERIODS parts. If none is, years are taken.
     """
     moments = pd.DatetimeIndex(rows["event_timestamp"])
     found = _parts_of(moments)
@@ -82,7 +82,7 @@ def breakdown(sample: Sample) -> dict[str, dict[str, dict[str, float | None]]]:
 
 
 def flat(divisions: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
-    """`<division>/<part>/<metric>`, in the letters that MLflow allows; what is undefined is left out."""
+    """`<division>/<part>/<metric>` -> value, in characters that MLflow allows, without undefined ones."""
     return {
         "/".join(map(_plain, (division, part, metric))): value
         for division, parts in divisions.items()
@@ -109,7 +109,7 @@ def _judgeable(parts: Parts, min_rows: int) -> bool:
 
 
 def _named(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, each once: a part must not take the place of another of the same name."""
+    """The names made unique with a number, so that no part replaces another of the same name."""
     seen: dict[str, int] = {}
     for name in names:
         seen[name] = seen.get(name, 0) + 1
@@ -124,7 +124,7 @@ def _named(names: Sequence[str]) -> tuple[str, ...]:
 def _by_quantile(values: pd.Series, bins: int) -> Parts:
     known = values.to_numpy(dtype=np.float64)
     present = np.isfinite(known)
-    # counts tie heavily: equal quantiles fold into one
+    # counts have many ties: equal quantiles are merged
     inner = np.linspace(0, 1, bins + 1)[1:-1]
     edges = np.unique(np.quantile(known[present], inner)) if present.any() else np.empty(0)
     code = np.where(present, np.searchsorted(edges, known, side="left"), len(edges) + 1)

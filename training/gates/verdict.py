@@ -1,4 +1,4 @@
-"""What a rule answers. Standard library only: a report can be read anywhere."""
+"""The result of a rule. Imports the standard library only, so that a report can be read anywhere."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,19 +26,19 @@ class Verdict:
 
     @classmethod
     def unjudged(cls, rule: str, reason: str) -> Self:
-        """What could not be found out has not passed."""
+        """Fails because the number is missing."""
         return cls(rule, False, nan, nan, reason)
 
     @classmethod
-    def not_asked(cls, rule: str, reason: str) -> Self:
-        """Passes because there is nothing to compare; the reason is part of the report."""
+    def not_required(cls, rule: str, reason: str) -> Self:
+        """Passes because nothing is configured to compare with; the reason is part of the report."""
         return cls(rule, True, nan, nan, reason)
 
     @classmethod
     def _compared(
         cls, rule: str, what: str, value: float, bound: float, holds: bool, words: tuple[str, str]
     ) -> Self:
-        """Closed by construction: a number that is missing or not finite has not passed."""
+        """Fail-closed: a number that is missing or not finite has not passed."""
         if not isfinite(value) or not isfinite(bound):
             culprit = what if not isfinite(value) else f"the bound of {what}"
             return cls(rule, False, value, bound, f"{culprit} is missing or not a number")
@@ -46,6 +46,6 @@ class Verdict:
 
 
 def number(found: Mapping[str, object], key: str) -> float:
-    """`found[key]`, or NaN where it is missing or no number."""
+    """`found[key]`, or NaN if it is missing or not a number."""
     value = found.get(key)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else nan

@@ -14,11 +14,11 @@ from training.gates.verdict import Verdict
 
 
 class WorstSegment(Rule):
-    """In no segment is the log-loss above the reference's by more than `margin`, beyond doubt.
+    """In no segment is the log-loss significantly above the reference's by more than `margin`.
 
-    The reference is the champion, else logistic regression, else the base rate. All segments of
-    `gates.segments` are bounded at once, so that many segments do not make a false alarm; those of less than
-    `min_rows` rows are not judged, and counted in the reason.
+    The reference is the champion, else logistic regression, else the base rate. The bounds hold for all of
+    `gates.segments` at once, so that many segments cause no false alarm. Segments of less than `min_rows`
+    rows are not judged; their number is in the reason.
     """
 
     margin: float = Field(0.01, ge=0)
@@ -28,17 +28,17 @@ class WorstSegment(Rule):
         if evidence.sample is None:
             return [Verdict.unjudged("worst_segment", "log-loss of the segments is missing")]
         if not evidence.sample.segments:
-            return [Verdict.not_asked("worst_segment", "no segments are configured")]
+            return [Verdict.not_required("worst_segment", "no segments are configured")]
         return [
             worst_part("worst_segment", evidence.sample, evidence.sample.segments, self.margin, self.min_rows)
         ]
 
 
 class Stable(Rule):
-    """The same for the test periods: a model that only fits one of them will not fit the next.
+    """The same for the test periods: a model that fits only one of them will not fit the next.
 
-    Periods of less than `min_rows` rows are not judged, and counted in the reason. Where there is
-    one period only, or none that can be judged, the rule holds, and says so.
+    Periods of less than `min_rows` rows are not judged; their number is in the reason. If there is only one
+    period, or none that can be judged, the rule passes with that reason.
     """
 
     margin: float = Field(0.01, ge=0)
@@ -49,10 +49,12 @@ class Stable(Rule):
             return [Verdict.unjudged("stability", "log-loss of the periods is missing")]
         periods = evidence.sample.periods
         if len(periods.names) < 2:
-            return [Verdict.not_asked("stability", "all rows are of one period: there are none to compare")]
+            return [
+                Verdict.not_required("stability", "all rows are of one period: there are none to compare")
+            ]
         if not (periods.rows >= self.min_rows).any():
             return [
-                Verdict.not_asked(
+                Verdict.not_required(
                     "stability",
                     f"not judged: none of the {len(periods.names)} periods has {self.min_rows} rows",
                 )
@@ -64,7 +66,7 @@ class Stable(Rule):
 def worst_part(
     rule: str, sample: Sample, divisions: Mapping[str, Parts], margin: float, min_rows: int
 ) -> Verdict:
-    """The part whose excess is largest beyond doubt, against `margin`."""
+    """The verdict on the part with the largest lower bound of the excess log-loss, against `margin`."""
     if sample.reference is None:
         return Verdict.unjudged(rule, "there is no champion and no baseline to compare with")
     name, rival = sample.reference
@@ -78,7 +80,7 @@ def worst_part(
         large = np.flatnonzero(parts.rows >= min_rows)
         small += len(parts.names) - len(large)
         if len(large):
-            # one place more, so that code -1 (no part) stays -1
+            # one more element, so that code -1 (no part) maps to -1
             place = np.full(len(parts.names) + 1, -1)
             place[large] = np.arange(len(large))
             judged.append((place[parts.code], len(large)))

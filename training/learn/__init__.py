@@ -1,4 +1,4 @@
-"""How one network and its trees are fitted to rows, and how their parts are weighed: no files but the
+"""Fits one network and its trees to rows, and chooses the weights of these paths; the only file is the
 checkpoint.
 
 May import: training.trees, training.config, and the rooms below training.

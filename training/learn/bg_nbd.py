@@ -1,7 +1,7 @@
-"""Customers as purchase processes: BG/NBD of Fader, Hardie and Lee (2005), without any label.
+"""The purchase model BG/NBD of Fader, Hardie and Lee (2005), which is fitted without labels.
 
-While alive a customer buys at a rate that is gamma(r, alpha) across customers; after each purchase the
-customer leaves for good with a probability that is beta(a, b).
+An active customer buys at a constant rate, distributed gamma(r, alpha) across customers. After each purchase
+the customer leaves for good with a probability that is distributed beta(a, b).
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class BgNbd:
-    """The four parameters; times are in the unit of the data they were fitted on (ours: days)."""
+    """The four parameters. Times are in the unit of the data they were fitted on (here days)."""
 
     r: float
     alpha: float
@@ -33,9 +33,12 @@ class BgNbd:
 
     @classmethod
     def fit(cls, frequency: Floats, recency: Floats, age: Floats) -> Self:
-        """Maximum likelihood from repeat purchases, time of the last, time observed, each [customers]."""
+        """Maximum likelihood from repeat purchases, time of the last, time observed, each [customers].
+
+        Raises TrainingError if the search does not converge.
+        """
         summary, counts = np.unique(np.stack([frequency, recency, age]), axis=1, return_counts=True)
-        # the search runs in units in which the mean age is 1 and in logarithms, from where it is well scaled
+        # the search uses logarithms and units in which the mean age is 1, so that it is well scaled
         unit = float(age.mean())
         x, last, observed = summary[0], summary[1] / unit, summary[2] / unit
 
@@ -55,7 +58,7 @@ class BgNbd:
         return float(_log_likelihood(frequency, recency, age, self.r, self.alpha, self.a, self.b).sum())
 
     def alive(self, frequency: Floats, recency: Floats, age: Floats) -> Floats:
-        """P(has not left | history). Nobody leaves before a repeat purchase, so without one it is 1."""
+        """P(has not left | history), [customers]; 1 without a repeat purchase, as no one leaves before it."""
         odds = (
             np.log(self.a)
             - np.log(self.b + np.maximum(frequency, 1) - 1)
@@ -64,7 +67,7 @@ class BgNbd:
         return np.where(frequency > 0, expit(-odds), 1.0)
 
     def churn(self, frequency: Floats, recency: Floats, age: Floats, horizon: float) -> Floats:
-        """P(no purchase in the next `horizon`): has left, or is alive and pauses for that long."""
+        """P(no purchase in the next `horizon`), [customers]: has left, or is active and does not buy."""
         pause = ((self.alpha + age) / (self.alpha + age + horizon)) ** (self.r + frequency)
         return 1 - self.alive(frequency, recency, age) * (1 - pause)
 
@@ -72,7 +75,7 @@ class BgNbd:
 def purchase_summary(records: Path, as_of: datetime) -> pd.DataFrame:
     """user_id -> frequency (days with a repeat purchase), recency and age in days, before `as_of`.
 
-    `records` is a folder of parts (data/records/folder.py). Returns are no purchases.
+    `records` is a folder of parts (data/records/folder.py). Returns do not count as purchases.
     """
     import duckdb
 
@@ -97,7 +100,7 @@ def purchase_summary(records: Path, as_of: datetime) -> pd.DataFrame:
 def _log_likelihood(
     x: Floats, last: Floats, observed: Floats, r: float, alpha: float, a: float, b: float
 ) -> Floats:
-    """Of each customer, equation 6 of the paper, in logarithms."""
+    """Log-likelihood of each customer: the logarithm of equation 6 of the paper."""
     common = gammaln(r + x) - gammaln(r) + r * np.log(alpha) + betaln(a, b + x) - betaln(a, b)
     alive = -(r + x) * np.log(alpha + observed)
     left = np.log(a) - np.log(b + np.maximum(x, 1) - 1) - (r + x) * np.log(alpha + last)

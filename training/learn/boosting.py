@@ -1,9 +1,9 @@
-"""Boosted trees in several shapes: which are tried on a table, and how all folds and all rows grow them.
+"""Boosted trees in several shapes: the candidates for a table, and how they are grown on folds and all rows.
 
-Shapes that differ err differently, and the stack takes from each what it adds: trees of few leaves are nearly
-additive, larger ones find what columns mean together, those whose thresholds are drawn at random (extremely
-randomised trees: Geurts and others, 2006) overfit least where columns are many and noisy, and symmetric ones
-(training/trees/symmetric.py) are smoothest.
+Different shapes make different errors, so a stack of them is better than one. Trees of few leaves are nearly
+additive. Larger trees find interactions of columns. Trees with random thresholds (extremely randomised trees:
+Geurts and others, 2006) overfit least with many noisy columns. Symmetric trees
+(training/trees/symmetric.py) are the smoothest.
 """
 
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ from model.target_rates import encode, encode_out_of_fold, rates
 from model.trees import Trees
 from training.learn.datamodule import Rows
 from training.trees import leafwise, symmetric
-from training.trees.growth import FoldRows, Growth, Logits, Teaching
+from training.trees.growth import FoldRows, Growth, Logits, TrainingRows
 
 LARGE = 50_000
-"""Rows that can teach larger trees, and for which smaller steps would take too long."""
+"""Number of rows from which larger trees are useful, and smaller learning rates would take too long."""
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Positions of the rows to learn from and of the rows to judge."""
+"""Positions of the training rows and of the validation rows."""
 
 
 def growths(rows: int) -> tuple[Growth, ...]:
-    """The shapes that are tried on so many rows; symmetric ones begin with nothing and with the line."""
+    """The shapes to try on `rows` rows; symmetric ones start from zero and from the logistic regression."""
     if rows >= LARGE:
         leafwise_shapes = Growth(8, 0.1), Growth(63, 0.05), Growth(63, 0.1, randomised=True)
         symmetric_shapes: tuple[Growth, ...] = (Growth(64, 0.15, symmetric=True),)
@@ -41,13 +41,16 @@ def growths(rows: int) -> tuple[Growth, ...]:
 def fold_rows(
     rows: Rows, fold: Fold, line: tuple[Logits, Logits], seed: int, sizes: Sequence[int]
 ) -> FoldRows:
-    """Categories become churn rates of the rows `fold` learns from; `line` holds logits of both parts."""
+    """The rows of `fold`, categories replaced by churn rates of its training rows.
+
+    `line` holds the logits of the logistic regression for the training and the validation rows.
+    """
     numeric, codes, churned = (part.numpy() for part in rows)
     learned, judged = fold
     found = rates(codes[learned], churned[learned], sizes)
-    own = encode_out_of_fold(codes[learned], churned[learned], sizes, seed)
+    out_of_fold = encode_out_of_fold(codes[learned], churned[learned], sizes, seed)
     return FoldRows(
-        np.hstack([numeric[learned], own]),
+        np.hstack([numeric[learned], out_of_fold]),
         churned[learned],
         line[0],
         np.hstack([numeric[judged], encode(found, codes[judged])]),
@@ -56,22 +59,22 @@ def fold_rows(
     )
 
 
-def held_out(
+def held_out_logits(
     rows: Rows, folds: Sequence[Fold], growth: Growth, seed: int, sizes: Sequence[int]
 ) -> tuple[Logits, int]:
-    """`boosted` for one shape that does not begin with the line."""
+    """`boosted_logits` for a shape that does not start from the logistic regression."""
     nothing = np.zeros(len(rows[2]))
     lines = [(nothing[learned], nothing[judged]) for learned, judged in folds]
     encoded = [fold_rows(rows, fold, line, seed, sizes) for fold, line in zip(folds, lines, strict=True)]
-    return boosted(encoded, growth, seed)
+    return boosted_logits(encoded, growth, seed)
 
 
-def boosted(folds: Sequence[FoldRows], growth: Growth, seed: int) -> tuple[Logits, int]:
-    """Logits of the judged rows of all folds, in their order, and the number of trees behind each.
+def boosted_logits(folds: Sequence[FoldRows], growth: Growth, seed: int) -> tuple[Logits, int]:
+    """Logits of the validation rows of all folds, in fold order, and the number of trees of each model.
 
-    They hold the line's where the trees begin with it.
+    The logits include those of the logistic regression if the trees start from it.
     """
-    trees, number = _library(growth).judged(folds, growth, seed)
+    trees, number = _library(growth).fold_logits(folds, growth, seed)
     parts = [
         of_fold + fold.judged_line if growth.from_line else of_fold
         for of_fold, fold in zip(trees, folds, strict=True)
@@ -87,9 +90,9 @@ def grow_forest(
     sizes: Sequence[int],
     line: Logits | None = None,
 ) -> None:
-    """Fill `trees` from all rows: each shape of `forest` with its share of the logit.
+    """Fills `trees` from all rows: each shape of `forest` with its share of the logit.
 
-    `line` is what the regression says of the rows, for shapes that begin with it; it is no part of `trees`.
+    `line` holds the logits of the logistic regression, for shapes that start from it; `trees` excludes them.
     """
     if not forest:
         return
@@ -98,8 +101,8 @@ def grow_forest(
     grown = []
     for share, growth in forest:
         assert line is not None or not growth.from_line
-        teaching = Teaching(inputs, churned, line if growth.from_line else None)
-        grown += [tree.scaled(share) for tree in _library(growth).grown(teaching, growth, seed)]
+        teaching = TrainingRows(inputs, churned, line if growth.from_line else None)
+        grown += [tree.scaled(share) for tree in _library(growth).grow_trees(teaching, growth, seed)]
     trees.load(grown, rates(codes, churned, sizes))
 
 

@@ -1,4 +1,4 @@
-"""Whether Platt scaling is added to the program that ships, judged on rows that it was not learned from."""
+"""Chooses whether Platt scaling is added to the program, by rows that it was not fitted to."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,8 @@ from training.learn.metrics import log_loss
 from training.learn.split import Shape, Split
 
 LEAST_SHARE = 0.2
-"""Of the training rows, behind the older judge: two numbers need fewer than a choice of paths."""
+"""Least share of the training rows before the older validation snapshot. Two parameters need fewer rows
+than the choice of paths."""
 
 Labels = NDArray[np.int64]
 Logits = NDArray[np.float64]
@@ -34,10 +35,11 @@ def choose_calibration(
 ) -> Calibration:
     """`training.calibration: auto`: Platt scaling where it lowers log-loss; else the identity.
 
-    The logits are those of all members, averaged and stacked as they ship, fitted to rows before the judge.
-    For a log, the scaling of one snapshot has to help on the next judge, a horizon after the rows that either
-    was fitted to; then that of the newest judge is taken. A log with one origin gets none. For a table, the
-    scaling of one half of the validation rows has to help on the other half.
+    The logits are those of all members, averaged and stacked as in the packaged program, from a fit to rows
+    before the validation snapshot. For a log, the scaling of an older validation snapshot has to lower the
+    log-loss of the newest one; each is a horizon after the rows of its fit. Then the scaling of the newest
+    one is taken. A log with one origin gets the identity. For a table, the scaling of one half of the
+    validation rows has to lower the log-loss of the other half.
     """
     if training.calibration == "none":
         return Calibration()
@@ -53,14 +55,14 @@ def choose_calibration(
         if len(folds) < 2:
             return Calibration()
         newest, older = (scored(fold) for fold in folds)
-        return helpful(older, newest, newest)
+        return platt_if_better(older, newest, newest)
     logits, churned = scored((split.inner_train, split.inner_validation))
     learns = np.random.default_rng(training.seed).random(len(churned)) < 0.5
     learned, judged = ((logits[half], churned[half]) for half in (learns, ~learns))
-    return helpful(learned, judged, (logits, churned))
+    return platt_if_better(learned, judged, (logits, churned))
 
 
-def helpful(
+def platt_if_better(
     learned: tuple[Logits, Labels], judged: tuple[Logits, Labels], final: tuple[Logits, Labels]
 ) -> Calibration:
     """Platt scaling of `final` where that of `learned` lowers the log-loss of `judged`; else the identity."""

@@ -1,6 +1,6 @@
-"""What a checkpoint of `training/learn/module.py` says about itself: enough to score raw rows, and to resume.
+"""What a checkpoint of `training/learn/module.py` contains: enough to score raw rows, and to resume.
 
-Plain values and tensors only, below the key `churn`: `torch.load(weights_only=True)` reads all of it.
+Only plain values and tensors, below the key `churn`, so that `torch.load(weights_only=True)` reads it.
 """
 
 import io
@@ -23,12 +23,12 @@ from training.config import TrainingConfig
 from training.learn.inputs import Inputs
 
 ADDRESSES = {"tracking_uri", "artifacts_uri"}
-"""Left out: of the machine, not of the model, and perhaps with a password in them."""
+"""Left out: they belong to the machine, not to the model, and may contain a password."""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """A model with all that its scores depend on: preprocessing, vocabulary, features, configs."""
+    """A model with everything that its scores depend on: preprocessing, vocabulary, features, configs."""
 
     program: Program
     """Shares its members with the module that trains them."""
@@ -38,6 +38,7 @@ class Contract:
     training: TrainingConfig
 
     def content(self) -> dict[str, Any]:
+        """What is saved below the key `churn`."""
         file: Any = io.BytesIO()
         self.program.save(file, self.inputs.cardinalities, self.model)
         file.seek(0)
@@ -52,7 +53,7 @@ class Contract:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises TrainingError that names the file where it is no checkpoint of ours."""
+        """Reads a checkpoint. Raises TrainingError with the path if this program did not write it."""
         if not path.is_file():
             raise TrainingError(f"{path}: not there; `python -m training fit` writes it")
         if not zipfile.is_zipfile(path):
@@ -73,17 +74,17 @@ class Contract:
             ) from None
 
     def refuse_another(self, content: Mapping[str, Any]) -> None:
-        """Raises TrainingError that names what differs, where a checkpoint's `content` is of another fit."""
-        own = self.content()
+        """Raises TrainingError with the part that differs, if a checkpoint's `content` is of another fit."""
+        this_fit = self.content()
         for part, remedy in (
             ("model", "give the same model settings"),
             ("spec_digest", "give the same configs/features.yaml"),
             ("inputs", "train on the same rows"),
         ):
-            if _said(content[part]) != _said(own[part]):
+            if _without_reference(content[part]) != _without_reference(this_fit[part]):
                 raise TrainingError(f"ckpt_path: made with another {part}; {remedy}, or start without it")
-        mine, theirs = _preprocessing(own), _preprocessing(content)
-        if mine.keys() != theirs.keys() or not all(torch.equal(mine[key], theirs[key]) for key in mine):
+        ours, theirs = _preprocessing(this_fit), _preprocessing(content)
+        if ours.keys() != theirs.keys() or not all(torch.equal(ours[key], theirs[key]) for key in ours):
             raise TrainingError("ckpt_path: made of other rows; train on the same rows, or start without it")
 
 
@@ -94,8 +95,8 @@ def _program(content: Mapping[str, Any]) -> Program:
     return Program.load(file)
 
 
-def _said(part: Any) -> Any:
-    """Without the reference customer, whose values the rows' preprocessing speaks of anyway."""
+def _without_reference(part: Any) -> Any:
+    """Without the reference customer: a comparison of preprocessing covers its values."""
     return {k: v for k, v in part.items() if k != "reference"} if isinstance(part, dict) else part
 
 

@@ -1,4 +1,4 @@
-"""Rows as tensors: what preprocessing learns from them, and how they look after it."""
+"""Rows as tensors: fits the preprocessing, and applies it."""
 
 import numpy as np
 import pandas as pd
@@ -13,20 +13,20 @@ from training.learn.purchase_features import learn_process
 from training.learn.split import Shape
 
 AT_ONCE = 65_536
-"""Rows preprocessed in one go: its float64 intermediates of millions of rows would fill the memory."""
+"""Rows preprocessed at a time, since the float64 intermediates of millions of rows would fill the memory."""
 
 
 def learn_preprocessing(
     train: pd.DataFrame, inputs: Inputs, spec: FeaturesConfig, model: ModelConfig, shape: Shape
 ) -> Preprocessing:
-    """From the training rows alone."""
+    """The preprocessing, fitted to the training rows alone."""
     numeric = inputs.encode(train)[0]
     process = learn_process(train, numeric, spec, model, shape)
     return Preprocessing.fit(numeric, model.log1p, model.scaling, process)
 
 
 def tensors(rows: pd.DataFrame, inputs: Inputs, preprocessing: Preprocessing) -> Rows:
-    """The preprocessed numbers, the codes and the labels of `rows`."""
+    """Preprocessed numbers [B, inputs], category codes [B, C] and labels [B] of `rows`."""
     numeric, codes = inputs.encode(rows)
     preprocessed = torch.empty(len(rows), preprocessing.outputs)
     for start in range(0, len(rows), AT_ONCE):

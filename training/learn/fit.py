@@ -1,4 +1,4 @@
-"""Rows in, a program out. Tuning, calibration, the final fit and `python -m training` all come this way."""
+"""Fits a program to rows. Used by tuning, calibration, the final fit and `python -m training`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,26 +24,28 @@ from training.learn.boosting import grow_forest
 from training.learn.checkpoint import Contract
 from training.learn.datamodule import ChurnData
 from training.learn.encoded import learn_preprocessing, tensors
-from training.learn.forward_stacking import Judged, choose_forward, short_log
+from training.learn.forward_stacking import ForwardResult, choose_forward, short_log
 from training.learn.inputs import Inputs
 from training.learn.module import ChurnModule
-from training.learn.recipe import settle
-from training.learn.settled import Settled
+from training.learn.recipe import resolve_settings
+from training.learn.settled import ResolvedSettings
 from training.learn.split import Shape
-from training.learn.stacking import Chosen, cross_fit, path_logits
+from training.learn.stacking import StackingChoice, choose_out_of_fold, path_logits
 from training.quiet import quiet
 
 
 @dataclass(frozen=True)
 class Fitted:
+    """A fitted program with its inputs and the settings of the fit."""
+
     program: Program
     inputs: Inputs
-    settled: Settled
-    chosen: Chosen | None = None
-    """What the rows have chosen; None where everything was given."""
+    resolved: ResolvedSettings
+    chosen: StackingChoice | None = None
+    """What was chosen by the rows; None if all of it was given."""
 
     def score(self, rows: pd.DataFrame) -> NDArray[np.float64]:
-        """Churn probability of each row."""
+        """Churn probability of each row, float64 [B]."""
         return score(self.program, *self.inputs.encode(rows))
 
 
@@ -57,40 +59,40 @@ def fit(
     callbacks: Sequence[pl.Callback] = (),
     *,
     shape: Shape,
-    chosen: Chosen | None = None,
+    chosen: StackingChoice | None = None,
 ) -> Fitted:
-    """One member for each of `model.seeds`, all on the same preprocessing, learned from `train` alone.
+    """Fits one member for each of `model.seeds`, all on the same preprocessing, to `train` alone.
 
-    `shape` is that of the source, which its manifest says. With `validation`, its log-loss is measured after
-    each epoch for `callbacks` to read; it teaches nothing.
-    The same rows, config and seeds give the same weights, bit for bit; so does another machine of the same
-    kind, since the number of threads comes from the config and not from the cores (one is nearly as fast).
-    `chosen` is the choice of an earlier fit (`Fitted.chosen`), which is taken as it is: a fit without the
-    search is many times cheaper.
+    `shape` is the shape of the source, from its manifest. With `validation`, its log-loss is measured after
+    each epoch for `callbacks` to read; nothing is fitted to it.
+    The same rows, config and seeds give the same weights, bit for bit, also on another machine of the same
+    kind: the number of threads comes from the config, not from the cores (one is nearly as fast).
+    `chosen` is the choice of an earlier fit (`Fitted.chosen`) and replaces the search, which takes most of
+    the time. Raises TrainingError as `assemble` does.
     """
     with prepared(training):
         task = assemble(train, validation, spec, model, training, shape, chosen)
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
-            callbacks=[Told(progress), *callbacks],
+            callbacks=[ProgressCallback(progress), *callbacks],
             enable_checkpointing=False,
             enable_progress_bar=False,
             **trainer_settings(task.contract.training),
         )
         trainer.fit(task.module, datamodule=task.data)
-    return Fitted(task.contract.program.eval(), task.contract.inputs, task.settled, task.chosen)
+    return Fitted(task.contract.program.eval(), task.contract.inputs, task.resolved, task.chosen)
 
 
 @dataclass(frozen=True)
 class Task:
-    """All that a trainer is given."""
+    """The arguments of a trainer, with the resolved settings."""
 
     contract: Contract
     module: ChurnModule
     data: ChurnData
-    settled: Settled
-    chosen: Chosen | None = None
+    resolved: ResolvedSettings
+    chosen: StackingChoice | None = None
 
 
 def assemble(
@@ -100,16 +102,17 @@ def assemble(
     model: ModelConfig,
     training: TrainingConfig,
     shape: Shape,
-    chosen: Chosen | None = None,
+    chosen: StackingChoice | None = None,
 ) -> Task:
-    """Learn the preprocessing, draw the members, lay out the batches. Call it inside of `prepared`.
+    """Fits the preprocessing, initialises the members, prepares the batches. Call it inside of `prepared`.
 
-    The task's contract holds the configs without gaps: what the recipe and the cross-fit have chosen.
+    The task's contract holds the resolved configs: the values of the recipe and of the out-of-fold choice.
+    Raises TrainingError for a table without `training.epochs` and without a wide path.
     """
-    model, training = settle(model, training, shape, len(train))
+    model, training = resolve_settings(model, training, shape, len(train))
     if chosen is None and training.epochs is None and not model.wide and shape == "labelled":
         raise TrainingError(
-            "training.epochs: give a number; for a table it is found by itself only where model.wide is true"
+            "training.epochs: give a number; for a table it is chosen by the fit only if model.wide is true"
         )
     inputs = Inputs.learn(train, spec)
     preprocessing = learn_preprocessing(train, inputs, spec, model, shape)
@@ -122,7 +125,7 @@ def assemble(
         chosen = short_log(len(train), training) if judged is None else judged.chosen
     elif chosen is None and model.wide:
         customers = train["user_id"].to_numpy()
-        chosen = cross_fit(train_rows, model, training, bins, inputs.cardinalities, customers)
+        chosen = choose_out_of_fold(train_rows, model, training, bins, inputs.cardinalities, customers)
     if chosen is not None:
         training = training.model_copy(update={"epochs": chosen.epochs})
     assert training.epochs is not None
@@ -144,13 +147,13 @@ def assemble(
         contract,
         ChurnModule(members, training, contract),
         ChurnData(train_rows, validation_rows, training.batch_size, training.seed),
-        Settled(model, training, {} if chosen is None else _of_the_rows(chosen)),
+        ResolvedSettings(model, training, {} if chosen is None else _of_the_rows(chosen)),
         chosen,
     )
 
 
-def _of_the_rows(chosen: Chosen) -> dict[str, float]:
-    """What the cross-fit has chosen beside the epochs, by name."""
+def _of_the_rows(chosen: StackingChoice) -> dict[str, float]:
+    """What was chosen out of fold, by name, without the epochs."""
     weights = {f"weight_{name}": value for name, value in asdict(chosen.combination).items()}
     found = {"penalty": chosen.penalty, **weights}
     for share, growth in chosen.forest:
@@ -159,7 +162,7 @@ def _of_the_rows(chosen: Chosen) -> dict[str, float]:
 
 
 def trainer_settings(training: TrainingConfig) -> dict[str, Any]:
-    """How a model learns, wherever it is trained; the rest (devices, files, bars) is the caller's."""
+    """Settings of every trainer; the caller adds the rest (devices, files, progress bars)."""
     return {
         "max_epochs": training.epochs,
         "gradient_clip_val": training.gradient_clip,
@@ -170,20 +173,20 @@ def trainer_settings(training: TrainingConfig) -> dict[str, Any]:
     }
 
 
-def judge_forward(
+def evaluate_forward(
     train: pd.DataFrame,
     spec: FeaturesConfig,
     model: ModelConfig,
     training: TrainingConfig,
     callbacks: Sequence[pl.Callback] = (),
     origin_judged: Callable[[float], None] = lambda log_loss: None,
-) -> Judged:
-    """How a log's configuration does forward in time (training/learn/forward_stacking.py), without the final
+) -> ForwardResult:
+    """Evaluates a log's configuration forward in time (training/learn/forward_stacking.py), without the final
     fit.
 
-    Raises TrainingError where no snapshot lies a horizon after another one, or the network diverges.
+    Raises TrainingError if no snapshot is a horizon after another one, or the network diverges.
     """
-    model, training = settle(model, training, "transactions", len(train))
+    model, training = resolve_settings(model, training, "transactions", len(train))
     inputs = Inputs.learn(train, spec)
     with prepared(training):
         preprocessing = learn_preprocessing(train, inputs, spec, model, "transactions")
@@ -192,15 +195,13 @@ def judge_forward(
             train, inputs, spec, model, training, preprocessing, bins, tuple(callbacks), origin_judged
         )
     if judged is None:
-        raise TrainingError(
-            "no training snapshot lies features.horizon_days after another; bring a longer log"
-        )
+        raise TrainingError("no training snapshot is features.horizon_days after another; bring a longer log")
     return judged
 
 
 @contextmanager
 def prepared(training: TrainingConfig) -> Iterator[None]:
-    """Silence, the configured threads, and random numbers that leave the process's own as they were."""
+    """Silences libraries, sets the configured threads, and restores the global random state afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(training.threads or 1)
     try:
@@ -210,8 +211,8 @@ def prepared(training: TrainingConfig) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class Told(pl.Callback):
-    """Tells `progress` the training log-loss after each epoch."""
+class ProgressCallback(pl.Callback):
+    """Reports the training log-loss to `progress` after each epoch."""
 
     def __init__(self, progress: Callable[[str], None]) -> None:
         self._progress = progress

@@ -1,8 +1,8 @@
-"""Forward in time: older snapshots of a log teach, newer ones judge, each a horizon later.
+"""Validation forward in time: training on older snapshots of a log, validation on a snapshot a horizon later.
 
-What is chosen on customers of the same months is too optimistic where a log drifts or has seasons, since the
-model is used on months that nobody has seen. So every choice is judged as the model will be: by rows whose
-snapshot lies a horizon or more after the snapshots that it learned from (rolling origins: Tashman, 2000).
+A choice made on customers of the same months is too optimistic if a log drifts or has seasons, since the
+model is used on later months. So every choice is validated in the way the model is used: on rows whose
+snapshot is a horizon or more after the snapshots of the training rows (rolling origins: Tashman, 2000).
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 Positions = NDArray[np.int64]
 Fold = tuple[Positions, Positions]
-"""Positions of the rows to learn from and of the rows to judge."""
+"""Positions of the training rows and of the validation rows."""
 
 ORIGINS = 3
-"""At most so many snapshots judge; the newest, since they are the most like those to come."""
+"""Most validation snapshots; the newest ones, since they resemble the future most."""
 LEAST_SHARE = 0.55
-"""Of all rows that an origin has to learn from: with a shorter history other paths are best."""
+"""Least share of all rows that an origin trains on: with a shorter history other paths are best."""
 
 
 def origins(
@@ -29,11 +29,11 @@ def origins(
     most: int = ORIGINS,
     least_share: float = LEAST_SHARE,
 ) -> list[Fold]:
-    """Folds of a log's training rows [B], the newest judge first; empty where the log is too short for one.
+    """Folds of a log's training rows [B], the newest validation snapshot first; empty for a short log.
 
-    `moments` are the rows' snapshots. Judges lie a third of a horizon or more apart, so that weekly snapshots
-    do not judge by nearly the same weeks. The newest judge is taken however few rows come before it; each
-    part of a fold holds both classes.
+    `moments` holds the snapshot of each row. The distance between validation snapshots is a third of a
+    horizon or more, so that weekly snapshots do not validate on nearly the same weeks. The newest one is
+    taken with any number of earlier rows. Each part of a fold holds both classes.
     """
     folds: list[Fold] = []
     for judge in _spaced(sorted(moments.unique(), reverse=True), horizon / 3):
@@ -46,9 +46,9 @@ def origins(
     return folds
 
 
-def _spaced(newest_first: Sequence[pd.Timestamp], apart: timedelta) -> list[pd.Timestamp]:
+def _spaced(newest_first: Sequence[pd.Timestamp], least_distance: timedelta) -> list[pd.Timestamp]:
     chosen: list[pd.Timestamp] = []
     for moment in newest_first:
-        if not chosen or chosen[-1] - moment >= apart:
+        if not chosen or chosen[-1] - moment >= least_distance:
             chosen.append(moment)
     return chosen

@@ -1,10 +1,10 @@
-"""A log decides, forward in time, what each path is worth: line, network, boosted trees.
+"""Chooses the weight of each path of a log forward in time: linear path, network, boosted trees.
 
-The paths are those of a table (training/learn/stacking.py), but each number is judged by snapshots a horizon
-after those that taught (training/learn/forward.py). Small logs are noisy, the rows of a customer are not
-independent and the next months are not those that judged, so in doubt the simpler choice is taken: fewer
-epochs, nearly equal weights, no trees. The weights sum to 1 and there is no shift: either would import the
-base rate of the judges' months (docs/adr/0013).
+The paths are those of a table (training/learn/stacking.py), but every choice is validated on snapshots a
+horizon after the training snapshots (training/learn/forward.py). Small logs are noisy, the rows of a customer
+are not independent, and the next months differ from the validation months. So in doubt the simpler choice is
+taken: fewer epochs, nearly equal weights, no trees. The weights sum to 1 and there is no shift: either would
+import the base rate of the validation months (docs/adr/0013).
 """
 
 from collections.abc import Callable, Sequence
@@ -25,35 +25,35 @@ from model.config import ModelConfig
 from model.preprocessing import Preprocessing
 from model.wide import Combination
 from training.config import TrainingConfig
-from training.learn.boosting import held_out
+from training.learn.boosting import held_out_logits
 from training.learn.datamodule import Rows
 from training.learn.encoded import learn_preprocessing, tensors
 from training.learn.forward import Fold, origins
 from training.learn.inputs import Inputs
-from training.learn.stacking import Chosen, Deep, Logits, best_line, log_loss, standard_error
+from training.learn.stacking import DeepPath, Logits, StackingChoice, best_line, log_loss, standard_error
 from training.trees.growth import Growth
 
 FIRST_STEPS, MOST_STEPS = 150, 2_400
-"""Of the network: the number of epochs doubles from about the first to about the second."""
+"""Optimiser steps of the network: the epochs double from about FIRST_STEPS to about MOST_STEPS."""
 MOST_EPOCHS = 64
 LARGE = 50_000
-"""Training rows, above which the network stands alone where nothing gains much, and two origins judge."""
+"""Training rows above which the default is the network alone, and two origins are used."""
 ENOUGH = 1e-4
 CUSTOMERS = 5.0
-"""Customers' worth of pull of the weights to equal ones."""
+"""Strength of the shrinkage of the weights to equal ones, as a number of customers."""
 CERTAIN = 2.0
-"""Standard errors that a path has to gain to join the simpler combination."""
+"""Standard errors by which a path has to improve the simpler combination to join it."""
 WORTH = 0.01
-"""Share of the log-loss that it has to gain on many rows too, where any gain is certain."""
+"""Share of the log-loss that it also has to gain on many rows, where any gain is significant."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What was chosen for a log, and how it did on the rows that judged it."""
+class ForwardResult:
+    """The choice for a log, and its logits and labels [B] on the validation rows."""
 
-    chosen: Chosen
+    chosen: StackingChoice
     logits: Logits
     churned: NDArray[np.int64]
 
@@ -72,13 +72,13 @@ def choose_forward(
     bins: list[list[float]],
     callbacks: tuple[pl.Callback, ...] = (),
     origin_judged: Callable[[float], None] = lambda log_loss: None,
-) -> Judged | None:
-    """Choose penalty, epochs, trees and weights for the log `train`; a given `training.epochs` stays.
+) -> ForwardResult | None:
+    """Chooses penalty, epochs, trees and weights for the log `train`; a given `training.epochs` stays.
 
-    `preprocessing` is that of all rows: origins take its layout, and learn their own numbers. None where no
-    snapshot lies a horizon after another one. Nothing but `train` takes part. `callbacks` see the network
-    learn, and `origin_judged` is given its log-loss at each origin.
-    Raises TrainingError where the network diverges.
+    `preprocessing` is that of all rows: each origin has the same columns and fits its parameters. Returns
+    None if no snapshot is a horizon after another one. Only `train` is used. `callbacks` are those of the
+    network's trainers; `origin_judged` is called with the network's log-loss at each origin.
+    Raises TrainingError if the network diverges.
     """
     churned = train["churned"].to_numpy(dtype=np.int64)
     most = 2 if len(train) > LARGE else 3
@@ -89,24 +89,27 @@ def choose_forward(
     customers = np.concatenate([train["user_id"].to_numpy()[judged] for _, judged in folds])
     labels = np.concatenate([churned[judged] for _, judged in folds])
     search = _Search(rows, places, labels, customers, inputs.cardinalities, training, origin_judged)
-    deep = Deep(rows, model, training, bins, inputs.cardinalities, callbacks)
+    deep = DeepPath(rows, model, training, bins, inputs.cardinalities, callbacks)
     epochs, of_deep = search.epochs(deep, ladder(len(train), training))
     if not model.wide:
-        return Judged(Chosen(epochs, 1.0, Combination(deep=1.0)), of_deep, labels)
+        return ForwardResult(StackingChoice(epochs, 1.0, Combination(deep=1.0)), of_deep, labels)
     penalty, line = best_line(rows, places, labels, inputs.cardinalities)
     forest, of_trees = search.trees(len(train)) if model.trees else ((), None)
     weights, logits = search.weights(line, of_deep, of_trees, alone=len(train) > LARGE)
-    return Judged(Chosen(epochs, penalty, weights, forest if weights.trees else ()), logits, labels)
+    return ForwardResult(
+        StackingChoice(epochs, penalty, weights, forest if weights.trees else ()), logits, labels
+    )
 
 
-def short_log(rows: int, training: TrainingConfig) -> Chosen:
-    """For a log in which nothing can be judged: the mean of a shrunken line and of a network of few steps."""
+def short_log(rows: int, training: TrainingConfig) -> StackingChoice:
+    """For a log too short for validation: the mean of a strongly regularised linear path and a network
+    trained for few steps."""
     epochs = training.epochs or ladder(rows, training)[:2][-1]
-    return Chosen(epochs, 10.0, Combination(line=0.5, deep=0.5))
+    return StackingChoice(epochs, 10.0, Combination(line=0.5, deep=0.5))
 
 
 def ladder(rows: int, training: TrainingConfig) -> list[int]:
-    """Numbers of epochs that are tried; the given one alone where there is one."""
+    """Numbers of epochs to try, ascending; only `training.epochs` if it is given."""
     if training.epochs is not None:
         return [training.epochs]
     assert training.batch_size is not None
@@ -118,10 +121,11 @@ def ladder(rows: int, training: TrainingConfig) -> list[int]:
     return sorted(set(tried))
 
 
-def shrunken(paths: Floats, churned: NDArray[np.int64], customers: int) -> list[float]:
-    """Of logits [B, P]: P weights of least log-loss and pull to equal ones; they sum to 1, none is negative.
+def shrunk_weights(paths: Floats, churned: NDArray[np.int64], customers: int) -> list[float]:
+    """P weights for logits [B, P] that minimise log-loss plus a penalty; they sum to 1, none is negative.
 
-    The pull is CUSTOMERS / `customers` times the squared distance: with few customers the weights stay equal.
+    The penalty is CUSTOMERS / `customers` times the squared distance to equal weights, so with few customers
+    the weights are nearly equal.
     """
     count = paths.shape[1]
     equal, pull = np.full(count, 1 / count), CUSTOMERS / customers
@@ -143,13 +147,13 @@ class _Search:
     folds: list[Fold]
     churned: NDArray[np.int64]
     customers: NDArray[Any]
-    """Of the judged rows, in the order of the folds; so is `churned`."""
+    """Of the validation rows, in the order of the folds, like `churned`."""
     sizes: tuple[int, ...]
     training: TrainingConfig
     origin_judged: Callable[[float], None]
 
-    def epochs(self, deep: Deep, tried: Sequence[int]) -> tuple[int, Logits]:
-        """The first doubling that does not gain ENOUGH is the last."""
+    def epochs(self, deep: DeepPath, tried: Sequence[int]) -> tuple[int, Logits]:
+        """The best number of epochs and its logits. The search stops if a doubling gains less than ENOUGH."""
         best: tuple[int, Logits] | None = None
         for number in tried:
             logits = np.concatenate([self._of_network(deep, fold, number) for fold in self.folds])
@@ -159,7 +163,7 @@ class _Search:
         assert best is not None
         return best
 
-    def _of_network(self, deep: Deep, fold: Fold, epochs: int) -> Logits:
+    def _of_network(self, deep: DeepPath, fold: Fold, epochs: int) -> Logits:
         logits = deep.logits(fold, epochs)
         if not np.isfinite(logits).all():
             self.origin_judged(float("nan"))
@@ -168,10 +172,10 @@ class _Search:
         return logits
 
     def trees(self, rows: int) -> tuple[tuple[tuple[float, Growth], ...], Logits]:
-        """The shape of least log-loss."""
+        """The shape with the least log-loss, and its logits."""
         tried = []
         for growth in growths(rows):
-            logits, number = held_out(self.rows, self.folds, growth, self.training.seed, self.sizes)
+            logits, number = held_out_logits(self.rows, self.folds, growth, self.training.seed, self.sizes)
             found = ((1.0, replace(growth, iterations=number)),)
             tried.append((log_loss(self.churned, logits), found, logits))
         _, forest, logits = min(tried, key=lambda one: one[0])
@@ -180,10 +184,10 @@ class _Search:
     def weights(
         self, line: Logits, deep: Logits, trees: Logits | None, alone: bool
     ) -> tuple[Combination, Logits]:
-        """From the simplest combination on, the first that the next one does not beat by enough.
+        """The simplest combination that no more complex one beats significantly, and its logits.
 
-        The network alone on many rows, else with the line; then trees too, which make the program slower and
-        cannot follow a column beyond the range in which they saw it.
+        It begins with the network alone on many rows, else with network and linear path. Trees come last:
+        they make the program slower and cannot extrapolate beyond the range of the training rows.
         """
         best = Combination(deep=1.0), deep
         if not alone:
@@ -200,7 +204,7 @@ class _Search:
 
     def _mixed(self, **paths: Logits) -> tuple[Combination, Logits]:
         logits = np.column_stack(list(paths.values()))
-        weights = shrunken(logits, self.churned, len(np.unique(self.customers)))
+        weights = shrunk_weights(logits, self.churned, len(np.unique(self.customers)))
         return Combination(**dict(zip(paths, weights, strict=True))), logits @ np.array(weights)
 
     def _loss(self, logits: Logits) -> float:
@@ -212,7 +216,7 @@ class _Search:
 
 
 def growths(rows: int) -> tuple[Growth, ...]:
-    """Shapes of trees that are tried: small, since thresholds of a log's months do not hold for the next."""
+    """The shapes of trees to try: small, since thresholds of a log's months do not transfer to the next."""
     rate = 0.1 if rows > LARGE else 0.05
     return Growth(4, rate), Growth(10, rate)
 
@@ -229,15 +233,15 @@ def _laid_out(
     model: ModelConfig,
     preprocessing: Preprocessing,
 ) -> tuple[Rows, list[Fold]]:
-    """The rows of all origins one after the other, and the folds as positions among them."""
+    """The rows of all origins, concatenated, and the folds as positions in them."""
     parts, places, start = [], [], 0
     for learned, judged in folds:
-        own = learn_preprocessing(train.iloc[learned], inputs, spec, model, "transactions")
-        # the columns of the final program: an indicator of gaps that are yet to come is 0 here
-        own.flagged = preprocessing.flagged
-        if preprocessing.process is None or own.process is None:
-            own.process = preprocessing.process
-        parts.append(tensors(train.iloc[np.concatenate([learned, judged])], inputs, own))
+        of_origin = learn_preprocessing(train.iloc[learned], inputs, spec, model, "transactions")
+        # same columns as in the final program: an indicator of gaps that occur only later is 0 here
+        of_origin.flagged = preprocessing.flagged
+        if preprocessing.process is None or of_origin.process is None:
+            of_origin.process = preprocessing.process
+        parts.append(tensors(train.iloc[np.concatenate([learned, judged])], inputs, of_origin))
         middle, end = start + len(learned), start + len(learned) + len(judged)
         places.append((np.arange(start, middle), np.arange(middle, end)))
         start = end

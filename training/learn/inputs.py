@@ -1,4 +1,4 @@
-"""Which columns the network reads, and the categories that it knows."""
+"""The input columns of the network, and the vocabulary of each categorical one."""
 
 import json
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from handlers.encoding import encode
 
 @dataclass(frozen=True)
 class Inputs:
-    """Numeric columns in order, and each categorical column's values; what follows from code 1 on."""
+    """Numeric columns in order, and the values of each categorical column, which have the codes 1, 2, ..."""
 
     numeric: tuple[str, ...]
     vocabulary: Mapping[str, tuple[str | None, ...]]
-    """None stands for a missing one, where training saw any."""
+    """None is the missing value, if the training rows have any."""
     reference: Mapping[str, float | str | None] = field(default_factory=dict)
-    """Of each stored feature, what a middling customer has: explanations are told against it."""
+    """Median or most frequent value of each stored feature; the baseline of explanations."""
 
     @classmethod
     def learn(cls, rows: pd.DataFrame, spec: FeaturesConfig) -> Self:
@@ -35,6 +35,7 @@ class Inputs:
         return tuple(len(values) for values in self.vocabulary.values())
 
     def encode(self, rows: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Numbers [B, numeric], NaN for gaps, and category codes [B, C], 0 for unknown values."""
         columns = {name: rows[name].to_numpy() for name in self.numeric}
         for name in self.vocabulary:
             columns[name] = rows[name].astype(object).where(rows[name].notna(), None).to_numpy()
@@ -54,7 +55,7 @@ class Inputs:
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any]) -> Self:
-        """From what `to_json` wrote, parsed."""
+        """From the parsed JSON of `to_json`."""
         vocabulary = {k: tuple(v) for k, v in content["vocabulary"].items()}
         return cls(tuple(content["numeric"]), vocabulary, dict(content.get("reference", {})))
 
@@ -65,7 +66,7 @@ def _values(column: pd.Series) -> tuple[str | None, ...]:
 
 
 def _typical(column: pd.Series) -> float | str | None:
-    """The median of numbers, the most frequent category (of equals the first in order), None of nulls."""
+    """The median of numbers, the most frequent category (the first of ties), None if all are missing."""
     known = column.dropna()
     if known.empty:
         return None

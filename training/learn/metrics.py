@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 ECE_BINS = 15
-"""Equal-width bins of probability; the usual number, and with it the bounds in configs/gates.yaml."""
+"""Equal-width bins of probability: the customary number, and the one for the bounds in configs/gates.yaml."""
 
 SMALLEST_PROBABILITY = 1e-16
-"""A certain mistake costs 36 nats and not infinity."""
+"""Clipping bound: an error at probability 0 or 1 costs 36 nats and not infinity."""
 
 
 def evaluate(churned: ArrayLike, probability: ArrayLike, threshold: float = 0.5) -> dict[str, float]:
     """Metrics of probabilities against 0/1 labels.
 
     `precision`, `recall` and `f1` are macro averages at `threshold` (churn above it). `auprc_lift` is AUPRC
-    over the base rate: 1 is what a coin gets. A metric that is undefined (one class only, a score that is
+    over the base rate: a random score has 1. A metric that is undefined (one class only, a score that is
     not a number) is NaN, which every gate refuses.
     """
     from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
@@ -52,22 +52,22 @@ NAMES = ("log_loss", "auroc", "auprc", "auprc_lift", "accuracy", "precision", "r
 
 
 def log_losses(churned: NDArray[Any], probability: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Negative log-likelihood of each row; a probability of exactly 0 or 1 costs at most 36 nats."""
+    """Negative log-likelihood of each row, [B] in nats; at most 36 for a probability of exactly 0 or 1."""
     p = np.clip(probability, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     return np.asarray(-np.where(churned == 1, np.log(p), np.log1p(-p)))
 
 
 def log_loss(churned: NDArray[Any], probability: NDArray[np.float64]) -> float:
-    """The mean of `log_losses`."""
+    """The mean of `log_losses`, in nats."""
     return float(np.mean(log_losses(churned, probability)))
 
 
 def calibration_bins(probability: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The bin of each score, one of ECE_BINS of equal width."""
+    """The bin of each score, int64 [B]: one of ECE_BINS of equal width."""
     return np.minimum((probability * ECE_BINS).astype(np.int64), ECE_BINS - 1)
 
 
 def expected_calibration_error(churned: NDArray[np.integer], probability: NDArray[np.float64]) -> float:
-    """Mean distance of score and frequency over ECE_BINS equal-width bins, weighted by their rows."""
+    """Mean absolute difference of score and frequency over ECE_BINS bins, weighted by their rows."""
     gap = np.bincount(calibration_bins(probability), weights=probability - churned, minlength=ECE_BINS)
     return float(np.abs(gap).sum() / len(churned))

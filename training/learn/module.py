@@ -1,4 +1,4 @@
-"""How the members learn: each by its own log-loss, AdamW, a cosine to zero."""
+"""Training of the members: log-loss of each, AdamW, cosine learning-rate schedule to zero."""
 
 from collections.abc import Mapping, Sequence
 from math import cos, pi
@@ -16,23 +16,23 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from data.errors import TrainingError
 from training.config import TrainingConfig
 from training.learn.checkpoint import Contract
-from training.learn.datamodule import Batch, Batches, Rows, stream
+from training.learn.datamodule import Batch, Batches, Rows, derived_seed
 from training.learn.metrics import evaluate
 
 TRAIN_LOSS, VALIDATION_LOSS = "train_log_loss", "validation_log_loss"
 
 
 class ChurnModule(pl.LightningModule):
-    """All members of a model in one module: they see the same batches and learn apart from each other.
+    """All members of a model in one module, trained on the same batches and independent of each other.
 
-    A member is any network of (numeric, categorical) -> logit [B]; while it trains it may answer [B, k], a
-    column for each of k sub-models. The losses are summed and each member's gradient is clipped on its own,
-    so a member learns what it would learn alone on these batches. One module means one checkpoint, one
-    resume and one DDP group for the model that is served, and a third of the steps' overhead; members that
-    differ by their start and their dropout are as good on average as members that differ by the order of
-    rows too (CDNOW, test log-loss: .31919 and .31917, another seed .31945 and .31955).
+    A member is any network of (numeric, categorical) -> logit [B]; in training it may return [B, k], a
+    column for each of k sub-models. The losses are summed and each member's gradient is clipped separately,
+    so a member gets the same weights as alone on these batches. One module means one checkpoint, one resume
+    and one DDP group for the model that is served, and a third of the steps' overhead. Members that differ
+    by initial weights and dropout are on average as good as members that also differ by the order of rows
+    (CDNOW, test log-loss: .31919 and .31917, another seed .31945 and .31955).
 
-    `contract` is put into each checkpoint; see training/learn/checkpoint.py.
+    `contract` is saved in each checkpoint; see training/learn/checkpoint.py.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ChurnModule(pl.LightningModule):
         self.contract = contract
         self.train_loss, self.validation_loss = Mean(), Mean()
         self.scores: NDArray[np.float64] | None = None
-        """Of the rows of the last `test` or `predict`, in their order; on every process all of them."""
+        """Scores of the last `test` or `predict`, [B] in row order; every process has all of them."""
         self._judged: list[Tensor] = []
         self._random_state: Tensor | None = None
 
@@ -68,8 +68,10 @@ class ChurnModule(pl.LightningModule):
             self._random_state = None
 
     def on_train_epoch_start(self) -> None:
-        # What an epoch draws depends on nothing before it: a fit resumed after it ends with the same weights.
-        torch.manual_seed(stream(self.config.seed, self.trainer.current_epoch, self.trainer.global_rank))
+        # Random numbers of an epoch do not depend on earlier ones, so a resumed fit gives the same weights.
+        torch.manual_seed(
+            derived_seed(self.config.seed, self.trainer.current_epoch, self.trainer.global_rank)
+        )
         self.train_loss = Mean()
 
     def training_step(self, batch: Batch, _index: int) -> Tensor:
@@ -81,7 +83,7 @@ class ChurnModule(pl.LightningModule):
             label = churned if logit.dim() == 1 else churned[:, None].expand_as(logit)
             total = total + binary_cross_entropy_with_logits(logit, label, reduction="sum") / models
         self.train_loss.add(total.detach() / len(self.members), len(churned))
-        # DDP averages over processes; the mean over all rows needs their sum, since shares are not all equal
+        # DDP averages over processes, but their shares differ; the factor makes it the mean over all rows
         return total * (self.trainer.world_size / rows)
 
     def configure_gradient_clipping(
@@ -106,16 +108,16 @@ class ChurnModule(pl.LightningModule):
             {"params": decayed, "weight_decay": self.config.weight_decay},
             {"params": free, "weight_decay": 0.0},
         ]
-        # under a gradient scaler a fused step unscales by itself, after the clipping
+        # with a gradient scaler, a fused step would unscale after the clipping
         fused = self.trainer.precision != "16-mixed"
-        assert self.config.learning_rate is not None  # settled, like all of this config
+        assert self.config.learning_rate is not None  # this config is resolved
         optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=fused)
         steps: list[float] = []
 
         def cosine(step: int) -> float:
             if not step:
-                # Asked before a checkpoint is read: to count steps now would build the batches too soon, and
-                # Lightning would not tell them where to go on.
+                # Called before a checkpoint is read. Counting the steps here would create the batches too
+                # early, and Lightning would not restore their position.
                 return 1.0
             if not steps:
                 steps.append(self.trainer.estimated_stepping_batches)
@@ -124,7 +126,7 @@ class ChurnModule(pl.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    # judging
+    # evaluation
 
     def on_validation_start(self) -> None:
         self._place()
@@ -132,7 +134,7 @@ class ChurnModule(pl.LightningModule):
     on_test_start = on_predict_start = on_validation_start
 
     def _place(self) -> None:
-        """The parts of the program that do not learn are no part of this module: bring them along."""
+        """Moves the parts of the program that are not trained to the device; the module does not own them."""
         if self.contract is not None:
             self.contract.program.to(self.device)
 
@@ -164,16 +166,16 @@ class ChurnModule(pl.LightningModule):
         self._collect(self.trainer.predict_dataloaders)
 
     def _over_processes(self, mean: "Mean") -> float:
-        """Over the rows of all processes, each once."""
+        """The mean over the rows of all processes."""
         return Mean(*self._summed(mean.sums())).value
 
     def _collect(self, batches: Any) -> NDArray[np.float64]:
-        """The scores of all processes at the places of their rows."""
+        """The scores of all processes, [B] in row order. Raises TrainingError if a row is not scored once."""
         assert isinstance(batches, Batches)
-        own, positions = torch.cat(self._judged), batches.positions().to(self.device)
+        scores_here, positions = torch.cat(self._judged), batches.positions().to(self.device)
         self._judged.clear()
         scored = torch.zeros(2, len(self._judged_rows()[0]), dtype=torch.float64, device=self.device)
-        scored[0, positions], scored[1, positions] = own, 1.0
+        scored[0, positions], scored[1, positions] = scores_here, 1.0
         scores, times = self._summed(scored)
         if not bool((times == 1).all()):
             raise TrainingError("processes scored a row twice or not at all; report this")
@@ -203,10 +205,10 @@ class ChurnModule(pl.LightningModule):
             self.contract.refuse_another(checkpoint["churn"])
 
     @classmethod
-    def load_from_checkpoint(  # type: ignore[override]  # the file says all that the others would
+    def load_from_checkpoint(  # type: ignore[override]  # the file holds all other arguments
         cls, checkpoint_path: str | Path, map_location: Any = None, **_kwargs: Any
     ) -> Self:
-        """The module as it was saved, from the file alone; TrainingError where the file is not ours."""
+        """The module as saved. Raises TrainingError if `python -m training fit` did not write the file."""
         contract = Contract.read(Path(checkpoint_path))
         return cls(list(contract.program.members), contract.training, contract).to(map_location)
 
@@ -218,15 +220,15 @@ DECAYED = (nn.Linear, LinearBatchEnsemble, LinearEnsemble)
 def decayed_weights(members: nn.Module) -> list[Tensor]:
     """The weight matrices, which weight decay shrinks.
 
-    Everything else stays where the data puts it: biases, embeddings, norms, and the scalings `r` and `s` by
-    which TabM's sub-models differ (Gorishniy and others, 2025). Those start at plus or minus 1: drawn to 0
-    they would switch a sub-model off instead of making it plainer.
+    Everything else is not decayed: biases, embeddings, norms, and the scalings `r` and `s` by which TabM's
+    sub-models differ (Gorishniy and others, 2025). These start at plus or minus 1: a decay to 0 would switch
+    a sub-model off instead of regularising it.
     """
     return [layer.weight for layer in members.modules() if isinstance(layer, DECAYED)]
 
 
 class Mean:
-    """The mean loss of an epoch's rows, summed on the device without waiting for it."""
+    """The mean loss of an epoch's rows, summed on the device without synchronisation."""
 
     def __init__(self, total: Tensor | float = 0.0, rows: Tensor | int = 0) -> None:
         self._sum, self._rows = total, rows

@@ -1,6 +1,6 @@
-"""The purchase process that a network reads: fitted once, on the newest snapshot that it learns from.
+"""The purchase process for the network's BG/NBD features, fitted once, to the newest training snapshot.
 
-Refitted at each snapshot its parameters drift, and with them the meaning of the features.
+If it were fitted to each snapshot, the meaning of the features would drift with its parameters.
 """
 
 import numpy as np
@@ -20,18 +20,18 @@ REMEDY = "name another feature, or set model.purchase_process: false"
 def learn_process(
     train: pd.DataFrame, numeric: NDArray[np.float64], spec: FeaturesConfig, model: ModelConfig, shape: Shape
 ) -> PurchaseProcess | None:
-    """From the training rows and their numbers [B, N]; None where the config, or the rule, wants none.
+    """Fits to the training rows and their numbers [B, N]; None if it is switched off or does not apply.
 
-    By the rule (`model.purchase_process` left out) a log has one if its spec holds the columns and its
-    purchases fit the model. Where the config asks for one, TrainingError says why there can be none.
+    If `model.purchase_process` is left out, a log has one if its spec holds the columns and its purchases fit
+    the model. If it is true, TrainingError is raised with the reason why there can be none.
     """
-    asked = model.purchase_process
-    if asked is False or (asked is None and shape == "labelled"):
+    configured = model.purchase_process
+    if configured is False or (configured is None and shape == "labelled"):
         return None
     try:
         return _learn(train, numeric, spec, model)
     except TrainingError:
-        if asked:
+        if configured:
             raise
         return None
 

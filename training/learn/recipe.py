@@ -1,13 +1,13 @@
-"""The one rule by which settings that nobody gave follow from the source's kind and the number of rows.
+"""The one rule for settings that are not given: values by shape of the source and number of rows.
 
-What stands in `configs/model.yaml`, `configs/training.yaml` or on the command line wins over it. The
-figures it was measured with are those of `make bench-quality`: CDNOW and Telco, and no other source yet.
+Values in `configs/model.yaml`, `configs/training.yaml` or on the command line override it. It was measured by
+`make bench-quality` on CDNOW and Telco, and on no other source yet.
 
-A transaction log says less than its many rows suggest, and drifts: a plain network of three seeds beside a
-logistic regression, and boosted trees where they certainly help; newer snapshots decide, forward in time
-(training/learn/forward_stacking.py). A labelled table may be anything between linear and a maze of
-thresholds: a network of embedded numbers, a logistic regression and boosted trees, and out-of-fold scores
-that decide (training/learn/stacking.py).
+The many rows of a transaction log are not independent, and a log drifts. So it gets a plain network of three
+seeds, a logistic regression, and boosted trees if they help significantly; newer snapshots decide, forward in
+time (training/learn/forward_stacking.py). A labelled table may be linear or full of thresholds. So it gets a
+network with embedded numbers, a logistic regression and boosted trees; out-of-fold scores decide
+(training/learn/stacking.py).
 """
 
 from typing import Any
@@ -17,15 +17,15 @@ from training.config import TrainingConfig
 from training.learn.split import Shape
 
 TABLE_STEPS = 150
-"""Where the search for a table's number of epochs begins; it doubles while out-of-fold log-loss falls."""
+"""Optimiser steps at which the search for a table's epochs begins; they double while log-loss falls."""
 
 
-def settle(
+def resolve_settings(
     model: ModelConfig, training: TrainingConfig, shape: Shape, rows: int
 ) -> tuple[ModelConfig, TrainingConfig]:
-    """Both configs with their gaps filled for `rows` training rows.
+    """Both configs with null settings filled in for `rows` training rows.
 
-    `training.epochs` stays open: the rows decide in the fit.
+    `training.epochs` stays null: it is chosen in the fit.
     """
     of_model, of_training = _log(rows) if shape == "transactions" else _table(rows)
     return model.model_copy(update=_gaps(model, of_model)), training.model_copy(

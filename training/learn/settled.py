@@ -1,4 +1,4 @@
-"""What a fit used in the end: every setting without gaps, and what the rows themselves have chosen."""
+"""The settings that a fit used: the configs without nulls, and what was chosen by the rows."""
 
 import json
 from collections.abc import Mapping
@@ -14,15 +14,17 @@ from training.config import TrainingConfig
 
 FILE = "settled.json"
 ELSEWHERE = {"tracking_uri", "artifacts_uri", "experiment", "model_name"}
-"""Settings that say where a run is kept and not what it does; addresses may hold a password."""
+"""Settings of where a run is stored, which have no effect on it; addresses may contain a password."""
 
 
 @dataclass(frozen=True)
-class Settled:
+class ResolvedSettings:
+    """Configs without nulls and the out-of-fold choice, stored as `settled.json`."""
+
     model: ModelConfig
     training: TrainingConfig
     cross_fit: Mapping[str, float] = field(default_factory=dict)
-    """Penalty of the line and weights of the paths; empty where there is no wide path."""
+    """Penalty of the linear path and weights of the paths; empty without a wide path."""
 
     def params(self) -> dict[str, Any]:
         """`model.<field>`, `training.<field>` and `cross_fit.<name>` -> value."""
@@ -35,7 +37,7 @@ class Settled:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Raises TrainingError where a training of this version has not written it."""
+        """Raises TrainingError if the file is missing or of another version."""
         file = folder / FILE
         try:
             content = json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Which rows are learned from, which choose settings and which judge."""
+"""Splits the rows into training, validation and test rows."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +16,7 @@ Shape = Literal["transactions", "labelled"]
 Positions = NDArray[np.int64]
 
 LEAST_EARLIER = 0.5
-"""A dated table is split by time only where the earlier moments hold this share of the rows."""
+"""A dated table is split by time only if the earlier moments hold this share of the rows."""
 
 BY_SNAPSHOT = "newest snapshots, one horizon after the last training snapshot"
 BY_TIME = "newest moments"
@@ -25,7 +25,7 @@ BY_CUSTOMER = "customers drawn by a hash"
 
 @dataclass(frozen=True)
 class Split:
-    """Row positions. `inner_train` and `inner_validation` lie within `train`; no row of `test` chooses."""
+    """Row positions. `inner_train` and `inner_validation` are parts of `train`; `test` chooses no setting."""
 
     train: Positions
     test: Positions
@@ -36,20 +36,19 @@ class Split:
 
 
 def split_rows(rows: pd.DataFrame, shape: Shape, horizon: timedelta, config: TrainingConfig) -> Split:
-    """Split `rows` (user_id, event_timestamp, churned); the order of the rows does not matter.
+    """Splits `rows` (user_id, event_timestamp, churned); the order of the rows does not matter.
 
-    - A log is split by time: a label looks one horizon ahead, so every training snapshot ends its horizon
-      before the first snapshot that it is judged on.
-    - A labelled table whose rows are of several moments is split by time as well: the newest moments that
-      hold at least `test_share` of the rows judge, and all rows of earlier moments are learned from. Where
-      that leaves less than LEAST_EARLIER of the rows to learn from (nearly all rows are of one moment), or
-      a single class on one side (the moment is that of leaving), time divides nothing, and the next rule
-      holds.
-    - Otherwise the rows are exchangeable: a customer judges where a hash of her id and the seed is below
-      `test_share`, so that other rows, more rows or another order move no customer.
-    Training rows are divided by the same rules into those that fit and those that choose.
+    - A log is split by time: a label covers one horizon, so the horizon of every training snapshot ends
+      before the first test snapshot.
+    - A labelled table with rows of several moments is split by time as well: the newest moments that hold at
+      least `test_share` of the rows are the test rows, all rows of earlier moments are training rows. If this
+      leaves less than LEAST_EARLIER of the rows for training (nearly all rows are of one moment), or a single
+      class on one side (the moment is that of leaving), the next rule applies.
+    - Otherwise the rows are exchangeable: a customer is in the test rows if a hash of the id and the seed is
+      below `test_share`, so that other rows, more rows or another order move no customer.
+    Training rows are divided by the same rules into inner training and validation rows.
 
-    Raises TrainingError where there are too few snapshots, rows or classes.
+    Raises TrainingError if there are too few snapshots, rows or classes.
     """
     split = _of_log(rows, horizon, config) if shape == "transactions" else _of_table(rows, config)
     for part in (split.train, split.test, split.inner_train, split.inner_validation):
@@ -64,15 +63,15 @@ def split_rows(rows: pd.DataFrame, shape: Shape, horizon: timedelta, config: Tra
 
 
 def in_share(user_ids: pd.Series, share: float, seed: int, purpose: str) -> NDArray[np.bool_]:
-    """Whether each customer falls into a share of all customers that seed and purpose choose.
+    """Whether each customer is in the share of all customers that seed and purpose choose, [B].
 
-    A keyed hash of the id alone decides: two purposes are independent of each other.
+    It depends only on a keyed hash of the id, so two purposes are independent of each other.
     """
     return hashed(user_ids, seed, purpose) < share
 
 
 def hashed(user_ids: pd.Series, seed: int, purpose: str) -> NDArray[np.float64]:
-    """[B], uniform in [0, 1): the same number for the same customer, whatever other rows there are."""
+    """[B], uniform in [0, 1): the same number for the same customer, independent of other rows."""
     key = f"{purpose}:{seed}".encode()
     codes, known = pd.factorize(user_ids)
     words = (blake2b(str(user).encode(), key=key, digest_size=8).digest() for user in known)
@@ -113,7 +112,7 @@ def _of_table(rows: pd.DataFrame, config: TrainingConfig) -> Split:
 def _divided(
     rows: pd.DataFrame, positions: Positions, share: float, seed: int, purpose: str
 ) -> tuple[Positions, Positions, bool]:
-    """The rest and the share of `positions`, and whether time divides them."""
+    """The rest and the share of `positions`, and whether they are split by time."""
     chosen = rows.iloc[positions]
     newest = newest_share(chosen, share)
     taken = in_share(chosen["user_id"], share, seed, purpose) if newest is None else newest
@@ -121,7 +120,7 @@ def _divided(
 
 
 def newest_share(rows: pd.DataFrame, share: float) -> NDArray[np.bool_] | None:
-    """The rows of the newest moments that hold at least `share` of all; None where time divides nothing."""
+    """Mask [B] of the newest moments with at least `share` of the rows; None if no split by time works."""
     moments = rows["event_timestamp"].to_numpy()
     if not len(moments):
         return None

@@ -1,7 +1,7 @@
-"""The rows of a table decide, out of fold, what each path is worth: line, boosted trees, network.
+"""Chooses the weight of each path of a table out of fold: linear path, boosted trees, network.
 
-Folds are of customers: rows of one customer resemble each other, and a path that has seen one of them would
-be trusted too much on the next.
+Folds are of customers: rows of one customer are similar, so a path trained on one of them would look too good
+on the next.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from model.config import ModelConfig
 from model.network import Network
 from model.wide import Combination, Wide, stacked
 from training.config import TrainingConfig
-from training.learn.boosting import Fold, boosted, fold_rows, growths
+from training.learn.boosting import Fold, boosted_logits, fold_rows, growths
 from training.learn.datamodule import ChurnData, Rows
 from training.learn.module import ChurnModule
 from training.learn.recipe import TABLE_STEPS
@@ -27,45 +27,44 @@ from training.trees.growth import Growth
 
 FOLDS = 5
 FOLDS_UP_TO = 20_000
-"""Rows; above, a single held-out fifth is large enough to choose on."""
+"""Rows above which a single held-out fifth is enough for the choice."""
 DOUBLINGS = 3
 AT_ONCE = 16_384
 PENALTIES = (1.0, 10.0, 100.0)
-"""Of the line; the larger ones are for tables with more columns or categories than rows can teach."""
+"""Penalties of the linear path; the larger ones are for tables with too few rows for their columns."""
 ENOUGH = 1e-4
-"""A doubling of the epochs that gains less log-loss is the last."""
+"""The search stops when a doubling of the epochs lowers the log-loss by less."""
 LEAST_WEIGHT = 0.05
-"""Of a shape of trees in the stack."""
-HOPE = 0.5
-"""Standard errors that the network has to gain on the first fold, for the other folds to be tried."""
+"""Least weight of a shape of trees in the stack."""
+LEAST_FIRST_GAIN = 0.5
+"""Standard errors by which the network has to improve the first fold before the other folds are tried."""
 
 Logits = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What is learned again from all rows, and how it is combined."""
+class StackingChoice:
+    """The settings for the fit to all rows, and the weights of the paths."""
 
     epochs: int
     penalty: float
     combination: Combination
     forest: tuple[tuple[float, Growth], ...] = ()
-    """Of the trees: shapes with their shares of the trees' logit, which sum to 1; empty where they add
-    nothing."""
+    """Shapes of trees with their shares of the trees' logit, which sum to 1; empty without trees."""
 
 
-def cross_fit(
+def choose_out_of_fold(
     rows: Rows,
     model: ModelConfig,
     training: TrainingConfig,
     bins: list[list[float]],
     cardinalities: tuple[int, ...],
     customers: NDArray[Any],
-) -> Chosen:
-    """Choose by the log-loss of out-of-fold logits of one member; no other rows than `rows` take part.
+) -> StackingChoice:
+    """Chooses by the log-loss of out-of-fold logits of one member; only `rows` are used.
 
-    `customers` says whose each row is. The deep path joins only where it gains more than one standard error
-    of that gain: on few rows it adds noise. A given `training.epochs` is kept.
+    `customers` [B] holds the customer of each row. On few rows the deep path adds variance, so it must gain
+    more than one standard error. A given `training.epochs` is not changed.
     """
     folds = list(customer_folds(rows[2].numpy(), customers, training.seed))
     judged = np.concatenate([judged for _, judged in folds])
@@ -78,13 +77,13 @@ def cross_fit(
         for fold, logits in zip(folds, line, strict=True)
     ]
     for growth in growths(len(rows[0])) if model.trees else ():
-        logits, number = boosted(encoded, growth, training.seed)
+        logits, number = boosted_logits(encoded, growth, training.seed)
         forest.append(replace(growth, iterations=number))
         paths.append(logits)
-    paths, forest = _worth_walking(paths, forest, churned)
+    paths, forest = _without_light_shapes(paths, forest, churned)
     weights, losses = stacked(np.column_stack(paths), churned)
     epochs, of_deep = training.epochs or 1, 0.0
-    deep = Deep(rows, model, training, bins, cardinalities)
+    deep = DeepPath(rows, model, training, bins, cardinalities)
     found = deep.tried(folds, churned, np.column_stack(paths) @ weights[:-1])
     if found is not None:
         found_epochs, logits = found
@@ -96,10 +95,10 @@ def cross_fit(
     return _chosen(epochs, penalty, forest, weights, of_deep)
 
 
-def _worth_walking(
+def _without_light_shapes(
     paths: list[Logits], forest: list[Growth], churned: NDArray[np.int64]
 ) -> tuple[list[Logits], list[Growth]]:
-    """Without shapes that would weigh next to nothing: hundreds of trees cost the server their time."""
+    """Removes shapes with a weight below LEAST_WEIGHT, since hundreds of trees cost the server time."""
     of_trees = stacked(np.column_stack(paths), churned)[0][1:-1]
     heavy = [place for place, weight in enumerate(of_trees) if weight >= LEAST_WEIGHT]
     return [paths[0], *(paths[place + 1] for place in heavy)], [forest[place] for place in heavy]
@@ -107,18 +106,18 @@ def _worth_walking(
 
 def _chosen(
     epochs: int, penalty: float, forest: Sequence[Growth], weights: Sequence[float], of_deep: float
-) -> Chosen:
+) -> StackingChoice:
     of_line, *of_trees, shift = weights
     of_shape = list(zip(of_trees, forest, strict=True))
-    # trees that begin with the line bring it with them
+    # trees that start from the linear path include its logits
     of_line += sum(weight for weight, growth in of_shape if growth.from_line)
     total = sum(of_trees)
     shares = tuple((weight / total, growth) for weight, growth in of_shape if weight > 0)
-    return Chosen(epochs, penalty, Combination(of_line, total, of_deep, shift), shares)
+    return StackingChoice(epochs, penalty, Combination(of_line, total, of_deep, shift), shares)
 
 
 def standard_error(gains: NDArray[np.float64], customers: NDArray[Any]) -> float:
-    """Of the mean of `gains`, where rows of one customer are not independent (Liang and Zeger, 1986)."""
+    """Standard error of the mean of `gains` [B], clustered by customer (Liang and Zeger, 1986)."""
     of_row, known = pd.factorize(customers)
     sums = np.bincount(of_row, gains - gains.mean(), minlength=len(known))
     return float(np.sqrt((sums**2).sum()) / len(gains))
@@ -127,7 +126,7 @@ def standard_error(gains: NDArray[np.float64], customers: NDArray[Any]) -> float
 def best_line(
     rows: Rows, folds: Sequence[Fold], churned: NDArray[np.int64], cardinalities: tuple[int, ...]
 ) -> tuple[float, Logits]:
-    """The penalty of least out-of-fold log-loss, and the logits with it in the order of the folds."""
+    """The penalty with the least out-of-fold log-loss, and its logits in the order of the folds."""
     penalty, found = best_lines(rows, folds, churned, cardinalities)
     return penalty, np.concatenate([judged for _, judged in found])
 
@@ -135,7 +134,7 @@ def best_line(
 def best_lines(
     rows: Rows, folds: Sequence[Fold], churned: NDArray[np.int64], cardinalities: tuple[int, ...]
 ) -> tuple[float, list[tuple[Logits, Logits]]]:
-    """The same, with each fold's logits of the rows that it learns from and of those that it judges."""
+    """As `best_line`, with the logits of each fold's training rows and of its validation rows."""
     found = {penalty: [_line(rows, fold, penalty, cardinalities) for fold in folds] for penalty in PENALTIES}
 
     def loss(penalty: float) -> float:
@@ -146,10 +145,10 @@ def best_lines(
 
 
 def customer_folds(churned: NDArray[np.float32], customers: NDArray[Any], seed: int) -> Iterator[Fold]:
-    """Positions to learn from and to judge; each customer's rows in one fold, the classes in equal shares."""
+    """Folds with all rows of a customer in one fold, stratified by class."""
     draw = np.random.default_rng(seed)
     of_row, known = pd.factorize(customers, sort=True)
-    # where a customer has several rows, whether one of them churned
+    # a customer with several rows counts as churned if one of them is
     ever = np.zeros(len(known), dtype=np.int64)
     np.maximum.at(ever, of_row, churned.astype(np.int64))
     fold = np.empty(len(known), dtype=np.int64)
@@ -170,8 +169,8 @@ def _line(rows: Rows, fold: Fold, penalty: float, cardinalities: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Deep:
-    """The network out of fold. It takes most of the time, so the first fold says whether it can add."""
+class DeepPath:
+    """The network out of fold. It takes most of the time, so the first fold decides if the rest is tried."""
 
     rows: Rows
     model: ModelConfig
@@ -183,7 +182,7 @@ class Deep:
     def tried(
         self, folds: Sequence[Fold], churned: NDArray[np.int64], shallow: Logits
     ) -> tuple[int, Logits] | None:
-        """Epochs and logits of all folds; None where the first fold gains nothing beside `shallow`."""
+        """Epochs and logits of all folds; None if the first fold does not improve on the logits `shallow`."""
         size = len(folds[0][1])
         labels, others = churned[:size], shallow[:size]
         without = stacked(others[:, None], labels)[1]
@@ -195,13 +194,14 @@ class Deep:
                 break
             best = epochs, logits, losses
             gain = without - losses
-            if gain.mean() <= HOPE * gain.std() / np.sqrt(size):
+            if gain.mean() <= LEAST_FIRST_GAIN * gain.std() / np.sqrt(size):
                 return None
         assert best is not None
         epochs, first, _ = best
         return epochs, np.concatenate([first, *(self.logits(fold, epochs) for fold in folds[1:])])
 
     def logits(self, fold: Fold, epochs: int) -> Logits:
+        """Logits of the validation rows of `fold` after training for `epochs`."""
         assert self.training.batch_size is not None
         learned, judged = (torch.from_numpy(part) for part in fold)
         torch.manual_seed(self.training.seed)
@@ -235,7 +235,7 @@ def _ladder(rows: int, training: TrainingConfig) -> list[int]:
 
 
 def path_logits(path: nn.Module, rows: Rows, wanted: Tensor) -> Logits:
-    """What `path` says of the rows at the positions `wanted`."""
+    """Logits of `path` for the rows at the positions `wanted`, float64."""
     path.eval()
     with torch.inference_mode():
         parts = [path(rows[0][part], rows[1][part]).double() for part in torch.split(wanted, AT_ONCE)]

@@ -1,5 +1,5 @@
-"""Registered versions in MLflow: the alias of the champion, the history of decisions, and how a version is
-fetched.
+"""Registered versions in MLflow: the aliases, the history of decisions, and fetching the archive of a
+version.
 
 May import: training.archive, training.config.
 """

@@ -1,6 +1,6 @@
-"""The archive of a registered version, as the registry holds it: the one way to fetch it.
+"""Fetches the archive of a registered version; every download of an archive uses this module.
 
-Whoever fetches an archive has it verified (training/archive/verify.py) before anything of it is loaded.
+The caller has to verify the archive (training/archive/verify.py) before loading anything from it.
 """
 
 import hashlib
@@ -9,21 +9,21 @@ from pathlib import Path
 
 from data.errors import ArchiveError
 from training.archive.signing import signature_file
-from training.registry.mlflow_client import reaching
+from training.registry.mlflow_client import mlflow_errors
 from training.registry.model_registry import Version
 
 
 def fetch(version: Version, tracking_uri: str, folder: Path) -> Path:
-    """The registered .mar below `folder`, its signature beside it.
+    """Downloads the registered .mar and its signature below `folder`; the path of the .mar.
 
-    Raises TrainingError where the registry cannot be reached, ArchiveError where it does not hold the
-    archive that was registered.
+    Raises TrainingError if the registry cannot be reached, ArchiveError if it does not hold the archive that
+    was registered.
     """
     from mlflow.artifacts import download_artifacts
 
-    with reaching(tracking_uri):
+    with mlflow_errors(tracking_uri):
         downloaded = download_artifacts(version.source, dst_path=str(folder), tracking_uri=tracking_uri)
-    if archive := among(Path(downloaded).rglob("*.mar"), version):
+    if archive := find_registered(Path(downloaded).rglob("*.mar"), version):
         return archive
     raise ArchiveError(
         f"version {version.number}: the registry does not hold the archive that was registered, with its "
@@ -31,8 +31,8 @@ def fetch(version: Version, tracking_uri: str, folder: Path) -> Path:
     )
 
 
-def among(archives: Iterable[Path], version: Version) -> Path | None:
-    """The signed archive that is the registered one to the byte."""
+def find_registered(archives: Iterable[Path], version: Version) -> Path | None:
+    """The signed archive with the registered sha256, or None."""
     wanted = version.tags.get("archive_sha256")
     for archive in sorted(archives):
         if signature_file(archive).is_file() and hashlib.sha256(archive.read_bytes()).hexdigest() == wanted:

@@ -1,4 +1,4 @@
-"""How MLflow is reached: by the client alone, without a process-wide address or an active run."""
+"""Access to MLflow by its client, without a process-wide address or an active run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,15 +11,15 @@ from training.quiet import quiet
 
 
 def client_of(tracking_uri: str) -> Any:
-    """An MlflowClient whose runs and registered models are at `tracking_uri`. Call it inside of `reaching`:
-    on a new database it makes the tables."""
+    """An MlflowClient for the runs and registered models at `tracking_uri`. Call it inside of
+    `mlflow_errors`, since it creates the tables of a new database."""
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
 
 def experiment_of(client: Any, training: TrainingConfig) -> str:
-    """The id of `training.experiment`, which is made when it is not there."""
+    """The id of `training.experiment`, which is created if it does not exist."""
     found = client.get_experiment_by_name(training.experiment)
     if found is not None:
         return str(found.experiment_id)
@@ -27,11 +27,11 @@ def experiment_of(client: Any, training: TrainingConfig) -> str:
 
 
 @contextmanager
-def reaching(uri: str) -> Iterator[None]:
-    """Silences MLflow, and turns what it raises into a TrainingError of one line, passwords masked."""
-    from alembic.util import CommandError  # the tables are another version's, or another program's
+def mlflow_errors(uri: str) -> Iterator[None]:
+    """Silences MLflow, and converts its errors into a TrainingError of one line, passwords masked."""
+    from alembic.util import CommandError  # tables of another version or another program
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError  # MLflow lets through what a damaged database says
+    from sqlalchemy.exc import SQLAlchemyError  # MLflow does not convert errors of a damaged database
 
     try:
         with quiet():
@@ -42,10 +42,10 @@ def reaching(uri: str) -> Iterator[None]:
 
 @contextmanager
 def failed_on_error(client: Any, run_id: str) -> Iterator[None]:
-    """Marks the run FAILED when what is done for it raises, so that none stays RUNNING for ever."""
+    """Marks the run FAILED if the block raises, so that it does not stay RUNNING."""
     try:
         yield
     except BaseException:
-        with suppress(Exception):  # the tracking server may be what has failed
+        with suppress(Exception):  # the error may come from the tracking server
             client.set_terminated(run_id, "FAILED")
         raise

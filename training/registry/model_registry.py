@@ -1,9 +1,9 @@
-"""Which version serves, which is on trial, which served before; and who decided that, when and why.
+"""The versions with the aliases `champion`, `challenger` and `previous`, and the log of decisions about them.
 
-The aliases `champion`, `challenger` and `previous` of the registered model are the state. Every change is a
-decision, written before the aliases move and confirmed after: one tag of the registered model each, so that
-the log lives where the aliases do, on any MLflow backend, and nothing moves without a record. Whoever asks
-again for what a crash cut short finishes it. At no moment is there no champion where there was one.
+The aliases of the registered model are the state. Every change is a decision, written before the aliases
+change and confirmed afterwards (a write-ahead log). Each decision is a tag of the registered model, so the
+log is stored with the aliases on any MLflow backend, and no alias changes without a record. Repeating a
+command that a crash interrupted completes it. Once there is a champion, there is one at every moment.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from typing import Any, Self
 from data.config import utc_text
 from data.errors import GateFailure, TrainingError
 from training.config import TrainingConfig
-from training.registry.mlflow_client import client_of, reaching
+from training.registry.mlflow_client import client_of, mlflow_errors
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
@@ -27,11 +27,13 @@ LONGEST_VALUE = 5000
 """Characters of a tag of a registered model (mlflow/utils/validation.py)."""
 
 SERVABLE = ("passed", "overridden")
-"""States of the gates in which a version may become champion."""
+"""States of the gates with which a version may become champion."""
 
 
 @dataclass(frozen=True)
 class Version:
+    """A registered version; `source` is the location of its archive."""
+
     number: str
     run_id: str
     source: str
@@ -40,8 +42,10 @@ class Version:
 
 @dataclass(frozen=True)
 class Decision:
+    """A change of aliases: who decided it, when and why."""
+
     sequence: int
-    """How many there were before."""
+    """Number of earlier decisions."""
     action: str
     """`challenge`, `promote` or `rollback`."""
     version: str
@@ -51,14 +55,14 @@ class Decision:
     why: str
     before: Mapping[str, str | None]
     after: Mapping[str, str | None]
-    """Alias -> version, of all that change."""
+    """`before` and `after`: alias -> version, for the aliases that change."""
     numbers: Mapping[str, float]
     applied: bool = False
-    """False: a crash came between; the same command finishes it."""
+    """False: the process crashed before the aliases changed; the same command completes it."""
 
     @property
     def key(self) -> str:
-        """Sorts as they were taken; two decisions of the same moment do not overwrite each other."""
+        """Tag key. Keys sort in the order of decisions; simultaneous decisions have different keys."""
         content = asdict(replace(self, applied=False))
         return f"{PREFIX}{self.sequence:06d}.{hashlib.sha256(_json(content).encode()).hexdigest()[:12]}"
 
@@ -75,7 +79,7 @@ class Registry:
 
     @property
     def exists(self) -> bool:
-        """False where the database has not even been made; asking MLflow would make it."""
+        """False if the SQLite file does not exist; a call of MLflow would create it."""
         file = self._uri.removeprefix("sqlite:///")
         return file == self._uri or Path(file).is_file()
 
@@ -83,24 +87,26 @@ class Registry:
         """Alias -> version number; empty before the first version."""
         return (
             {str(name): str(number) for name, number in self._model().aliases.items()}
-            if self._known()
+            if self._is_registered()
             else {}
         )
 
     def versions(self) -> list[Version]:
         """All versions, the newest first."""
-        if not self._known():
+        if not self._is_registered():
             return []
-        with reaching(self._uri):
+        with mlflow_errors(self._uri):
             found = self._client.search_model_versions(f"name = '{self._name}'")
         return sorted((_version(v) for v in found), key=lambda version: -int(version.number))
 
     def version(self, number: str) -> Version:
-        """Raises TrainingError for a version that does not exist."""
+        """One version. Raises TrainingError if it does not exist."""
         for version in self.versions():
             if version.number == number:
                 return version
-        raise TrainingError(f"{self._name}: no version {number}; `churn registry list` shows those there are")
+        raise TrainingError(
+            f"{self._name}: no version {number}; `churn registry list` shows the existing ones"
+        )
 
     def champion(self) -> Version | None:
         """The version that serves, or None."""
@@ -111,7 +117,7 @@ class Registry:
 
     def history(self) -> list[Decision]:
         """Every decision, the oldest first."""
-        if not self._known():
+        if not self._is_registered():
             return []
         tags = self._model().tags
         return [Decision.read(tags[key]) for key in sorted(tags) if key.startswith(PREFIX)]
@@ -119,7 +125,7 @@ class Registry:
     def challenge(
         self, number: str, who: str, when: datetime, why: str, numbers: Mapping[str, float]
     ) -> Decision | None:
-        """Put a version on trial. None if it is already, or serves."""
+        """Makes a version the challenger. None if it is the challenger or the champion already."""
         if self.aliases().get(CHAMPION) == number:
             return None
         return self._decide("challenge", number, {CHALLENGER: number}, who, when, why, numbers)
@@ -127,7 +133,7 @@ class Registry:
     def promote(
         self, number: str, who: str, when: datetime, why: str, numbers: Mapping[str, float]
     ) -> Decision | None:
-        """Make a version the champion, and the champion the previous one. None if it is already.
+        """Makes a version the champion, and the old champion `previous`. None if it is the champion already.
 
         Raises GateFailure for a version that did not pass the gates, TrainingError without a reason.
         """
@@ -146,8 +152,9 @@ class Registry:
         return self._decide("promote", number, after, who, when, why, numbers)
 
     def rollback(self, who: str, when: datetime, why: str) -> Decision | None:
-        """Make the previous version the champion again. There is no previous one then: a second rollback
-        would bring back what the first took out. Raises TrainingError where there is none."""
+        """Makes the previous version the champion again. Afterwards there is no previous one, since a second
+        rollback would restore the version that the first removed. Raises TrainingError without a previous
+        version."""
         last = self._unfinished("rollback")
         number = last.version if last else self.aliases().get(PREVIOUS)
         if number is None:
@@ -163,9 +170,8 @@ class Registry:
         why: str,
         numbers: Mapping[str, float],
     ) -> Decision | None:
-        """Set champion and previous to what customers are answered by, which is decided elsewhere
-        (rollout/registry.py). None if they are so already. It is a `rollback` where an earlier version
-        returns, else a `promote`."""
+        """Sets champion and previous to the versions that the rollout serves (rollout/registry.py). None if
+        they are set already. The action is `rollback` if an earlier version returns, else `promote`."""
         if last := self._unfinished():
             self._apply(last)
         now = self.aliases()
@@ -212,8 +218,8 @@ class Registry:
         return decision
 
     def _apply(self, decision: Decision) -> None:
-        """Bring the aliases to where the decision wants them, and confirm it. Twice is as good as once."""
-        with reaching(self._uri):
+        """Sets the aliases as decided, and confirms the decision. Idempotent."""
+        with mlflow_errors(self._uri):
             for alias, number in decision.after.items():
                 if number is None:
                     self._client.delete_registered_model_alias(self._name, alias)
@@ -222,7 +228,7 @@ class Registry:
         self._write(replace(decision, applied=True))
 
     def _unfinished(self, action: str | None = None, number: str | None = None) -> Decision | None:
-        """The newest decision, if it is this one and was cut short."""
+        """The newest decision if it matches and was not completed."""
         newest = next(reversed(self.history()), None)
         if newest is None or newest.applied or action not in (None, newest.action):
             return None
@@ -232,17 +238,17 @@ class Registry:
         text = _json(asdict(decision))
         if len(text) > LONGEST_VALUE:
             raise TrainingError(f"registry {decision.action}: the reason is too long for the log; shorten it")
-        with reaching(self._uri):
+        with mlflow_errors(self._uri):
             self._client.set_registered_model_tag(self._name, decision.key, text)
 
-    def _known(self) -> bool:
+    def _is_registered(self) -> bool:
         if not self.exists:
             return False
-        with reaching(self._uri):
+        with mlflow_errors(self._uri):
             return bool(self._client.search_registered_models(f"name = '{self._name}'"))
 
     def _model(self) -> Any:
-        with reaching(self._uri):
+        with mlflow_errors(self._uri):
             return self._client.get_registered_model(self._name)
 
     @property

@@ -1,4 +1,4 @@
-"""A fit becomes a release: the archive with its model card, and the run and version in MLflow.
+"""Releases a fit: makes the archive with its model card, and the run and the version in MLflow.
 
 May import: training.gates, training.registry, training.archive, and what these may import.
 """

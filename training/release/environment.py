@@ -1,4 +1,4 @@
-"""What the numbers were computed with, so that a run can be set up again."""
+"""The software environment of a run, so that the run can be repeated."""
 
 import hashlib
 import platform
@@ -8,7 +8,7 @@ from importlib.metadata import distributions, version
 
 @cache
 def requirements() -> str:
-    """Every installed package at its version, one a line, as pip would take it."""
+    """Every installed package with its version, one per line, in pip's format."""
     found = {str(d.metadata["Name"]).lower().replace("_", "-"): d.version for d in distributions()}
     return "".join(f"{name}=={found[name]}\n" for name in sorted(found))
 

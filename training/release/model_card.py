@@ -1,4 +1,4 @@
-"""The model card: what the model is for, how good it is and for whom, what it must not be used for.
+"""The model card: intended use, quality overall and by segment, and limits.
 
 After Mitchell et al. (2019), "Model Cards for Model Reporting", FAT* 2019; every number comes from the
 files of this run.
@@ -14,7 +14,7 @@ from training.config import DecisionConfig, TrainingConfig, ValueColumn
 from training.decision_value import break_even, typical_value
 from training.evaluate.appraisal import read_appraisal
 from training.gates import GateReport
-from training.learn.settled import Settled
+from training.learn.settled import ResolvedSettings
 
 SHOWN = ("log_loss", "auroc", "auprc", "brier", "ece")
 WORST = 5
@@ -28,7 +28,7 @@ def model_card(
     report: GateReport,
     lineage: Mapping[str, str],
 ) -> str:
-    """Markdown. Raises OSError where the files of the run are not there."""
+    """The model card as Markdown. Raises OSError if a file of the run is missing."""
     manifest = _read(files.manifest)
     result = _read(files.training / "metrics.json")
     breakdown = _read(files.gate_report / "breakdown.json")
@@ -50,8 +50,8 @@ def model_card(
             "",
             "## Data",
             "",
-            f"{window['start'][:10]} to {window['end'][:10]}; {result['rows']['train']:,} rows taught, "
-            f"{result['rows']['test']:,} rows judged ({result['split']}). Inputs: "
+            f"{window['start'][:10]} to {window['end'][:10]}; {result['rows']['train']:,} training rows, "
+            f"{result['rows']['test']:,} test rows ({result['split']}). Inputs: "
             f"{', '.join((*spec.numeric, *spec.categorical))}.",
             "",
             "## Quality on the test rows",
@@ -74,15 +74,15 @@ def model_card(
             "",
             "## Configuration",
             "",
-            "As it was used: settings that nobody gave follow from the rows (training/learn/recipe.py, "
+            "As it was used: settings that were not given depend on the rows (training/learn/recipe.py, "
             "training/learn/stacking.py).",
             "",
-            *_table(("setting", "value"), Settled.read(files.training).params().items()),
+            *_table(("setting", "value"), ResolvedSettings.read(files.training).params().items()),
             "",
             "## Limits",
             "",
             "Judged on the past: a change of assortment, prices or season shows in monitoring before "
-            "it shows here. Segments of few rows are not judged. A customer's record is all it knows.",
+            "it shows here. Segments of few rows are not judged. The only input is a customer's record.",
             "",
             "## Lineage",
             "",
@@ -93,12 +93,12 @@ def model_card(
 
 
 def _value(decision: DecisionConfig) -> list[str]:
-    own = decision.customer_value
-    column = f" Worth is `{own.column}` where it is known." if isinstance(own, ValueColumn) else ""
+    value = decision.customer_value
+    column = f" The value is `{value.column}` where it is known." if isinstance(value, ValueColumn) else ""
     return [
         "",
-        f"An offer of {decision.offer_cost:g} to a customer worth {typical_value(decision):g}, taken by "
-        f"{decision.acceptance_rate:.0%} of those who would leave, pays above a churn probability of "
+        f"An offer of {decision.offer_cost:g} to a customer of value {typical_value(decision):g}, taken "
+        f"by {decision.acceptance_rate:.0%} of those who would leave, pays above a churn probability of "
         f"{break_even(decision):.3f}.{column}",
     ]
 
@@ -136,8 +136,8 @@ def _cross_validation(check: Mapping[str, Any] | None) -> list[str]:
         "",
         f"## {check['method'].capitalize()}",
         "",
-        "One member of the network a fold, with the settings of this model, learned anew from rows that the "
-        "fold is not judged on.",
+        "One member of the network a fold, with the settings of this model, trained on rows that are not "
+        "in the fold.",
         "",
         *_table(("judged on", "rows learned", "rows judged", *SHOWN), rows),
     ]
@@ -155,9 +155,9 @@ def _importance(found: Sequence[Mapping[str, Any]]) -> list[str]:
         "## Importance of the features",
         "",
         "By how much log-loss on test rows rises when a feature's values are exchanged between customers "
-        "(permutation importance). Of features that say the same, each may seem worth little.",
+        "(permutation importance). Of strongly correlated features, each may have a low importance.",
         "",
-        *_table(("feature", "log-loss rises by", "95 % interval"), rows),
+        *_table(("feature", "increase of log-loss", "95 % interval"), rows),
     ]
 
 

@@ -1,4 +1,4 @@
-"""From a judged model to a signed .mar that TorchServe can load: program, bundle, handler, store's address.
+"""Packages a judged model as a signed .mar for TorchServe: program, bundle, handler, store's address.
 
 Equal inputs give equal bytes, in any process at any time.
 """
@@ -33,11 +33,13 @@ SBOM = "sbom.json"
 CARD = "model_card.md"
 HANDLERS = Path(handlers.__file__).parent
 ENTRY = HANDLERS / "churn_handler.py"
-"""At the archive's root; the other modules lie in its folder `handlers/`."""
+"""Placed at the archive's root; the other modules are in its folder `handlers/`."""
 
 
 @dataclass(frozen=True)
 class Archive:
+    """A packaged archive."""
+
     path: Path
     sha256: str
     version: str
@@ -51,10 +53,10 @@ def stage(
     name: str = "churn",
     threshold: float | None = None,
 ) -> Path:
-    """The candidate: `files.candidate`, signed, as `package` would make it but for the judgement on it.
+    """Makes the signed candidate `files.candidate`: the archive of `package` without a gate report.
 
-    The gates measure it. No server is pointed at it, and none would take it: it says of no gates that they
-    passed. Raises PackagingError when it cannot be made.
+    The gates measure it. No server serves it, and none would accept it, since it contains no passed gates.
+    Raises PackagingError if it cannot be made.
     """
     key = load_signing_key(training.signing_key_env, files)
     files.candidate.parent.mkdir(parents=True, exist_ok=True)
@@ -78,14 +80,14 @@ def package(
     threshold: float | None = None,
     decision: DecisionConfig | None = None,
 ) -> Archive:
-    """Archive `files.training` as `<name>-<version>.mar` in `files.model_store`, sign it, note it in
+    """Packages `files.training` as `<name>-<version>.mar` in `files.model_store`, signs it, and writes
     `archive_record`.
 
-    `feature_store` is the text of the archive's feature_store.yaml; above `threshold` (default: the
-    training's) a customer is at risk. Batch sizes stay out: they are the server's, and TorchServe would
-    prefer the archive's. The version is a digest of the content, run id and git sha aside: the same model is
-    the same version. Raises GateFailure unless the newest gate report passed and is of this very program,
-    and PackagingError when the archive cannot be made; the store then holds what it held before.
+    `feature_store` is the text of the archive's feature_store.yaml; a customer above `threshold` (default:
+    the training's) is at risk. Batch sizes are not in the archive: they are settings of the server, and
+    TorchServe would prefer those of the archive. The version is a digest of the content without run id and
+    git sha, so the same model has the same version. Raises GateFailure unless the newest gate report passed
+    and is of this program, and PackagingError if the archive cannot be made; the store is then unchanged.
     """
     report = passed_report(files)
     key = load_signing_key(training.signing_key_env, files)
@@ -104,7 +106,7 @@ def package(
         _check_program(made, report.program_sha256)
         target = files.model_store / f"{name}-{version}.mar"
         signature = sign(made, key)
-        # in this order: whoever looks in between finds an archive that does not verify, never a wrong one
+        # in this order, so that a reader in between finds an archive that does not verify, never a wrong one
         signature_file(target).unlink(missing_ok=True)
         made.replace(target)
         signature.replace(signature_file(target))
@@ -123,7 +125,7 @@ def _made(
     run: Mapping[str, str],
     card: str | None = None,
 ) -> tuple[Path, str]:
-    """The archive in `folder`, and its version; `run` and `card` go into it and not into the version."""
+    """The archive in `folder`, and its version, which does not depend on `run` and `card`."""
     extra = folder / "extra"
     _stage(extra, feature_store)
     made_at = datetime.fromisoformat(bundle["window"]["end"])
@@ -162,7 +164,7 @@ def _sha256(text: str) -> str:
 
 
 def passed_report(files: Workspace) -> GateReport:
-    """The newest gate report. Raises GateFailure unless it passed and is of the program that is there."""
+    """The newest gate report. Raises GateFailure unless it passed and is of the current program."""
     report = GateReport.read(files.gate_report)
     if not report.passed:
         reasons = "; ".join(verdict.reason for verdict in report.refusals) or "no rule was judged"
@@ -188,7 +190,7 @@ def _bundle(
     program_sha256: str,
     threshold: float | None,
 ) -> dict[str, Any]:
-    """bundle.json, but for the judgement and for what names this run."""
+    """The content of bundle.json without gates, version and run."""
     try:
         manifest_bytes = files.manifest.read_bytes()
         manifest = json.loads(manifest_bytes)
@@ -216,7 +218,7 @@ def _bundle(
 
 
 def _stage(extra: Path, feature_store: str) -> None:
-    """What the archiver puts beside the program as it is: the handlers package and the store's address."""
+    """Writes the archiver's extra files: the handlers package and the store's address."""
     package_folder = extra / HANDLERS.name
     package_folder.mkdir(parents=True)
     for module in sorted(set(HANDLERS.glob("*.py")) - {ENTRY}):
@@ -240,13 +242,13 @@ def _archive(folder: Path, name: str, version: str) -> Path:
         *("--extra-files", str(folder / "extra")),
         *("--export-path", str(folder)),
     ]
-    # the archiver works in TMPDIR/<model name>, where two at once would meet
+    # the archiver works in TMPDIR/<model name>, where two processes would collide
     private = {**os.environ, "TMPDIR": str(folder)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=private)
     archive = folder / f"{name}.mar"
     if done.returncode or not archive.is_file():
-        said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise PackagingError(f"torch-model-archiver: {said[-1]}")
+        output = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        raise PackagingError(f"torch-model-archiver: {output[-1]}")
     return archive
 
 

@@ -1,6 +1,6 @@
-"""MLflow: a run that says how the model came to be, and a registered version that says where it is.
+"""MLflow: the run that documents a training, and the registered version with the archive.
 
-Uses the client alone: no process-wide tracking address, no active run, no job runner.
+It uses only the client: no process-wide tracking address, no active run, no job runner.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ from training.gates import GateReport
 from training.gates.slices import flat
 from training.learn.checkpoint import ADDRESSES
 from training.learn.inputs import Inputs
-from training.learn.settled import Settled
-from training.registry.mlflow_client import client_of, experiment_of, failed_on_error, reaching
+from training.learn.settled import ResolvedSettings
+from training.registry.mlflow_client import client_of, experiment_of, failed_on_error, mlflow_errors
 from training.registry.model_registry import Registry
 from training.release.environment import environment, requirements
 from training.release.model_card import model_card
 from training.release.package import Archive
 
 DECISIVE = ("log_loss", "auroc", "auprc", "brier", "ece", "rows")
-"""Numbers that a decision about a version is recorded with."""
+"""Metrics that are recorded with a decision about a version."""
 
 BATCH = 900
 """MLflow takes at most 1,000 metrics in one call."""
@@ -47,36 +47,36 @@ def record_run(
     decision: DecisionConfig | None = None,
     plots: Mapping[str, str] | None = None,
 ) -> str:
-    """A finished run with all that it takes to do the last training again, and what came of it; its id.
+    """Records a finished run with everything needed to repeat the last training, and its results; its id.
 
-    A refused model has its run too: the tag `gates` says so, and `gates_failed` for which rules. Params:
-    every setting as it was used, gaps filled, with the seed and what the rows have chosen. Tags: data, spec,
-    code, gates, environment. Metrics: of the network, each baseline, each test period and segment. Files:
-    data manifest, configs as given, installed packages, weights and per-row test scores, gate report,
-    `plots` (file name -> SVG), model card.
-    Raises TrainingError when the tracking server cannot be reached; a run that was begun is FAILED then.
+    A refused model has a run too, with the tag `gates`, and the failed rules in `gates_failed`. Params: the
+    resolved value of every setting, with the seed and what was chosen by the rows. Tags: data, spec, code,
+    gates, environment. Metrics: of the network, each baseline, each test period and segment. Files: data
+    manifest, configs as given, installed packages, weights and per-row test scores, gate report, `plots`
+    (file name -> SVG), model card.
+    Raises TrainingError if the tracking server cannot be reached; a run that was begun is then FAILED.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
     manifest = files.manifest.read_bytes()
     result = json.loads((files.training / "metrics.json").read_text(encoding="utf-8"))
-    settled = Settled.read(files.training)
+    resolved = ResolvedSettings.read(files.training)
     data_sha256 = hashlib.sha256(manifest).hexdigest()
     tags = _lineage(spec, files, report, git_sha) | {"mlflow.source.git.commit": git_sha}
     tags |= {f"environment.{name}": value for name, value in environment().items()}
     decision = decision or DecisionConfig()
-    with reaching(training.tracking_uri), tempfile.TemporaryDirectory() as scratch:
+    with mlflow_errors(training.tracking_uri), tempfile.TemporaryDirectory() as scratch:
         client = client_of(training.tracking_uri)
         experiment = experiment_of(client, training)
         run_id: str = client.create_run(experiment, run_name=training.model_name).info.run_id
         with failed_on_error(client, run_id):
             client.log_batch(
                 run_id,
-                params=[Param(key, str(value)) for key, value in settled.params().items()],
+                params=[Param(key, str(value)) for key, value in resolved.params().items()],
                 tags=[RunTag(key, value) for key, value in tags.items()],
             )
             _log_metrics(client, run_id, _metrics(result, files))
-            # MLflow keeps at most 36 characters of a digest; the tag data_sha256 holds all
+            # MLflow stores at most 36 characters of a digest; the tag data_sha256 has all
             data = Dataset(
                 name="labels",
                 digest=data_sha256[:32],
@@ -102,7 +102,7 @@ def record_run(
 def _log_metrics(client: Any, run_id: str, metrics: Mapping[str, float]) -> None:
     from mlflow.entities import Metric
 
-    now = time_ns() // 1_000_000  # the tracking server's own clock, not a time the loop reasons about
+    now = time_ns() // 1_000_000  # the time of the record in MLflow; no decision depends on it
     found = [Metric(name, value, now, 0) for name, value in metrics.items()]
     for start in range(0, len(found), BATCH):
         client.log_batch(run_id, metrics=found[start : start + BATCH])
@@ -119,16 +119,17 @@ def register(
     who: str,
     when: datetime,
 ) -> str:
-    """A version of the registered model whose source is the .mar, with the alias `challenger`; its number.
+    """Registers the .mar as a version of the model with the alias `challenger`; the version's number.
 
-    An archive that is registered already keeps its version. The alias moves by a decision in the registry's
-    log, with the overrides of its gates as the reason if there are any.
+    An archive that is already registered has the same version as before. The alias changes by a decision in
+    the registry's log, whose reason contains the overrides of the gates, if there are any. Raises
+    TrainingError if the tracking server cannot be reached.
     """
     tags = _lineage(spec, files, report, git_sha) | {
         "model_version": archive.version,
         "archive_sha256": archive.sha256,
     }
-    with reaching(training.tracking_uri):
+    with mlflow_errors(training.tracking_uri):
         client = client_of(training.tracking_uri)
         name = training.model_name
         if not client.search_registered_models(f"name = '{name}'"):
@@ -146,8 +147,8 @@ def register(
 
 
 def numbers_of(training: TrainingConfig, run_id: str) -> dict[str, float]:
-    """The numbers of a run that a decision about its version is recorded with."""
-    with reaching(training.tracking_uri):
+    """The metrics of a run that are recorded with a decision about its version."""
+    with mlflow_errors(training.tracking_uri):
         metrics = client_of(training.tracking_uri).get_run(run_id).data.metrics
     return {key: metrics[key] for key in DECISIVE if key in metrics}
 
@@ -162,7 +163,7 @@ def _why(report: GateReport) -> str:
 def _new_version(
     client: Any, name: str, run_id: str, archive: Archive, files: Workspace, tags: Mapping[str, str]
 ) -> str:
-    """Log the archive with an MLmodel beside it, which carries the signature."""
+    """Logs the archive with an MLmodel file beside it, which contains the model's signature."""
     from mlflow.models import Model
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -206,7 +207,7 @@ def _lineage(spec: FeaturesConfig, files: Workspace, report: GateReport, git_sha
 def _configs(
     spec: FeaturesConfig, model: ModelConfig, training: TrainingConfig, decision: DecisionConfig
 ) -> str:
-    """The settings as they were given, to be given again; without addresses, which may hold passwords."""
+    """The settings as given, as JSON, without addresses, which may contain passwords."""
     content = {
         "features": spec.contract() | {"snapshots": spec.snapshots.model_dump(mode="json")},
         "model": model.model_dump(mode="json"),
@@ -217,9 +218,8 @@ def _configs(
 
 
 def _metrics(result: Mapping[str, Any], files: Workspace) -> dict[str, float]:
-    """The network's by name, the baselines' below `baseline/`, then cross-validation and
-    importance, periods, segments and the archive's; NaN
-    is left out, SQLite has none."""
+    """Metrics of the network by name, of the baselines below `baseline/`, then cross-validation, importance,
+    periods, segments and archive. NaN is left out, since SQLite cannot store it."""
     found = dict(result["metrics"])
     for name, metrics in result["baselines"].items():
         found |= {f"baseline/{name}/{metric}": value for metric, value in metrics.items()}

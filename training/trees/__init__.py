@@ -1,5 +1,5 @@
-"""The shapes of boosted trees that a wide path can take, each grown by a library and read by
-model/tree_formats.py.
+"""Grows boosted trees for the wide path: each shape by one library, whose format model/tree_formats.py
+reads.
 
 May import: the rooms below training.
 """

@@ -1,4 +1,4 @@
-"""One shape of boosted trees, and the rows that it learns from."""
+"""One shape of boosted trees, and the rows that it is trained on."""
 
 from dataclasses import dataclass
 
@@ -7,23 +7,23 @@ from numpy.typing import NDArray
 
 MOST_TREES = 2000
 PATIENCE = 50
-"""Trees in a row that do not lower the log-loss of judged rows."""
+"""Training stops after this many trees in a row that do not lower the validation log-loss."""
 
 Logits = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Growth:
-    """One shape of trees."""
+    """The shape and hyperparameters of boosted trees."""
 
     leaves: int
     rate: float
     symmetric: bool = False
-    """All nodes of a level ask the same question (CatBoost); else the best leaf grows next (LightGBM)."""
+    """All nodes of a level have one condition (CatBoost); else the best leaf is split next (LightGBM)."""
     randomised: bool = False
-    """One threshold is drawn at random for each column, instead of the best of all."""
+    """One random threshold is drawn for each column, instead of the best threshold."""
     from_line: bool = False
-    """They begin with the logits of the logistic regression and learn what it leaves over."""
+    """The trees start from the logits of the logistic regression and fit its residuals."""
     iterations: int = MOST_TREES
 
     @property
@@ -33,8 +33,8 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class Teaching:
-    """Rows [B, inputs] as trees read them, their outcome, and the logits that the trees begin with."""
+class TrainingRows:
+    """Rows [B, inputs] in the encoding of trees, their labels, and the logits that the trees start from."""
 
     inputs: NDArray[np.float32]
     churned: NDArray[np.float32]
@@ -43,7 +43,7 @@ class Teaching:
 
 @dataclass(frozen=True)
 class FoldRows:
-    """Rows [B, inputs] of one fold as the trees read them; `line` is what the regression says of them."""
+    """Rows [B, inputs] of one fold in the encoding of trees; `line`: logits of the logistic regression."""
 
     learned: NDArray[np.float32]
     learned_churned: NDArray[np.float32]
@@ -52,10 +52,10 @@ class FoldRows:
     judged_churned: NDArray[np.float32]
     judged_line: Logits
 
-    def parts(self, growth: Growth) -> tuple[Teaching, Teaching]:
-        """The learned and the judged rows, with the line where `growth` begins with it."""
+    def parts(self, growth: Growth) -> tuple[TrainingRows, TrainingRows]:
+        """The training and the validation rows, with the logits that `growth` starts from."""
         lines = (self.learned_line, self.judged_line) if growth.from_line else (None, None)
         return (
-            Teaching(self.learned, self.learned_churned, lines[0]),
-            Teaching(self.judged, self.judged_churned, lines[1]),
+            TrainingRows(self.learned, self.learned_churned, lines[0]),
+            TrainingRows(self.judged, self.judged_churned, lines[1]),
         )

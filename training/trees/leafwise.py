@@ -1,4 +1,4 @@
-"""Trees that grow at the leaf that gains most, by LightGBM."""
+"""Trees grown leaf-wise (the leaf with the largest gain is split next), by LightGBM."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,17 +8,16 @@ import torch
 
 from model.tree_formats import Tree, from_lightgbm
 from model.trees import MAX_DEPTH
-from training.trees.growth import PATIENCE, FoldRows, Growth, Logits, Teaching
+from training.trees.growth import PATIENCE, FoldRows, Growth, Logits, TrainingRows
 
 if TYPE_CHECKING:
     from lightgbm import Booster, Dataset
 
 
-def judged(folds: Sequence[FoldRows], growth: Growth, seed: int) -> tuple[list[Logits], int]:
-    """Raw predictions of the judged rows of each fold, and the number of trees behind all of them.
+def fold_logits(folds: Sequence[FoldRows], growth: Growth, seed: int) -> tuple[list[Logits], int]:
+    """Logits of the validation rows of each fold, and the number of trees, which is the same for all folds.
 
-    The number is where the mean log-loss of all folds is least, so that no fold is judged by a number that
-    was chosen for it alone.
+    It is the number with the least mean log-loss over all folds, so it is not chosen for one fold alone.
     """
     boosters = [_booster(fold, growth, seed) for fold in folds]
     number = _rounds(boosters, growth.iterations, [len(fold.judged) for fold in folds])
@@ -28,8 +27,8 @@ def judged(folds: Sequence[FoldRows], growth: Growth, seed: int) -> tuple[list[L
     ], number
 
 
-def grown(rows: Teaching, growth: Growth, seed: int) -> list[Tree]:
-    """`growth.iterations` trees that have learned from all `rows`; their start is no part of them."""
+def grow_trees(rows: TrainingRows, growth: Growth, seed: int) -> list[Tree]:
+    """`growth.iterations` trees trained on all `rows`; the logits they start from are not included."""
     import lightgbm
 
     settings = _settings(growth, seed)
@@ -39,7 +38,7 @@ def grown(rows: Teaching, growth: Growth, seed: int) -> list[Tree]:
 
 
 def _booster(fold: FoldRows, growth: Growth, seed: int) -> "Booster":
-    """Without a tree yet; its validation rows are those that the fold judges."""
+    """A booster without trees, with the validation rows of the fold."""
     import lightgbm
 
     settings = _settings(growth, seed)
@@ -50,14 +49,14 @@ def _booster(fold: FoldRows, growth: Growth, seed: int) -> "Booster":
     return booster.add_valid(valid, "judged")
 
 
-def _dataset(rows: Teaching, settings: dict[str, Any]) -> "Dataset":
+def _dataset(rows: TrainingRows, settings: dict[str, Any]) -> "Dataset":
     import lightgbm
 
     return lightgbm.Dataset(rows.inputs, rows.churned, init_score=rows.start, params=settings)
 
 
 def _rounds(boosters: Sequence["Booster"], most: int, rows: Sequence[int]) -> int:
-    """Grow all by a tree at a time until their mean loss has not fallen for PATIENCE trees."""
+    """Adds trees to each booster until the mean loss has not fallen for PATIENCE trees; the best number."""
     least, best = np.inf, 1
     for number in range(1, most + 1):
         for booster in boosters:
@@ -84,7 +83,7 @@ def _settings(growth: Growth, seed: int) -> dict[str, Any]:
         "lambda_l2": 5.0,
         "min_data_in_leaf": 20,
         "seed": seed,
-        # the same bits from the same rows, for one number of threads
+        # bit-for-bit reproducible for one number of threads
         "deterministic": True,
         "force_row_wise": True,
         "num_threads": torch.get_num_threads(),

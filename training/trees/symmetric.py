@@ -1,7 +1,7 @@
-"""Trees that ask one question on each level, by CatBoost (Prokhorenkova and others, 2018).
+"""Symmetric trees, with one condition on each level, by CatBoost (Prokhorenkova and others, 2018).
 
-A tree of so few questions cannot follow a single row, and each of its leaves holds many: such trees err
-otherwise than those that grow leaf by leaf, and less where the truth is smooth or made of a few conditions.
+A tree with so few conditions cannot isolate a single row, and each leaf holds many rows. Such trees make
+other errors than leaf-wise ones, and smaller errors if the target is smooth or depends on a few conditions.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ import numpy as np
 import torch
 
 from model.tree_formats import Tree, from_catboost
-from training.trees.growth import PATIENCE, FoldRows, Growth, Logits, Teaching
+from training.trees.growth import PATIENCE, FoldRows, Growth, Logits, TrainingRows
 
 if TYPE_CHECKING:
     from catboost import CatBoostClassifier, Pool
 
 
-def judged(folds: Sequence[FoldRows], growth: Growth, seed: int) -> tuple[list[Logits], int]:
-    """Raw predictions of the judged rows of each fold, and the number of trees behind all of them.
+def fold_logits(folds: Sequence[FoldRows], growth: Growth, seed: int) -> tuple[list[Logits], int]:
+    """Logits of the validation rows of each fold, and the number of trees, which is the same for all folds.
 
-    The number is where the mean log-loss of all folds is least, among those that every fold has reached.
+    It is the number with the least mean log-loss over all folds, up to where the first fold stopped.
     """
     models, losses = [], []
     for fold in folds:
@@ -42,8 +42,8 @@ def judged(folds: Sequence[FoldRows], growth: Growth, seed: int) -> tuple[list[L
     ], number
 
 
-def grown(rows: Teaching, growth: Growth, seed: int) -> list[Tree]:
-    """`growth.iterations` trees that have learned from all `rows`; their start is no part of them."""
+def grow_trees(rows: TrainingRows, growth: Growth, seed: int) -> list[Tree]:
+    """`growth.iterations` trees trained on all `rows`; the logits they start from are not included."""
     model = _model(growth, seed)
     model.fit(_pool(rows))
     with TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def grown(rows: Teaching, growth: Growth, seed: int) -> list[Tree]:
         return from_catboost(file.read_text())
 
 
-def _pool(rows: Teaching) -> "Pool":
+def _pool(rows: TrainingRows) -> "Pool":
     from catboost import Pool
 
     return Pool(rows.inputs, rows.churned, baseline=rows.start)
@@ -65,11 +65,11 @@ def _model(growth: Growth, seed: int) -> "CatBoostClassifier":
         iterations=growth.iterations,
         learning_rate=growth.rate,
         depth=growth.leaves.bit_length() - 1,
-        # only where a fit has rows that judge
+        # has an effect only in a fit with validation rows
         od_type="Iter",
         od_wait=PATIENCE,
         use_best_model=False,
-        # a model that is one probability for all rows is the line's task
+        # the intercept belongs to the linear path
         boost_from_average=False,
         random_seed=seed,
         thread_count=torch.get_num_threads(),

@@ -1,8 +1,8 @@
-"""A study as a queue in its database: what makes many workers, crashes and a fixed number of trials agree.
+"""A study as a queue in its database: exactly the requested number of trials, with many workers and crashes.
 
-Every trial that is still to run is a row in state WAITING (a slot). Workers take slots and create none, so
-that the number of finished trials is the asked one whoever dies or is late. Optuna's own loop creates a
-trial whenever none waits: `MaxTrialsCallback` then ends up to workers - 1 above the asked number.
+Every trial that is still to run is a row in state WAITING (a slot). Workers claim slots and create none, so
+the number of finished trials is the requested one even if workers die or are late. Optuna's loop creates a
+trial whenever none waits, and with `MaxTrialsCallback` ends up to workers - 1 above the requested number.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,21 +24,21 @@ from training.quiet import quiet
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 RETRIES = 3
-"""How often a trial whose worker died is run again before another point is tried in its place."""
+"""Times that a trial is run again after its worker died, before another point replaces it."""
 
 AHEAD = 64
-"""Slots made in advance: each is a write, and a study of thousands should start at once."""
+"""Slots made in advance. Each is a write, so a study of thousands of trials could not start at once."""
 
 
 def open_storage(tuning: TuningConfig) -> RDBStorage:
-    """The study's database, its tables made. Call it first in one process alone: two that make the tables
-    together let one of them fail.
+    """The study's database, with its tables created. Call it first in a single process: if two processes
+    create the tables at the same time, one of them fails.
     """
-    # Optuna's default of five seconds is short for several writers on SQLite; other databases wait anyway,
-    # and their connections may have been closed between two trials
+    # Optuna's default timeout of five seconds is short for several writers on SQLite. Other databases wait,
+    # but may close a connection between two trials.
     local = tuning.storage.startswith("sqlite")
     engine = {"connect_args": {"timeout": 60}} if local else {"pool_pre_ping": True}
-    with _stable():
+    with _without_experimental_warnings():
         return RDBStorage(
             tuning.storage,
             engine_kwargs=engine,
@@ -49,8 +49,8 @@ def open_storage(tuning: TuningConfig) -> RDBStorage:
 
 
 @contextmanager
-def reaching_studies(storage: str) -> Iterator[None]:
-    """Silences Optuna, and turns what its database says into a TrainingError of one line, password masked."""
+def storage_errors(storage: str) -> Iterator[None]:
+    """Silences Optuna, and converts errors of its database into a one-line TrainingError, password masked."""
     try:
         with quiet():
             yield
@@ -59,16 +59,17 @@ def reaching_studies(storage: str) -> Iterator[None]:
 
 
 def finished(study: optuna.Study) -> int:
+    """The number of finished trials, pruned ones included."""
     return len(study.get_trials(deepcopy=False, states=FINISHED))
 
 
-def keep_filled(study: optuna.Study, wanted: int) -> None:
-    """Give the slots of dead workers back and add what lacks to `wanted`, AHEAD at most. For one process at a
-    time.
+def refill_queue(study: optuna.Study, wanted: int) -> None:
+    """Frees the slots of dead workers and adds the slots missing to `wanted`, at most AHEAD. Only one process
+    may call it.
 
-    A trial whose heartbeat has stopped becomes FAIL, and its point waits to be run again.
+    A trial whose heartbeat has stopped becomes FAIL, and its point is enqueued again.
     """
-    with _stable():
+    with _without_experimental_warnings():
         optuna.storages.fail_stale_trials(study)
     taken = study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING, TrialState.WAITING))
     waiting = sum(trial.state == TrialState.WAITING for trial in taken)
@@ -77,28 +78,28 @@ def keep_filled(study: optuna.Study, wanted: int) -> None:
 
 
 def claim(study: optuna.Study, storage: RDBStorage, wanted: int) -> optuna.trial.FrozenTrial | None:
-    """Take the first slot within the first `wanted`; None when there is none to take.
+    """Claims the first free slot within the first `wanted`; None if there is none.
 
-    A slot goes to one worker only. Slots beyond `wanted` (of a study that was to be longer) are left.
+    Only one worker can claim a slot. Slots beyond `wanted` (of a study planned to be longer) stay waiting.
     """
     trials = study.get_trials(deepcopy=False)
     used = sum(trial.state in (*FINISHED, TrialState.RUNNING) for trial in trials)
     waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
     for trial in waiting[: max(wanted - used, 0)]:
-        if _take(storage, trial._trial_id):
+        if _claim_row(storage, trial._trial_id):
             return trial
     return None
 
 
-def _take(storage: RDBStorage, trial_id: int) -> bool:
-    """WAITING to RUNNING, and the first heartbeat, in one transaction.
+def _claim_row(storage: RDBStorage, trial_id: int) -> bool:
+    """Sets WAITING to RUNNING and writes the first heartbeat, in one transaction; whether it succeeded.
 
-    One UPDATE, since Optuna reads and then writes under FOR UPDATE, which SQLite does not have. With the
-    heartbeat, since Optuna never misses a trial that has had none.
+    It is one UPDATE, since Optuna reads and writes under FOR UPDATE, which SQLite lacks. The heartbeat is
+    needed, since Optuna never treats a trial without one as stale.
     """
     from optuna.storages._rdb.models import TrialHeartbeatModel, TrialModel
 
-    now = datetime.now(UTC).replace(tzinfo=None)  # the database's own record of when, as Optuna writes it
+    now = datetime.now(UTC).replace(tzinfo=None)  # the start time as Optuna stores it
     take = (
         sqlalchemy.update(TrialModel)
         .where(TrialModel.trial_id == trial_id, TrialModel.state == TrialState.WAITING)
@@ -111,46 +112,46 @@ def _take(storage: RDBStorage, trial_id: int) -> bool:
     return True
 
 
-def attempt(
+def run_trial(
     study: optuna.Study,
     storage: RDBStorage,
     slot: optuna.trial.FrozenTrial,
     objective: Callable[[optuna.Trial], float],
 ) -> optuna.trial.FrozenTrial:
-    """Run a slot that was taken, its heart beating, to COMPLETE or PRUNED.
+    """Runs a claimed slot to COMPLETE or PRUNED while a thread records heartbeats.
 
-    If it is interrupted, its point waits to be run again; if it fails by an error, that is raised and its
-    slot is free. A trial that was given to another (this machine slept, and its heart with it) is left to it.
+    If it is interrupted, its point is enqueued again. If it fails, the error is raised and the slot is free.
+    If another worker got the trial (heartbeats stop while a machine sleeps), its result is not changed.
     """
-    with _beating(storage, slot._trial_id):
+    with _heartbeats(storage, slot._trial_id):
         try:
             value = objective(optuna.Trial(study, slot._trial_id))
         except optuna.TrialPruned:
-            return _tell(study, slot, TrialState.PRUNED, None)
+            return _finish(study, slot, TrialState.PRUNED, None)
         except optuna.exceptions.UpdateFinishedTrialError:
             return storage.get_trial(slot._trial_id)
         except Exception:
-            _tell(study, slot, TrialState.FAIL, None)
+            _finish(study, slot, TrialState.FAIL, None)
             raise
         except BaseException:
-            _run_again(study, _tell(study, slot, TrialState.FAIL, None))
+            _run_again(study, _finish(study, slot, TrialState.FAIL, None))
             raise
-        return _tell(study, slot, TrialState.COMPLETE, value)
+        return _finish(study, slot, TrialState.COMPLETE, value)
 
 
-def _tell(
+def _finish(
     study: optuna.Study, slot: optuna.trial.FrozenTrial, state: TrialState, value: float | None
 ) -> optuna.trial.FrozenTrial:
     return study.tell(slot.number, value, state, skip_if_finished=True)
 
 
 def _run_again(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-    with _stable():
+    with _without_experimental_warnings():
         RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, trial)
 
 
 @contextmanager
-def _beating(storage: RDBStorage, trial_id: int) -> Iterator[None]:
+def _heartbeats(storage: RDBStorage, trial_id: int) -> Iterator[None]:
     done = Event()
 
     def beat() -> None:
@@ -167,8 +168,8 @@ def _beating(storage: RDBStorage, trial_id: int) -> Iterator[None]:
 
 
 @contextmanager
-def _stable() -> Iterator[Any]:
-    """Optuna calls heartbeats experimental at each use; they are since 2.6 and in use."""
+def _without_experimental_warnings() -> Iterator[Any]:
+    """Silences the warning that heartbeats are experimental, as they have been since Optuna 2.6."""
     with catch_warnings():
         filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         yield

@@ -1,4 +1,4 @@
-"""The search space of a study: settings by name, and how a point of it becomes a configuration."""
+"""The search space of a study: settings by name, and the conversion of a point to a configuration."""
 
 import json
 from collections.abc import Mapping
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def suggest(trial: "optuna.Trial", key: str, within: Range) -> Any:
+    """The trial's value for the setting `key`. Raises ConfigError for a range without bounds or choices."""
     if within.choices is not None:
-        # as JSON, since a list is no category to the storage
-        return plain(
+        # as JSON, since the storage does not accept a list as a category
+        return decoded(
             within, trial.suggest_categorical(key, [json.dumps(choice) for choice in within.choices])
         )
     if within.low is None or within.high is None:
@@ -30,7 +31,10 @@ def suggest(trial: "optuna.Trial", key: str, within: Range) -> Any:
 def apply(
     chosen: dict[str, Any], model: ModelConfig, training: TrainingConfig
 ) -> tuple[ModelConfig, TrainingConfig]:
-    """`{"model.dropout": 0.2, ...}` laid upon the configs, checked like a configuration file."""
+    """The configs with the values of `chosen` (`{"model.dropout": 0.2, ...}`).
+
+    Raises ConfigError for an unknown setting or an invalid value.
+    """
     trees: dict[str, dict[str, Any]] = {"model": model.model_dump(), "training": training.model_dump()}
     for key, value in chosen.items():
         section, _, field = key.partition(".")
@@ -48,8 +52,10 @@ def apply(
         ) from None
 
 
-def given(space: Mapping[str, Range], model: ModelConfig, training: TrainingConfig) -> dict[str, Any] | None:
-    """The settings of the configs as a point of the space; None where one of them lies outside of it."""
+def point_of_configs(
+    space: Mapping[str, Range], model: ModelConfig, training: TrainingConfig
+) -> dict[str, Any] | None:
+    """The settings of the configs as a point of the space; None if one of them is outside of it."""
     trees = {"model": model.model_dump(mode="json"), "training": training.model_dump(mode="json")}
     point: dict[str, Any] = {}
     for key, within in space.items():
@@ -65,5 +71,6 @@ def given(space: Mapping[str, Range], model: ModelConfig, training: TrainingConf
     return point
 
 
-def plain(within: Range, value: Any) -> Any:
+def decoded(within: Range, value: Any) -> Any:
+    """The value of a setting, decoded from JSON if it is one of `choices`."""
     return value if within.choices is None else json.loads(value)

@@ -1,4 +1,4 @@
-"""Opening a study, where it starts from, and what every worker of it does."""
+"""Opens a study, enqueues its first points, and runs the loop of every worker."""
 
 import hashlib
 import json
@@ -16,16 +16,16 @@ from optuna.trial import FrozenTrial, TrialState
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from training.config import Range, TrainingConfig, TuningConfig
-from training.tuning.slots import FINISHED, attempt, claim, finished, open_storage, reaching_studies
-from training.tuning.space import given
+from training.tuning.slots import FINISHED, claim, finished, open_storage, run_trial, storage_errors
+from training.tuning.space import point_of_configs
 from training.tuning.trial_code import code_of_a_trial
 
 IDLE_S = 0.5
 AS_GIVEN = "as_given"
-"""User attribute of the trial that runs the configs unchanged, though the space does not hold them."""
+"""User attribute of the trial that runs the configs unchanged, if they are outside of the space."""
 ENOUGH_FOR_IMPORTANCE = 5
 FIRST_DRAWS = 4
-"""Trials that TPE draws at random before it models them. Optuna's default of 10 is a third of a study."""
+"""Trials drawn at random before TPE models them. Optuna's default of 10 would be a third of a study."""
 
 
 def open_study(storage: RDBStorage, name: str) -> optuna.Study:
@@ -38,22 +38,22 @@ def open_study(storage: RDBStorage, name: str) -> optuna.Study:
     )
 
 
-def work(
+def run_slots(
     study: optuna.Study,
     storage: RDBStorage,
     objective: Callable[[optuna.Trial], float],
     tuning: TuningConfig,
     seed: int,
     timeout_s: float | None,
-    told: Callable[[FrozenTrial], None],
+    report: Callable[[FrozenTrial], None],
     idle: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run one slot after another until the asked number is finished; start none after `timeout_s`, unless no
-    trial is finished yet: a study without a result would be of no use, however short the time.
+    """Runs slots until `tuning.trials` are finished. After `timeout_s` no trial starts, unless none is
+    finished yet, since a study needs at least one result.
 
-    The draws of a trial depend on `seed`, its number and the trials before it, not on the process: a study
-    that was interrupted goes on as if it had not been. With no slot free, others run the last ones: `idle`
-    is called and we wait, since theirs come back to us if they die.
+    The draws of a trial depend on `seed`, its number and the trials before it, not on the process, so an
+    interrupted study continues without a difference. If no slot is free, `idle` is called and the loop waits,
+    since the slot of a worker that dies becomes free again. `report` is called with each trial that ended.
     """
     deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
     while (done := finished(study)) < tuning.trials and (not done or time.monotonic() < deadline):
@@ -65,7 +65,7 @@ def work(
         study.sampler = optuna.samplers.TPESampler(
             seed=(seed + slot.number) % 2**32, n_startup_trials=FIRST_DRAWS
         )
-        told(attempt(study, storage, slot, objective))
+        report(run_trial(study, storage, slot, objective))
 
 
 def enqueue_starts(
@@ -75,11 +75,14 @@ def enqueue_starts(
     model: ModelConfig,
     training: TrainingConfig,
 ) -> None:
-    """First the settings of the configs, so that tuning never ends below them; then the last study's best.
+    """Enqueues the settings of the configs, so that tuning never ends below them; then the last study's best.
 
-    Where the space does not hold the configs' settings, that trial has no parameters and the mark AS_GIVEN.
+    If the configs are outside of the space, their trial has no parameters and the attribute AS_GIVEN.
     """
-    configs, last = given(tuning.space, model, training), _last_best(storage, tuning, study.study_name)
+    configs, last = (
+        point_of_configs(tuning.space, model, training),
+        _last_best(storage, tuning, study.study_name),
+    )
     if tuning.trials:
         mark = {AS_GIVEN: True} if configs is None else None
         study.enqueue_trial(configs or {}, user_attrs=mark)
@@ -88,9 +91,9 @@ def enqueue_starts(
 
 
 def _last_best(storage: RDBStorage, tuning: TuningConfig, name: str) -> dict[str, Any]:
-    """The best point of the newest other study of this name, as far as the space still holds it.
+    """The best point of the newest other study of this name, without settings that left the space.
 
-    Last month's rows are another study than this month's, and its best is the best guess for it.
+    New rows are a new study, and the best point of the study of the earlier rows is a good start for it.
     """
     ours = re.compile(rf"{re.escape(tuning.study)}-[0-9a-f]{{8}}")
     earlier = [
@@ -104,10 +107,10 @@ def _last_best(storage: RDBStorage, tuning: TuningConfig, name: str) -> dict[str
     if not earlier:
         return {}
     _, params = max(earlier, key=lambda study: study[0])
-    return {k: v for k, v in params.items() if k in tuning.space and _holds(tuning.space[k], v)}
+    return {k: v for k, v in params.items() if k in tuning.space and _contains(tuning.space[k], v)}
 
 
-def _holds(within: Range, value: Any) -> bool:
+def _contains(within: Range, value: Any) -> bool:
     if within.choices is not None:
         return value in [json.dumps(choice) for choice in within.choices]
     if within.low is None or within.high is None or isinstance(value, str):
@@ -123,13 +126,13 @@ def study_name(
     model: ModelConfig,
     training: TrainingConfig,
 ) -> str:
-    """The configured name with a digest of the rows, of all that is not searched, and of the code that a
-    trial runs: trials of other data or of other code do not count towards this study.
+    """The configured name with a digest of the rows, of the settings that are not searched, and of the code
+    of a trial: trials of other data or other code do not belong to this study.
     """
-    keep = (*spec.numeric, *spec.categorical, "churned", "user_id", "event_timestamp")
+    columns = (*spec.numeric, *spec.categorical, "churned", "user_id", "event_timestamp")
     digest = hashlib.sha256()
     for rows in (train, validation):
-        digest.update(pd.util.hash_pandas_object(rows[list(keep)], index=False).to_numpy().tobytes())
+        digest.update(pd.util.hash_pandas_object(rows[list(columns)], index=False).to_numpy().tobytes())
     searched = {key: within.model_dump(mode="json") for key, within in tuning.space.items()}
     elsewhere = {
         "tracking_uri",
@@ -149,23 +152,23 @@ def study_name(
 
 @dataclass(frozen=True)
 class Summary:
-    """What a report shows of a study."""
+    """A study in a report."""
 
     name: str
     trials: list[FrozenTrial]
-    """Those that are finished, in their order."""
+    """The finished trials in their order."""
     importances: dict[str, float]
-    """Parameter -> its share of the spread of log-loss among the better trials, most first (PED-ANOVA,
-    Watanabe, Bansal, Hutter 2023); empty where too few trials are complete to tell."""
+    """Parameter -> its share of the variance of log-loss among the better trials, largest first (PED-ANOVA,
+    Watanabe, Bansal, Hutter 2023); empty if too few trials are complete."""
 
 
 def summarise(name: str, tuning: TuningConfig) -> Summary:
-    with reaching_studies(tuning.storage):
+    with storage_errors(tuning.storage):
         study = optuna.load_study(study_name=name, storage=open_storage(tuning))
         trials = study.get_trials(deepcopy=False, states=FINISHED)
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         varied = len({trial.value for trial in complete}) > 1
-        # by the better tenth of the trials, of which there must be two
+        # PED-ANOVA uses the better tenth of the trials, and needs two of them
         enough = len(complete) >= ENOUGH_FOR_IMPORTANCE and varied
         # a trial of the configs as given has no parameters
         shared = sorted(set.intersection(*(set(t.params) for t in complete if t.params))) if enough else []

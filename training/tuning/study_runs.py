@@ -1,4 +1,4 @@
-"""A study in MLflow: one run for the study, and below it one for each trial that has ended."""
+"""A study in MLflow: one run for the study, with a child run for each trial that has ended."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,28 +10,27 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from training.config import TrainingConfig, TuningConfig
-from training.registry.mlflow_client import client_of, experiment_of, failed_on_error, reaching
-from training.tuning.slots import open_storage, reaching_studies
+from training.registry.mlflow_client import client_of, experiment_of, failed_on_error, mlflow_errors
+from training.tuning.slots import open_storage, storage_errors
 
 STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 STUDY, TRIAL = "optuna.study", "optuna.trial"
-"""Tags by which a run is found again."""
+"""Tags that identify the run of a study or of a trial."""
 
 
 def record_study(name: str, training: TrainingConfig, tuning: TuningConfig) -> str:
-    """The id of the study's run, every ended trial below it with params, metrics by epoch and state.
+    """Records the study and every ended trial (params, metrics by epoch, state); the id of the study's run.
 
-    Read from the study when it has ended, so that no trial waits for MLflow. What was recorded before is left
-    alone: calling it twice, or after more trials, adds what is new. Raises TrainingError when the tracking
-    server cannot be reached.
+    It is called after the study, so that no trial waits for MLflow. Trials recorded before are not changed: a
+    second call adds only new trials. Raises TrainingError if the tracking server cannot be reached.
     """
     from mlflow.entities import Metric, RunTag
 
-    with reaching_studies(tuning.storage):
+    with storage_errors(tuning.storage):
         study = optuna.load_study(study_name=name, storage=open_storage(tuning))
         trials = study.get_trials(deepcopy=False, states=tuple(STATUS))
         best, least = study.best_trial, study.best_value
-    with reaching(training.tracking_uri):
+    with mlflow_errors(training.tracking_uri):
         client = client_of(training.tracking_uri)
         experiment = experiment_of(client, training)
         known = _recorded(client, experiment, name)
@@ -55,7 +54,7 @@ def record_study(name: str, training: TrainingConfig, tuning: TuningConfig) -> s
 
 
 def _record_trial(client: Any, experiment: str, parent: str, name: str, trial: FrozenTrial) -> None:
-    """A run that could not be written whole is deleted: the next call writes it again."""
+    """Writes the run of one trial. An incomplete run is deleted, so that the next call writes it again."""
     from mlflow.entities import Metric, Param
 
     tags = {STUDY: name, TRIAL: str(trial.number), "mlflow.parentRunId": parent}
@@ -70,13 +69,13 @@ def _record_trial(client: Any, experiment: str, parent: str, name: str, trial: F
         )
         client.set_terminated(run, STATUS[trial.state], end)
     except BaseException:
-        with suppress(Exception):  # the tracking server may be what has failed
+        with suppress(Exception):  # the error may come from the tracking server
             client.delete_run(run)
         raise
 
 
 def _recorded(client: Any, experiment: str, name: str) -> dict[str, str]:
-    """Trial number -> run of all that were recorded whole, and "" -> the study's run."""
+    """Trial number -> run id of all complete runs, and "" -> the study's run."""
     found: dict[str, str] = {}
     token = None
     while True:
@@ -85,7 +84,7 @@ def _recorded(client: Any, experiment: str, name: str) -> dict[str, str]:
         )
         for run in page:
             number = run.data.tags.get(TRIAL, "")
-            if number and run.info.status == "RUNNING":  # we were killed while we wrote it
+            if number and run.info.status == "RUNNING":  # the process was killed while it wrote this run
                 client.delete_run(run.info.run_id)
             else:
                 found[number] = run.info.run_id
@@ -95,7 +94,7 @@ def _recorded(client: Any, experiment: str, name: str) -> dict[str, str]:
 
 def _metrics(trial: FrozenTrial) -> Sequence[tuple[str, float, int]]:
     epochs = [("log_loss_by_step", value, step) for step, value in trial.intermediate_values.items()]
-    # a pruned trial's value is its last epoch's; it must not win when runs are sorted
+    # the value of a pruned trial is its last epoch's, which must not count when runs are sorted
     if trial.state == TrialState.COMPLETE and trial.value is not None:
         epochs.append(("log_loss", trial.value, 0))
     return [(key, float(value), step) for key, value, step in epochs if isfinite(value)]

@@ -1,7 +1,7 @@
-"""One trial: a point of the space becomes a configuration and is judged on rows that did not teach it.
+"""One trial: fits the configuration of a point of the space and evaluates it on validation rows.
 
-A log is judged forward in time, over the origins of training/learn/forward.py, by the combination of paths
-that would ship; a table by the inner validation rows.
+A log is evaluated forward in time, over the origins of training/learn/forward.py, with the combination of
+paths that would be packaged; a table on the inner validation rows.
 """
 
 import json
@@ -23,7 +23,7 @@ from scipy.special import expit
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from training.config import TrainingConfig, TuningConfig
-from training.learn.fit import fit, judge_forward
+from training.learn.fit import evaluate_forward, fit
 from training.learn.metrics import evaluate
 from training.learn.module import VALIDATION_LOSS
 from training.learn.split import Shape, Split
@@ -32,11 +32,12 @@ from training.tuning.study import AS_GIVEN
 
 
 class Stopped(BaseException):
-    """The study is to end now. No Exception: the trial has not failed and runs again."""
+    """The study has to end now. Not an Exception, since the trial has not failed and runs again."""
 
 
 def judged_rows(rows: pd.DataFrame, split: Split, shape: Shape) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """The rows of a study: a log's training rows, which hold their own judges; a table's two inner parts."""
+    """Training and validation rows of a study: for a log all training rows and None, since origins divide
+    them; for a table the two inner parts."""
     if shape == "transactions":
         return rows.iloc[split.train], None
     return rows.iloc[split.inner_train], rows.iloc[split.inner_validation]
@@ -62,41 +63,41 @@ class Objective:
         self._space, self._artifacts, self._stopping = tuning.space, artifacts, stopping
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Raises TrialPruned when the trial lags behind the others or its loss is no number."""
+        """Raises TrialPruned if the trial is worse than the median or its loss is not finite."""
         searched = {} if trial.user_attrs.get(AS_GIVEN) else self._space
         chosen = {key: suggest(trial, key, within) for key, within in searched.items()}
         model, training = apply(chosen, self._model, self._training)
-        watch = Watch(trial, self._stopping)
+        pruning = PruningCallback(trial, self._stopping)
         try:
-            scores, churned = self._judged(model, training, watch)
+            scores, churned = self._judged(model, training, pruning)
         except SystemExit as ended:
             if not isinstance(ended.__context__, KeyboardInterrupt):
                 raise
-            # Lightning answers Ctrl-C with exit(1) and a deaf process; we want both as they were
+            # Lightning turns Ctrl-C into exit(1) and ignores further signals; both are restored here
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from None
         except optuna.TrialPruned:
-            self._keep(trial, {"steps": watch.losses}, None)
+            self._upload(trial, {"steps": pruning.losses}, None)
             raise
         if not np.isfinite(scores).all():
             raise optuna.TrialPruned
         metrics = evaluate(churned, scores, training.threshold)
-        self._keep(trial, metrics | {"steps": watch.losses}, draw_calibration(churned, scores))
+        self._upload(trial, metrics | {"steps": pruning.losses}, draw_calibration(churned, scores))
         return metrics["log_loss"]
 
     def _judged(
-        self, model: ModelConfig, training: TrainingConfig, watch: "Watch"
+        self, model: ModelConfig, training: TrainingConfig, pruning: "PruningCallback"
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Scores and labels of the rows that judge."""
+        """Scores and labels [B] of the validation rows."""
         if self._validation is None:
-            found = judge_forward(self._train, self._spec, model, training, [watch], watch.judged)
+            found = evaluate_forward(self._train, self._spec, model, training, [pruning], pruning.judged)
             return expit(found.logits), found.churned
         rows = self._train, self._validation
-        fitted = fit(*rows, self._spec, model, training, callbacks=[watch], shape=self._shape)
+        fitted = fit(*rows, self._spec, model, training, callbacks=[pruning], shape=self._shape)
         return fitted.score(self._validation), self._validation["churned"].to_numpy(dtype=np.int64)
 
-    def _keep(self, trial: optuna.Trial, metrics: dict[str, Any], plot: bytes | None) -> None:
-        """Put the trial's files where the dashboard finds them."""
+    def _upload(self, trial: optuna.Trial, metrics: dict[str, Any], plot: bytes | None) -> None:
+        """Uploads the trial's files as artifacts for Optuna's dashboard."""
         self._artifacts.mkdir(parents=True, exist_ok=True)
         store = FileSystemArtifactStore(self._artifacts)
         files = {"metrics.json": json.dumps(metrics, indent=1).encode()}
@@ -110,15 +111,15 @@ class Objective:
 
 
 def one_member(model: ModelConfig) -> ModelConfig:
-    """A trial is one member: points differ by more than the average of seeds gains."""
+    """The config with one member, which is enough to compare points: they differ by more than seeds gain."""
     return model.model_copy(update={"seeds": (model.seeds or (0,))[:1]})
 
 
-class Watch(pl.Callback):
-    """Gives up a trial whose log-loss lags behind the median after an origin of a log or an epoch of a table,
-    and stops at once when the study is to stop.
+class PruningCallback(pl.Callback):
+    """Prunes a trial whose log-loss is above the median after an origin of a log or an epoch of a table, and
+    raises Stopped when the study has to end.
 
-    Optuna's own callback imports `lightning`, which is not `pytorch_lightning`.
+    Optuna's callback imports `lightning`, which is another package than `pytorch_lightning`.
     """
 
     def __init__(self, trial: optuna.Trial, stopping: Callable[[], bool]) -> None:
@@ -136,7 +137,7 @@ class Watch(pl.Callback):
             self.judged(float(trainer.callback_metrics[VALIDATION_LOSS]))
 
     def judged(self, loss: float) -> None:
-        """Raises TrialPruned where the trial lags behind, or has diverged."""
+        """Reports the loss of a step. Raises TrialPruned if it is above the median or not finite."""
         if not isfinite(loss):
             raise optuna.TrialPruned
         self._trial.report(loss, len(self.losses))
@@ -146,7 +147,7 @@ class Watch(pl.Callback):
 
 
 def draw_calibration(churned: NDArray[Any], scores: NDArray[np.float64], bins: int = 10) -> bytes:
-    """PNG: churn observed in equal groups of rows, against what was predicted for them."""
+    """PNG of a calibration plot: observed against predicted churn in `bins` groups of equal size."""
     import io
 
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Which code and which libraries decide the result of a trial, as one digest."""
+"""A digest of the code and the libraries that the result of a trial depends on."""
 
 import ast
 import hashlib
@@ -8,16 +8,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = ("training.tuning.trial", "training.tuning.space")
-"""A trial begins here; what these modules import decides it too."""
+"""The modules of a trial; it also depends on what they import."""
 ROOMS = ("training", "model", "handlers", "features")
-"""Rooms whose modules are followed. Rows, and the configs of data, are in the study's name themselves."""
+"""Rooms whose imports are followed. The digest of a study's name covers the rows separately."""
 LIBRARIES = ("torch", "pytorch-lightning", "optuna", "scikit-learn", "numpy", "scipy", "pandas", "tabm",
              "rtdl_num_embeddings")  # fmt: skip
 
 
 @cache
 def code_of_a_trial() -> str:
-    """sha256 of the modules that a trial imports from ROOMS, and of the versions of LIBRARIES."""
+    """sha256 over the modules that a trial imports from ROOMS, and over the versions of LIBRARIES."""
     digest = hashlib.sha256()
     for module in sorted(imported(FIRST)):
         digest.update(module.encode() + b"\0" + _file(module).read_bytes())
@@ -27,7 +27,7 @@ def code_of_a_trial() -> str:
 
 
 def imported(first: tuple[str, ...]) -> set[str]:
-    """The modules of ROOMS that `first` import, directly or through others, and `first` themselves."""
+    """The modules in `first` and those of ROOMS that they import, directly or indirectly."""
     found: set[str] = set()
     waiting = list(first)
     while waiting:

@@ -1,8 +1,7 @@
-"""One tuning worker: `python -m training.tuning.worker`, started by training/tuning/workers.py and by nobody
-else.
+"""One tuning worker: `python -m training.tuning.worker`, started only by training/tuning/workers.py.
 
-Its job is one JSON line on standard input, its reports are JSON lines on standard output. When the input
-closes (the parent stops or is gone, however it went), the worker gives its trial back and ends.
+It reads its job as one JSON line from standard input and writes its reports as JSON lines to standard output.
+When the input closes (the parent has stopped or was killed), the worker returns its trial and ends.
 """
 
 import json
@@ -17,11 +16,11 @@ LATEST_END_S = 20.0
 
 
 def main() -> int:
-    # nothing that a library prints may come between our reports
+    # standard output is redirected, so that no library can print between the reports
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     line = sys.stdin.readline()
-    if not line:  # the parent went before it said anything
+    if not line:  # the parent ended before it sent a job
         return 0
     stopping = threading.Event()
     threading.Thread(target=_until_parent_ends, args=(stopping,), daemon=True).start()
@@ -46,7 +45,7 @@ def _run(job: dict[str, Any], stopping: threading.Event, reports: IO[str]) -> No
     from training.quiet import quiet
     from training.train import prepare
     from training.tuning.slots import open_storage
-    from training.tuning.study import open_study, outcome, work
+    from training.tuning.study import open_study, outcome, run_slots
     from training.tuning.trial import Objective, Stopped, judged_rows
 
     torch.set_num_threads(1)
@@ -57,7 +56,7 @@ def _run(job: dict[str, Any], stopping: threading.Event, reports: IO[str]) -> No
     train, validation = judged_rows(rows, split, job["shape"])
     del rows
 
-    def told(trial: FrozenTrial) -> None:
+    def report_trial(trial: FrozenTrial) -> None:
         _report(reports, trial=trial.number, outcome=outcome(trial))
         if stopping.is_set():
             raise Stopped
@@ -77,12 +76,21 @@ def _run(job: dict[str, Any], stopping: threading.Event, reports: IO[str]) -> No
             stopping.is_set,
         )
 
-        def waiting() -> None:
+        def raise_if_stopping() -> None:
             if stopping.is_set():
                 raise Stopped
 
         try:
-            work(study, storage, objective, tuning, training.seed, job["timeout_s"], told, waiting)
+            run_slots(
+                study,
+                storage,
+                objective,
+                tuning,
+                training.seed,
+                job["timeout_s"],
+                report_trial,
+                raise_if_stopping,
+            )
         except Stopped:
             return
 
@@ -97,10 +105,10 @@ def _until_parent_ends(stopping: threading.Event) -> None:
         pass
     stopping.set()
     time.sleep(LATEST_END_S)
-    os._exit(1)  # the trial could not be given back; its heart stops, and it runs again
+    os._exit(1)  # the trial could not be returned; its heartbeats stop, and it runs again
 
 
 if __name__ == "__main__":
     code = main()
     sys.stderr.flush()
-    os._exit(code)  # nothing is left to tidy, and tidying torch away takes seconds
+    os._exit(code)  # without clean-up, which takes seconds for torch and is not needed

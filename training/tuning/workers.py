@@ -1,4 +1,4 @@
-"""Tuning workers as processes: started, heard, replaced when they die, and ended with us."""
+"""Starts the tuning workers as processes, reads their reports, replaces dead ones, and ends them."""
 
 import json
 import os
@@ -16,17 +16,17 @@ from typing import IO, Any, Self
 from data.errors import TrainingError
 from training.addresses import masked
 
-LOOK_EVERY_S = 0.5
+POLL_S = 0.5
 END_S = 25.0
 DEATHS_IN_A_ROW = 4
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class Workers:
-    """`number` processes that work on one study; inside the `with` block, `wait` keeps them running.
+    """`number` processes that work on one study; inside the `with` block, `wait` replaces those that die.
 
-    Whatever ends the block, they end too: each gives its trial back first, and the study loses nothing. If
-    we are killed, their standard input closes and they do the same.
+    They end with the block; each returns its trial first, so the study loses nothing. If the parent is
+    killed, their standard input closes, which has the same effect.
     """
 
     def __init__(self, number: int, job: Mapping[str, Any], timeout_s: float | None) -> None:
@@ -37,7 +37,7 @@ class Workers:
         self._deaths = 0
 
     def __enter__(self) -> Self:
-        self._said = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()
         return self
 
     def __exit__(
@@ -52,34 +52,39 @@ class Workers:
             except subprocess.TimeoutExpired:
                 worker.kill()
                 worker.wait()
-        self._said.close()
+        self._stderr.close()
 
     def wait(
-        self, finished: Callable[[], int], wanted: int, tend: Callable[[], None], told: Callable[[str], None]
+        self,
+        finished: Callable[[], int],
+        wanted: int,
+        maintain: Callable[[], None],
+        progress: Callable[[str], None],
     ) -> None:
-        """Return when `wanted` trials are finished, or the time is over and the last worker has ended.
+        """Returns when `wanted` trials are finished, or the time is over and the last worker has ended.
 
-        `tend` is called about twice a second: it gives back the slots of the dead. `told` hears the outcome
-        of each trial. Raises TrainingError with a worker's own reason, or when they die one after another.
+        `maintain` is called about twice a second and frees the slots of dead workers. `progress` is called
+        with the outcome of each trial. Raises TrainingError with the error of a worker, or when several
+        workers in a row die.
         """
         while finished() < wanted:
-            tend()
+            maintain()
             self._replace_dead()
             if not self._running and time.monotonic() >= self._deadline:
                 break
-            self._hear(told)
+            self._handle_report(progress)
         while not self._reports.empty():
-            self._hear(told)
+            self._handle_report(progress)
 
-    def _hear(self, told: Callable[[str], None]) -> None:
+    def _handle_report(self, progress: Callable[[str], None]) -> None:
         try:
-            report = self._reports.get(timeout=LOOK_EVERY_S)
+            report = self._reports.get(timeout=POLL_S)
         except queue.Empty:
             return
         if "error" in report:
             raise TrainingError(report["error"])
         self._deaths = 0
-        told(report["outcome"])
+        progress(report["outcome"])
 
     def _replace_dead(self) -> None:
         for worker in [worker for worker in self._running if worker.poll() is not None]:
@@ -87,18 +92,18 @@ class Workers:
             _pipe(worker.stdin).close()
             if worker.returncode:
                 self._deaths += 1
-                self._refuse_to_go_on(worker.returncode)
+                self._raise_after_repeated_deaths(worker.returncode)
         while len(self._running) < self._number and (left := self._deadline - time.monotonic()) > 0:
             self._running.append(self._start(None if left == float("inf") else left))
 
-    def _refuse_to_go_on(self, code: int) -> None:
+    def _raise_after_repeated_deaths(self, code: int) -> None:
         while not self._reports.empty():
-            self._hear(lambda outcome: None)  # a reason that it gave is better than ours
+            self._handle_report(lambda outcome: None)  # the error of the worker is raised if there is one
         if self._deaths < DEATHS_IN_A_ROW:
             return
-        self._said.seek(0)
-        said = masked(self._said.read().decode(errors="replace"))
-        lines = said.strip().splitlines() or ["no output"]
+        self._stderr.seek(0)
+        output = masked(self._stderr.read().decode(errors="replace"))
+        lines = output.strip().splitlines() or ["no output"]
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         raise TrainingError(
             f"{self._deaths} tuning workers in a row ended {how} before a trial was finished ({lines[-1]}); "
@@ -111,20 +116,20 @@ class Workers:
             [sys.executable, "-P", "-m", "training.tuning.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl-C in the terminal is for us; we stop them
+            start_new_session=True,  # Ctrl-C goes to the parent only, which stops the workers
         )
-        threading.Thread(target=self._listen, args=(_pipe(worker.stdout),), daemon=True).start()
+        threading.Thread(target=self._read_reports, args=(_pipe(worker.stdout),), daemon=True).start()
         job = json.dumps({**self._job, "timeout_s": timeout_s}) + "\n"
         try:
             _pipe(worker.stdin).write(job.encode())
             _pipe(worker.stdin).flush()
         except BrokenPipeError:
-            pass  # it died at once; the next look replaces it
+            pass  # it died at once; `_replace_dead` starts another
         return worker
 
-    def _listen(self, pipe: IO[bytes]) -> None:
+    def _read_reports(self, pipe: IO[bytes]) -> None:
         with pipe:
             for line in pipe:
                 self._reports.put(json.loads(line))
