@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from handlers import budget, protocols, telemetry, tracing, usual
+from handlers import budget, fast_path, protocols, telemetry, tracing
 from handlers.bookkeeping import Bookkeeping
 from handlers.bundle import Bundle, read_bundle
 from handlers.environment import number
@@ -73,8 +73,8 @@ class Predictor:
         return Bookkeeping(self.bundle, self.telemetry, self.log)
 
     @cached_property
-    def template(self) -> usual.Template:
-        return usual.Template(self.model_name, self.bundle.model_version, self.bundle.threshold)
+    def template(self) -> fast_path.Template:
+        return fast_path.Template(self.model_name, self.bundle.model_version, self.bundle.threshold)
 
     def preprocess(self, rows: Sequence[Mapping[str, Any]], calls: Sequence[Call]) -> list[Request | Refusal]:
         """A request or its refusal for each row. Each body is read for itself: a bad one never touches its
@@ -216,7 +216,7 @@ class Predictor:
 
     def _parse(self, row: Mapping[str, Any], call: Call) -> Request | Refusal:
         try:
-            lone = usual.read(row.get("body"), self.rules, call) if len(row) == 1 else None
+            lone = fast_path.read(row.get("body"), self.rules, call) if len(row) == 1 else None
             return lone or protocols.parse(row, self.rules, call)
         except BadRequest as error:
             self.telemetry.add(telemetry.ERRORS, telemetry.BAD_REQUEST)
