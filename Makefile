@@ -80,7 +80,7 @@ bench-history: install  ## what else a log's recipe could read: BG/NBD features,
 lock:  ## write constraints.txt anew from what pip resolves today
 	rm -rf var/lock
 	$(PYTHON) -m venv var/lock
-	var/lock/bin/python -m pip install --quiet --editable '.[dev,bench,postgres,excel]'
+	var/lock/bin/python -m pip install --quiet --editable '.[dev,bench,postgres,excel,otel]'
 	{ echo '# Every package at the version that is tested. Made by `make lock`; do not edit.'; \
 	  var/lock/bin/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//; s/^torch @ .*/torch==2.13.0/'; } > constraints.txt
 	rm -rf var/lock

@@ -49,7 +49,8 @@ class Bookkeeping:
         self.telemetry.add(telemetry.PREDICTIONS, "High Risk", times=risky)
         self.telemetry.add(telemetry.PREDICTIONS, "Low Risk", times=len(scores) - risky)
         if self.log is not None:
-            self.log.append(_records(scored, rows, request_ids, seconds))
+            trace_ids = self._trace_ids(scored, answers, calls) if any(c.traceparent for c in calls) else ()
+            self.log.append(_records(scored, rows, request_ids, trace_ids, seconds))
 
     def _count_requests(
         self, requests: Sequence[Request | Refusal], answers: Sequence[Answer], seconds: float
@@ -100,6 +101,13 @@ class Bookkeeping:
                 request_ids += repeat(call.request_id, len(scores))
         return found, request_ids
 
+    def _trace_ids(
+        self, scored: Scored, answers: Sequence[Answer], calls: Sequence[Call]
+    ) -> list[str | None]:
+        """For each of those rows the trace of its request, where it belongs to one."""
+        traces = [call._replace(request_id=call.traceparent[3:35]) for call in calls]
+        return [trace_id or None for trace_id in self._answered_rows(scored, answers, traces)[1]]
+
     def _refused(self, scored: Scored) -> set[int]:
         """Rows without a score; nearly every batch has none, which is seen without looking at each."""
         if scored.all_is_well:
@@ -108,7 +116,13 @@ class Bookkeeping:
         return {row for row in rows if refusal_of(scored, row, self.bundle) is not None}
 
 
-def _records(scored: Scored, rows: Sequence[int], request_ids: Sequence[str], seconds: float) -> Records:
+def _records(
+    scored: Scored,
+    rows: Sequence[int],
+    request_ids: Sequence[str],
+    trace_ids: Sequence[str | None],
+    seconds: float,
+) -> Records:
     vectors, read_row = scored.vectors, scored.read_row
     plain = not scored.what_if
     everybody = range(len(scored.scores))
@@ -123,4 +137,5 @@ def _records(scored: Scored, rows: Sequence[int], request_ids: Sequence[str], se
         scores=scored.scores,
         columns=scored.columns,
         overridden={row: what_if.names for row, what_if in scored.what_if.items()},
+        trace_ids=trace_ids,
     )

@@ -10,6 +10,7 @@ SAFE_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 """A line break, say, would end the header early, and TorchServe's answer with it."""
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context; what is none is as if it had not come."""
+UNIX_TIME = re.compile(rb"[0-9]{1,12}\.[0-9]{1,9}")
 _WANTED = {
     b"x-request-id",
     b"explain",
@@ -19,6 +20,7 @@ _WANTED = {
     b"grpc-encoding",
     b"traceparent",
     PROBE_HEADER.encode(),
+    b"x-churn-received",
 }
 
 
@@ -49,11 +51,16 @@ def call_of(headers: Iterable[tuple[bytes, bytes]], server_id: str) -> Call:
         grpc_encoding=_text(found, b"grpc-encoding"),
         traceparent=traceparent if TRACEPARENT.fullmatch(traceparent) else "",
         probe=_text(found, PROBE_HEADER.encode()),
+        received=_time(found.get(b"x-churn-received", b"")),
     )
 
 
 def _text(found: dict[bytes, bytes], name: bytes) -> str:
     return found.get(name, b"").decode("utf-8", "replace")
+
+
+def _time(value: bytes) -> float:
+    return float(value) if UNIX_TIME.fullmatch(value) else 0.0
 
 
 def _length(value: bytes | None) -> int | None:

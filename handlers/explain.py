@@ -2,7 +2,7 @@
 
 The players are the spec's stored features; a derived feature follows the parts that it is computed from. A
 feature that is absent from a coalition takes its value of the reference customer (the medians and most
-frequent values of training), so that the values say what sets this customer apart from a usual one. A
+frequent values of training), so that the values say what sets this customer apart from a typical one. A
 feature that equals the reference plays no part and gets exactly 0. Up to EXACT players the values are exact;
 beyond, they are means over permutations and their reverses, drawn once with a fixed seed: Castro, Gomez and
 Tejada (2009), "Polynomial calculation of the Shapley value based on sampling", and for the reverses Mitchell,
@@ -36,7 +36,7 @@ Score = Callable[[Mapping[str, Any]], NDArray[np.float64]]
 
 
 class NoReference(ValueError):
-    """The archive does not say what a usual customer looks like."""
+    """The archive does not say what a typical customer looks like."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Explainer:
     score: Score
     spec: Mapping[str, Any]
     reference: Mapping[str, Any]
-    """Stored feature -> its value of a usual customer, None for missing."""
+    """Stored feature -> its value of a typical customer, None for missing."""
 
     @property
     def can_explain(self) -> bool:

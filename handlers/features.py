@@ -219,12 +219,12 @@ def _fast_reader(config: StoreConfig, bundle: Bundle, timeout_s: float) -> Reade
     features = [(str(feature["name"]), str(feature["dtype"])) for feature in bundle.spec["features"]]
     kind, online = config.online.get("type"), config.online
     try:
-        if config.usual and kind == "sqlite" and set(online) <= {"type", "path"}:
+        if config.readable_without_feast and kind == "sqlite" and set(online) <= {"type", "path"}:
             from handlers.online_sqlite import SqliteReader
 
             path = config.path(str(online.get("path", "data/online.db")))
             return SqliteReader(path, f"{config.project}_{view}", features, bundle.join_key, timeout_s)
-        if config.usual and kind == "redis":
+        if config.readable_without_feast and kind == "redis":
             from handlers.online_redis import RedisReader
             from handlers.redis_address import address_of
 

@@ -8,7 +8,6 @@ from handlers.identity import canonical_id, is_masked
 from handlers.json_body import below, kind, only, quoted, some
 from handlers.messages import (
     DEFAULT_REASONS,
-    MAX_EXPLAINED,
     MAX_ID_LENGTH,
     MAX_TEXT_LENGTH,
     PLAIN,
@@ -81,11 +80,11 @@ def wants_of(parameters: Mapping[str, Any], call: Call, features: bool = False) 
     return Wants(shown, asked, call.explain, age=shown and "features" in parameters)
 
 
-def check_affordable(wants: Wants, customers: int) -> None:
+def check_affordable(wants: Wants, customers: int, rules: Rules) -> None:
     """Raises BadRequest for more explanations than one request may have."""
-    if (wants.reasons or wants.explanation) and customers > MAX_EXPLAINED:
+    if (wants.reasons or wants.explanation) and customers > rules.max_explained:
         raise BadRequest(
-            f"parameters.reasons: {customers} customers; reasons for at most {MAX_EXPLAINED} a request"
+            f"parameters.reasons: {customers} customers; reasons for at most {rules.max_explained} a request"
         )
 
 

@@ -59,7 +59,7 @@ def _request(
             overrides.append(feature_values(instance.get("features"), below(where, "features"), rules))
         else:
             overrides.append({})
-    check_affordable(wants, len(user_ids))
+    check_affordable(wants, len(user_ids), rules)
     return Request(protocol, tuple(user_ids), tuple(overrides) if any(overrides) else (), wants)
 
 

@@ -5,6 +5,7 @@ The schema, one for all models but for the features:
 | column | type | |
 |---|---|---|
 | request_id | string | as answered |
+| trace_id | string | of the caller's `traceparent` (W3C), 32 hex digits; null where there was none |
 | time | timestamp[us, UTC] | when the features were read |
 | model_version, bundle_sha256 | string | which archive |
 | variant | string | the deployment: stable, canary |
@@ -24,7 +25,7 @@ read it, with a column `date` more from the folders' names.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain, groupby
+from itertools import chain, groupby, repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,8 @@ class Records:
     columns: Mapping[str, Sequence[Any]]
     overridden: Mapping[int, Sequence[str]]
     """Row -> names, for what-if rows only."""
+    trace_ids: Sequence[str | None] = ()
+    """One a record; empty: no request of the batch belongs to a trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,9 @@ def _arrow(
 
     columns = {
         "request_id": list(chain.from_iterable(batch.request_ids for batch in batches)),
+        "trace_id": list(chain.from_iterable(b.trace_ids or repeat(None, len(b.rows)) for b in batches))
+        if any(batch.trace_ids for batch in batches)
+        else pa.nulls(total, pa.string()),
         "time": a_batch([batch.time for batch in batches], schema.field("time").type),
         "model_version": same(origin.model_version),
         "bundle_sha256": same(origin.bundle_sha256),
@@ -164,10 +170,10 @@ def schema_of(origin: Origin) -> "pa.Schema":
 
     text, moment, number = pa.string(), pa.timestamp("us", tz="UTC"), pa.float64()
     fixed = [
-        ("request_id", text), ("time", moment), ("model_version", text), ("bundle_sha256", text),
-        ("variant", text), ("user_id", text), ("features_at", moment), ("status", text),
-        ("overridden", pa.list_(text)), ("score", number), ("threshold", number), ("decision", text),
-        ("latency_ms", number),
+        ("request_id", text), ("trace_id", text), ("time", moment), ("model_version", text),
+        ("bundle_sha256", text), ("variant", text), ("user_id", text), ("features_at", moment),
+        ("status", text), ("overridden", pa.list_(text)), ("score", number), ("threshold", number),
+        ("decision", text), ("latency_ms", number),
     ]  # fmt: skip
     kinds = {"int64": pa.int64(), "float64": number, "string": text}
     return pa.schema([*fixed, *((f"feature_{name}", kinds[kind]) for name, kind in origin.types.items())])

@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 MAX_ID_LENGTH = 256
 MAX_TEXT_LENGTH = 1024
 MAX_EXPLAINED = 20
-"""Customers a request that asks for reasons: each costs up to ten calls of the program, and a batch waits."""
+"""Customers a request that asks for reasons, by default: each costs up to ten calls of the program, and a
+batch waits."""
 MAX_BODY_BYTES = 1_048_576
 DEFAULT_REASONS = 3
 JSON = "application/json"
@@ -56,6 +57,8 @@ class Rules:
     model_name: str = ""
     model_version: str = ""
     """What a gRPC request may name; empty: nothing is compared."""
+    max_explained: int = MAX_EXPLAINED
+    """Customers a request that asks for reasons."""
     max_body_bytes: int = MAX_BODY_BYTES
     """Of a body that came compressed, once it is not."""
 
@@ -80,6 +83,8 @@ class Call(NamedTuple):
     """W3C Trace Context, as it came in."""
     probe: str = ""
     """What a question of our own says of its way (handlers/identity.py); empty: no gateway counted it."""
+    received: float = 0.0
+    """Unix time in seconds at which our gateway received it, while requests are traced; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,12 @@
 
 Customers who stand packed beside Feast's table (`packed`) are read there. The others are read from Feast's
 own (feast/infra/online_stores/sqlite.py), which has a row a customer and feature, and a Python object for
-each of its cells is most of what that costs. So SQLite puts a customer's rows together, names and values in
-one run of bytes, and a pattern cuts the run. Whoever does not fit the pattern (a feature absent or no longer
-in use, text that looks like the next name, bytes that are no value) is read again, row by row.
+each of its cells is most of what that costs. So SQLite joins a customer's rows into one, which a pattern
+parses (`grouped_rows`). Whoever does not fit the pattern is read again, row by row.
 """
 
 import math
 import os
-import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from handlers import wire
+from handlers.grouped_rows import GroupedRowParser
 from handlers.packed import NO_MOMENT, Layout, PackedColumns, quoted
 from handlers.stored import Decoder, FeatureStoreUnavailable, Stored, UnknownLayout, remaining
 
@@ -33,12 +32,6 @@ MAX_ORDERS = 4
 """Orders of rows that patterns are kept for. Feast writes one; a feature added later makes another."""
 MAX_MOMENTS = 65_536
 
-_SHAPES = {
-    # a null has no bytes at all; the first byte of a value is never one that a name begins with
-    "int64": rb"( [\x80-\xff]{0,9}[\x00-\x7f]|)",
-    "float64": rb"(\).{8}|)",
-    "string": rb"(\x12.*?|)",
-}
 UNKNOWN = "unknown"
 """In place of the stored event time of a customer whom the store does not have."""
 _UNREADABLE = datetime.min
@@ -71,7 +64,7 @@ class SqliteReader:
         self._decoder = Decoder(features)
         self._prefix = wire.key_prefix(join_key)
         self._nothing: Sequence[bytes | None] = (None,) * len(self._features)
-        self._cutters: dict[tuple[str, ...], _Cutter] = {}
+        self._parsers: dict[tuple[str, ...], GroupedRowParser] = {}
         self._moments = _Moments()
         self._grouped = lru_cache(64)(self._grouped_statement)
         self._lookup = lru_cache(64)(self._packed_statement)
@@ -221,17 +214,17 @@ class SqliteReader:
 
     def _read(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, _Parts]:
         found: dict[bytes, _Parts] = {}
-        unusual: list[bytes] = []
-        cutters = list(self._cutters.values())
-        for key, run, oldest in connection.execute(self._grouped(len(keys)), keys):
-            for cutter in cutters:
-                if (values := cutter(run)) is not None:
+        unmatched: list[bytes] = []
+        parsers = list(self._parsers.values())
+        for key, joined, oldest in connection.execute(self._grouped(len(keys)), keys):
+            for parser in parsers:
+                if (values := parser(joined)) is not None:
                     found[key] = (values, oldest)
                     break
             else:
-                unusual.append(key)
-        if unusual:
-            found |= self._read_rows(connection, unusual)
+                unmatched.append(key)
+        if unmatched:
+            found |= self._read_rows(connection, unmatched)
         return found
 
     def _grouped_statement(self, customers: int) -> str:
@@ -265,8 +258,8 @@ class SqliteReader:
 
     def _learn(self, order: tuple[str, ...]) -> None:
         known = {name for name, _ in self._features}
-        if order not in self._cutters and set(order) == known and len(self._cutters) < MAX_ORDERS:
-            self._cutters[order] = _Cutter(order, self._features)
+        if order not in self._parsers and set(order) == known and len(self._parsers) < MAX_ORDERS:
+            self._parsers[order] = GroupedRowParser(order, self._features)
 
     def _stored(self, keys: Sequence[bytes], found: dict[bytes, _Parts]) -> Stored:
         nobody: _Parts = (self._nothing, UNKNOWN)
@@ -335,31 +328,6 @@ def _moment(stored: Any) -> datetime:
         return datetime.fromtimestamp(stored).replace(tzinfo=UTC)
     except (TypeError, OverflowError, OSError, ValueError):
         return _UNREADABLE
-
-
-class _Cutter:
-    """Cuts the runs of customers whose rows come in one order."""
-
-    def __init__(self, order: Sequence[str], features: Sequence[tuple[str, str]]) -> None:
-        """`order`: exactly the names of `features`."""
-        dtypes = dict(features)
-        pattern = b"".join(name.encode() + _SHAPES[dtypes[name]] for name in order)
-        self._match = re.compile(pattern, re.DOTALL).fullmatch
-        self._places = [order.index(name) for name, _ in features]
-        self._in_order = self._places == sorted(self._places)
-        self._texts = [order.index(name) for name, dtype in features if dtype == "string"]
-
-    def __call__(self, run: bytes | None) -> Sequence[bytes] | None:
-        """A value a feature in the order of the spec; None if the pattern does not tell for certain."""
-        match = self._match(run or b"")
-        if match is None:
-            return None
-        values = match.groups()
-        for place in self._texts:
-            text = values[place]
-            if text and len(text) != text[1] + 2:
-                return None  # it holds what looks like the next name, or is longer than one byte can say
-        return values if self._in_order else [values[place] for place in self._places]
 
 
 def _parts(keys: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:

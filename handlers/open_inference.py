@@ -51,7 +51,7 @@ def parse_infer(body: Mapping[str, Any], rules: Rules, call: Call) -> Request:
     datatype, ids = _customers(only_input(body), rules, call)
     outputs = _outputs(body, call)
     wants = _with_outputs(wants_of(_ours(body), call), outputs)
-    check_affordable(wants, len(ids))
+    check_affordable(wants, len(ids), rules)
     return Request("v2", ids, (), wants, request_id, datatype, outputs, call.rpc)
 
 

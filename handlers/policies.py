@@ -6,7 +6,7 @@ The spec (bundle.json) says `on_missing` for each feature, and `on_stale` and `o
 - `degrade`: answered as it is, and said so in `status` and `reasons`;
 - `refuse`: no score for this customer.
 
-A stale vector under `default` is put aside, and the customer is scored like an unknown one under `score`:
+A stale vector under `default` is not used, and the customer is scored like an unknown one under `score`:
 every feature at its default or null (the cold start). Derived features follow from the features given, by the
 arithmetic of Feast's on-demand view (features/repo/definitions.py). Times later than FUTURE from now are no
 better than old ones: a clock is wrong, here or where features are made, and nobody can say how old they are.
@@ -65,12 +65,14 @@ class Policies:
     def apply(self, ids: Sequence[str], stored: Stored, now: datetime) -> Vectors:
         """The vectors of `ids` at `now`. Changes the columns of `stored`."""
         packed = stored.columns
-        if isinstance(packed, PackedColumns) and (usual := self._usual(ids, packed, stored.timestamps, now)):
-            return usual
+        if isinstance(packed, PackedColumns) and (
+            fresh := self._apply_when_all_fresh(ids, packed, stored.timestamps, now)
+        ):
+            return fresh
         columns = {name: packed[name] for name in self._features}
         status, reasons = self._ages(stored.timestamps, stored.corrupt, now)
         missing = self._gaps(columns, stored.timestamps, status, reasons)
-        cold = self._put_aside(status)
+        cold = self._cold_start_rows(status)
         emptied = [at for at, one in enumerate(status) if one == "refused"] if "refused" in status else []
         for at in emptied:
             for column in columns.values():
@@ -93,7 +95,7 @@ class Policies:
     def fresh(self, moment: datetime, now: datetime) -> bool:
         return now - self._ttl <= moment <= now + FUTURE
 
-    def _usual(
+    def _apply_when_all_fresh(
         self, ids: Sequence[str], packed: PackedColumns, timestamps: Sequence[datetime | None], now: datetime
     ) -> Vectors | None:
         """The same, by whole arrays, where nobody needs a default, a refusal or a word; else None."""
@@ -161,7 +163,7 @@ class Policies:
                     status[at] = "degraded"
         return missing
 
-    def _put_aside(self, status: Sequence[Status]) -> list[int]:
+    def _cold_start_rows(self, status: Sequence[Status]) -> list[int]:
         """Who is scored from defaults alone."""
         cold = {"stale"} if self._on_stale == "default" else set()
         if self._on_unknown == "score":

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from handlers import budget, protocols, telemetry, usual
+from handlers import budget, fast_path, protocols, telemetry, tracing
 from handlers.bookkeeping import Bookkeeping
 from handlers.bundle import Bundle, read_bundle
 from handlers.environment import number
@@ -23,6 +23,7 @@ from handlers.log_settings import open_log
 from handlers.mask_key import read_mask_key
 from handlers.messages import (
     MAX_BODY_BYTES,
+    MAX_EXPLAINED,
     Answer,
     BadRequest,
     Call,
@@ -38,6 +39,7 @@ from handlers.outcomes import NO_SCORE, Scored, outcome_of, store_down
 from handlers.prediction_log import PredictionLog
 from handlers.scoring import Scorer
 from handlers.telemetry import Telemetry
+from handlers.tracing import Tracing, open_tracing
 from handlers.what_if import with_overrides
 
 log = logging.getLogger("churn.handler")
@@ -64,14 +66,15 @@ class Predictor:
     log: PredictionLog | None = None
     batch_rows: int = budget.ROWS
     """What a batch may cost, see `budget`."""
+    tracing: Tracing | None = None
 
     @cached_property
     def bookkeeping(self) -> Bookkeeping:
         return Bookkeeping(self.bundle, self.telemetry, self.log)
 
     @cached_property
-    def template(self) -> usual.Template:
-        return usual.Template(self.model_name, self.bundle.model_version, self.bundle.threshold)
+    def template(self) -> fast_path.Template:
+        return fast_path.Template(self.model_name, self.bundle.model_version, self.bundle.threshold)
 
     def preprocess(self, rows: Sequence[Mapping[str, Any]], calls: Sequence[Call]) -> list[Request | Refusal]:
         """A request or its refusal for each row. Each body is read for itself: a bad one never touches its
@@ -95,18 +98,22 @@ class Predictor:
         distinct = list(dict.fromkeys(chain.from_iterable(by_length)))
         if not distinct:
             return Scored(now, Vectors((), {}, (), ()), {}, [], asked_rows(asked, {}), (), {})
+        self._stage(tracing.READ)
         began = time.perf_counter()
         try:
             vectors = self.features.read(distinct, now)
         except FeatureStoreUnavailable as error:
             log.error("feature store read failed: %s", error)
+            self._stage(tracing.WRITE)
             return store_down(error.retry_after_s)
+        self._stage(tracing.SCORE)
         self.telemetry.observe(telemetry.READ, time.perf_counter() - began)
         rows = asked_rows(asked, {user_id: row for row, user_id in enumerate(distinct)})
         columns, read_row, what_if = with_overrides(
             self.bundle.spec, vectors.columns, len(distinct), rows, requests
         )
         scores = self.scorer.score(columns).tolist()
+        self._stage(tracing.WRITE)
         return Scored(now, vectors, columns, scores, rows, read_row, what_if)
 
     def postprocess(self, requests: Sequence[Request | Refusal], scored: Scored | Refusal) -> list[Answer]:
@@ -126,6 +133,8 @@ class Predictor:
         """
         calls = [Call()] * len(rows) if calls is None else calls
         began = time.perf_counter()
+        if self.tracing is not None:
+            self.tracing.begin()
         try:
             requests = self.preprocess(rows, calls)
             if any(map(is_probe, requests)):
@@ -140,7 +149,7 @@ class Predictor:
             log.error("BUG: %s", _where(error))
             return [protocols.refuse(BROKEN)]
         try:
-            self.bookkeeping.record(requests, scored, answers, calls, time.perf_counter() - began)
+            self._record(requests, scored, answers, calls, time.perf_counter() - began)
         except Exception as error:  # the answers stand, whatever becomes of their bookkeeping
             self.telemetry.add(telemetry.ERRORS, telemetry.INTERNAL)
             log.error("BUG: %s", _where(error))
@@ -150,7 +159,7 @@ class Predictor:
         self, requests: Sequence[Request | Refusal], calls: Sequence[Call], began: float
     ) -> list[Answer]:
         """Our own questions are answered like all others, and neither counted nor logged."""
-        twin = replace(self, telemetry=Telemetry(), log=None)
+        twin = replace(self, telemetry=Telemetry(), log=None, tracing=None)
         answers: dict[int, Answer] = {}
         for predictor, wanted in ((twin, True), (self, False)):
             which = [number for number, request in enumerate(requests) if is_probe(request) is wanted]
@@ -161,7 +170,7 @@ class Predictor:
                 answers |= zip(which, answered, strict=True)
                 if not wanted:
                     those = [calls[number] for number in which]
-                    self.bookkeeping.record(asked, scored, answered, those, time.perf_counter() - began)
+                    self._record(asked, scored, answered, those, time.perf_counter() - began)
         for request, call in zip(requests, calls, strict=True):
             if is_probe(request):
                 through = THROUGH_GATEWAY if call.probe == THROUGH_GATEWAY else "direct"
@@ -185,10 +194,29 @@ class Predictor:
         if self.log is not None:
             self.log.close()
         self.telemetry.close()
+        if self.tracing is not None:
+            self.tracing.close()
+
+    def _stage(self, name: str) -> None:
+        if self.tracing is not None:
+            self.tracing.stage(name)
+
+    def _record(
+        self,
+        requests: Sequence[Request | Refusal],
+        scored: Scored | Refusal,
+        answers: Sequence[Answer],
+        calls: Sequence[Call],
+        seconds: float,
+    ) -> None:
+        """Spans first: their end is that of the answers."""
+        if self.tracing is not None:
+            self.tracing.record(calls, answers)
+        self.bookkeeping.record(requests, scored, answers, calls, seconds)
 
     def _parse(self, row: Mapping[str, Any], call: Call) -> Request | Refusal:
         try:
-            lone = usual.read(row.get("body"), self.rules, call) if len(row) == 1 else None
+            lone = fast_path.read(row.get("body"), self.rules, call) if len(row) == 1 else None
             return lone or protocols.parse(row, self.rules, call)
         except BadRequest as error:
             self.telemetry.add(telemetry.ERRORS, telemetry.BAD_REQUEST)
@@ -247,7 +275,8 @@ def load(model_dir: Path, environment: Mapping[str, str], model_name: str) -> Pr
     variant = environment.get("CHURN_VARIANT") or "stable"
     batch_rows = int(number(environment, "CHURN_BATCH_ROWS", str(budget.ROWS), above=0))
     max_bytes = int(number(environment, "CHURN_MAX_REQUEST_BYTES", str(MAX_BODY_BYTES), above=0))
-    rules = rules_of(bundle, max_instances, model_name, max_bytes)
+    max_explained = int(number(environment, "CHURN_MAX_EXPLAINED", str(MAX_EXPLAINED), above=0))
+    rules = replace(rules_of(bundle, max_instances, model_name, max_bytes), max_explained=max_explained)
     features = open_features(model_dir, bundle, environment)
     scorer = Scorer(bundle.program, bundle.numeric, bundle.vocabulary)
     origin = Origin(bundle.model_version, bundle.digest, variant, bundle.threshold, input_types(bundle))
@@ -268,6 +297,7 @@ def load(model_dir: Path, environment: Mapping[str, str], model_name: str) -> Pr
         telemetry=sending,
         log=records,
         batch_rows=batch_rows,
+        tracing=open_tracing(environment, model_name, bundle.model_version, variant),
     )
     # a warm-up prediction, which is neither counted nor logged
     predictor.answer(PROBE)

@@ -52,9 +52,9 @@ class Scorer:
 
 def calls(program: Program, numeric: int, categories: Sequence[int]) -> list[tuple[int, Program]]:
     """Rows of a call and the program to call with them, ascending up to CHUNK; all give the same bits."""
-    usual = recorded(program, numeric, categories)
+    traced = recorded(program, numeric, categories)
     examples = [_example(seed, numeric, categories) for seed in range(EXAMPLES)]
-    expected = [usual(*one) for one in examples]
+    expected = [traced(*one) for one in examples]
     found = []
     for rows in SMALLER:
         smaller = recorded(program, numeric, categories, rows)
@@ -68,7 +68,7 @@ def calls(program: Program, numeric: int, categories: Sequence[int]) -> list[tup
             for (numbers, codes), scores in zip(examples, expected, strict=True)
         ):
             found.append((rows, smaller))
-    return [*found, (CHUNK, usual)]
+    return [*found, (CHUNK, traced)]
 
 
 def recorded(program: Program, numeric: int, categories: Sequence[int], rows: int = CHUNK) -> Program:

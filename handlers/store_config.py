@@ -28,7 +28,7 @@ class StoreConfig:
     online: Mapping[str, Any]
     content: Mapping[str, Any]
     """All of the file, for Feast."""
-    usual: bool
+    readable_without_feast: bool
     """Neither a key format nor a provider nor versioned tables of which only Feast knows what they mean."""
 
     def path(self, name: str) -> Path:
@@ -50,7 +50,7 @@ def read_store_config(folder: Path, environment: Mapping[str, str]) -> StoreConf
             registry={"path": registry} if isinstance(registry, str) else dict(registry),
             online=dict(content["online_store"]),
             content=content,
-            usual=_is_usual(content),
+            readable_without_feast=_readable_without_feast(content),
         )
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise BundleError(
@@ -82,7 +82,7 @@ def _put_in(text: str, environment: Mapping[str, str]) -> str:
     return re.sub(r"\$\{(\w+)\}", put_in, text)
 
 
-def _is_usual(content: Mapping[str, Any]) -> bool:
+def _readable_without_feast(content: Mapping[str, Any]) -> bool:
     registry = content.get("registry")
     versioned = isinstance(registry, dict) and registry.get("enable_online_feature_view_versioning")
     return (

@@ -18,6 +18,15 @@ class Batching(Config):
     """0 makes a lone request wait 107 ms in TorchServe 0.12."""
 
 
+class Tracing(Config):
+    """OpenTelemetry spans of requests; needs the extra `otel`."""
+
+    endpoint: str | None = Field(None, pattern=r"^https?://[^\s]+$")
+    """Base URL of an OTLP receiver over HTTP (http://127.0.0.1:4318); null: no tracing, and no cost."""
+    sample_ratio: float = Field(0.01, ge=0, le=1)
+    """Of requests without a `traceparent`; with one, its flag decides."""
+
+
 class ServingConfig(Config):
     model_name: str = Field("churn", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     host: str = "127.0.0.1"
@@ -36,6 +45,11 @@ class ServingConfig(Config):
     max_request_bytes: int = Field(1_048_576, gt=0)
     max_instances: int = Field(1000, gt=0)
     """Per request; more is refused with a 400."""
+    batch_rows: int = Field(65_536, gt=0)
+    """What a batch may cost, in rows scored: a customer is one, an explained one several hundred. Who does
+    not fit is answered 429 with `code: busy`."""
+    max_explained: int = Field(20, gt=0)
+    """Customers a request that asks for reasons; more is refused with a 400."""
     store_timeout_ms: int = Field(250, gt=0)
     """How long a worker waits for the feature store; then last known values, or a 503."""
     prediction_log: bool = True
@@ -44,6 +58,7 @@ class ServingConfig(Config):
     """`host:port/topic`: to Kafka instead."""
     prediction_log_window_s: float = Field(5, gt=0)
     """How long a segment is gathered before it is closed."""
+    tracing: Tracing = Tracing()
     token_days: int = Field(90, gt=0)
     """How long TorchServe's own tokens are good; the server is replaced, losing nothing, before they end."""
     pass_environment: tuple[str, ...] = ()

@@ -16,6 +16,8 @@ WORKER = (
     *CERTIFICATES,
     "CHURN_PREDICTION_LOG_KAFKA_*",  # TLS and SASL of the prediction log's broker
     "CHURN_STORE_*",
+    "CHURN_BATCH_ROWS",  # the serving config's own values go before these
+    "CHURN_MAX_*",
     "CHURN_OTEL*",
     "OTEL_*",
 )

@@ -79,6 +79,7 @@ class Gateway:
         self.model = serving.model_name
         self._budget = SizeBudget.of(config, serving)
         self._max_instances = serving.max_instances
+        self._traced = serving.tracing.endpoint is not None
         self._log_folder = files.serving / "logs"
         self._ports: tuple[int, int] | None = None
         self._slots: dict[str, tuple[Upstream, ...]] = {}
@@ -337,6 +338,7 @@ class Gateway:
             self._keys,
             trial=bool(self._slots.get("canary")),
             max_instances=self._max_instances,
+            traced=self._traced,
         )
         text = resources("config.route.v3.RouteConfiguration", self._next_version(), [content])
         replace_privately(self._places.routes, text)

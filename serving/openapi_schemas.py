@@ -47,7 +47,7 @@ def _requests(datatypes: list[str], features: Mapping[str, str] | None, max_inst
                 {
                     "features": {"type": "boolean"},
                     "reasons": {
-                        "description": f"How many at most; for at most {MAX_EXPLAINED} customers.",
+                        "description": f"How many at most; for at most {MAX_EXPLAINED} customers by default.",
                         "anyOf": [
                             {"type": "boolean"},
                             {"type": "integer", "minimum": 0, "maximum": MAX_TEXT_LENGTH},

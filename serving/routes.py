@@ -30,6 +30,8 @@ MIRROR = "churn.mirror"
 USER, VARIANT, VERSION = "x-churn-user", "x-churn-variant", "x-churn-version"
 """Whose request it is, when the body does not say it or says it late; who is to answer it; and the version
 that a gRPC message names, which user.lua reads."""
+RECEIVED = "x-churn-received"
+"""When the request came, for the span `queue` (handlers/tracing.py)."""
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready", "/livez", "/readyz", "/healthz")
 """For load balancers, which hold no key; they say nothing else."""
 
@@ -52,10 +54,12 @@ def route_configuration(
     keys: Iterable[Key],
     trial: bool = False,
     max_instances: int = 1000,
+    traced: bool = False,
 ) -> dict[str, Any]:
     """`metadata`: what Open Inference Protocol v2 says of the model (serving/metadata.py). `trial`: there is
     a canary, so that the customer has to be known before the variant; without one no body is read for that.
-    `max_instances`: customers a request, for the OpenAPI document.
+    `max_instances`: customers a request, for the OpenAPI document. `traced`: workers make spans, and need to
+    know when a request was received.
     """
     described = document(model, metadata, max_instances, config.keys)
     host: dict[str, Any] = {
@@ -68,8 +72,11 @@ def route_configuration(
         "request_headers_to_remove": [
             *("x-forwarded-proto", "user-agent", "accept", "accept-encoding"),
             *(USER, VARIANT, VERSION),
+            *([] if traced else [RECEIVED]),
         ],
     }
+    if traced:
+        host["request_headers_to_add"] = [_set(RECEIVED, "%START_TIME(%s.%6f)%")]
     if config.keys:
         source = {"inline_string": keys_filter(keys, config)}
         host["typed_per_filter_config"] = {KEYS_FILTER: {"@type": LUA_ROUTE, "source_code": source}}

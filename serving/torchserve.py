@@ -12,7 +12,7 @@ from typing import Self
 from data.errors import ServingError
 from data.workspace import Workspace, write_atomically
 from serving.archive import Archive, ModelArchive, Reader, read_archive
-from serving.config import ServingConfig
+from serving.config import ServingConfig, Tracing
 from serving.environment import WORKER, passed_on
 from serving.java import find_java
 from serving.owned_process import OwnedProcess
@@ -155,6 +155,9 @@ class TorchServe:
             **passed_on((*WORKER, *self._config.pass_environment)),
             "CHURN_MAX_INSTANCES": str(self._config.max_instances),
             "CHURN_MAX_REQUEST_BYTES": str(self._config.max_request_bytes),
+            "CHURN_MAX_EXPLAINED": str(self._config.max_explained),
+            "CHURN_BATCH_ROWS": str(self._config.batch_rows),
+            **_tracing(self._config.tracing),
             "OMP_NUM_THREADS": "1",
             "JAVA_HOME": str(java.parent.parent),
             "TMPDIR": str(scratch),
@@ -177,6 +180,12 @@ class TorchServe:
             "archive_sha256": self.load().sha256,
             "key_file": str(self._process.scratch / "key_file.json"),
         }
+
+
+def _tracing(config: Tracing) -> dict[str, str]:
+    if config.endpoint is None:
+        return {}
+    return {"CHURN_OTEL_ENDPOINT": config.endpoint, "CHURN_OTEL_RATIO": str(config.sample_ratio)}
 
 
 def _torchserve_home() -> Path:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def test_the_environment_names_the_sink(tmp_path: Path) -> None:
 def test_kafka_gets_every_record_as_json(broker: str) -> None:
     topic = KafkaTopic(broker, "predictions")
     log = PredictionLog(lambda: topic, ORIGIN)
-    log.append(records(1, 2))
+    log.append(replace(records(1, 2), trace_ids=("a" * 32, None)))
     log.append(records(3))
     until(lambda: topic.delivered == 3, 20)
     log.close()
@@ -70,6 +71,7 @@ def test_kafka_gets_every_record_as_json(broker: str) -> None:
     assert [value["request_id"] for value in values] == ["1", "2", "3"]
     assert {m.key().decode() for m in messages} == {value["user_id"] for value in values}
     assert values[0]["feature_spend"] is None
+    assert [value["trace_id"] for value in values] == ["a" * 32, None, None]
     assert datetime.fromisoformat(values[0]["time"]) == NOW
 
 

@@ -25,7 +25,7 @@ from served_bundle import KEY, NOW, UNKNOWN, ServedBundle
 
 from handlers import log_records, log_segments
 from handlers.identity import mask
-from handlers.log_records import Origin, Records
+from handlers.log_records import Origin, Records, schema_of, to_arrow
 from handlers.log_segments import ParquetSegments, complete
 from handlers.messages import Call
 from handlers.packed import Layout, PackedColumns
@@ -109,6 +109,19 @@ def test_a_scored_customer_is_one_record(bundle: ServedBundle, tmp_path: Path) -
     assert (what_if["feature_total_purchases"], what_if["feature_customer_segment"]) == (0, None)
     assert what_if["score"] == json.loads(answers[3].body)["churn_probability"]
     assert log.counts() == {"handed": 4, "written": 4, "dropped": 0, "waiting": 0}
+
+
+@pytest.mark.parametrize("first", [(), ("a" * 32, None)])
+def test_a_record_names_its_trace_where_there_is_one(first: tuple[str | None, ...]) -> None:
+    batches = [
+        replace(records(1, 2), trace_ids=first),
+        replace(records(3), trace_ids=("b" * 32,)),
+        records(4),
+    ]
+    logged = to_arrow(batches, ORIGIN, schema_of(ORIGIN))
+    assert logged.column("trace_id").to_pylist() == [*(first or (None, None)), "b" * 32, None]
+    nobody = to_arrow([records(1)], ORIGIN, schema_of(ORIGIN)).column("trace_id")
+    assert (nobody.type, nobody.null_count) == (pa.string(), 1)
 
 
 def test_duckdb_reads_the_folder_with_the_declared_types(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,16 +51,17 @@ def supervisor_of(
     folder: Path,
     gateway: GatewayConfig | None = None,
     serving: ServingConfig | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Stack:
     gateway, serving = gateway or GatewayConfig(), serving or ServingConfig()
-    files = files_of(folder)
+    files, variables = files_of(folder), {**bundle.environment, **(environment or {})}
     keys = Keys(files.api_keys)
     first_key(keys, files.api_key, datetime.now(UTC))
     supervisor = Supervisor(
         gateway,
         Gateway(gateway, serving, files, record_file(files)),
         keys,
-        lambda archive, name: TorchServe(serving, archive, bundle.environment, files, name),
+        lambda archive, name: TorchServe(serving, archive, variables, files, name),
         lambda: bundle.archive,
         files,
     )

@@ -44,3 +44,19 @@ def test_no_process_of_a_server_has_a_secret_of_ours(
         assert not set(envoy.environ()) & set(SECRETS)
         for process in (jvm, worker):
             assert set(process.environ()) & set(SECRETS) == {"AWS_SECRET_ACCESS_KEY"}
+
+
+def test_budgets_come_from_the_serving_config(bundle: ServedBundle, tmp_path: Path) -> None:
+    """Also where our own environment names another: the list passes it on, and the config goes before it."""
+    assert set(passed_on(WORKER, {"CHURN_BATCH_ROWS": "1", "CHURN_MAX_EXPLAINED": "1"})) == {
+        "CHURN_BATCH_ROWS",
+        "CHURN_MAX_EXPLAINED",
+    }
+    made = supervisor_of(bundle, tmp_path, serving=ServingConfig(batch_rows=7, max_explained=2))
+    with made.supervisor as ours:
+        [worker] = psutil.Process(ours.model.pid).children()
+        assert worker.environ()["CHURN_BATCH_ROWS"] == "7"
+        asked = {"instances": [{"user_id": i} for i in (1, 2, 3)], "parameters": {"reasons": True}}
+        answer = made.post("/v1/models/churn:predict", json=asked)
+        assert answer.status_code == 400
+        assert answer.json()["error"].endswith("reasons for at most 2 a request")

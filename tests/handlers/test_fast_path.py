@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers import usual
+from handlers import fast_path
 from handlers.messages import PLAIN, SHOWN, BadRequest, Call, Prediction, Request, Rules
 from handlers.protocols import parse, respond
 
@@ -39,7 +39,7 @@ def test_a_body_that_is_read_is_read_alike(
     said = json.dumps(user_id, ensure_ascii=ascii_only)
     instance = f'{{{one}"user_id"{two}:{one}{said}{two}}}'
     text = f'{two}{{"instances":{one}[{two}{instance}{one}]}}{two}' if v1 else f"{one}{instance}{two}"
-    found = by(usual.read, text.encode(), rules)
+    found = by(fast_path.read, text.encode(), rules)
     if found is not None:
         assert found == by(the_long_way, text.encode(), rules)
     plain = isinstance(user_id, int) or (user_id.isascii() and user_id.isalnum())
@@ -77,13 +77,13 @@ def test_a_body_that_is_read_is_read_alike(
 )
 def test_every_other_body_is_left_to_the_long_way(body: bytes) -> None:
     for rules in (INTEGER, STRING):
-        assert usual.read(body, rules, Call()) is None
+        assert fast_path.read(body, rules, Call()) is None
 
 
 def test_explanations_and_what_is_no_body_of_bytes_are_left_too() -> None:
-    assert usual.read(b'{"user_id": 1}', INTEGER, Call(explain=True)) is None
-    assert usual.read({"user_id": 1}, INTEGER, Call()) is None
-    assert usual.read(None, INTEGER, Call()) is None
+    assert fast_path.read(b'{"user_id": 1}', INTEGER, Call(explain=True)) is None
+    assert fast_path.read({"user_id": 1}, INTEGER, Call()) is None
+    assert fast_path.read(None, INTEGER, Call()) is None
 
 
 @given(
@@ -101,7 +101,7 @@ def test_an_answer_from_the_template_has_the_long_way_s_bytes(
         Prediction(score, "High Risk" if score > threshold else "Low Risk", threshold, "ok")
         for _, score in asked
     ]
-    template = usual.Template("churn", version, threshold)
+    template = fast_path.Template("churn", version, threshold)
     assert template.fits(request)
     assert template.answer(request, [score for _, score in asked]) == respond(
         request, outcomes, "churn", version
@@ -109,6 +109,6 @@ def test_an_answer_from_the_template_has_the_long_way_s_bytes(
 
 
 def test_what_asks_for_more_does_not_fit() -> None:
-    template = usual.Template("churn", "1", 0.5)
+    template = fast_path.Template("churn", "1", 0.5)
     assert not template.fits(Request("native", (1,), (), SHOWN))
     assert not template.fits(Request("v2", (1,), (), PLAIN))
