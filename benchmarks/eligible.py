@@ -29,7 +29,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from benchmarks.logs import retail
 from benchmarks.simulated import SHOPS, simulate
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.build import build_features
 from features.spec import FeaturesConfig
 

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.same_features import compare
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.build import build_features
 from features.spec import FeaturesConfig
 

@@ -33,7 +33,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.lean_feast import FeatureStore
 from features.spec import FeaturesConfig
 from features.store import apply, pack, serving_environment, serving_yaml

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from data.workspace import Workspace
+from core.workspace import Workspace
 from handlers.bundle import Bundle, read_bundle
 from handlers.encoding import encode
 from handlers.scoring import Scorer

@@ -49,7 +49,7 @@ from benchmarks.servers.own import noop, ours
 from benchmarks.servers.process import NotStarted
 from benchmarks.servers.store import opened
 from benchmarks.servers.turns import SETTLE_S, WARM_UP_S, rest, turn
-from data.errors import ChurnError
+from core.errors import ChurnError
 from pipelines.live import customers_online
 from serving.config import Batching
 

@@ -28,7 +28,7 @@ from churn.commands import (
 )
 from churn.commands.shown import explain
 from churn.settings import Settings, load_settings
-from data.errors import ChurnError
+from core.errors import ChurnError
 
 INTERRUPTED = 130
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
-from data.errors import ChurnError
-from data.workspace import Workspace
+from core.errors import ChurnError
+from core.workspace import Workspace
 
 
 @contextmanager

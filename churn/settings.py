@@ -1,4 +1,4 @@
-"""YAML to typed settings, once, at the door; data/layers.py says what wins over what."""
+"""YAML to typed settings, once, at the door; core/layers.py says what wins over what."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import PrivateAttr, ValidationError
 
-from data.errors import ConfigError
-from data.layers import CONFIGS, expand, merge, one_line, parse_override, profile_file, read_layer
-from data.workspace import Workspace
+from core.errors import ConfigError
+from core.layers import CONFIGS, expand, merge, one_line, parse_override, profile_file, read_layer
+from core.workspace import Workspace
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
 from training.shape_rules import refuse_for_shape

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.errors import DataError
+from core.workspace import Workspace
 from data.config import DataConfig, TableSource
-from data.errors import DataError
 from data.ingest import STAGE, Progress, arranged_ranges, judge, read_into, suite_record, write_lock
 from data.judge.judged import judged
 from data.manifest import appended, mapping_sha256, parts_in, write_json
@@ -31,7 +32,6 @@ from data.records.erasure import Erased
 from data.records.folder import moment_of
 from data.records.versions import current_manifest, new_version
 from data.source.readers import public_uri
-from data.workspace import Workspace
 from handlers.identity import key_check
 
 COMPACT_SHARE = 0.2

@@ -7,13 +7,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
-    ConfigDict,
     Field,
     field_validator,
     model_validator,
 )
 
+from core.config import Config
 from data.cell.notation import date_problem
 
 
@@ -34,12 +33,6 @@ def _condition(text: str) -> str:
 ExpressionText = Annotated[str, AfterValidator(_expression)]
 """An expression over the columns of a source. The grammar is in data/cell/expression.py."""
 ConditionText = Annotated[str, AfterValidator(_condition)]
-
-
-class Config(BaseModel):
-    """Base of all configs: immutable; an unknown key is an error that names the key."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class CdnowSource(Config):

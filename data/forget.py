@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data.errors import DataError
+from core.errors import DataError
+from core.workspace import Workspace
 from data.ingest import write_lock
 from data.manifest import parts_in, reduced, write_json
 from data.prepare import merge
 from data.prepare.parts import RECORDS, Part, customers_of
 from data.records.erasure import count_rows, remove_rows
 from data.records.versions import current_manifest, new_version, versions
-from data.workspace import Workspace
 
 
 def forget_records(files: Workspace, masked: Sequence[str]) -> int:

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 
+from core.errors import DataError
+from core.workspace import Workspace, remove_leftovers
 from data.config import DataConfig, TableSource, utc_text
-from data.errors import DataError
 from data.judge.judged import judged
 from data.judge.validate import Judged, failed, validate
 from data.manifest import describe, write_json
@@ -32,7 +33,6 @@ from data.records.versions import current_manifest, new_version
 from data.source.columns import columns_to_read
 from data.source.readers import public_uri
 from data.source.sources import as_table, open_source
-from data.workspace import Workspace, remove_leftovers
 
 Progress = Callable[[str], None]
 STAGE = "stage"

@@ -11,11 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.errors import DataError
+from core.private_file import make_private, read_private
+from core.workspace import Workspace
 from data.cell import parse
 from data.config import DataConfig
-from data.errors import DataError
-from data.private_file import make_private, read_private
-from data.workspace import Workspace
 from handlers.identity import canonical_id, mask
 
 MIN_KEY_BYTES = 32

@@ -19,7 +19,7 @@ BEGIN, END = "<!-- made by docs/rooms.py: begin -->\n", "<!-- made by docs/rooms
 
 def main() -> int:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
-    rooms = list(settings["contracts"][0]["layers"])
+    rooms = [room for layer in settings["contracts"][0]["layers"] for room in layer.split(" | ")]
     sys.path.insert(0, str(ROOT))
     imports = imports_of(rooms, grimp.build_graph(*rooms, cache_dir=None))
     page = PAGE.read_text(encoding="utf-8")

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from core.errors import FeatureError
+from core.workspace import Workspace, remove_leftovers, replaced_directory
 from data.config import utc_text
-from data.errors import FeatureError
-from data.workspace import Workspace, remove_leftovers, replaced_directory
 from features import purchases, table
 from features.records import read_json, read_records
 from features.snapshots import Schedule, schedule, schedule_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import duckdb
 
-from data.errors import FeatureError
+from core.errors import FeatureError
 from features.reads import literal
 from features.spec import FeaturesConfig
 

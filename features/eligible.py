@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-from data.errors import FeatureError
+from core.errors import FeatureError
 from features.database import parquet
 from features.labels import moment
 from features.reads import quoted, reading

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import duckdb
 
-from data.errors import FeatureError
+from core.errors import FeatureError
 from features.reads import literal, quoted, unknown
 from features.spec import SQL_TYPE, Feature, FeaturesConfig, Over
 

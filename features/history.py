@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data.errors import FeatureError
-from data.workspace import Workspace
+from core.errors import FeatureError
+from core.workspace import Workspace
 from features.lean_feast import FeatureStore, quiet
 from features.spec import FeaturesConfig
 from features.store import open_store

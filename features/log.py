@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import FeatureError
+from core.errors import FeatureError
 from features.database import parquet
 from features.reads import literal, quoted
 from features.spec import COMPUTED, LOG_COLUMNS, FeaturesConfig, Over, columns_read

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.database import open_database, parquet
 from features.reads import quoted
 from features.spec import FeaturesConfig

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.build import read_feature_manifest
 from features.history import point_in_time
 from features.lean_feast import FeatureStore

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.spec import FeaturesConfig
 
 PROJECT = "churn_prediction"

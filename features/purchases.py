@@ -12,8 +12,8 @@ from pathlib import Path
 
 import duckdb
 
+from core.errors import FeatureError
 from data.config import utc_text
-from data.errors import FeatureError
 from features import expressions
 from features.database import open_database, write_parquet
 from features.eligible import Rule

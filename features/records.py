@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow.parquet as pq
 from pyarrow import ArrowInvalid
 
-from data.errors import DataError, FeatureError
+from core.errors import DataError, FeatureError
+from core.workspace import Workspace
 from data.records import folder
-from data.workspace import Workspace
 
 
 def read_json(file: Path, remedy: str) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from data.errors import FeatureError
-from data.workspace import Workspace
+from core.errors import FeatureError
+from core.workspace import Workspace
 from features.build import read_feature_manifest
 from features.database import open_database, parquet
 from features.reads import quoted

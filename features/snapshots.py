@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
+from core.errors import FeatureError
 from data.config import utc_text
-from data.errors import FeatureError
 from features.spec import FeaturesConfig, Snapshots
 
 

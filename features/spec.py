@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from data.config import Config
+from core.config import Config
 from features.reads import Reading, quoted, reading, unknown
 from handlers.bundle import digest_of_spec
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from data.errors import FeatureError
-from data.workspace import Workspace, write_atomically
+from core.errors import FeatureError
+from core.workspace import Workspace, write_atomically
 from features import packing
 from features.build import read_feature_manifest
 from features.departed import remove_from_redis, remove_from_sqlite

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-from data.errors import FeatureError
+from core.errors import FeatureError
 from features import expressions
 from features.database import open_database, parquet, write_parquet
 from features.eligible import Rule

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from data.config import Config
+from core.config import Config
 
 
 class PurchaseColumns(Config):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from model.program import MAX_BATCH, Program
 
 TOLERANCE = 1e-6

@@ -3,7 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from data.errors import ChurnError
+from core.errors import ChurnError
 from pipelines.candidates import candidate_at
 from pipelines.context import Context, Stages
 from pipelines.model_store import ModelStore

@@ -5,7 +5,7 @@ import json
 import zipfile
 from pathlib import Path
 
-from data.errors import ArchiveError, ChurnError
+from core.errors import ArchiveError, ChurnError
 from pipelines.champion import registered_candidate
 from pipelines.context import Stages
 from pipelines.model_store import ModelStore

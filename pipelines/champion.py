@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from data.errors import ArchiveError
+from core.errors import ArchiveError
 from pipelines.context import Stages
 from pipelines.model_store import ModelStore
 from pipelines.verified import verified

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, Self
 
+from core.workspace import Workspace
 from data.config import DataConfig
-from data.workspace import Workspace
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from rollout.config import RolloutConfig

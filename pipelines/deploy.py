@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import ArchiveError, ConfigError, GateFailure
+from core.errors import ArchiveError, ConfigError, GateFailure
 from pipelines.context import Context, Stages
 from pipelines.live import archive_record
 from pipelines.model_store import KEY, ModelStore

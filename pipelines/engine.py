@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from data.workspace import write_atomically
+from core.workspace import write_atomically
 from pipelines.code import ROOT
 from pipelines.context import Context
 
@@ -105,7 +105,7 @@ def _fingerprint(step: Step, context: Context) -> str:
         step.name,
         step.depends(context),
         read,
-        [_code_digest(room) for room in step.rooms],
+        [_code_digest(room) for room in ("core", *step.rooms)],
         [_installed(library) for library in step.libraries],
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

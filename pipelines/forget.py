@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.errors import ConfigError
+from core.workspace import Workspace, write_atomically
 from data.config import utc_text
-from data.errors import ConfigError
 from data.forget import forget_records
 from data.mask import load_key
 from data.records.erasure import Erased, fingerprint, remove_rows
-from data.workspace import Workspace, write_atomically
 from pipelines.context import Context, Stages
 from pipelines.live import masked
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.errors import ServingError
+from core.errors import ServingError
+from core.workspace import Workspace
 from data.mask import load_key
-from data.workspace import Workspace
 from pipelines.context import Context, Stages
 
 if TYPE_CHECKING:

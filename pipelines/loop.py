@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from data.errors import ChurnError, GateFailure
-from data.workspace import Workspace, write_atomically
+from core.errors import ChurnError, GateFailure
+from core.workspace import Workspace, write_atomically
 from pipelines.context import Context
 from pipelines.engine import Outcome, Step, run_steps
 from pipelines.live import ask, masked

@@ -11,7 +11,7 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from data.errors import ChurnError, ConfigError, PackagingError
+from core.errors import ChurnError, ConfigError, PackagingError
 
 KEY = "rollout.store"
 

@@ -18,8 +18,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from data.errors import ChurnError, ServingError
-from data.workspace import Workspace
+from core.errors import ChurnError, ServingError
+from core.workspace import Workspace
 from pipelines.candidates import found_here
 from pipelines.champion import champion
 from pipelines.context import Context, Stages

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from data.workspace import write_atomically
+from core.workspace import write_atomically
 from monitoring.drift import drift_over_time
 from pipelines import plots
 from pipelines.context import Context

@@ -6,7 +6,7 @@ from pathlib import Path
 from threading import Event as Flag
 from typing import TYPE_CHECKING
 
-from data.errors import ConfigError, ServingError
+from core.errors import ConfigError, ServingError
 from pipelines.context import Context, Stages
 from rollout.config import RolloutConfig
 from rollout.errors import RolloutError

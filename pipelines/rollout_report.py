@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from data.workspace import Workspace, write_atomically
+from core.workspace import Workspace, write_atomically
 from pipelines import rollout_plots
 from rollout.evidence import Evidence, Window
 from rollout.records import arm_record, event_record, verdict_record

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from core.errors import ArchiveError, FeatureError
+from core.workspace import Workspace, link_version
 from data.config import utc_text
-from data.errors import ArchiveError, FeatureError
-from data.workspace import Workspace, link_version
 from features.build import MOMENT, build_features, read_feature_manifest
 from features.newest import count_newest, newest
 from features.spec import FeaturesConfig

@@ -9,7 +9,7 @@ import logging
 from datetime import datetime
 from pathlib import Path
 
-from data.errors import ArchiveError
+from core.errors import ArchiveError
 from pipelines.candidates import candidate_at, found_here, stored
 from pipelines.context import Stages
 from pipelines.live import archive_record

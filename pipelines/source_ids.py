@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from core.errors import DataError
 from data.config import DataConfig, TableSource, utc_text
-from data.errors import DataError
 from data.mask import Masker, load_key, masks_as_text
 from data.records.versions import current_manifest
 from data.source.sources import as_table, open_source

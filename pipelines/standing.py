@@ -8,7 +8,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from pipelines.context import Context
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.errors import TrainingError
-from data.workspace import write_atomically
+from core.errors import TrainingError
+from core.workspace import write_atomically
 from pipelines import standing
 from pipelines.code import git_commit
 from pipelines.context import Context

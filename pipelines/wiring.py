@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Self
 
-from data.errors import ConfigError
+from core.errors import ConfigError
 from pipelines.context import Stages
 from rollout.attendant import attend
 from rollout.config import RolloutConfig

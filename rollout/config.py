@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from data.config import Config
+from core.config import Config
 
 
 class Stage(Config):

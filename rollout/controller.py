@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from data.errors import ChurnError
+from core.errors import ChurnError
 from rollout.aftermath import after_promotion
 from rollout.config import RolloutConfig
 from rollout.decide import decide

@@ -1,6 +1,6 @@
 """What can go wrong with a rollout, in words for a person."""
 
-from data.errors import ChurnError
+from core.errors import ChurnError
 
 
 class RolloutError(ChurnError):

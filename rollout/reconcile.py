@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from data.errors import ChurnError
+from core.errors import ChurnError
 from rollout.projections import Projection
 from rollout.registry import RegistryProjection
 from rollout.store import Store

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from data.errors import ServingError
+from core.errors import ServingError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from data.errors import ChurnError, ServingError
+from core.errors import ChurnError, ServingError
 from serving.archive import Archive
 from serving.gateway import Gateway
 from serving.torchserve import TorchServe

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from data.errors import ServingError
-from data.workspace import Workspace
+from core.errors import ServingError
+from core.workspace import Workspace
 from serving.keys import own_key
 from serving.tokens import read_tokens
 

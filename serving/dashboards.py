@@ -11,7 +11,7 @@ from typing import Self
 
 import httpx
 
-from data.errors import ServingError
+from core.errors import ServingError
 from serving.environment import DASHBOARD, passed_on
 from serving.owned_process import LOOPBACK, OwnedProcess, free_port
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from data.errors import ServingError
+from core.errors import ServingError
 
 TIMEOUT_S = 5.0
 

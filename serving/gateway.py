@@ -17,8 +17,8 @@ from typing import Any, Self
 import httpx
 import psutil
 
-from data.errors import ServingError
-from data.workspace import Workspace
+from core.errors import ServingError
+from core.workspace import Workspace
 from serving.config import GatewayConfig, ServingConfig
 from serving.endpoints import load_assignments
 from serving.environment import SYSTEM, passed_on

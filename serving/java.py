@@ -6,7 +6,7 @@ import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
-from data.errors import ServingError
+from core.errors import ServingError
 
 OLDEST = 11
 

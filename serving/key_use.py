@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.workspace import Workspace, write_atomically
+from core.workspace import Workspace, write_atomically
 
 LOG_BYTES = 5_000_000
 

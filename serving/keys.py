@@ -16,9 +16,9 @@ from typing import Any, Self
 
 from filelock import FileLock
 
+from core.errors import ServingError
+from core.private_file import read_private
 from data.config import utc_text
-from data.errors import ServingError
-from data.private_file import read_private
 from serving.config import GatewayConfig
 
 OWN = "this-workspace"

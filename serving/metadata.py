@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from data.errors import ServingError
+from core.errors import ServingError
 
 SERVER: Mapping[str, Any] = {"name": "churn", "version": "1", "extensions": ["binary_tensor_data"]}
 """The answer to GET /v2. The extension is Triton's: tensors as raw bytes behind the JSON."""

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from data.errors import ServingError
+from core.errors import ServingError
 
 REAPER = Path(__file__).with_name("reaper.py")
 LOOPBACK = "127.0.0.1"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from data.errors import ServingError
+from core.errors import ServingError
 from serving.config import LOOPBACK, ServingConfig
 from serving.owned_process import hold_port
 

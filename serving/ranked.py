@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from data.errors import ConfigError, ServingError
+from core.errors import ConfigError, ServingError
 
 BATCH = 50_000
 """Rows that are read back, numbered and written at a time."""

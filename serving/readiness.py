@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from data.errors import ServingError
+from core.errors import ServingError
 from serving.tokens import Tokens
 
 LOOK_EVERY_S = 0.1

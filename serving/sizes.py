@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from data.errors import ServingError
+from core.errors import ServingError
 from serving.config import GatewayConfig, ServingConfig
 
 FRAMES = 65_536

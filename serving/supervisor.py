@@ -22,8 +22,8 @@ from typing import Any, Literal, Self
 
 import httpx
 
-from data.errors import ChurnError, ServingError
-from data.workspace import Workspace, write_atomically
+from core.errors import ChurnError, ServingError
+from core.workspace import Workspace, write_atomically
 from serving.archive import Archive
 from serving.canary import Canary
 from serving.config import GatewayConfig

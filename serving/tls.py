@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from data.errors import ServingError
-from data.private_file import read_private
-from data.workspace import Workspace, write_atomically
+from core.errors import ServingError
+from core.private_file import read_private
+from core.workspace import Workspace, write_atomically
 from serving.config import GatewayConfig
 from serving.keys import replace_privately
 

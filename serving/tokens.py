@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from data.errors import ServingError
+from core.errors import ServingError
 
 WAIT_S = 20.0
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from data.errors import ServingError
-from data.workspace import Workspace, write_atomically
+from core.errors import ServingError
+from core.workspace import Workspace, write_atomically
 from serving.archive import Archive, ModelArchive, Reader, read_archive
 from serving.config import ServingConfig, Tracing
 from serving.environment import WORKER, passed_on

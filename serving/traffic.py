@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from data.errors import ServingError
+from core.errors import ServingError
 
 LATE_S = 1.0
 """So far behind its pace, it gives up what it missed: a machine that is too slow is not to be flooded."""

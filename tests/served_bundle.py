@@ -21,7 +21,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.spec import Feature, FeaturesConfig, Ratio
 from handlers.identity import key_check, mask
 

@@ -41,9 +41,9 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from rich.console import Console
 from rich.markup import escape
 
-from data.errors import ChurnError, ConfigError, TrainingError
-from data.layers import CONFIGS, merge, read_layer
-from data.workspace import Workspace, write_atomically
+from core.errors import ChurnError, ConfigError, TrainingError
+from core.layers import CONFIGS, merge, read_layer
+from core.workspace import Workspace, write_atomically
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from training.config import TrainingConfig

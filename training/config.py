@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, PositiveFloat, Tag
 
-from data.config import Config
-from data.errors import ConfigError
+from core.config import Config
+from core.errors import ConfigError
 
 Baseline = Literal["base_rate", "logistic_regression", "random_forest", "gradient_boosting", "bg_nbd"]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from data.errors import ConfigError
+from core.errors import ConfigError
 from training.config import TYPICAL_VALUE, DecisionConfig, ValueColumn
 
 Numbers = NDArray[np.float64]

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from data.errors import ConfigError
-from data.layers import CONFIGS, expand, merge, one_line, parse_override, profile_file, read_layer
+from core.errors import ConfigError
+from core.layers import CONFIGS, expand, merge, one_line, parse_override, profile_file, read_layer
 from training.stages import Stages
 
 OPTIONS = ("--profile", "--config", "--set")

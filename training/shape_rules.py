@@ -7,8 +7,8 @@ the user expected an effect.
 from collections.abc import Collection, Iterator
 from typing import Any, Literal
 
+from core.errors import ConfigError
 from data.config import DataConfig, TableSource
-from data.errors import ConfigError
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from training.config import TrainingConfig, TuningConfig

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from data.config import Config, DataConfig
+from core.config import Config
+from data.config import DataConfig
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from training.config import DecisionConfig, GatesConfig, TrainingConfig, TuningConfig

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data.errors import TrainingError
-from data.workspace import Workspace, replaced_directory
+from core.errors import TrainingError
+from core.workspace import Workspace, replaced_directory
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from model.export import export_program, load_program

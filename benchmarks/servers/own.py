@@ -15,7 +15,7 @@ from typing import Any, Literal
 from benchmarks.servers.ground import ROOT, Ground, Running, Start, clock_of, environment
 from benchmarks.servers.load import Target
 from churn.settings import Settings
-from data.workspace import Workspace
+from core.workspace import Workspace
 from pipelines.live import newest_archive, server
 from serving.config import GatewayConfig, Tls
 from serving.gateway import Gateway

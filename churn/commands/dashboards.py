@@ -6,7 +6,7 @@ from typing import Any
 
 from churn import console
 from churn.settings import Settings
-from data.errors import ServingError
+from core.errors import ServingError
 
 
 def optuna(settings: Settings, arguments: Namespace) -> int:

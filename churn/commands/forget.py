@@ -6,7 +6,7 @@ from churn import console
 from churn.commands.step import context_of, identifiers
 from churn.lock import alone
 from churn.settings import Settings
-from data.errors import ChurnError
+from core.errors import ChurnError
 
 
 def forget(settings: Settings, arguments: Namespace) -> int:

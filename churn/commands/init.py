@@ -11,7 +11,7 @@ from rich.prompt import Prompt
 
 from churn import console
 from churn.settings import Settings, load_settings
-from data.errors import ConfigError
+from core.errors import ConfigError
 
 if TYPE_CHECKING:
     from churn.init.belief import Doubt

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from churn import console
 from churn.commands.step import who
 from churn.settings import Settings
-from data.errors import TrainingError
+from core.errors import TrainingError
 
 if TYPE_CHECKING:
     from training.registry.model_registry import Registry

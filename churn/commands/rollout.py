@@ -19,7 +19,7 @@ from churn.commands.rollout_shown import history_rows, picture, projection_recor
 from churn.commands.step import context_of, who
 from churn.lock import alone
 from churn.settings import Settings
-from data.errors import ChurnError
+from core.errors import ChurnError
 
 if TYPE_CHECKING:
     from rollout.state import Asked, Rollout

@@ -15,7 +15,7 @@ from churn import console
 from churn.commands.shown import show_answers
 from churn.commands.step import identifiers, who
 from churn.settings import Settings
-from data.errors import ChurnError, ServingError
+from core.errors import ChurnError, ServingError
 
 TICK_S = 0.2
 CHANGE_TIMEOUT_S = 300.0

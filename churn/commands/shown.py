@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from churn import console
-from data.errors import ChurnError
+from core.errors import ChurnError
 
 
 def explain(error: ChurnError) -> None:

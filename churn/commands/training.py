@@ -6,7 +6,7 @@ from churn import console
 from churn.commands.shown import show_gates, show_models
 from churn.commands.step import read, run_step
 from churn.settings import Settings
-from data.errors import ConfigError
+from core.errors import ConfigError
 
 ROWS = ("training set",)
 

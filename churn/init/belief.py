@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from data.errors import ConfigError
+from core.errors import ConfigError
 
 
 @dataclass(frozen=True)

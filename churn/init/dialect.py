@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from churn.init.belief import Notes
 from churn.init.words import TOTALS, plain
-from data.errors import DataError
+from core.errors import DataError
 
 DELIMITERS = (",", ";", "\t", "|", "^", "~", "\x01")
 SPACES = r"\s+"

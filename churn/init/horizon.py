@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from data.errors import DataError
+from core.errors import DataError
 
 DEFAULT_DAYS = 90
 SHORTER = (60, 45, 30, 21, 14, 7)

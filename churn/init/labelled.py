@@ -18,7 +18,7 @@ from churn.init.proposal import Proposal
 from churn.init.roles import one_of, quoted
 from churn.init.sample import Sample
 from churn.init.target import Target, settle_target
-from data.errors import DataError
+from core.errors import DataError
 
 
 def propose_labelled(

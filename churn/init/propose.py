@@ -15,7 +15,7 @@ from churn.init.proposal import Proposal
 from churn.init.roles import Ranked, ranked_times
 from churn.init.sample import Sample, stem, take_sample
 from churn.init.target import Target, divides_alike, find_target
-from data.errors import ConfigError, DataError
+from core.errors import ConfigError, DataError
 from features.spec import FeaturesConfig
 
 SHAPES = ("transactions", "labelled")

@@ -20,8 +20,8 @@ from fsspec.core import url_to_fs
 
 from churn.init.belief import Notes
 from churn.init.dialect import Dialect, find_dialect, find_encoding, footer_of
+from core.errors import DataError
 from data.cell.notation import Notation
-from data.errors import DataError
 from data.source.excel_files import cell_text
 from data.source.readers import data_errors
 

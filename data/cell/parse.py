@@ -9,11 +9,11 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.errors import DataError
 from data.cell.moments import MOMENT, moments
 from data.cell.notation import Notation
 from data.cell.numbers import numbers, numeric_texts
 from data.cell.text import EXACT_FLOAT, is_number, matching, texts, without_numbers
-from data.errors import DataError
 
 __all__ = [
     "MOMENT",

@@ -24,7 +24,7 @@ from great_expectations.expectations.registry import (
 from pydantic import ValidationError
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
-from data.errors import DataError
+from core.errors import DataError
 
 Row = dict[str, Any]
 

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.errors import DataError
 from data.cell import complaints, parse
 from data.cell.notation import Notation
 from data.config import DataConfig, TableSource
-from data.errors import DataError
 from data.prepare.target import Target
 from data.source.columns import expressions_of, further_columns
 from data.source.readers import public_uri

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.errors import DataError
 from data.cell import parse
 from data.config import TableSource
-from data.errors import DataError
 
 Value = str | int | float | bool
 MANY_VALUES = 50

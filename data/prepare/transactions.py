@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from data.errors import DataError
+from core.errors import DataError
 from data.prepare.arrange import Places
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data.workspace import write_atomically
+from core.workspace import write_atomically
 
 
 class Erased:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import DataError
-from data.workspace import Workspace
+from core.errors import DataError
+from core.workspace import Workspace
 
 
 def parts(files: Workspace) -> list[Path]:

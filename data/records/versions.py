@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
+from core.errors import DataError
+from core.workspace import Workspace, fresh_directory, point_to
 from data.records.folder import parts_of
-from data.workspace import Workspace, fresh_directory, point_to
 
 MIN_PREFIX_DIGITS = 8
 

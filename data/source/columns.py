@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from core.errors import DataError
 from data.config import DataConfig, TableSource
-from data.errors import DataError
 from data.source.readers import public_uri
 
 if TYPE_CHECKING:

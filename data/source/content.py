@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from data.errors import DataError
+from core.errors import DataError
 
 FIRST_BYTES = 512
 PARQUET, WORKBOOK, TEXT = "a Parquet file", "an Excel workbook", "text"

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import pandas as pd
 import pyarrow as pa
 
+from core.errors import DataError
 from data.config import TableSource
-from data.errors import DataError
 from data.source.content import FIRST_BYTES, WORKBOOK, Prefixed, kind_of, packing, refuse_other_kind, unpacked
 from data.source.readers import (
     HashingReader,

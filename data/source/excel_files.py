@@ -7,9 +7,9 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from core.errors import DataError
 from data.cell.notation import EPOCHS, Notation
 from data.config import TableSource
-from data.errors import DataError
 from data.source.content import FIRST_BYTES, refuse_other_kind
 from data.source.readers import (
     Wanted,

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from core.errors import DataError
 from data.config import TableSource
-from data.errors import DataError
 from data.source.content import FIRST_BYTES, refuse_other_kind
 from data.source.readers import (
     Wanted,

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from core.errors import DataError
 from data.config import TableSource
-from data.errors import DataError
 from data.source.readers import Wanted, public_uri, rows_a_chunk
 
 CANONICAL = {

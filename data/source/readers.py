@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from core.errors import DataError
 from data.config import TableSource
-from data.errors import DataError
 
 ROWS_A_CHUNK = 500_000
 CELLS_A_CHUNK = 10_000_000

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 from fsspec.core import url_to_fs
 
+from core.errors import DataError
 from data.config import TableSource
-from data.errors import DataError
 from data.source.readers import public_uri
 
 ENDINGS = {

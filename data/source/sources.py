@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from core.errors import DataError
 from data.cell.expression import parse
 from data.config import CdnowSource, DataConfig, TableSource
-from data.errors import DataError
 from data.source.csv_files import read_csv
 from data.source.excel_files import read_excel
 from data.source.parquet_files import read_parquet

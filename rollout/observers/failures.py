@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import ServingError
+from core.errors import ServingError
 from rollout.observers.observer import Opened
 
 SLOTS = {"stable": "stable", "canary": "canary"}

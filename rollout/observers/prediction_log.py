@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data.errors import ServingError
+from core.errors import ServingError
 from handlers.identity import NOBODY
 from handlers.log_segments import SEGMENT, SPOOL
 from rollout.evidence import Arm, Floats, Labelled, none

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from data.errors import ServingError
+from core.errors import ServingError
 from handlers import telemetry
 from rollout.config import Latency, RolloutConfig
 from rollout.counts import quantile

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from data.errors import ConfigError, ServingError
+from core.errors import ConfigError, ServingError
 from rollout.config import PrometheusConfig
 from rollout.observers.observer import Opened
 

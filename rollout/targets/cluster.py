@@ -15,7 +15,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 from urllib3.exceptions import HTTPError
 
-from data.errors import ServingError
+from core.errors import ServingError
 from rollout.targets.target import NotYet
 
 Object = dict[str, Any]

@@ -6,7 +6,7 @@ knows, who started the process at that port.
 
 import hashlib
 
-from data.errors import ChurnError, ServingError
+from core.errors import ChurnError, ServingError
 from rollout.targets.target import Candidate, TargetState
 from serving.supervisor import Supervisor
 from serving.torchserve import TorchServe

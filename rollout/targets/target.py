@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from data.errors import ServingError
+from core.errors import ServingError
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def test_steps_out_of_order_name_the_one_to_run(refused: Refused) -> None:
 def test_a_second_run_while_one_is_running(refused: Refused, tmp_path: Path) -> None:
     hold = (
         "import pathlib, sys\n"
-        "from churn.lock import alone\nfrom data.workspace import Workspace\n"
+        "from churn.lock import alone\nfrom core.workspace import Workspace\n"
         f"with alone(Workspace(pathlib.Path({str(tmp_path / 'var')!r}))):\n"
         "    print('held', flush=True); sys.stdin.read()\n"
     )

@@ -13,7 +13,7 @@ from churn.cli import main
 from churn.init.overlay import render
 from churn.init.propose import propose
 from churn.settings import load_settings
-from data.errors import ConfigError, DataError
+from core.errors import ConfigError, DataError
 
 SPEC = load_settings().features
 

@@ -8,7 +8,7 @@ import pytest
 from test_init import agrees, proposed
 from ugly_files import Expected
 
-from data.errors import DataError
+from core.errors import DataError
 
 MAKER = Path(__file__).parents[3] / "shared" / "cases" / "make_cases.py"
 LABELLED = frozenset({"observed_at"})

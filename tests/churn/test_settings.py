@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from churn.settings import CONFIGS, STAGES, load_settings, merge
-from data.errors import ConfigError
-from data.layers import expand, parse_override
+from core.errors import ConfigError
+from core.layers import expand, parse_override
 
 EXAMPLES = sorted((CONFIGS.parent / "examples").glob("*.yaml"))
 PRODUCTION = {

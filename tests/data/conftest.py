@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from data_tables import AS_OF, KEY, Configure, Ingest
 
+from core.workspace import Workspace
 from data.config import DataConfig
 from data.ingest import ingest
-from data.workspace import Workspace
 
 
 @pytest.fixture(autouse=True)

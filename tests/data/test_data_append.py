@@ -15,16 +15,16 @@ from data_tables import AS_OF, KEY, Configure, Ingest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from core.errors import DataError
+from core.workspace import Workspace
 from data import append as append_module
 from data.append import Delivery, append
 from data.config import DataConfig
-from data.errors import DataError
 from data.ingest import ingest
 from data.prepare import parts as parts_module
 from data.prepare import staging
 from data.records.folder import parts, read
 from data.records.versions import find, versions
-from data.workspace import Workspace
 from handlers.identity import mask
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -282,10 +282,11 @@ KILLED = """
 import os, signal, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from data import append as module, workspace
+from data import append as module
+from core import workspace
 from data.records import versions
 from data.config import DataConfig
-from data.workspace import Workspace
+from core.workspace import Workspace
 
 place, function = sys.argv[3].split(".")
 target = {"append": module, "versions": versions, "merge": module.merge}[place]

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from data_tables import LOG, Configure
 
+from core.errors import DataError
 from data.config import DataConfig
-from data.errors import DataError
 from data.prepare.clean import Cleaned, Cleaner, check_usable, clean
 from data.source.sources import as_table, open_source
 

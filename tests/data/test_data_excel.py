@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from data_tables import Configure
 
+from core.errors import DataError
 from data.cell import parse
 from data.cell.notation import Notation
-from data.errors import DataError
 from data.source.sources import open_source
 
 Book = Callable[..., Path]

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from core.layers import one_line
 from data.cell import parse as cells
 from data.cell.expression import condition, parse
 from data.config import DataConfig
-from data.layers import one_line
 
 TABLE = pa.table(
     {

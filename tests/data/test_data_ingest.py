@@ -19,12 +19,12 @@ from data_tables import AS_OF, KEY, LOG, Configure, Ingest, cdnow
 from filelock import FileLock
 
 from churn.settings import load_settings
-from data.errors import DataError
+from core.errors import DataError
+from core.workspace import Workspace
 from data.ingest import ingest
 from data.prepare import parts as parts_module
 from data.records.folder import parts, read
 from data.source.sources import CDNOW_SHA256
-from data.workspace import Workspace
 from handlers.identity import mask
 
 TELCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "Telco-Customer-Churn.csv"
@@ -205,7 +205,7 @@ from pathlib import Path
 from data import ingest as module
 from data.config import DataConfig
 from data.ingest import ingest
-from data.workspace import Workspace
+from core.workspace import Workspace
 
 module.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # the records are written already
 config = DataConfig(shape="transactions", source={"kind": "cdnow"}, expectations=())
@@ -261,7 +261,7 @@ def test_millions_of_rows_stay_within_a_few_gigabytes(tmp_path: Path) -> None:
     script = (
         "import resource, sys; from datetime import UTC, datetime; from pathlib import Path\n"
         "from data.config import DataConfig; from data.ingest import ingest\n"
-        "from data.workspace import Workspace\n"
+        "from core.workspace import Workspace\n"
         "columns = {'user_id': 'customer', 'timestamp': 'when', 'amount': 'paid'}\n"
         "source = {'kind': 'parquet', 'uri': sys.argv[1] + '/log.parquet', 'columns': columns}\n"
         "config = DataConfig(shape='transactions', source=source, expectations=())\n"

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from data_tables import KEY, Configure, Ingest, cdnow
 
+from core.errors import DataError
+from core.workspace import Workspace
 from data import mask as data_mask
-from data.errors import DataError
 from data.mask import Masker, load_key, mask_texts, masks_as_text
 from data.prepare import staging
 from data.prepare.staging import Buckets
 from data.records.folder import read
-from data.workspace import Workspace
 from handlers.identity import canonical_id, is_masked, mask
 
 CONFIG = cdnow()

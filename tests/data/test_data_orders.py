@@ -11,12 +11,12 @@ from data_tables import AS_OF, KEY, Configure, Ingest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from data.errors import DataError
+from core.errors import DataError
+from core.workspace import Workspace
 from data.ingest import ingest
 from data.prepare import parts as parts_module
 from data.prepare import staging
 from data.records.folder import parts, read
-from data.workspace import Workspace
 from handlers.identity import mask
 
 LINES = {

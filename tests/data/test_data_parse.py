@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from core.errors import DataError
 from data.cell import complaints, parse
 from data.cell.notation import Notation
-from data.errors import DataError
 
 
 def column(*values: Any) -> pa.ChunkedArray:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from postgres import PASSWORD, postgres
 
+from core.errors import DataError
 from data.config import DataConfig
-from data.errors import DataError
 from data.source.sources import Reading, open_source
 
 ORDERS = """

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from data_tables import LOG, Configure
 
+from core.errors import DataError
 from data.config import DataConfig
-from data.errors import DataError
 from data.source.sources import open_source
 
 Refused = Callable[..., str]

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from data_tables import LOG, Configure, cdnow, read
 
+from core.errors import DataError
 from data.config import DataConfig
-from data.errors import DataError
 from data.sample import sample_user_ids
 from data.source.sources import CDNOW_SHA256
 

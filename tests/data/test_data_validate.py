@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from data_tables import AS_OF
 
-from data.errors import DataError
+from core.errors import DataError
 from data.judge.validate import failed, validate
 
 

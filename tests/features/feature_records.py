@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.workspace import Workspace
+from core.workspace import Workspace
 from handlers.identity import mask
 
 CONFIG = Path(__file__).parents[2] / "configs" / "features.yaml"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from data.errors import FeatureError
+from core.errors import FeatureError
 from features.build import build_features
 from features.reads import quoted, reading
 from features.spec import FeaturesConfig, columns_read

@@ -11,7 +11,7 @@ import yaml
 from feature_records import CONFIG, write_transactions
 from online_stores import redis_server
 
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.build import build_features
 from features.parity import read_online
 from features.spec import FeaturesConfig

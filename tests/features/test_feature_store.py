@@ -19,7 +19,7 @@ import pytest
 import yaml
 from feature_records import CONFIG, cdnow, write_labelled, write_transactions
 
-from data.errors import FeatureError
+from core.errors import FeatureError
 from features.build import build_features
 from features.history import point_in_time, training_set
 from features.parity import check, read_online

@@ -12,7 +12,7 @@ from feature_records import records_part, write_labelled, write_manifest, write_
 from filelock import FileLock
 from pydantic import ValidationError
 
-from data.errors import FeatureError
+from core.errors import FeatureError
 from features import log, purchases
 from features.build import build_features
 from features.database import write_parquet

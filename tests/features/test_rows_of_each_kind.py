@@ -14,7 +14,7 @@ import pytest
 import yaml
 from feature_records import CONFIG, records_part, write_manifest
 
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features import log as log_module
 from features.build import build_features
 from features.spec import FeaturesConfig

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from data.errors import FeatureError
+from core.errors import FeatureError
 from features.snapshots import schedule, schedule_of
 
 START, END = datetime(1997, 1, 1, tzinfo=UTC), datetime(1998, 7, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from online_stores import bundle_of, redis_server
 
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.build import build_features
 from features.history import training_set
 from features.parity import check

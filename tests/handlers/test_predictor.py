@@ -489,7 +489,8 @@ assert Context.statuses == [(0, 200, "OK"), (1, 400, "Bad Request")], Context.st
 assert b"churn_probability" in bodies[0], bodies
 assert Context.headers == [(0, "x-churn-request-id", "mine"), (1, "x-churn-request-id", "mine")]
 assert handlers.__file__.startswith({model_dir!r}), handlers.__file__
-rooms = {{"churn", "pipelines", "serving", "training", "model", "features", "data"}} & set(sys.modules)
+rooms = {{"churn", "pipelines", "serving", "training", "model", "features", "data",
+         "core"}} & set(sys.modules)
 assert not rooms, rooms
 """
 

@@ -147,7 +147,7 @@ def test_the_image_holds_no_code_of_ours_and_nothing_of_the_build(image: str) ->
     check = config.get("Healthcheck") or inspected.get("Healthcheck") or inspected.get("HealthCheck")
     assert "/etc/churn/healthy.py" in str(check)
     assert not names & {"PYTHONPATH", "PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"}
-    rooms = ("churn", "data", "features", "model", "pipelines", "serving", "training", "handlers")
+    rooms = ("churn", "core", "data", "features", "model", "pipelines", "serving", "training", "handlers")
     code = f"import importlib.util as u; print([r for r in {rooms} if u.find_spec(r)])"
     assert engine("run", "--rm", "--entrypoint", "python", image, "-c", code) == "[]"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from model.calibration import Calibration
 from model.config import ModelConfig
 from model.embeddings import learn_bins
@@ -29,7 +29,7 @@ CONFIGS = {
     ),
     "periodic": PLAIN.model_copy(update={"numeric_embedding": "periodic", "scaling": "quantile"}),
 }
-ROOMS = ("model", "training", "features", "data", "handlers", "churn", "tabm", "rtdl_num_embeddings")
+ROOMS = ("core", "model", "training", "features", "data", "handlers", "churn", "tabm", "rtdl_num_embeddings")
 """Nor the packages that the network is made with."""
 
 

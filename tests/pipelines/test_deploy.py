@@ -18,8 +18,8 @@ from object_store import ObjectStore
 
 from churn.cli import main
 from churn.settings import Settings, load_settings
-from data.errors import ChurnError, ConfigError, PackagingError
-from data.workspace import write_atomically
+from core.errors import ChurnError, ConfigError, PackagingError
+from core.workspace import write_atomically
 from handlers.bundle import digest_of_spec
 from pipelines.context import Context
 from pipelines.deploy import Deployed, deploy

@@ -45,7 +45,7 @@ def test_a_number_of_trials_in_the_stage_s_own_file_counts(tmp_path: Path) -> No
     """No profile repeats what a stage's file says, or editing that file would change nothing."""
     import shutil
 
-    from data.layers import CONFIGS
+    from core.layers import CONFIGS
 
     configs = tmp_path / "configs"
     shutil.copytree(CONFIGS, configs)

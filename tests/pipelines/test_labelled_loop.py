@@ -12,7 +12,7 @@ import pytest
 
 from churn.cli import main
 from churn.settings import CONFIGS
-from data.workspace import Workspace
+from core.workspace import Workspace
 from serving.client import running
 
 REPOSITORY = CONFIGS.parent

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data.workspace import link_version, replaced_directory
+from core.workspace import link_version, replaced_directory
 
 
 def version(current: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.workspace import Workspace
+from core.workspace import Workspace
 from pipelines.rollout_report import report_record, section, write_rollout_page
 from rollout.evidence import Arm, Evidence, Window
 from rollout.observers.observer import Opened

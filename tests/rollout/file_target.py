@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from data.errors import ServingError
+from core.errors import ServingError
 from rollout.config import RolloutConfig
 from rollout.controller import Controller
 from rollout.evidence import Arm, Evidence, Window

@@ -21,7 +21,7 @@ from file_target import (
     store_in,
 )
 
-from data.errors import ServingError
+from core.errors import ServingError
 from rollout.again import judge_again
 from rollout.controller import Controller
 from rollout.errors import LeaseHeld, RolloutError

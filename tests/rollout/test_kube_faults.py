@@ -12,7 +12,7 @@ from kube.api_server import ApiServer, unknown
 from kube.cluster import FIRST, SECOND, client, cluster, config, crd, found
 from kubernetes.client import CustomObjectsApi
 
-from data.errors import ServingError
+from core.errors import ServingError
 from rollout.targets.cluster import (
     CONFLICTS,
     INFERENCE_SERVICE,

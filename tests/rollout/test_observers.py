@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from pytest import approx
 
-from data.errors import ServingError
+from core.errors import ServingError
 from handlers.identity import NOBODY
 from handlers.log_records import Origin, Records, schema_of, to_arrow
 from handlers.log_segments import ParquetSegments

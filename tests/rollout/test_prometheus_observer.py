@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.errors import ConfigError, ServingError
+from core.errors import ConfigError, ServingError
 from handlers import telemetry
 from handlers.telemetry import Telemetry, torchserve_metrics
 from rollout.config import RolloutConfig

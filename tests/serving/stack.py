@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from served_bundle import ServedBundle, files_of
 
-from data.workspace import Workspace
+from core.workspace import Workspace
 from serving.config import GatewayConfig, ServingConfig
 from serving.gateway import Gateway
 from serving.keys import Keys, first_key

@@ -15,7 +15,7 @@ import pytest
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from churn.settings import CONFIGS
-from data.errors import ServingError
+from core.errors import ServingError
 from serving.dashboards import Dashboard, mlflow_server, optuna_dashboard
 
 

@@ -12,7 +12,7 @@ from stack import Stack, supervisor_of, ticking, within
 
 import serving.gateway
 import serving.supervisor
-from data.errors import ServingError
+from core.errors import ServingError
 from serving.archive import Archive
 from serving.client import running
 from serving.config import ServingConfig

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from house import Clients, acknowledged, free_port, house, logged
 from served_bundle import FRESH, ServedBundle, changed_archive, files_of, make_archive
 
-from data.errors import ArchiveError, ServingError
+from core.errors import ArchiveError, ServingError
 from handlers import telemetry
 from handlers.prediction_log import TAKE_EVERY_S
 from serving.config import ServingConfig

@@ -14,7 +14,7 @@ from served_bundle import ServedBundle
 from stack import Stack, supervisor_of, ticking, within
 
 from churn.settings import load_settings
-from data.errors import ServingError
+from core.errors import ServingError
 from serving.client import key_for, predict, running
 from serving.config import GatewayConfig
 from serving.keys import Keys, digest

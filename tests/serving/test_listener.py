@@ -16,7 +16,7 @@ import pytest
 from served_bundle import files_of
 from stack import within
 
-from data.errors import ServingError
+from core.errors import ServingError
 from serving.config import GatewayConfig, ServingConfig
 from serving.gateway import Gateway
 from serving.listener import Row, not_accepted, refuse_newcomers, rows

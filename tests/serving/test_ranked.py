@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from data.errors import ConfigError, ServingError
+from core.errors import ConfigError, ServingError
 from serving.ranked import check_target, write_ranked
 
 

@@ -11,7 +11,7 @@ import pytest
 from served_bundle import files_of
 from stack import within
 
-from data.errors import ServingError
+from core.errors import ServingError
 from serving.config import GatewayConfig, ServingConfig
 from serving.gateway import Gateway
 from serving.sizes import SizeBudget

@@ -16,7 +16,7 @@ import pytest
 from served_bundle import ServedBundle, changed_archive
 from stack import Stack, supervisor_of, ticking, within
 
-from data.errors import ServingError
+from core.errors import ServingError
 from serving.client import running
 from serving.gateway import envoy_program
 

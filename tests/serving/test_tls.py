@@ -18,7 +18,7 @@ from served_bundle import ServedBundle, files_of
 from stack import supervisor_of, within
 
 from churn.settings import load_settings
-from data.errors import ServingError
+from core.errors import ServingError
 from serving.client import key_for, predict, running
 from serving.config import GatewayConfig, ServingConfig, Tls
 from serving.gateway import Gateway

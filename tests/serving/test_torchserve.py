@@ -15,8 +15,8 @@ import pytest
 from served_bundle import UNKNOWN, ServedBundle, files_of, make_archive
 from stack import within
 
-from data.errors import ServingError
-from data.workspace import Workspace
+from core.errors import ServingError
+from core.workspace import Workspace
 from serving.client import predict, running
 from serving.config import ServingConfig
 from serving.tokens import Tokens
@@ -215,7 +215,7 @@ def test_a_second_server_runs_beside_and_stops_alone(
 PARENT = """
 import json, sys, time
 from pathlib import Path
-from data.workspace import Workspace
+from core.workspace import Workspace
 from serving.config import ServingConfig
 from serving.torchserve import TorchServe
 archive, files, environment = Path(sys.argv[1]), Workspace(Path(sys.argv[2])), json.load(sys.stdin)

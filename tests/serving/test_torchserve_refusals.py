@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from served_bundle import SPEC, ServedBundle, changed_archive, files_of, make_archive
 
-from data.errors import ServingError
+from core.errors import ServingError
 from serving.client import predict, running
 from serving.config import ServingConfig
 from serving.java import find_java, java_version

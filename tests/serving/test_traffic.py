@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from data.errors import ServingError
+from core.errors import ServingError
 from serving.traffic import Traffic
 
 

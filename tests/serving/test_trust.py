@@ -16,7 +16,7 @@ from served_bundle import ServedBundle, make_archive
 from stack import Stack, supervisor_of, ticking, within
 
 import serving.supervisor
-from data.errors import ArchiveError
+from core.errors import ArchiveError
 from rollout.targets.envoy import EnvoyTarget
 from serving.archive import Archive, ModelArchive
 from serving.config import ServingConfig

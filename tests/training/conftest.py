@@ -8,7 +8,7 @@ from filelock import FileLock
 from training_frames import cdnow_frame, cdnow_records
 
 from churn.settings import Settings, load_settings
-from data.workspace import Workspace
+from core.workspace import Workspace
 from training.train import train
 
 SMALL = (

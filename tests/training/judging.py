@@ -6,7 +6,7 @@ from functools import partial
 import pandas as pd
 
 from churn.settings import Settings
-from data.workspace import Workspace
+from core.workspace import Workspace
 from training.gates import Evidence, GateReport, judge
 from training.gates.champion_scores import score_champion
 from training.gates.collect import collect_evidence

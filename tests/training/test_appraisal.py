@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.inspection import permutation_importance as theirs
 
 from churn.settings import Settings
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.spec import Feature, FeaturesConfig, Ratio
 from model.config import ModelConfig
 from training.config import TrainingConfig

@@ -6,8 +6,8 @@ import pytest
 from scipy.optimize import brentq
 
 from churn.settings import load_settings
-from data.errors import ConfigError
-from data.workspace import Workspace
+from core.errors import ConfigError
+from core.workspace import Workspace
 from training.config import DecisionConfig, ValueColumn
 from training.decision_value import (
     acting_threshold,

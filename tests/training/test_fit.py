@@ -5,8 +5,8 @@ import torch
 from training_frames import TELCO, telco_frame
 
 from churn.settings import CONFIGS, Settings, load_settings
-from data.errors import ConfigError, TrainingError
-from data.workspace import Workspace
+from core.errors import ConfigError, TrainingError
+from core.workspace import Workspace
 from features.spec import Feature, FeaturesConfig
 from training.learn.fit import Fitted, fit
 from training.train import prepare, train

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 
 from churn.settings import Settings
-from data.errors import TrainingError
+from core.errors import TrainingError
 from model.config import ModelConfig
 from training.config import TrainingConfig
 from training.learn.fit import evaluate_forward, fit

@@ -12,7 +12,7 @@ import pytest
 from judging import STORE, evidence_of, in_registry, judged, refusals
 
 from churn.settings import Settings
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.spec import Feature
 from training.gates import GateReport, Override, judge, write_report
 from training.gates.champion_scores import score_champion

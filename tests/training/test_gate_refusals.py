@@ -10,7 +10,7 @@ from judging import STORE, evidence_of, judged, refusals, write_manifest
 from training_frames import TELCO, telco_frame
 
 from churn.settings import CONFIGS, Settings, load_settings
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.spec import Feature
 from model.export import export_program
 from model.program import Program

@@ -9,8 +9,8 @@ import pytest
 from scipy.special import expit
 
 from churn.settings import Settings
-from data.errors import ConfigError, PackagingError
-from data.workspace import Workspace
+from core.errors import ConfigError, PackagingError
+from core.workspace import Workspace
 from training.config import GatesConfig
 from training.gates import (
     RULES,

@@ -12,8 +12,8 @@ import pytest
 from judging import evidence_of
 
 from churn.settings import Settings
-from data.errors import GateFailure, PackagingError
-from data.workspace import Workspace
+from core.errors import GateFailure, PackagingError
+from core.workspace import Workspace
 from handlers.bundle import read_bundle
 from training.archive.signing import load_signing_key, read_signers
 from training.archive.verify import verify_archive
@@ -150,7 +150,7 @@ def test_equal_inputs_give_equal_bytes_in_another_process(
     again = f"""
 import json
 from pathlib import Path
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.spec import FeaturesConfig
 from training.config import TrainingConfig
 from training.release.package import package

@@ -20,8 +20,8 @@ from postgres import PASSWORD, postgres
 
 from churn.cli import main
 from churn.settings import CONFIGS, Settings, load_settings
-from data.errors import ConfigError, TrainingError
-from data.workspace import Workspace
+from core.errors import ConfigError, TrainingError
+from core.workspace import Workspace
 from training.addresses import masked
 from training.gates import judge, write_report
 from training.registry.model_registry import Registry

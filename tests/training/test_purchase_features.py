@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from churn.settings import Settings
-from data.errors import TrainingError
+from core.errors import TrainingError
 from model.config import ModelConfig, PurchaseColumns
 from training.learn.bg_nbd import BgNbd
 from training.learn.fit import fit

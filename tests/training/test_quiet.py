@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from churn.settings import CONFIGS
-from data.workspace import Workspace
+from core.workspace import Workspace
 
 CODE = """
 import sys
 from pathlib import Path
 import pandas as pd
 from churn.settings import load_settings
-from data.workspace import Workspace
+from core.workspace import Workspace
 from training.gates.collect import collect_evidence
 from training.gates import judge, write_report
 from training.release.tracking import record_run

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from churn.settings import Settings, load_settings
-from data.errors import GateFailure, TrainingError
+from core.errors import GateFailure, TrainingError
 from training.config import TrainingConfig
 from training.quiet import quiet
 from training.registry.model_registry import LONGEST_VALUE, Registry

@@ -6,7 +6,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from data.errors import PackagingError
+from core.errors import PackagingError
 from training.archive.sbom import sbom, serve_requirements
 
 WHEN = datetime(1998, 7, 1, tzinfo=UTC)

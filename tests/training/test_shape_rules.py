@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from churn.settings import load_settings
-from data.errors import ConfigError
+from core.errors import ConfigError
 
 TABLE = """
 data:

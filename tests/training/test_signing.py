@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.errors import ArchiveError, ConfigError, GateFailure
-from data.workspace import Workspace
+from core.errors import ArchiveError, ConfigError, GateFailure
+from core.workspace import Workspace
 from handlers.bundle import digest_of_spec
 from training.archive.mar import open_checked
 from training.archive.signing import load_signing_key, read_signers, sign, signature_file, trust_line

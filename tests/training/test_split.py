@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from churn.settings import Settings
-from data.errors import TrainingError
+from core.errors import TrainingError
 from training.learn.split import BY_CUSTOMER, BY_TIME, Split, in_share, split_rows
 
 

@@ -8,8 +8,8 @@ import pytest
 from judging import evidence_of, in_registry
 
 from churn.settings import Settings
-from data.errors import TrainingError
-from data.workspace import Workspace
+from core.errors import TrainingError
+from core.workspace import Workspace
 from model.program import Program
 from pipelines.context import Context
 from pipelines.steps import STEPS

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from churn.settings import Settings
-from data.workspace import Workspace
+from core.workspace import Workspace
 from model.export import load_program
 from model.program import Program, score
 from training.learn.inputs import Inputs

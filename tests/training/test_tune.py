@@ -9,8 +9,8 @@ from mlflow import MlflowClient
 from scipy.special import expit
 
 from churn.settings import Settings
-from data.errors import ConfigError, TrainingError
-from data.workspace import Workspace
+from core.errors import ConfigError, TrainingError
+from core.workspace import Workspace
 from features.spec import Feature, FeaturesConfig
 from pipelines import plots
 from training.config import Range, TuningConfig

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import OperationalError
 
 from churn.settings import CONFIGS, Settings, load_settings
-from data.errors import TrainingError
+from core.errors import TrainingError
 from training.config import TuningConfig
 from training.tuning.slots import FINISHED, claim, open_storage, refill_queue
 from training.tuning.study import open_study

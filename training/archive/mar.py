@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data.errors import ArchiveError
+from core.errors import ArchiveError
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 LARGEST_BYTES = 8 << 30

@@ -11,8 +11,8 @@ from urllib.parse import quote
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from core.errors import PackagingError
 from data.config import utc_text
-from data.errors import PackagingError
 
 PROJECT, EXTRA = "churn-prediction", "serve"
 """The extra in pyproject.toml that lists the packages of a worker."""

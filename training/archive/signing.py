@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from data.errors import ArchiveError, ConfigError
-from data.private_file import make_private, read_private
-from data.workspace import Workspace, write_atomically
+from core.errors import ArchiveError, ConfigError
+from core.private_file import make_private, read_private
+from core.workspace import Workspace, write_atomically
 
 FORMAT = "churn-archive-signature/1"
 SUFFIX = ".sig"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import ArchiveError, GateFailure
+from core.errors import ArchiveError, GateFailure
 from handlers.bundle import SCHEMA_VERSION, digest_of_spec
 from training.archive.mar import MANIFEST, open_checked, read_json
 from training.archive.signing import Signers, check_signature

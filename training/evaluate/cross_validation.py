@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from features.spec import FeaturesConfig
 from training.config import TrainingConfig
 from training.learn.fit import Fitted, fit

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from data.errors import ConfigError
-from data.workspace import Workspace, replaced_directory
+from core.errors import ConfigError
+from core.workspace import Workspace, replaced_directory
 from training.config import GatesConfig
 from training.gates.archive import Archive
 from training.gates.beats_baselines import BeatsBaselines

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data.errors import ChurnError, TrainingError
-from data.workspace import Workspace
+from core.errors import ChurnError, TrainingError
+from core.workspace import Workspace
 from features.spec import FeaturesConfig
 from handlers.bundle import BundleError, read_bundle
 from handlers.encoding import encode

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data.errors import PackagingError
-from data.workspace import Workspace
+from core.errors import PackagingError
+from core.workspace import Workspace
 from features.spec import FeaturesConfig
 from handlers.bundle import BundleError
 from model.export import load_program

@@ -9,8 +9,8 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Self
 
+from core.errors import ConfigError, PackagingError
 from data.config import utc_text
-from data.errors import ConfigError, PackagingError
 from training.gates.verdict import Verdict
 
 NEVER_OVERRIDDEN = ("evidence", "parity")

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 
-from data.config import Config
+from core.config import Config
 from training.gates.evidence import Evidence
 from training.gates.verdict import Verdict
 

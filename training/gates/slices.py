@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from data.errors import ConfigError
+from core.errors import ConfigError
 from features.spec import FeaturesConfig
 from training.config import Division
 from training.gates import Parts, Sample

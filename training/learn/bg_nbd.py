@@ -16,7 +16,7 @@ from pyarrow.dataset import dataset, field
 from scipy.optimize import minimize
 from scipy.special import betaln, expit, gammaln
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from data.records.folder import parts_of
 
 Floats = NDArray[np.float64]

@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from pydantic import ValidationError
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from model.program import Program

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from features.spec import FeaturesConfig
 from model.calibration import Calibration
 from model.config import ModelConfig

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.optimize import LinearConstraint, minimize
 from scipy.special import expit
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from model.preprocessing import Preprocessing

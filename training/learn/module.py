@@ -13,7 +13,7 @@ from tabm import LinearBatchEnsemble, LinearEnsemble
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from training.config import TrainingConfig
 from training.learn.checkpoint import Contract
 from training.learn.datamodule import Batch, Batches, Rows, derived_seed

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from model.purchase_process import PurchaseProcess

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from model.config import ModelConfig
 from training.config import TrainingConfig
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from training.config import TrainingConfig
 
 Shape = Literal["transactions", "labelled"]

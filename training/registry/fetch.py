@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.errors import ArchiveError
+from core.errors import ArchiveError
 from training.archive.signing import signature_file
 from training.registry.mlflow_client import mlflow_errors
 from training.registry.model_registry import Version

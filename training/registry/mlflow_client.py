@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from training.addresses import failure
 from training.config import TrainingConfig
 from training.quiet import quiet

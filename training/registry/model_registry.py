@@ -15,8 +15,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Self
 
+from core.errors import GateFailure, TrainingError
 from data.config import utc_text
-from data.errors import GateFailure, TrainingError
 from training.config import TrainingConfig
 from training.registry.mlflow_client import client_of, mlflow_errors
 

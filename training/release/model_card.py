@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.spec import FeaturesConfig
 from training.config import DecisionConfig, TrainingConfig, ValueColumn
 from training.decision_value import break_even, typical_value

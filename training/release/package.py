@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import handlers
-from data.errors import GateFailure, PackagingError
-from data.workspace import Workspace, write_atomically
+from core.errors import GateFailure, PackagingError
+from core.workspace import Workspace, write_atomically
 from features.spec import FeaturesConfig
 from training.archive.mar import normalise
 from training.archive.sbom import sbom

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import time_ns
 from typing import Any
 
-from data.workspace import Workspace
+from core.workspace import Workspace
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from training.archive.signing import signature_file

@@ -17,7 +17,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from training.addresses import failure
 from training.config import TuningConfig
 from training.quiet import quiet

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from data.errors import ConfigError
+from core.errors import ConfigError
 from model.config import ModelConfig
 from training.config import Range, TrainingConfig
 

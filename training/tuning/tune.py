@@ -9,8 +9,8 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from data.errors import TrainingError
-from data.workspace import Workspace
+from core.errors import TrainingError
+from core.workspace import Workspace
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from training.config import TrainingConfig, TuningConfig

@@ -24,7 +24,7 @@ def main() -> int:
         return 0
     stopping = threading.Event()
     threading.Thread(target=_until_parent_ends, args=(stopping,), daemon=True).start()
-    from data.errors import ChurnError
+    from core.errors import ChurnError
 
     try:
         _run(json.loads(line), stopping, reports)

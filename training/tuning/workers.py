@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from data.errors import TrainingError
+from core.errors import TrainingError
 from training.addresses import masked
 
 POLL_S = 0.5

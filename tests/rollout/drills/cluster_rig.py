@@ -13,7 +13,7 @@ from kube import knative, standard
 from kube.api_server import ApiServer
 from kube.cluster import FIRST, SECOND, client, cluster, config
 
-from data.errors import ServingError
+from core.errors import ServingError
 from rollout.targets.knative import Knative
 from rollout.targets.manifests import predictor_name
 from rollout.targets.standard import Standard

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from served_bundle import ServedBundle
 
-from data.errors import ServingError
+from core.errors import ServingError
 from rollout.observers.envoy_stats import between, totals
 from rollout.observers.observer import Opened
 from rollout.targets.target import Candidate

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from data.errors import ChurnError
+from core.errors import ChurnError
 
 
 def make_private(path: Path, text: str) -> None:

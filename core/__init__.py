@@ -1,0 +1,1 @@
+"""What every room may use: errors, layered settings, the workspace, private files. Imports no other room."""
