@@ -1,4 +1,4 @@
-"""The settings that a fit used: the configs without nulls, and what was chosen by the rows."""
+"""The settings that a fit used: the resolved configs, and what was chosen by the rows."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ ELSEWHERE = {"tracking_uri", "artifacts_uri", "experiment", "model_name"}
 
 @dataclass(frozen=True)
 class ResolvedSettings:
-    """Configs without nulls and the out-of-fold choice, stored as `settled.json`."""
+    """The resolved configs and the out-of-fold choice, stored as `settled.json`."""
 
     model: ModelConfig
     training: TrainingConfig
