@@ -1,4 +1,4 @@
-"""The front door: one table of commands, the same flags for each."""
+"""The command line: one table of commands, the same flags for each."""
 
 import argparse
 import errno

@@ -1,4 +1,4 @@
-"""YAML to typed settings, once, at the door; core/layers.py says what wins over what."""
+"""Reads YAML into typed settings, once for each command; core/layers.py has the order of precedence."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

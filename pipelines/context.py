@@ -15,7 +15,7 @@ from training.config import DecisionConfig, GatesConfig, TrainingConfig, TuningC
 
 
 class Stages(Protocol):
-    """The configs of all stages; the front door's `Settings` is one."""
+    """The configs of all stages; `Settings` of the command line is one."""
 
     @property
     def files(self) -> Workspace: ...
@@ -49,7 +49,7 @@ class Stages(Protocol):
 class Context:
     settings: Stages
     as_of: datetime
-    """The present, for a step that has to know it."""
+    """The present time, for a step that needs it."""
     say: Callable[[str], None]
     """Progress, for a person who waits."""
     who: str = "churn"
@@ -57,7 +57,7 @@ class Context:
     overrides: tuple[tuple[str, str], ...] = ()
     """Gates to pass over, each with the reason."""
     clock: Callable[[], datetime] | None = None
-    """For what takes minutes and has to know the time meanwhile; None: it stands still at `as_of`."""
+    """The clock, for work of minutes that needs the time meanwhile; None: the time is always `as_of`."""
 
     def now(self) -> datetime:
         return self.as_of if self.clock is None else self.clock()

@@ -1,8 +1,8 @@
-"""`churn deploy`: a model that passed its gates goes to the store, under a name that nothing else ever had.
+"""`churn deploy`: a model that passed its gates goes to the store, under a name that is never used again.
 
 What may be deployed is an archive that a trusted key has signed, with the very gate report that its bundle
 names: the signature covers the bundle, the bundle holds the report's sha256, the report the program's. A
-report that failed, that is of another model, that was touched since or that nobody signed is no report.
+failed report, one of another model, a changed one and an unsigned one are refused.
 """
 
 import hashlib

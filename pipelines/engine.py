@@ -29,9 +29,9 @@ class Step:
     reads: Callable[[Context], Sequence[Path]]
     """Small files of earlier steps that stand for all of their output (they carry its hashes)."""
     writes: Callable[[Context], Sequence[Path]]
-    stands: Callable[[Context], bool] = lambda context: True
-    """Whether what the step left elsewhere (a store, a database, an archive) is still there. Asked only where
-    everything else says that the step need not be done again."""
+    is_intact: Callable[[Context], bool] = lambda context: True
+    """Whether what the step left elsewhere (a store, a database, an archive) is still there. Called only
+    where nothing else requires that the step is done again."""
     libraries: tuple[str, ...] = ()
     """Distributions whose version decides the result too."""
 
@@ -95,7 +95,7 @@ def _holds(record: dict[str, Any], fingerprint: str, step: Step, context: Contex
     return (
         record.get("fingerprint") == fingerprint
         and record.get("written") == _written(step, context)
-        and step.stands(context)
+        and step.is_intact(context)
     )
 
 

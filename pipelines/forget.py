@@ -22,7 +22,7 @@ from pipelines.live import masked
 
 TEXTS = (".json", ".jsonl", ".html", ".md", ".csv", ".txt")
 GONE = "erased"
-"""Stands in a text file where the masked identifier stood."""
+"""Replaces the masked identifier in a text file."""
 NOT_REACHED = (
     "the source itself, which this project only reads",
     "backups, and files that were written outside of the workspace",
@@ -86,7 +86,7 @@ def _removals(
 
 
 def _remove_online(settings: Stages, names: Sequence[str]) -> int:
-    """Whoever is in no snapshot any more leaves the online store."""
+    """Remove customers from the online store that are in no snapshot any more."""
     from features.store import remove_departed
 
     before = _online(settings, names)

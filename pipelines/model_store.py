@@ -42,7 +42,7 @@ class ModelStore:
         return re.sub(r"//[^/@]*@", "//", self.uri)
 
     def address(self, name: str) -> str:
-        """What a server is told to load: a path on this machine, else a URI."""
+        """The address that a server loads: a path on this machine, else a URI."""
         return str(self.local / name) if self.local is not None else f"{self.uri}/{name}"
 
     def read(self, name: str, paths: Iterable[str]) -> dict[str, bytes]:
@@ -80,7 +80,7 @@ class ModelStore:
         }
 
     def _appear(self, root: Path, name: str, files: Files) -> None:
-        """On a disk: written beside, synced, read back, and renamed, so that nobody sees a part of it."""
+        """On a disk: written beside, synced, read back, and renamed, so that no reader sees a part of it."""
         root.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".deploying-", dir=root))
         try:
@@ -102,7 +102,7 @@ class ModelStore:
             raise
 
     def _upload(self, name: str, files: Files) -> None:
-        """To a store of objects, each of which appears whole. Nobody knows the name before all are there."""
+        """To a store of objects, each of which appears whole. The name is published after all are there."""
         written: list[str] = []
         try:
             for path, content in files.items():
@@ -154,8 +154,8 @@ def _unreachable() -> tuple[type[Exception], ...]:
 
 
 def _line(error: Exception) -> str:
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(said.split()).rstrip(".") or type(error).__name__
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(reason.split()).rstrip(".") or type(error).__name__
 
 
 def _protocols(files: Any) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ def _named(candidate: Any) -> dict[str, str]:
 
 
 def _decisive(events: Sequence[Event]) -> tuple[Verdict, ...]:
-    """What the rules said when it was decided who answers from then on; before that, what they said last."""
+    """The verdicts of the rules at the decision about the candidate; before it, their last verdicts."""
     judged = [event for event in events if event.verdicts]
     final = [event for event in judged if event.action in ("promote", "roll_back", "fall_back")]
     return (final or judged)[-1].verdicts if judged else ()

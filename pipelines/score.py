@@ -124,7 +124,7 @@ class Reasons:
     def __call__(self, ranked: pa.RecordBatch) -> pa.RecordBatch:
         stored = _stored(self.bundle.spec)
         explainer = Explainer(self.scorer.score, self.bundle.spec, self.bundle.reference)
-        said: list[list[str]] = []
+        texts: list[list[str]] = []
         for start in range(0, ranked.num_rows, EXPLAINED_ROWS):
             part = ranked.slice(start, EXPLAINED_ROWS)
             customers = pa.RecordBatch.from_arrays([part[FEATURE + name] for name in stored], stored)
@@ -135,13 +135,13 @@ class Reasons:
                 found = explainer.explain(columns, range(part.num_rows))
             except NoReference as error:
                 raise ArchiveError(f"--reasons: {error}") from None
-            said += [explainer.reasons(columns, row, why, self.most) for row, why in enumerate(found)]
+            texts += [explainer.reasons(columns, row, why, self.most) for row, why in enumerate(found)]
             self.say(f"reasons of {ranked['rank'][start].as_py() + part.num_rows - 1:,} customers")
-        kept = ranked.select([name for name in ranked.schema.names if not name.startswith(FEATURE)])
+        shown = ranked.select([name for name in ranked.schema.names if not name.startswith(FEATURE)])
         for number in range(self.most):
-            words = [reasons[number] if number < len(reasons) else None for reasons in said]
-            kept = kept.append_column(f"reason_{number + 1}", pa.array(words, pa.string()))
-        return kept
+            words = [reasons[number] if number < len(reasons) else None for reasons in texts]
+            shown = shown.append_column(f"reason_{number + 1}", pa.array(words, pa.string()))
+        return shown
 
 
 def model_columns(customers: pa.RecordBatch, spec: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

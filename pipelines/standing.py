@@ -41,7 +41,7 @@ def study(context: Context) -> bool:
 
 
 def archive(context: Context) -> bool:
-    """Whether the archive that was packaged last lies in the store with its signature, and is registered."""
+    """Whether the archive that was packaged last is in the store with its signature, and registered."""
     from training.archive.signing import signature_file
     from training.registry.model_registry import Registry
 
@@ -55,7 +55,7 @@ def archive(context: Context) -> bool:
         registry = Registry(context.settings.training)
         known = registry.versions() if registry.exists else []
     except TrainingError:
-        return False  # the step itself says what is wrong with the server
+        return False  # the step itself reports what is wrong with the server
     return any(version.tags.get("archive_sha256") == record["sha256"] for version in known)
 
 

@@ -247,7 +247,7 @@ STEPS = (
         rooms=("features",),
         reads=lambda c: [c.files.feature_manifest],
         writes=lambda c: [c.files.feast / "feature_store.yaml"],
-        stands=standing.online_store,
+        is_intact=standing.online_store,
     ),
     Step(
         name="training set",
@@ -267,7 +267,7 @@ STEPS = (
         rooms=("model", "training"),
         reads=lambda c: [c.files.feature_manifest, c.files.training_set],
         writes=lambda c: [c.files.tuned],
-        stands=standing.study,
+        is_intact=standing.study,
         libraries=LEARNING,
     ),
     Step(
@@ -297,7 +297,7 @@ STEPS = (
         rooms=("features", "training", "handlers"),
         reads=lambda c: [c.files.gate_report / "gate_report.json", c.files.training / "model.pt2"],
         writes=lambda c: [c.files.archive_record],
-        stands=standing.archive,
+        is_intact=standing.archive,
         libraries=("torchserve", "torch-model-archiver"),
     ),
 )

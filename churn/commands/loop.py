@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from churn import console
 from churn.commands.shown import show_answers, show_gates, show_models, show_rollout
-from churn.commands.step import context_of, told
+from churn.commands.step import context_of, reporter
 from churn.lock import alone
 from churn.settings import Settings
 
@@ -15,7 +15,7 @@ def run(settings: Settings, arguments: Namespace) -> int:
     with alone(settings.files), console.steps(TOTAL) as shown:
         context = context_of(settings, shown.say)
         record, answers, refusal = run_loop(
-            context, arguments.force, shown.start, told(shown), not arguments.no_rollout
+            context, arguments.force, shown.start, reporter(shown), not arguments.no_rollout
         )
     show_models(record)
     show_gates(record["gates"])

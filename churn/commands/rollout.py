@@ -1,7 +1,7 @@
 """`churn rollout ...` and `churn rollback`: how a candidate does on live traffic, and what people want of it.
 
 All of them write to and read from the database; the controller answers in whichever process it runs. A
-command whose request nobody carries out ends with an exit code that is not 0.
+command whose request no process carries out ends with an exit code that is not 0.
 """
 
 import json
@@ -32,7 +32,7 @@ TAKEN_WITHIN_S = 1.0
 """Beyond its tick: a controller that waits for something to do sees a new rollout so soon."""
 TAKEN_BACK, RUNNING, NEEDS_A_PERSON = 3, 4, 5
 """Exit codes of `status` and `watch`; 0: promoted, or there has been no rollout at all. NEEDS_A_PERSON is
-that of every command which was written down and which nobody carries out: no controller runs."""
+that of every command which is recorded and not carried out, because no controller runs."""
 
 
 def start(settings: Settings, arguments: Namespace) -> int:
@@ -73,7 +73,7 @@ def status(settings: Settings, arguments: Namespace) -> int:
 
 
 def watch(settings: Settings, arguments: Namespace) -> int:
-    """Until it has ended, or Ctrl-C: the rollout goes on without us."""
+    """Show the rollout until it has ended, or until Ctrl-C, which does not stop the rollout."""
 
     store = _store(settings)
     rollout = store.newest(settings.serving.model_name)
@@ -263,12 +263,12 @@ def _wait_for_the_end(settings: Settings, store: "Store", rollout: "Rollout") ->
 
 
 def _can_control(settings: Settings, what: "Asked") -> bool:
-    """Whether this process can carry it out by itself: an abort on a cluster waits for nobody."""
+    """Whether this process can carry out the request itself, as it can for an abort on a cluster."""
     return what == "abort" and settings.rollout.target != "envoy"
 
 
 def _uncontrolled(settings: Settings, store: "Store", rollout: "Rollout", silent: bool = False) -> bool:
-    """Whether nobody controls it; then it is said, and how to change that."""
+    """Whether no process controls the rollout; then a message states that and the remedy."""
     from pipelines.rollout import how_to_control
 
     model, deadline = settings.serving.model_name, time.monotonic() + settings.rollout.tick_s + TAKEN_WITHIN_S

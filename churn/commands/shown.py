@@ -1,4 +1,4 @@
-"""What several commands show, and how an error is told."""
+"""What several commands show, and how an error is reported."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -35,7 +35,7 @@ def run_step(
     with alone(settings.files), console.steps(1 + len(after)) as shown:
         context = context_of(settings, shown.say, overrides)
         for one, force in (*((one, False) for one in after), (name, True)):
-            run_steps([steps[one]], context, force, lambda step: shown.start(step.title), told(shown))
+            run_steps([steps[one]], context, force, lambda step: shown.start(step.title), reporter(shown))
 
 
 def append_delivery(settings: Settings, uri: str) -> "Delivery":
@@ -65,7 +65,7 @@ def context_of(settings: Settings, say: Any, overrides: tuple[tuple[str, str], .
     return Context(settings, clock(), say, who(), overrides, clock)
 
 
-def told(shown: console.Steps) -> "Callable[[Outcome], None]":
+def reporter(shown: console.Steps) -> "Callable[[Outcome], None]":
     def tell(outcome: "Outcome") -> None:
         how = "[dim]unchanged[/]" if outcome.skipped else f"{outcome.seconds:.1f} s"
         shown.end(f"[green]✓[/] {outcome.step:<14}{how}")

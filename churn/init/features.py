@@ -31,7 +31,7 @@ class Feature:
     """For `data.source.types`; None where ingest finds the same type by itself."""
     comment: str = ""
     alias: str | None = None
-    """The column has to be read under this name, since its own is ours or another's in other capitals."""
+    """The new name of the column, whose name is reserved or differs from another only in capitals."""
 
 
 @dataclass

@@ -185,7 +185,7 @@ def _duplicates(
         notes.doubted("duplicates", "drop", why, ("drop", "keep"))
         source["duplicates"] = "drop"
         if alike > whole:
-            source["keep"] = _telling_apart(columns, mapped, whole)
+            source["keep"] = _distinguishing_columns(columns, mapped, whole)
     elif whole:
         why = f"{whole:,} of {rows:,} rows equal a row above; without times two purchases may be alike"
         notes.doubted("duplicates", "keep", why, ("keep", "drop"))
@@ -198,18 +198,20 @@ def _duplicates(
         notes.found("duplicates", "drop", "no row is a copy today; one of a later delivery is set aside")
 
 
-def _telling_apart(columns: Sequence[Column], mapped: Sequence[Column | None], copies: int) -> list[str]:
+def _distinguishing_columns(
+    columns: Sequence[Column], mapped: Sequence[Column | None], copies: int
+) -> list[str]:
     """The fewest further columns with which only true copies are equal, products first."""
     chosen = [column for column in mapped if column is not None]
     rest = [column for column in columns if not any(column is one for one in chosen)]
     rest.sort(key=lambda column: (not words.mentions(column.name, words.PRODUCT), -column.distinct))
-    kept: list[str] = []
+    names: list[str] = []
     for column in rest:
         if equal_rows(chosen) <= copies:
             break
         chosen.append(column)
-        kept.append(column.name)
-    return kept
+        names.append(column.name)
+    return names
 
 
 def _returns(
