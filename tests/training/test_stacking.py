@@ -8,7 +8,7 @@ import torch
 from scipy.special import expit
 
 from model.wide import stacked
-from training.learn.boosting import boosted, fold_rows
+from training.learn.boosting import boosted_logits, fold_rows
 from training.learn.stacking import customer_folds, standard_error
 from training.trees.growth import Growth
 
@@ -39,9 +39,9 @@ def test_trees_from_the_line_answer_with_it_and_all_folds_have_one_number(symmet
     encoded = [fold_rows(rows, fold, tuple(offset[part] for part in fold), 0, SIZES) for fold in folds]  # type: ignore[arg-type]
     growth = Growth(4, 0.1, symmetric=symmetric, from_line=True, iterations=60)
 
-    logits, number = boosted(encoded, growth, seed=0)
-    again, _ = boosted(encoded, growth, seed=0)
-    one_tree, _ = boosted(encoded, replace(growth, rate=1e-6, iterations=1), seed=0)
+    logits, number = boosted_logits(encoded, growth, seed=0)
+    again, _ = boosted_logits(encoded, growth, seed=0)
+    one_tree, _ = boosted_logits(encoded, replace(growth, rate=1e-6, iterations=1), seed=0)
 
     judged = np.concatenate([judged for _, judged in folds])
     assert 1 < number <= 60
