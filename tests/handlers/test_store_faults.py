@@ -21,7 +21,7 @@ from handlers.online_feast import FeastReader
 from handlers.stored import Stored
 
 TIMEOUT_MS = 250
-SLACK_S = 0.35
+SLACK_S = 2.0
 """What a busy machine may add to a read's own time."""
 FULL = {"orders": 3, "spend": 12.5, "tenure": 0.25, "segment": "gold", "visits": 0, "town": "Oslo"}
 REFUSING = SPEC.model_copy(update={"when_down": "refuse"})
