@@ -5,12 +5,11 @@
     python -m benchmarks.serving --overload [--seconds 60]
     python -m benchmarks.serving --grid [--rounds 2 --seconds 4]
 
-A session is ours alone, with the no-ops that show what TorchServe costs, direct and through the gateway,
-with TLS and without; or a rival with each of its settings beside three of ours (`--only` names sessions:
-ours, kserve, litserve, bentoml, mlflow, fastapi). Each rival is there twice: with Feast's own read, and
-with our reader as a library, so that what the reader does and what the server does can be told from each
-other. Settings are those that its documentation advises for two cores (benchmarks/servers/, each module
-names the page).
+A session is ours alone, with the no-ops that show what TorchServe costs, direct and through the gateway, with
+TLS and without; or a rival with each of its settings beside three of ours (`--only` names sessions: ours,
+kserve, litserve, bentoml, mlflow, fastapi). Each rival is there twice: with Feast's own read, and with our
+reader as a library, which separates the effect of the reader from that of the server. Settings are those that
+its documentation advises for two cores (benchmarks/servers/, each module names the page).
 
 All servers of a session are started; 200 customers are asked, 16 at once, and their scores compared with
 the reference, which is Feast and the exported program without a server; who differs does not take part.

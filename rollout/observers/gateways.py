@@ -3,7 +3,7 @@
 Names are those of Istio's standard metrics, of Knative's queue-proxy (two generations: it moved from
 OpenCensus to OpenTelemetry in Knative 1.19) and of Envoy's cluster statistics as Contour, Kourier and similar
 gateways export them. A gateway that puts both versions into one cluster, as Envoy Gateway does with the
-backends of a rule, cannot tell them apart.
+backends of a rule, cannot separate them.
 """
 
 import re

@@ -1,7 +1,7 @@
 """A real Prometheus that scrapes the real pods and the real Envoy, as a cluster's would.
 
 Pods come and go, and their targets with them (file_sd, where a cluster has a ServiceMonitor). Each drill has
-jobs of its own, so that one Prometheus serves all: by their names a drill's series are told from another's.
+its own jobs, so that one Prometheus serves all: the names of the jobs separate the series of the drills.
 Our Envoy calls its clusters stable and canary; in a cluster their names have that of a Service in them, which
 they get here while they are scraped (metric_relabel_configs).
 """
