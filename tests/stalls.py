@@ -9,7 +9,7 @@ TICK_S = 0.01
 
 
 class Stalls:
-    """A thread that sleeps for short times: whatever a sleep takes beyond its time is a stall of the machine."""
+    """A thread of short sleeps: what a sleep takes beyond its time is a stall of the machine."""
 
     def __init__(self) -> None:
         self._found: list[tuple[float, float]] = []
