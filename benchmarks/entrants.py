@@ -29,7 +29,7 @@ APART = 1000
 """Between the seeds of two fits of ours: each fit's own members take the numbers that follow."""
 Scores = NDArray[np.float64]
 
-LEARNS = ("model", "training", "handlers/encoding.py", "configs/model.yaml", "configs/training.yaml")
+LEARNS = ("model", "training", "handlers/scoring/encoding.py", "configs/model.yaml", "configs/training.yaml")
 READS = ("data", "features", "configs/data.yaml", "configs/features.yaml", "training/learn/split.py",
          *(f"benchmarks/{name}.py" for name in ("logs", "tables", "simulated", "contests")))  # fmt: skip
 PREPROCESSED = {"logistic_regression": ("model/preprocessing.py",), BG_NBD: ("training/learn/bg_nbd.py",)}

@@ -38,8 +38,8 @@ from features.lean_feast import FeatureStore
 from features.spec import FeaturesConfig
 from features.store import apply, pack, serving_environment, serving_yaml
 from handlers.bundle import Bundle
-from handlers.features import OnlineFeatures, open_features
 from handlers.identity import mask
+from handlers.store.reader import OnlineFeatures, open_features
 
 ROOT = Path(__file__).resolve().parent.parent
 CUSTOMERS = 10_000

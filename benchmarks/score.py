@@ -26,12 +26,12 @@ import torch
 
 from core.workspace import Workspace
 from handlers.bundle import Bundle, read_bundle
-from handlers.encoding import encode
-from handlers.scoring import Scorer
+from handlers.scoring.encoding import encode
+from handlers.scoring.program import Scorer
 from model.export import load_program
 from pipelines.score import READ_ROWS, model_columns, score_batch
-from serving.bulk import BulkScorer
-from serving.ranked import write_ranked
+from serving.offline.bulk import BulkScorer
+from serving.offline.ranked import write_ranked
 from training.archive.signing import trusted_signers
 from training.archive.verify import verify_archive
 from training.config import DecisionConfig

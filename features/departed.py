@@ -15,8 +15,8 @@ import duckdb
 import pyarrow as pa
 
 from features.packing import WAIT_S
-from handlers import wire
-from handlers.packed import quoted
+from handlers.store import wire
+from handlers.store.packed import quoted
 
 CUSTOMERS = 5_000
 """Customers per transaction of SQLite, or per round trip of Redis."""
@@ -25,7 +25,8 @@ CUSTOMERS = 5_000
 def remove_from_sqlite(path: Path, feast_table: str, join_key: str, present: Iterable[str]) -> int:
     """Delete the rows of all customers except `present` (masked ids); return the number of deleted customers.
 
-    Triggers delete their packed rows in the same transaction (handlers/packed.py). Raises sqlite3.Error.
+    Triggers delete their packed rows in the same transaction (handlers/store/packed.py). Raises
+    sqlite3.Error.
     """
     prefix, table, removed = wire.key_prefix(join_key), quoted(feast_table), 0
     with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as connection:

@@ -11,7 +11,7 @@ from typing import Any
 
 import typeguard
 
-from handlers import redis_address
+from handlers.store import redis_address
 
 
 def _unchecked(target: Any = None, **_: Any) -> Any:

@@ -1,12 +1,12 @@
-"""Writes the rows that `handlers/packed.py` reads: one packed row per customer, beside Feast's table."""
+"""Writes the rows that `handlers/store/packed.py` reads: one packed row per customer beside Feast's table."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from handlers.online_sqlite import SqliteReader
-from handlers.packed import Layout, quoted
+from handlers.store.online_sqlite import SqliteReader
+from handlers.store.packed import Layout, quoted
 
 CUSTOMERS = 5_000
 """Customers per transaction. Feast's writers wait for it for some tenths of a second."""

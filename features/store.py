@@ -19,7 +19,7 @@ from features.newest import ROWS, newest
 from features.project import project_of
 from features.repo.definitions import JOIN_KEY, define
 from features.spec import FeaturesConfig
-from handlers.online_redis import field_of
+from handlers.store.online_redis import field_of
 
 # isort: split
 from feast.errors import FeatureServiceNotFoundException

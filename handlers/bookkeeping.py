@@ -9,10 +9,10 @@ from itertools import repeat
 
 from handlers import telemetry
 from handlers.bundle import Bundle
-from handlers.log_records import Records
-from handlers.messages import Answer, Call, Refusal, Request
 from handlers.outcomes import Scored, refusal_of
-from handlers.prediction_log import PredictionLog
+from handlers.protocol.messages import Answer, Call, Refusal, Request
+from handlers.records.log import PredictionLog
+from handlers.records.record import Records
 from handlers.telemetry import Telemetry
 
 log = logging.getLogger("churn.handler")

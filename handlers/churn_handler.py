@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from handlers import grpc_refusal
 from handlers.bundle import BundleError
-from handlers.call_headers import call_of
-from handlers.messages import Answer, Call
 from handlers.predictor import Predictor, load
-from handlers.protocols import carried
-from handlers.worker_socket import PHRASES, WorkerRequest, WorkerResponse, header_fields, take_over
+from handlers.protocol.call_headers import call_of
+from handlers.protocol.messages import Answer, Call
+from handlers.protocol.protocols import carried
+from handlers.torchserve import grpc_refusal
+from handlers.torchserve.worker_socket import PHRASES, WorkerRequest, WorkerResponse, header_fields, take_over
 
 if TYPE_CHECKING:
     from ts.context import Context

@@ -9,9 +9,9 @@ from typing import Any
 
 from handlers import telemetry
 from handlers.bundle import Bundle
-from handlers.messages import Outcome, Prediction, Refusal, Wants
-from handlers.policies import Vectors
-from handlers.what_if import WhatIf
+from handlers.protocol.messages import Outcome, Prediction, Refusal, Wants
+from handlers.scoring.what_if import WhatIf
+from handlers.store.policies import Vectors
 
 UNKNOWN = Refusal(404, "unknown user_id")
 NO_SCORE = Refusal(503, "the model has no finite score for this customer", telemetry.NO_SCORE, 60)

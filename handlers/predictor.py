@@ -11,17 +11,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from handlers import budget, fast_path, protocols, telemetry, tracing
+from handlers import telemetry, tracing
 from handlers.bookkeeping import Bookkeeping
 from handlers.bundle import Bundle, read_bundle
 from handlers.environment import number
-from handlers.explain import CLOSE, Explainer, NoReference
-from handlers.features import FeatureStoreUnavailable, OnlineFeatures, Vectors, open_features
 from handlers.identity import NOBODY, THROUGH_GATEWAY, pseudonym
-from handlers.log_records import Origin
-from handlers.log_settings import open_log
 from handlers.mask_key import read_mask_key
-from handlers.messages import (
+from handlers.outcomes import NO_SCORE, Scored, outcome_of, store_down
+from handlers.protocol import budget, fast_path, protocols
+from handlers.protocol.messages import (
     MAX_BODY_BYTES,
     MAX_EXPLAINED,
     Answer,
@@ -35,12 +33,15 @@ from handlers.messages import (
     Rules,
     Wants,
 )
-from handlers.outcomes import NO_SCORE, Scored, outcome_of, store_down
-from handlers.prediction_log import PredictionLog
-from handlers.scoring import Scorer
+from handlers.records.log import PredictionLog
+from handlers.records.record import Origin
+from handlers.records.settings import open_log
+from handlers.scoring.explain import CLOSE, Explainer, NoReference
+from handlers.scoring.program import Scorer
+from handlers.scoring.what_if import with_overrides
+from handlers.store.reader import FeatureStoreUnavailable, OnlineFeatures, Vectors, open_features
 from handlers.telemetry import Telemetry
 from handlers.tracing import Tracing, open_tracing
-from handlers.what_if import with_overrides
 
 log = logging.getLogger("churn.handler")
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from handlers.bundle import BundleError
 from handlers.environment import number
-from handlers.messages import Answer, Call
+from handlers.protocol.messages import Answer, Call
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -17,7 +17,7 @@ from pipelines.live import archive_record
 from pipelines.model_store import KEY, ModelStore
 from pipelines.verified import verified
 from rollout.targets.target import Candidate
-from serving.layout import mounted_properties
+from serving.torchserve.layout import mounted_properties
 from training.archive.signing import SUFFIX, signature_file
 from training.archive.verify import Verified
 from training.gates import GateReport

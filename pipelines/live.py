@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from serving.archive import Archive
     from serving.config import ServingConfig
     from serving.supervisor import Companion, Supervisor
-    from serving.torchserve import TorchServe
+    from serving.torchserve.server import TorchServe
 
 ASKED = 5
 SAMPLED = 200_000
@@ -47,7 +47,7 @@ def maker(
     from features.store import serving_environment
     from pipelines.verified import verified
     from serving.archive import ModelArchive
-    from serving.torchserve import TorchServe
+    from serving.torchserve.server import TorchServe
 
     load_key(settings.data, settings.files)  # a missing or unsafe key is said now, not by a worker's log
     environment = {
@@ -81,8 +81,8 @@ def supervised(
     Raises ServingError where the ports of TorchServe itself are configured: two of them run at a change.
     """
     from rollout.config import Latency
-    from serving.gateway import Gateway
-    from serving.keys import Keys, first_key
+    from serving.gateway.gateway import Gateway
+    from serving.gateway.keys import Keys, first_key
     from serving.supervisor import Supervisor, record_file
 
     for key in ("inference_port", "management_port", "metrics_port"):

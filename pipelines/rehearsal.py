@@ -38,10 +38,10 @@ from rollout.targets.envoy import EnvoyTarget
 from rollout.targets.target import Candidate, TargetState
 from serving.client import predict
 from serving.config import Tls
-from serving.gateway import envoy_program
-from serving.keys import own_key
+from serving.gateway.gateway import envoy_program
+from serving.gateway.keys import own_key
+from serving.gateway.traffic import Traffic
 from serving.supervisor import Supervisor
-from serving.traffic import Traffic
 
 SUPERVISOR_TICK_S = 0.2
 

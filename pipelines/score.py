@@ -21,13 +21,13 @@ from features.build import MOMENT, build_features, read_feature_manifest
 from features.newest import count_newest, newest
 from features.spec import FeaturesConfig
 from handlers.bundle import Bundle, BundleError, read_bundle
-from handlers.explain import Explainer, NoReference
+from handlers.scoring.explain import Explainer, NoReference
 from pipelines.context import Stages
 from pipelines.live import newest_archive
 from pipelines.source_ids import SourceIds
 from pipelines.verified import verified
-from serving.bulk import BulkScorer
-from serving.ranked import Ranked, check_target, write_ranked
+from serving.offline.bulk import BulkScorer
+from serving.offline.ranked import Ranked, check_target, write_ranked
 from training.config import DecisionConfig
 from training.decision_value import customer_values, expected_profit
 

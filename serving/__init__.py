@@ -1,1 +1,1 @@
-"""Start, watch, ask and stop TorchServe on one machine."""
+"""Starts, supervises and stops the servers of one machine: TorchServe and, in front of it, Envoy."""

@@ -1,8 +1,8 @@
 """What a server loads: an archive's bytes as they were read and checked once, whatever becomes of the file.
 
 A check of a file says nothing about the bytes that another process reads from it a moment later. So the bytes
-are read once, checked, and held here; each TorchServe gets a private copy of them (serving/torchserve.py),
-at its first start and at each further one.
+are read once, checked, and held here; each TorchServe gets a private copy of them
+(serving/torchserve/server.py), at its first start and at each further one.
 """
 
 import hashlib

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from core.errors import ChurnError, ServingError
 from serving.archive import Archive
-from serving.gateway import Gateway
-from serving.torchserve import TorchServe
-from serving.warmup import warm_up
+from serving.gateway.gateway import Gateway
+from serving.torchserve.server import TorchServe
+from serving.torchserve.warmup import warm_up
 
 
 class Canary:

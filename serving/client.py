@@ -11,8 +11,8 @@ import httpx
 
 from core.errors import ServingError
 from core.workspace import Workspace
-from serving.keys import own_key
-from serving.tokens import read_tokens
+from serving.gateway.keys import own_key
+from serving.torchserve.tokens import read_tokens
 
 
 def predict(

@@ -27,14 +27,14 @@ from core.workspace import Workspace, write_atomically
 from serving.archive import Archive
 from serving.canary import Canary
 from serving.config import GatewayConfig
-from serving.gateway import Gateway
-from serving.key_use import KeyUse
-from serving.keys import Key, Keys
-from serving.metadata import model_metadata
+from serving.gateway.gateway import Gateway
+from serving.gateway.key_use import KeyUse
+from serving.gateway.keys import Key, Keys
+from serving.gateway.metadata import model_metadata
 from serving.restarts import ProcessState, RestartPolicy, due, ended, not_started, started
-from serving.tokens import Tokens
-from serving.torchserve import TorchServe
-from serving.warmup import warm_up
+from serving.torchserve.server import TorchServe
+from serving.torchserve.tokens import Tokens
+from serving.torchserve.warmup import warm_up
 
 RENEW_BEFORE = timedelta(days=1)
 RENEWALS = RestartPolicy(first_wait_s=60.0, longest_wait_s=3600.0)

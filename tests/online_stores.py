@@ -19,7 +19,7 @@ from features.lean_feast import FeatureStore, quiet
 from features.repo.definitions import define
 from features.spec import Feature, FeaturesConfig, Ratio
 from handlers.bundle import Bundle
-from handlers.packed import Layout
+from handlers.store.packed import Layout
 
 # isort: split
 from feast.infra.online_stores.redis import RedisOnlineStore

@@ -1,8 +1,8 @@
 """The limits: the same TorchServe and settings, and a handler that scores nobody and always answers the same.
 
 NOOP_READS says what it does meanwhile: `nothing`; `messages`, still nothing, but messages are read as our
-handler reads them (handlers/worker_socket.py), which is quicker than TorchServe's own way; `features`, then
-also the features of each customer of the batch, by our reader.
+handler reads them (handlers/torchserve/worker_socket.py), which is quicker than TorchServe's own way;
+`features`, then also the features of each customer of the batch, by our reader.
 """
 
 import importlib
@@ -23,7 +23,7 @@ class NoopHandler:
         reads = os.environ.get("NOOP_READS", "nothing")
         if reads == "nothing":
             return
-        socket = importlib.import_module("handlers.worker_socket")
+        socket = importlib.import_module("handlers.torchserve.worker_socket")
         self._response = socket.WorkerResponse(200, ANSWER, [])
         if reads == "features":
             self._open(Path(context.system_properties["model_dir"]))
@@ -48,7 +48,7 @@ class NoopHandler:
         self._id_type = bundle.id_type
         self._key = importlib.import_module("handlers.mask_key").read_mask_key(os.environ, bundle.key_check)
         self._pseudonym = importlib.import_module("handlers.identity").pseudonym
-        self._features = importlib.import_module("handlers.features").open_features(model_dir, bundle)
+        self._features = importlib.import_module("handlers.store.reader").open_features(model_dir, bundle)
         self._offset = timedelta(seconds=float(os.environ["CHURN_CLOCK_OFFSET_S"]))
 
     def _answer(self, requests: Sequence[Any]) -> list[Any]:

@@ -18,10 +18,10 @@ from churn.settings import Settings
 from core.workspace import Workspace
 from pipelines.live import newest_archive, server
 from serving.config import GatewayConfig, Tls
-from serving.gateway import Gateway
-from serving.keys import Keys
-from serving.tls import TlsFiles
-from serving.torchserve import TorchServe
+from serving.gateway.gateway import Gateway
+from serving.gateway.keys import Keys
+from serving.gateway.tls import TlsFiles
+from serving.torchserve.server import TorchServe
 
 V1 = '{"instances": [{"user_id": %s}]}'
 NOOP = ROOT / "benchmarks" / "servers" / "noop_handler.py"

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from handlers.encoding import encode
 from handlers.identity import pseudonym
+from handlers.scoring.encoding import encode
 
 Columns = Mapping[str, Sequence[Any]]
 Read = Callable[[list[str]], Columns]
@@ -76,7 +76,7 @@ def feast_read(model_dir: Path, bundle: Mapping[str, Any]) -> Read:
 
 def our_reader(model_dir: Path) -> Read:
     from handlers.bundle import read_bundle
-    from handlers.features import open_features
+    from handlers.store.reader import open_features
 
     features = open_features(model_dir, read_bundle(model_dir))
     offset = timedelta(seconds=float(os.environ["CHURN_CLOCK_OFFSET_S"]))

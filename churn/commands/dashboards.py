@@ -10,21 +10,21 @@ from core.errors import ServingError
 
 
 def optuna(settings: Settings, arguments: Namespace) -> int:
-    from serving.dashboards import optuna_dashboard
+    from churn.dashboards import optuna_dashboard
 
     server = optuna_dashboard(settings.tuning.storage, settings.files.trial_artifacts)
     return _show(settings, server, arguments.port)
 
 
 def mlflow(settings: Settings, arguments: Namespace) -> int:
-    from serving.dashboards import mlflow_server
+    from churn.dashboards import mlflow_server
 
     server = mlflow_server(settings.training.tracking_uri, settings.training.artifacts_uri)
     return _show(settings, server, arguments.port)
 
 
 def _show(settings: Settings, server: Any, port: int) -> int:
-    from serving.dashboards import Dashboard
+    from churn.dashboards import Dashboard
 
     log = settings.files.root / "dashboards" / f"{server.name}.log"
     with console.err.status(f"starting {server.name}") as shown, Dashboard(server, port, log) as ours:

@@ -131,7 +131,7 @@ def reload(settings: Settings, arguments: Namespace) -> int:
 def predict(settings: Settings, arguments: Namespace) -> int:
     from serving.client import key_for, running
     from serving.client import predict as ask
-    from serving.tls import own_client
+    from serving.gateway.tls import own_client
 
     server = running(settings.files)
     ids = identifiers(settings, arguments.user_id)
@@ -150,7 +150,7 @@ def predict(settings: Settings, arguments: Namespace) -> int:
 
 
 def keys_add(settings: Settings, arguments: Namespace) -> int:
-    from serving.keys import Keys
+    from serving.gateway.keys import Keys
 
     now, quota, gateway = datetime.now(UTC), arguments.requests_per_s, settings.gateway
     least = gateway.requests_per_s / gateway.burst
@@ -166,7 +166,7 @@ def keys_add(settings: Settings, arguments: Namespace) -> int:
 
 def keys_rotate(settings: Settings, arguments: Namespace) -> int:
     """Another key of the same name; the present one is good for a while more."""
-    from serving.keys import OWN, Keys, replace_privately
+    from serving.gateway.keys import OWN, Keys, replace_privately
 
     overlap = timedelta(days=arguments.overlap)
     key = Keys(settings.files.api_keys).rotate(arguments.name, datetime.now(UTC), overlap)
@@ -186,8 +186,8 @@ def _show_once(key: str) -> None:
 
 def keys_list(settings: Settings, arguments: Namespace) -> int:
     """Names of clients, and what their keys are good for; last use to within five minutes."""
-    from serving.key_use import KeyUse
-    from serving.keys import Keys
+    from serving.gateway.key_use import KeyUse
+    from serving.gateway.keys import Keys
 
     used = KeyUse(settings.files).last()
     rows = [
@@ -204,7 +204,7 @@ def keys_list(settings: Settings, arguments: Namespace) -> int:
 
 
 def keys_revoke(settings: Settings, arguments: Namespace) -> int:
-    from serving.keys import Keys
+    from serving.gateway.keys import Keys
 
     Keys(settings.files.api_keys).revoke(arguments.name)
     console.out.print(f"{arguments.name} is revoked; a running gateway refuses it within a second.")

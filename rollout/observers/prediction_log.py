@@ -1,4 +1,4 @@
-"""What the workers logged (handlers/prediction_log.py), read once: closed segments, and spools as they grow.
+"""What the workers logged (handlers/records/log.py), read once: closed segments, and spools as they grow.
 
 A spool is an Arrow stream that a worker appends to; it becomes a segment with the same rows in the same
 order. How far each was read is remembered, so that no row is read twice, however often we look. Each window
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from core.errors import ServingError
 from handlers.identity import NOBODY
-from handlers.log_segments import SEGMENT, SPOOL
+from handlers.records.segments import SEGMENT, SPOOL
 from rollout.evidence import Arm, Floats, Labelled, none
 from rollout.observers.observer import Opened
 

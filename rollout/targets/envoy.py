@@ -9,7 +9,7 @@ import hashlib
 from core.errors import ChurnError, ServingError
 from rollout.targets.target import Candidate, TargetState
 from serving.supervisor import Supervisor
-from serving.torchserve import TorchServe
+from serving.torchserve.server import TorchServe
 
 
 class EnvoyTarget:

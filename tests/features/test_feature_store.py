@@ -36,7 +36,7 @@ from features.store import (
     serving_environment,
     serving_yaml,
 )
-from handlers.packed import Layout
+from handlers.store.packed import Layout
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = FeaturesConfig.model_validate(yaml.safe_load(CONFIG.read_text()))

@@ -17,9 +17,9 @@ from features.parity import check
 from features.project import PROJECT, project_of
 from features.spec import FeaturesConfig
 from features.store import materialize, serving_environment, serving_yaml
-from handlers.features import open_features
-from handlers.redis_address import Node, Tls, address_of
-from handlers.store_config import read_store_config
+from handlers.store.config import read_store_config
+from handlers.store.reader import open_features
+from handlers.store.redis_address import Node, Tls, address_of
 
 SHIPPED = yaml.safe_load(CONFIG.read_text()) | {"threads": 1, "eligible": None}
 NAMES = ["team #1", "a: b", "[1]*", 'it\'s "so" $HOME', "tab, {x}=1", "größe 100%"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.breaker import Decision, Rule, State, after, decide
+from handlers.store.breaker import Decision, Rule, State, after, decide
 
 RULE = Rule(failures_in_a_row=3, window=10, failure_share=0.5, first_wait_s=0.25, longest_wait_s=2.0)
 

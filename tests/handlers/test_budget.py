@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from served_bundle import NOW, ServedBundle
 
-from handlers import budget, telemetry
-from handlers.budget import BUSY, cost, within
-from handlers.messages import Call, Refusal, Request, Wants
+from handlers import telemetry
 from handlers.predictor import Predictor, load
+from handlers.protocol import budget
+from handlers.protocol.budget import BUSY, cost, within
+from handlers.protocol.messages import Call, Refusal, Request, Wants
 from handlers.telemetry import Telemetry
 
 EXPLAINED = Wants(reasons=3)

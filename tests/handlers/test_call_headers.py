@@ -4,9 +4,9 @@ import struct
 
 import pytest
 
-from handlers.call_headers import call_of
 from handlers.churn_handler import _encoded, _fields
-from handlers.messages import Call
+from handlers.protocol.call_headers import call_of
+from handlers.protocol.messages import Call
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from handlers.encoding import encode
+from handlers.scoring.encoding import encode
 
 VOCABULARY = {"segment": ("gold", "silver"), "city": ("Bern",)}
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers import fast_path
-from handlers.messages import PLAIN, SHOWN, BadRequest, Call, Prediction, Request, Rules
-from handlers.protocols import parse, respond
+from handlers.protocol import fast_path
+from handlers.protocol.messages import PLAIN, SHOWN, BadRequest, Call, Prediction, Request, Rules
+from handlers.protocol.protocols import parse, respond
 
 INTEGER, STRING = Rules("integer", 1000), Rules("string", 1000)
 IDS = (

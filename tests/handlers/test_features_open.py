@@ -11,9 +11,9 @@ from online_stores import NOW, SPEC, FilledStore, bundle_of, filled_store
 from served_bundle import REPOSITORY
 
 from handlers.bundle import BundleError
-from handlers.features import open_features
-from handlers.registry import service_tags
-from handlers.store_config import read_store_config
+from handlers.store.config import read_store_config
+from handlers.store.reader import open_features
+from handlers.store.registry import service_tags
 
 FULL = {"orders": 3, "spend": 12.5, "tenure": 0.25, "segment": "gold", "visits": 0, "town": "Oslo"}
 
@@ -115,7 +115,7 @@ sys.modules["sqlalchemy"] = None
 import json
 from pathlib import Path
 from handlers.bundle import Bundle
-from handlers.features import open_features
+from handlers.store.reader import open_features
 from datetime import datetime
 spec, folder, now = json.loads(sys.argv[1]), Path(sys.argv[2]), datetime.fromisoformat(sys.argv[3])
 bundle = Bundle("1", Path("none"), "user_id", "string", spec, sys.argv[4], ("orders",), {}, 0.5)

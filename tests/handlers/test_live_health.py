@@ -10,8 +10,8 @@ from served_bundle import ServedBundle, files_of
 
 from handlers.identity import NOBODY
 from serving.config import ServingConfig
-from serving.tokens import Tokens
-from serving.torchserve import TorchServe
+from serving.torchserve.server import TorchServe
+from serving.torchserve.tokens import Tokens
 
 
 def health(server: TorchServe) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def test_a_client_s_header_asks_for_nothing(body: bytes) -> None:
     import struct
 
     from handlers.churn_handler import is_description
-    from handlers.worker_socket import WorkerRequest
+    from handlers.torchserve.worker_socket import WorkerRequest
 
     block = b"".join(struct.pack("!i", len(part)) + part for part in (b"describe", b"True"))
     assert is_description(WorkerRequest(b"id", block, {}))

@@ -19,9 +19,9 @@ from test_prediction_log import ORIGIN, records, until
 from tls_files import TlsFiles, tls_files
 
 from handlers.bundle import BundleError
-from handlers.log_kafka import KafkaTopic
-from handlers.log_settings import kafka_security, open_log
-from handlers.prediction_log import PredictionLog
+from handlers.records.kafka import KafkaTopic
+from handlers.records.log import PredictionLog
+from handlers.records.settings import kafka_security, open_log
 
 kafka = pytest.importorskip("confluent_kafka")
 LOG = "CHURN_PREDICTION_LOG"

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from online_stores import NOW, SPEC, FilledStore, bundle_of, filled_store, key_of, redis_server
 
-from handlers import wire
-from handlers.features import OnlineFeatures, open_features
-from handlers.registry import service_tags
-from handlers.store_config import read_store_config
+from handlers.store import wire
+from handlers.store.config import read_store_config
+from handlers.store.reader import OnlineFeatures, open_features
+from handlers.store.registry import service_tags
 
 # isort: split
 from feast.infra.key_encoding_utils import serialize_entity_key

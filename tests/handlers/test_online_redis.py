@@ -12,10 +12,10 @@ from redis import Redis
 from redis_servers import RedisCluster, cluster, free_ports, plain_redis, sentinels, tls_redis, until
 from tls_files import tls_files
 
-from handlers.features import FeatureStoreUnavailable, OnlineFeatures, open_features
-from handlers.redis_address import address_of
-from handlers.redis_servers import SLOTS, slot_of
-from handlers.stored import UnknownLayout
+from handlers.store.reader import FeatureStoreUnavailable, OnlineFeatures, open_features
+from handlers.store.redis_address import address_of
+from handlers.store.redis_servers import SLOTS, slot_of
+from handlers.store.stored import UnknownLayout
 
 # isort: split
 from feast.infra.key_encoding_utils import serialize_entity_key

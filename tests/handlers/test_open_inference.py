@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as oip
 
-from handlers.messages import (
+from handlers.protocol.messages import (
     Answer,
     BadRequest,
     Call,
@@ -29,7 +29,7 @@ from handlers.messages import (
     UnsupportedEncoding,
     Wants,
 )
-from handlers.protocols import carried, parse, refuse, respond
+from handlers.protocol.protocols import carried, parse, refuse, respond
 
 RULES = Rules("integer", 5, model_name="churn", model_version="v7")
 TEXTS = replace(RULES, id_type="string")

@@ -23,11 +23,11 @@ from online_stores import NOW, SPEC, FilledStore, bundle_of, filled_store, key_o
 
 from features import packing
 from features.spec import Feature, FeaturesConfig
-from handlers.encoding import encode
-from handlers.features import OnlineFeatures, open_features
-from handlers.packed import MOST_EXACT, Layout, PackedColumns
-from handlers.policies import Policies
-from handlers.stored import Stored
+from handlers.scoring.encoding import encode
+from handlers.store.packed import MOST_EXACT, Layout, PackedColumns
+from handlers.store.policies import Policies
+from handlers.store.reader import OnlineFeatures, open_features
+from handlers.store.stored import Stored
 
 # isort: split
 from feast.infra.key_encoding_utils import serialize_entity_key

@@ -8,8 +8,8 @@ from online_stores import NOW, SPEC
 from pydantic import ValidationError
 
 from features.spec import Feature, FeaturesConfig
-from handlers.policies import Policies, Vectors
-from handlers.stored import Stored
+from handlers.store.policies import Policies, Vectors
+from handlers.store.stored import Stored
 
 FRESH, OLD = NOW - timedelta(days=1), NOW - timedelta(days=36)
 

@@ -23,14 +23,15 @@ import pyarrow as pa
 import pytest
 from served_bundle import KEY, NOW, UNKNOWN, ServedBundle
 
-from handlers import log_records, log_segments
 from handlers.identity import mask
-from handlers.log_records import Origin, Records, schema_of, to_arrow
-from handlers.log_segments import ParquetSegments, complete
-from handlers.messages import Call
-from handlers.packed import Layout, PackedColumns
-from handlers.prediction_log import PredictionLog
 from handlers.predictor import input_types, load
+from handlers.protocol.messages import Call
+from handlers.records import record as log_records
+from handlers.records import segments as log_segments
+from handlers.records.log import PredictionLog
+from handlers.records.record import Origin, Records, schema_of, to_arrow
+from handlers.records.segments import ParquetSegments, complete
+from handlers.store.packed import Layout, PackedColumns
 from handlers.telemetry import Telemetry
 
 TYPES = {"orders": "int64", "spend": "float64", "segment": "string"}
@@ -371,7 +372,7 @@ def test_a_spool_that_is_none_does_not_stop_the_log(tmp_path: Path, monkeypatch:
     unfit = pa.record_batch({"time": pa.array(["no time"])})
     with pa.ipc.new_stream(str(tmp_path / ".20260101T000002-3.spool"), unfit.schema) as stream:
         stream.write(unfit)
-    monkeypatch.setattr("handlers.log_segments._write", _refusing(log_segments._write))
+    monkeypatch.setattr("handlers.records.segments._write", _refusing(log_segments._write))
     log = PredictionLog(lambda: ParquetSegments(tmp_path, 60.0), ORIGIN, take_every_s=0.01)
     log.append(records(1))
     log.close()

@@ -19,11 +19,11 @@ from handlers import predictor as predictor_module
 from handlers import telemetry
 from handlers.bookkeeping import Bookkeeping
 from handlers.bundle import BundleError
-from handlers.features import FeatureStoreUnavailable, OnlineFeatures, Vectors
 from handlers.identity import NOBODY, THROUGH_GATEWAY, mask
-from handlers.log_records import Records
-from handlers.messages import Call
 from handlers.predictor import Predictor, load
+from handlers.protocol.messages import Call
+from handlers.records.record import Records
+from handlers.store.reader import FeatureStoreUnavailable, OnlineFeatures, Vectors
 from handlers.telemetry import Telemetry
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from handlers.messages import (
+from handlers.protocol.messages import (
     Answer,
     BadRequest,
     Call,
@@ -20,7 +20,7 @@ from handlers.messages import (
     Rules,
     Wants,
 )
-from handlers.protocols import parse, refuse, respond
+from handlers.protocol.protocols import parse, refuse, respond
 
 MASKED = "u_" + "0a" * 16
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from served_bundle import SEGMENTS, SPEC, ServedBundle
 
-from handlers.scoring import CHUNK, Scorer, calls, recorded
+from handlers.scoring.program import CHUNK, Scorer, calls, recorded
 
 
 def test_scores_are_the_exported_programs_to_the_bit(bundle: ServedBundle) -> None:

@@ -15,11 +15,11 @@ import pytest
 from online_stores import NOW, SPEC, FilledStore, RedisServer, bundle_of, filled_store, redis_server
 from stalls import Stalls
 
-from handlers.breaker import Rule
-from handlers.features import FeatureStoreUnavailable, OnlineFeatures, open_features
 from handlers.identity import NOBODY
-from handlers.online_feast import FeastReader
-from handlers.stored import Stored
+from handlers.store.breaker import Rule
+from handlers.store.online_feast import FeastReader
+from handlers.store.reader import FeatureStoreUnavailable, OnlineFeatures, open_features
+from handlers.store.stored import Stored
 
 TIMEOUT_MS = 250
 SLACK_S = 0.35
@@ -269,7 +269,7 @@ def test_a_long_list_has_the_time_of_several_reads_and_opens_no_breaker(sqlite_s
 def test_a_long_list_that_is_too_slow_costs_its_own_customers_alone(
     sqlite_store: FilledStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("handlers.features.LONGEST_S", 0.3)
+    monkeypatch.setattr("handlers.store.reader.LONGEST_S", 0.3)
     features = opened(sqlite_store)
     slow = Slow(features, TIMEOUT_MS / 1000 / 300)
     for _ in range(5):
@@ -347,7 +347,7 @@ def test_a_spec_that_forbids_it_gets_no_last_known_values(tmp_path: Path) -> Non
 
 
 def test_only_so_many_customers_are_remembered_and_the_latest_stay(sqlite_store: FilledStore) -> None:
-    from handlers.last_known import LastKnown
+    from handlers.store.last_known import LastKnown
 
     cache = LastKnown(["orders"], customers=2)
     for user_id in ("a", "b", "a", "c"):
@@ -371,7 +371,7 @@ class Hanging:
 
 
 def test_feast_itself_is_waited_for_no_longer_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handlers.online_feast.FIRST_READ_S", 0.05)
+    monkeypatch.setattr("handlers.store.online_feast.FIRST_READ_S", 0.05)
     store = Hanging()
     reader = FeastReader(store, None, ["orders"], "user_id")  # type: ignore[arg-type]
     features = OnlineFeatures(reader, bundle_of(), 0.1, Rule(failures_in_a_row=99))

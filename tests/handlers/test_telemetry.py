@@ -95,7 +95,7 @@ def test_names_are_ours_and_stand_once() -> None:
     assert len(set(names)) == len(names)
     assert all(name.startswith("churn_") for name in names)
     assert all(metric.name.endswith("_total") for metric in COUNTERS)
-    source = "".join(path.read_text() for path in Path(REPOSITORY, "handlers").glob("*.py"))
+    source = "".join(path.read_text() for path in Path(REPOSITORY, "handlers").rglob("*.py"))
     for name in names:
         assert source.count(f'"{name}"') == 1, f"{name} is written down twice"
 

@@ -8,7 +8,7 @@ import pytest
 from served_bundle import ServedBundle
 
 from handlers.bundle import BundleError
-from handlers.call_headers import call_of
+from handlers.protocol.call_headers import call_of
 from handlers.tracing import is_sampled, open_tracing
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-"

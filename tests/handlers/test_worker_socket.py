@@ -14,8 +14,8 @@ import pytest
 from ts.context import Context, RequestProcessor
 from ts.service import Service
 
-from handlers import worker_socket
-from handlers.worker_socket import (
+from handlers.torchserve import worker_socket
+from handlers.torchserve.worker_socket import (
     PartialBatch,
     WorkerRequest,
     WorkerResponse,

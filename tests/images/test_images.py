@@ -18,10 +18,10 @@ from served_bundle import FRESH, KEY, NOW, UNKNOWN, ServedBundle
 
 from handlers.bundle import read_bundle
 from handlers.identity import mask
-from handlers.scoring import Scorer
+from handlers.scoring.program import Scorer
 from pipelines.score import model_columns
 from serving.config import ServingConfig
-from serving.layout import write_layout
+from serving.torchserve.layout import write_layout
 from training.archive.signing import sign, trust_line
 
 REPOSITORY = Path(__file__).resolve().parents[2]

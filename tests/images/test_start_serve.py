@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from served_bundle import ServedBundle
 
 from serving.config import ServingConfig
-from serving.layout import write_layout
-from serving.owned_process import free_port
+from serving.process.owned import free_port
+from serving.torchserve.layout import write_layout
 from training.archive.signing import sign, trust_line
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -21,7 +21,7 @@ from churn.cli import parser
 from churn.settings import load_settings
 from features.store import ONLINE_VARIABLE, REGISTRY_VARIABLE
 from handlers import telemetry
-from handlers.log_settings import KAFKA, kafka_security
+from handlers.records.settings import KAFKA, kafka_security
 from rollout.config import KServeConfig, Notify
 from rollout.health import Health, Standing
 from rollout.notify import notifier
@@ -179,7 +179,7 @@ def test_the_server_gets_the_environment_that_it_reads(overlay: str) -> None:
     needed = {ONLINE_VARIABLE, REGISTRY_VARIABLE, "CHURN_MASK_KEY", "CHURN_TRUSTED_SIGNERS"}
     assert {*needed, KAFKA} <= given
     ours = given - {ONLINE_VARIABLE, REGISTRY_VARIABLE}
-    # handlers/log_settings.py lists the variables beside CHURN_PREDICTION_LOG_KAFKA by their ends
+    # handlers/records/settings.py lists the variables beside CHURN_PREDICTION_LOG_KAFKA by their ends
     assert all(name in read or name.replace(KAFKA, "..._KAFKA") in read for name in ours)
     # a pod starts without a prediction log, and while no key is replaced
     optional = {

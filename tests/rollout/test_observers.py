@@ -11,8 +11,8 @@ from pytest import approx
 
 from core.errors import ServingError
 from handlers.identity import NOBODY
-from handlers.log_records import Origin, Records, schema_of, to_arrow
-from handlers.log_segments import ParquetSegments
+from handlers.records.record import Origin, Records, schema_of, to_arrow
+from handlers.records.segments import ParquetSegments
 from rollout.config import RolloutConfig
 from rollout.counts import quantile
 from rollout.observers.envoy_stats import EPOCH, between

@@ -17,9 +17,9 @@ from served_bundle import files_of
 
 from handlers.identity import NOBODY
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway import Gateway
-from serving.keys import Key
-from serving.torchserve import Upstream
+from serving.gateway.gateway import Gateway
+from serving.gateway.keys import Key
+from serving.torchserve.server import Upstream
 
 
 @dataclass

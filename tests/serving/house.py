@@ -18,10 +18,10 @@ import pyarrow.dataset as ds
 from served_bundle import FRESH, files_of
 
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway import Gateway
-from serving.keys import Keys
+from serving.gateway.gateway import Gateway
+from serving.gateway.keys import Keys
 from serving.supervisor import Supervisor, record_file
-from serving.torchserve import TorchServe
+from serving.torchserve.server import TorchServe
 
 TICK_S = 0.1
 

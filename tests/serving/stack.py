@@ -14,11 +14,11 @@ from served_bundle import ServedBundle, files_of
 
 from core.workspace import Workspace
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway import Gateway
-from serving.keys import Keys, first_key
+from serving.gateway.gateway import Gateway
+from serving.gateway.keys import Keys, first_key
+from serving.gateway.tls import own_client
 from serving.supervisor import Supervisor, record_file
-from serving.tls import own_client
-from serving.torchserve import TorchServe
+from serving.torchserve.server import TorchServe
 
 
 @dataclass

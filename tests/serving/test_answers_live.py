@@ -16,10 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from served_bundle import KEY, STALE, UNKNOWN, ServedBundle, files_of
 
 from handlers.identity import mask
-from handlers.log_segments import complete
+from handlers.records.segments import complete
 from serving.config import ServingConfig
-from serving.tokens import Tokens
-from serving.torchserve import TorchServe
+from serving.torchserve.server import TorchServe
+from serving.torchserve.tokens import Tokens
 
 
 @dataclass

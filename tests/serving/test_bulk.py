@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from served_bundle import SEGMENTS, ServedBundle
 
 from handlers.bundle import Bundle, read_bundle
-from handlers.scoring import CHUNK, Scorer
-from serving.bulk import BulkScorer
+from handlers.scoring.program import CHUNK, Scorer
+from serving.offline.bulk import BulkScorer
 
 
 @pytest.fixture

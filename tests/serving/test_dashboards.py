@@ -14,9 +14,9 @@ import psutil
 import pytest
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
+from churn.dashboards import Dashboard, mlflow_server, optuna_dashboard
 from churn.settings import CONFIGS
 from core.errors import ServingError
-from serving.dashboards import Dashboard, mlflow_server, optuna_dashboard
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from served_bundle import ServedBundle, changed_archive
 from stack import Stack, supervisor_of, ticking, within
 
 from serving.config import GatewayConfig
-from serving.owned_process import free_port
+from serving.process.owned import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 VERSIONS = ("0123456789ab", "ba9876543210")

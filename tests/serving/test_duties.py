@@ -10,14 +10,14 @@ import pytest
 from served_bundle import ServedBundle
 from stack import Stack, supervisor_of, ticking, within
 
-import serving.gateway
+import serving.gateway.gateway
 import serving.supervisor
 from core.errors import ServingError
 from serving.archive import Archive
 from serving.client import running
 from serving.config import ServingConfig
 from serving.restarts import RestartPolicy
-from serving.torchserve import TorchServe, Upstream
+from serving.torchserve.server import TorchServe, Upstream
 
 ASKED = {"user_id": 1}
 

@@ -22,9 +22,9 @@ from served_bundle import FRESH, ServedBundle, changed_archive, files_of, make_a
 
 from core.errors import ArchiveError, ServingError
 from handlers import telemetry
-from handlers.prediction_log import TAKE_EVERY_S
+from handlers.records.log import TAKE_EVERY_S
 from serving.config import ServingConfig
-from serving.torchserve import TorchServe
+from serving.torchserve.server import TorchServe
 from training.archive.signing import read_signers, sign, trust_line
 from training.archive.verify import verify_archive
 

@@ -28,8 +28,8 @@ from served_bundle import FRESH, ServedBundle, files_of
 
 from handlers import telemetry
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway import Gateway
-from serving.torchserve import TorchServe
+from serving.gateway.gateway import Gateway
+from serving.torchserve.server import TorchServe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

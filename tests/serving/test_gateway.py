@@ -17,8 +17,8 @@ from churn.settings import load_settings
 from core.errors import ServingError
 from serving.client import key_for, predict, running
 from serving.config import GatewayConfig
-from serving.keys import Keys, digest
-from serving.tokens import Tokens
+from serving.gateway.keys import Keys, digest
+from serving.torchserve.tokens import Tokens
 
 ASKED = {"user_id": 1}
 

@@ -16,9 +16,9 @@ from stack import within
 
 from core.errors import ServingError
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway import Gateway
-from serving.key_use import KeyUse
-from serving.keys import SCOPES, Key, Keys, digest, request_cost
+from serving.gateway.gateway import Gateway
+from serving.gateway.key_use import KeyUse
+from serving.gateway.keys import SCOPES, Key, Keys, digest, request_cost
 
 NOW = datetime.now(UTC)
 ASKED = {"user_id": 1}

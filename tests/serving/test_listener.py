@@ -18,9 +18,9 @@ from stack import within
 
 from core.errors import ServingError
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway import Gateway
-from serving.listener import Row, not_accepted, refuse_newcomers, rows
-from serving.owned_process import hold_port
+from serving.gateway.gateway import Gateway
+from serving.process.listener import Row, not_accepted, refuse_newcomers, rows
+from serving.process.owned import hold_port
 
 REQUEST = b"GET /v2/health/live HTTP/1.1\r\nHost: churn\r\n\r\n"
 # accepts nobody until told to, then answers all who wait
@@ -176,7 +176,7 @@ def test_a_client_that_kept_its_connection_asks_once_more(tmp_path: Path) -> Non
 def test_where_the_system_does_not_let_us_the_gateway_closes_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("serving.listener.PIDFD_GETFD", 100_000)
+    monkeypatch.setattr("serving.process.listener.PIDFD_GETFD", 100_000)
     with gateway("127.0.0.1", tmp_path) as ours, caplog.at_level(logging.INFO, "churn.gateway"):
         ours.close()
         assert "may be cut: [Errno 38] pidfd_getfd: Function not implemented" in caplog.text

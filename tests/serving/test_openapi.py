@@ -17,7 +17,7 @@ from served_bundle import ServedBundle
 from stack import Stack, supervisor_of
 
 from serving.config import GatewayConfig, ServingConfig
-from serving.openapi import document
+from serving.gateway.openapi import document
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 CALLS = int(os.environ.get("OPENAPI_CALLS", "10000"))
@@ -38,7 +38,7 @@ def stack(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def test_the_document_in_docs_is_the_present_one() -> None:
-    """`python -m serving.openapi > docs/openapi.json` writes it."""
+    """`python -m serving.gateway.openapi > docs/openapi.json` writes it."""
     found = json.loads(DOCUMENT.read_text(encoding="utf-8"))
     assert found == document("churn", {}, ServingConfig().max_instances)
 

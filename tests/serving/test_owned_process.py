@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serving.owned_process import REAPER
+from serving.process.owned import REAPER
 
 # a leader and a child of it; the stubborn pair only ends by KILL
 TREE = "sleep 300 & echo child $!; wait"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from core.errors import ConfigError, ServingError
-from serving.ranked import check_target, write_ranked
+from serving.offline.ranked import check_target, write_ranked
 
 
 def batches(values: list[float | None], ids: list[str] | None = None) -> list[pa.RecordBatch]:

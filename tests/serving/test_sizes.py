@@ -14,7 +14,7 @@ from stack import within
 
 from core.errors import ServingError
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway import Gateway
+from serving.gateway.gateway import Gateway
 from serving.sizes import SizeBudget
 
 MIB = 2**20

@@ -21,8 +21,8 @@ from churn.settings import load_settings
 from core.errors import ServingError
 from serving.client import key_for, predict, running
 from serving.config import GatewayConfig, ServingConfig, Tls
-from serving.gateway import Gateway
-from serving.tls import own_client, own_pair
+from serving.gateway.gateway import Gateway
+from serving.gateway.tls import own_client, own_pair
 
 NOW = datetime.now(UTC)
 ON = Tls(enabled=True)

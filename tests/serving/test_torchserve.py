@@ -19,8 +19,8 @@ from core.errors import ServingError
 from core.workspace import Workspace
 from serving.client import predict, running
 from serving.config import ServingConfig
-from serving.tokens import Tokens
-from serving.torchserve import TorchServe
+from serving.torchserve.server import TorchServe
+from serving.torchserve.tokens import Tokens
 
 # the shipped handler, which also writes down how many requests it was handed at once
 COUNTED = """
@@ -217,7 +217,7 @@ import json, sys, time
 from pathlib import Path
 from core.workspace import Workspace
 from serving.config import ServingConfig
-from serving.torchserve import TorchServe
+from serving.torchserve.server import TorchServe
 archive, files, environment = Path(sys.argv[1]), Workspace(Path(sys.argv[2])), json.load(sys.stdin)
 with TorchServe(ServingConfig(), archive, environment, files) as server:
     print(server.pid, flush=True)

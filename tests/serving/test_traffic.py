@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.errors import ServingError
-from serving.traffic import Traffic
+from serving.gateway.traffic import Traffic
 
 
 class Server(ThreadingHTTPServer):

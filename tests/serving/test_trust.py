@@ -20,7 +20,7 @@ from core.errors import ArchiveError
 from rollout.targets.envoy import EnvoyTarget
 from serving.archive import Archive, ModelArchive
 from serving.config import ServingConfig
-from serving.torchserve import TorchServe
+from serving.torchserve.server import TorchServe
 from training.archive.signing import sign, signature_file
 from training.archive.verify import verify_archive
 

@@ -76,7 +76,7 @@ class Closed:
             raise ImportError(name)
 sys.meta_path.insert(0, Closed())
 sys.path.insert(0, '.')
-import handlers.encoding, handlers.bundle
+import handlers.scoring.encoding, handlers.bundle
 from pathlib import Path
 assert Path(handlers.encoding.__file__).is_relative_to(Path.cwd())
 handlers.bundle.read_bundle(Path.cwd())

@@ -25,7 +25,7 @@ def test_what_a_trial_imports_decides_it() -> None:
         "training.learn.module",
         "model.network",
         "model.wide",
-        "handlers.encoding",
+        "handlers.scoring.encoding",
     } <= found
     assert not {m for m in found if m.startswith(("training.gates", "training.release"))}
 

@@ -11,7 +11,7 @@ from core.errors import ChurnError, TrainingError
 from core.workspace import Workspace
 from features.spec import FeaturesConfig
 from handlers.bundle import BundleError, read_bundle
-from handlers.encoding import encode
+from handlers.scoring.encoding import encode
 from model.export import load_program
 from model.program import score
 from training.archive.signing import trusted_signers

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from handlers.bundle import read_bundle
-from handlers.scoring import CHUNK, Scorer
+from handlers.scoring.program import CHUNK, Scorer
 from training.archive.signing import Signers
 from training.archive.verify import verify_archive
 

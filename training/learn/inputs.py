@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.spec import FeaturesConfig
-from handlers.encoding import encode
+from handlers.scoring.encoding import encode
 
 
 @dataclass(frozen=True)

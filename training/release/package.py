@@ -219,10 +219,10 @@ def _bundle(
 
 def _stage(extra: Path, feature_store: str) -> None:
     """Writes the archiver's extra files: the handlers package and the store's address."""
-    package_folder = extra / HANDLERS.name
-    package_folder.mkdir(parents=True)
-    for module in sorted(set(HANDLERS.glob("*.py")) - {ENTRY}):
-        shutil.copyfile(module, package_folder / module.name)
+    for module in sorted(set(HANDLERS.rglob("*.py")) - {ENTRY}):
+        copied = extra / HANDLERS.name / module.relative_to(HANDLERS)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(module, copied)
     (extra / "feature_store.yaml").write_text(feature_store, encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ from served_bundle import FRESH
 Changes = Mapping[str, Sequence[tuple[str, str]]]
 """Name of a file of the archive -> what, by what."""
 
-PREDICTOR, HANDLER, SCORING = "handlers/predictor.py", "churn_handler.py", "handlers/scoring.py"
+PREDICTOR, HANDLER, SCORING = "handlers/predictor.py", "churn_handler.py", "handlers/scoring/program.py"
 ANSWERED = "    def _answer(self, request: Request, rows: Sequence[int], scored: Scored) -> Answer:\n"
 SCORED = "                scores[start:stop] = chunk.numpy()[: stop - start]\n        return scores\n"
 CALLED = "        answers = self.predictor.answer(rows, calls)\n"

@@ -29,10 +29,10 @@ from rollout.store import Store
 from rollout.targets.envoy import EnvoyTarget
 from rollout.targets.target import Candidate
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway import Gateway
-from serving.keys import Keys
+from serving.gateway.gateway import Gateway
+from serving.gateway.keys import Keys
 from serving.supervisor import Companion, Supervisor, record_file
-from serving.torchserve import TorchServe
+from serving.torchserve.server import TorchServe
 
 TICK_S = 0.1
 HORIZON = timedelta(days=90)

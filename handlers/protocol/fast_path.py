@@ -1,0 +1,95 @@
+"""What nearly every request is: customers asked for by number or name, and nothing else.
+
+Reading such a body as JSON and writing its answer key by key costs more than scoring it. So a body that is
+nothing but a lone customer is read by a pattern, and an answer whose customers are all scored from features
+that are `ok` is put together from a template. Neither says anything of its own: what is read becomes the same
+`Request`, and the template is cut out of an answer that `protocols` wrote. Everything else, every complaint
+included, is left to `protocols`.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from handlers.protocol import protocols
+from handlers.protocol.fields import checked_id
+from handlers.protocol.messages import PLAIN, SHOWN, Answer, Call, Prediction, Request, Rules, UserId
+
+_ID = rb'(?:(-?(?:0|[1-9][0-9]{0,17}))|"([!#-\[\]-~]{1,256})")'  # printable ASCII without quote and backslash
+_INSTANCE = rb'\{ "user_id" : ' + _ID + rb" \}"
+
+
+def _pattern(spaced: bytes) -> re.Pattern[bytes]:
+    """JSON's white space at each space."""
+    return re.compile(spaced.replace(b" ", rb"[ \t\n\r]*"))
+
+
+_NATIVE = _pattern(b" " + _INSTANCE + b" ")
+_V1 = _pattern(rb' \{ "instances" : \[ ' + _INSTANCE + rb" \] \} ")
+
+_SCORE, _USER = 0.12345678901234566, 1234567890123456789
+_DECISIONS: tuple[Literal["Low Risk", "High Risk"], ...] = ("Low Risk", "High Risk")
+
+
+def read(body: Any, rules: Rules, call: Call) -> Request | None:
+    """The request of a body that asks for one customer and nothing else; None for every other body.
+
+    Raises BadRequest as `protocols.parse` does.
+    """
+    if call.explain or call.encoding or call.rpc or not isinstance(body, bytes):
+        return None
+    protocol: Literal["v1", "native"]
+    if (match := _V1.fullmatch(body)) is not None:
+        protocol, where, wants = "v1", "instances[0]", PLAIN
+    elif (match := _NATIVE.fullmatch(body)) is not None:
+        protocol, where, wants = "native", "", SHOWN
+    else:
+        return None
+    number, text = match.groups()
+    value: UserId = int(number) if text is None else text.decode("ascii")
+    return Request(protocol, (checked_id(value, where, rules.id_type),), (), wants)
+
+
+class Template:
+    """Answers of one model where everybody asked for has a score from features that are ok."""
+
+    def __init__(self, model_name: str, model_version: str, threshold: float) -> None:
+        self.threshold = threshold
+        self._instances = [
+            _cut(
+                protocols.respond(
+                    Request("native", (_USER,), (), PLAIN),
+                    [Prediction(_SCORE, decision, threshold, "ok")],
+                    model_name,
+                    model_version,
+                ).body.decode()
+            )
+            for decision in _DECISIONS
+        ]
+
+    def fits(self, request: Request) -> bool:
+        return request.wants is PLAIN and request.protocol != "v2"
+
+    def answer(self, request: Request, scores: Sequence[float]) -> Answer:
+        """`scores`: one a user id of `request`, finite."""
+        instances, threshold = self._instances, self.threshold
+        texts = []
+        for user_id, score in zip(request.user_ids, scores, strict=True):
+            before, between, after = instances[score > threshold]
+            said = user_id if type(user_id) is int else json.dumps(user_id)
+            texts.append(f"{before}{said}{between}{score!r}{after}")
+        body = ", ".join(texts)
+        if request.protocol == "v1":
+            body = f'{{"predictions": [{body}]}}'
+        elif request.protocol == "native_list":
+            body = f"[{body}]"
+        return Answer(200, body.encode())
+
+
+def _cut(text: str) -> tuple[str, str, str]:
+    """What stands before the customer, between customer and score, and after the score: they come first."""
+    before, _, rest = text.partition(str(_USER))
+    between, found, after = rest.partition(repr(_SCORE))
+    assert found, text
+    return before, between, after

@@ -1,0 +1,66 @@
+"""Open Inference Protocol v2 over HTTP: JSON, and Triton's binary extension.
+
+In the extension the bytes of tensors stand behind the JSON, and `Inference-Header-Content-Length` says where
+it ends. tritonclient and the KServe SDK send numpy arrays so.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from handlers.protocol import json_body, tensors
+from handlers.protocol.messages import Answer, BadRequest, Call, Prediction, Request, Rules
+from handlers.protocol.open_inference import Tensor, datatype_of, only_input, parse_infer, tensors_of
+
+JSON_LENGTH = "Inference-Header-Content-Length"
+BINARY = "application/octet-stream"
+
+
+def parse_binary(payload: bytes, rules: Rules, call: Call) -> Request:
+    """A body whose first `call.json_length` bytes are JSON. Raises BadRequest."""
+    assert call.json_length is not None
+    if not 0 < call.json_length <= len(payload):
+        raise BadRequest(f"{JSON_LENGTH}: expected a number up to {len(payload)}, the length of the body")
+    body = json_body.decode(payload[: call.json_length])
+    if not isinstance(body, dict):
+        raise BadRequest(f"body: expected a JSON object, found {json_body.kind(body)}")
+    rest = payload[call.json_length :]
+    tensor = only_input(body)
+    parameters = tensor.get("parameters")
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if size is None and not rest:
+        return parse_infer(body, rules, call)
+    if "data" in tensor:
+        raise BadRequest("inputs[0].data: the tensor's values stand behind the JSON; leave data out")
+    if type(size) is not int or size != len(rest):
+        raise BadRequest(
+            f"inputs[0].parameters.binary_data_size: expected {len(rest)}, the bytes behind the JSON"
+        )
+    values = tensors.unpack(datatype_of(tensor), rest, "inputs[0]")
+    return parse_infer({**body, "inputs": [{**tensor, "data": values}]}, rules, call)
+
+
+def answer_infer(
+    request: Request, scored: Sequence[Prediction], model_name: str, model_version: str
+) -> Answer:
+    """JSON; the tensors that were asked for as bytes stand behind it in their order."""
+    raw = {output.name for output in request.outputs if output.raw}
+    behind = []
+    outputs = []
+    for tensor in tensors_of(request, scored):
+        if tensor.name in raw:
+            content = tensors.pack(tensor.datatype, tensor.values)
+            behind.append(content)
+            outputs.append(_described(tensor) | {"parameters": {"binary_data_size": len(content)}})
+        else:
+            outputs.append(_described(tensor) | {"data": list(tensor.values)})
+    body: dict[str, Any] = {"model_name": model_name, "model_version": model_version}
+    if request.id is not None:
+        body["id"] = request.id
+    text = json_body.encode(body | {"outputs": outputs}).encode()
+    if not behind:
+        return Answer(200, text)
+    return Answer(200, b"".join((text, *behind)), {JSON_LENGTH: str(len(text))}, BINARY)
+
+
+def _described(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "shape": [len(tensor.values)], "datatype": tensor.datatype}

@@ -1,0 +1,100 @@
+"""Where the prediction log goes, by the worker's environment.
+
+| variable | |
+|---|---|
+| CHURN_PREDICTION_LOG | a folder for Parquet segments |
+| CHURN_PREDICTION_LOG_WINDOW_S | a segment is closed after so long; 5 |
+| CHURN_PREDICTION_LOG_KAFKA | instead: `host:port/topic`, or `host:port,host:port/topic` |
+| ..._KAFKA_SECURITY | plaintext (the default), ssl, sasl_ssl or sasl_plaintext |
+| ..._KAFKA_CA, ..._KAFKA_CERTIFICATE, ..._KAFKA_KEY | files in PEM: whom to trust, and who the worker is |
+| ..._KAFKA_MECHANISM | SCRAM-SHA-512 (the default), SCRAM-SHA-256 or PLAIN |
+| ..._KAFKA_USER | |
+| ..._KAFKA_PASSWORD, ..._KAFKA_PASSWORD_FILE | the password, or a file that holds it |
+"""
+
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from handlers.bundle import BundleError
+from handlers.environment import number
+from handlers.records.kafka import KafkaTopic
+from handlers.records.log import PredictionLog
+from handlers.records.record import Origin
+from handlers.records.segments import ParquetSegments
+from handlers.secret import secret
+
+FOLDER, KAFKA = "CHURN_PREDICTION_LOG", "CHURN_PREDICTION_LOG_KAFKA"
+SECURITY = ("plaintext", "ssl", "sasl_ssl", "sasl_plaintext")
+MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
+FILES = {"CA": "ssl.ca.location", "CERTIFICATE": "ssl.certificate.location", "KEY": "ssl.key.location"}
+
+
+def open_log(environment: Mapping[str, str], origin: Origin) -> PredictionLog | None:
+    """The log that the environment names; None where it names none.
+
+    Raises BundleError, with the variable's name, when two are named or the one cannot be used.
+    """
+    folder, kafka = environment.get(FOLDER), environment.get(KAFKA)
+    if folder and kafka:
+        raise BundleError(f"{FOLDER} and {KAFKA}: set one of them")
+    if folder:
+        window_s = number(environment, f"{FOLDER}_WINDOW_S", "5", above=0.0)
+        path = _writable(Path(folder))
+        return PredictionLog(lambda: ParquetSegments(path, window_s), origin)
+    if kafka:
+        brokers, topic = _topic(kafka)
+        security = kafka_security(environment)
+        return PredictionLog(lambda: KafkaTopic(brokers, topic, security), origin)
+    return None
+
+
+def kafka_security(environment: Mapping[str, str]) -> dict[str, str]:
+    """librdkafka's settings for TLS and SASL. Raises BundleError for what does not fit together."""
+    security = environment.get(f"{KAFKA}_SECURITY") or "plaintext"
+    if security not in SECURITY:
+        raise BundleError(f"{KAFKA}_SECURITY: expected one of {', '.join(SECURITY)}, found {security!r}")
+    tls, sasl = security in ("ssl", "sasl_ssl"), security.startswith("sasl_")
+    settings = {"security.protocol": security}
+    for name, setting in FILES.items():
+        if file := environment.get(f"{KAFKA}_{name}"):
+            if not tls:
+                raise BundleError(f"{KAFKA}_{name}: {KAFKA}_SECURITY is {security}; set ssl or sasl_ssl")
+            if not os.access(file, os.R_OK):
+                raise BundleError(f"{KAFKA}_{name}: {file} cannot be read")
+            settings[setting] = file
+    if (FILES["CERTIFICATE"] in settings) != (FILES["KEY"] in settings):
+        raise BundleError(f"{KAFKA}_CERTIFICATE and {KAFKA}_KEY: set both or none")
+    user, password = environment.get(f"{KAFKA}_USER"), secret(environment, f"{KAFKA}_PASSWORD")
+    if not sasl:
+        if user or password:
+            raise BundleError(f"{KAFKA}_USER: {KAFKA}_SECURITY is {security}; set sasl_ssl")
+        return settings
+    if not user or not password:
+        raise BundleError(f"{KAFKA}_USER and {KAFKA}_PASSWORD: {security} needs both")
+    mechanism = environment.get(f"{KAFKA}_MECHANISM") or MECHANISMS[0]
+    if mechanism not in MECHANISMS:
+        raise BundleError(f"{KAFKA}_MECHANISM: expected one of {', '.join(MECHANISMS)}, found {mechanism!r}")
+    if mechanism == "PLAIN" and not tls:
+        raise BundleError(f"{KAFKA}_MECHANISM: PLAIN would send the password in clear text; set sasl_ssl")
+    return settings | {"sasl.mechanisms": mechanism, "sasl.username": user, "sasl.password": password}
+
+
+def _topic(address: str) -> tuple[str, str]:
+    brokers, _, topic = address.partition("/")
+    if not brokers or not topic or "/" in topic:
+        raise BundleError(f"{KAFKA}: expected host:port/topic, found {address!r}")
+    if find_spec("confluent_kafka") is None:
+        raise BundleError(f"{KAFKA}: not installed: pip install confluent-kafka")
+    return brokers, topic
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BundleError(f"{FOLDER}: {folder}: {error.strerror}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BundleError(f"{FOLDER}: {folder}: no permission to write")
+    return folder

@@ -1,0 +1,1 @@
+"""Reads customers' features from the online store by a deadline; replaces missing and stale values."""

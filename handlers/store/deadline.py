@@ -1,0 +1,62 @@
+"""A call that may hang, waited for only so long."""
+
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+from handlers.store.stored import FeatureStoreUnavailable, remaining
+
+T = TypeVar("T")
+
+
+class _Call(Generic[T]):
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._result: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def run(self) -> None:
+        try:
+            self._result.put((self._function(), None))
+        except BaseException as error:
+            self._result.put((None, error))
+
+    def wait(self, timeout_s: float) -> T:
+        result, error = self._result.get(timeout=timeout_s)
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]
+
+
+class OneAtATime:
+    """Runs calls in one thread of its own, none while an earlier one hangs: threads do not pile up."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[_Call[Any]] = SimpleQueue()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._thread: threading.Thread | None = None
+
+    def call(self, function: Callable[[], T], deadline: float) -> T:
+        """What `function` returns or raises; FeatureStoreUnavailable when that is not known by `deadline`.
+
+        The function is not stopped then (nothing can stop a thread); what it returns later is dropped.
+        """
+        if not self._idle.wait(remaining(deadline)):
+            raise FeatureStoreUnavailable("timeout: an earlier read still hangs")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="feature-store", daemon=True)
+            self._thread.start()
+        self._idle.clear()
+        call = _Call(function)
+        self._calls.put(call)
+        try:
+            return call.wait(max(deadline - time.monotonic(), 0))
+        except Empty:
+            raise FeatureStoreUnavailable("timeout") from None
+
+    def _work(self) -> None:
+        while True:
+            self._calls.get().run()
+            self._idle.set()

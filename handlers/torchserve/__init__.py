@@ -1,0 +1,1 @@
+"""Reads and writes TorchServe's messages: whole batches from the worker's socket, refusals as gRPC status."""

@@ -1,0 +1,1 @@
+"""Scores many customers in one process without a server."""
