@@ -10,16 +10,16 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from kube import standard
-from kube.api_server import ApiServer
-from kube.cluster import FIRST, SECOND, client, cluster, config
+from support.kube import standard
+from support.kube.api_server import ApiServer
+from support.kube.cluster import FIRST, SECOND, client, cluster, config
 
 from churn.settings import CONFIGS
 from rollout.store import Store
 from rollout.targets.standard import Standard
 
 sys.path.append(str(Path(__file__).parents[1] / "rollout"))
-from file_target import controller, now, plan
+from support.file_target import controller, now, plan
 
 
 class Desk:

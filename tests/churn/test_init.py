@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from init_runs import run_to_a_prediction
-from ugly_files import MAKERS, Expected, bank, either_way
+from support.init_runs import run_to_a_prediction
+from support.ugly_files import MAKERS, Expected, bank, either_way
 
 from churn.cli import main
 from churn.init.overlay import render

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ugly_files import Expected
 from test_init import agrees, proposed
-from ugly_files import Expected
 
 from core.errors import DataError
 
@@ -166,7 +166,7 @@ def test_overlay_of_a_case(case: str, folder: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_case_ends_in_a_served_prediction(case: str, folder: Path, tmp_path: Path) -> None:
-    from init_runs import run_to_a_prediction
+    from support.init_runs import run_to_a_prediction
 
     run_to_a_prediction(folder / CASES[case][0], tmp_path)
 

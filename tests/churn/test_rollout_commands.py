@@ -25,7 +25,7 @@ from rollout.state import Event, Rollout
 from rollout.store import Store
 
 sys.path.append(str(Path(__file__).parents[1] / "rollout"))
-from file_target import NEW, OLD, FileRegistry, FileTarget, controller, now, plan
+from support.file_target import NEW, OLD, FileRegistry, FileTarget, controller, now, plan
 
 WAITS = {
     "stages": [{"weight": 5, "max_s": 600, "min_s": 300}, {"weight": 100, "max_s": 600}],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from data_tables import AS_OF, KEY, Configure, Ingest
+from support.data_tables import AS_OF, KEY, Configure, Ingest
 
 from core.workspace import Workspace
 from data.config import DataConfig

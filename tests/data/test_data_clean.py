@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
-from data_tables import LOG, Configure
+from support.data_tables import LOG, Configure
 
 from core.errors import DataError
 from data.config import DataConfig

@@ -8,7 +8,7 @@ from typing import Any
 import openpyxl
 import pyarrow as pa
 import pytest
-from data_tables import Configure
+from support.data_tables import Configure
 
 from core.errors import DataError
 from data.cell import parse

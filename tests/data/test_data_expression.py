@@ -6,10 +6,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from data_tables import Configure
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.data_tables import Configure
 
 from core.layers import one_line
 from data.cell import parse as cells

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from data_tables import AS_OF, KEY, LOG, Configure, Ingest, cdnow
 from filelock import FileLock
+from support.data_tables import AS_OF, KEY, LOG, Configure, Ingest, cdnow
 
 from churn.settings import load_settings
 from core.errors import DataError

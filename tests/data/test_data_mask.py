@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data_tables import KEY, Configure, Ingest, cdnow
+from support.data_tables import KEY, Configure, Ingest, cdnow
 
 from core.errors import DataError
 from core.workspace import Workspace

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from data_tables import AS_OF, KEY, Configure, Ingest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from support.data_tables import AS_OF, KEY, Configure, Ingest
 
 from core.errors import DataError
 from core.workspace import Workspace

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
-from postgres import PASSWORD, postgres
+from support.servers.postgres import PASSWORD, postgres
 
 from core.errors import DataError
 from data.config import DataConfig

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data_tables import LOG, Configure
+from support.data_tables import LOG, Configure
 
 from core.errors import DataError
 from data.config import DataConfig

@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 import pandas as pd
 import pytest
-from data_tables import LOG, Configure, cdnow, read
+from support.data_tables import LOG, Configure, cdnow, read
 
 from core.errors import DataError
 from data.config import DataConfig

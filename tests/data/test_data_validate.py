@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from data_tables import AS_OF
+from support.data_tables import AS_OF
 
 from core.errors import DataError
 from data.judge.validate import failed, validate

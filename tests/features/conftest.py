@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from feature_records import CONFIG, cdnow
+from support.feature_records import CONFIG, cdnow
 
 from features.spec import FeaturesConfig
 

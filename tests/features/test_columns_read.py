@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from feature_records import write_labelled, write_transactions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.feature_records import write_labelled, write_transactions
 
 from core.errors import FeatureError
 from features.build import build_features

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from feature_records import CONFIG, write_transactions
-from online_stores import redis_server
+from support.feature_records import CONFIG, write_transactions
+from support.servers.online_stores import redis_server
 
 from core.workspace import Workspace
 from features.build import build_features

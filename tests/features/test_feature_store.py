@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from feature_records import CONFIG, cdnow, write_labelled, write_transactions
+from support.feature_records import CONFIG, cdnow, write_labelled, write_transactions
 
 from core.errors import FeatureError
 from features.build import build_features

@@ -8,9 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feature_records import records_part, write_labelled, write_manifest, write_transactions
 from filelock import FileLock
 from pydantic import ValidationError
+from support.feature_records import records_part, write_labelled, write_manifest, write_transactions
 
 from core.errors import FeatureError
 from features import log, purchases

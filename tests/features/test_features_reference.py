@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from feature_records import CONFIG, write_transactions
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from support.feature_records import CONFIG, write_transactions
 
 from features.build import build_features
 from features.spec import FeaturesConfig

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from feature_records import write_transactions
+from support.feature_records import write_transactions
 
 from features.build import build_features
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from feature_records import CONFIG, records_part, write_manifest
+from support.feature_records import CONFIG, records_part, write_manifest
 
 from core.workspace import Workspace
 from features import log as log_module

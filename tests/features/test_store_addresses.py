@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 import yaml
-from feature_records import CONFIG, write_transactions
 from hypothesis import given
 from hypothesis import strategies as st
-from online_stores import bundle_of, redis_server
+from support.feature_records import CONFIG, write_transactions
+from support.servers.online_stores import bundle_of, redis_server
 
 from core.workspace import Workspace
 from features.build import build_features
@@ -27,7 +27,7 @@ NAMES = ["team #1", "a: b", "[1]*", 'it\'s "so" $HOME', "tab, {x}=1", "größe 1
 
 @pytest.fixture(scope="module")
 def some(request):
-    from feature_records import cdnow
+    from support.feature_records import cdnow
 
     log = cdnow()
     return log[log["user_id"].isin(sorted(log["user_id"].unique())[:60])]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from served_bundle import NOW, ServedBundle
+from support.served_bundle import NOW, ServedBundle
 
 from handlers import telemetry
 from handlers.predictor import Predictor, load

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served_bundle import SPEC, ServedBundle
+from support.served_bundle import SPEC, ServedBundle
 
 from handlers.bundle import BundleError, check_store, digest_of_spec, read_bundle
 

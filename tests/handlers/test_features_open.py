@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from online_stores import NOW, SPEC, FilledStore, bundle_of, filled_store
-from served_bundle import REPOSITORY
+from support.served_bundle import REPOSITORY
+from support.servers.online_stores import NOW, SPEC, FilledStore, bundle_of, filled_store
 
 from handlers.bundle import BundleError
 from handlers.store.config import read_store_config

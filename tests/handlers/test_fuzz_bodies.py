@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import hostile_bodies
 import pytest
-from hostile_bodies import Hostile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from served_bundle import FRESH, NOW, ServedBundle
+from support import hostile_bodies
+from support.hostile_bodies import Hostile
+from support.served_bundle import FRESH, NOW, ServedBundle
 
 from handlers.predictor import Predictor, load
 

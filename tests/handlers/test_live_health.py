@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from served_bundle import ServedBundle, files_of
+from support.served_bundle import ServedBundle, files_of
 
 from handlers.identity import NOBODY
 from serving.config import ServingConfig

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served_bundle import NOW
+from support.served_bundle import NOW
+from support.servers.tls_files import TlsFiles, tls_files
 from test_prediction_log import ORIGIN, records, until
-from tls_files import TlsFiles, tls_files
 
 from handlers.bundle import BundleError
 from handlers.records.kafka import KafkaTopic

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from served_bundle import KEY, NOW, ServedBundle
+from support.served_bundle import KEY, NOW, ServedBundle
 
 from handlers.bundle import BundleError
 from handlers.identity import key_check, mask

@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from online_stores import NOW, SPEC, FilledStore, bundle_of, filled_store, key_of, redis_server
+from support.servers.online_stores import (
+    NOW,
+    SPEC,
+    FilledStore,
+    bundle_of,
+    filled_store,
+    key_of,
+    redis_server,
+)
 
 from handlers.store import wire
 from handlers.store.config import read_store_config

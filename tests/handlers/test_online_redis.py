@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from online_stores import NOW, FilledStore, bundle_of, filled_store, key_of
 from redis import Redis
-from redis_servers import RedisCluster, cluster, free_ports, plain_redis, sentinels, tls_redis, until
-from tls_files import tls_files
+from support.servers.online_stores import NOW, FilledStore, bundle_of, filled_store, key_of
+from support.servers.redis_servers import (
+    RedisCluster,
+    cluster,
+    free_ports,
+    plain_redis,
+    sentinels,
+    tls_redis,
+    until,
+)
+from support.servers.tls_files import tls_files
 
 from handlers.store.reader import FeatureStoreUnavailable, OnlineFeatures, open_features
 from handlers.store.redis_address import address_of

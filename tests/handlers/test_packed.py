@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from online_stores import NOW, SPEC, FilledStore, bundle_of, filled_store, key_of
+from support.servers.online_stores import NOW, SPEC, FilledStore, bundle_of, filled_store, key_of
 
 from features import packing
 from features.spec import Feature, FeaturesConfig
@@ -129,7 +129,7 @@ def test_rows_taken_and_joined(rows: list[tuple[Any, ...]], data: st.DataObject)
 ZONED = """
 import sys
 sys.path[:0] = {path!r}
-from online_stores import FilledStore, NOW
+from support.servers.online_stores import FilledStore, NOW
 from pathlib import Path
 from datetime import timedelta
 store = FilledStore(Path({folder!r}), {{"type": "sqlite", "path": "online.db"}}, packs=True)

@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from online_stores import NOW, SPEC
 from pydantic import ValidationError
+from support.servers.online_stores import NOW, SPEC
 
 from features.spec import Feature, FeaturesConfig
 from handlers.store.policies import Policies, Vectors

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from served_bundle import KEY, NOW, UNKNOWN, ServedBundle
+from support.served_bundle import KEY, NOW, UNKNOWN, ServedBundle
 
 from handlers.identity import mask
 from handlers.predictor import input_types, load

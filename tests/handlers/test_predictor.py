@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from served_bundle import FRESH, KEY, NOW, REPOSITORY, SPEC, STALE, UNKNOWN, ServedBundle
+from support.served_bundle import FRESH, KEY, NOW, REPOSITORY, SPEC, STALE, UNKNOWN, ServedBundle
 
 from handlers import predictor as predictor_module
 from handlers import telemetry

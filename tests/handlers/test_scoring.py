@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from served_bundle import SEGMENTS, SPEC, ServedBundle
+from support.served_bundle import SEGMENTS, SPEC, ServedBundle
 
 from handlers.scoring.program import CHUNK, Scorer, calls, recorded
 

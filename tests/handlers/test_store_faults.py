@@ -12,8 +12,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from online_stores import NOW, SPEC, FilledStore, RedisServer, bundle_of, filled_store, redis_server
-from stalls import Stalls
+from support.servers.online_stores import (
+    NOW,
+    SPEC,
+    FilledStore,
+    RedisServer,
+    bundle_of,
+    filled_store,
+    redis_server,
+)
+from support.stalls import Stalls
 
 from handlers.identity import NOBODY
 from handlers.store.breaker import Rule
@@ -225,8 +233,8 @@ def test_redis_with_a_password_and_a_database_number(tmp_path: Path, server: Red
 
 
 def test_a_key_that_holds_no_hash_costs_one_customer(redis_store: FilledStore, server: RedisServer) -> None:
-    from online_stores import key_of
     from redis import Redis
+    from support.servers.online_stores import key_of
 
     # isort: split
     from feast.infra.key_encoding_utils import serialize_entity_key

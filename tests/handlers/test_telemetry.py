@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from served_bundle import REPOSITORY
+from support.served_bundle import REPOSITORY
 
 from handlers.telemetry import (
     COUNTERS,

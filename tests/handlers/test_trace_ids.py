@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from served_bundle import ServedBundle
+from support.served_bundle import ServedBundle
 
 from handlers.bundle import BundleError
 from handlers.protocol.call_headers import call_of

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from served_bundle import FRESH, KEY, NOW, UNKNOWN, ServedBundle
+from support.served_bundle import FRESH, KEY, NOW, UNKNOWN, ServedBundle
 
 from handlers.bundle import read_bundle
 from handlers.identity import mask

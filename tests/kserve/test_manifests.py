@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from kube import knative, standard
-from kube.api_server import Object, unknown
-from kube.cluster import FIRST, SECOND, THIRD, client, cluster, config, crd
 from kubernetes.client import ApiClient
 from prometheus_client import CollectorRegistry, generate_latest
+from support.kube import knative, standard
+from support.kube.api_server import Object, unknown
+from support.kube.cluster import FIRST, SECOND, THIRD, client, cluster, config, crd
 
 from churn.cli import parser
 from churn.settings import load_settings

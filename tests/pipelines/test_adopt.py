@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from kube import standard
-from kube.cluster import client, cluster, config, service
+from support.kube import standard
+from support.kube.cluster import client, cluster, config, service
 from test_deploy import HELD, PROGRAM, VERSION, deployed, pack, report_of
 
 from churn.settings import Settings, load_settings

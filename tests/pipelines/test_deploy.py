@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from object_store import ObjectStore
+from support.servers.object_store import ObjectStore
 
 from churn.cli import main
 from churn.settings import Settings, load_settings

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from file_target import (
+from support.file_target import (
     NEW,
     OLD,
     AnyError,

@@ -10,7 +10,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from file_target import NEW, OLD, FileRegistry, FileTarget, controller, memory_folder, now, plan, store_in
+from support.file_target import (
+    NEW,
+    OLD,
+    FileRegistry,
+    FileTarget,
+    controller,
+    memory_folder,
+    now,
+    plan,
+    store_in,
+)
 
 from rollout.controller import FAULT_POINTS
 from rollout.state import Rollout

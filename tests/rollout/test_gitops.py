@@ -6,10 +6,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from file_target import memory_folder, now, plan, store_in
-from kube import knative, standard
-from kube.api_server import ApiServer
-from kube.cluster import FIRST, SECOND, client, cluster, config, found
+from support.file_target import memory_folder, now, plan, store_in
+from support.kube import knative, standard
+from support.kube.api_server import ApiServer
+from support.kube.cluster import FIRST, SECOND, client, cluster, config, found
 from test_kube_rollouts import Trial, opened
 
 from rollout.reconcile import differs

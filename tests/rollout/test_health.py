@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from file_target import NEW, OLD, memory_folder, now, plan, store_in
+from support.file_target import NEW, OLD, memory_folder, now, plan, store_in
 
 from rollout.config import Notify
 from rollout.health import Health, Standing, answering

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from kube.api_server import ApiServer, Object
-from kube.cluster import DOCUMENTED, FIRST, SECOND, THIRD, client, cluster, config, found, service
-from kube.knative import Knative as Controller
+from support.kube.api_server import ApiServer, Object
+from support.kube.cluster import DOCUMENTED, FIRST, SECOND, THIRD, client, cluster, config, found, service
+from support.kube.knative import Knative as Controller
 
 from handlers.identity import NOBODY, PROBE_HEADER, THROUGH_GATEWAY
 from rollout.targets.cluster import ClusterError

@@ -1,8 +1,8 @@
 """How many pods a revision keeps while a canary has a share: the minimum of its PodAutoscaler, and back."""
 
 import pytest
-from kube import knative
-from kube.cluster import client, cluster
+from support.kube import knative
+from support.kube.cluster import client, cluster
 
 from rollout.targets.cluster import POD_AUTOSCALER
 from rollout.targets.knative_pods import BEFORE, MIN_SCALE, RevisionPods, held, let_go

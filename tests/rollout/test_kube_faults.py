@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
-from kube import knative, standard
-from kube.api_server import ApiServer, unknown
-from kube.cluster import FIRST, SECOND, client, cluster, config, crd, found
 from kubernetes.client import CustomObjectsApi
+from support.kube import knative, standard
+from support.kube.api_server import ApiServer, unknown
+from support.kube.cluster import FIRST, SECOND, client, cluster, config, crd, found
 
 from core.errors import ServingError
 from rollout.targets.cluster import (

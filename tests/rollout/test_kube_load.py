@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from file_target import memory_folder, store_in
-from kube import knative, standard
-from kube.cluster import FIRST, SECOND, client, cluster, config, service
-from kube.load import Load
+from support.file_target import memory_folder, store_in
+from support.kube import knative, standard
+from support.kube.cluster import FIRST, SECOND, client, cluster, config, service
+from support.kube.load import Load
 from test_kube_rollouts import Trial
 
 from rollout.targets.knative import Knative

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from file_target import FileObserver, FileRegistry, controller, memory_folder, now, plan, store_in
-from kube import knative, standard
-from kube.api_server import ApiServer
-from kube.cluster import FIRST, SECOND, client, cluster, config
+from support.file_target import FileObserver, FileRegistry, controller, memory_folder, now, plan, store_in
+from support.kube import knative, standard
+from support.kube.api_server import ApiServer
+from support.kube.cluster import FIRST, SECOND, client, cluster, config
 
 from rollout.config import RolloutConfig
 from rollout.controller import Controller

@@ -20,7 +20,7 @@ from rollout.observers.live import LiveObserver
 from rollout.observers.observer import Opened
 from rollout.observers.prediction_log import PredictionLogReader
 
-from upstreams import split  # isort: skip
+from support.servers.upstreams import split  # isort: skip
 
 BEGUN = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -17,7 +17,7 @@ from rollout.observers.observer import Opened
 from rollout.observers.prometheus import METRICS, PrometheusObserver, worker_selector
 from rollout.observers.series import PrometheusClient, Series
 
-from real_prometheus import Exporters, Job, exporters, needs_prometheus, prometheus  # isort: skip
+from support.servers.real_prometheus import Exporters, Job, exporters, needs_prometheus, prometheus  # isort: skip
 
 NEW, OLD = "bbbbbbbbbbbb", "aaaaaaaaaaaa"
 STABLE_POD, CANARY_POD = "churn-predictor-00001-deployment-5d-x1", "churn-predictor-00002-deployment-7f-x2"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from file_target import NEW, OLD, FileRegistry, FileTarget, memory_folder, plan, store_in
+from support.file_target import NEW, OLD, FileRegistry, FileTarget, memory_folder, plan, store_in
 
 from rollout.projections import Projection
 from rollout.reconcile import Reconciler

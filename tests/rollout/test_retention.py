@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
-from file_target import NEW, OLD, memory_folder, plan
-from postgres import postgres
+from support.file_target import NEW, OLD, memory_folder, plan
+from support.servers.postgres import postgres
 
 from rollout import tables
 from rollout.database import _locked

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from rollout_evidence import arm, beta_scores, scored, seen, then
+from support.rollout_evidence import arm, beta_scores, scored, seen, then
 
 from rollout.config import DecisionRate, FeatureHealth, ScoreShift, Segments
 from rollout.evidence import Arm, Evidence, Window

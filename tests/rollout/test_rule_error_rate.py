@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from rollout_evidence import arm, seen, then, timed
+from support.rollout_evidence import arm, seen, then, timed
 
 from rollout.aftermath import after_promotion
 from rollout.config import ErrorRate

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from rollout_evidence import EDGES, arm, lognormal, seen, then, timed
+from support.rollout_evidence import EDGES, arm, lognormal, seen, then, timed
 
 from rollout.config import Latency
 from rollout.evidence import Arm, Blocks, Evidence

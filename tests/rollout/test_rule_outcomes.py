@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from rollout_evidence import arm, labelled, seen
+from support.rollout_evidence import arm, labelled, seen
 
 from rollout.config import Outcomes
 from rollout.evidence import Arm

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rollout_evidence import beta_scores, scored, seen
+from support.rollout_evidence import beta_scores, scored, seen
 
 from churn.settings import load_settings
 from rollout.config import RolloutConfig, Rules, Stage

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from kube.api_server import ApiServer, Object
-from kube.cluster import DOCUMENTED, FIRST, SECOND, THIRD, client, cluster, config, found, service
-from kube.load import Load
-from kube.standard import DEPLOYMENT, ROUTE
-from kube.standard import Standard as Controller
+from support.kube.api_server import ApiServer, Object
+from support.kube.cluster import DOCUMENTED, FIRST, SECOND, THIRD, client, cluster, config, found, service
+from support.kube.load import Load
+from support.kube.standard import DEPLOYMENT, ROUTE
+from support.kube.standard import Standard as Controller
 
 from rollout.targets.cluster import ClusterError
 from rollout.targets.manifests import predictor_name, size

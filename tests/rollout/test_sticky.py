@@ -20,7 +20,7 @@ from serving.config import GatewayConfig
 from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Key
 
-from upstreams import Split, split  # isort: skip
+from support.servers.upstreams import Split, split  # isort: skip
 
 
 @pytest.fixture(scope="module")
@@ -257,8 +257,8 @@ class split_with_keys:
         self._folder, self._key = folder, key
 
     def __enter__(self) -> tuple[str, Any]:
-        from served_bundle import files_of
-        from upstreams import Answering
+        from support.served_bundle import files_of
+        from support.servers.upstreams import Answering
 
         from serving.config import ServingConfig
         from serving.gateway.gateway import Gateway

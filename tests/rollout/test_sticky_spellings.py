@@ -11,7 +11,7 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from upstreams import Split, split
+from support.servers.upstreams import Split, split
 
 from rollout.observers.envoy_stats import between, totals
 

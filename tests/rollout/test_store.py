@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from file_target import NEW, OLD, memory_folder, plan
-from postgres import postgres
+from support.file_target import NEW, OLD, memory_folder, plan
+from support.servers.postgres import postgres
 
 from rollout.errors import LeaseHeld, Overtaken, RolloutError
 from rollout.observers.observer import Opened

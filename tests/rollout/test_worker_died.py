@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from upstreams import split
+from support.servers.upstreams import split
 
 
 def test_a_worker_s_death_is_a_503_that_says_when_to_come_back(tmp_path: Path) -> None:

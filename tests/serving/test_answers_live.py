@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from served_bundle import KEY, STALE, UNKNOWN, ServedBundle, files_of
+from support.served_bundle import KEY, STALE, UNKNOWN, ServedBundle, files_of
 
 from handlers.identity import mask
 from handlers.records.segments import complete

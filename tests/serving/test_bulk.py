@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from served_bundle import SEGMENTS, ServedBundle
+from support.served_bundle import SEGMENTS, ServedBundle
 
 from handlers.bundle import Bundle, read_bundle
 from handlers.scoring.program import CHUNK, Scorer

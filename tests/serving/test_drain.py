@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from load import under_load
-from served_bundle import ServedBundle, changed_archive
-from stack import Stack, supervisor_of, ticking, within
+from support.served_bundle import ServedBundle, changed_archive
+from support.servers.load import under_load
+from support.servers.stack import Stack, supervisor_of, ticking, within
 
 from serving.config import GatewayConfig
 from serving.process.owned import free_port

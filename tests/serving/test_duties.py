@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from served_bundle import ServedBundle
-from stack import Stack, supervisor_of, ticking, within
+from support.served_bundle import ServedBundle
+from support.servers.stack import Stack, supervisor_of, ticking, within
 
 import serving.gateway.gateway
 import serving.supervisor
@@ -120,7 +120,7 @@ def test_an_upstream_that_never_answers_does_not_stay_in_the_slot(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway, good = stack.supervisor.gateway, stack.supervisor.model.upstream
-    monkeypatch.setattr(serving.gateway, "APPLIED_WITHIN_S", 1.5)
+    monkeypatch.setattr(serving.gateway.gateway, "APPLIED_WITHIN_S", 1.5)
     with pytest.raises(ServingError, match="did not take its new endpoints"):
         gateway.set_upstream("stable", Upstream(9, 9, "nobody's"))
     within(5, lambda: set(gateway.hosts("stable")) == {good.inference_port})

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from served_bundle import ServedBundle
-from stack import supervisor_of
+from support.served_bundle import ServedBundle
+from support.servers.stack import supervisor_of
 
 from serving.config import ServingConfig
 from serving.environment import SYSTEM, WORKER, passed_on

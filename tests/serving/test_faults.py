@@ -17,8 +17,8 @@ import psutil
 import pytest
 import redis
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from house import Clients, acknowledged, free_port, house, logged
-from served_bundle import FRESH, ServedBundle, changed_archive, files_of, make_archive
+from support.served_bundle import FRESH, ServedBundle, changed_archive, files_of, make_archive
+from support.servers.house import Clients, acknowledged, free_port, house, logged
 
 from core.errors import ArchiveError, ServingError
 from handlers import telemetry

@@ -17,14 +17,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
-import hostile_bodies
-import hostile_grpc
 import httpx
 import pytest
-from hostile_bodies import Hostile
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as oip
-from raw_http import Connection, Cut, Response
-from served_bundle import FRESH, ServedBundle, files_of
+from support import hostile_bodies, hostile_grpc
+from support.hostile_bodies import Hostile
+from support.served_bundle import FRESH, ServedBundle, files_of
+from support.servers.raw_http import Connection, Cut, Response
 
 from handlers import telemetry
 from serving.config import GatewayConfig, ServingConfig

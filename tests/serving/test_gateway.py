@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from served_bundle import ServedBundle
-from stack import Stack, supervisor_of, ticking, within
+from support.served_bundle import ServedBundle
+from support.servers.stack import Stack, supervisor_of, ticking, within
 
 from churn.settings import load_settings
 from core.errors import ServingError

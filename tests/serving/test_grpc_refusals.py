@@ -8,11 +8,11 @@ import zlib
 from collections.abc import Iterator
 
 import grpc
-import hostile_grpc
 import psutil
 import pytest
-from served_bundle import ServedBundle
-from stack import Stack, supervisor_of, within
+from support import hostile_grpc
+from support.served_bundle import ServedBundle
+from support.servers.stack import Stack, supervisor_of, within
 
 from serving.config import GatewayConfig
 

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from served_bundle import files_of
-from stack import within
+from support.served_bundle import files_of
+from support.servers.stack import within
 
 from core.errors import ServingError
 from serving.config import GatewayConfig, ServingConfig

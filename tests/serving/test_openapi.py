@@ -13,8 +13,8 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi import checks
-from served_bundle import ServedBundle
-from stack import Stack, supervisor_of
+from support.served_bundle import ServedBundle
+from support.servers.stack import Stack, supervisor_of
 
 from serving.config import GatewayConfig, ServingConfig
 from serving.gateway.openapi import document

@@ -13,13 +13,13 @@ from types import ModuleType
 from typing import Any
 
 import grpc
-import hostile_grpc
 import httpx
 import pytest
-from clients.run import outcomes_of
 from grpc_tools import protoc
-from served_bundle import KEY, UNKNOWN, ServedBundle
-from stack import Stack, supervisor_of
+from support import hostile_grpc
+from support.clients.run import outcomes_of
+from support.served_bundle import KEY, UNKNOWN, ServedBundle
+from support.servers.stack import Stack, supervisor_of
 
 from handlers.identity import mask
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from served_bundle import ServedBundle, changed_archive
-from stack import Stack, supervisor_of, ticking, within
+from support.served_bundle import ServedBundle, changed_archive
+from support.servers.stack import Stack, supervisor_of, ticking, within
 
 from core.errors import ServingError
 from serving.client import running
@@ -120,8 +120,8 @@ import os, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from served_bundle import ServedBundle
-from stack import supervisor_of
+from support.served_bundle import ServedBundle
+from support.servers.stack import supervisor_of
 made = supervisor_of(ServedBundle(Path(sys.argv[1])), Path(sys.argv[2]))
 with made.supervisor as ours:
     print(ours.model.pid, ours.gateway.pid, flush=True)

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from served_bundle import UNKNOWN, ServedBundle, files_of, make_archive
-from stack import within
+from support.served_bundle import UNKNOWN, ServedBundle, files_of, make_archive
+from support.servers.stack import within
 
 from core.errors import ServingError
 from core.workspace import Workspace

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from served_bundle import SPEC, ServedBundle, changed_archive, files_of, make_archive
+from support.served_bundle import SPEC, ServedBundle, changed_archive, files_of, make_archive
 
 from core.errors import ServingError
 from serving.client import predict, running
@@ -40,7 +40,7 @@ def test_a_bundle_of_another_feature_spec_is_refused(bundle: ServedBundle, tmp_p
 
 def test_a_handler_that_breaks_is_reported_with_its_own_words(bundle: ServedBundle, tmp_path: Path) -> None:
     model_dir = shutil.copytree(bundle.model_dir, tmp_path / "broken")
-    (model_dir / "handlers" / "encoding.py").write_text("import a_module_that_is_nowhere\n")
+    (model_dir / "handlers" / "scoring" / "encoding.py").write_text("import a_module_that_is_nowhere\n")
     archive = make_archive(model_dir, tmp_path / "model-store" / "tiny.mar")
     assert "No module named 'a_module_that_is_nowhere'" in refusal(archive, bundle.environment, tmp_path)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from otlp_receiver import Receiver, receiving
-from served_bundle import ServedBundle
-from stack import Stack, supervisor_of, within
+from support.served_bundle import ServedBundle
+from support.servers.otlp_receiver import Receiver, receiving
+from support.servers.stack import Stack, supervisor_of, within
 
 from serving.config import ServingConfig, Tracing
 

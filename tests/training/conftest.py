@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from filelock import FileLock
-from training_frames import cdnow_frame, cdnow_records
+from support.training_frames import cdnow_frame, cdnow_records
 
 from churn.settings import Settings, load_settings
 from core.workspace import Workspace

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from training_frames import cdnow_frame, cdnow_records
+from support.training_frames import cdnow_frame, cdnow_records
 
 from churn.settings import load_settings
 from training.gates import judge

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from training_frames import TELCO, telco_frame
+from support.training_frames import TELCO, telco_frame
 
 from churn.settings import CONFIGS, Settings, load_settings
 from core.errors import ConfigError, TrainingError

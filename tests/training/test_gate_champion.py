@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from judging import STORE, evidence_of, in_registry, judged, refusals
+from support.judging import STORE, evidence_of, in_registry, judged, refusals
 
 from churn.settings import Settings
 from core.workspace import Workspace

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from judging import STORE, evidence_of, judged, refusals, write_manifest
-from training_frames import TELCO, telco_frame
+from support.judging import STORE, evidence_of, judged, refusals, write_manifest
+from support.training_frames import TELCO, telco_frame
 
 from churn.settings import CONFIGS, Settings, load_settings
 from core.workspace import Workspace

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from judging import evidence_of
+from support.judging import evidence_of
 
 from churn.settings import Settings
 from core.errors import GateFailure, PackagingError
@@ -50,7 +50,7 @@ def test_the_archive_holds_the_judged_program_and_a_bundle_the_handler_accepts(
     assert GateReport.read(judged.gate_report).program_sha256 == hashlib.sha256(program).hexdigest()
     assert manifest["handler"] == "churn_handler.py"
     assert manifest["modelVersion"] == archive.version
-    assert (tmp_path / "model" / "handlers" / "encoding.py").is_file()
+    assert (tmp_path / "model" / "handlers" / "scoring" / "encoding.py").is_file()
     assert (tmp_path / "model" / "feature_store.yaml").read_text() == "project: churn\n"
     bundle = read_bundle(tmp_path / "model")
     assert bundle.model_version == archive.version
@@ -78,7 +78,7 @@ sys.meta_path.insert(0, Closed())
 sys.path.insert(0, '.')
 import handlers.scoring.encoding, handlers.bundle
 from pathlib import Path
-assert Path(handlers.encoding.__file__).is_relative_to(Path.cwd())
+assert Path(handlers.scoring.encoding.__file__).is_relative_to(Path.cwd())
 handlers.bundle.read_bundle(Path.cwd())
 """
     subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path / "model", check=True, timeout=60)

@@ -14,9 +14,9 @@ import optuna
 import pandas as pd
 import psutil
 import pytest
-from judging import evidence_of
 from optuna.trial import TrialState
-from postgres import PASSWORD, postgres
+from support.judging import evidence_of
+from support.servers.postgres import PASSWORD, postgres
 
 from churn.cli import main
 from churn.settings import CONFIGS, Settings, load_settings

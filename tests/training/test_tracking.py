@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from judging import evidence_of, in_registry
+from support.judging import evidence_of, in_registry
 
 from churn.settings import Settings
 from core.errors import TrainingError

@@ -1,1 +1,1 @@
-from served_bundle import bundle  # noqa: F401
+from support.served_bundle import bundle  # noqa: F401

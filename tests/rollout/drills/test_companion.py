@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from served_bundle import NOW, ServedBundle
+from support.served_bundle import NOW, ServedBundle
 
 from rollout.attendant import attend
 from rollout.controller import Controller
@@ -19,7 +19,7 @@ from rollout.store import Store
 from rollout.targets.envoy import EnvoyTarget
 from serving.supervisor import Supervisor
 
-from rig import Callers, Registered, altered, candidate_of, plan, rig, utc_now  # isort: skip
+from support.drills.rig import Callers, Registered, altered, candidate_of, plan, rig, utc_now  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 START = """

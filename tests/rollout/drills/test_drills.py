@@ -11,12 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from served_bundle import FRESH, KEY, NOW, ServedBundle
+from support.served_bundle import FRESH, KEY, NOW, ServedBundle
 
 from handlers.identity import mask
 from rollout.state import Rollout
 
-from faults import (  # isort: skip
+from support.drills.faults import (  # isort: skip
     FAILS,
     KILLED,
     MISCALIBRATED,
@@ -29,7 +29,7 @@ from faults import (  # isort: skip
     outcomes_by,
     scores_of,
 )
-from rig import HORIZON, VERSION, Rig, altered, drilled, plan, rig  # isort: skip
+from support.drills.rig import HORIZON, VERSION, Rig, altered, drilled, plan, rig  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

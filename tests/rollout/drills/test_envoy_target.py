@@ -8,14 +8,14 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
-from served_bundle import ServedBundle
+from support.served_bundle import ServedBundle
 
 from core.errors import ServingError
 from rollout.observers.envoy_stats import between, totals
 from rollout.observers.observer import Opened
 from rollout.targets.target import Candidate
 
-from rig import VERSION, Rig, altered, plan, rig, utc_now  # isort: skip
+from support.drills.rig import VERSION, Rig, altered, plan, rig, utc_now  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 STABLE = "0123456789ab"

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kube.cluster import FIRST, SECOND
-from served_bundle import ServedBundle
+from support.kube.cluster import FIRST, SECOND
+from support.served_bundle import ServedBundle
 
-from cluster_rig import on_cluster  # isort: skip
-from faults import fails  # isort: skip
-from rig import VERSION, Rig, altered, drilled, plan, rig  # isort: skip
+from support.drills.cluster_rig import on_cluster  # isort: skip
+from support.drills.faults import fails  # isort: skip
+from support.drills.rig import VERSION, Rig, altered, drilled, plan, rig  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 STAGES = [

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kube.cluster import FIRST, SECOND
-from served_bundle import ServedBundle
+from support.kube.cluster import FIRST, SECOND
+from support.served_bundle import ServedBundle
 
 from rollout.evidence import Window
 from rollout.observers.observer import Opened
 from rollout.state import Rollout
 from rollout.targets.question import unanswered
 
-from cluster_rig import ON_TRIAL  # isort: skip
-from faults import (  # isort: skip
+from support.drills.cluster_rig import ON_TRIAL  # isort: skip
+from support.drills.faults import (  # isort: skip
     FAILS,
     KILLED,
     MISCALIBRATED,
@@ -36,9 +36,9 @@ from faults import (  # isort: skip
     Changes,
     scores_of,
 )
-from real_prometheus import needs_prometheus  # isort: skip
-from rig import VERSION, Callers, Rig, altered, drilled, plan, rig, utc_now  # isort: skip
-from scraped import Judged, Scraped, judged_by_prometheus, scraping  # isort: skip
+from support.servers.real_prometheus import needs_prometheus  # isort: skip
+from support.drills.rig import VERSION, Callers, Rig, altered, drilled, plan, rig, utc_now  # isort: skip
+from support.drills.scraped import Judged, Scraped, judged_by_prometheus, scraping  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), needs_prometheus]
 STABLE = "0123456789ab"

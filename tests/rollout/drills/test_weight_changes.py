@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 
 import pytest
-from served_bundle import FRESH, ServedBundle
+from support.served_bundle import FRESH, ServedBundle
 
-from rig import VERSION, altered, rig  # isort: skip
-from storm import storm  # isort: skip
+from support.drills.rig import VERSION, altered, rig  # isort: skip
+from support.drills.storm import storm  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 REQUESTS, CHANGES = 100_000, 100

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 import pyarrow.dataset as ds
-from served_bundle import FRESH, files_of
+from support.served_bundle import FRESH, files_of
 
 from serving.config import GatewayConfig, ServingConfig
 from serving.gateway.gateway import Gateway

@@ -1,7 +1,8 @@
 """The model of a cluster whose pods are real: what KServe's split says, Envoy and TorchServe do.
 
-The targets speak to the API server of tests/kube; a pod of the candidate there is a TorchServe here, it is
-ready there when Envoy's question for a prediction is answered here, and callers get the cluster's weights.
+The targets speak to the API server of tests/support/kube; a pod of the candidate there is a TorchServe here,
+it is ready there when Envoy's question for a prediction is answered here, and callers get the cluster's
+weights.
 """
 
 import threading
@@ -9,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from kube import knative, standard
-from kube.api_server import ApiServer
-from kube.cluster import FIRST, SECOND, client, cluster, config
+from support.kube import knative, standard
+from support.kube.api_server import ApiServer
+from support.kube.cluster import FIRST, SECOND, client, cluster, config
 
 from core.errors import ServingError
 from rollout.targets.knative import Knative
@@ -19,7 +20,7 @@ from rollout.targets.manifests import predictor_name
 from rollout.targets.standard import Standard
 from rollout.targets.target import Candidate
 
-from rig import VERSION, Rig  # isort: skip
+from support.drills.rig import VERSION, Rig  # isort: skip
 
 ON_TRIAL = replace(SECOND, version=VERSION)
 """As the cluster knows the archive of `altered`."""

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from kube import knative, standard
-from kube.api_server import ApiServer, Object
 from kubernetes.client import ApiClient, Configuration
+from support.kube import knative, standard
+from support.kube.api_server import ApiServer, Object
 
 from rollout.config import KServeConfig
 from rollout.targets.cluster import Cluster
 from rollout.targets.target import Candidate
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 CRDS = Path(os.environ.get("CHURN_KSERVE_CRDS", REPOSITORY.parent / "shared" / "kserve-crds"))
 DOCUMENTED = REPOSITORY.parent / "shared" / "kserve-manifests"
 

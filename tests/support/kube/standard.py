@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from kube.api_server import Object, Refused, Store
-from kube.load import Load
+from support.kube.api_server import Object, Refused, Store
+from support.kube.load import Load
 
 ISVC = ("serving.kserve.io", "inferenceservices")
 DEPLOYMENT = ("apps", "deployments")

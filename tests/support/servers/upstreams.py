@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from served_bundle import files_of
+from support.served_bundle import files_of
 
 from handlers.identity import NOBODY
 from serving.config import GatewayConfig, ServingConfig

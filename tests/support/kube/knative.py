@@ -11,8 +11,8 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kube.api_server import Object, Refused, Store
-from kube.load import Load
+from support.kube.api_server import Object, Refused, Store
+from support.kube.load import Load
 
 ISVC = ("serving.kserve.io", "inferenceservices")
 REVISION = ("serving.knative.dev", "revisions")

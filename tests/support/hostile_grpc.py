@@ -4,8 +4,8 @@ import itertools
 import random
 from collections.abc import Iterator
 
-from hostile_bodies import ODD_TEXTS
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as oip
+from support.hostile_bodies import ODD_TEXTS
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 Tensor = oip.ModelInferRequest.InferInputTensor

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from served_bundle import FRESH
+from support.served_bundle import FRESH
 
 Changes = Mapping[str, Sequence[tuple[str, str]]]
 """Name of a file of the archive -> what, by what."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from online_stores import REDIS
 from redis import Redis
 from redis.exceptions import RedisError
-from tls_files import TlsFiles
+from support.servers.online_stores import REDIS
+from support.servers.tls_files import TlsFiles
 
 SLOTS = 16_384
 

@@ -47,7 +47,7 @@ REFERENCE = {
     "tenure_months": 9.0,
     "customer_segment": "gold",
 }
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 FEATURE_STORE = """\
 project: tiny
 provider: local

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from served_bundle import FRESH, NOW, ServedBundle, files_of, make_archive
+from support.served_bundle import FRESH, NOW, ServedBundle, files_of, make_archive
 
 from rollout.config import RolloutConfig
 from rollout.controller import Controller

@@ -20,9 +20,9 @@ from rollout.observers.observer import Observer
 from rollout.observers.prometheus import PrometheusObserver
 from rollout.observers.series import PrometheusClient
 
-from cluster_rig import Pods, on_cluster  # isort: skip
-from real_prometheus import SERVICE, running  # isort: skip
-from rig import VERSION, Rig  # isort: skip
+from support.drills.cluster_rig import Pods, on_cluster  # isort: skip
+from support.servers.real_prometheus import SERVICE, running  # isort: skip
+from support.drills.rig import VERSION, Rig  # isort: skip
 
 NAMESPACE, NAME = "churn", "churn"
 BACKENDS = ("stable", "canary")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from served_bundle import ServedBundle, files_of
+from support.served_bundle import ServedBundle, files_of
 
 from core.workspace import Workspace
 from serving.config import GatewayConfig, ServingConfig

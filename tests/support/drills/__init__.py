@@ -1,0 +1,1 @@
+"""What rollout drills need: servers, callers that count every answer, and faults."""
