@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from support.kube import knative, standard
-from support.kube.api_server import ApiServer
-from support.kube.cluster import FIRST, SECOND, client, cluster, config
-
 from core.errors import ServingError
 from rollout.targets.knative import Knative
 from rollout.targets.manifests import predictor_name
 from rollout.targets.standard import Standard
 from rollout.targets.target import Candidate
+from support.kube import knative, standard
+from support.kube.api_server import ApiServer
+from support.kube.cluster import FIRST, SECOND, client, cluster, config
 
 from support.drills.rig import VERSION, Rig  # isort: skip
 

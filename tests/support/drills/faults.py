@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
 from support.served_bundle import FRESH
 
 Changes = Mapping[str, Sequence[tuple[str, str]]]

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from support.served_bundle import FRESH, NOW, ServedBundle, files_of, make_archive
-
 from rollout.config import RolloutConfig
 from rollout.controller import Controller
 from rollout.observers.live import LiveObserver
@@ -33,6 +31,7 @@ from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Keys
 from serving.supervisor import Companion, Supervisor, record_file
 from serving.torchserve.server import TorchServe
+from support.served_bundle import FRESH, NOW, ServedBundle, files_of, make_archive
 
 TICK_S = 0.1
 HORIZON = timedelta(days=90)

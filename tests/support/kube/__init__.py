@@ -1,1 +1,3 @@
-"""An API server and models of the controllers of KServe and Knative: the parts of a cluster that rollouts use."""
+"""An API server and models of the controllers of KServe and Knative: the parts of a cluster that rollouts
+use.
+"""

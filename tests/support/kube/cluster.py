@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 from kubernetes.client import ApiClient, Configuration
-from support.kube import knative, standard
-from support.kube.api_server import ApiServer, Object
 
 from rollout.config import KServeConfig
 from rollout.targets.cluster import Cluster
 from rollout.targets.target import Candidate
+from support.kube import knative, standard
+from support.kube.api_server import ApiServer, Object
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CRDS = Path(os.environ.get("CHURN_KSERVE_CRDS", REPOSITORY.parent / "shared" / "kserve-crds"))

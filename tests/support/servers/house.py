@@ -15,13 +15,13 @@ from typing import Any
 import httpx
 import psutil
 import pyarrow.dataset as ds
-from support.served_bundle import FRESH, files_of
 
 from serving.config import GatewayConfig, ServingConfig
 from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Keys
 from serving.supervisor import Supervisor, record_file
 from serving.torchserve.server import TorchServe
+from support.served_bundle import FRESH, files_of
 
 TICK_S = 0.1
 

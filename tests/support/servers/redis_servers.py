@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
+
 from support.servers.online_stores import REDIS
 from support.servers.tls_files import TlsFiles
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from support.served_bundle import ServedBundle, files_of
 
 from core.workspace import Workspace
 from serving.config import GatewayConfig, ServingConfig
@@ -19,6 +18,7 @@ from serving.gateway.keys import Keys, first_key
 from serving.gateway.tls import own_client
 from serving.supervisor import Supervisor, record_file
 from serving.torchserve.server import TorchServe
+from support.served_bundle import ServedBundle, files_of
 
 
 @dataclass

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from support.served_bundle import files_of
 
 from handlers.identity import NOBODY
 from serving.config import GatewayConfig, ServingConfig
 from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Key
 from serving.torchserve.server import Upstream
+from support.served_bundle import files_of
 
 
 @dataclass
