@@ -174,7 +174,7 @@ def test_ports_and_probes_are_those_of_the_image(overlay: str) -> None:
 def test_the_server_gets_the_environment_that_it_reads(overlay: str) -> None:
     (container,) = only(overlay, "ServingRuntime")["spec"]["containers"]
     given = {part["name"] for part in container["env"]}
-    files = [*(REPOSITORY / "handlers").glob("*.py"), REPOSITORY / "images" / "start_serve.py"]
+    files = [*(REPOSITORY / "handlers").rglob("*.py"), REPOSITORY / "images" / "start_serve.py"]
     read = "".join(file.read_text(encoding="utf-8") for file in files)
     needed = {ONLINE_VARIABLE, REGISTRY_VARIABLE, "CHURN_MASK_KEY", "CHURN_TRUSTED_SIGNERS"}
     assert {*needed, KAFKA} <= given
