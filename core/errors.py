@@ -50,3 +50,7 @@ class ArchiveError(PackagingError):
 
 class ServingError(ChurnError):
     exit_code = 1
+
+
+class MonitoringError(ChurnError):
+    """A check of monitoring cannot be made from the data that are there."""
