@@ -4,8 +4,8 @@ Each check gives an e-value: a number that is at least 0 and has a mean of at mo
 changed, whatever happened at earlier checks. The product of e-values from check s on is evidence for a change
 at s. The start is not known, so the products of all starts are averaged with weights that sum to at most one.
 This average is a test supermartingale before the change, and by Ville's inequality it ever reaches 1/alpha
-with a probability of at most alpha (Shin, Ramdas and Rinaldo 2024, E-detectors, New England Journal of
-Statistics in Data Science 2; the weights are those of their bound on the probability of a false alarm).
+with a probability of at most alpha. Sums over possible starts are also the idea of e-detectors, which bound
+the average time to a false alarm instead (Shin, Ramdas and Rinaldo, arXiv 2203.03532).
 """
 
 from collections.abc import Sequence

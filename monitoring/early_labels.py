@@ -37,6 +37,8 @@ SCORE_BINS = 10
 """Quantile bins of the score within which customers return at the same pace."""
 
 MOST_NATS = 4.0
+"""A return that the champion all but excluded costs that much more than with a fresh model, and is evidence.
+"""
 
 LOSS_BINS = 1 << 16
 """Differences of losses are rounded to multiples of 2 * MOST_NATS / LOSS_BINS, far below the tolerance."""
@@ -45,6 +47,7 @@ LARGEST_SHIFT = 30.0
 """Of log-odds: from a probability of 1e-9 to one of 1 - 1e-4."""
 
 Z = 1.96
+"""Standard normal quantile of a two-sided 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class ReturnCurve:
         if not matured.returned(days).any():
             raise MonitoringError(
                 f"early labels: none of {len(matured.churn)} customers returned within {days:g} days; "
-                "choose a longer step in monitoring.yaml"
+                "choose a longer step"
             )
         edges = np.unique(np.quantile(matured.churn, np.linspace(0, 1, SCORE_BINS + 1)[1:-1]))
         bins = np.searchsorted(edges, matured.churn)
@@ -149,9 +152,8 @@ def avoidable_loss(
     """Compares the recalibrated champion and a fresh model on the customers of `now`.
 
     Both are fitted to the step that began at `before` and predict who of `now` returns within the next one.
-    The fresh model is a logistic regression on the champion's inputs, which takes two seconds for 200,000
-    customers. Raises MonitoringError if everybody or nobody returned in the step before, which no model can
-    be fitted to.
+    The fresh model is a logistic regression on the champion's inputs. Raises MonitoringError if all or none
+    of the customers returned in the step before, since no model can be fitted to one outcome.
     """
     returned = before.returned(curve.days)
     if returned.all() or not returned.any():

@@ -1,7 +1,7 @@
 -- Between the bridge and what answers: gRPC's questions that the gateway answers itself, and refusals, whose HTTP
 -- status the bridge would not pass on; grpc_status.lua, on the other side of it, finds it in `x-churn-status`.
 --
--- A route's context (serving/grpc_routes.py) may hold `names`, what the first field of the request may be,
+-- A route's context (serving/gateway/grpc_routes.py) may hold `names`, what the first field of the request may be,
 -- `versions`, the same for the second, and the answer as a message in hexadecimal: `yes`, and `no` where a filter
 -- decides which.
 

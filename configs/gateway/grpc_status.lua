@@ -1,4 +1,4 @@
--- What a gRPC client sees of a refusal: behind the bridge (serving/grpc_routes.py) gRPC travels as HTTP, so that
+-- What a gRPC client sees of a refusal: behind the bridge (serving/gateway/grpc_routes.py) gRPC travels as HTTP, so that
 -- the router retries and counts a 503 as it does for everybody; here the HTTP status becomes a gRPC status.
 -- TorchServe's 500 and 507 mean that the worker died: UNAVAILABLE, after which clients may try again.
 
@@ -7,7 +7,7 @@ local STATUS = {
   ["500"] = "14", ["502"] = "14", ["503"] = "14", ["504"] = "4", ["507"] = "14",
 }
 local UNKNOWN = "2"
--- Envoy's own refusals (serving/envoy.py) whose status says less than their text
+-- Envoy's own refusals (serving/gateway/envoy.py) whose status says less than their text
 local OWN = {["larger than"] = "8", ["no answer in time"] = "4", ["not served here"] = "5"}
 
 local function on_envoys_own(headers)

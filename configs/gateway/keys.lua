@@ -1,5 +1,5 @@
 -- Who asks, and may they? An API key in `x-api-key` or `Authorization: Bearer` must have its SHA-256 among ENTRIES, a
--- line a key, which serving/keys.py puts in and replaces: hash, name, the second from which it is refused (0: none),
+-- line a key, which serving/gateway/keys.py puts in and replaces: hash, name, the second from which it is refused (0: none),
 -- what a request costs, what it may not do. A key is 256 random bits, which is why one unsalted hash is enough.
 local ENTRIES = [[]]
 
@@ -141,7 +141,7 @@ local function scope_it_lacks(handle, entry, headers)
 end
 
 local USED_AGAIN_AFTER_S = 300
-local used = {} -- name -> when its use was last noted, in a log of its own (serving/envoy.py)
+local used = {} -- name -> when its use was last noted, in a log of its own (serving/gateway/envoy.py)
 
 function envoy_on_request(handle)
   local headers, now = handle:headers(), os.time()

@@ -1,4 +1,4 @@
--- Whose request is it? The customer decides the variant (serving/routes.py hashes `x-churn-user`), and the body
+-- Whose request is it? The customer decides the variant (serving/gateway/routes.py hashes `x-churn-user`), and the body
 -- names the customer: the first one of several, so that a request with many goes one way as a whole. However JSON
 -- spells an id, compressed or not, and in every protocol, the same customer comes out. A caller's own header is
 -- taken as it is. Nothing here is stored or logged; the header ends at this gateway.

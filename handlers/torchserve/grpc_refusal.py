@@ -2,7 +2,7 @@
 
 TorchServe 0.12 builds a ModelInfer answer from our JSON whatever its status; where a key of v2 is missing,
 it ends the worker with all that waits (GRPCJob.response). A refusal is therefore an answer without a model,
-whose id is `refused STATUS REASON`; the gateway makes a gRPC error of it (configs/gateway/grpc_refusal.lua).
+whose id is `refused STATUS REASON`; the gateway makes a gRPC error of it (configs/gateway/grpc_answer.lua).
 """
 
 import json
