@@ -144,7 +144,10 @@ def test_a_workspace_that_cannot_be_written(refused: Refused) -> None:
     assert "Not a directory" in refused("ingest", "--set", "workspace=/dev/null/var", code=1)
 
 
-@pytest.mark.parametrize(("room", "command"), [("100k", "ingest"), ("12m", "run"), ("60m", "run")])
+@pytest.mark.parametrize(
+    ("room", "command"),
+    [("100k", "ingest"), ("12m", "run"), pytest.param("60m", "run", marks=pytest.mark.slow)],
+)
 def test_a_full_disk_leaves_nothing_half_written(room: str, command: str, tmp_path: Path) -> None:
     """On a real small disk: one line, and every hand-over file that is there is whole."""
     disk = tmp_path / "disk"

@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from support.cdnow import cdnow_log
 
+from churn.cli import main
 from churn.settings import CONFIGS
 
 SMALL = (
@@ -67,28 +70,28 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Person:
 
 def write_orders(file: Path) -> None:
     """The purchases of every eleventh customer of CDNOW, as a shop would export them."""
-    from importlib.metadata import distribution
-
-    import pandas as pd
-
-    files = distribution("Lifetimes").files or []
-    text = next(name for name in files if name.name == "CDNOW_master.txt").locate()
-    names = ["customer", "when", "quantity", "value"]
-    log = pd.read_csv(str(text), sep=r"\s+", header=0, names=names, dtype={"when": str})
-    log = log[log["customer"] % 11 == 0]
-    log["when"] = pd.to_datetime(log["when"], format="%Y%m%d") + pd.to_timedelta(
-        log.groupby(["customer", "when"]).cumcount(), unit="s"
-    )
+    log = cdnow_log().rename(columns={"amount": "value"})
+    log = log.assign(customer=log["customer"].astype(int))[log["customer"].astype(int) % 11 == 0]
+    nth = log.groupby(["customer", "timestamp"]).cumcount()
+    log["when"] = log["timestamp"].dt.tz_localize(None) + pd.to_timedelta(nth, unit="s")
     log[["customer", "when", "value"]].to_csv(file, index=False)
 
 
-def test_the_registry_before_anything_is_there(tmp_path: Path) -> None:
-    nobody = Person(tmp_path)
-    assert "version" in nobody.types("registry", "list")[0]
-    assert "when" in nobody.types("registry", "history")[0]
-    assert "there is no challenger" in nobody.types("registry", "promote", "--reason", "x", code=2)[1]
-    assert "no version 3" in nobody.types("registry", "promote", "3", "--reason", "x", code=2)[1]
-    assert "no previous champion" in nobody.types("registry", "rollback", "--reason", "x", code=2)[1]
+def test_the_registry_before_anything_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(CONFIGS.parent)
+    flags = [word for setting in Person(tmp_path).settings for word in ("--set", setting)]
+
+    def printed(*words: str, code: int = 0) -> str:
+        assert main(["registry", *words, *flags]) == code
+        return "".join(capsys.readouterr())
+
+    assert "version" in printed("list")
+    assert "when" in printed("history")
+    assert "there is no challenger" in printed("promote", "--reason", "x", code=2)
+    assert "no version 3" in printed("promote", "3", "--reason", "x", code=2)
+    assert "no previous champion" in printed("rollback", "--reason", "x", code=2)
     assert not (tmp_path / "var" / "mlflow.db").exists()
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 from support.feature_records import CONFIG, write_transactions
-from support.servers.online_stores import redis_server
+from support.servers.redis_servers import redis_server
 
 from core.workspace import Workspace
 from features.build import build_features

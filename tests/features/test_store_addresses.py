@@ -8,7 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from support.feature_records import CONFIG, write_transactions
-from support.servers.online_stores import bundle_of, redis_server
+from support.servers.online_stores import bundle_of
+from support.servers.redis_servers import redis_server
 
 from core.workspace import Workspace
 from features.build import build_features

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.prediction_records import ORIGIN, records
 from support.served_bundle import NOW
 from support.servers.tls_files import TlsFiles, tls_files
-from test_prediction_log import ORIGIN, records, until
+from support.waits import within
 
 from handlers.bundle import BundleError
 from handlers.records.kafka import KafkaTopic
@@ -63,7 +64,7 @@ def test_kafka_gets_every_record_as_json(broker: str) -> None:
     log = PredictionLog(lambda: topic, ORIGIN)
     log.append(replace(records(1, 2), trace_ids=("a" * 32, None)))
     log.append(records(3))
-    until(lambda: topic.delivered == 3, 20)
+    within(20, lambda: topic.delivered == 3)
     log.close()
     assert log.counts() == {"handed": 3, "written": 3, "dropped": 0, "waiting": 0}
     messages = consumed(broker, 3)
@@ -113,11 +114,11 @@ def test_a_producer_that_has_ended_is_replaced_and_the_log_goes_on(
     topic = KafkaTopic(broker, "predictions")
     log = PredictionLog(lambda: topic, ORIGIN, take_every_s=0.01)
     log.append(records(1))
-    until(lambda: topic.delivered == 1, 20)
+    within(20, lambda: topic.delivered == 1)
     end_for_good(topic)
-    until(lambda: topic.renewals == 1, 20)
+    within(20, lambda: topic.renewals == 1)
     log.append(records(2, 3))
-    until(lambda: topic.delivered == 3, 20)
+    within(20, lambda: topic.delivered == 3)
     log.close()
     assert log.counts() == {"handed": 3, "written": 3, "dropped": 0, "waiting": 0}
     assert sorted(json.loads(m.value())["request_id"] for m in consumed(broker, 3)) == ["1", "2", "3"]
@@ -128,9 +129,9 @@ def test_what_a_producer_that_has_ended_still_held_is_counted_as_lost() -> None:
     topic = KafkaTopic("127.0.0.1:1", "predictions")
     log = PredictionLog(lambda: topic, ORIGIN, take_every_s=0.01, close_timeout_s=1.0)
     log.append(records(1, 2))
-    until(lambda: log.counts()["waiting"] == 0)
+    within(10, lambda: log.counts()["waiting"] == 0)
     end_for_good(topic)
-    until(lambda: topic.renewals == 1)
+    within(10, lambda: topic.renewals == 1)
     assert log.counts() == {"handed": 2, "written": 0, "dropped": 2, "waiting": 0}
     log.close()
 
@@ -229,11 +230,11 @@ def test_a_broker_is_spoken_to_over_tls_by_those_who_trust_it(tmp_path: Path, tr
     assert log is not None
     with closing(listener.socket):
         if trusted:
-            until(lambda: listener.frame)
+            within(10, lambda: listener.frame)
             assert b"rdkafka" in listener.frame  # ApiVersions names the client
             assert dict(part[0] for part in listener.client["subject"])["commonName"] == "churn"
         else:
-            until(listener.refused.is_set)
+            within(10, listener.refused.is_set)
             assert not listener.frame
     log._close_timeout_s = 0.1
     log.close()

@@ -21,8 +21,8 @@ from support.servers.online_stores import (
     bundle_of,
     filled_store,
     key_of,
-    redis_server,
 )
+from support.servers.redis_servers import redis_server
 
 from handlers.store import wire
 from handlers.store.config import read_store_config

@@ -16,9 +16,9 @@ from support.servers.redis_servers import (
     plain_redis,
     sentinels,
     tls_redis,
-    until,
 )
 from support.servers.tls_files import tls_files
+from support.waits import within
 
 from handlers.store.reader import FeatureStoreUnavailable, OnlineFeatures, open_features
 from handlers.store.redis_address import address_of
@@ -141,7 +141,7 @@ def test_the_master_that_sentinels_name_also_after_a_failover(tmp_path: Path) ->
         with opened(store, 1_000) as features:
             read(features)
             with Redis(port=servers.ports[1], password="s3cret") as replica:
-                until(lambda: replica.dbsize() == len(MANY))
+                within(30, lambda: replica.dbsize() == len(MANY))
             servers.master.kill()
             servers.master.wait()
             began = time.monotonic()

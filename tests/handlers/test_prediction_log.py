@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from support.prediction_records import ORIGIN, TYPES, records
 from support.served_bundle import KEY, NOW, UNKNOWN, ServedBundle
+from support.waits import within
 
 from handlers.identity import mask
 from handlers.predictor import input_types, load
@@ -29,30 +31,10 @@ from handlers.protocol.messages import Call
 from handlers.records import record as log_records
 from handlers.records import segments as log_segments
 from handlers.records.log import PredictionLog
-from handlers.records.record import Origin, Records, schema_of, to_arrow
+from handlers.records.record import Origin, schema_of, to_arrow
 from handlers.records.segments import ParquetSegments, complete
 from handlers.store.packed import Layout, PackedColumns
 from handlers.telemetry import Telemetry
-
-TYPES = {"orders": "int64", "spend": "float64", "segment": "string"}
-ORIGIN = Origin("v1", "d" * 64, "stable", 0.5, TYPES)
-
-
-def records(*numbers: int, time_: datetime = NOW) -> Records:
-    """A record a number; the numbers stand in the request ids."""
-    rows = len(numbers)
-    return Records(
-        time=time_,
-        latency_ms=1.5,
-        request_ids=[str(number) for number in numbers],
-        rows=range(rows),
-        user_ids=[f"u_{number:032x}" for number in numbers],
-        timestamps=[NOW - timedelta(days=1), *[None] * (rows - 1)],
-        status=["ok", *["unknown"] * (rows - 1)],
-        scores=[0.75, *[0.25] * (rows - 1)],
-        columns={"orders": [None] * rows, "spend": [float("nan")] * rows, "segment": ["a"] * rows},
-        overridden={},
-    )
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -62,13 +44,6 @@ def read(folder: Path) -> pd.DataFrame:
 def numbers(folder: Path) -> list[int]:
     found = list(folder.glob("date=*/*.parquet"))
     return sorted(int(n) for file in found for n in pd.read_parquet(file)["request_id"])
-
-
-def until(happened: object, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_a_scored_customer_is_one_record(bundle: ServedBundle, tmp_path: Path) -> None:
@@ -149,13 +124,13 @@ def test_a_segment_closes_after_its_window_or_when_it_is_full(tmp_path: Path) ->
     segments = ParquetSegments(tmp_path, 5.0, segment_rows=4, monotonic=lambda: clock[0])
     log = PredictionLog(lambda: segments, ORIGIN, take_every_s=0.01)
     log.append(records(1))
-    until(lambda: log.counts()["written"] == 1)
+    within(10, lambda: log.counts()["written"] == 1)
     time.sleep(0.1)
     assert numbers(tmp_path) == []
     clock[0] = 5.0
-    until(lambda: numbers(tmp_path) == [1])
+    within(10, lambda: numbers(tmp_path) == [1])
     log.append(records(2, 3, 4, 5))
-    until(lambda: numbers(tmp_path) == [1, 2, 3, 4, 5])
+    within(10, lambda: numbers(tmp_path) == [1, 2, 3, 4, 5])
     log.close()
     assert list(tmp_path.glob(".*")) == []
 
@@ -208,14 +183,14 @@ def full_disk(size: int) -> Iterator[None]:
 def test_a_full_disk_costs_what_is_counted_and_no_more(tmp_path: Path) -> None:
     log = PredictionLog(lambda: ParquetSegments(tmp_path, 0.02), ORIGIN, queue_rows=10, take_every_s=0.01)
     log.append(records(0))
-    until(lambda: numbers(tmp_path) == [0])
+    within(10, lambda: numbers(tmp_path) == [0])
     with full_disk(64):
         for number in range(1, 31):
             log.append(records(number))
-        until(lambda: log.counts()["dropped"] == 20)
+        within(10, lambda: log.counts()["dropped"] == 20)
         time.sleep(0.1)
         assert numbers(tmp_path) == [0]
-    until(lambda: log.counts()["written"] == 11)
+    within(10, lambda: log.counts()["written"] == 11)
     log.append(records(31))
     log.close()
     assert numbers(tmp_path) == [*range(11), 31]
@@ -225,8 +200,11 @@ def test_a_full_disk_costs_what_is_counted_and_no_more(tmp_path: Path) -> None:
 
 WRITER = """
 import atexit, sys, time, threading, signal
+from pathlib import Path
 sys.path[:0] = [{tests!r}, {repository!r}]
-from test_prediction_log import ORIGIN, PredictionLog, ParquetSegments, Path, records
+from handlers.records.log import PredictionLog
+from handlers.records.segments import ParquetSegments
+from support.prediction_records import ORIGIN, records
 log = PredictionLog(lambda: ParquetSegments(Path({folder!r}), {window}), ORIGIN)
 atexit.register(log.close)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -243,12 +221,9 @@ def ended(folder: Path, how: signal.Signals, window: float, after_s: float = 2.0
     """Let a process write until it is ended; the numbers that it had handed over, and when."""
     here = Path(__file__).resolve()
     script = WRITER.format(
-        tests=str(here.parent), repository=str(here.parents[2]), folder=str(folder), window=window
+        tests=str(here.parents[1]), repository=str(here.parents[2]), folder=str(folder), window=window
     )
-    environment = {**os.environ, "PYTHONPATH": str(here.parents[1])}
-    writer = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
     lines = [writer.stdout.readline()]
     timer = threading.Timer(after_s, writer.send_signal, [how])
@@ -285,7 +260,7 @@ def test_kill_9_loses_no_more_than_the_last_moments(tmp_path: Path, window: floa
 def test_the_next_worker_completes_what_a_killed_one_left_and_spares_the_living(tmp_path: Path) -> None:
     living = PredictionLog(lambda: ParquetSegments(tmp_path, 60.0), ORIGIN, take_every_s=0.01)
     living.append(records(10_000))
-    until(lambda: living.counts()["written"] == 1)
+    within(10, lambda: living.counts()["written"] == 1)
     killed = tmp_path / "killed"
     ended(killed, signal.SIGKILL, window=60.0, after_s=1.0)
     [spool] = killed.glob(".*.spool")
@@ -294,7 +269,7 @@ def test_the_next_worker_completes_what_a_killed_one_left_and_spares_the_living(
     moved.write_bytes(cut)
     (tmp_path / f"{spool.name.removesuffix('.spool')}.tmp").write_bytes(b"half a segment")
     next_one = PredictionLog(lambda: ParquetSegments(tmp_path, 60.0), ORIGIN, take_every_s=0.01)
-    until(lambda: not moved.exists())
+    within(10, lambda: not moved.exists())
     found = numbers(tmp_path)
     assert found == list(range(len(found)))
     assert len(found) > 20
@@ -339,7 +314,7 @@ def test_no_error_of_a_sink_ends_the_log(tmp_path: Path, caplog: pytest.LogCaptu
     log = PredictionLog(make, ORIGIN, take_every_s=0.01)
     for number in range(4):
         log.append(records(number))
-        until(lambda number=number: log.counts()["written"] == number + 1)
+        within(10, lambda number=number: log.counts()["written"] == number + 1)
         time.sleep(0.03)
     log.close()
     assert numbers(tmp_path) == [0, 1, 2, 3]
@@ -360,7 +335,7 @@ def test_a_batch_that_every_sink_fails_at_is_dropped_and_the_rest_goes_on(tmp_pa
     log = PredictionLog(lambda: Allergic(tmp_path, 60.0), ORIGIN, take_every_s=0.01)
     for number in (12, 13, 14):
         log.append(records(number))
-        until(lambda: log.counts()["waiting"] == 0)
+        within(10, lambda: log.counts()["waiting"] == 0)
     log.close()
     assert numbers(tmp_path) == [12, 14]
     assert log.counts() == {"handed": 3, "written": 2, "dropped": 1, "waiting": 0}

@@ -16,11 +16,10 @@ from support.servers.online_stores import (
     NOW,
     SPEC,
     FilledStore,
-    RedisServer,
     bundle_of,
     filled_store,
-    redis_server,
 )
+from support.servers.redis_servers import RedisServer, redis_server
 from support.stalls import Stalls
 
 from handlers.identity import NOBODY

@@ -27,7 +27,7 @@ def settings_flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         f"data.source.uri={TABLE}",
         "tuning.trials=0",
         "model.seeds=[0]",
-        "training.baselines=[base_rate, random_forest]",
+        "training.baselines=[base_rate, logistic_regression]",
     ]
     overlay = ["--config", str(REPOSITORY / "examples" / "telco.yaml")]
     return [*overlay, *(word for value in values for word in ("--set", value))]

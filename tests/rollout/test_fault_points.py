@@ -85,6 +85,10 @@ class Ordeal:
             process = PROCESSES.Process(target=control, args=(self.folder, self.id, point, before))
             process.start()
             process.join(60)
+            if process.is_alive():
+                process.kill()
+                process.join()
+                pytest.fail(f"a controller did not end within 60 s after {point}")
             assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
             self.killed += process.exitcode == -signal.SIGKILL
         return self.store.load(self.id)

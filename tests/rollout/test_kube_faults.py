@@ -1,5 +1,6 @@
 """What an API server can do to a rollout, in both modes: be silent, refuse, be written to by others."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -7,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
-from kubernetes.client import CustomObjectsApi
+from kubernetes.client import ApiClient, Configuration, CustomObjectsApi
 from support.kube import knative, standard
 from support.kube.api_server import ApiServer, unknown
 from support.kube.cluster import FIRST, SECOND, client, cluster, config, crd, found
@@ -142,6 +143,16 @@ def test_no_api_server_is_said_in_one_line_and_nothing_moves(setting: Setting, w
     assert setting.target.observe().weight == 5
     setting.target.set_weight(25)
     assert setting.target.observe().weight == 25
+
+
+def test_an_api_server_that_accepts_and_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rollout.targets.cluster.REQUEST_TIMEOUT_S", (0.2, 0.2))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        configuration = Configuration(host=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        configuration.retries = False
+        target = Standard(config(), Cluster(ApiClient(configuration), "churn"))
+        with pytest.raises(ClusterUnreachable, match="the API server does not answer"):
+            target.observe()
 
 
 def test_an_api_server_that_goes_while_traffic_is_moving_is_waited_for(setting: Setting) -> None:

@@ -1,7 +1,6 @@
 """Whole rollouts by the real controller on a cluster, in both modes of KServe."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from support.file_target import FileObserver, FileRegistry, controller, memory_f
 from support.kube import knative, standard
 from support.kube.api_server import ApiServer
 from support.kube.cluster import FIRST, SECOND, client, cluster, config
+from support.waits import within
 
 from rollout.config import RolloutConfig
 from rollout.controller import Controller
@@ -182,11 +182,10 @@ def test_a_canary_whose_readiness_flaps(stack: ExitStack, folder: Path, mode: st
     trial.settings["reach_timeout_s"] = 2
 
     def flap() -> None:
-        while trial.seen[-1] != 5:
-            time.sleep(0.002)
+        within(60, lambda: trial.seen[-1] == 5)
         trial.model.flapping.add(SECOND.archive)
 
-    thread = threading.Thread(target=flap)
+    thread = threading.Thread(target=flap, daemon=True)
     thread.start()
     done = trial.run()
     thread.join()

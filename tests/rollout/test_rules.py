@@ -99,12 +99,12 @@ def test_infinite_or_missing_numbers_anywhere_are_never_a_yes() -> None:
 
 
 def test_a_hundred_thousand_customers_are_judged_within_a_tick() -> None:
-    """Times here are noisy: a tick is a second, and the bound generous."""
-    from time import perf_counter
+    """Of processor time, for other processes may take the machine; a tick is a second."""
+    from time import process_time
 
     rows = 100_000
     stable, canary = scored(beta_scores(1, rows)), scored(beta_scores(2, rows))
     pairs = np.random.default_rng(0).normal(0, 0.01, rows)
-    start = perf_counter()
+    start = process_time()
     judge_all(rules_of(SHIPPED), seen(stable, canary, pairs=pairs), 0.01)
-    assert perf_counter() - start < 10
+    assert process_time() - start < 1

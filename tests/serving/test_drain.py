@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from support.served_bundle import ServedBundle, changed_archive
 from support.servers.load import under_load
-from support.servers.stack import Stack, supervisor_of, ticking, within
+from support.servers.stack import supervisor_of, ticking
+from support.waits import within
 
 from serving.config import GatewayConfig
 from serving.process.owned import free_port
@@ -19,7 +20,7 @@ def test_no_request_is_cut_by_changes_and_restarts(bundle: ServedBundle, tmp_pat
     """7 changes of version and 7 restarts of TorchServe behind the gateway, with no pause in the answers."""
     archives = (bundle.archive, changed_archive(bundle, tmp_path, model_version=VERSIONS[1]))
     made = supervisor_of(bundle, tmp_path)
-    with made.supervisor, under_load("127.0.0.1", _port(made), made.key) as load:
+    with made.supervisor, under_load(made.url, made.key) as load:
         for number in range(1, 15):
             supervisor = made.supervisor
             # odd: the other version; even: the same again
@@ -38,7 +39,7 @@ def test_no_request_is_cut_by_stops(bundle: ServedBundle, tmp_path: Path) -> Non
     config = GatewayConfig(port=free_port(0, "port"))
     stopped = 0
     made = supervisor_of(bundle, tmp_path, config)
-    with under_load("127.0.0.1", config.port, made.key) as load:
+    with under_load(f"http://127.0.0.1:{config.port}", made.key) as load:
         for _ in range(6):
             made = supervisor_of(bundle, tmp_path, config)
             with made.supervisor, ticking(made.supervisor):
@@ -51,7 +52,3 @@ def test_no_request_is_cut_by_stops(bundle: ServedBundle, tmp_path: Path) -> Non
     assert set(load.status) <= {200, 503}, load.status
     assert load.without_retry_after == 0
     assert len(load.scores) == 1
-
-
-def _port(made: Stack) -> int:
-    return int(made.url.rpartition(":")[2])

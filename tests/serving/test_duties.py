@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 from support.served_bundle import ServedBundle
-from support.servers.stack import Stack, supervisor_of, ticking, within
+from support.servers.stack import Stack, supervisor_of, ticking
+from support.waits import within
 
 import serving.gateway.gateway
 import serving.supervisor

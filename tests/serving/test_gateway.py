@@ -11,7 +11,8 @@ import httpx
 import psutil
 import pytest
 from support.served_bundle import ServedBundle
-from support.servers.stack import Stack, supervisor_of, ticking, within
+from support.servers.stack import Stack, supervisor_of, ticking
+from support.waits import within
 
 from churn.settings import load_settings
 from core.errors import ServingError
@@ -148,8 +149,10 @@ def test_an_archive_from_outside_the_store_is_refused_with_the_token_too(
     with httpx.Client(
         base_url=model.management, headers=Tokens.headers(model.tokens.management), trust_env=False
     ) as client:
-        answer = client.post("/models", params={"url": f"file://{bundle.model_dir}/x.mar"})
+        before = client.get("/models").json()
+        answer = client.post("/models", params={"url": bundle.archive.as_uri(), "model_name": "second"})
         assert answer.status_code in (400, 404, 405)
+        assert client.get("/models").json() == before
     assert (
         httpx.get(model.management + "/models", trust_env=False).status_code == 400
     )  # and without it nothing

@@ -12,7 +12,8 @@ import psutil
 import pytest
 from support import hostile_grpc
 from support.served_bundle import ServedBundle
-from support.servers.stack import Stack, supervisor_of, within
+from support.servers.stack import Stack, supervisor_of
+from support.waits import within
 
 from serving.config import GatewayConfig
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.served_bundle import files_of
-from support.servers.stack import within
+from support.waits import within
 
 from core.errors import ServingError
 from serving.config import GatewayConfig, ServingConfig

@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 from support.served_bundle import files_of
-from support.servers.stack import within
+from support.waits import within
 
 from core.errors import ServingError
 from serving.config import GatewayConfig, ServingConfig

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from support.served_bundle import ServedBundle, files_of
-from support.servers.stack import supervisor_of, within
+from support.servers.stack import supervisor_of
+from support.waits import within
 
 from churn.settings import load_settings
 from core.errors import ServingError

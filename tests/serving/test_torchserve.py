@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 from support.served_bundle import UNKNOWN, ServedBundle, files_of, make_archive
-from support.servers.stack import within
+from support.waits import within
 
 from core.errors import ServingError
 from core.workspace import Workspace
@@ -235,12 +235,14 @@ def test_kill_9_of_the_parent_leaves_no_process(bundle: ServedBundle, tmp_path: 
     assert parent.stdin is not None and parent.stdout is not None
     parent.stdin.write(json.dumps(bundle.environment).encode())
     parent.stdin.close()
-    processes = _tree(int(parent.stdout.readline()))
-    assert len(processes) == 2
-    scratch = Path(processes[0].cwd())
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
+    try:
+        processes = _tree(int(parent.stdout.readline()))
+        assert len(processes) == 2
+        scratch = Path(processes[0].cwd())
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
     _, left = psutil.wait_procs(processes, timeout=15)
     assert not left
     # the reaper tidies up once the last process has ended

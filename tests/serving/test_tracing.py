@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from support.served_bundle import ServedBundle
 from support.servers.otlp_receiver import Receiver, receiving
-from support.servers.stack import Stack, supervisor_of, within
+from support.servers.stack import Stack, supervisor_of
+from support.waits import within
 
 from serving.config import ServingConfig, Tracing
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.served_bundle import ServedBundle, make_archive
-from support.servers.stack import Stack, supervisor_of, ticking, within
+from support.servers.stack import Stack, supervisor_of, ticking
+from support.waits import within
 
 import serving.supervisor
 from core.errors import ArchiveError

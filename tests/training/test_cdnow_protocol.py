@@ -22,7 +22,8 @@ def test_cdnow_by_the_protocol(tmp_path: Path) -> None:
     result = train(rows, "transactions", settings.features, settings.model, settings.training, files)
 
     assert result.rows == {"train": 188_560, "test": 70_710}
-    assert result.metrics["log_loss"] <= 0.322
-    assert result.metrics["auroc"] >= 0.826
+    # .3188 and .8285; the best baseline, logistic regression, has .3236
+    assert result.metrics["log_loss"] <= 0.3198
+    assert result.metrics["auroc"] >= 0.8275
     evidence = collect_evidence(rows, "transactions", settings.features, settings.training, files)
     assert judge(settings.gates, evidence).passed

@@ -172,11 +172,25 @@ def test_a_killed_fit_resumed_ends_with_the_weights_of_one_that_was_not(filled: 
     assert same(weights(last), weights(tmp_path / "whole" / "last.ckpt"))
 
 
+TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
+
+
+def test_two_processes_score_every_row_once(fitted: Path, filled: Path, tmp_path: Path) -> None:
+    best = f"--ckpt_path={fitted / 'best.ckpt'}"
+    assert main(command(filled, tmp_path, "test", best)) == 0
+    by_one = pd.read_parquet(tmp_path / "test_scores.parquet")
+    assert len(by_one) % 2 == 1
+    run(command(filled, tmp_path, "test", best, *TWO))
+    by_two = pd.read_parquet(tmp_path / "test_scores.parquet")
+    assert list(by_one["user_id"]) == list(by_two["user_id"])
+    assert np.abs(by_one["score"] - by_two["score"]).max() < 1e-7
+
+
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_and_measure_every_row_once(
     fitted: Path, filled: Path, tmp_path: Path
 ) -> None:
-    two = ("--trainer.devices=2", "--trainer.strategy=ddp")
-    run(command(filled, tmp_path, "fit", *FLAGS, *two))
+    run(command(filled, tmp_path, "fit", *FLAGS, *TWO))
     measured = json.loads((tmp_path / "fit.json").read_text())["validation_log_loss"]
     alone = json.loads((fitted / "fit.json").read_text())["validation_log_loss"]
     assert main(command(filled, tmp_path, "validate")) == 0
@@ -184,14 +198,6 @@ def test_two_processes_train_as_one_does_and_measure_every_row_once(
 
     assert measured == pytest.approx(again, abs=1e-7)  # gathered over both, and read by one from the file
     assert measured == pytest.approx(alone, abs=0.002)
-
-    assert main(command(filled, tmp_path, "test")) == 0
-    by_one = pd.read_parquet(tmp_path / "test_scores.parquet")
-    assert len(by_one) % 2 == 1
-    run(command(filled, tmp_path, "test", *two))
-    by_two = pd.read_parquet(tmp_path / "test_scores.parquet")
-    assert list(by_one["user_id"]) == list(by_two["user_id"])
-    assert np.abs(by_one["score"] - by_two["score"]).max() < 1e-7
 
 
 def test_half_precision_learns_as_well(fitted: Path, filled: Path, tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +10,9 @@ from churn.settings import CONFIGS, Settings, load_settings
 from core.errors import ConfigError, TrainingError
 from core.workspace import Workspace
 from features.spec import Feature, FeaturesConfig
+from model.calibration import Calibration
 from training.learn.fit import Fitted, fit
-from training.train import prepare, train
+from training.train import TrainingResult, prepare, train
 
 
 def weights(fitted: Fitted) -> list[torch.Tensor]:
@@ -161,16 +164,22 @@ def test_a_log_baseline_is_refused_for_a_table(small: Settings, tmp_path) -> Non
         train(categorical(500), "labelled", spec, small.model, quick(small).training, Workspace(tmp_path))
 
 
-def test_calibration_is_kept_only_where_it_helps(small: Settings, rows: pd.DataFrame, tmp_path) -> None:
-    settings = quick(small, calibration="auto", baselines=("base_rate",))
-    files = Workspace(tmp_path)
+def test_the_chosen_calibration_is_in_the_program_and_in_the_result(
+    small: Settings, rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(slope: float, shift: float, folder: str) -> TrainingResult:
+        monkeypatch.setattr("training.train.choose_calibration", lambda *_: Calibration(slope, shift))
+        settings, files = quick(small, baselines=("base_rate",)), Workspace(tmp_path / folder)
+        return train(few, "transactions", settings.features, settings.model, settings.training, files)
 
-    result = train(rows, "transactions", settings.features, settings.model, settings.training, files)
+    few = rows[rows["user_id"] < "u_4"]
+    plain, steep = chosen(1.0, 0.0, "plain"), chosen(3.0, 0.5, "steep")
+    assert steep.calibration == {"slope": 3.0, "shift": 0.5}
+    assert steep.metrics["auroc"] == pytest.approx(plain.metrics["auroc"], abs=1e-9)
+    assert steep.metrics["log_loss"] > plain.metrics["log_loss"] + 0.02
 
-    assert result.calibration["slope"] > 0
-    assert result.metrics["auroc"] > 0.75
 
-
+@pytest.mark.slow  # test_labelled_loop.py asserts it of one seed
 @pytest.mark.skipif(not TELCO.is_file(), reason="the Telco table is not beside this repository")
 def test_a_labelled_table_with_categories_trains_by_its_config_alone(tmp_path) -> None:
     settings = load_settings(

@@ -130,7 +130,7 @@ def test_a_damaged_archive_is_refused(
 
 
 def test_a_model_that_is_worse_for_one_segment_only_is_refused(
-    small: Settings, rows: pd.DataFrame, tmp_path
+    small: Settings, rows: pd.DataFrame, trained: Workspace, tmp_path
 ) -> None:
     """Learned from rows in which the best customers' labels are noise: fine on average, wrong for them."""
     settings, files = quick(small, epochs=4), Workspace(tmp_path)
@@ -143,10 +143,7 @@ def test_a_model_that_is_worse_for_one_segment_only_is_refused(
     )
     train(learned, "transactions", settings.features, settings.model, settings.training, files)
     # baselines of the honest rows, as the gates would have had them
-    honest = Workspace(tmp_path / "honest")
-    write_manifest(honest)
-    train(rows, "transactions", settings.features, settings.model, settings.training, honest)
-    ours, theirs = (pd.read_parquet(f.training / "test_scores.parquet") for f in (files, honest))
+    ours, theirs = (pd.read_parquet(f.training / "test_scores.parquet") for f in (files, trained))
     theirs.assign(score=ours["score"]).to_parquet(files.training / "test_scores.parquet", index=False)
 
     report = judged(settings, rows, files)
@@ -196,6 +193,7 @@ def test_scores_of_other_rows_are_refused(small: Settings, rows: pd.DataFrame, w
     assert "evidence" in refusals(judged(small, rows, workspace))
 
 
+@pytest.mark.slow  # test_labelled_loop.py asserts it of one run with fewer baselines
 @pytest.mark.skipif(not TELCO.is_file(), reason="the Telco table is not beside the repository")
 def test_the_honest_model_of_a_labelled_table_passes(tmp_path) -> None:
     """Where nothing known beats logistic regression, and 1,400 rows cannot tell a tie from a win."""

@@ -34,7 +34,8 @@ record_run(s.features, best.model, best.training, files, report, "c0ffee")
 """
 
 
-def test_the_libraries_are_silent(rows: pd.DataFrame, shared: Path, workspace: Workspace) -> None:
+def test_the_libraries_are_silent(rows: pd.DataFrame, tmp_path: Path, workspace: Workspace) -> None:
+    rows[rows["user_id"] < "u_4"].to_parquet(tmp_path / "rows.parquet", index=False)
     overrides = [
         f"workspace={workspace.root}",
         "training.epochs=1",
@@ -43,7 +44,7 @@ def test_the_libraries_are_silent(rows: pd.DataFrame, shared: Path, workspace: W
         "training.baselines=[base_rate, gradient_boosting]",
     ]
     done = subprocess.run(
-        [sys.executable, "-c", CODE, str(shared / "rows.parquet"), str(workspace.root), *overrides],
+        [sys.executable, "-c", CODE, str(tmp_path / "rows.parquet"), str(workspace.root), *overrides],
         capture_output=True,
         text=True,
         cwd=CONFIGS.parent,

@@ -18,6 +18,7 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import OperationalError
+from support.waits import within
 
 from churn.settings import CONFIGS, Settings, load_settings
 from core.errors import TrainingError
@@ -98,13 +99,6 @@ def done(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(states=FINISHED)
 
 
-def until(holds: Callable[[], bool], within_s: float = 180) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [
         child
@@ -126,7 +120,7 @@ def stopped_within_a_trial(process: subprocess.Popen[str], study: optuna.Study) 
         victim.resume()
         return False
 
-    until(in_a_trial)
+    within(180, in_a_trial)
     return victim
 
 
@@ -139,7 +133,7 @@ def test_a_killed_worker_loses_no_trial_and_the_number_is_exact(
 ) -> None:
     parent = start("tuning.workers=2", "tuning.trials=6", "tuning.grace_s=10")
     study = opened(parent, settings_of(overrides).tuning)
-    until(lambda: len(running(study)) == 2 and len(done(study)) >= 1)
+    within(180, lambda: len(running(study)) == 2 and len(done(study)) >= 1)
     victim = stopped_within_a_trial(parent, study)
     os.kill(victim.pid, signal.SIGKILL)
     kept = {trial.number: (trial.value, trial.params) for trial in done(study)}
@@ -165,11 +159,11 @@ def test_nothing_outlives_a_killed_parent_and_the_study_goes_on(
     s = settings_of(overrides, "tuning.trials=3")
     parent = start("tuning.workers=2", "tuning.trials=5")
     study = opened(parent, s.tuning)
-    until(lambda: len(running(study)) == 2)
+    within(180, lambda: len(running(study)) == 2)
     workers = workers_of(parent)
     parent.kill()
     parent.wait()
-    until(lambda: gone(workers), 30)
+    within(30, lambda: gone(workers))
 
     held = {trial.number for trial in done(study)}
     waiting = [trial for trial in study.get_trials(states=(TrialState.WAITING,)) if trial.params]
@@ -188,7 +182,7 @@ def test_ctrl_c_keeps_what_is_finished_and_gives_the_rest_back(
 ) -> None:
     parent = start(f"tuning.workers={workers}", "tuning.trials=40")
     study = opened(parent, settings_of(overrides).tuning)
-    until(lambda: len(done(study)) >= 1 and len(running(study)) == workers)
+    within(180, lambda: len(done(study)) >= 1 and len(running(study)) == workers)
     children = workers_of(parent)
     parent.send_signal(signal.SIGINT)
     _, said = parent.communicate(timeout=30)

@@ -27,13 +27,10 @@ from rollout.store import Store
 from rollout.targets.envoy import EnvoyTarget
 from rollout.targets.target import Candidate
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
-from serving.gateway.keys import Keys
-from serving.supervisor import Companion, Supervisor, record_file
-from serving.torchserve.server import TorchServe
-from support.served_bundle import FRESH, NOW, ServedBundle, files_of, make_archive
+from serving.supervisor import Companion, Supervisor
+from support.served_bundle import FRESH, NOW, ServedBundle, make_archive
+from support.servers.stack import supervisor_of, ticking
 
-TICK_S = 0.1
 HORIZON = timedelta(days=90)
 VERSION = "ba9876543210"
 
@@ -145,45 +142,26 @@ def rig(
     companion: Companion | None = None,
 ) -> Iterator[Rig]:
     """All that `churn serve` runs, looked after as it does. `canary`: variables that only it has."""
-    files, log = files_of(folder), folder / "prediction-log"
-    serving = ServingConfig(prediction_log_window_s=2)
-    config = gateway or GatewayConfig(keys=False, drain_timeout_s=20)
-    offset = NOW - utc_now()
-    common = {
-        **bundle.environment,
+    log, offset = folder / "prediction-log", NOW - utc_now()
+    environment = {
         "CHURN_CLOCK_OFFSET_S": str(offset.total_seconds()),
         "CHURN_PREDICTION_LOG": str(log),
         "CHURN_PREDICTION_LOG_WINDOW_S": "2",
+        "CHURN_VARIANT": "stable",
     }
-
-    def maker(variant: str, more: Mapping[str, str]) -> Callable[[Path, str], TorchServe]:
-        environment = {**common, "CHURN_VARIANT": variant, **more}
-        return lambda archive, name: TorchServe(serving, archive, environment, files, name)
-
-    supervisor = Supervisor(
-        config,
-        Gateway(config, serving, files, record_file(files), objective_ms),
-        Keys(folder / "keys.json"),
-        maker("stable", {}),
-        lambda: bundle.archive,
-        files,
-        trial=maker("canary", canary or {}),
+    made = supervisor_of(
+        bundle,
+        folder,
+        gateway or GatewayConfig(keys=False, drain_timeout_s=20),
+        ServingConfig(prediction_log_window_s=2),
+        environment,
+        objective_ms=objective_ms,
+        canary={"CHURN_VARIANT": "canary", **(canary or {})},
         companion=companion,
     )
-    over = threading.Event()
-
-    def look_after() -> None:
-        while not over.wait(TICK_S):
-            supervisor.tick(utc_now())
-
-    with supervisor:
-        thread = threading.Thread(target=look_after)
-        thread.start()
-        try:
-            yield Rig(supervisor, EnvoyTarget(supervisor), files, log, offset, candidate_of(bundle.archive))
-        finally:
-            over.set()
-            thread.join()
+    stable = candidate_of(bundle.archive)
+    with made.supervisor as supervisor, ticking(supervisor):
+        yield Rig(supervisor, EnvoyTarget(supervisor), made.files, log, offset, stable)
 
 
 def candidate_of(archive: Path, version: str = "0123456789ab") -> Candidate:
