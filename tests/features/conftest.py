@@ -13,7 +13,7 @@ from features.spec import FeaturesConfig
 SpecFactory = Callable[..., FeaturesConfig]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_spec() -> SpecFactory:
     """The shipped spec with everybody eligible, with keys replaced."""
 

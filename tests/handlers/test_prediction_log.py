@@ -149,7 +149,7 @@ def test_handing_over_waits_for_nothing_and_what_is_too_much_is_counted(tmp_path
         began = time.perf_counter()
         log.append(records(number))
         slowest = max(slowest, time.perf_counter() - began)
-    assert slowest < 0.05
+    assert slowest < 1, "an append that waits for the sink takes 10 s"
     assert log.counts() == {"handed": 40, "written": 0, "dropped": 30, "waiting": 10}
     gate.set()
     log.close()

@@ -43,7 +43,19 @@ def test_the_run_ends_with_answers_about_real_customers(workspace: Workspace) ->
     record = json.loads(workspace.run_record.read_text())
     assert record["gates"]["passed"] and len(record["answers"]) == 5
     assert record["data"]["id_type"] == "string" and record["data"]["customers"] == 7043
-    assert record["metrics"]["log_loss"] < 0.44 < record["baselines"]["base_rate"]["log_loss"]
+    rows = json.loads((workspace.training / "metrics.json").read_text())["rows"]
+    assert sum(rows.values()) == 7043
+    assert 0.19 < rows["test"] / 7043 < 0.21  # by a hash of each customer, so nearly the share
+    assert record["metrics"]["log_loss"] < 0.425  # 5-fold: .4126 with a spread of .012
+    assert record["metrics"]["log_loss"] < record["baselines"]["logistic_regression"]["log_loss"] + 0.002
+    assert record["metrics"]["auroc"] > 0.835
+
+
+def test_rules_for_one_snapshot_and_no_groups_do_not_judge(workspace: Workspace) -> None:
+    """Nothing known beats logistic regression here, and 1,400 rows cannot tell a tie from a win."""
+    report = json.loads(workspace.gate_report.read_text())
+    assert report["passed"]
+    assert {"stability", "fairness"} <= {v["rule"] for v in report["verdicts"] if v["value"] is None}
 
 
 def test_serve_and_predict_with_categorical_inputs(workspace: Workspace, settings_flags: list[str]) -> None:

@@ -121,7 +121,7 @@ def test_a_sink_that_says_no_is_counted() -> None:
 
 
 def test_a_sink_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(notify, "TIMEOUT_S", 5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()  # connects, and never answers
@@ -129,7 +129,7 @@ def test_a_sink_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> N
         began = time.monotonic()
         for _ in range(notify.WAITING + 5):
             told(NOTICE)
-        assert time.monotonic() - began < 0.4
+        assert time.monotonic() - began < 4, "one notice that is waited for takes 5 s"
         assert told.dropped >= 3
         told.close(0.2)
         assert time.monotonic() - began < 5

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -13,6 +12,7 @@ import optuna
 import psutil
 import pytest
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from support.waits import within
 
 from churn.dashboards import Dashboard, mlflow_server, optuna_dashboard
 from churn.settings import CONFIGS
@@ -40,7 +40,7 @@ def test_optuna_s_dashboard_shows_the_trials_and_their_files(workspace: Path) ->
     with Dashboard(server, 0, workspace / "log") as dashboard:
         command = psutil.Process(dashboard.pid).cmdline()
         scratch = Path(command[command.index("--from-config") + 1]).parent
-        with httpx.Client(base_url=dashboard.url, trust_env=False) as client:
+        with httpx.Client(base_url=dashboard.url, trust_env=False, timeout=30) as client:
             studies = client.get("/api/studies").json()["study_summaries"]
             trial = client.get(f"/api/studies/{studies[0]['study_id']}?after=0").json()["trials"][0]
             [artifact] = trial["artifacts"]
@@ -82,14 +82,11 @@ def test_the_command_prints_an_address_that_answers_and_leaves_nothing(
             assert len(started) <= 4, "the job runners are off"
     finally:
         asked.send_signal(number)
-        code = asked.wait(30)
+        code = asked.wait(60)
         asked.stdout.close()
     assert started
     assert code == (0 if number == signal.SIGINT else -signal.SIGKILL)
-    deadline = time.monotonic() + 15
-    while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in started):
-        assert time.monotonic() < deadline, "a process was left behind"
-        time.sleep(0.1)
+    within(60, lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in started))
 
 
 def test_what_cannot_start_says_why(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.waits import within
 
 from serving.process.owned import REAPER
 
@@ -30,23 +31,14 @@ def command(folder: Path, script: str, *remove: Path) -> list[str]:
 
 
 def child_of(folder: Path) -> int:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        words = (folder / "output").read_text().split() if (folder / "output").exists() else []
-        if len(words) >= 2:
-            return int(words[1])
-        time.sleep(0.02)
-    raise AssertionError("the tree did not start")
+    def words() -> list[str]:
+        return (folder / "output").read_text().split()[1:]
+
+    return int(within(30, words, "the tree did not start", ignored=FileNotFoundError)[0])
 
 
-def assert_gone(*pids: int, within_s: float = 15) -> None:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        left = [pid for pid in pids if _runs(pid)]
-        if not left:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"still running: {left}")
+def assert_gone(*pids: int, within_s: float = 60) -> None:
+    within(within_s, lambda: not any(_runs(pid) for pid in pids), "processes still run")
 
 
 def _runs(pid: int) -> bool:

@@ -151,7 +151,7 @@ def test_kill_9_of_the_parent_leaves_no_process_and_no_record(bundle: ServedBund
     finally:
         parent.kill()
         parent.communicate()
-    _, left = psutil.wait_procs(processes, timeout=15)
+    _, left = psutil.wait_procs(processes, timeout=60)
     assert not left
     within(5, lambda: not record.exists())
 

@@ -243,7 +243,7 @@ def test_kill_9_of_the_parent_leaves_no_process(bundle: ServedBundle, tmp_path: 
         parent.kill()
         parent.wait()
         parent.stdout.close()
-    _, left = psutil.wait_procs(processes, timeout=15)
+    _, left = psutil.wait_procs(processes, timeout=60)
     assert not left
     # the reaper tidies up once the last process has ended
     within(5, lambda: not scratch.exists() and not (files.serving / "server.json").exists())

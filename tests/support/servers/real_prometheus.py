@@ -51,7 +51,7 @@ class Exporters:
         """Wait until the present pages have been scraped."""
         begun = {pod: self.scraped.get(pod, 0) for pod in pods}
         within(15, lambda: all(self.scraped.get(pod, 0) >= begun[pod] + 3 for pod in pods), "nothing scrapes")
-        time.sleep(0.4)  # and written
+        time.sleep(0.2)  # until the last scrape is written
 
 
 @contextmanager
@@ -114,19 +114,22 @@ def prometheus(
         for job in jobs
         for pod, (namespace, service) in job.pods.items()
     ]
-    with running(folder, scrapes, web) as url:
+    with running(folder, scrapes, web, every_ms=100) as url:
         yield url
 
 
 @contextmanager
 def running(
-    folder: Path, scrapes: Sequence[Mapping[str, Any]], web: Mapping[str, Any] | None = None
+    folder: Path,
+    scrapes: Sequence[Mapping[str, Any]],
+    web: Mapping[str, Any] | None = None,
+    every_ms: int = 400,
 ) -> Iterator[str]:
-    """Scrapes several times a second. `web`: its own TLS and users (--web.config.file)."""
+    """`web`: its own TLS and users (--web.config.file)."""
     assert PROGRAM is not None
     folder.mkdir(parents=True, exist_ok=True)
     config = {
-        "global": {"scrape_interval": "400ms", "scrape_timeout": "400ms"},
+        "global": {"scrape_interval": f"{every_ms}ms", "scrape_timeout": f"{every_ms}ms"},
         "scrape_configs": list(scrapes),
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
