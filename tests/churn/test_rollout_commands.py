@@ -1,14 +1,10 @@
 """`churn rollout` and `churn rollback` as a person types them, on a rollout whose traffic is a file.
 
-The controller runs in this process, as it would in `churn serve`; the commands are processes of their own.
+The controller runs in a thread, as it would in `churn serve`; test_front_door.py types into real processes.
 """
 
 import json
-import os
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,16 +12,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from support.file_target import NEW, OLD, FileRegistry, FileTarget, controller, now, plan
+from support.waits import within
 
-from churn.settings import CONFIGS
+from churn import console
+from churn.cli import main
 from rollout.attendant import attend
 from rollout.config import RolloutConfig
 from rollout.observers.observer import Opened
 from rollout.state import Event, Rollout
 from rollout.store import Store
-
-sys.path.append(str(Path(__file__).parents[1] / "rollout"))
-from support.file_target import NEW, OLD, FileRegistry, FileTarget, controller, now, plan
 
 WAITS = {
     "stages": [{"weight": 5, "max_s": 600, "min_s": 300}, {"weight": 100, "max_s": 600}],
@@ -37,8 +33,8 @@ WAITS = {
 class Desk:
     """A workspace with a database, and a person who types."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.config = folder, plan(**WAITS)
+    def __init__(self, folder: Path, printed: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.config, self._printed = folder, plan(**WAITS), printed
         (folder / "var").mkdir()
         self.store = Store(f"sqlite:///{folder}/var/rollout.db", self.config.lease_s)
         self.target = FileTarget(folder)
@@ -62,30 +58,25 @@ class Desk:
             over.set()
             thread.join(20)
 
-    def until(self, holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
-        while not holds():
-            assert time.monotonic() < deadline, self.store.newest("churn")
-            time.sleep(0.05)
+    def until(self, condition: Callable[[], bool]) -> None:
+        within(30, condition, lambda: self.store.newest("churn"))
 
     def types(self, *words: str, code: int = 0) -> tuple[str, str]:
         """stdout and stderr of `churn WORDS`, which has to end with `code`."""
-        done = subprocess.run(
-            [sys.executable, "-m", "churn", *words, "--set", f"workspace={self.folder / 'var'}"],
-            cwd=CONFIGS.parent,
-            env=os.environ | {"COLUMNS": "220", "LOGNAME": "bob"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr, done.stderr
-        return done.stdout, done.stderr
+        self._printed.readouterr()
+        returned = main([*words, "--set", f"workspace={self.folder / 'var'}"])
+        out, err = self._printed.readouterr()
+        assert returned == code, out + err
+        assert "Traceback" not in err, err
+        return out, err
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+    monkeypatch.setattr(console.out, "width", 220)
+    monkeypatch.setattr(console.err, "width", 220)
+    monkeypatch.setenv("LOGNAME", "bob")
+    return Desk(tmp_path, capsys)
 
 
 def test_before_there_was_any_rollout(desk: Desk) -> None:

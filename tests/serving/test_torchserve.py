@@ -225,6 +225,7 @@ with TorchServe(ServingConfig(), archive, environment, files) as server:
 """
 
 
+@pytest.mark.slow  # test_supervisor.py asserts it of TorchServe behind its supervisor
 def test_kill_9_of_the_parent_leaves_no_process(bundle: ServedBundle, tmp_path: Path) -> None:
     files = files_of(tmp_path)
     parent = subprocess.Popen(

@@ -4,7 +4,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -54,9 +54,8 @@ class RedisServer:
             within(20, client.ping, ignored=RedisError)
 
     def stop(self) -> None:
-        if self.process is not None and self.process.is_running():
-            self.process.kill()
-            self.process.wait()
+        if self.process is not None:
+            _kill(self.process)
         self.process = None
 
 
@@ -78,6 +77,12 @@ def _launched(folder: Path, *arguments: str) -> psutil.Popen:
     return psutil.Popen(command, stdout=subprocess.DEVNULL)
 
 
+def _kill(process: psutil.Popen) -> None:
+    with suppress(psutil.NoSuchProcess):  # a test has killed it
+        process.kill()
+    process.wait()
+
+
 @contextmanager
 def started(folder: Path, *arguments: str) -> Iterator[psutil.Popen]:
     """A redis-server with these arguments, killed at the end of the block."""
@@ -85,8 +90,7 @@ def started(folder: Path, *arguments: str) -> Iterator[psutil.Popen]:
     try:
         yield process
     finally:
-        process.kill()
-        process.wait()
+        _kill(process)
 
 
 @contextmanager
