@@ -1,7 +1,7 @@
 """The whole loop through the front door on the real log: real files, a real store, a real server.
 
-Small settings (one member, one epoch, no study, a shorter plan of the canary) keep it short; nothing else
-differs from `make run`.
+Small settings (one member, one epoch, no trees, no study, a shorter plan of the canary) keep it short;
+nothing else differs from `make run`. The run of test_labelled_loop.py has trees.
 """
 
 import hashlib
@@ -46,6 +46,7 @@ PLAN = [{"weight": 0, "mirror": True, "min_s": 4, "max_s": 120, "min_requests": 
 SMALL = [
     "tuning.trials=0",
     "model.seeds=[0]",
+    "model.trees=false",
     "training.epochs=1",
     "training.baselines=[base_rate, logistic_regression]",
     "training.cross_validation=1",
