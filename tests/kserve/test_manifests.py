@@ -142,7 +142,7 @@ def test_names_are_those_of_the_code(overlay: str) -> None:
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     (container,) = runtime["spec"]["containers"]
     assert container["image"].rpartition("/")[2] == f"churn-serve:{version}"
-    assert "--tag churn-serve " in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    assert "IMAGES ?= churn-serve churn-train\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     gateway = yaml.safe_load((REPOSITORY / "configs" / "gateway.yaml").read_text(encoding="utf-8"))
     assert service["spec"]["predictor"]["timeout"] == gateway["timeout_s"]
 
@@ -273,7 +273,7 @@ def test_the_controller_starts_as_the_manifest_says_and_is_probed_where_it_answe
     assert only(overlay, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["port"] == port["name"]
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert container["image"].rpartition("/")[2] == f"churn-train:{version}"
-    assert "--tag churn-train " in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    assert "IMAGES ?= churn-serve churn-train\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 
 
 def test_the_production_profile_shares_its_rollouts_with_the_controller() -> None:

@@ -53,7 +53,7 @@ def test_the_run_ends_with_answers_about_real_customers(workspace: Workspace) ->
 
 def test_rules_for_one_snapshot_and_no_groups_do_not_judge(workspace: Workspace) -> None:
     """Nothing known beats logistic regression here, and 1,400 rows cannot tell a tie from a win."""
-    report = json.loads(workspace.gate_report.read_text())
+    report = json.loads((workspace.gate_report / "gate_report.json").read_text())
     assert report["passed"]
     assert {"stability", "fairness"} <= {v["rule"] for v in report["verdicts"] if v["value"] is None}
 
