@@ -49,7 +49,7 @@ Z = 1.96
 
 @dataclass(frozen=True)
 class Cohort:
-    """All customers that were scored at one check, and when they returned. The arrays have a row a customer."""
+    """All customers that were scored at one check, and when they returned. Arrays have a row a customer."""
 
     inputs: pd.DataFrame
     """The champion's inputs, one column each."""

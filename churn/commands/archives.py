@@ -9,19 +9,13 @@ from data.config import utc_text
 
 
 def score(settings: Settings, arguments: Namespace) -> int:
-    from pipelines.score import score_customers
+    from pipelines.score import ScoreRequest, score_customers
 
     with console.bar("customers") as shown:
-        done = score_customers(
-            settings,
-            arguments.as_of,
-            arguments.out,
-            arguments.top,
-            arguments.reasons,
-            arguments.source_ids,
-            shown.say,
-            shown.show,
+        wanted = ScoreRequest(
+            arguments.out, arguments.as_of, arguments.top, arguments.reasons, arguments.source_ids
         )
+        done = score_customers(settings, wanted, shown.say, shown.show)
     if arguments.source_ids:
         from pipelines.source_ids import record_naming
 

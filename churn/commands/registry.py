@@ -38,7 +38,7 @@ def versions(settings: Settings, arguments: Namespace) -> int:
 
 def promote(settings: Settings, arguments: Namespace) -> int:
     from training.registry.model_registry import CHALLENGER, Registry
-    from training.release.tracking import numbers_of
+    from training.release.register import numbers_of
 
     registry = Registry(settings.training)
     number = arguments.version or registry.aliases().get(CHALLENGER)

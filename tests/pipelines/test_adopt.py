@@ -29,7 +29,7 @@ def context(tmp_path: Path) -> Context:
     report = report_of(PROGRAM, HELD)
     write_report(report, settings.files)
     pack(settings, {"passed": True, "digest": report.digest, "overrides": []})
-    return Context(settings, datetime(2026, 3, 1, tzinfo=UTC), lambda said: None, "ada")
+    return Context(settings, datetime(2026, 3, 1, tzinfo=UTC), lambda message: None, "ada")
 
 
 def serving(uri: str) -> dict[str, object]:

@@ -339,11 +339,11 @@ class Rotten(MemoryFileSystem):  # type: ignore[misc]
         return bytes(super().cat_file(path, start, end, **given)) + b"!"
 
 
-@pytest.mark.parametrize(("kind", "said"), [(Full, "No space left"), (Rotten, "gave back other bytes")])
-def test_a_store_that_fails_half_way_is_left_empty(kind: type[Any], said: str) -> None:
+@pytest.mark.parametrize(("kind", "message"), [(Full, "No space left"), (Rotten, "returned other bytes")])
+def test_a_store_that_fails_half_way_is_left_empty(kind: type[Any], message: str) -> None:
     fsspec.register_implementation(kind.protocol, kind, clobber=True)
     store = ModelStore(f"{kind.protocol}://models")
-    with pytest.raises(PackagingError, match=said):
+    with pytest.raises(PackagingError, match=message):
         store.put("v1", {"a": b"1", "b": b"2", "c": b"3"})
     assert kind.store == {}
 

@@ -1,4 +1,4 @@
-"""On a cluster metrics tell models by their version: another archive of the same program is no candidate."""
+"""Metrics of a cluster are labelled with the version, so a second archive of a program is no candidate."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The page about a rollout says what was decided, when and why, and stands alone."""
+"""The page of a rollout shows what was decided, when and why, and needs no other file."""
 
 import json
 import re
@@ -132,11 +132,11 @@ def test_the_record_is_json_and_names_nobody() -> None:
     assert "bad" not in record["decisions"][2]["numbers"]
 
 
-@pytest.mark.parametrize(("record", "said"), [(promoted(), "Promoted"), (rolled_back(), "Rolled back")])
-def test_every_decision_stands_there_with_its_reason(record: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("record", "outcome"), [(promoted(), "Promoted"), (rolled_back(), "Rolled back")])
+def test_every_decision_is_shown_with_its_reason(record: dict[str, Any], outcome: str) -> None:
     html = section(record)
     text = " ".join(unescape(re.sub(r"<svg.*?</svg>|<[^>]+>", " ", html, flags=re.DOTALL)).split())
-    assert text.startswith(f"The canary {said}")
+    assert text.startswith(f"The canary {outcome}")
     for decision in record["decisions"]:
         assert decision["reason"] in text
     for rule in record["rules"]:

@@ -102,7 +102,7 @@ def test_the_bound_of_the_calibration_error_covers_the_truth(customers: int, off
         )
         bounds.append(ece_bound(sample, Resampling(resamples=200, seed=seed))[1])
     assert np.mean(np.array(bounds) >= off) >= 0.92
-    assert np.mean(bounds) <= off + 0.05  # and says something: the bound is near the truth
+    assert np.mean(bounds) <= off + 0.05  # and is informative: the bound is close to the true value
 
 
 def test_the_same_seed_gives_the_same_bits_and_70_000_rows_take_a_second() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support.fits import fit_settings, trained_model
 from support.judging import STORE, evidence_of, judged, refusals, write_manifest
 from support.training_frames import TELCO, telco_frame
 
@@ -42,14 +43,8 @@ def test_shuffled_targets_are_refused(small: Settings, rows: pd.DataFrame, tmp_p
     settings, files = quick(small), Workspace(tmp_path)
     write_manifest(files)
     draw = np.random.default_rng(0)
-    train(
-        rows.assign(churned=draw.permutation(rows["churned"])),
-        "transactions",
-        settings.features,
-        settings.model,
-        settings.training,
-        files,
-    )
+    shuffled = rows.assign(churned=draw.permutation(rows["churned"]))
+    train(shuffled, fit_settings(settings), files)
     assert "floors.auroc" in refusals(judged(settings, rows, files))
 
 
@@ -60,7 +55,7 @@ def test_a_label_that_stands_in_the_features_is_refused(
     settings, files = quick(small), Workspace(tmp_path)
     write_manifest(files)
     leaky = rows.assign(churned=(rows["recency_days"] > 90).astype("int8"))
-    train(leaky, "transactions", settings.features, settings.model, settings.training, files)
+    train(leaky, fit_settings(settings), files)
 
     assert refusals(judged(settings, leaky, files)) >= {"leak.model", "leak.feature"}
 
@@ -112,7 +107,7 @@ def test_an_archive_that_holds_another_program_is_refused(
     with torch.no_grad():
         program.calibration.shift += 1e-3
     export_program(program, other.training / "model.pt2")
-    theirs = stage(small.training, small.features, other, STORE)
+    theirs = stage(trained_model(small, other), STORE)
 
     found = judged(small, rows, workspace, stage=lambda: theirs)
 
@@ -141,11 +136,11 @@ def test_a_model_that_is_worse_for_one_segment_only_is_refused(
     learned = rows.assign(
         churned=np.where(rows["event_timestamp"] < first_test, spoilt["churned"], rows["churned"])
     )
-    train(learned, "transactions", settings.features, settings.model, settings.training, files)
+    train(learned, fit_settings(settings), files)
     # baselines of the honest rows, as the gates would have had them
     honest = Workspace(tmp_path / "honest")
     write_manifest(honest)
-    train(rows, "transactions", settings.features, settings.model, settings.training, honest)
+    train(rows, fit_settings(settings), honest)
     ours, theirs = (pd.read_parquet(f.training / "test_scores.parquet") for f in (files, honest))
     theirs.assign(score=ours["score"]).to_parquet(files.training / "test_scores.parquet", index=False)
 
@@ -198,12 +193,12 @@ def test_scores_of_other_rows_are_refused(small: Settings, rows: pd.DataFrame, w
 
 @pytest.mark.skipif(not TELCO.is_file(), reason="the Telco table is not beside the repository")
 def test_the_honest_model_of_a_labelled_table_passes(tmp_path) -> None:
-    """Where nothing known beats logistic regression, and 1,400 rows cannot tell a tie from a win."""
+    """No published model beats logistic regression here, and 1,400 rows do not separate a tie from a win."""
     settings = load_settings(overlays=[CONFIGS.parent / "examples" / "telco.yaml"])
     settings = settings.model_copy(update={"model": settings.model.model_copy(update={"seeds": (0,)})})
     rows, files = telco_frame(), Workspace(tmp_path)
     write_manifest(files)
-    train(rows, "labelled", settings.features, settings.model, settings.training, files)
+    train(rows, fit_settings(settings), files)
 
     report = judged(settings, rows, files)
 

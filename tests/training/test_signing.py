@@ -1,4 +1,4 @@
-"""An archive is used only if it is, to the byte, what somebody trusted has signed."""
+"""An archive is used only if a trusted key has signed exactly its bytes."""
 
 import io
 import json
@@ -218,7 +218,7 @@ def test_a_line_that_is_no_signer_is_named(tmp_path: Path, text: str) -> None:
     ids=["not ASCII", "half a surrogate", "4,000 brackets", "400 objects", "a long number", "not a text"],
 )
 def test_a_damaged_signature_is_refused_in_one_line(signed: Path, change: Callable[[str], str]) -> None:
-    """It lies beside the archive in a bucket: whatever it holds must not end a server that reloads."""
+    """It is stored beside the archive in a bucket: no content of it may end a server that reloads."""
     file = signature_file(signed)
     file.write_text(change(file.read_text()))
     with pytest.raises(ArchiveError) as refused:

@@ -49,7 +49,7 @@ def test_segments_whose_names_would_be_the_same_stay_apart() -> None:
     rows = pd.DataFrame(
         {
             "plan": ["others"] * 10 + [f"p{i}" for i in range(30)] + [f"p{i}" for i in range(20)],
-            # quartiles that four digits do not tell from each other
+            # quartiles that are equal in their first four digits
             "n": 1e6 + np.arange(60.0),
         }
     )

@@ -1,4 +1,4 @@
-"""Whose loss costs what, where nobody has written it down."""
+"""The value of each customer where the config gives none."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -8,7 +8,7 @@
     python -m training fit --config examples/telco.yaml --set training.epochs=6    # as with `churn train`
 
 `--profile`, `--set` and an overlay with the keys of stages after `--config` work as in `churn`
-(training/overlay.py). The keys of `configs/training.yaml` are flags of this command, so `churn` and this
+(training/cli/overlay.py). The keys of `configs/training.yaml` are flags of this command, so `churn` and this
 command can read the same file; the keys of `configs/model.yaml` are flags below `--model`. Rows, features and
 split come from the workspace that `churn` filled, through the same functions (`prepare`, `assemble`).
 `--rows all` gives the weights of `churn train` if no study has been run. The best parameters of a study are
@@ -23,50 +23,36 @@ these have no effect there.
 """
 
 import json
-import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import pandas as pd
 import pytorch_lightning as pl
 import torch
 from jsonargparse import set_parsing_settings
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pydantic import ValidationError
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from rich.console import Console
 from rich.markup import escape
 
-from core.errors import ChurnError, ConfigError, TrainingError
-from core.layers import CONFIGS, merge, read_layer
+from core.errors import ChurnError, ConfigError
 from core.workspace import Workspace, write_atomically
-from features.spec import FeaturesConfig
-from model.config import ModelConfig
-from training.config import TrainingConfig
+from training.cli.arguments import FROM_CONFIG, HELP, TRAINER_DEFAULTS, add_run_options, add_settings
+from training.cli.inputs import fit_settings, read_rows, shape_of
+from training.cli.messages import one_line
+from training.cli.overlay import as_flags
 from training.learn.checkpoint import Contract
 from training.learn.datamodule import ChurnData
 from training.learn.encoded import tensors
-from training.learn.fit import ProgressCallback, assemble, prepared, trainer_settings
+from training.learn.fit import assemble
 from training.learn.module import TRAIN_LOSS, VALIDATION_LOSS, ChurnModule
-from training.learn.split import Shape
-from training.overlay import as_flags
+from training.learn.resolved import ResolvedSettings
+from training.learn.trainer import ProgressCallback, prepared, trainer_settings
 from training.quiet import quiet
 from training.train import KEYS, prepare
-
-FROM_CONFIG = ("max_epochs", "gradient_clip_val")
-"""Trainer flags whose default is `--epochs` and `--gradient_clip`."""
-NOISE = re.compile(
-    r"$|\d+ validation error|For further information|Does not validate|Subtypes:|Errors:|Given value type"
-)
-
-HELP = (
-    "As with `churn`: --set KEY=VALUE (for example training.epochs=6), --profile NAME, and --config FILE "
-    "with an overlay such as examples/telco.yaml; --config takes a file of the flags below too."
-)
 
 console = Console(stderr=True, highlight=False)
 
@@ -77,15 +63,14 @@ class TrainingCLI(LightningCLI):
     def __init__(self, arguments: Sequence[str]) -> None:
         super().__init__(
             args=list(arguments),
-            trainer_defaults={"deterministic": True, "logger": False, "enable_model_summary": False,
-                              "num_sanity_val_steps": 0, "accelerator": "auto"},
+            trainer_defaults=TRAINER_DEFAULTS,
             save_config_callback=SaveConfigCallback,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={name: {"exit_on_error": False, "description": HELP} for name in self.subcommands()}
             | {"exit_on_error": False, "prog": "python -m training"},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-        )  # fmt: skip
+        )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--seed_everything", type=int | None, help="another name for --seed")
@@ -93,45 +78,16 @@ class TrainingCLI(LightningCLI):
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{key}": value for key, value in self.trainer_defaults.items()})
-        parser.set_defaults({f"trainer.{key}": None for key in FROM_CONFIG})
-        parser.add_class_arguments(TrainingConfig, None)
-        parser.add_class_arguments(ModelConfig, "model")
-        parser.set_defaults(read_layer(CONFIGS / "training.yaml"))
-        parser.set_defaults({f"model.{k}": v for k, v in read_layer(CONFIGS / "model.yaml").items()})
+        add_settings(parser)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--workspace", type=str, default="var", help="the folder that `churn` works in")
-        parser.add_argument(
-            "--features",
-            type=str | dict[str, Any] | None,
-            help="the feature contract: a file (default: configs/features.yaml), or keys laid over that one",
-        )
-        parser.add_argument(
-            "--rows",
-            type=Literal["inner", "all"],
-            default="inner",
-            help="inner: learn from the older training rows and validate on the newest; all: learn from every"
-            " training row, as `churn train` does, without validation",
-        )
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "early_stopping.monitor": VALIDATION_LOSS,
-                "early_stopping.check_on_train_epoch_end": True,
-                "checkpoint.monitor": VALIDATION_LOSS,
-                "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
-                "checkpoint.save_on_train_epoch_end": True,
-                "checkpoint.enable_version_counter": False,
-            }
-        )
+        add_run_options(parser)
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing: checkpoints hold their settings below `churn` (training/learn/checkpoint.py)."""
 
     def _set_seed(self) -> None:
-        """Does nothing: the global random state is not used (training/learn/fit.py: `prepared`)."""
+        """Does nothing: the global random state is not used (training/learn/trainer.py: `prepared`)."""
 
     def instantiate_classes(self) -> None:
         given = self.config[self.subcommand]
@@ -145,36 +101,21 @@ class TrainingCLI(LightningCLI):
         self.trainer = self._trainer()
 
     def _assemble(self, given: Any) -> None:
-        plain = given.as_dict()
-        if plain["seed_everything"] is not None:
-            plain["seed"] = plain["seed_everything"]
-        model = _checked(ModelConfig, plain["model"], "model.")
-        wanted = {key: plain[key] for key in TrainingConfig.model_fields}
-        for flag, key in zip(FROM_CONFIG, ("epochs", "gradient_clip"), strict=True):
-            if plain["trainer"][flag] is not None:
-                wanted[key] = plain["trainer"][flag]
-        self.training = _checked(TrainingConfig, wanted, "")
-        spec = _checked(FeaturesConfig, _features(plain["features"]), "features.")
-        if given["ckpt_path"] and not Path(given["ckpt_path"]).is_file():
-            raise TrainingError(
-                f"--ckpt_path {given['ckpt_path']}: not there; leave it out to start from the beginning"
-            )
-        shape = _shape(self.files)
-        rows, split = prepare(_rows(self.files), shape, spec, self.training)
+        settings = fit_settings(given.as_dict(), self.files)
+        rows, split = prepare(read_rows(self.files), settings)
         inner = given["rows"] == "inner"
         train = rows.iloc[split.inner_train if inner else split.train]
-        with prepared(self.training):
-            validation = rows.iloc[split.inner_validation] if inner else None
-            task = assemble(train, validation, spec, model, self.training, shape)
-        self.model, self.datamodule, self.training = task.module, task.data, task.contract.training
-        self.training = task.contract.training  # with the values that the rows have chosen
+        with prepared(settings.training):
+            task = assemble(train, rows.iloc[split.inner_validation] if inner else None, settings)
+        self.model, self.datamodule, self.training = task.module, task.data, task.settings.training
 
     def _load(self, given: Any) -> None:
         path = Path(given["ckpt_path"] or self.folder / "best.ckpt")
         self.model = ChurnModule.load_from_checkpoint(path)
         contract: Contract = self.model.contract
         self.training = contract.training
-        rows, split = prepare(_rows(self.files), _shape(self.files), contract.spec, self.training)
+        settings = ResolvedSettings(shape_of(self.files), contract.spec, contract.model, contract.training)
+        rows, split = prepare(read_rows(self.files), settings)
         chosen = split.inner_validation if self.subcommand == "validate" else split.test
         self.judged = rows.iloc[chosen]
         judged = tensors(self.judged, contract.inputs, contract.program.preprocessing)
@@ -255,49 +196,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"[bold red]training:[/] {escape(str(error))}", soft_wrap=True)
         return error.exit_code
     except (ArgumentError, MisconfigurationException) as error:
-        console.print(f"[bold red]training:[/] {escape(_one_line(str(error)))}", soft_wrap=True)
+        console.print(f"[bold red]training:[/] {escape(one_line(str(error)))}", soft_wrap=True)
         return ConfigError.exit_code
     return 0
-
-
-def _one_line(complaint: str) -> str:
-    """One line from jsonargparse's paragraph: the flag, the expected value, and the given value."""
-    if complaint.startswith('Parser key "config"'):
-        return "--config: no YAML file there; give the path of one"
-    lines = [line.strip(" -") for line in complaint.splitlines()]
-    relevant = [line for line in lines if not NOISE.match(line)]
-    key = re.search(r'Parser key "(.*?)"', complaint)
-    relevant = [line for line in relevant if not line.startswith("Parser key")] if key else relevant
-    text = re.sub(r"\s*\[type=.*?\]", "", "; ".join(relevant[:4]))
-    return f"--{key[1]}: {text}" if key else text
-
-
-def _checked(config: Any, content: dict[str, Any], prefix: str) -> Any:
-    try:
-        return config.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{prefix}{key}: {first['msg']}, not {first['input']!r}") from None
-
-
-def _features(given: str | dict[str, Any] | None) -> dict[str, Any]:
-    ours = CONFIGS / "features.yaml"
-    if isinstance(given, dict):
-        return merge(read_layer(ours), given)
-    return read_layer(Path(given) if given else ours)
-
-
-def _rows(files: Workspace) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(files.training_set)
-    except FileNotFoundError:
-        raise TrainingError(f"{files.training_set}: not there; run `churn run` first") from None
-
-
-def _shape(files: Workspace) -> Shape:
-    try:
-        shape: Shape = json.loads(files.manifest.read_text(encoding="utf-8"))["shape"]
-    except FileNotFoundError:
-        raise TrainingError(f"{files.manifest}: not there; run `churn ingest` first") from None
-    return shape

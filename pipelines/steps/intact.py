@@ -1,7 +1,7 @@
-"""Whether what a step left in a store, a database or an archive is still there.
+"""Whether the result of a step in a store, a database or an archive still exists.
 
-A step is skipped when its inputs, its config and its code are as they were. That says nothing about a
-database that somebody deleted meanwhile: these functions look.
+A step is skipped when its inputs, its config and its code are unchanged. A database may have been deleted
+since, so these functions check.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pipelines.context import Context
 
 
 def online_store(context: Context) -> bool:
-    """Whether registry and online store are there; a store behind a network is asked about one customer."""
+    """Whether registry and online store exist; from a store behind a network, one customer is read."""
     from features.store import serving_environment
 
     addresses = serving_environment(context.settings.features, context.files).values()
@@ -24,7 +24,7 @@ def online_store(context: Context) -> bool:
 
 
 def study(context: Context) -> bool:
-    """Whether the database still holds the study whose best settings were taken."""
+    """Whether the database still contains the study whose best settings are used."""
     from training.tuning.slots import open_storage, storage_errors
 
     name = json.loads(context.files.tuned.read_text(encoding="utf-8"))["study"]
@@ -33,7 +33,7 @@ def study(context: Context) -> bool:
     tuning = context.settings.tuning
     database = tuning.storage.removeprefix("sqlite:///")
     if database != tuning.storage and not Path(database).is_file():
-        return False  # asking Optuna would make it
+        return False  # Optuna would create it
     import optuna
 
     with storage_errors(tuning.storage):
