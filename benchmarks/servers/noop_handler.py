@@ -1,8 +1,8 @@
-"""The limits: the same TorchServe and settings, and a handler that scores nobody and always answers the same.
+"""The upper limit: the same TorchServe and settings, with a handler that always returns the same answer.
 
-NOOP_READS says what it does meanwhile: `nothing`; `messages`, still nothing, but messages are read as our
-handler reads them (handlers/torchserve/worker_socket.py), which is quicker than TorchServe's own way;
-`features`, then also the features of each customer of the batch, by our reader.
+NOOP_READS selects the work of the handler. `nothing`: none. `messages`: messages are read as by our handler
+(handlers/torchserve/worker_socket.py), which is faster than TorchServe's own way. `features`: in addition,
+the features of each customer of the batch are read by our reader.
 """
 
 import importlib
@@ -35,7 +35,7 @@ class NoopHandler:
             self._read_and_answer if reads == "features" else self._answer,
         )
         if not taken:
-            raise RuntimeError("this TorchServe is of a version that our reader does not know")
+            raise RuntimeError("our reader does not support this version of TorchServe")
         logging.getLogger().setLevel(logging.WARNING)
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
@@ -55,8 +55,8 @@ class NoopHandler:
         return [self._response] * len(requests)
 
     def _read_and_answer(self, requests: Sequence[Any]) -> list[Any]:
-        asked = [json.loads(one.row["body"])["instances"][0]["user_id"] for one in requests]
-        ids = dict.fromkeys(self._pseudonym(user_id, self._id_type, self._key) for user_id in asked)
+        user_ids = [json.loads(one.row["body"])["instances"][0]["user_id"] for one in requests]
+        ids = dict.fromkeys(self._pseudonym(user_id, self._id_type, self._key) for user_id in user_ids)
         vectors = self._features.read(list(ids), datetime.now(UTC) + self._offset)
         if set(vectors.status) != {"ok"}:
             raise RuntimeError("the features of a customer are not fresh")

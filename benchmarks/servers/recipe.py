@@ -1,9 +1,9 @@
-"""What every rival does with a request: the same features and the same exported program as ours.
+"""The work of every rival on a request: the same features and the same exported program as ours.
 
 A rival gets MODEL_DIR, our own archive unpacked, and the environment that its feature_store.yaml needs.
-READ says who reads the features: `feast` (`get_online_features`), or `reader`, our own reader as a library,
-so that the reader's share of a difference and the server's can be seen one by one. The request is ours: a
-raw identifier, masked here as at our own door.
+READ selects the reader of the features: `feast` (`get_online_features`), or `reader`, our own reader as a
+library. This separates the effect of the reader from that of the server. The request is ours: a raw
+identifier, masked here as by our own server.
 
     python -m benchmarks.servers.recipe < IDS       # the scores of these customers, both as JSON lists
 """
