@@ -67,4 +67,5 @@ class Context:
 
     @property
     def files(self) -> Workspace:
+        """The workspace of the settings."""
         return self.settings.files

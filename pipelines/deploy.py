@@ -27,6 +27,8 @@ REPORT = "gate_report.json"
 
 @dataclass(frozen=True)
 class Deployed:
+    """An archive in the store of models."""
+
     candidate: Candidate
     uri: str
     """URI of its folder in the store, in the layout that KServe mounts, with gate_report.json."""

@@ -33,6 +33,8 @@ NOT_REACHED = (
 
 @dataclass(frozen=True)
 class Proof:
+    """The result of a removal, as written to `file`."""
+
     file: Path
     removed: dict[str, int]
     """Place -> rows or mentions that were there."""

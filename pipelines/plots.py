@@ -188,6 +188,7 @@ def tuning_importances(shares: Mapping[str, float]) -> str:
 
 
 def canvas(title: str, x: str, y: str, width: float = 5.2):  # type: ignore[no-untyped-def]
+    """An empty figure with one axes, in the style of the report."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, 3.5), layout="constrained")
         axes = figure.subplots()
@@ -206,6 +207,7 @@ def _label(name: str) -> str:
 
 
 def svg(figure: Figure) -> str:
+    """The figure as an SVG; equal figures give equal text."""
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

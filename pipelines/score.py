@@ -43,6 +43,8 @@ READ_ROWS = 65_536
 
 @dataclass(frozen=True)
 class Scored:
+    """The list that was written, its moment and the version of the model."""
+
     ranked: Ranked
     as_of: datetime
     model_version: str

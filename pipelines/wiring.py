@@ -31,6 +31,7 @@ Observe = Callable[[RolloutConfig, Rollout], Observer]
 
 
 def utc_now() -> datetime:
+    """The present time; only the edge of the program calls it."""
     return datetime.now(UTC)
 
 

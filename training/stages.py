@@ -11,6 +11,8 @@ from training.config import DecisionConfig, GatesConfig, TrainingConfig, TuningC
 
 
 class Stages(Config):
+    """One field for each stage, named as its file in `configs/`."""
+
     workspace: Path
     data: DataConfig
     features: FeaturesConfig

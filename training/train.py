@@ -43,6 +43,7 @@ class TrainingResult:
     calibration: dict[str, float]
 
     def to_json(self) -> str:
+        """The content of metrics.json."""
         return json.dumps(self.__dict__, indent=1)
 
 

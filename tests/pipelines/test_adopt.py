@@ -75,7 +75,7 @@ def test_what_cannot_be_read_back_is_named_by_a_copy_of_it(context: Context) -> 
         assert newest is not None and (newest.by, newest.outcome) == ("ada", "deployed by hand")
 
 
-def test_a_target_that_serves_nothing_yet_is_said_so(context: Context) -> None:
+def test_a_target_that_serves_nothing_yet_is_an_error(context: Context) -> None:
     with cluster(standard.Standard(), serving(""), schemas=False) as server:
         target = Standard(config(), client(server))
         with pytest.raises(RolloutError, match="serves nothing yet"):

@@ -36,7 +36,7 @@ def test_a_given_value_wins_over_the_study(tmp_path: Path) -> None:
     assert set(searched(context).space) == FOUND.keys() - {"training.learning_rate"}
 
 
-def test_an_overlay_gives_too_and_null_leaves_open(tmp_path: Path) -> None:
+def test_a_value_of_an_overlay_is_given_and_null_is_not(tmp_path: Path) -> None:
     overlay = tmp_path / "mine.yaml"
     overlay.write_text("model: {dropout: 0.4}\ntraining: {weight_decay: null}\n")
     model, training = values(context_with(tmp_path, overlays=(overlay,)))

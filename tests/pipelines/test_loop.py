@@ -83,7 +83,7 @@ def record_of(settings: Settings) -> dict[str, Any]:
     return record
 
 
-def test_the_record_tells_what_is_there(ran: dict[str, Any], settings: Settings) -> None:
+def test_the_record_describes_the_run(ran: dict[str, Any], settings: Settings) -> None:
     archive = Path(ran["archive"]["path"])
     assert hashlib.sha256(archive.read_bytes()).hexdigest() == ran["archive"]["sha256"]
     assert ran["gates"]["passed"] and set(ran["baselines"]) == {"base_rate", "logistic_regression"}
@@ -281,7 +281,7 @@ def test_a_moment_that_was_never_built_is_computed_and_changes_nothing(
     assert churn("score", "--as-of", "2050-01-01", "--out", str(out), overrides=overrides) == 2
 
 
-def test_names_are_added_for_who_holds_the_mask_key(
+def test_source_identifiers_are_added_with_the_mask_key(
     ran: dict[str, Any],
     settings: Settings,
     overrides: list[str],
@@ -321,7 +321,7 @@ def test_an_archive_verifies_until_it_is_changed(
 
 
 @pytest.mark.slow
-def test_a_canary_that_is_taken_back_ends_the_run_with_its_reason(
+def test_a_canary_that_is_rolled_back_ends_the_run_with_its_reason(
     ran: dict[str, Any], overrides: list[str], settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The same model packaged anew beside the champion, with a plan that it cannot fulfil."""
@@ -369,7 +369,7 @@ def test_what_was_deleted_is_made_anew(ran: dict[str, Any], overrides: list[str]
     assert scores[0] == scores[1]
 
 
-def test_a_forgotten_customer_is_nowhere_and_does_not_come_back(
+def test_a_forgotten_customer_is_in_no_file_and_is_not_ingested_again(
     ran: dict[str, Any], overrides: list[str], settings: Settings
 ) -> None:
     files = settings.files

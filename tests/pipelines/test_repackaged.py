@@ -36,7 +36,7 @@ def test_a_repackaged_program_is_refused_on_a_cluster(tmp_path: Path, target: st
     assert pipeline.start(context(tmp_path, target), NEXT, "a new model").candidate == NEXT
 
 
-def test_on_this_machine_slots_tell_archives_apart(tmp_path: Path) -> None:
+def test_on_this_machine_slots_distinguish_archives(tmp_path: Path) -> None:
     assert pipeline.start(context(tmp_path, "envoy"), REPACKAGED, "packaged again").candidate == REPACKAGED
 
 

@@ -28,7 +28,7 @@ def test_what_harms_on_the_next_judge_is_left_out() -> None:
     assert platt_if_better(judged(3.0, 0), judged(1.0, 1), judged(1.0, 1)).is_identity
 
 
-def test_it_is_chosen_for_the_members_that_ship_and_forward_in_time(
+def test_it_is_chosen_for_all_members_and_forward_in_time(
     small: Settings, rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = small.training.model_copy(update={"calibration": "auto"})

@@ -96,9 +96,7 @@ def fitted(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_fit_leaves_a_checkpoint_that_says_all_about_itself(
-    fitted: Path, small: Settings, filled: Path
-) -> None:
+def test_a_checkpoint_contains_all_settings_of_its_fit(fitted: Path, small: Settings, filled: Path) -> None:
     content = torch.load(fitted / "best.ckpt", weights_only=True)["churn"]
 
     assert content["spec"] == small.features.contract()

@@ -40,7 +40,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(small: Settings, rows:
     assert not all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
 
 
-def test_fitting_leaves_the_process_as_it_was(small: Settings, rows: pd.DataFrame) -> None:
+def test_a_fit_does_not_change_the_state_of_the_process(small: Settings, rows: pd.DataFrame) -> None:
     settings, threads = quick(small), torch.get_num_threads()
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -51,7 +51,7 @@ def test_fitting_leaves_the_process_as_it_was(small: Settings, rows: pd.DataFram
     assert torch.get_num_threads() == threads
 
 
-def test_test_rows_teach_nothing(small: Settings, rows: pd.DataFrame) -> None:
+def test_nothing_is_fitted_to_test_rows(small: Settings, rows: pd.DataFrame) -> None:
     ordered, split = prepare(rows, fit_settings(small))
     settings = quick(small)
     fitted = fit(ordered.iloc[split.train], None, fit_settings(settings))
@@ -126,7 +126,7 @@ def test_a_missing_category_is_learned_and_one_never_seen_moves_nothing(small: S
         (lambda rows: rows.assign(churned=2), "other than 0 and 1"),
     ],
 )
-def test_rows_that_cannot_teach_are_refused(
+def test_rows_that_cannot_be_trained_on_are_refused(
     small: Settings, rows: pd.DataFrame, tmp_path, damage, message: str
 ) -> None:
     files = Workspace(tmp_path)
@@ -143,7 +143,7 @@ def test_a_log_baseline_is_refused_for_a_table(small: Settings, tmp_path) -> Non
         train(categorical(500), fit_settings(quick(small), "labelled", spec=spec), Workspace(tmp_path))
 
 
-def test_calibration_is_kept_only_where_it_helps(small: Settings, rows: pd.DataFrame, tmp_path) -> None:
+def test_calibration_is_used_only_where_it_helps(small: Settings, rows: pd.DataFrame, tmp_path) -> None:
     settings = quick(small, calibration="auto", baselines=("base_rate",))
     files = Workspace(tmp_path)
 

@@ -29,7 +29,7 @@ def snapshots(number: int, every: str = "MS", customers: int = 4) -> tuple[pd.Se
 
 
 @pytest.mark.parametrize(("number", "every"), [(5, "MS"), (12, "MS"), (30, "W-MON"), (60, "D")])
-def test_every_judge_lies_a_horizon_after_its_teachers(number: int, every: str) -> None:
+def test_every_validation_snapshot_is_a_horizon_after_its_training_rows(number: int, every: str) -> None:
     moments, churned = snapshots(number, every)
     horizon = HORIZON if every == "MS" else timedelta(days=28)
 
@@ -110,7 +110,7 @@ def drifting(customers: int, seed: int = 0) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def test_what_only_the_judges_months_show_decides(small: Settings) -> None:
+def test_validation_a_horizon_later_decides(small: Settings) -> None:
     """Within its months every path gains by `old`; a horizon later it misleads."""
     spec = FeaturesConfig(
         features=tuple(Feature(name=name, dtype="float64") for name in ("old", "lasting")), horizon_days=90

@@ -127,7 +127,7 @@ def test_a_champion_of_another_spec_cannot_be_compared_with(
     assert "feature spec" in champion.problem
 
 
-def test_a_champion_whose_archive_was_changed_is_not_believed(
+def test_a_champion_whose_archive_was_changed_is_unusable(
     crowned: tuple[Settings, Workspace], rows: pd.DataFrame, tmp_path: Path
 ) -> None:
     settings, files = crowned

@@ -48,9 +48,7 @@ def test_shuffled_targets_are_refused(small: Settings, rows: pd.DataFrame, tmp_p
     assert "floors.auroc" in refusals(judged(settings, rows, files))
 
 
-def test_a_label_that_stands_in_the_features_is_refused(
-    small: Settings, rows: pd.DataFrame, tmp_path
-) -> None:
+def test_a_label_that_is_among_the_features_is_refused(small: Settings, rows: pd.DataFrame, tmp_path) -> None:
     """`recency_days > 90` as the label: the recipe that reaches 1.000 / 1.000 / 1.000."""
     settings, files = quick(small), Workspace(tmp_path)
     write_manifest(files)

@@ -45,7 +45,7 @@ def test_by_the_rule_a_log_has_one_and_a_table_has_none(small: Settings, rows: p
     assert process_of(small, rows, purchase_process=False)("transactions") is None
 
 
-def test_asked_for_without_its_columns_it_says_which_is_missing(small: Settings, rows: pd.DataFrame) -> None:
+def test_without_its_columns_the_missing_one_is_named(small: Settings, rows: pd.DataFrame) -> None:
     columns = PurchaseColumns(age="years_known")
     with pytest.raises(TrainingError, match=r"model\.purchase_columns\.age: years_known"):
         process_of(small, rows, purchase_process=True, purchase_columns=columns)("transactions")

@@ -37,7 +37,7 @@ def test_every_gap_is_filled_but_the_epochs(shape, rows: int) -> None:
     assert None not in (training.batch_size, training.learning_rate, training.weight_decay)
 
 
-def test_what_is_given_wins() -> None:
+def test_given_values_override_the_rule() -> None:
     given = ModelConfig(dropout=0.0, wide=False, hidden=(7,))
 
     resolved = resolve(settings_of(SPEC, given, OPEN.model_copy(update={"epochs": 2})), 1000)
@@ -133,7 +133,7 @@ def test_noise_is_not_learned() -> None:
     assert np.mean(beyond_nothing) < 0.002
 
 
-def test_what_columns_mean_only_together_is_found() -> None:
+def test_an_interaction_of_columns_is_found() -> None:
     x = np.random.default_rng(0).normal(size=(6000, 6))
     frame, spec = table(expit(-1 + 3 * ((x[:, 0] > 0) != (x[:, 1] > 0))), x)
 
@@ -142,7 +142,7 @@ def test_what_columns_mean_only_together_is_found() -> None:
     assert ours < line - 0.1
 
 
-def test_where_a_line_says_all_ours_is_as_good() -> None:
+def test_on_linear_data_the_model_is_as_good_as_a_regression() -> None:
     x = np.random.default_rng(0).normal(size=(5200, 12))
     frame, spec = table(expit(x @ np.linspace(-1, 1, 12)), x)
 

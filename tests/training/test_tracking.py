@@ -26,7 +26,7 @@ from training.train import train
 WHEN = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
-def test_a_run_and_a_challenger_say_where_they_come_from(
+def test_a_run_and_a_challenger_record_their_lineage(
     small: Settings, rows: pd.DataFrame, workspace: Workspace, tmp_path: Path
 ) -> None:
     from mlflow import MlflowClient

@@ -161,7 +161,7 @@ def test_a_killed_worker_loses_no_trial_and_the_number_is_exact(
 
 
 @pytest.mark.slow
-def test_nothing_outlives_a_killed_parent_and_the_study_goes_on(
+def test_no_worker_outlives_a_killed_parent_and_the_study_continues(
     overrides: list[str], start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     s = settings_of(overrides, "tuning.trials=3")
@@ -185,7 +185,7 @@ def test_nothing_outlives_a_killed_parent_and_the_study_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_keeps_what_is_finished_and_gives_the_rest_back(
+def test_ctrl_c_keeps_finished_trials_and_returns_the_others(
     overrides: list[str], start: Callable[..., subprocess.Popen[str]], workers: int
 ) -> None:
     parent = start(f"tuning.workers={workers}", "tuning.trials=40")

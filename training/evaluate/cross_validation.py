@@ -52,6 +52,7 @@ class CrossValidation:
 
     @property
     def mean(self) -> dict[str, float]:
+        """Mean of each metric over the folds."""
         return {name: float(np.mean(values)) for name, values in self._values().items()}
 
     @property

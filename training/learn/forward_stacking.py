@@ -55,6 +55,7 @@ class ForwardResult:
 
     @property
     def log_loss(self) -> float:
+        """Mean log-loss of the validation rows, in nats."""
         return logit_loss(self.churned, self.logits)
 
 

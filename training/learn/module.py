@@ -233,12 +233,15 @@ class Mean:
         self._sum, self._rows = total, rows
 
     def add(self, total: Tensor, rows: int) -> None:
+        """Adds the sum of the losses of `rows` rows."""
         self._sum = self._sum + total.double()
         self._rows = self._rows + rows
 
     def sums(self) -> Tensor:
+        """Sum of the losses and number of rows, float64 [2]."""
         return torch.tensor([float(self._sum), float(self._rows)], dtype=torch.float64)
 
     @property
     def value(self) -> float:
+        """The mean; NaN without rows."""
         return float(self._sum) / float(self._rows) if self._rows else float("nan")
