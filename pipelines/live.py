@@ -81,8 +81,8 @@ def supervised(
     Raises ServingError where the ports of TorchServe itself are configured: two of them run at a change.
     """
     from rollout.config import Latency
-    from serving.gateway.gateway import Gateway
     from serving.gateway.keys import Keys, first_key
+    from serving.gateway.process import Gateway
     from serving.supervisor import Supervisor, record_file
 
     for key in ("inference_port", "management_port", "metrics_port"):

@@ -38,8 +38,8 @@ from rollout.targets.envoy import EnvoyTarget
 from rollout.targets.target import Candidate, TargetState
 from serving.client import predict
 from serving.config import Tls
-from serving.gateway.gateway import envoy_program
 from serving.gateway.keys import own_key
+from serving.gateway.program import envoy_program
 from serving.gateway.traffic import Traffic
 from serving.supervisor import Supervisor
 

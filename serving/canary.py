@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.errors import ChurnError, ServingError
 from serving.archive import Archive
-from serving.gateway.gateway import Gateway
+from serving.gateway.process import Gateway
 from serving.torchserve.server import TorchServe
 from serving.torchserve.warmup import warm_up
 

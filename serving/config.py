@@ -6,8 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from core.config import Config
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from serving.addresses import LOOPBACK, LOOPBACK_HOSTS
 
 
 class Batching(Config):
@@ -29,7 +28,7 @@ class Tracing(Config):
 
 class ServingConfig(Config):
     model_name: str = Field("churn", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     inference_port: int = Field(0, ge=0, le=65535)
     management_port: int = Field(0, ge=0, le=65535)
     metrics_port: int = Field(0, ge=0, le=65535)
@@ -100,7 +99,7 @@ class Tls(Config):
 class GatewayConfig(Config):
     enabled: bool = True
     """false: `churn serve` runs TorchServe alone, on loopback, with its own token."""
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     port: int = Field(0, ge=0, le=65535)
     """0: the system chooses. `configs/gateway.yaml` has 8080: clients know a server by its address."""
     tls: Tls = Tls()
@@ -124,10 +123,10 @@ class GatewayConfig(Config):
     def uses_tls(self) -> bool:
         if self.tls.enabled is not None:
             return self.tls.enabled
-        return self.host not in LOOPBACK or self.tls.client_ca is not None
+        return self.host not in LOOPBACK_HOSTS or self.tls.client_ca is not None
 
     @model_validator(mode="after")
     def _shut(self) -> Self:
-        if not self.keys and self.host not in LOOPBACK:
+        if not self.keys and self.host not in LOOPBACK_HOSTS:
             raise ValueError(f"keys cannot be off on {self.host}: anybody could ask; use host 127.0.0.1")
         return self

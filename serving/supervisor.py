@@ -27,10 +27,10 @@ from core.workspace import Workspace, write_atomically
 from serving.archive import Archive
 from serving.canary import Canary
 from serving.config import GatewayConfig
-from serving.gateway.gateway import Gateway
 from serving.gateway.key_use import KeyUse
 from serving.gateway.keys import Key, Keys
 from serving.gateway.metadata import model_metadata
+from serving.gateway.process import Gateway
 from serving.restarts import ProcessState, RestartPolicy, due, ended, not_started, started
 from serving.torchserve.server import TorchServe
 from serving.torchserve.tokens import Tokens
@@ -203,8 +203,8 @@ class Supervisor:
         try:
             if self.gateway.alive:
                 self._write_record("draining", model)
-                self.gateway.close()
-                self.gateway.wait_until_quiet(self._config.drain_timeout_s)
+                self.gateway.connections.close()
+                self.gateway.connections.wait_until_quiet(self._config.drain_timeout_s)
         finally:
             self.gateway.stop()
             self.canary.stop()
@@ -272,7 +272,7 @@ class Supervisor:
     def _retire(self, old: TorchServe) -> None:
         if old.alive:
             deadline = time.monotonic() + self._config.drain_timeout_s
-            self.gateway.wait_until_unused(old.upstream, self._config.drain_timeout_s)
+            self.gateway.connections.wait_until_unused(old.upstream, self._config.drain_timeout_s)
             while waiting_requests(old) and time.monotonic() < deadline:
                 time.sleep(0.05)
         old.stop()
@@ -374,7 +374,7 @@ class Supervisor:
             self._key_use.fold()
             moved = True
         if moved:
-            self.gateway.reopen_log()
+            self.gateway.admin.reopen_logs()
             self._done("logs")
 
     def _tls_record(self) -> dict[str, str]:

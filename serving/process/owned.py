@@ -1,17 +1,13 @@
 """A server process that ends when ours does: what TorchServe, Envoy and the dashboards have in common."""
 
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from core.errors import ServingError
-
 REAPER = Path(__file__).with_name("reaper.py")
-LOOPBACK = "127.0.0.1"
 STOP_TIMEOUT_S = 15
 
 
@@ -59,27 +55,3 @@ class OwnedProcess:
                 reaper.wait()
         for path in self._remove:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def free_port(wanted: int, key: str, host: str = LOOPBACK) -> int:
-    """`wanted`, or a free port of the system's choice for 0. Raises ServingError that names `key`."""
-    with hold_port(wanted, key, host) as held:
-        return int(held.getsockname()[1])
-
-
-def hold_port(wanted: int, key: str, host: str = LOOPBACK) -> socket.socket:
-    """The same, held until the socket is closed, so that no two ports asked for together are one.
-
-    Nobody is listening meanwhile: a client that connects at once would be cut when the socket is closed.
-    """
-    probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        probe.bind((host, wanted))
-    except OSError as error:
-        probe.close()
-        raise ServingError(
-            f"{key}: port {wanted} on {host}: {error.strerror or error}; "
-            "stop what listens there or choose another (0: the system chooses)"
-        ) from None
-    return probe

@@ -7,8 +7,8 @@ from pathlib import Path
 from string import Template
 
 from core.errors import ServingError
-from serving.config import LOOPBACK, ServingConfig
-from serving.process.owned import hold_port
+from serving.addresses import LOOPBACK_HOSTS, hold_port
+from serving.config import ServingConfig
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "configs" / "torchserve"
 
@@ -28,7 +28,7 @@ def choose_ports(config: ServingConfig) -> Ports:
 
     Raises ServingError that names the key when a configured port is taken or the host is not this machine.
     """
-    if config.host not in LOOPBACK:
+    if config.host not in LOOPBACK_HOSTS:
         raise ServingError(
             f"serving.host {config.host}: TorchServe listens on this machine only; "
             "use 127.0.0.1, and gateway.host for others"

@@ -16,8 +16,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.served_bundle import ServedBundle
 
+from serving.addresses import free_port
 from serving.config import ServingConfig
-from serving.process.owned import free_port
 from serving.torchserve.layout import write_layout
 from training.archive.signing import sign, trust_line
 

@@ -8,8 +8,8 @@ from support.served_bundle import ServedBundle, changed_archive
 from support.servers.load import under_load
 from support.servers.stack import Stack, supervisor_of, ticking, within
 
+from serving.addresses import free_port
 from serving.config import GatewayConfig
-from serving.process.owned import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 VERSIONS = ("0123456789ab", "ba9876543210")

@@ -10,7 +10,7 @@ import pytest
 from support.served_bundle import ServedBundle
 from support.servers.stack import Stack, supervisor_of, ticking, within
 
-import serving.gateway.gateway
+import serving.gateway.process
 import serving.supervisor
 from core.errors import ServingError
 from serving.archive import Archive
@@ -120,8 +120,8 @@ def test_an_upstream_that_never_answers_does_not_stay_in_the_slot(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway, good = stack.supervisor.gateway, stack.supervisor.model.upstream
-    monkeypatch.setattr(serving.gateway.gateway, "APPLIED_WITHIN_S", 1.5)
-    with pytest.raises(ServingError, match="did not take its new endpoints"):
+    monkeypatch.setattr(serving.gateway.process, "APPLIED_WITHIN_S", 1.5)
+    with pytest.raises(ServingError, match="did not apply its new endpoints"):
         gateway.set_upstream("stable", Upstream(9, 9, "nobody's"))
     within(5, lambda: set(gateway.hosts("stable")) == {good.inference_port})
     assert {answers(stack) for _ in range(20)} == {True}

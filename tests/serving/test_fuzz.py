@@ -27,7 +27,7 @@ from support.servers.raw_http import Connection, Cut, Response
 
 from handlers import telemetry
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
+from serving.gateway.process import Gateway
 from serving.torchserve.server import TorchServe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -258,7 +258,7 @@ def _count(metrics: str, slot: str) -> float:
 def test_a_list_of_keys_that_others_can_read_is_refused(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     keys.add("one", datetime.now(UTC))
-    with pytest.raises(ServingError, match="there is one already"):
+    with pytest.raises(ServingError, match="the name is in use"):
         keys.add("one", datetime.now(UTC))
     with pytest.raises(ServingError, match="there are one"):
         keys.revoke("two")

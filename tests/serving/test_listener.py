@@ -17,10 +17,10 @@ from support.served_bundle import files_of
 from support.servers.stack import within
 
 from core.errors import ServingError
+from serving.addresses import hold_port
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
+from serving.gateway.process import Gateway
 from serving.process.listener import Row, not_accepted, refuse_newcomers, rows
-from serving.process.owned import hold_port
 
 REQUEST = b"GET /v2/health/live HTTP/1.1\r\nHost: churn\r\n\r\n"
 # accepts nobody until told to, then answers all who wait
@@ -148,7 +148,7 @@ def test_the_gateway_answers_all_who_came_before_it_closed(host: str, tmp_path: 
             assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
             client.close()
         assert not connected(host, port)
-        assert ours.wait_until_quiet(10)
+        assert ours.connections.wait_until_quiet(10)
 
 
 def test_a_client_that_kept_its_connection_asks_once_more(tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_a_client_that_kept_its_connection_asks_once_more(tmp_path: Path) -> Non
         for client in (asking, silent):
             client.sendall(REQUEST)
             assert b"connection: close" not in client.recv(4096)
-        ours.close()
+        ours.connections.close()
         quiet: list[bool] = []
-        waiting = threading.Thread(target=lambda: quiet.append(ours.wait_until_quiet(10)))
+        waiting = threading.Thread(target=lambda: quiet.append(ours.connections.wait_until_quiet(10)))
         waiting.start()
         time.sleep(0.5)
         asking.sendall(REQUEST)
@@ -178,10 +178,10 @@ def test_where_the_system_does_not_let_us_the_gateway_closes_all_the_same(
 ) -> None:
     monkeypatch.setattr("serving.process.listener.PIDFD_GETFD", 100_000)
     with gateway("127.0.0.1", tmp_path) as ours, caplog.at_level(logging.INFO, "churn.gateway"):
-        ours.close()
+        ours.connections.close()
         assert "may be cut: [Errno 38] pidfd_getfd: Function not implemented" in caplog.text
         assert not connected("127.0.0.1", int(ours.url.rpartition(":")[2]))
-        assert ours.wait_until_quiet(10)
+        assert ours.connections.wait_until_quiet(10)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from support.servers.stack import within
 
 from core.errors import ServingError
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
+from serving.gateway.process import Gateway
 from serving.sizes import SizeBudget
 
 MIB = 2**20

@@ -18,7 +18,7 @@ from support.servers.stack import Stack, supervisor_of, ticking, within
 
 from core.errors import ServingError
 from serving.client import running
-from serving.gateway.gateway import envoy_program
+from serving.gateway.program import envoy_program
 
 ASKED = {"user_id": 1}
 

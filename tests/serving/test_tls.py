@@ -21,8 +21,8 @@ from churn.settings import load_settings
 from core.errors import ServingError
 from serving.client import key_for, predict, running
 from serving.config import GatewayConfig, ServingConfig, Tls
-from serving.gateway.gateway import Gateway
-from serving.gateway.tls import own_client, own_pair
+from serving.gateway.process import Gateway
+from serving.gateway.tls import generated_pair, own_client
 
 NOW = datetime.now(UTC)
 ON = Tls(enabled=True)
@@ -157,7 +157,7 @@ def test_certificates_of_clients_are_asked_for(tmp_path: Path) -> None:
 
 
 def test_new_files_are_taken_without_a_restart_and_bad_ones_are_not(tmp_path: Path) -> None:
-    first, second = own_pair(["127.0.0.1"], NOW), own_pair(["127.0.0.1"], NOW)
+    first, second = generated_pair(["127.0.0.1"], NOW), generated_pair(["127.0.0.1"], NOW)
     certificate, key = pem_files(tmp_path, "given", *first)
     with gateway(tmp_path, Tls(enabled=True, certificate=certificate, private_key=key)) as ours:
         pid = ours.pid
@@ -195,7 +195,7 @@ def test_the_own_pair_is_made_anew_before_it_ends(tmp_path: Path) -> None:
     [(0o644, None, "chmod 600"), (0o600, "nonsense", "not PEM"), (0o600, "", "not PEM")],
 )
 def test_a_bad_key_file_is_named(tmp_path: Path, mode: int, content: str | None, complaint: str) -> None:
-    certificate, key = pem_files(tmp_path, "given", *own_pair(["127.0.0.1"], NOW))
+    certificate, key = pem_files(tmp_path, "given", *generated_pair(["127.0.0.1"], NOW))
     if content is not None:
         key.write_text(content)
     key.chmod(mode)

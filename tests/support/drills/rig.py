@@ -27,8 +27,8 @@ from rollout.store import Store
 from rollout.targets.envoy import EnvoyTarget
 from rollout.targets.target import Candidate
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Keys
+from serving.gateway.process import Gateway
 from serving.supervisor import Companion, Supervisor, record_file
 from serving.torchserve.server import TorchServe
 from support.served_bundle import FRESH, NOW, ServedBundle, files_of, make_archive

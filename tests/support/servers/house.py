@@ -17,8 +17,8 @@ import psutil
 import pyarrow.dataset as ds
 
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Keys
+from serving.gateway.process import Gateway
 from serving.supervisor import Supervisor, record_file
 from serving.torchserve.server import TorchServe
 from support.served_bundle import FRESH, files_of

@@ -13,8 +13,8 @@ import httpx
 
 from core.workspace import Workspace
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Keys, first_key
+from serving.gateway.process import Gateway
 from serving.gateway.tls import own_client
 from serving.supervisor import Supervisor, record_file
 from serving.torchserve.server import TorchServe
