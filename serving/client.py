@@ -12,6 +12,7 @@ import httpx
 from core.errors import ServingError
 from core.workspace import Workspace
 from serving.gateway.keys import own_key
+from serving.record import record_file
 from serving.torchserve.tokens import read_tokens
 
 
@@ -64,12 +65,13 @@ def running(files: Workspace) -> dict[str, Any]:
 
     Raises ServingError when no server of this workspace runs.
     """
+    file = record_file(files)
     nothing = ServingError(f"no server runs for {files.root}; start one with: churn serve")
     try:
-        record = json.loads((files.serving / "server.json").read_text(encoding="utf-8"))
+        record = json.loads(file.read_text(encoding="utf-8"))
         os.kill(int(record["pid"]), 0)
     except (FileNotFoundError, ProcessLookupError):
         raise nothing from None
     except (ValueError, KeyError, TypeError):
-        raise ServingError(f"{files.serving / 'server.json'}: unreadable; remove it, start again") from None
+        raise ServingError(f"{file}: unreadable; remove it, start again") from None
     return dict(record)

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from support.served_bundle import ServedBundle
 from support.servers.stack import Stack, supervisor_of, ticking, within
 
+import serving.gateway.log_rotation
 import serving.gateway.process
 import serving.supervisor
 from core.errors import ServingError
@@ -37,7 +39,7 @@ def stack(
     def server(archive: Archive, name: str) -> TorchServe:
         return TorchServe(ServingConfig(), archive, dict(environment), made.files, name)
 
-    made.supervisor._server = server
+    made.supervisor.servers = replace(made.supervisor.servers, stable=server)
     with made.supervisor, ticking(made.supervisor):
         yield made
 
@@ -94,7 +96,7 @@ def test_a_list_of_keys_that_cannot_be_read_changes_nothing(stack: Stack) -> Non
 def test_an_access_log_that_cannot_be_moved_changes_nothing(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving.supervisor, "LOG_BYTES", 0)
+    monkeypatch.setattr(serving.gateway.log_rotation, "LOG_BYTES", 0)
     moved = stack.supervisor.gateway.access_log.with_suffix(".1.log")
     (moved / "in the way").mkdir(parents=True)
     within(15, lambda: answers(stack) and moved.name in running(stack.files)["reason"])

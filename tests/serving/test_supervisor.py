@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -87,12 +88,12 @@ def test_another_version_is_served_and_a_bad_one_is_not(
 ) -> None:
     assert stack.post("/predictions/churn", json=ASKED).json()["model_version"] == "0123456789ab"
     other = changed_archive(bundle, tmp_path / "other", model_version="ba9876543210")
-    stack.supervisor._newest = lambda: other
+    stack.supervisor.servers = replace(stack.supervisor.servers, newest=lambda: other)
     stack.supervisor.change()
     assert stack.post("/predictions/churn", json=ASKED).json()["model_version"] == "ba9876543210"
     assert stack.ask("GET", "/v2/models/churn").json()["versions"] == ["ba9876543210"]
     bad = changed_archive(bundle, tmp_path / "bad", spec_digest="0" * 64)
-    stack.supervisor._newest = lambda: bad
+    stack.supervisor.servers = replace(stack.supervisor.servers, newest=lambda: bad)
     with pytest.raises(ServingError, match="does not start"):
         stack.supervisor.change()
     record = running(stack.files)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from core.errors import ArchiveError
 from rollout.targets.envoy import EnvoyTarget
 from serving.archive import Archive, ModelArchive
 from serving.config import ServingConfig
+from serving.supervisor import Servers
 from serving.torchserve.server import TorchServe
 from training.archive.signing import sign, signature_file
 from training.archive.verify import verify_archive
@@ -65,8 +67,7 @@ def verifying(bundle: ServedBundle, folder: Path, archive: Path) -> Stack:
     def server(given: Archive, name: str) -> TorchServe:
         return TorchServe(ServingConfig(), given, bundle.environment, made.files, name, verified)
 
-    made.supervisor._server = server
-    made.supervisor._newest = lambda: archive
+    made.supervisor.servers = Servers(lambda: archive, server)
     return made
 
 
@@ -138,7 +139,7 @@ def test_what_is_changed_between_the_check_and_the_load_is_refused(
         replaced_by_code(signed, tmp_path / "evil", mark)
         return signed
 
-    made.supervisor._newest = checked_then_changed
+    made.supervisor.servers = replace(made.supervisor.servers, newest=checked_then_changed)
     try:
         with pytest.raises(ArchiveError, match="was changed"):
             made.supervisor.__enter__()
