@@ -40,7 +40,7 @@ from serving.client import predict
 from serving.config import Tls
 from serving.gateway.keys import own_key
 from serving.gateway.program import envoy_program
-from serving.gateway.traffic import Traffic
+from serving.gateway.traffic import Pace, Traffic
 from serving.supervisor import Supervisor
 
 SUPERVISOR_TICK_S = 0.2
@@ -177,8 +177,7 @@ class _Trial:
             self._settings.serving.model_name,
             own_key(self._files.api_key),
             customers,
-            self._plan.requests_per_s,
-            self._plan.clients,
+            Pace(self._plan.requests_per_s, self._plan.clients),
         )
 
     def _tell(self, notice: Notice) -> None:

@@ -260,7 +260,7 @@ def test_a_list_of_keys_that_others_can_read_is_refused(tmp_path: Path) -> None:
     keys.add("one", datetime.now(UTC))
     with pytest.raises(ServingError, match="the name is in use"):
         keys.add("one", datetime.now(UTC))
-    with pytest.raises(ServingError, match="there are one"):
+    with pytest.raises(ServingError, match="names of keys: one"):
         keys.revoke("two")
     with pytest.raises(ServingError, match="a name is 1 to 64"):
         keys.add("no good", datetime.now(UTC))

@@ -243,7 +243,7 @@ def test_the_last_use_of_a_key_is_known(tmp_path: Path) -> None:
         assert used not in use.log.read_text()
         before = use.last()
         use.fold()
-        ours.reopen_log()
+        ours.admin.reopen_logs()
         assert use.last() == before
 
 

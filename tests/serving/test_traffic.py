@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.errors import ServingError
-from serving.gateway.traffic import Traffic
+from serving.gateway.traffic import Pace, Traffic
 
 
 class Server(ThreadingHTTPServer):
@@ -67,7 +67,7 @@ def server() -> Iterator[Server]:
 
 
 def test_customers_come_in_order_at_the_pace_asked_for(server: Server) -> None:
-    with Traffic(server.url, "churn", "secret", [3, 1, 2], requests_per_s=100, clients=1) as traffic:
+    with Traffic(server.url, "churn", "secret", [3, 1, 2], Pace(100, 1)) as traffic:
         time.sleep(1)
     assert server.asked[:7] == [3, 1, 2, 3, 1, 2, 3]
     assert 50 <= len(server.asked) <= 110  # a busy machine may be late, and never early
@@ -77,7 +77,7 @@ def test_customers_come_in_order_at_the_pace_asked_for(server: Server) -> None:
 
 def test_a_slow_server_is_not_flooded(server: Server) -> None:
     server.takes_s = 0.2
-    with Traffic(server.url, "churn", None, [1], requests_per_s=1000, clients=3):
+    with Traffic(server.url, "churn", None, [1], Pace(1000, 3)):
         time.sleep(1)
     assert server.most <= 3 and len(server.asked) <= 3 * 7
     assert server.keys == {None}
@@ -85,7 +85,7 @@ def test_a_slow_server_is_not_flooded(server: Server) -> None:
 
 def test_what_was_not_answered_with_a_prediction_is_a_failure(server: Server) -> None:
     server.refuses = 2
-    with Traffic(server.url, "churn", None, [1, 2], requests_per_s=100, clients=2) as traffic:
+    with Traffic(server.url, "churn", None, [1, 2], Pace(100, 2)) as traffic:
         time.sleep(0.5)
     assert traffic.counts["503"] == traffic.failed == server.asked.count(2) > 0
 
@@ -93,11 +93,11 @@ def test_what_was_not_answered_with_a_prediction_is_a_failure(server: Server) ->
 def test_a_server_that_is_gone_is_counted_and_ends_nothing() -> None:
     gone = Server()
     gone.server_close()
-    with Traffic(gone.url, "churn", None, [1], requests_per_s=50, clients=2) as traffic:
+    with Traffic(gone.url, "churn", None, [1], Pace(50, 2)) as traffic:
         time.sleep(0.5)
     assert traffic.counts == {"ConnectionRefusedError": traffic.failed} and traffic.failed > 5
 
 
 def test_nobody_to_ask_about_is_said_at_once() -> None:
     with pytest.raises(ServingError, match="no customers"):
-        Traffic("http://127.0.0.1:1", "churn", None, [], requests_per_s=1, clients=1)
+        Traffic("http://127.0.0.1:1", "churn", None, [], Pace(1, 1))
