@@ -20,7 +20,7 @@ class SizeBudget:
     body: int
     """Bytes, `serving.max_request_bytes`: the largest request that is buffered, retried or mirrored."""
     memory: int
-    """Bytes, `gateway.max_memory_bytes`: when all requests together come near it, others are refused."""
+    """Bytes, `gateway.max_memory_bytes`: near it, further requests are refused."""
 
     @classmethod
     def of(cls, gateway: GatewayConfig, serving: ServingConfig) -> "SizeBudget":

@@ -143,7 +143,7 @@ class Gateway:
             raise
 
     def stop(self) -> None:
-        """End Envoy at once. `connections.close` and `connections.wait_until_quiet` come before it."""
+        """End Envoy at once. Call `connections.close` and `connections.wait_until_quiet` before."""
         if self._process is not None:
             self._process.stop()
 
