@@ -20,8 +20,7 @@ from handlers.scoring.program import CHUNK
 from model.export import load_program
 
 LARGER = (4096, 1024, 256)
-"""Rows of a call, in descending order from the largest that an exported program accepts; multiples of CHUNK.
-"""
+"""Rows of a call, descending from the largest that an exported program accepts; multiples of CHUNK."""
 
 Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
 
