@@ -27,7 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from core.errors import ServingError
 from core.private_file import read_private
 from core.workspace import Workspace, write_atomically
-from serving.addresses import ALL_INTERFACES
+from serving.addresses import ALL_INTERFACES, LOOPBACK_HOSTS
 from serving.config import GatewayConfig
 from serving.gateway.keys import replace_privately
 
@@ -73,7 +73,7 @@ class TlsFiles:
         self.certificate = tls.certificate or secrets / "gateway.crt"
         self._key = tls.private_key or secrets / "gateway.key"
         self._client_ca = tls.client_ca
-        self._names = ("localhost", socket.gethostname(), "127.0.0.1", "::1", config.host)
+        self._names = (socket.gethostname(), *LOOPBACK_HOSTS, config.host)
         self._seen: tuple[int, ...] = ()
         self._ends = datetime.max.replace(tzinfo=UTC)
 

@@ -15,7 +15,7 @@ TOKEN_OF_UPSTREAM = f"%UPSTREAM_METADATA({TOKEN[0]}:{TOKEN[1]})%"
 
 
 def torchserve_clusters(config: GatewayConfig, instance: EnvoyInstance, model: str) -> list[dict[str, Any]]:
-    checked = {"health_checks": [_predicts(config, model)]}
+    checked = {"health_checks": [_prediction_check(config, model)]}
     return [
         _torchserve(config, instance, "stable", _retry_unsent()) | checked,
         _torchserve(config, instance, "canary", _retry_at_stable(config)) | checked,
@@ -100,7 +100,7 @@ def _add_token() -> dict[str, Any]:
     }
 
 
-def _predicts(config: GatewayConfig, model: str) -> dict[str, Any]:
+def _prediction_check(config: GatewayConfig, model: str) -> dict[str, Any]:
     """A health check by a whole prediction.
 
     TorchServe's own /ping reports "Healthy" before its worker is ready and after the worker died.
