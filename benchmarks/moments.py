@@ -22,7 +22,7 @@ from rollout.rules import rules_of, shares
 from rollout.rules.events import BEFORE_AFTER_SHARE
 from rollout.rules.latency import P99
 from rollout.sequential import Counts, log_mean, mean_evidence
-from serving.gateway.envoy import time_buckets
+from serving.gateway.envoy.latency_buckets import time_buckets
 
 Array = NDArray[np.float64]
 

@@ -12,8 +12,9 @@ from typing import Self
 import httpx
 
 from core.errors import ServingError
+from serving.addresses import LOOPBACK, free_port
 from serving.environment import DASHBOARD, passed_on
-from serving.process.owned import LOOPBACK, OwnedProcess, free_port
+from serving.process.owned import OwnedProcess
 
 LOOK_EVERY_S = 0.2
 HOST = LOOPBACK

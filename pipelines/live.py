@@ -83,9 +83,10 @@ def supervised(
     Raises ServingError if ports of TorchServe itself are configured: two of them run during a change.
     """
     from rollout.config import Latency
-    from serving.gateway.gateway import Gateway
     from serving.gateway.keys import Keys, first_key
-    from serving.supervisor import Supervisor, record_file
+    from serving.gateway.process import Gateway
+    from serving.record import record_file
+    from serving.supervisor import Servers, Supervisor
 
     for key in ("inference_port", "management_port", "metrics_port"):
         if getattr(settings.serving, key):
@@ -97,16 +98,13 @@ def supervised(
     if settings.gateway.keys:
         first_key(keys, files.api_key, now)
     latency = settings.rollout.rules.latency or Latency()
-    return Supervisor(
-        settings.gateway,
-        Gateway(settings.gateway, settings.serving, files, record_file(files), latency.objective_ms),
-        keys,
-        maker(settings, files, now, clock),
+    gateway = Gateway(settings.gateway, settings.serving, files, record_file(files), latency.objective_ms)
+    servers = Servers(
         newest or (lambda: trusted_archive(settings)),
-        files,
+        maker(settings, files, now, clock),
         maker(settings, files, now, clock, "canary"),
-        companion,
     )
+    return Supervisor(gateway, servers, keys, files, companion)
 
 
 def newest_archive(files: Workspace) -> Path:

@@ -37,9 +37,9 @@ from rollout.targets.envoy import EnvoyTarget
 from rollout.targets.target import Candidate, TargetState
 from serving.client import predict
 from serving.config import Tls
-from serving.gateway.gateway import envoy_program
 from serving.gateway.keys import own_key
-from serving.gateway.traffic import Traffic
+from serving.gateway.program import envoy_program
+from serving.gateway.traffic import Pace, Traffic
 from serving.supervisor import Supervisor
 
 SUPERVISOR_TICK_S = 0.2
@@ -170,8 +170,7 @@ class _Rehearsal:
             self._settings.serving.model_name,
             own_key(self._files.api_key),
             customers,
-            self._plan.requests_per_s,
-            self._plan.clients,
+            Pace(self._plan.requests_per_s, self._plan.clients),
         )
 
     def _report(self, notice: Notice) -> None:

@@ -18,8 +18,8 @@ from churn.settings import Settings
 from core.workspace import Workspace
 from pipelines.live import newest_archive, server
 from serving.config import GatewayConfig, Tls
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Keys
+from serving.gateway.process import Gateway
 from serving.gateway.tls import TlsFiles
 from serving.torchserve.server import TorchServe
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rollout.counts import quantile
-from serving.gateway.gateway import Gateway
-from serving.gateway.routes import CANARY_ALONE
+from serving.gateway.envoy.api import CANARY_ALONE
+from serving.gateway.process import Gateway
 
 CLUSTERS: Mapping[str, str] = {"stable": "stable", "canary": "canary", "mirrored": CANARY_ALONE}
 """Mirrored: copies of stable's requests. Who asks for the canary by name is among them, and so is evidence in

@@ -11,7 +11,7 @@ from rollout.observers.envoy_stats import between, totals
 from rollout.observers.failures import Failing, FailureReader
 from rollout.observers.observer import Opened
 from rollout.observers.prediction_log import Logged, PredictionLogReader
-from serving.gateway.gateway import Gateway
+from serving.gateway.process import Gateway
 
 
 class LiveObserver:

@@ -17,8 +17,8 @@ from rollout.observers.envoy_stats import between, totals
 from rollout.observers.failures import FailureReader
 from rollout.observers.observer import Opened
 from serving.config import GatewayConfig
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Key
+from serving.gateway.process import Gateway
 
 from support.servers.upstreams import Split, split  # isort: skip
 
@@ -261,7 +261,7 @@ class split_with_keys:
         from support.servers.upstreams import Answering
 
         from serving.config import ServingConfig
-        from serving.gateway.gateway import Gateway
+        from serving.gateway.process import Gateway
 
         stable, canary = Answering("stable"), Answering("canary")
         stable.start(), canary.start()

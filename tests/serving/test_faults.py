@@ -1,4 +1,4 @@
-"""Harm done to the real processes: what is answered meanwhile, and afterwards (docs/serving.md, Faults)."""
+"""Faults of the real processes: the answers during the fault and after it (docs/serving.md, Faults)."""
 
 import os
 import resource
@@ -31,7 +31,7 @@ from training.archive.verify import verify_archive
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 BACK_WITHIN_S = 60
-"""A worker's start costs about 5 s on an idle machine; the machine of a test is not idle."""
+"""A worker starts in about 5 s on an idle machine; the machine of a test is not idle."""
 REFUSED_WITHIN_S = 2.0
 
 
@@ -47,10 +47,10 @@ def test_kill_9_of_the_worker(bundle: ServedBundle, tmp_path: Path) -> None:
         assert served.worker().pid != first.pid
         assert refusals_are_documented(clients)
         assert clients.answers[-1].status == 200
-    told = acknowledged(clients.answers)
-    lost = set(told) - set(logged(served.log))
-    # at most what was handed to the log's writer in the window before the kill
-    assert all(killed - TAKE_EVERY_S - 1 < told[request_id] < killed + 0.5 for request_id in lost)
+    acknowledged_at = acknowledged(clients.answers)
+    lost = set(acknowledged_at) - set(logged(served.log))
+    # at most the records that the log's writer got in the window before the kill
+    assert all(killed - TAKE_EVERY_S - 1 < acknowledged_at[request_id] < killed + 0.5 for request_id in lost)
 
 
 def test_kill_9_of_the_jvm(bundle: ServedBundle, tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_kill_9_of_the_jvm(bundle: ServedBundle, tmp_path: Path) -> None:
         assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
         assert refusals_are_documented(clients)
         assert clients.answers[-1].status == 200
-    told = acknowledged(clients.answers)
-    lost = set(told) - set(logged(served.log))
-    assert all(killed - TAKE_EVERY_S - 1 < told[request_id] < killed + 0.5 for request_id in lost)
+    acknowledged_at = acknowledged(clients.answers)
+    lost = set(acknowledged_at) - set(logged(served.log))
+    assert all(killed - TAKE_EVERY_S - 1 < acknowledged_at[request_id] < killed + 0.5 for request_id in lost)
 
 
 def test_an_orderly_stop_loses_no_record(bundle: ServedBundle, tmp_path: Path) -> None:
@@ -89,7 +89,8 @@ def test_kill_9_of_redis(bundle: ServedBundle, tmp_path: Path) -> None:
             with Clients(served.url, number=1) as clients:
                 until(lambda: len(clients.answers) > 20)
                 cache.kill()
-                # whom this worker has read before is answered from that, and says so; a stranger is refused
+                # for customers that this worker has read before, it answers with the last known values;
+                # others are a 503
                 until(lambda: served.one(1).body.get("status") == "degraded")
                 begun = time.monotonic()
                 stranger = served.one(FRESH[-1])
@@ -104,7 +105,7 @@ def test_kill_9_of_redis(bundle: ServedBundle, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
-def test_redis_stands_still_for_5_seconds(bundle: ServedBundle, tmp_path: Path) -> None:
+def test_redis_is_suspended_for_5_seconds(bundle: ServedBundle, tmp_path: Path) -> None:
     with (
         store_in_redis(bundle, tmp_path) as (cache, archive, environment),
         house(archive, environment, tmp_path) as served,
@@ -146,8 +147,8 @@ def test_sqlite_is_locked(bundle: ServedBundle, tmp_path: Path) -> None:
         until(lambda: served.one(1).body["status"] == "ok")
 
 
-def test_no_room_for_the_prediction_log(bundle: ServedBundle, tmp_path: Path) -> None:
-    """No file of the worker may grow any more: to a writer the same as a full disk."""
+def test_a_full_disk_under_the_prediction_log(bundle: ServedBundle, tmp_path: Path) -> None:
+    """The files of the worker cannot grow. For a writer, that is the same as a full disk."""
     with house(bundle.archive, bundle.environment, tmp_path) as served:
         with Clients(served.url) as clients:
             until(lambda: len(clients.answers) > 200)
@@ -196,7 +197,7 @@ def test_an_archive_that_must_not_be_served_changes_nothing(bundle: ServedBundle
 
 
 def test_an_archive_that_is_not_trusted_changes_nothing(bundle: ServedBundle, tmp_path: Path) -> None:
-    """Unsigned, signed by a stranger, and changed after it was signed."""
+    """Without a signature, signed with an unknown key, and changed after it was signed."""
     ours, stranger = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     list_of_signers = tmp_path / "signers"
     list_of_signers.write_text(trust_line("us", ours.public_key()))
@@ -244,8 +245,8 @@ class Cache:
 
     def start(self) -> None:
         where = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
-        kept = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
-        self.process = psutil.Popen(["redis-server", *where, *kept], stdout=subprocess.DEVNULL)
+        options = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        self.process = psutil.Popen(["redis-server", *where, *options], stdout=subprocess.DEVNULL)
         with redis.Redis(port=self.port) as client:
             until(lambda: _answers(client))
 
@@ -264,7 +265,7 @@ def _answers(client: redis.Redis) -> bool:
 
 @contextmanager
 def store_in_redis(bundle: ServedBundle, folder: Path) -> Iterator[tuple[Cache, Path, dict[str, str]]]:
-    """The bundle's customers in a Redis of our own; an archive and an environment that read them there."""
+    """The bundle's customers in a private Redis, and an archive and an environment that use it."""
     (folder / "redis").mkdir()
     cache = Cache(folder / "redis")
     cache.start()
@@ -298,7 +299,7 @@ def _fill(bundle: ServedBundle, repository: Path, config: str, environment: dict
 
 
 def refusals_are_documented(clients: Clients) -> bool:
-    """Nothing but scores, and 503 with Retry-After."""
+    """All answers are scores or 503 with Retry-After."""
     odd = [one for one in clients.answers if one.status != 200 and (one.status != 503 or not one.retry_after)]
     assert not odd, odd[:5]
     return True
@@ -307,5 +308,5 @@ def refusals_are_documented(clients: Clients) -> bool:
 def until(condition: Callable[[], bool], within_s: float = 30) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline, f"not so within {within_s:g} s"
+        assert time.monotonic() < deadline, f"the condition is not true after {within_s:g} s"
         time.sleep(0.02)

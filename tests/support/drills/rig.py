@@ -27,9 +27,10 @@ from rollout.store import Store
 from rollout.targets.envoy import EnvoyTarget
 from rollout.targets.target import Candidate
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Keys
-from serving.supervisor import Companion, Supervisor, record_file
+from serving.gateway.process import Gateway
+from serving.record import record_file
+from serving.supervisor import Companion, Servers, Supervisor
 from serving.torchserve.server import TorchServe
 from support.served_bundle import FRESH, NOW, ServedBundle, files_of, make_archive
 
@@ -160,15 +161,13 @@ def rig(
         environment = {**common, "CHURN_VARIANT": variant, **more}
         return lambda archive, name: TorchServe(serving, archive, environment, files, name)
 
+    servers = Servers(lambda: bundle.archive, maker("stable", {}), maker("canary", canary or {}))
     supervisor = Supervisor(
-        config,
         Gateway(config, serving, files, record_file(files), objective_ms),
+        servers,
         Keys(folder / "keys.json"),
-        maker("stable", {}),
-        lambda: bundle.archive,
         files,
-        trial=maker("canary", canary or {}),
-        companion=companion,
+        companion,
     )
     over = threading.Event()
 

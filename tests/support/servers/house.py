@@ -17,9 +17,10 @@ import psutil
 import pyarrow.dataset as ds
 
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Keys
-from serving.supervisor import Supervisor, record_file
+from serving.gateway.process import Gateway
+from serving.record import record_file
+from serving.supervisor import Servers, Supervisor
 from serving.torchserve.server import TorchServe
 from support.served_bundle import FRESH, files_of
 
@@ -140,14 +141,12 @@ def house(
     files, log = files_of(folder), folder / "prediction-log"
     serving, config = ServingConfig(), GatewayConfig(keys=False, drain_timeout_s=20)
     variables = {**environment, "CHURN_PREDICTION_LOG": str(log), **more}
-    supervisor = Supervisor(
-        config,
-        Gateway(config, serving, files, record_file(files)),
-        Keys(folder / "keys.json"),
-        lambda archive, name: TorchServe(serving, archive, variables, files, name),
+    servers = Servers(
         newest or (lambda: archive),
-        files,
+        lambda archive, name: TorchServe(serving, archive, variables, files, name),
     )
+    gateway = Gateway(config, serving, files, record_file(files))
+    supervisor = Supervisor(gateway, servers, Keys(folder / "keys.json"), files)
     stop = threading.Event()
 
     def look_after() -> None:

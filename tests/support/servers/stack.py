@@ -13,10 +13,11 @@ import httpx
 
 from core.workspace import Workspace
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Keys, first_key
+from serving.gateway.process import Gateway
 from serving.gateway.tls import own_client
-from serving.supervisor import Supervisor, record_file
+from serving.record import record_file
+from serving.supervisor import Servers, Supervisor
 from serving.torchserve.server import TorchServe
 from support.served_bundle import ServedBundle, files_of
 
@@ -57,14 +58,11 @@ def supervisor_of(
     files, variables = files_of(folder), {**bundle.environment, **(environment or {})}
     keys = Keys(files.api_keys)
     first_key(keys, files.api_key, datetime.now(UTC))
-    supervisor = Supervisor(
-        gateway,
-        Gateway(gateway, serving, files, record_file(files)),
-        keys,
-        lambda archive, name: TorchServe(serving, archive, variables, files, name),
+    servers = Servers(
         lambda: bundle.archive,
-        files,
+        lambda archive, name: TorchServe(serving, archive, variables, files, name),
     )
+    supervisor = Supervisor(Gateway(gateway, serving, files, record_file(files)), servers, keys, files)
     return Stack(supervisor, files, keys, files.api_key.read_text().strip())
 
 

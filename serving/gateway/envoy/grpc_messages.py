@@ -1,5 +1,5 @@
-"""What the gateway itself says over gRPC, as protobuf: the messages of Open Inference Protocol that ask about
-server and model (open_inference_grpc.proto), of TorchServe's Ping, and of grpc.health.v1.
+"""The answers that the gateway itself gives over gRPC, as protobuf: about server and model in Open Inference
+Protocol (open_inference_grpc.proto), to TorchServe's Ping, and of grpc.health.v1.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ SERVING, NOT_SERVING = 1, 2
 
 
 def flag(value: bool) -> bytes:
-    """ServerLiveResponse, ServerReadyResponse and ModelReadyResponse: proto3 leaves out what is false."""
+    """ServerLiveResponse, ServerReadyResponse and ModelReadyResponse: proto3 omits false."""
     return put_varint(1 << 3) + put_varint(1) if value else b""
 
 
@@ -21,13 +21,13 @@ def health(status: int) -> bytes:
 
 
 def server_metadata(server: Mapping[str, Any]) -> bytes:
-    """ServerMetadataResponse of what GET /v2 says."""
+    """ServerMetadataResponse; `server`: the answer of GET /v2."""
     extensions = b"".join(put_bytes(3, name.encode()) for name in server["extensions"])
     return put_text(1, server["name"]) + put_text(2, server["version"]) + extensions
 
 
 def model_metadata(model: Mapping[str, Any]) -> bytes:
-    """ModelMetadataResponse of what GET /v2/models/<model> says."""
+    """ModelMetadataResponse; `model`: the answer of GET /v2/models/<model>."""
     return b"".join(
         (
             put_text(1, model["name"]),
@@ -40,7 +40,7 @@ def model_metadata(model: Mapping[str, Any]) -> bytes:
 
 
 def ping() -> bytes:
-    """TorchServeHealthResponse, in TorchServe's own words."""
+    """TorchServeHealthResponse with TorchServe's own text."""
     return put_text(1, '{\n  "status": "Healthy"\n}\n')
 
 
