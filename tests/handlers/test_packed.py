@@ -180,6 +180,16 @@ def test_a_whole_number_too_large_for_a_double_keeps_its_last_digit(
     assert read(features, "large", "small", "nobody").columns["orders"] == [2**63 - 1, 3, None]
 
 
+def test_customers_without_a_feature_of_the_spec_are_not_packed(store: FilledStore) -> None:
+    with closing(sqlite3.connect(store.database)) as connection, connection:
+        connection.execute(
+            f"INSERT INTO {store.table} (entity_key, feature_name, value, event_ts) "
+            "VALUES (?, 'retired', ?, 1)",
+            [serialize_entity_key(key_of("a")), b" \x01"],
+        )
+    assert store.pack() == 0
+
+
 def test_all_packed_is_read_as_arrays_and_a_mixture_as_values(
     store: FilledStore, features: OnlineFeatures
 ) -> None:
