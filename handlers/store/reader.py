@@ -107,7 +107,7 @@ class OnlineFeatures:
     def _recalled(
         self, ids: Sequence[str], parts: Sequence[Stored], now: datetime, failure: FeatureStoreUnavailable
     ) -> Vectors:
-        """The vectors that were read, then last known vectors within the TTL. Customers without one are `lost`.
+        """The vectors that were read, then last known ones within the TTL. Customers without are `lost`.
 
         NOBODY, the id of health checks, is unknown whether the store can be read or not.
         """

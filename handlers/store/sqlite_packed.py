@@ -15,7 +15,7 @@ PackedRow = tuple[bytes, bytes | None]
 
 
 class PackedTable:
-    """Empty when the table, or one of the triggers that keep it consistent with Feast's table, is absent."""
+    """The table. It counts as empty unless it has all triggers that keep it consistent with Feast's table."""
 
     def __init__(self, feast_table: str, features: Sequence[tuple[str, str]]) -> None:
         """`features`: name and dtype, in the order of the spec."""
