@@ -40,7 +40,8 @@ from features.spec import FeaturesConfig
 from features.store import apply, pack, serving_environment, serving_yaml
 from handlers.bundle import Bundle
 from handlers.identity import mask
-from handlers.store.reader import OnlineFeatures, open_features
+from handlers.store.opening import open_features
+from handlers.store.reader import OnlineFeatures
 
 ROOT = Path(__file__).resolve().parent.parent
 CUSTOMERS = 10_000

@@ -1,4 +1,4 @@
-"""The schema of `configs/data.yaml`, and the base class of every stage's config."""
+"""The schema of `configs/data.yaml`."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal

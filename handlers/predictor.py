@@ -39,7 +39,8 @@ from handlers.records.settings import open_log
 from handlers.scoring.explain import CLOSE, Explainer, NoReference
 from handlers.scoring.program import Scorer
 from handlers.scoring.what_if import with_overrides
-from handlers.store.reader import FeatureStoreUnavailable, OnlineFeatures, Vectors, open_features
+from handlers.store.opening import open_features
+from handlers.store.reader import FeatureStoreUnavailable, OnlineFeatures, Vectors
 from handlers.telemetry import Telemetry
 from handlers.tracing import Tracing, open_tracing
 

@@ -48,7 +48,7 @@ class NoopHandler:
         self._id_type = bundle.id_type
         self._key = importlib.import_module("handlers.mask_key").read_mask_key(os.environ, bundle.key_check)
         self._pseudonym = importlib.import_module("handlers.identity").pseudonym
-        self._features = importlib.import_module("handlers.store.reader").open_features(model_dir, bundle)
+        self._features = importlib.import_module("handlers.store.opening").open_features(model_dir, bundle)
         self._offset = timedelta(seconds=float(os.environ["CHURN_CLOCK_OFFSET_S"]))
 
     def _answer(self, requests: Sequence[Any]) -> list[Any]:

@@ -76,7 +76,7 @@ def feast_read(model_dir: Path, bundle: Mapping[str, Any]) -> Read:
 
 def our_reader(model_dir: Path) -> Read:
     from handlers.bundle import read_bundle
-    from handlers.store.reader import open_features
+    from handlers.store.opening import open_features
 
     features = open_features(model_dir, read_bundle(model_dir))
     offset = timedelta(seconds=float(os.environ["CHURN_CLOCK_OFFSET_S"]))

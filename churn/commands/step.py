@@ -13,7 +13,7 @@ from churn.lock import alone
 from churn.settings import Settings
 
 if TYPE_CHECKING:
-    from data.append import Delivery
+    from data.delivery import Delivery
     from pipelines.engine import Outcome
 
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from handlers.store.packed import PackedColumns
+from handlers.store.columns import PackedColumns
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.store.packed import PackedColumns
+from handlers.store.columns import PackedColumns
 
 Column = Sequence[Any] | NDArray[Any]
 

@@ -31,7 +31,8 @@ from handlers.records import segments as log_segments
 from handlers.records.log import PredictionLog
 from handlers.records.record import Origin, Records, schema_of, to_arrow
 from handlers.records.segments import ParquetSegments, complete
-from handlers.store.packed import Layout, PackedColumns
+from handlers.store.columns import PackedColumns
+from handlers.store.packed import Layout
 from handlers.telemetry import Telemetry
 
 TYPES = {"orders": "int64", "spend": "float64", "segment": "string"}

@@ -31,7 +31,7 @@ from features.history import point_in_time
 from features.store import open_store, serving_environment
 from handlers.bundle import read_bundle
 from handlers.identity import is_masked, mask
-from handlers.store.reader import open_features
+from handlers.store.opening import open_features
 from model.program import Program, score
 from pipelines.candidates import champion
 from pipelines.live import customers_online

@@ -1,22 +1,24 @@
-"""Feast's Redis online store, read in one round trip a batch: one server, behind sentinels, or a cluster.
+"""Reads Feast's Redis online store in one round trip per batch: one server, behind sentinels, or a cluster.
 
-A customer is one hash (feast/infra/online_stores/redis.py): a field a feature, named by a hash of view and
-feature, and one field for the event time. All HMGETs go out in one write to each server.
+A customer is one hash (feast/infra/online_stores/redis.py): a field per feature, named by a hash of view and
+feature, and one field for the event time. All HMGET commands are sent in one write to each server.
 """
 
 import struct
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import hiredis
 import mmh3
 
 from handlers.store import wire
+from handlers.store.decoder import Decoder
 from handlers.store.redis_address import Address
 from handlers.store.redis_connection import bulk, checked
 from handlers.store.redis_servers import Command, servers_of
-from handlers.store.stored import Decoder, FeatureStoreUnavailable, Stored
+from handlers.store.stored import FeatureStoreUnavailable, Stored
 
 
 class RedisReader:
@@ -30,7 +32,7 @@ class RedisReader:
         features: Sequence[tuple[str, str]],
         join_key: str,
     ) -> None:
-        """`features`: name and dtype. Nothing is connected yet: every read that has to tries."""
+        """`features`: name and dtype. The first read connects, and later ones after a lost connection."""
         self._servers = servers_of(address)
         self._decoder = Decoder(features)
         self._nothing: Sequence[bytes | None] = (None,) * (len(features) + 1)
@@ -38,7 +40,6 @@ class RedisReader:
         fields = [*(field_of(view, name) for name, _ in features), f"_ts:{view}".encode()]
         self._command_start = f"*{2 + len(fields)}\r\n$5\r\nHMGET\r\n".encode()
         self._command_end = b"\r\n" + b"".join(map(bulk, fields))
-        self._moments: dict[bytes | None, datetime] = {}
 
     def read(self, ids: Sequence[str], deadline: float) -> Stored:
         commands = [self._command(user_id) for user_id in ids]
@@ -47,7 +48,7 @@ class RedisReader:
         except (OSError, hiredis.HiredisError) as error:
             raise FeatureStoreUnavailable(type(error).__name__) from error
         except FeatureStoreUnavailable:
-            # a server that refuses may be the wrong one since a failover: the next read looks again
+            # after a failover, another server may be the right one; the next read finds out
             self._servers.close()
             raise
 
@@ -71,7 +72,7 @@ class RedisReader:
                 reply = self._nothing
             elif (stamp := reply[-1]) is not None:
                 try:
-                    moment = self._moment(stamp)
+                    moment = _moment(stamp)
                 except wire.Corrupt:
                     corrupt[position] = "no readable event timestamp"
             elif any(part is not None for part in reply):
@@ -80,13 +81,8 @@ class RedisReader:
             timestamps.append(moment)
         return self._decoder.decode(list(zip(*rows, strict=True))[:-1], timestamps, corrupt)
 
-    def _moment(self, stamp: bytes) -> datetime:
-        moment = self._moments.get(stamp)
-        if moment is None:
-            if len(self._moments) > 65_536:
-                self._moments.clear()
-            moment = self._moments[stamp] = wire.timestamp(stamp)
-        return moment
+
+_moment = lru_cache(65_536)(wire.timestamp)
 
 
 def field_of(view: str, feature: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Every other online store, read by Feast itself: slower, in a thread that is waited for only so long."""
+"""Reads any other online store by Feast itself, which is slower, in a separate thread with a deadline."""
 
 import time
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NOT_FOUND = 3  # feast.protos...FieldStatus
 FIRST_READ_S = 30.0
-"""Feast imports most of a store's client when it first reads."""
+"""Timeout of the first read, in which Feast imports most of a store's client."""
 _EPOCH = datetime.fromtimestamp(0, tz=UTC)
 
 
@@ -32,20 +32,20 @@ class FeastReader:
         self._features = list(features)
         self._join_key = join_key
         self._thread = OneAtATime()
-        with suppress(FeatureStoreUnavailable):  # the first request will say so, too
+        with suppress(FeatureStoreUnavailable):  # the first request fails in the same way
             self.read(["u_" + "0" * 32], time.monotonic() + FIRST_READ_S)
 
     def read(self, ids: Sequence[str], deadline: float) -> Stored:
         return self._thread.call(lambda: self._read(ids), deadline)
 
     def close(self) -> None:
-        """Feast keeps its connections."""
+        """Feast has no function that closes its connections."""
 
     def _read(self, ids: Sequence[str]) -> Stored:
         rows = [{self._join_key: user_id} for user_id in ids]
         try:
             response = self._store.get_online_features(features=self._service, entity_rows=rows)
-        except Exception as error:  # what a store's client raises is open-ended; all of it: no features now
+        except Exception as error:  # clients of stores raise errors of many types
             raise FeatureStoreUnavailable(type(error).__name__) from error
         found = response.to_dict()
         columns: dict[str, list[Any]] = {name: found[name] for name in self._features}
@@ -54,7 +54,9 @@ class FeastReader:
 
 
 def open_feast(config: StoreConfig, service_name: str) -> tuple["FeatureStore", "FeatureService"]:
-    """The store that feature_store.yaml names, and its FeatureService. Raises BundleError."""
+    """The store of feature_store.yaml, and its FeatureService. Raises BundleError when there is no such
+    service.
+    """
     feature_store_not_found, feature_store = _import_feast()
     store = feature_store(config=_repo_config(config))
     try:
@@ -66,7 +68,7 @@ def open_feast(config: StoreConfig, service_name: str) -> tuple["FeatureStore", 
 
 
 def _repo_config(config: StoreConfig) -> Any:
-    """Made from what we parsed: Feast would put environment variables into the text of the file."""
+    """Feast's config from the parsed content. Feast would expand environment variables in the file's text."""
     from feast.repo_config import RepoConfig
 
     if config.online.get("type") == "redis":
@@ -79,7 +81,7 @@ def _repo_config(config: StoreConfig) -> Any:
 
 
 def _timestamps(proto: Any, features: Sequence[str], nothing: Sequence[bool]) -> list[datetime | None]:
-    """When each vector was taken; None for an unknown customer, whom some stores report as null at time 0."""
+    """The event time of each vector; None for an unknown customer, for whom some stores return time 0."""
     names = list(proto.metadata.feature_names.val)
     results = [proto.results[names.index(name)] for name in features]
     moments = [moment.ToDatetime(tzinfo=UTC) for moment in results[0].event_timestamps]
@@ -92,7 +94,7 @@ def _timestamps(proto: Any, features: Sequence[str], nothing: Sequence[bool]) ->
 
 
 def _import_feast() -> tuple[type[Exception], type["FeatureStore"]]:
-    """Import Feast without typeguard's instrumentation, which is most of what its import costs."""
+    """Import Feast without typeguard's instrumentation, which takes most of the time of the import."""
     import typeguard
 
     def unchanged(target: Any = None, **_: Any) -> Any:
