@@ -14,6 +14,7 @@ class Batching(Config):
     """How TorchServe gathers requests for a worker."""
 
     batch_size: int = Field(gt=0)
+    """Most requests in one batch."""
     max_batch_delay_ms: int = Field(1, gt=0)
     """0 makes a lone request wait 107 ms in TorchServe 0.12."""
 
@@ -29,20 +30,31 @@ class Tracing(Config):
 
 class ServingConfig(Config):
     model_name: str = Field("churn", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the model in the paths of requests."""
     host: str = "127.0.0.1"
+    """Address at which TorchServe listens. Clients use the gateway."""
     inference_port: int = Field(0, ge=0, le=65535)
+    """0: the system chooses."""
     management_port: int = Field(0, ge=0, le=65535)
+    """0: the system chooses."""
     metrics_port: int = Field(0, ge=0, le=65535)
     """0: the system chooses."""
     workers: int = Field(1, gt=0)
+    """Processes that score. Use half of the cores, since TorchServe needs the other half; each takes 0.5
+    GB."""
     profile: Literal["latency", "throughput"] = "throughput"
+    """Which of the two settings of batches below is used. `latency`: a batch of one, for the shortest time.
+    `throughput`: batches of many."""
     latency: Batching = Batching(batch_size=1)
     throughput: Batching = Batching(batch_size=32)
     response_timeout_s: int = Field(60, gt=0)
+    """Time after which TorchServe replaces a worker that does not answer."""
     start_timeout_s: float = Field(90, gt=0)
+    """Time in which a server has to become ready."""
     job_queue_size: int = Field(1000, gt=0)
     """Requests that wait for a worker; one more is answered 503 at once."""
     max_request_bytes: int = Field(1_048_576, gt=0)
+    """Largest body of a request, as sent and once it is decompressed; a larger one is answered 413."""
     max_instances: int = Field(1000, gt=0)
     """Per request; more is refused with a 400."""
     batch_rows: int = Field(65_536, gt=0)
@@ -66,6 +78,7 @@ class ServingConfig(Config):
     serving/environment.py for what they get anyway.
     """
     heap: str = "256m"
+    """Heap of TorchServe's JVM."""
     jvm_parallelism: int = Field(2, gt=0)
     """Threads of the JVM's common pool, which writes the answers."""
 
@@ -84,8 +97,9 @@ class Tls(Config):
     client_ca: Path | None = None
     """PEM: who connects shows a certificate that one of these signed (mTLS)."""
     client_certificate: Path | None = None
+    """PEM: the certificate that this workspace's own client presents where `client_ca` is set."""
     client_key: Path | None = None
-    """What this workspace's own client shows then."""
+    """PEM: the private key of `client_certificate`."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -101,20 +115,25 @@ class GatewayConfig(Config):
     enabled: bool = True
     """false: `churn serve` runs TorchServe alone, on loopback, with its own token."""
     host: str = "127.0.0.1"
+    """Address at which the gateway listens; `0.0.0.0` for other machines."""
     port: int = Field(0, ge=0, le=65535)
     """0: the system chooses. `configs/gateway.yaml` has 8080: clients know a server by its address."""
     tls: Tls = Tls()
     keys: bool = True
     """Ask for an API key; false only where nobody else reaches the machine."""
     threads: int = Field(1, gt=0)
+    """Worker threads of Envoy."""
     timeout_s: float = Field(30, gt=0)
+    """Time after which a request without an answer is answered 504."""
     max_in_flight: int = Field(2048, gt=0)
     """Requests on their way at once; one more is answered 503 at once."""
     max_memory_bytes: int = Field(1_073_741_824, gt=0)
     """What Envoy may hold; requests are refused with a 503 before it is reached, whatever clients send."""
     requests_per_s: int = Field(20_000, gt=0, le=4_000_000)
+    """Requests per second and API key (per address where keys are off); more are answered 429. A key may have
+    a quota of its own."""
     burst: int = Field(40_000, gt=0, le=4_000_000)
-    """Per API key that has no quota of its own (per address where keys are off); more is answered 429."""
+    """Requests that a key may send at once, beyond its rate."""
     health_interval_s: float = Field(1, gt=0)
     """How often a worker is asked for a real prediction; two failures in a row are "not ready"."""
     drain_timeout_s: float = Field(60, gt=0)

@@ -12,6 +12,7 @@ from training.config import DecisionConfig, GatesConfig, TrainingConfig, TuningC
 
 class Stages(Config):
     workspace: Path
+    """Folder for all files of a run."""
     data: DataConfig
     features: FeaturesConfig
     model: ModelConfig
