@@ -57,21 +57,32 @@ TENTHS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 POWERS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 LATENCY = Metric("churn_request_seconds", buckets=SECONDS)
-"""In the handler, a request; the time of the batch that it travelled in."""
+"""Seconds of a request in the handler: the time of the batch that contained it."""
 READ = Metric("churn_feature_read_seconds", buckets=SECONDS)
+"""Seconds to read the features of one batch from the online store."""
 AGE = Metric("churn_feature_age_seconds", buckets=HOURS)
+"""Age of a customer's features when they are used."""
 SCORE = Metric("churn_score", buckets=TENTHS)
+"""Churn probabilities that were answered."""
 BATCH_REQUESTS = Metric("churn_batch_requests", buckets=POWERS)
+"""Requests in a batch."""
 BATCH_CUSTOMERS = Metric("churn_batch_customers", buckets=POWERS)
+"""Distinct customers in a batch."""
 HISTOGRAMS = (LATENCY, READ, AGE, SCORE, BATCH_REQUESTS, BATCH_CUSTOMERS)
 
 REQUESTS = Metric("churn_requests_total", ("protocol", "code"))
+"""Requests, by protocol and HTTP status of the answer."""
 PREDICTIONS = Metric("churn_predictions_total", ("decision",))
+"""Scored customers, by decision: `High Risk` or `Low Risk`."""
 VECTORS = Metric("churn_feature_vectors_total", ("status",))
 """Distinct customers read, by the status of their features: ok, stale, unknown, degraded, refused."""
 MISSING = Metric("churn_feature_missing_total", ("feature",))
+"""Customers for whom the store has no value of a feature."""
 OVERRIDDEN = Metric("churn_overridden_total")
+"""Customers who were scored with features from the request (what-if)."""
 ERRORS = Metric("churn_errors_total", ("kind",))
+"""Errors, by kind: `bad_request`, `feature_store_unavailable`, `no_score`, `internal`, `additivity`
+(attributions that do not add up to the score), `prediction_log`, `busy`, `no_reference`."""
 LOGGED = Metric("churn_log_records_total", ("outcome",))
 """Records of the prediction log: handed, written, dropped."""
 PROBES = Metric("churn_probes_total", ("through",))
@@ -80,6 +91,7 @@ which has counted them too, or `direct`."""
 COUNTERS = (REQUESTS, PREDICTIONS, VECTORS, MISSING, OVERRIDDEN, ERRORS, LOGGED, PROBES)
 
 LOG_QUEUE = Metric("churn_log_waiting", ("worker",))
+"""Records of the prediction log that wait in memory to be written."""
 STORE = Metric("churn_feature_store", ("stat", "worker"))
 """What the reader of the feature store says of itself: reads, seconds, the breaker's state, cache hits."""
 GAUGES = (LOG_QUEUE, STORE)

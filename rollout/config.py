@@ -16,6 +16,7 @@ class Stage(Config):
     mirror: bool = False
     """Copy stable's requests to the canary, whose answers nobody sees; only at weight 0."""
     min_s: float = Field(0, ge=0)
+    """Shortest duration of the stage."""
     max_s: float = Field(gt=0)
     """After so long without enough evidence, `on_timeout` decides."""
     min_requests: int = Field(0, ge=0)
@@ -37,6 +38,7 @@ class ErrorRate(Config):
 
 class Latency(Config):
     objective_ms: float = Field(250, gt=0)
+    """A request that takes longer is slow."""
     tolerance: float = Field(0.01, ge=0, lt=1)
     """How much larger the share of slow requests may be."""
     max_p99_ratio: float = Field(1.5, gt=1)
@@ -56,16 +58,19 @@ class ScoreShift(Config):
     tolerance: float = Field(0.05, gt=0, lt=1)
     """How far the mean score may move from stable's (on the same customers, where pairs are known)."""
     min_customers: int = Field(50, gt=0)
+    """Customers scored by the canary before the rule can let it advance."""
 
 
 class DecisionRate(Config):
     tolerance: float = Field(0.10, gt=0, lt=1)
     """How far the share of `High Risk` may move from stable's, either way."""
     min_customers: int = Field(50, gt=0)
+    """Customers scored by the canary before the rule can let it advance."""
 
 
 class Outcomes(Config):
     log_loss_tolerance: float = Field(0.01, ge=0)
+    """How much higher than stable's the log-loss may be."""
     calibration_tolerance: float = Field(0.05, gt=0, lt=1)
     """How far mean score and churn rate may lie apart beyond stable's own gap."""
 
@@ -74,6 +79,7 @@ class Segments(Config):
     tolerance: float = Field(0.10, gt=0, lt=1)
     """How far a segment's mean score may move."""
     min_customers: int = Field(50, gt=0)
+    """Customers of a segment scored by the canary before it is judged."""
 
 
 class Rules(Config):
@@ -106,10 +112,13 @@ class PrometheusConfig(Config):
     """Whose counts of requests, errors and latencies are judged instead of the handler's: what never reached
     a handler is among them. `queue-proxy-otel`: Knative's from 1.19 on."""
     gateway_job: str | None = None
+    """The job that scrapes the gateway; null: the one that has its series."""
     token_file: Path | None = None
     """Holds a bearer token; it may be replaced while a controller runs."""
     user: str | None = None
+    """User of HTTP basic authentication, with `password_file`."""
     password_file: Path | None = None
+    """File with the password of `user`."""
     ca_file: Path | None = None
     """Certificates that Prometheus' own is checked by; null: the system's."""
 
@@ -124,10 +133,13 @@ class PrometheusConfig(Config):
 
 class KServeConfig(Config):
     name: str = "churn"
+    """Name of the InferenceService."""
     namespace: str = "churn"
+    """Namespace of the InferenceService."""
     context: str | None = None
     """Of kubeconfig; null: the current one, or the pod's own account."""
     runtime: str = "churn-torchserve"
+    """Name of the ServingRuntime."""
     gateway_url: str | None = None
     """Where Knative's ingress is reached. With it a canary is asked for a prediction, by its own host (tag
     `latest`), before it counts as ready; null: the probes of its pods are believed, as in Standard mode."""
@@ -143,10 +155,15 @@ class Rehearsal(Config):
     """The canary at the end of `churn run`: the same controller and rules, a short plan."""
 
     stages: tuple[Stage, ...] = Field(min_length=1)
+    """As `rollout.stages`, shorter."""
     watch_s: float = Field(5.0, ge=0)
+    """As `rollout.watch_s`."""
     tick_s: float = Field(0.5, gt=0)
+    """As `rollout.tick_s`."""
     block_s: float = Field(0.5, gt=0)
+    """As `rollout.block_s`."""
     requests_per_s: float = Field(100.0, gt=0)
+    """Requests per second that are replayed."""
     customers: int = Field(5000, gt=0)
     """Of the source, asked for in the order of its rows, then again from the first."""
     clients: int = Field(4, gt=0)
@@ -161,20 +178,25 @@ class Rehearsal(Config):
 
 class RolloutConfig(Config):
     target: Literal["envoy", "knative", "standard"] = "envoy"
+    """Where traffic is split: Envoy on one machine, or KServe in its mode Knative or Standard."""
     database: str = "sqlite:///{workspace}/rollout.db"
     """Any SQLAlchemy URI; state, history and lease."""
     stages: tuple[Stage, ...] = Field(min_length=1)
+    """The plan: weights that do not fall, the last one 100."""
     on_timeout: Literal["roll_back", "advance", "pause"] = "roll_back"
+    """What happens when a stage's longest time is over without enough evidence."""
     alpha: float = Field(0.01, gt=0, lt=0.5)
     """The probability that an identical canary is ever rolled back, over all rules and looks."""
     rules: Rules = Rules()
     tick_s: float = Field(1.0, gt=0)
+    """How often the controller observes and decides."""
     block_s: float = Field(2.0, gt=0)
     """Latency, and failures where nobody is beside the canary, are judged in blocks of so many seconds, each
     of which counts once: longer than the machine's stalls, far shorter than a stage."""
     lease_s: float = Field(30.0, gt=0)
     """A controller that is silent for so long has lost the rollout to the next."""
     ready_timeout_s: float = Field(180.0, gt=0)
+    """Time in which the canary has to become ready, and a change of the traffic has to be done."""
     unready_timeout_s: float = Field(15.0, gt=0)
     """How long a canary that was ready may not be: a pod that moves to another node is back by then."""
     watch_s: float = Field(60.0, ge=0)

@@ -13,6 +13,7 @@ class Batching(Config):
     """How TorchServe collects requests into a batch for a worker."""
 
     batch_size: int = Field(gt=0)
+    """Most requests in one batch."""
     max_batch_delay_ms: int = Field(1, gt=0)
     """With 0, a single request waits 107 ms in TorchServe 0.12."""
 
@@ -28,20 +29,31 @@ class Tracing(Config):
 
 class ServingConfig(Config):
     model_name: str = Field("churn", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the model in the paths of requests."""
     host: str = LOOPBACK
+    """Address at which TorchServe listens. Clients use the gateway."""
     inference_port: int = Field(0, ge=0, le=65535)
+    """0: the system chooses."""
     management_port: int = Field(0, ge=0, le=65535)
+    """0: the system chooses."""
     metrics_port: int = Field(0, ge=0, le=65535)
     """0: the system chooses."""
     workers: int = Field(1, gt=0)
+    """Processes that score. Use half of the cores, since TorchServe needs the other half; each takes 0.5
+    GB."""
     profile: Literal["latency", "throughput"] = "throughput"
+    """Which of the two settings of batches below is used. `latency`: a batch of one, for the shortest time.
+    `throughput`: batches of many."""
     latency: Batching = Batching(batch_size=1)
     throughput: Batching = Batching(batch_size=32)
     response_timeout_s: int = Field(60, gt=0)
+    """Time after which TorchServe replaces a worker that does not answer."""
     start_timeout_s: float = Field(90, gt=0)
+    """Time in which a server has to become ready."""
     job_queue_size: int = Field(1000, gt=0)
     """Requests that may wait for a worker. Another one is answered 503 at once."""
     max_request_bytes: int = Field(1_048_576, gt=0)
+    """Largest body of a request, as sent and once it is decompressed; a larger one is answered 413."""
     max_instances: int = Field(1000, gt=0)
     """Customers in a request. More are refused with a 400."""
     batch_rows: int = Field(65_536, gt=0)
@@ -65,6 +77,7 @@ class ServingConfig(Config):
     """Further environment variables that workers get, such as `AWS_*` for a store that needs them.
     serving/environment.py lists those that they always get."""
     heap: str = "256m"
+    """Heap of TorchServe's JVM."""
     jvm_parallelism: int = Field(2, gt=0)
     """Threads of the JVM's common pool, which sends the answers."""
 
@@ -83,8 +96,9 @@ class Tls(Config):
     client_ca: Path | None = None
     """PEM: clients need a certificate that one of these signed (mTLS)."""
     client_certificate: Path | None = None
+    """PEM: the certificate that this workspace's own client presents where `client_ca` is set."""
     client_key: Path | None = None
-    """The certificate and key of this workspace's own client for mTLS."""
+    """PEM: the private key of `client_certificate`."""
 
     @model_validator(mode="after")
     def _files_fit_together(self) -> Self:
@@ -98,22 +112,27 @@ class Tls(Config):
 
 class GatewayConfig(Config):
     enabled: bool = True
-    """false: `churn serve` starts TorchServe without Envoy, on loopback, with its own token."""
+    """false: `churn serve` runs TorchServe alone, on loopback, with its own token."""
     host: str = LOOPBACK
+    """Address at which the gateway listens; `0.0.0.0` for other machines."""
     port: int = Field(0, ge=0, le=65535)
     """0: the system chooses. `configs/gateway.yaml` has 8080, because clients need a constant address."""
     tls: Tls = Tls()
     keys: bool = True
     """Whether requests need an API key. false is possible on loopback only."""
     threads: int = Field(1, gt=0)
+    """Worker threads of Envoy."""
     timeout_s: float = Field(30, gt=0)
+    """Time after which a request without an answer is answered 504."""
     max_in_flight: int = Field(2048, gt=0)
     """Requests in flight. Another one is answered 503 at once."""
     max_memory_bytes: int = Field(1_073_741_824, gt=0)
     """Envoy's memory. Requests are refused with a 503 before it is reached, whatever clients send."""
     requests_per_s: int = Field(20_000, gt=0, le=4_000_000)
+    """Requests per second and API key (per address where keys are off); more are answered 429. A key may have
+    a quota of its own."""
     burst: int = Field(40_000, gt=0, le=4_000_000)
-    """For each API key without its own quota (each address when keys are off). More is answered 429."""
+    """Requests that a key may send at once, beyond its rate."""
     health_interval_s: float = Field(1, gt=0)
     """How often the health check requests a prediction. Two consecutive failures mean "not ready"."""
     drain_timeout_s: float = Field(60, gt=0)
