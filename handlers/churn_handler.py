@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from handlers.bundle import BundleError
-from handlers.predictor import Predictor, load
+from handlers.loading import load
+from handlers.predictor import Predictor
 from handlers.protocol.call_headers import call_of
 from handlers.protocol.messages import Answer, Call
 from handlers.protocol.protocols import carried

@@ -11,8 +11,10 @@ from handlers.protocol.fields import (
     parameters_of,
     wants_of,
 )
+from handlers.protocol.json_answers import headers_of, json_answer
 from handlers.protocol.json_body import below, jsonable, kind, only
 from handlers.protocol.messages import (
+    Answer,
     BadRequest,
     Call,
     Explanation,
@@ -73,8 +75,27 @@ def _request(
     return Request(protocol, tuple(user_ids), tuple(overrides) if any(overrides) else (), wants)
 
 
-def instance_answer(user_id: UserId, outcome: Outcome, model_version: str) -> dict[str, Any]:
-    """What one customer is answered, in their place among several."""
+def answer_instances(request: Request, outcomes: Sequence[Outcome], model_version: str) -> Answer:
+    """The answer in the protocol of the request; `outcomes` has one for each user id, in the same order.
+
+    The native body of one customer without a score is answered with the status of the refusal. In a list the
+    refusal takes the place of the customer's answer, and the status is 200.
+    """
+    answers = [
+        _instance_answer(user_id, outcome, model_version)
+        for user_id, outcome in zip(request.user_ids, outcomes, strict=True)
+    ]
+    if request.protocol == "native":
+        [outcome] = outcomes
+        if isinstance(outcome, Refusal):
+            return json_answer(outcome.http_status, answers[0], headers_of(outcome))
+        return json_answer(200, answers[0])
+    if request.protocol == "native_list":
+        return json_answer(200, answers)
+    return json_answer(200, _v1_body(request, answers))
+
+
+def _instance_answer(user_id: UserId, outcome: Outcome, model_version: str) -> dict[str, Any]:
     if isinstance(outcome, Refusal):
         code = {"code": outcome.code} if outcome.code else {}
         return {"user_id": user_id, "error": outcome.error, **code, "churn_probability": None}
@@ -101,8 +122,8 @@ def instance_answer(user_id: UserId, outcome: Outcome, model_version: str) -> di
     return answer
 
 
-def v1_body(request: Request, answers: list[dict[str, Any]]) -> dict[str, Any]:
-    """`predictions`, and for `:explain` KServe's `explanations`; a refused customer has a place in both."""
+def _v1_body(request: Request, answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """`predictions`, and for `:explain` KServe's `explanations`; a refused customer has an entry in both."""
     if not request.wants.explanation:
         return {"predictions": answers}
     explanations = [

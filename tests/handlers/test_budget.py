@@ -9,7 +9,8 @@ import pytest
 from support.served_bundle import NOW, ServedBundle
 
 from handlers import telemetry
-from handlers.predictor import Predictor, load
+from handlers.loading import load
+from handlers.predictor import Predictor
 from handlers.protocol import budget
 from handlers.protocol.budget import BUSY, cost, within
 from handlers.protocol.messages import Call, Refusal, Request, Wants

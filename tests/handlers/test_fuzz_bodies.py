@@ -13,7 +13,8 @@ from support import hostile_bodies
 from support.hostile_bodies import Hostile
 from support.served_bundle import FRESH, NOW, ServedBundle
 
-from handlers.predictor import Predictor, load
+from handlers.loading import load
+from handlers.predictor import Predictor
 
 BODIES, BATCH = 2400, 24
 REFUSED = {400, 404, 413}

@@ -11,8 +11,9 @@ from support.served_bundle import KEY, NOW, ServedBundle
 
 from handlers.bundle import BundleError
 from handlers.identity import key_check, mask
+from handlers.loading import load
 from handlers.mask_key import read_mask_key
-from handlers.predictor import Predictor, load
+from handlers.predictor import Predictor
 
 OTHER = b"another key, of 32 bytes and more, too"
 BOTH = {"CHURN_MASK_KEY": OTHER.decode(), "CHURN_MASK_KEY_PREVIOUS": KEY.decode()}

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as oip
 
+from handlers.protocol.json_answers import refuse
 from handlers.protocol.messages import (
     Answer,
     BadRequest,
@@ -29,7 +30,7 @@ from handlers.protocol.messages import (
     UnsupportedEncoding,
     Wants,
 )
-from handlers.protocol.protocols import carried, parse, refuse, respond
+from handlers.protocol.protocols import carried, parse, respond
 
 RULES = Rules("integer", 5, model_name="churn", model_version="v7")
 TEXTS = replace(RULES, id_type="string")

@@ -24,7 +24,7 @@ import pytest
 from support.served_bundle import KEY, NOW, UNKNOWN, ServedBundle
 
 from handlers.identity import mask
-from handlers.predictor import input_types, load
+from handlers.loading import input_types, load
 from handlers.protocol.messages import Call
 from handlers.records import record as log_records
 from handlers.records import segments as log_segments

@@ -20,7 +20,8 @@ from handlers import telemetry
 from handlers.bookkeeping import Bookkeeping
 from handlers.bundle import BundleError
 from handlers.identity import NOBODY, THROUGH_GATEWAY, mask
-from handlers.predictor import Predictor, load
+from handlers.loading import load
+from handlers.predictor import Predictor
 from handlers.protocol.messages import Call
 from handlers.records.record import Records
 from handlers.store.reader import FeatureStoreUnavailable, OnlineFeatures, Vectors

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from handlers.protocol.json_answers import refuse
 from handlers.protocol.messages import (
     Answer,
     BadRequest,
@@ -20,7 +21,7 @@ from handlers.protocol.messages import (
     Rules,
     Wants,
 )
-from handlers.protocol.protocols import parse, refuse, respond
+from handlers.protocol.protocols import parse, respond
 
 MASKED = "u_" + "0a" * 16
 

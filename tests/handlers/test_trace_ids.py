@@ -55,7 +55,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_receiver_no_tracing_and_no_import(bundle: ServedBundle) -> None:
     assert open_tracing({}, "churn", "1", "stable") is None
     script = (
-        "import os, sys; from pathlib import Path; from handlers.predictor import load;"
+        "import os, sys; from pathlib import Path; from handlers.loading import load;"
         f"predictor = load(Path({str(bundle.model_dir)!r}), os.environ, 'churn');"
         "predictor.answer([{'body': b'{\"user_id\": 1}'}]);"
         "ours = ('opentelemetry.sdk.trace', 'opentelemetry.exporter');"
