@@ -1,4 +1,5 @@
-"""Bodies with an object a customer: native, `{"user_id": 1}` or a list of these, and v1's `instances`."""
+"""Bodies with an object for each customer: native, `{"user_id": 1}` or a list of these, and `instances` of
+v1."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -28,7 +29,9 @@ from handlers.protocol.messages import (
 
 
 def parse_native(body: Mapping[str, Any], rules: Rules, call: Call) -> Request:
-    """One customer, whose features are shown unless the caller says no. Raises BadRequest."""
+    """One customer; the answer contains the features unless `parameters.features` is false. Raises
+    BadRequest.
+    """
     wants = wants_of(parameters_of(body), call, features=True)
     instance = {name: value for name, value in body.items() if name != "parameters"}
     return _request("native", [instance], "", rules, wants)
@@ -40,7 +43,7 @@ def parse_list(body: list[Any], rules: Rules, call: Call) -> Request:
 
 
 def parse_v1(body: Mapping[str, Any], rules: Rules, call: Call) -> Request:
-    """`{"instances": [...]}`; a lone object may stand without the list. Raises BadRequest."""
+    """`{"instances": [...]}`; one object may be given without the list. Raises BadRequest."""
     only(body, ("instances", "parameters"), "body")
     instances = body["instances"]
     if isinstance(instances, dict):
@@ -136,6 +139,7 @@ def _v1_body(request: Request, answers: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def explained(explanation: Explanation) -> dict[str, Any]:
+    """The explanation as JSON has it."""
     return {
         "base_log_odds": explanation.base_log_odds,
         "log_odds": explanation.log_odds,

@@ -9,7 +9,7 @@ from typing import IO, Any
 from core.errors import ServingError
 
 SERVER: Mapping[str, Any] = {"name": "churn", "version": "1", "extensions": ["binary_tensor_data"]}
-"""The answer to GET /v2. The extension is Triton's: tensors as raw bytes behind the JSON."""
+"""The answer to GET /v2. The extension is Triton's: tensors as raw bytes after the JSON."""
 
 
 def model_metadata(archive: Path | IO[bytes], model: str) -> dict[str, Any]:

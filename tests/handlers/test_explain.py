@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from handlers.scoring.explain import EXACT, Explainer, NoReference
+from handlers.scoring.coalitions import EXACT
+from handlers.scoring.explain import Explainer, NoReference
 
 
 def spec(*features: tuple[str, str], derived: tuple[tuple[str, str, str], ...] = ()) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def test_a_client_s_header_asks_for_nothing(body: bytes) -> None:
     import struct
 
     from handlers.churn_handler import is_description
-    from handlers.torchserve.worker_socket import WorkerRequest
+    from handlers.torchserve.batch_message import WorkerRequest
 
     block = b"".join(struct.pack("!i", len(part)) + part for part in (b"describe", b"True"))
     assert is_description(WorkerRequest(b"id", block, {}))

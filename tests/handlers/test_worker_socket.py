@@ -15,14 +15,14 @@ from ts.context import Context, RequestProcessor
 from ts.service import Service
 
 from handlers.torchserve import worker_socket
-from handlers.torchserve.worker_socket import (
+from handlers.torchserve.batch_message import (
     PartialBatch,
     WorkerRequest,
     WorkerResponse,
     header_fields,
     response_message,
-    take_over,
 )
+from handlers.torchserve.worker_socket import take_over
 
 
 def messages_module() -> ModuleType:
