@@ -76,6 +76,7 @@ class Predictor:
             return [refuse(BROKEN)]
 
     def _answer_parsed(self, batch: Batch) -> list[Answer]:
+        """The stages after `parse`."""
         read = self._read(batch)
         scored = self._score(batch, read)
         answers = self._writer.answers(batch, scored)
@@ -108,8 +109,8 @@ class Predictor:
 
     def _request(self, row: Mapping[str, Any], call: Call) -> Request | Refusal:
         try:
-            lone = fast_path.read(row.get("body"), self.rules, call) if len(row) == 1 else None
-            return lone or protocols.parse(row, self.rules, call)
+            single = fast_path.read(row.get("body"), self.rules, call) if len(row) == 1 else None
+            return single or protocols.parse(row, self.rules, call)
         except BadRequest as error:
             self.telemetry.add(telemetry.ERRORS, telemetry.BAD_REQUEST)
             return Refusal(error.http_status, str(error))
