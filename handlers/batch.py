@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from handlers.identity import NOBODY
 from handlers.protocol.messages import Call, Refusal, Request
@@ -13,8 +13,7 @@ from handlers.scoring.what_if import WhatIf
 from handlers.store.policies import Vectors
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Parsed requests: `calls` and `requests` have one entry for each request."""
 
     calls: Sequence[Call]
@@ -24,6 +23,8 @@ class Batch:
 
     def probes(self) -> set[int]:
         """Positions of the requests that only ask for NOBODY: health checks, readiness and warm-up."""
+        if not any(map(_is_probe, self.requests)):  # as in most batches
+            return set()
         return {at for at, request in enumerate(self.requests) if _is_probe(request)}
 
     def part(self, positions: Sequence[int]) -> "Batch":
@@ -38,8 +39,7 @@ def _is_probe(request: Request | Refusal) -> bool:
     return all(user_id == NOBODY for user_id in request.user_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureRead:
+class FeatureRead(NamedTuple):
     """The features of all customers of a batch."""
 
     now: datetime

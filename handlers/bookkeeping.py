@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 
 from handlers import telemetry
 from handlers.batch import Batch, Scored
@@ -40,9 +40,10 @@ class Bookkeeping:
             return
         self._count_vectors(scored)
         answered = self._answered_rows(scored, answers)
-        if not any(answered):
+        rows = list(chain.from_iterable(answered))
+        if not rows:
             return
-        scores = [scored.scores[row] for rows in answered for row in rows]
+        scores = [scored.scores[row] for row in rows]
         self.telemetry.observe_all(telemetry.SCORE, scores)
         risky = sum(score > self.bundle.threshold for score in scores)
         self.telemetry.add(telemetry.PREDICTIONS, "High Risk", times=risky)
@@ -54,10 +55,10 @@ class Bookkeeping:
         count = self.telemetry
         count.observe(telemetry.LATENCY, seconds, len(answers))
         count.observe(telemetry.BATCH_REQUESTS, len(answers))
-        kinds = Counter(
-            ("none" if isinstance(request, Refusal) else request.protocol, answer.http_status)
-            for request, answer in zip(batch.requests, answers, strict=True)
-        )
+        kinds: dict[tuple[str, int], int] = {}  # a Counter takes longer for a small batch
+        for request, answer in zip(batch.requests, answers, strict=True):
+            kind = "none" if isinstance(request, Refusal) else request.protocol, answer.http_status
+            kinds[kind] = kinds.get(kind, 0) + 1
         for (protocol, status), times in kinds.items():
             count.add(telemetry.REQUESTS, protocol, str(status), times=times)
 
@@ -85,17 +86,15 @@ class Bookkeeping:
 
     def _answered_rows(self, scored: Scored, answers: Sequence[Answer]) -> list[Sequence[int]]:
         """For each request the rows whose score is in its answer."""
-        refused: set[int] = set()
-        if not scored.is_all_ok:
-            refused = {
-                row for row in range(len(scored.scores)) if refusal_of(scored, row, self.bundle) is not None
-            }
+        if scored.is_all_ok:
+            return [
+                rows if answer.http_status == 200 else ()
+                for rows, answer in zip(scored.rows, answers, strict=True)
+            ]
+        all_rows = range(len(scored.scores))
+        with_score = {row for row in all_rows if refusal_of(scored, row, self.bundle) is None}
         return [
-            ()
-            if answer.http_status != 200
-            else [row for row in rows if row not in refused]
-            if refused
-            else rows
+            [row for row in rows if row in with_score] if answer.http_status == 200 else ()
             for rows, answer in zip(scored.rows, answers, strict=True)
         ]
 
@@ -103,16 +102,22 @@ class Bookkeeping:
 def _records(
     scored: Scored, answered: Sequence[Sequence[int]], calls: Sequence[Call], seconds: float
 ) -> Records:
-    """One record for each score; `answered` has the rows of each request, `calls` its request and trace."""
+    """One record for each score in an answer; `answered` and `calls` have one entry for each request."""
+    rows = list(chain.from_iterable(answered))
+    request_ids: list[str] = []
+    for call, its_rows in zip(calls, answered, strict=True):
+        request_ids.extend(repeat(call.request_id, len(its_rows)))
+    trace_ids: list[str | None] = []
+    if any(call.traceparent for call in calls):
+        for call, its_rows in zip(calls, answered, strict=True):
+            trace_ids.extend(repeat(call.traceparent[3:35] or None, len(its_rows)))
     vectors, read_row = scored.vectors, scored.read_row
     has_own_rows = bool(scored.what_if)
-    rows = list(chain.from_iterable(answered))
     all_rows = range(len(scored.scores))
-    pairs = list(zip(calls, answered, strict=True))
     return Records(
         time=scored.now,
         latency_ms=seconds * 1000,
-        request_ids=[call.request_id for call, its in pairs for _ in its],
+        request_ids=request_ids,
         rows=all_rows if rows == list(all_rows) else rows,
         user_ids=[vectors.ids[row] for row in read_row] if has_own_rows else vectors.ids,
         timestamps=[vectors.timestamps[row] for row in read_row] if has_own_rows else vectors.timestamps,
@@ -120,7 +125,5 @@ def _records(
         scores=scored.scores,
         columns=scored.columns,
         overridden={row: what_if.names for row, what_if in scored.what_if.items()},
-        trace_ids=[call.traceparent[3:35] or None for call, its in pairs for _ in its]
-        if any(call.traceparent for call in calls)
-        else (),
+        trace_ids=trace_ids,
     )

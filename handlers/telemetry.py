@@ -105,16 +105,6 @@ class Histogram:
         self.counts = [0] * (len(self.bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, value: float, times: int = 1) -> None:
-        self.counts[bisect_left(self.bounds, value)] += times
-        self.sum += value * times
-
-    def observe_all(self, values: Iterable[float]) -> None:
-        bounds, counts = self.bounds, self.counts
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
-            self.sum += value
-
 
 class Telemetry:
     """The metrics of one worker. The thread that answers requests adds; the thread of `start` sends."""
@@ -131,12 +121,21 @@ class Telemetry:
         self._thread: threading.Thread | None = None
 
     def observe(self, metric: Metric, value: float, times: int = 1) -> None:
-        self._histograms[metric].observe(value, times)
+        """Adds a value to a histogram, `times` times."""
+        histogram = self._histograms[metric]
+        histogram.counts[bisect_left(histogram.bounds, value)] += times
+        histogram.sum += value * times
 
     def observe_all(self, metric: Metric, values: Iterable[float]) -> None:
-        self._histograms[metric].observe_all(values)
+        """Adds values to a histogram."""
+        histogram = self._histograms[metric]
+        bounds, counts = histogram.bounds, histogram.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            histogram.sum += value
 
     def add(self, metric: Metric, *labels: str, times: float = 1) -> None:
+        """Adds to a counter; `labels` are the values of its own labels, in their order."""
         key = (metric, labels)
         self._counters[key] = self._counters.get(key, 0) + times
 

@@ -1,4 +1,4 @@
-"""The prediction log: one record for each scored customer, written by a thread beside the requests.
+"""The prediction log: one record for each scored customer, written by a thread of its own.
 
 A request hands its columns over and continues: the log never makes it wait or fail. The thread converts them
 to Arrow (`record.py`) and gives them to a sink (`segments.py`: Parquet files; `kafka.py`: a topic). When the

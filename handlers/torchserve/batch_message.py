@@ -51,43 +51,43 @@ class PartialBatch:
         self._begun: tuple[bytes, bytes, dict[str, bytes]] | None = None
         """Server id, headers and parameters of the request that is not complete yet."""
 
-    def go_on(self, held: bytes, at: int) -> int:
-        """Parses `held` from position `at`, where the last call stopped.
+    def parse(self, buffer: bytes, at: int) -> int:
+        """Parses `buffer` from position `at`, where the last call stopped.
 
         Returns 0 when the message is complete, otherwise how many bytes after the new `self.at` are needed
         before another call can get further.
         """
-        end = len(held)
+        end = len(buffer)
         self.at = at
         try:
             while True:
                 if self._begun is None:
-                    (size,) = _integer_at(held, at)
+                    (size,) = _integer_at(buffer, at)
                     if size < 0:
                         self.at = at + 4
                         return 0
                     begin, at = at + 4, at + 4 + size
                     # Four bytes 0xff only occur as the end of the list: UTF-8 has no such byte, and the
                     # length of a field, which is below 2**24, begins with a zero byte.
-                    stop = held.find(_END, at)
+                    stop = buffer.find(_END, at)
                     if stop < 0:
                         return max(at + 4, end + 1) - self.at
-                    self._begun = held[begin:at], held[at:stop], {}
+                    self._begun = buffer[begin:at], buffer[at:stop], {}
                     self.at = at = stop + 4
                 server_id, headers, row = self._begun
                 while True:
-                    (size,) = _integer_at(held, at)
+                    (size,) = _integer_at(buffer, at)
                     if size < 0:
                         break
                     begin, at = at + 4, at + 4 + size
-                    name = held[begin:at]
-                    (size,) = _integer_at(held, at)  # of the content type, which is not used
+                    name = buffer[begin:at]
+                    (size,) = _integer_at(buffer, at)  # of the content type, which is not used
                     at += 4 + size
-                    (size,) = _integer_at(held, at)
+                    (size,) = _integer_at(buffer, at)
                     begin, at = at + 4, at + 4 + size
                     if at > end:
                         return at - self.at
-                    row[name.decode("utf-8", "replace")] = held[begin:at]
+                    row[name.decode("utf-8", "replace")] = buffer[begin:at]
                     self.at = at
                 self.at = at = at + 4
                 self.requests.append(WorkerRequest(server_id, headers, row))

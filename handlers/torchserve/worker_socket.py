@@ -47,17 +47,17 @@ class Buffered:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._held = b""
+        self._buffer = b""
         self._next = 0
 
     def read(self, length: int) -> bytes:
         """The next `length` bytes. Raises Disconnected."""
         begin = self._next
-        if begin + length > len(self._held):
+        if begin + length > len(self._buffer):
             self._fill(begin + length)
             begin = self._next
         self._next = begin + length
-        return self._held[begin : begin + length]
+        return self._buffer[begin : begin + length]
 
     def unread(self, length: int) -> None:
         """Makes the bytes that were read last available again."""
@@ -68,24 +68,24 @@ class Buffered:
 
         The time is linear in the size of the message, in whatever pieces it arrives.
         """
-        parsed = PartialBatch()
-        while (missing := parsed.go_on(self._held, self._next)) > 0:
-            self._next = parsed.at
-            self._fill(parsed.at + missing)
-        self._next = parsed.at
-        return parsed.requests
+        partial = PartialBatch()
+        while (missing := partial.parse(self._buffer, self._next)) > 0:
+            self._next = partial.at
+            self._fill(partial.at + missing)
+        self._next = partial.at
+        return partial.requests
 
     def _fill(self, end: int) -> None:
         """Receives at least up to position `end` of the buffer, and discards what was read before."""
-        pieces = [self._held[self._next :]]
-        missing = end - len(self._held)
+        pieces = [self._buffer[self._next :]]
+        missing = end - len(self._buffer)
         while missing > 0:
             piece = self._connection.recv(max(missing, PIECE_BYTES))
             if not piece:
                 raise Disconnected
             pieces.append(piece)
             missing -= len(piece)
-        self._held = b"".join(pieces)
+        self._buffer = b"".join(pieces)
         self._next = 0
 
 
@@ -107,7 +107,7 @@ def take_over(
         )
     ):
         return False
-    theirs, end_of_worker = worker.retrieve_msg, messages._retrieve_buffer
+    their_retrieve_message, their_retrieve_buffer = worker.retrieve_msg, messages._retrieve_buffer
     buffers: WeakKeyDictionary[Any, Buffered] = WeakKeyDictionary()
 
     def buffer_of(connection: Any) -> Buffered:
@@ -121,7 +121,7 @@ def take_over(
             return bytearray(buffer_of(connection).read(length))
         except Disconnected:
             # TorchServe's own function notices it as well, and ends the worker in its way.
-            return bytearray(end_of_worker(connection, 1))
+            return bytearray(their_retrieve_buffer(connection, 1))
 
     def retrieve_message(connection: Any) -> tuple[bytes, Any]:
         buffered = buffer_of(connection)
@@ -130,9 +130,9 @@ def take_over(
             if command == PREDICT:
                 return command, buffered.batch()
         except Disconnected:
-            end_of_worker(connection, 1)
+            their_retrieve_buffer(connection, 1)
         buffered.unread(1)
-        return theirs(connection)  # type: ignore[no-any-return]
+        return their_retrieve_message(connection)  # type: ignore[no-any-return]
 
     def predict(self: Any, requests: list[WorkerRequest]) -> bytes:
         return answered_safely(requests, answer)

@@ -214,17 +214,17 @@ def test_a_message_is_read_with_one_call_of_the_kernel() -> None:
 def bytes_looked_at(message: bytes, piece_bytes: int, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many bytes the parser gets and the buffer copies, in all calls for one message."""
     looked_at = 0
-    go_on, fill = PartialBatch.go_on, worker_socket.Buffered._fill
+    parse, fill = PartialBatch.parse, worker_socket.Buffered._fill
 
-    def counted_go_on(self: PartialBatch, held: bytes, at: int) -> int:
+    def counted_parse(self: PartialBatch, buffer: bytes, at: int) -> int:
         nonlocal looked_at
-        looked_at += len(held) - at
-        return go_on(self, held, at)
+        looked_at += len(buffer) - at
+        return parse(self, buffer, at)
 
     def counted_fill(self: Any, end: int) -> None:
         nonlocal looked_at
         fill(self, end)
-        looked_at += len(self._held)
+        looked_at += len(self._buffer)
 
     class Pieces:
         def __init__(self) -> None:
@@ -236,7 +236,7 @@ def bytes_looked_at(message: bytes, piece_bytes: int, monkeypatch: pytest.Monkey
             return piece
 
     with monkeypatch.context() as patch:
-        patch.setattr(PartialBatch, "go_on", counted_go_on)
+        patch.setattr(PartialBatch, "parse", counted_parse)
         patch.setattr(worker_socket.Buffered, "_fill", counted_fill)
         _, batch = taken_over()[0].retrieve_msg(Pieces())
     assert sum(len(one.row["body"]) for one in batch) > 0.9 * len(message)
@@ -303,7 +303,7 @@ def test_the_end_of_the_connection_ends_the_worker(length: int) -> None:
 def test_an_invalid_block_of_headers_is_an_error() -> None:
     message = predict([b"{}"])[1:]
     batch = PartialBatch()
-    assert (batch.go_on(message, 0), batch.at) == (0, len(message))
+    assert (batch.parse(message, 0), batch.at) == (0, len(message))
     [one] = batch.requests
     assert header_fields(one.headers) == [(b"x-request-id", b"0"), (b"a", b"")]
     for broken in (one.headers[:-1], one.headers + b"\x00", b"\xff\xff\xff\xfe" + one.headers):
