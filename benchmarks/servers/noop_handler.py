@@ -24,7 +24,8 @@ class NoopHandler:
         if reads == "nothing":
             return
         socket = importlib.import_module("handlers.torchserve.worker_socket")
-        self._response = socket.WorkerResponse(200, ANSWER, [])
+        messages = importlib.import_module("handlers.torchserve.batch_message")
+        self._response = messages.WorkerResponse(200, ANSWER, [])
         if reads == "features":
             self._open(Path(context.system_properties["model_dir"]))
         taken = socket.take_over(

@@ -16,12 +16,13 @@ from support.served_bundle import FRESH
 Changes = Mapping[str, Sequence[tuple[str, str]]]
 """Name of a file of the archive -> what, by what."""
 
-PREDICTOR, HANDLER, SCORING = "handlers/predictor.py", "churn_handler.py", "handlers/scoring/program.py"
+PREDICTOR, ANSWERING = "handlers/predictor.py", "handlers/answering.py"
+HANDLER, SCORING = "churn_handler.py", "handlers/scoring/program.py"
 ANSWERED = "    def _answer(self, request: Request, rows: Sequence[int], scored: Scored) -> Answer:\n"
 SCORED = "                scores[start:stop] = chunk.numpy()[: stop - start]\n        return scores\n"
 CALLED = "        answers = self.predictor.answer(rows, calls)\n"
 BEGUN = "        torch.set_num_threads(1)"
-READ = "vectors = self.features.read(distinct, now)"
+READ = "vectors = self.features.read(ids, now)"
 
 
 def _scored(instead: str) -> Changes:
@@ -32,9 +33,9 @@ def fails(share: float) -> Changes:
     """Not the questions for readiness, or it would be taken back as not ready."""
     refuses = (
         f'        if request.user_ids[0] != "u_" + "0" * 32 and __import__("random").random() < {share}:\n'
-        "            return protocols.refuse(BROKEN)\n"
+        '            return refuse(Refusal(503, "made to fail", "internal", 1))\n'
     )
-    return {PREDICTOR: [(ANSWERED, ANSWERED + refuses)]}
+    return {ANSWERING: [(ANSWERED, ANSWERED + refuses)]}
 
 
 FAILS = fails(0.02)
@@ -49,7 +50,8 @@ SLOW: Changes = {
 }
 """Its worker stands still for 1.5 s, every twentieth batch."""
 SHIFTED = _scored("scores * 0.6")
-STALE: Changes = {PREDICTOR: [(READ, READ.replace("now)", "now + timedelta(days=40))"))]}
+OLDER = READ.replace("now)", 'now + __import__("datetime").timedelta(days=40))')
+STALE: Changes = {PREDICTOR: [(READ, OLDER)]}
 MISCALIBRATED = _scored("scores**4")
 """Right in the order of customers, wrong in what it says of them."""
 NEVER_READY: Changes = {HANDLER: [(BEGUN, '        __import__("time").sleep(3600)\n' + BEGUN)]}
