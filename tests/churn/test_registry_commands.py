@@ -106,7 +106,7 @@ def test_from_a_refusal_to_a_champion_and_back(person: Person) -> None:
     assert "--override flors: no such failed rule; floors.auroc failed" in wrong
     firm = person.types(*override, "parity", "--reason", "in a hurry", code=2)[1]
     assert "cannot be overridden" in firm
-    assert "--reason: of what?" in person.types("gates", "--reason", "none", code=2)[1]
+    assert "--reason: no rule is overridden" in person.types("gates", "--reason", "none", code=2)[1]
     assert person.report()["passed"] is False and person.report()["overrides"] == []
     person.types(*override, "floors", "--reason", "a pilot of\ntwo weeks")
     (noted,) = person.report()["overrides"]  # type: ignore[misc]
