@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import PrivateAttr, ValidationError
+from pydantic import PrivateAttr
 
+from core.config import validated
 from core.errors import ConfigError
-from core.layers import CONFIGS, expand, merge, one_line, parse_override, profile_file, read_layer
+from core.layers import CONFIGS, expand, merge, parse_override, profile_file, read_layer
 from core.workspace import Workspace
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
@@ -52,10 +53,7 @@ def load_settings(
     asked = [*map(read_layer, overlays), *map(parse_override, overrides)]
     for layer in asked:
         tree = merge(tree, layer)
-    try:
-        settings = Settings.model_validate(expand(tree))
-    except ValidationError as error:
-        raise ConfigError(one_line(error, Settings)) from None
+    settings = validated(Settings, expand(tree))
     if settings.tuning.storage == settings.training.tracking_uri:
         # both keep the version of their tables in a table of one name
         raise ConfigError("tuning.storage: the same database as training.tracking_uri; give each its own")

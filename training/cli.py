@@ -35,12 +35,12 @@ import pytorch_lightning as pl
 import torch
 from jsonargparse import set_parsing_settings
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pydantic import ValidationError
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from rich.console import Console
 from rich.markup import escape
 
+from core.config import validated
 from core.errors import ChurnError, ConfigError, TrainingError
 from core.layers import CONFIGS, merge, read_layer
 from core.workspace import Workspace, write_atomically
@@ -148,13 +148,13 @@ class TrainingCLI(LightningCLI):
         plain = given.as_dict()
         if plain["seed_everything"] is not None:
             plain["seed"] = plain["seed_everything"]
-        model = _checked(ModelConfig, plain["model"], "model.")
+        model = validated(ModelConfig, plain["model"], "model.")
         wanted = {key: plain[key] for key in TrainingConfig.model_fields}
         for flag, key in zip(FROM_CONFIG, ("epochs", "gradient_clip"), strict=True):
             if plain["trainer"][flag] is not None:
                 wanted[key] = plain["trainer"][flag]
-        self.training = _checked(TrainingConfig, wanted, "")
-        spec = _checked(FeaturesConfig, _features(plain["features"]), "features.")
+        self.training = validated(TrainingConfig, wanted)
+        spec = validated(FeaturesConfig, _features(plain["features"]), "features.")
         if given["ckpt_path"] and not Path(given["ckpt_path"]).is_file():
             raise TrainingError(
                 f"--ckpt_path {given['ckpt_path']}: not there; leave it out to start from the beginning"
@@ -270,15 +270,6 @@ def _one_line(complaint: str) -> str:
     relevant = [line for line in relevant if not line.startswith("Parser key")] if key else relevant
     text = re.sub(r"\s*\[type=.*?\]", "", "; ".join(relevant[:4]))
     return f"--{key[1]}: {text}" if key else text
-
-
-def _checked(config: Any, content: dict[str, Any], prefix: str) -> Any:
-    try:
-        return config.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{prefix}{key}: {first['msg']}, not {first['input']!r}") from None
 
 
 def _features(given: str | dict[str, Any] | None) -> dict[str, Any]:
