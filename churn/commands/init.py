@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 def init(settings: Settings, arguments: Namespace) -> int:
     from churn.init.overlay import render
     from churn.init.propose import propose
-    from churn.init.sample import stem
+    from churn.init.sample.files import stem
 
     out: Path = arguments.out or Path(f"{stem(arguments.file)}.churn.yaml")
     if out.exists() and not (arguments.force or arguments.dry_run):

@@ -76,9 +76,3 @@ def column_counts(column: Column) -> bool:
     """Whether whole numbers run through without many gaps."""
     known = column.numbers[np.isfinite(column.numbers)]
     return bool(len(known) > 2 and known.max() - known.min() < 3 * len(known) and column.unique > 0.99)
-
-
-def equal_rows(columns: Sequence[Column]) -> int:
-    """Rows that equal a row above in every one of the columns."""
-    frame = pd.DataFrame({str(i): column.codes for i, column in enumerate(columns)})
-    return int(frame.duplicated().sum())

@@ -10,10 +10,12 @@ from churn.init.belief import Notes
 from churn.init.columns import Column, profile
 from churn.init.identity import find_id
 from churn.init.labelled import is_observation, is_panel, propose_labelled
-from churn.init.log import propose_log, ranked_for_log
+from churn.init.log import propose_log
 from churn.init.proposal import Proposal
-from churn.init.roles import Ranked, ranked_times
-from churn.init.sample import Sample, stem, take_sample
+from churn.init.roles import Ranked, ranked_customers, ranked_times
+from churn.init.sample.files import stem
+from churn.init.sample.sample import Sample
+from churn.init.sample.take import take_sample
 from churn.init.target import Target, divides_alike, find_target
 from core.errors import ConfigError, DataError
 from features.spec import FeaturesConfig
@@ -60,7 +62,7 @@ def _propose_by_shape(
     notes = proposal.notes
     times, target = ranked_times(columns), find_target(columns, notes)
     time = _answered(notes, "timestamp", columns) or (times[0].column if times else None)
-    customers = ranked_for_log(columns, time) if time is not None else []
+    customers = ranked_customers(columns, time) if time is not None else []
     buyer = _answered(notes, "user_id", columns) or _repeating(customers)
     shape = notes.answer("shape", SHAPES)
     panel = target is not None and time is not None and buyer is not None and is_panel(buyer, time)
@@ -77,7 +79,7 @@ def _propose_by_shape(
         proposal.shape = "transactions"
         _rivals(customers, customer, "user_id", notes)
         _rivals(times, time, "timestamp", notes)
-        propose_log(sample, columns, customer, time, spec, proposal)
+        propose_log(columns, customer, time, spec, proposal)
         return
     if target is None:
         raise DataError(
