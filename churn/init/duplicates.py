@@ -11,7 +11,7 @@ from churn.init.columns import Column
 
 
 def equal_rows(columns: Sequence[Column]) -> int:
-    """Rows that equal a row above in every one of the columns."""
+    """The number of rows that equal a row above in all of the columns."""
     frame = pd.DataFrame({str(i): column.codes for i, column in enumerate(columns)})
     return int(frame.duplicated().sum())
 

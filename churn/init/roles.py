@@ -23,7 +23,7 @@ class Ranked:
 
 
 def ranked_times(columns: Sequence[Column]) -> list[Ranked]:
-    """Columns of moments, best first. Of several, the one that is about the purchase itself."""
+    """Columns of moments, best first: the time of the purchase precedes other times."""
     found = []
     for column in columns:
         dates = column.dates
@@ -31,9 +31,9 @@ def ranked_times(columns: Sequence[Column]) -> list[Ranked]:
             continue
         named = words.mentions(column.name, words.TIME)
         if column.numeric and not named and dates.dates != "iso" and not _surely_epoch(dates):
-            continue  # ten digits may count anything
+            continue  # ten digits may be any count
         if column.numeric and dates.dates == "iso" and not (named or _many_months(column)):
-            continue  # eight digits may count anything
+            continue  # eight digits may be any count
         points = 1.0 + 2 * named + column.present - 2 * words.mentions(column.name, words.OTHER_TIME)
         points += words.mentions(column.name, words.ORDER) + 0.5 * dates.clock
         points -= column.distinct < 2
@@ -42,7 +42,7 @@ def ranked_times(columns: Sequence[Column]) -> list[Ranked]:
 
 
 def _many_months(column: Column) -> bool:
-    """Whether eight digits are days of several months, which a counter is not."""
+    """Whether numbers of eight digits are days of several months, unlike a counter."""
     return column.distinct >= 30 and column.texts.str[:6].nunique() >= 3
 
 
@@ -51,7 +51,7 @@ def _surely_epoch(dates: Dates) -> bool:
 
 
 def ranked_customers(columns: Sequence[Column], time: Column) -> list[Ranked]:
-    """Columns that may name who bought: values that repeat over several days."""
+    """Columns that may identify customers, best first: their values repeat over several days."""
     found = []
     for column in columns:
         if not _may_identify(column) or column is time or words.mentions(column.name, words.STRONG_TARGET):
@@ -65,8 +65,8 @@ def ranked_customers(columns: Sequence[Column], time: Column) -> list[Ranked]:
         points += _identifier_values(column) - 1.5 * words.mentions(column.name, words.PERSONAL) * (not named)
         if column.unique < 0.98:
             points += _returns_on_other_days(column, time)
-        if named and not identifier and words.mentions(column.name, words.NAME_WORDS) and _words(column):
-            points -= 2  # a name of a person beside the number
+        if named and not identifier and words.mentions(column.name, words.NAME_WORDS) and _are_words(column):
+            points -= 2  # the name of a person, beside the identifier
         if column.distinct < min(20, column.rows / 20):
             points -= 2
         found.append(Ranked(column, points, _repeats(column)))
@@ -93,7 +93,7 @@ def _may_identify(column: Column) -> bool:
 
 
 def _identifier_values(column: Column) -> float:
-    """Short texts with digits, or whole numbers that do not count anything, look like identifiers."""
+    """Points for values that look like identifiers: short texts with digits, or many different numbers."""
     if column.numeric:
         return 0.5 if column.distinct > 50 else 0.0
     sample = column.values[:200]
@@ -101,13 +101,13 @@ def _identifier_values(column: Column) -> float:
     return 1.0 if coded > 0.9 * len(sample) else 0.0
 
 
-def _words(column: Column) -> bool:
+def _are_words(column: Column) -> bool:
     sample = column.values[:200]
     return sum(not any(c.isdigit() for c in v) for v in sample) > 0.8 * len(sample)
 
 
 def _returns_on_other_days(column: Column, time: Column) -> float:
-    """A customer comes back on other days, an order does not."""
+    """Points for values that recur on other days, as customers do; negative for values as of orders."""
     seen = pd.DataFrame({"who": column.codes, "day": time.texts.str[:10].fillna("").to_numpy()})
     seen = seen[seen["who"] >= 0]
     days = seen.drop_duplicates().groupby("who").size()
@@ -119,7 +119,7 @@ def _returns_on_other_days(column: Column, time: Column) -> float:
 
 
 def ranked_orders(columns: Sequence[Column], customer: Column, time: Column) -> list[Ranked]:
-    """Columns of which each value belongs to one customer and one day."""
+    """Columns that may identify orders, best first: each value has one customer and one day."""
     found = []
     for column in columns:
         if column in (customer, time) or not _may_identify(column) or column.unique < 0.02:
@@ -141,7 +141,7 @@ def ranked_orders(columns: Sequence[Column], customer: Column, time: Column) -> 
 
 
 def _determines(column: Column, other: Column) -> float:
-    """Share of repeated values to which only one value of the other column belongs."""
+    """The share of repeated values that have only one value of the other column; 1 if no value repeats."""
     text = other.texts.str[:10] if other.dates is not None and not other.numeric else other.texts
     pairs = pd.DataFrame({"a": column.codes, "b": pd.factorize(text)[0]})
     pairs = pairs[(pairs["a"] >= 0) & (pairs["b"] >= 0)]

@@ -10,7 +10,7 @@ from churn.init.dates import Dates, spelled
 
 
 def settle_dates(column: Column, notes: Notes, key: str = "dates") -> Dates:
-    """The spelling of the column's moments; an ambiguous order of day and month becomes a doubt."""
+    """The format of the moments of the column. An ambiguous order of day and month becomes a doubt."""
     dates = column.dates
     assert dates is not None
     if answer := notes.answer(key):
@@ -29,7 +29,7 @@ def settle_dates(column: Column, notes: Notes, key: str = "dates") -> Dates:
 
 
 def settle_zone(source: dict[str, Any], time: Column, dates: Dates, notes: Notes) -> None:
-    """Times of day without a zone are a doubt; days are not."""
+    """Write format and time zone to the source. Times of day without a zone are a doubt; days are not."""
     if dates.dates != "iso" or time.numeric:
         source["dates"] = dates.dates
     if answer := notes.answer("timezone"):
@@ -41,7 +41,7 @@ def settle_zone(source: dict[str, Any], time: Column, dates: Dates, notes: Notes
 
 
 def _likelier_order(column: Column, dates: Dates) -> tuple[str, str]:
-    """A log is mostly sorted, and ends on any day: the reading under which the rows ascend more often."""
+    """The order of day and month in which the rows ascend more often, since most logs are sorted; and why."""
     ascending = {}
     for order in ("day_first", "month_first"):
         read = moments(column, Dates(order, "", dates.clock)).dropna()
@@ -51,4 +51,4 @@ def _likelier_order(column: Column, dates: Dates) -> tuple[str, str]:
     why = f"{column.values[0]} can be read both ways"
     if abs(ascending["day_first"] - ascending["month_first"]) > 0.02:
         return best, f"{why}; the rows ascend more often as {best} ({ascending[best]:.0%})"
-    return "month_first", f"{why}; nothing in the file decides"
+    return "month_first", f"{why}; the file does not decide it"
