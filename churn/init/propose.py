@@ -32,9 +32,7 @@ def propose(uri: str, spec: FeaturesConfig, answers: Mapping[str, str]) -> Propo
     notes = Notes(dict(answers))
     sample = take_sample(uri, notes)
     columns, notation = profile(sample.table, notes)
-    for column in [c for c in columns if c.name == "" or c.name.startswith("Unnamed:")]:
-        if column.distinct == 0:
-            columns = [c for c in columns if c is not column]
+    columns = [c for c in columns if c.distinct > 0 or not (c.name == "" or c.name.startswith("Unnamed:"))]
     if len(columns) < 2:
         raise DataError(
             f"{uri}: a table of one column is not enough; name its delimiter with --answer delimiter=SIGN"
@@ -102,7 +100,7 @@ def _shape(
     notes: Notes,
 ) -> str:
     log = time is not None and buyer is not None
-    if panel and target is not None and (target.strong or not _money(columns)):
+    if panel and target is not None and (target.strong or not _has_money(columns)):
         notes.found(
             "shape",
             "labelled, dated",
@@ -115,27 +113,17 @@ def _shape(
     identified = any(
         c.unique > 0.99 and c.present > 0.99 and words.mentions(c.name, words.CUSTOMER) for c in columns
     )
-    if (
-        target is not None
-        and target.strong
-        and log
-        and not identified
-        and not _status_of_order(target, buyer)
-    ):
-        why = f"customers repeat with dates; {target.column.name} is not used: leaving follows from the dates"
-        notes.doubted("shape", "transactions", why, SHAPES)
-        return "transactions"
-    if (
-        log
-        and not identified
-        and not (target is not None and target.strong and not _status_of_order(target, buyer))
-    ):
-        notes.found("shape", "transactions", "customers repeat with dates; who leaves follows from the dates")
+    if log and not identified:
+        if target is not None and strong and not _is_status_of_order(target, buyer):
+            why = f"customers repeat with dates; {target.column.name} is not used: the dates show who leaves"
+            notes.doubted("shape", "transactions", why, SHAPES)
+        else:
+            notes.found("shape", "transactions", "customers repeat with dates, which show who leaves")
         return "transactions"
     if target is not None:
         notes.found("shape", "labelled", "a row for each customer, with a target")
         return "labelled"
-    if time is not None and _money(columns):
+    if time is not None and _has_money(columns):
         notes.found("shape", "transactions", "dates and amounts, no target")
         return "transactions"
     return "labelled"
@@ -147,7 +135,7 @@ def _identifies_customers(column: Column) -> bool:
     return named or (not column.numeric and all(any(c.isdigit() for c in v) for v in column.values[:50]))
 
 
-def _status_of_order(target: Target, buyer: Column | None) -> bool:
+def _is_status_of_order(target: Target, buyer: Column | None) -> bool:
     """Whether the value differs between rows of a customer: orders were cancelled, not the contract."""
     if buyer is None or words.mentions(target.column.name, "churn* *churn attrit*"):
         return False
@@ -157,7 +145,7 @@ def _status_of_order(target: Target, buyer: Column | None) -> bool:
     return bool((kinds[rows >= 4] > 1).mean() > 0.2) if (rows >= 4).any() else True
 
 
-def _money(columns: Sequence[Column]) -> bool:
+def _has_money(columns: Sequence[Column]) -> bool:
     return any(c.numeric and words.mentions(c.name, words.AMOUNT) for c in columns)
 
 

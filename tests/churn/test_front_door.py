@@ -44,8 +44,8 @@ def test_settings_are_accepted_before_the_command_and_after_it(
     assert main([*words, "--set", "tuning.trials=4"]) == 0
     shown = capsys.readouterr().out
     assert all(line in shown for line in ('"batch_size": 77', '"epochs": 3', '"trials": 4'))
-    assert main(["--profile", "nobody", "config", "show"]) == 2
-    assert main(["--profile", "nobody", "config", "show", "--profile", "local"]) == 0
+    assert main(["--profile", "unknown", "config", "show"]) == 2
+    assert main(["--profile", "unknown", "config", "show", "--profile", "local"]) == 0
 
 
 def test_every_command_has_help_and_examples() -> None:

@@ -60,9 +60,9 @@ class Desk:
             over.set()
             thread.join(20)
 
-    def until(self, holds: Callable[[], bool]) -> None:
+    def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 30
-        while not holds():
+        while not condition():
             assert time.monotonic() < deadline, self.store.newest("churn")
             time.sleep(0.05)
 
