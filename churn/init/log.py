@@ -44,7 +44,7 @@ class Roles:
 def propose_log(
     columns: Sequence[Column], customer: Column, time: Column, spec: FeaturesConfig, proposal: Proposal
 ) -> None:
-    """Fill the proposal. Raises DataError for a log that is too short, or in which all customers stay or leave."""
+    """Fill the proposal. Raises DataError for a log that is too short, or in which all stay or all leave."""
     notes, source = proposal.notes, proposal.source
     kind, why = id_type(customer)
     notes.found("customer", customer.name, f"{_repeats(customer)}; {why}")
