@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from churn import console
 from churn.lock import alone
+from core.errors import DataError
 
 if TYPE_CHECKING:
     from churn.settings import Settings
@@ -93,7 +94,13 @@ def read(path: Path) -> Any:
 
 
 def identifiers(settings: "Settings", texts: Sequence[str]) -> list[int | str]:
-    """Identifiers of customers from the command line, in the type of the records."""
-    id_type = read(settings.files.manifest)["id_type"]
+    """Identifiers of customers from the command line, in the type of the records.
+
+    Raises DataError if there are no records.
+    """
+    try:
+        id_type = read(settings.files.manifest)["id_type"]
+    except FileNotFoundError:
+        raise DataError(f"{settings.files.manifest}: no records yet; run `churn ingest` first") from None
     whole = re.compile(r"-?\d+")
     return [int(text) if id_type == "integer" and whole.fullmatch(text) else text for text in texts]
