@@ -89,9 +89,9 @@ def _answers(given: list[str]) -> dict[str, str]:
 
 
 def _ask(doubt: Doubt) -> str:
-    console.out.print(f"\n[bold]{console.escape(doubt.key)}[/]: {console.escape(doubt.why)}", soft_wrap=True)
     from rich.prompt import Prompt
 
+    console.out.print(f"\n[bold]{console.escape(doubt.key)}[/]: {console.escape(doubt.why)}", soft_wrap=True)
     choices = list(doubt.options) if doubt.options else None
     return Prompt.ask("Your choice?", choices=choices, default=doubt.value, console=console.out)
 
