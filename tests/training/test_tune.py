@@ -248,7 +248,7 @@ def test_no_trial_starts_after_the_timeout(small: Settings, rows: pd.DataFrame, 
         ("model.depth", Range(low=1, high=2), r"tuning\.space\.model\.depth: no such setting"),
         ("epochs", Range(low=1, high=2), r"tuning\.space\.epochs: no such setting"),
         ("model.dropout", Range(low=0.1), r"tuning\.space\.model\.dropout: give low and high"),
-        ("model.dropout", Range(low=2, high=3), r"tuning\.space: dropout: .*less than 1"),
+        ("model.dropout", Range(low=2, high=3), r"tuning\.space\.model\.dropout: .*less than 1"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_named(

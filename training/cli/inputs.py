@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from core.config import validated
 from core.errors import TrainingError
 from core.layers import CONFIGS, merge, read_layer
 from core.workspace import Workspace
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from training.cli.arguments import FROM_CONFIG
-from training.cli.messages import checked
 from training.config import TrainingConfig
 from training.learn.resolved import FitSettings
 from training.learn.split import Shape
@@ -25,13 +25,13 @@ def fit_settings(given: dict[str, Any], files: Workspace) -> FitSettings:
     """
     if given["seed_everything"] is not None:
         given["seed"] = given["seed_everything"]
-    model = checked(ModelConfig, given["model"], "model.")
+    model = validated(ModelConfig, given["model"], "model.")
     wanted = {key: given[key] for key in TrainingConfig.model_fields}
     for flag, key in zip(FROM_CONFIG, ("epochs", "gradient_clip"), strict=True):
         if given["trainer"][flag] is not None:
             wanted[key] = given["trainer"][flag]
-    training = checked(TrainingConfig, wanted, "")
-    spec = checked(FeaturesConfig, _features(given["features"]), "features.")
+    training = validated(TrainingConfig, wanted, "")
+    spec = validated(FeaturesConfig, _features(given["features"]), "features.")
     if given["ckpt_path"] and not Path(given["ckpt_path"]).is_file():
         raise TrainingError(
             f"--ckpt_path {given['ckpt_path']}: not there; leave it out to start from the beginning"

@@ -1,11 +1,6 @@
-"""Errors of jsonargparse and pydantic as one line: the key, what is wrong, and the given value."""
+"""Errors of jsonargparse as one line: the key, what is wrong, and the given value."""
 
 import re
-from typing import Any
-
-from pydantic import ValidationError
-
-from core.errors import ConfigError
 
 NOISE = re.compile(
     r"$|\d+ validation error|For further information|Does not validate|Subtypes:|Errors:|Given value type"
@@ -22,13 +17,3 @@ def one_line(complaint: str) -> str:
     relevant = [line for line in relevant if not line.startswith("Parser key")] if key else relevant
     text = re.sub(r"\s*\[type=.*?\]", "", "; ".join(relevant[:4]))
     return f"--{key[1]}: {text}" if key else text
-
-
-def checked(config: Any, content: dict[str, Any], prefix: str) -> Any:
-    """`content` as a `config`. Raises ConfigError with the first wrong key, after `prefix`."""
-    try:
-        return config.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{prefix}{key}: {first['msg']}, not {first['input']!r}") from None

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
+from core.config import validated
 from core.errors import ConfigError
-from core.layers import CONFIGS, expand, merge, one_line, parse_override, profile_file, read_layer
+from core.layers import CONFIGS, expand, merge, parse_override, profile_file, read_layer
 from training.stages import Stages
 
 OPTIONS = ("--profile", "--config", "--set")
@@ -39,7 +39,7 @@ def as_flags(arguments: Sequence[str]) -> list[str]:
             flags.append(f"{option}={value}" if option else value)
             continue
         tree, overlays = merge(tree, layer), merge(overlays, layer)
-        _check(tree, option if option == "--set" else f"{option} {value}")
+        validated(Stages, tree, "--set: " if option == "--set" else f"{option} {value}: ")
         # `--set` overrides the rest at any position, as in `churn`; features are passed on as a whole
         place = last if option == "--set" else flags
         place.append(f"--config={yaml.safe_dump(_as_file(layer, overlays))}")
@@ -72,13 +72,6 @@ def _layer(option: str, value: str) -> dict[str, Any] | None:
     content = read_layer(Path(value))
     staged = content.keys() & ONLY_STAGES or isinstance(content.get("features"), Mapping)
     return content if staged and not content.keys() & ONLY_FLAGS else None
-
-
-def _check(tree: Mapping[str, Any], where: str) -> None:
-    try:
-        Stages.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {one_line(error, Stages)}") from None
 
 
 def _as_file(layer: Mapping[str, Any], overlays: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
+from core.config import validated
 from core.errors import ConfigError
 from model.config import ModelConfig
 from training.config import Range, TrainingConfig
@@ -45,14 +44,8 @@ def apply(chosen: Mapping[str, Any], settings: FitSettings) -> FitSettings:
                 f"tuning.space.{key}: no such setting; write it as model.<field> or training.<field>"
             )
         trees[section][field] = value
-    try:
-        model = ModelConfig.model_validate(trees["model"])
-        training = TrainingConfig.model_validate(trees["training"])
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"tuning.space: {first['loc'][0]}: {first['msg']}, not {first['input']!r}"
-        ) from None
+    model = validated(ModelConfig, trees["model"], "tuning.space.model.")
+    training = validated(TrainingConfig, trees["training"], "tuning.space.training.")
     return FitSettings(settings.shape, settings.spec, model, training)
 
 
