@@ -9,6 +9,7 @@ from pipelines.context import Context, Stages
 from pipelines.model_store import ModelStore
 from pipelines.verified import verified
 from rollout.errors import RolloutError
+from rollout.state import Change
 from rollout.store import Store
 from rollout.targets.target import Candidate, Target
 from training.archive.signing import SUFFIX
@@ -29,7 +30,7 @@ def adopted(
     model = context.settings.serving.model_name
     before = store.stable(model)
     if before is None or before.sha256 != known.sha256:
-        store.served_at_once(model, known, before, context.who, reason, context.as_of)
+        store.served_at_once(model, Change(known, before, context.who, context.as_of, reason))
     return known
 
 

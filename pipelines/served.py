@@ -15,6 +15,7 @@ from pipelines.context import Stages
 from pipelines.live import archive_record
 from pipelines.rollout import open_store
 from rollout.errors import RolloutError
+from rollout.state import Change
 from rollout.targets.target import Candidate
 
 log = logging.getLogger("churn.rollout")
@@ -79,4 +80,4 @@ class Served:
     def _record(self, candidate: Candidate, why: str, who: str, now: datetime) -> None:
         before = self._store.stable(self._model)
         if before is None or before.sha256 != candidate.sha256:
-            self._store.served_at_once(self._model, candidate, before, who, why, now)
+            self._store.served_at_once(self._model, Change(candidate, before, who, now, why))

@@ -22,7 +22,7 @@ from churn.settings import Settings
 from core.errors import ChurnError
 
 if TYPE_CHECKING:
-    from rollout.state import Asked, Rollout
+    from rollout.state import RequestKind, Rollout
     from rollout.store import Store
 
 POLL_S = 0.5
@@ -147,7 +147,7 @@ def rollback(settings: Settings, arguments: Namespace) -> int:
     store, model = _store(settings), settings.serving.model_name
     if store.current(model) is not None:
         return _ask(settings, "abort", arguments.reason)
-    promoted = store.serving(model)
+    promoted = store.reversible(model)
     if promoted is None:
         raise _nothing_to_roll_back()
     rollout = store.reopen(promoted, who(), arguments.reason, datetime.now(UTC))
@@ -205,7 +205,7 @@ def _store(settings: Settings) -> "Store":
     return Store(settings.rollout.database, settings.rollout.lease_s)
 
 
-def _ask(settings: Settings, what: "Asked", reason: str) -> int:
+def _ask(settings: Settings, what: "RequestKind", reason: str) -> int:
     from rollout.errors import RolloutError
 
     store, model = _store(settings), settings.serving.model_name
@@ -214,7 +214,7 @@ def _ask(settings: Settings, what: "Asked", reason: str) -> int:
         raise RolloutError(
             f"rollout {what}: none runs; see `churn rollout status`, or begin with `churn deploy`"
         )
-    request = store.ask(rollout.id, what, who(), reason, datetime.now(UTC))
+    request = store.request(rollout.id, what, who(), reason, datetime.now(UTC))
     if _uncontrolled(settings, store, rollout, silent=_can_control(settings, what)):
         if not _can_control(settings, what):
             return NEEDS_A_PERSON
@@ -262,7 +262,7 @@ def _wait_for_the_end(settings: Settings, store: "Store", rollout: "Rollout") ->
     return 0 if rollout.phase != "promoted" else 1
 
 
-def _can_control(settings: Settings, what: "Asked") -> bool:
+def _can_control(settings: Settings, what: "RequestKind") -> bool:
     """Whether this process can carry out the request itself, as it can for an abort on a cluster."""
     return what == "abort" and settings.rollout.target != "envoy"
 

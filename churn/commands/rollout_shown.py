@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from rollout.projections import Projection
+    from rollout.database.projections import Projection
     from rollout.state import Event, Rollout
 
 COLOURS = {"advance": "green", "roll_back": "red", "not_yet": "yellow"}

@@ -21,7 +21,7 @@ from churn.settings import CONFIGS
 from rollout.attendant import attend
 from rollout.config import RolloutConfig
 from rollout.observers.observer import Opened
-from rollout.state import Event, Rollout
+from rollout.state import Change, Event, Rollout
 from rollout.store import Store
 
 sys.path.append(str(Path(__file__).parents[1] / "rollout"))
@@ -44,7 +44,7 @@ class Desk:
         self.target = FileTarget(folder)
 
     def start(self) -> Rollout:
-        return self.store.start("churn", NEW, OLD, self.config, "ada", "march", now())
+        return self.store.start("churn", Change(NEW, OLD, "ada", now(), "march"), self.config)
 
     @contextmanager
     def controlled(self) -> Iterator[None]:
@@ -101,7 +101,7 @@ def test_without_a_controller_the_command_says_so_and_how_to_start_one(desk: Des
     said = desk.types("rollout", "pause", "--reason", "lunch", code=5)[1]
     assert "No controller runs" in said and "churn serve" in said
     assert "none" in desk.types("rollout", "status", code=5)[0]
-    asked = desk.store.asked(rollout.id)
+    asked = desk.store.next_request(rollout.id)
     assert asked is not None and (asked.who, asked.reason) == ("bob", "lunch")
 
 

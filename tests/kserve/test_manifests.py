@@ -26,8 +26,8 @@ from rollout.config import KServeConfig, Notify
 from rollout.health import Health, Standing
 from rollout.notify import notifier
 from rollout.store import Store
-from rollout.targets.knative import Knative
-from rollout.targets.standard import Standard
+from rollout.targets.kserve.knative import Knative
+from rollout.targets.kserve.standard import Standard
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KSERVE = REPOSITORY / "kserve"

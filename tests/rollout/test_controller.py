@@ -26,7 +26,7 @@ from rollout.again import judge_again
 from rollout.controller import Controller
 from rollout.errors import LeaseHeld, RolloutError
 from rollout.notify import Notice
-from rollout.state import Asked, Event, Rollout
+from rollout.state import Change, Event, RequestKind, Rollout
 from rollout.targets.target import Candidate
 
 
@@ -51,12 +51,13 @@ class Trial:
         self.target, self.observer = FileTarget(folder, self.store), FileObserver(folder)
         self.registry = FileRegistry(folder)
         self.notices: list[Notice] = []
-        self.id = self.store.start("churn", NEW, OLD, self.config, "ada", "march", self.clock.now).id
+        self.id = self.store.start("churn", Change(NEW, OLD, "ada", self.clock.now, "march"), self.config).id
         self.controller = self.another()
 
     def another(self, **more: Any) -> Controller:
         plain: dict[str, Any] = {
             "store": self.store,
+            "target": self.target,
             "clock": self.clock,
             "sleep": self.clock.sleep,
             "notify": self.notices.append,
@@ -84,8 +85,8 @@ class Trial:
             rollout = self.controller.tick(self.id)
         return rollout
 
-    def ask(self, what: Asked, reason: str = "because") -> None:
-        self.store.ask(self.id, what, "bob", reason, self.clock.now)
+    def ask(self, what: RequestKind, reason: str = "because") -> None:
+        self.store.request(self.id, what, "bob", reason, self.clock.now)
 
     def history(self) -> list[Event]:
         return self.store.history(self.id)
@@ -185,7 +186,9 @@ def test_abort_takes_the_canary_out_and_says_who_wanted_it(trial: Trial) -> None
 
 def test_an_abort_is_next_whatever_was_asked_before_it_and_nobody_is_left_waiting(trial: Trial) -> None:
     trial.until("stage", 1)
-    waiting = [trial.store.ask(trial.id, what, "bob", "", trial.clock.now) for what in ("pause", "promote")]
+    waiting = [
+        trial.store.request(trial.id, what, "bob", "", trial.clock.now) for what in ("pause", "promote")
+    ]
     trial.ask("abort", "calls rose")
     done = trial.ticks(1)
     assert (done.phase, done.outcome) == ("aborted", "bob: calls rose")
@@ -246,19 +249,13 @@ def test_an_abort_after_the_target_has_promoted_brings_the_previous_one_back(tri
     assert trial.target.observe().stable == OLD.sha256
 
 
-def test_back_is_recorded_when_the_target_shows_it_and_not_when_it_said_yes(
-    trial: Trial, folder: Path
-) -> None:
-    class Deaf(FileTarget):
-        def rollback(self) -> None:
-            """Says nothing, does nothing."""
-
+def test_a_roll_back_is_recorded_only_when_the_target_shows_it(trial: Trial) -> None:
     trial.until("stage", 1)
-    trial.controller._target = Deaf(folder, trial.store)
-    trial.ask("abort", "calls rose")
-    rollout = trial.ticks(2)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(trial.target, "rollback", lambda: None)  # succeeds and changes nothing
+        trial.ask("abort", "calls rose")
+        rollout = trial.ticks(2)
     assert rollout.phase == "rolling_back" and "still gives the canary 5 %" in rollout.trouble
-    trial.controller._target = trial.target
     assert trial.ticks(2).phase == "aborted"
     assert trial.target.observe().canary is None
 
@@ -303,7 +300,7 @@ def test_a_lease_is_renewed_while_an_action_takes_longer_than_it_lasts(folder: P
             seen.append(percent)
             super().set_weight(percent, mirror)
 
-    id = store.start("churn", NEW, OLD, config, "ada", "march", now()).id
+    id = store.start("churn", Change(NEW, OLD, "ada", now(), "march"), config).id
     made = controller(folder, config, store=store, target=Slow(folder, store))
     while not seen:
         made.tick(id)
@@ -432,7 +429,7 @@ def test_a_database_out_of_reach_stops_progress_but_not_the_way_back(trial: Tria
         trial.controller.tick(trial.id)
     target = FileTarget(folder)
     assert target.observe().weight == 5
-    trial.controller._target._store = None  # type: ignore[attr-defined]  # the test's own record is in there
+    trial.target._store = None  # in which the target records its changes
     (folder / "errors.json").write_text('{"5": 3}')
     with pytest.raises(RolloutError):
         trial.controller.tick(trial.id)

@@ -10,7 +10,7 @@ from rollout.config import RolloutConfig
 from rollout.decide import Decision, Observation, decide
 from rollout.evidence import Arm, Evidence, Window
 from rollout.rules.rule import Answer, Verdict
-from rollout.state import Asked, Request, Rollout, plan_of
+from rollout.state import Request, RequestKind, Rollout, plan_of
 from rollout.targets.target import Candidate, TargetState
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -72,7 +72,7 @@ def look(
     return replace(plain, **more)  # type: ignore[arg-type]
 
 
-def request(what: Asked) -> Request:
+def request(what: RequestKind) -> Request:
     return Request(1, NOON, what, "ada", "because")
 
 
@@ -148,11 +148,11 @@ def test_a_canary_that_is_gone_is_a_roll_back_to_finish_with_what_rules_say_of_i
 
 def test_a_canary_without_its_weight_is_a_roll_back_to_finish() -> None:
     assert after(at(), look(seen=target(0))).action == "roll_back"
-    assert after(at(), look(seen=target(0, asked=0))).action == "roll_back"
+    assert after(at(), look(seen=target(0, intended=0))).action == "roll_back"
 
 
 def test_a_canary_that_lost_its_weight_by_failing_is_given_some_seconds() -> None:
-    failed = look(seen=target(0, asked=5, ready=False))
+    failed = look(seen=target(0, intended=5, ready=False))
     assert after(at(unready_since=NOON + timedelta(seconds=19)), failed).action == "wait"
     assert after(at(unready_since=NOON + timedelta(seconds=5)), failed).action == "roll_back"
 
@@ -305,7 +305,7 @@ def test_a_promotion_can_be_aborted_at_every_moment() -> None:
 
 @pytest.mark.parametrize("what", ["pause", "resume", "promote"])
 @pytest.mark.parametrize("phase", ["promoting", "rolling_back"])
-def test_what_cannot_be_done_now_is_refused_and_holds_nothing_up(what: Asked, phase: str) -> None:
+def test_what_cannot_be_done_now_is_refused_and_holds_nothing_up(what: RequestKind, phase: str) -> None:
     decision = after(at(phase, 2, pending=6), look(), request(what))
     assert decision.action == "refuse" and decision.answers is not None
 

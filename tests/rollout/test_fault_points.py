@@ -23,7 +23,7 @@ from support.file_target import (
 )
 
 from rollout.controller import FAULT_POINTS
-from rollout.state import Rollout
+from rollout.state import Change, Rollout
 
 ENDS = {
     "good": ("promoted", 100, [["new"]]),
@@ -77,7 +77,7 @@ class Ordeal:
         self.folder, self.canary = folder, canary
         (folder / "errors.json").write_text(ERRORS[canary])
         self.store = store_in(folder, plan())
-        self.id = self.store.start("churn", NEW, OLD, plan(), "ada", "march", now()).id
+        self.id = self.store.start("churn", Change(NEW, OLD, "ada", now(), "march"), plan()).id
         self.killed = 0
 
     def through(self, deaths: Sequence[tuple[str, int]]) -> Rollout:
@@ -165,6 +165,6 @@ def test_every_point_is_passed_by_some_rollout(folder: Path) -> None:
         here.mkdir()
         (here / "errors.json").write_text(ERRORS[canary])
         store = store_in(here, plan())
-        id = store.start("churn", NEW, OLD, plan(), "ada", "march", now()).id
+        id = store.start("churn", Change(NEW, OLD, "ada", now(), "march"), plan()).id
         controller(here, plan(), store=store, faults=seen.append).run(id)
     assert set(seen) == set(FAULT_POINTS)

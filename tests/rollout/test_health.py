@@ -9,9 +9,10 @@ import pytest
 from support.file_target import NEW, OLD, memory_folder, now, plan, store_in
 
 from rollout.config import Notify
+from rollout.database.projections import Projection
 from rollout.health import Health, Standing, answering
 from rollout.notify import notifier
-from rollout.projections import Projection
+from rollout.state import Change
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_probes_and_metrics_follow_the_loop_the_database_and_the_rollout(folder:
         said = httpx.get(f"{url}/metrics").text
         assert "churn_rollout_running 0.0" in said and "churn_rollout_database_reachable 1.0" in said
 
-        store.start("churn", NEW, OLD, plan(), "ada", "march", now())
+        store.start("churn", Change(NEW, OLD, "ada", now(), "march"), plan())
         store.save_projection("churn", Projection("target", False, "serves x", datetime.now(UTC)))
         notices.dropped = 3
         said = httpx.get(f"{url}/metrics").text

@@ -14,8 +14,8 @@ from support.kube.cluster import DOCUMENTED, FIRST, SECOND, THIRD, client, clust
 from support.kube.knative import Knative as Controller
 
 from handlers.identity import NOBODY, PROBE_HEADER, THROUGH_GATEWAY
-from rollout.targets.cluster import ClusterError
-from rollout.targets.knative import Knative
+from rollout.targets.kserve.cluster import ClusterError
+from rollout.targets.kserve.knative import Knative
 from rollout.targets.target import Candidate
 
 

@@ -13,7 +13,7 @@ from support.kube.api_server import ApiServer, unknown
 from support.kube.cluster import FIRST, SECOND, client, cluster, config, crd, found
 
 from core.errors import ServingError
-from rollout.targets.cluster import (
+from rollout.targets.kserve.cluster import (
     CONFLICTS,
     INFERENCE_SERVICE,
     Cluster,
@@ -21,8 +21,8 @@ from rollout.targets.cluster import (
     ClusterUnreachable,
     connect,
 )
-from rollout.targets.knative import Knative
-from rollout.targets.standard import Standard
+from rollout.targets.kserve.knative import Knative
+from rollout.targets.kserve.standard import Standard
 
 
 @dataclass

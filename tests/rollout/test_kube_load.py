@@ -12,10 +12,10 @@ from support.kube.cluster import FIRST, SECOND, client, cluster, config, service
 from support.kube.load import Load
 from test_kube_rollouts import Trial
 
-from rollout.targets.knative import Knative
-from rollout.targets.knative_pods import BEFORE, MIN_SCALE
-from rollout.targets.manifests import REPLICAS
-from rollout.targets.standard import Standard
+from rollout.targets.kserve.knative import Knative
+from rollout.targets.kserve.marks import REPLICAS
+from rollout.targets.kserve.revision_pods import BEFORE, MIN_SCALE
+from rollout.targets.kserve.standard import Standard
 
 STAGES = [{"weight": weight, "max_s": 60, "min_requests": 10} for weight in (0, 1, 25, 50, 100)]
 

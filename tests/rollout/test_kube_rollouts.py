@@ -16,9 +16,9 @@ from support.kube.cluster import FIRST, SECOND, client, cluster, config
 
 from rollout.config import RolloutConfig
 from rollout.controller import Controller
-from rollout.state import Rollout
-from rollout.targets.knative import Knative
-from rollout.targets.standard import Standard
+from rollout.state import Change, Rollout
+from rollout.targets.kserve.knative import Knative
+from rollout.targets.kserve.standard import Standard
 
 
 class Died(BaseException):
@@ -49,7 +49,7 @@ class Trial:
 
     def start(self) -> str:
         store = store_in(self.folder, self.plan)
-        return store.start("churn", SECOND, FIRST, self.plan, "ada", "march", now()).id
+        return store.start("churn", Change(SECOND, FIRST, "ada", now(), "march"), self.plan).id
 
     def run(self) -> Rollout:
         return self.controller().run(self.start())

@@ -12,6 +12,7 @@ from churn.commands.registry import _writing
 from churn.settings import Settings, load_settings
 from rollout.errors import RolloutError
 from rollout.registry import ModelRegistry, locked_by
+from rollout.state import Change
 from rollout.store import Store
 from rollout.targets.target import Candidate
 from training.quiet import quiet
@@ -42,7 +43,7 @@ def registry(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Mod
 
 
 def follow(registry: ModelRegistry, stable: Candidate, previous: Candidate | None = None) -> str:
-    return registry.follow(stable, previous, "rollout r", WHEN, "because", {"seconds": 3.0})
+    return registry.follow(Change(stable, previous, "rollout r", WHEN, "because"), {"seconds": 3.0})
 
 
 def test_a_rollout_that_is_taken_back_names_what_serves_whoever_was_champion_before(
@@ -93,7 +94,7 @@ def test_a_command_cannot_name_a_champion_that_does_not_serve(
     known: Registry = registry._registry
     with _writing(settings, known, "2"):
         """Nothing is recorded as stable yet: whoever is champion serves first."""
-    Store(settings.rollout.database).served_at_once("churn", A, None, "ada", "by hand", WHEN)
+    Store(settings.rollout.database).served_at_once("churn", Change(A, None, "ada", WHEN, "by hand"))
     with _writing(settings, known, "1"):
         """It is what serves."""
     with (

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from support.file_target import NEW, OLD, FileRegistry, FileTarget, memory_folder, plan, store_in
 
-from rollout.projections import Projection
+from rollout.database.projections import Projection
 from rollout.reconcile import Reconciler
+from rollout.state import Change
 from rollout.targets.target import Candidate
 
 
@@ -29,7 +30,7 @@ class Idle:
 
     def record(self, stable: Candidate) -> None:
         before = self.store.stable("churn")
-        self.store.served_at_once("churn", stable, before, "ada", "by hand", self.now)
+        self.store.served_at_once("churn", Change(stable, before, "ada", self.now, "by hand"))
 
     def shown(self) -> dict[str, Projection]:
         return {found.name: found for found in self.store.projections("churn")}

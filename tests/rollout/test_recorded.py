@@ -84,7 +84,7 @@ def test_only_blocks_that_are_over_are_judged() -> None:
     assert seen.canary.requests == 50
     assert seen.canary.blocks.edges_ms == (5.0, 300.0, 900.0, math.inf), "empty ones too"
     assert seen.canary.blocks.slower(250).events.tolist() == [2, 2]
-    assert seen.canary.blocks.slower(800).asked.tolist() == [20, 20]
+    assert seen.canary.blocks.slower(800).total.tolist() == [20, 20]
     assert seen.canary.blocks.requests.tolist() == [20, 20]
     assert seen.canary.blocks.errors.tolist() == [1, 1], "customers, where they are known"
     over = replace(SHADOW, ended=at(5))

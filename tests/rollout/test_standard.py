@@ -11,9 +11,11 @@ from support.kube.load import Load
 from support.kube.standard import DEPLOYMENT, ROUTE
 from support.kube.standard import Standard as Controller
 
-from rollout.targets.cluster import ClusterError
-from rollout.targets.manifests import predictor_name, size
-from rollout.targets.standard import Standard, routed
+from rollout.targets.kserve.cluster import ClusterError
+from rollout.targets.kserve.http_routes import routed
+from rollout.targets.kserve.sizes import size
+from rollout.targets.kserve.standard import Standard
+from rollout.targets.kserve.standard_patches import predictor_name
 from rollout.targets.target import Candidate, NotYet
 
 NEW = predictor_name(SECOND)
@@ -240,7 +242,7 @@ def test_a_canary_whose_pods_die_has_no_traffic_and_is_told_from_one_taken_back(
     controller.ready_after = lambda uri: None if uri == SECOND.archive else 2
     server.settle()
     state = target.observe()
-    assert (state.weight, state.asked, state.ready) == (0, 25, False)
+    assert (state.weight, state.intended, state.ready) == (0, 25, False)
     assert controller.traffic[-1] == {FIRST.archive: 100}
     target.rollback()
     assert target.observe().canary is None

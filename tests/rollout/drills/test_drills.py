@@ -1,7 +1,7 @@
 """Faulty canaries among real customers: each is taken back for the right reason, and nobody gets an error.
 
 One Envoy and one stable TorchServe for all drills; each brings a canary of its own, made of a real archive
-whose handler was changed. Callers count every single answer.
+whose handler was changed. Clients count every single answer.
 """
 
 import os
@@ -56,8 +56,8 @@ def test_a_canary_that_fails_two_percent(house: Rig, bundle: ServedBundle, tmp_p
     drill = drilled(house, tmp_path, plan(stages=stages), candidate)
     assert drill.rollout.phase == "rolled_back"
     assert "error_rate" in drill.rollout.outcome
-    assert drill.callers.versions[VERSION] > 0
-    assert drill.callers.failed == 0, "stable answered in the canary's place"
+    assert drill.clients.versions[VERSION] > 0
+    assert drill.clients.failed == 0, "stable answered in the canary's place"
     taken_back(house)
 
 
@@ -68,7 +68,7 @@ def test_a_canary_that_is_three_times_slower(house: Rig, bundle: ServedBundle, t
     drill = drilled(house, tmp_path, plan(stages=stages, block_s=2), candidate)
     assert drill.rollout.phase == "rolled_back"
     assert "latency" in drill.rollout.outcome
-    assert drill.callers.failed == 0
+    assert drill.clients.failed == 0
     taken_back(house)
 
 
@@ -78,8 +78,8 @@ def test_a_canary_that_scores_otherwise(house: Rig, bundle: ServedBundle, tmp_pa
     assert drill.rollout.phase == "rolled_back"
     assert "score_shift" in drill.rollout.outcome
     assert drill.weights == [0], "the shadow saw it: no customer was told such a score"
-    assert set(drill.callers.versions) == {"0123456789ab"}
-    assert drill.callers.failed == 0
+    assert set(drill.clients.versions) == {"0123456789ab"}
+    assert drill.clients.failed == 0
     taken_back(house)
 
 
@@ -89,7 +89,7 @@ def test_a_canary_that_reads_stale_features(house: Rig, bundle: ServedBundle, tm
     assert drill.rollout.phase == "rolled_back"
     assert "features" in drill.rollout.outcome
     assert "stale" in drill.rollout.outcome
-    assert drill.callers.failed == 0
+    assert drill.clients.failed == 0
     taken_back(house)
 
 
@@ -105,7 +105,7 @@ def test_a_canary_that_is_miscalibrated(house: Rig, bundle: ServedBundle, tmp_pa
     drill = drilled(house, tmp_path, config, candidate, labels=labels)
     assert drill.rollout.phase == "rolled_back"
     assert "outcomes" in drill.rollout.outcome
-    assert drill.callers.failed == 0
+    assert drill.clients.failed == 0
     taken_back(house)
 
 
@@ -122,8 +122,8 @@ def test_a_canary_that_dies(house: Rig, bundle: ServedBundle, tmp_path: Path) ->
     assert killed, drill.rollout.outcome
     assert drill.rollout.phase == "rolled_back"
     assert "canary" in drill.rollout.outcome or "error_rate" in drill.rollout.outcome
-    assert drill.callers.versions[VERSION] > 0
-    assert drill.callers.failed == 0, "its customers were answered by stable"
+    assert drill.clients.versions[VERSION] > 0
+    assert drill.clients.failed == 0, "its customers were answered by stable"
     taken_back(house)
 
 
@@ -133,8 +133,8 @@ def test_a_canary_that_never_gets_ready(house: Rig, bundle: ServedBundle, tmp_pa
     assert drill.rollout.phase == "rolled_back"
     assert "not ready within 15 s" in drill.rollout.outcome
     assert drill.weights == []
-    assert set(drill.callers.versions) == {"0123456789ab"}
-    assert drill.callers.failed == 0
+    assert set(drill.clients.versions) == {"0123456789ab"}
+    assert drill.clients.failed == 0
     taken_back(house)
 
 
@@ -143,7 +143,7 @@ def test_a_canary_that_refuses_to_load(house: Rig, bundle: ServedBundle, tmp_pat
     drill = drilled(house, tmp_path, plan(ready_timeout_s=40), candidate)
     assert drill.rollout.phase == "rolled_back"
     assert "not ready within 40 s" in drill.rollout.outcome
-    assert drill.callers.failed == 0
+    assert drill.clients.failed == 0
     taken_back(house)
 
 
@@ -154,7 +154,7 @@ def test_an_identical_model_reaches_everybody(house: Rig, bundle: ServedBundle, 
     assert drill.rollout.phase == "promoted", drill.rollout.outcome
     assert drill.weights == [0, 5, 25, 50, 100, 100]
     assert drill.champions == [VERSION]
-    assert drill.callers.failed == 0
+    assert drill.clients.failed == 0
     state = house.target.observe()
     assert (state.weight, state.canary, state.stable) == (0, None, candidate.sha256)
     assert house.supervisor.model.alive

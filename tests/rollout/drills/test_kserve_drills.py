@@ -41,8 +41,8 @@ def test_a_good_candidate_reaches_every_caller(
     with on_cluster(house, mode, altered(bundle, tmp_path)) as (there, pods):
         drill = drilled(there, tmp_path, plan(stages=STAGES, rules=RULES), SECOND)
         assert drill.rollout.phase == "promoted", drill.rollout.outcome
-        assert drill.callers.failed == 0, drill.callers.failures[:3]
-        assert set(drill.callers.versions) == {"0123456789ab", VERSION}
+        assert drill.clients.failed == 0, drill.clients.failures[:3]
+        assert set(drill.clients.versions) == {"0123456789ab", VERSION}
         shares = [traffic.get(SECOND.archive, 0) for traffic in pods.model.traffic]
         assert [share for n, share in enumerate(shares) if n == 0 or share != shares[n - 1]] == [
             0, 20, 50, 100,
@@ -59,8 +59,8 @@ def test_a_candidate_that_fails_is_taken_back(
         drill = drilled(there, tmp_path, plan(stages=STAGES, rules=RULES), SECOND)
         assert drill.rollout.phase == "rolled_back"
         assert "error_rate" in drill.rollout.outcome
-        assert drill.callers.versions[VERSION] > 0
-        assert drill.callers.failed == 0, drill.callers.failures[:3]
+        assert drill.clients.versions[VERSION] > 0
+        assert drill.clients.failed == 0, drill.clients.failures[:3]
         state = there.target.observe()
         assert (state.canary, state.stable, state.weight) == (None, FIRST.sha256, 0)
         assert pods.model.traffic[-1].get(SECOND.archive, 0) == 0

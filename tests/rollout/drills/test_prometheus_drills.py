@@ -1,4 +1,4 @@
-"""Both modes of KServe, real pods, real callers: judged by a real Prometheus through PromQL, and by it alone.
+"""Both modes of KServe, real pods, real clients: judged by a real Prometheus through PromQL, and by it alone.
 
 Envoy's counts are the gateway's evidence, the handlers' own the rest. Each request is dealt anew, as on a
 cluster; nothing is mirrored, and nobody knows the customers.
@@ -21,7 +21,7 @@ from support.served_bundle import ServedBundle
 from rollout.evidence import Window
 from rollout.observers.observer import Opened
 from rollout.state import Rollout
-from rollout.targets.question import unanswered
+from rollout.targets.kserve.probe import unanswered
 
 from support.drills.cluster_rig import ON_TRIAL  # isort: skip
 from support.drills.faults import (  # isort: skip
@@ -37,7 +37,7 @@ from support.drills.faults import (  # isort: skip
     scores_of,
 )
 from support.servers.real_prometheus import needs_prometheus  # isort: skip
-from support.drills.rig import VERSION, Callers, Rig, altered, drilled, plan, rig, utc_now  # isort: skip
+from support.drills.rig import VERSION, Clients, Rig, altered, drilled, plan, rig, utc_now  # isort: skip
 from support.drills.scraped import Judged, Scraped, judged_by_prometheus, scraping  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), needs_prometheus]
@@ -102,11 +102,11 @@ def test_a_good_candidate_is_promoted_and_what_callers_sent_is_all_that_counts(
     candidate = altered(bundle, tmp_path)
     with judged_by_prometheus(house, mode, candidate, scraped) as (there, pods):
         asked_before(there)
-        since, callers = utc_now(), Callers(house.url, sticky=False)
+        since, clients = utc_now(), Clients(house.url, sticky=False)
         config = plan(stages=STAGES, rules={"latency": SLOW_MACHINE}, kserve=there.settings)
-        drill = drilled(there, tmp_path, config, ON_TRIAL, callers=callers)
+        drill = drilled(there, tmp_path, config, ON_TRIAL, clients=clients)
         assert drill.rollout.phase == "promoted", drill.rollout.outcome
-        assert callers.failed == 0, callers.failures[:3]
+        assert clients.failed == 0, clients.failures[:3]
         shares = [traffic.get(SECOND.archive, 0) for traffic in pods.model.traffic]
         assert [share for n, share in enumerate(shares) if n == 0 or share != shares[n - 1]] == [
             0, 20, 50, 100,
@@ -118,9 +118,9 @@ def test_a_good_candidate_is_promoted_and_what_callers_sent_is_all_that_counts(
         window = counted(there, since)
         probes = there.probes()
         assert probes["gateway"] == QUESTIONS and probes["direct"] > 600, "Envoy's own, and those to warm up"
-        print(callers.versions, window.stable.requests, window.canary.requests)
+        print(clients.versions, window.stable.requests, window.canary.requests)
         for version, arm in ((STABLE, window.stable), (VERSION, window.canary)):
-            assert arm.requests == arm.customers == len(arm.scores) == callers.versions[version]
+            assert arm.requests == arm.customers == len(arm.scores) == clients.versions[version]
             assert (arm.errors, arm.missing) == (0, 0)
         assert FIRST.archive not in pods.model.traffic[-1]
 
@@ -170,8 +170,8 @@ def test_a_faulty_candidate_is_taken_back(
         print(f"{mode}: {name}: at {drill.weights} %, {drill.seconds:.0f} s: {drill.rollout.outcome}")
         assert drill.rollout.phase == "rolled_back", drill.rollout.outcome
         assert drill.rollout.outcome.startswith(case.ended_by), drill.rollout.outcome
-        assert (drill.callers.versions[VERSION] > 0) is (case.fault not in (NEVER_READY, REFUSES_TO_LOAD))
-        assert drill.callers.failed == 0, drill.callers.failures[:3]
+        assert (drill.clients.versions[VERSION] > 0) is (case.fault not in (NEVER_READY, REFUSES_TO_LOAD))
+        assert drill.clients.failed == 0, drill.clients.failures[:3]
         state = there.target.observe()
         assert (state.canary, state.stable, state.weight) == (None, FIRST.sha256, 0)
         assert pods.model.traffic[-1] == {FIRST.archive: 100}

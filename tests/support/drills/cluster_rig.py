@@ -1,7 +1,7 @@
 """The model of a cluster whose pods are real: what KServe's split says, Envoy and TorchServe do.
 
 The targets speak to the API server of tests/support/kube; a pod of the candidate there is a TorchServe here,
-it is ready there when Envoy's question for a prediction is answered here, and callers get the cluster's
+it is ready there when Envoy's question for a prediction is answered here, and clients get the cluster's
 weights.
 """
 
@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from core.errors import ServingError
-from rollout.targets.knative import Knative
-from rollout.targets.manifests import predictor_name
-from rollout.targets.standard import Standard
+from rollout.targets.kserve.knative import Knative
+from rollout.targets.kserve.standard import Standard
+from rollout.targets.kserve.standard_patches import predictor_name
 from rollout.targets.target import Candidate
 from support.kube import knative, standard
 from support.kube.api_server import ApiServer

@@ -59,7 +59,7 @@ KILLED: Changes = {}
 
 
 def scores_of(url: str) -> NDArray[np.float64]:
-    """What stable says of the customers that callers ask for."""
+    """What stable says of the customers that clients ask for."""
     asked = {"instances": [{"user_id": user} for user in FRESH]}
     with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
         answers = client.post("/v1/models/churn:predict", json=asked).json()

@@ -12,7 +12,7 @@ import yaml
 from kubernetes.client import ApiClient, Configuration
 
 from rollout.config import KServeConfig
-from rollout.targets.cluster import Cluster
+from rollout.targets.kserve.cluster import Cluster
 from rollout.targets.target import Candidate
 from support.kube import knative, standard
 from support.kube.api_server import ApiServer, Object
