@@ -67,7 +67,7 @@ def test_expectation_over_two_variants_is_at_most_one() -> None:
         assert (likely * np.exp(excess_mean(canary, stable, 0.1))).sum() <= 1
 
 
-def test_looking_often_at_two_means_keeps_the_promise() -> None:
+def test_looking_often_at_two_means_stays_within_alpha() -> None:
     rollouts, alpha, values = 400, 0.05, np.arange(1, 10) / 10
     random = np.random.default_rng(2)
     likely = np.full(9, 1 / 9)

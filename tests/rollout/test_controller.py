@@ -161,7 +161,7 @@ def test_a_canary_that_is_never_ready_ends_with_the_targets_word(trial: Trial, f
     assert done.phase == "rolled_back" and "not ready within 5 s" in done.outcome
 
 
-def test_pause_stops_the_stage_and_its_clock_and_resume_goes_on(trial: Trial) -> None:
+def test_pause_stops_the_stage_and_its_clock_and_resume_continues_it(trial: Trial) -> None:
     since = trial.until("stage", 1).since
     trial.ask("pause", "call centre is closed")
     assert trial.ticks(1).paused
@@ -172,11 +172,11 @@ def test_pause_stops_the_stage_and_its_clock_and_resume_goes_on(trial: Trial) ->
     resumed = trial.ticks(1)
     assert not resumed.paused and resumed.since > since
     assert trial.until("stage", 2)
-    told = [(e.action, e.who, e.reason) for e in trial.history() if e.who == "bob"]
-    assert told == [("pause", "bob", "bob: call centre is closed"), ("resume", "bob", "bob: because")]
+    events = [(e.action, e.who, e.reason) for e in trial.history() if e.who == "bob"]
+    assert events == [("pause", "bob", "bob: call centre is closed"), ("resume", "bob", "bob: because")]
 
 
-def test_abort_takes_the_canary_out_and_says_who_wanted_it(trial: Trial) -> None:
+def test_abort_removes_the_canary_and_records_who_requested_it(trial: Trial) -> None:
     trial.until("stage", 2)
     trial.ask("abort", "calls rose")
     done = trial.controller.run(trial.id)
@@ -184,7 +184,7 @@ def test_abort_takes_the_canary_out_and_says_who_wanted_it(trial: Trial) -> None
     assert trial.target.observe().canary is None
 
 
-def test_an_abort_is_next_whatever_was_asked_before_it_and_nobody_is_left_waiting(trial: Trial) -> None:
+def test_an_abort_is_next_whatever_was_requested_before_and_no_request_is_left_waiting(trial: Trial) -> None:
     trial.until("stage", 1)
     waiting = [
         trial.store.request(trial.id, what, "bob", "", trial.clock.now) for what in ("pause", "promote")
@@ -197,7 +197,7 @@ def test_an_abort_is_next_whatever_was_asked_before_it_and_nobody_is_left_waitin
     assert [trial.store.answer(request) for request in waiting] == [end.sequence] * 2
 
 
-def test_a_promotion_asked_for_while_the_target_is_away_does_not_happen_when_it_is_back(trial: Trial) -> None:
+def test_a_promotion_requested_while_the_target_is_unreachable_does_not_happen_later(trial: Trial) -> None:
     trial.until("stage", 0)
     trial.target.unreachable.touch()
     trial.ask("promote", "we know it")
@@ -228,7 +228,7 @@ def test_a_promotion_that_is_stuck_is_judged_reported_and_can_be_aborted(trial: 
     assert trial.target.observe().stable == OLD.sha256 and trial.registry.champions() == []
 
 
-def test_a_stuck_promotion_that_harms_goes_back(trial: Trial, folder: Path) -> None:
+def test_a_stuck_promotion_that_harms_is_taken_back(trial: Trial, folder: Path) -> None:
     trial.controller = trial.another(target=Unpromoted(folder, trial.store))
     assert trial.until_pending("promoting")
     (folder / "errors.json").write_text('{"watch": 3}')
@@ -238,7 +238,7 @@ def test_a_stuck_promotion_that_harms_goes_back(trial: Trial, folder: Path) -> N
 
 
 def test_an_abort_after_the_target_has_promoted_brings_the_previous_one_back(trial: Trial) -> None:
-    """The candidate is stable at the target, and the record does not say so yet."""
+    """The candidate is stable at the target, and the record does not state it yet."""
     trial.registry.unreachable.touch()
     assert trial.until_pending("promoting")
     assert trial.target.observe().stable == NEW.sha256
@@ -260,7 +260,7 @@ def test_a_roll_back_is_recorded_only_when_the_target_shows_it(trial: Trial) -> 
     assert trial.target.observe().canary is None
 
 
-def test_what_was_counted_is_kept_and_only_when_it_has_changed(trial: Trial) -> None:
+def test_counts_are_stored_and_only_when_they_have_changed(trial: Trial) -> None:
     trial.until("stage", 1)
     trial.ask("pause")
     trial.ticks(10)
@@ -329,7 +329,7 @@ def test_a_promoted_model_can_be_taken_back_after_its_end(trial: Trial) -> None:
         trial.store.reopen(again, "bob", "once more", trial.clock.now)
 
 
-def test_out_of_reach_keeps_the_weight_then_goes_on(trial: Trial, folder: Path) -> None:
+def test_while_unreachable_the_weight_stays_then_it_continues(trial: Trial, folder: Path) -> None:
     trial.until("stage", 1)
     trial.target.unreachable.touch()
     trial.ticks(3)
@@ -380,7 +380,7 @@ def test_a_registry_out_of_reach_does_not_hold_traffic_up(trial: Trial) -> None:
     assert "the registry does not follow yet" in watch.reason
 
 
-def test_a_weight_that_somebody_raised_is_set_back_in_a_window_of_its_own(trial: Trial) -> None:
+def test_a_weight_that_was_raised_by_hand_is_corrected_in_a_window_of_its_own(trial: Trial) -> None:
     trial.until("stage", 1)
     trial.target.set_weight(80)
     corrected = trial.ticks(1)
@@ -441,7 +441,7 @@ def test_a_database_out_of_reach_stops_progress_but_not_the_way_back(trial: Tria
     assert done.phase == "rolled_back" and "any_error: 3 errors" in done.outcome
 
 
-def test_a_rollout_keeps_the_plan_it_was_started_with(trial: Trial) -> None:
+def test_a_rollout_has_the_plan_it_was_started_with(trial: Trial) -> None:
     changed = plan(stages=[{"weight": 100, "max_s": 1}])
     rollout = trial.store.load(trial.id)
     assert [stage.weight for stage in rollout.planned(changed).stages] == [0, 5, 50, 100]

@@ -9,7 +9,7 @@ from rollout.statistics.event_rates import PRIOR, RATIOS, Counts, excess_events,
 
 
 def expectation(canary: int, stable: int, rates: tuple[float, float], tolerance: float = 0.0) -> np.ndarray:
-    """Of each ratio's e-value over all outcomes, given who was asked."""
+    """Of each ratio's e-value over all outcomes, given the number of requests to each."""
     of_canary, of_stable = np.meshgrid(np.arange(canary + 1), np.arange(stable + 1), indexing="ij")
     likely = binom.pmf(of_canary, canary, rates[0]) * binom.pmf(of_stable, stable, rates[1])
     evidence = window_evidence(Counts(np.full_like(of_canary, canary), of_canary,
@@ -41,7 +41,7 @@ def test_expectation_is_at_most_one_at_the_edge_of_the_tolerance(stable_rate: fl
 
 
 @pytest.mark.parametrize("both", [0.0, 0.05, 0.1])
-def test_mirrored_requests_may_fail_together_or_apart(both: float) -> None:
+def test_mirrored_requests_may_fail_together_or_alone(both: float) -> None:
     """Two answers to one request: an error of 10 % each, together as often as `both`."""
     outcomes = {(0, 0): 1 - 0.2 + both, (1, 0): 0.1 - both, (0, 1): 0.1 - both, (1, 1): both}
     mean = sum(p * np.exp(window_evidence(Counts(1, c, 1, s))) for (c, s), p in outcomes.items())
@@ -52,7 +52,7 @@ REGIMES = [(0.01, 0.01, 2000), (0.1, 0.001, 8000), (0.5, 0.01, 3000), (0.5, 0.1,
 
 
 @pytest.mark.parametrize(("share", "rate", "requests"), REGIMES)
-def test_looking_every_few_requests_keeps_the_promise(share: float, rate: float, requests: int) -> None:
+def test_looking_every_few_requests_stays_within_alpha(share: float, rate: float, requests: int) -> None:
     rollouts, step, alpha = 2000, 10, 0.05
     random = np.random.default_rng(7)
     totals, crossed = np.zeros((4, rollouts)), np.zeros(rollouts, dtype=bool)
@@ -107,7 +107,7 @@ def test_one_crowd_in_two_windows_is_not_two_crowds() -> None:
     assert excess_events([outage, calm]) < 0
 
 
-def test_a_window_with_one_variant_alone_says_nothing() -> None:
+def test_a_window_with_one_variant_alone_is_no_evidence() -> None:
     assert excess_events([Counts(1000, 900, 0, 0)]) == pytest.approx(0)
     assert excess_events([Counts(0, 0, 1000, 900)], tolerance=0.01) == pytest.approx(0)
     assert excess_events([]) == pytest.approx(0)

@@ -1,4 +1,4 @@
-"""How many pods a revision keeps while a canary has a share: the minimum of its PodAutoscaler, and back."""
+"""The minimum of a revision's PodAutoscaler while a canary has a share, and after."""
 
 import pytest
 from support.kube import knative
@@ -12,7 +12,7 @@ STABLE = "churn-predictor-00001"
 
 
 @pytest.mark.parametrize("own", [{MIN_SCALE: "3"}, {}])
-def test_a_minimum_only_grows_and_then_goes_back_to_what_it_was(own: dict[str, str]) -> None:
+def test_a_minimum_only_grows_and_is_restored_at_the_end(own: dict[str, str]) -> None:
     autoscaler = {"metadata": {"annotations": dict(own)}}
 
     def carry_out(patch: dict[str, dict[str, dict[str, str | None]]] | None) -> None:
@@ -35,7 +35,7 @@ def test_a_minimum_only_grows_and_then_goes_back_to_what_it_was(own: dict[str, s
     assert restored(autoscaler) is None
 
 
-def test_somebody_who_writes_at_the_same_time_is_not_overwritten() -> None:
+def test_a_write_at_the_same_time_is_not_overwritten() -> None:
     """A patch of metadata carries the version that was read, too."""
     with cluster(knative.Knative()) as server:
         pods = RevisionPods(client(server))

@@ -46,7 +46,7 @@ def follow(registry: ModelRegistry, stable: Candidate, previous: Candidate | Non
     return registry.follow(Change(stable, previous, "rollout r", WHEN, "because"), {"seconds": 3.0})
 
 
-def test_a_rollout_that_is_taken_back_names_what_serves_whoever_was_champion_before(
+def test_a_rollout_that_is_taken_back_names_what_serves_whichever_was_champion_before(
     registry: ModelRegistry,
 ) -> None:
     """Serve A; a rehearsal makes B the champion; C is rolled out after A and taken back."""
@@ -61,7 +61,9 @@ def test_a_rollout_that_is_taken_back_names_what_serves_whoever_was_champion_bef
     ]  # fmt: skip
 
 
-def test_nothing_is_written_where_it_stands_so_and_a_stranger_is_reported(registry: ModelRegistry) -> None:
+def test_nothing_is_written_where_aliases_agree_and_an_unknown_archive_is_reported(
+    registry: ModelRegistry,
+) -> None:
     follow(registry, B, A)
     written = len(registry._registry.history())
     assert follow(registry, B, A) == "version 2 is the champion"
@@ -93,7 +95,7 @@ def test_a_command_cannot_name_a_champion_that_does_not_serve(
 ) -> None:
     known: Registry = registry._registry
     with _writing(settings, known, "2"):
-        """Nothing is recorded as stable yet: whoever is champion serves first."""
+        """Nothing is recorded as stable yet: the champion serves first."""
     Store(settings.rollout.database).served_at_once("churn", Change(A, None, "ada", WHEN, "by hand"))
     with _writing(settings, known, "1"):
         """It is what serves."""

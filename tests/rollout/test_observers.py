@@ -31,7 +31,7 @@ HORIZON = timedelta(days=90)
 
 @dataclass(frozen=True)
 class Answer:
-    """What is logged of the customers of a batch, apart from their scores."""
+    """What is logged of the customers of a batch, besides their scores."""
 
     status: str = "ok"
     country: str = "CH"
@@ -234,7 +234,7 @@ def test_counters_are_differences_and_begin_anew_with_envoy() -> None:
     assert between(before, before, "canary", 10).p99_ms is None
 
 
-def test_a_quantile_lies_in_its_bucket() -> None:
+def test_a_quantile_is_in_its_bucket() -> None:
     latency = {1.0: 0, 2.0: 98, 10.0: 100}
     assert quantile(latency, 0.99) == approx(6.0)
     assert quantile(latency, 0.49) == approx(1.5)

@@ -10,8 +10,8 @@ from rollout.statistics.sign_test import excess_in_blocks, losses
 Rows = list[float]
 
 
-def tries(asked: Rows, events: Rows) -> Tries:
-    return Tries(np.array(asked, dtype=float), np.array(events, dtype=float))
+def tries(total: Rows, events: Rows) -> Tries:
+    return Tries(np.array(total, dtype=float), np.array(events, dtype=float))
 
 
 def test_a_loss_is_the_difference_of_two_probabilities_over_the_draws() -> None:
@@ -46,8 +46,8 @@ def test_stalls_of_either_process_roll_back_no_more_than_alpha() -> None:
     random, alpha, crossed = np.random.default_rng(5), 0.1, 0
     for _ in range(300):
         rates = np.where(random.random((2, 60)) < 0.15, random.random((2, 60)), 0.01)
-        asked = random.poisson(20, 60).astype(float)
-        canary = Tries(asked, random.binomial(asked.astype(int), rates[0]).astype(float))
+        total = random.poisson(20, 60).astype(float)
+        canary = Tries(total, random.binomial(total.astype(int), rates[0]).astype(float))
         stable = Tries(np.full(60, 180.0), random.binomial(180, rates[1]).astype(float))
         looks = (excess_in_blocks(canary.rows(slice(n)), stable.rows(slice(n))) for n in range(10, 61, 10))
         crossed += max(looks) >= -np.log(alpha)

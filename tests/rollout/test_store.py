@@ -29,47 +29,48 @@ def start(store: Store, model: str = "churn") -> Rollout:
 
 
 def race(act: Callable[..., None], *arguments: Any) -> list[str]:
-    """What each of several processes that begin at one moment has to say, `act(say, *arguments)`."""
-    said, go = PROCESSES.Queue(), PROCESSES.Event()
+    """The messages of several processes that begin at the same moment: each calls `act(report,
+    *arguments)`."""
+    reports, go = PROCESSES.Queue(), PROCESSES.Event()
 
     def runner() -> None:
         go.wait(30)
         try:
-            act(said.put, *arguments)
+            act(reports.put, *arguments)
         except Exception as error:
-            said.put(f"{type(error).__name__}: {error}")
+            reports.put(f"{type(error).__name__}: {error}")
 
     racers = [PROCESSES.Process(target=runner) for _ in range(RACERS)]
     for racer in racers:
         racer.start()
     go.set()
-    answers = [said.get(timeout=60) for _ in racers]
+    answers = [reports.get(timeout=60) for _ in racers]
     for racer in racers:
         racer.join(30)
     return answers
 
 
-def open_it(say: Callable[[str], None], uri: str) -> None:
-    say(str(Store(uri).newest("churn")))
+def open_it(report: Callable[[str], None], uri: str) -> None:
+    report(str(Store(uri).newest("churn")))
 
 
-def start_one(say: Callable[[str], None], uri: str) -> None:
+def start_one(report: Callable[[str], None], uri: str) -> None:
     store = Store(uri)
     try:
         start(store)
     except RolloutError as error:
-        say(f"refused: {error}")
+        report(f"refused: {error}")
     else:
-        say("started")
+        report("started")
 
 
-def take(say: Callable[[str], None], uri: str, now: datetime) -> None:
+def take(report: Callable[[str], None], uri: str, now: datetime) -> None:
     try:
         Store(uri).take_lease("churn", f"holder {os.getpid()}", now)
     except LeaseHeld:
-        say("refused")
+        report("refused")
     else:
-        say("taken")
+        report("taken")
 
 
 def test_processes_that_open_a_new_database_together_all_succeed(uri: str) -> None:
@@ -78,9 +79,9 @@ def test_processes_that_open_a_new_database_together_all_succeed(uri: str) -> No
 
 def test_only_one_of_many_starts_a_rollout(uri: str) -> None:
     Store(uri)
-    said = race(start_one, uri)
-    assert said.count("started") == 1, said
-    assert all("is running; wait for its end" in one for one in said if one != "started"), said
+    reports = race(start_one, uri)
+    assert reports.count("started") == 1, reports
+    assert all("is running; wait for its end" in one for one in reports if one != "started"), reports
 
 
 def test_only_one_of_many_gets_a_free_lease(uri: str) -> None:
@@ -136,7 +137,7 @@ def test_state_and_history_change_together_or_not_at_all(uri: str) -> None:
     assert not store.load(begun.id).paused
 
 
-def test_nobody_without_the_lease_can_write(uri: str) -> None:
+def test_only_the_holder_of_the_lease_can_write(uri: str) -> None:
     store = Store(uri, lease_s=10)
     begun = start(store)
     store.take_lease("churn", "one", NOW)
@@ -205,7 +206,7 @@ def test_what_is_stable_follows_from_the_rollouts(uri: str) -> None:
     assert store.answer(request) == 4
 
 
-def test_requests_wait_in_the_order_in_which_they_were_asked(uri: str) -> None:
+def test_requests_wait_in_the_order_in_which_they_were_made(uri: str) -> None:
     store = Store(uri)
     id = start(store).id
     store.request(id, "pause", "bob", "lunch", NOW)

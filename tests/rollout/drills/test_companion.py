@@ -20,7 +20,7 @@ from rollout.store import Store
 from rollout.targets.envoy import EnvoyTarget
 from serving.supervisor import Supervisor
 
-from support.drills.rig import Clients, Registered, altered, candidate_of, plan, rig, utc_now  # isort: skip
+from support.drills.rig import Clients, Registered, altered, candidate_of, plan, running_rig, utc_now  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 START = """
@@ -59,7 +59,7 @@ def test_a_rollout_started_elsewhere_is_carried_out(bundle: ServedBundle, tmp_pa
         ended.set()
 
     candidate, stable = altered(bundle, tmp_path), candidate_of(bundle.archive)
-    with rig(bundle, tmp_path, companion=companion) as made:
+    with running_rig(bundle, tmp_path, companion=companion) as made:
         arguments = [uri, candidate.archive, candidate.sha256, stable.archive, stable.sha256]
         done = subprocess.run(
             [sys.executable, "-c", START, *arguments, config.model_dump_json()],

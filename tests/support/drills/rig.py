@@ -138,7 +138,7 @@ class Rig:
 
 
 @contextmanager
-def rig(
+def running_rig(
     bundle: ServedBundle,
     folder: Path,
     objective_ms: float = 800.0,

@@ -122,7 +122,7 @@ def config(timeout_s: float = 3.0) -> KServeConfig:
 
 
 def found(server: ApiServer) -> Object:
-    """The InferenceService as it stands."""
+    """The InferenceService now."""
     content = server.store.get("serving.kserve.io", "inferenceservices", "churn", "churn")
     assert content is not None
     return content
