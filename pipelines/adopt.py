@@ -10,6 +10,7 @@ from pipelines.context import Context, Stages
 from pipelines.model_store import ModelStore, packed_path
 from pipelines.verified import verified
 from rollout.errors import RolloutError
+from rollout.state import Change
 from rollout.store import Store
 from rollout.targets.target import Candidate, Target
 from training.archive.signing import SUFFIX
@@ -35,7 +36,7 @@ def record_stable(store: Store, model: str, served: Candidate, who: str, reason:
     """Records in the database of rollouts that `served` is stable, unless it is recorded already."""
     before = store.stable(model)
     if before is None or before.sha256 != served.sha256:
-        store.served_at_once(model, served, before, who, reason, when)
+        store.served_at_once(model, Change(served, before, who, when, reason))
 
 
 def _identified(settings: Stages, serving: Candidate, archive: Path | None) -> Candidate:

@@ -31,7 +31,7 @@ from rollout.config import Notify, Rehearsal, RolloutConfig
 from rollout.notify import Notice
 from rollout.observers.live import LiveObserver
 from rollout.registry import ModelRegistry, OthersRegistry, RegistryProjection
-from rollout.state import Rollout
+from rollout.state import Change, Rollout
 from rollout.store import Store
 from rollout.targets.envoy import EnvoyTarget
 from rollout.targets.target import Candidate, TargetState
@@ -157,7 +157,7 @@ class _Rehearsal:
         if self._stable is None:
             reason += f"; {self._lacking}: it is deployed beside itself"
         model, who = self._settings.serving.model_name, self._context.who
-        return store.start(model, self._candidate, self._stable, self._config, who, reason, now)
+        return store.start(model, Change(self._candidate, self._stable, who, now, reason), self._config)
 
     def _predict(self, servers: Supervisor) -> list[dict[str, Any]]:
         """Predictions for the customers of pipelines.live.query_server."""

@@ -10,7 +10,7 @@ from core.errors import ConfigError, ServingError
 from pipelines.context import Context, Stages
 from rollout.config import RolloutConfig
 from rollout.errors import RolloutError
-from rollout.state import Rollout
+from rollout.state import Change, Rollout
 from rollout.targets.target import Candidate, Target
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def start(context: Context, candidate: Candidate, reason: str) -> Rollout:
             " cluster metrics are labelled with the version, so the two could not be compared: train a model,"
             " or exchange the archive at once with your manifests and `churn rollout adopt`"
         )
-    return store.start(model, candidate, previous, settings.rollout, context.who, reason, context.as_of)
+    change = Change(candidate, previous, context.who, context.as_of, reason)
+    return store.start(model, change, settings.rollout)
 
 
 def _served_here(settings: Stages, store: "Store") -> Candidate:
@@ -150,13 +151,13 @@ def how_to_control(config: RolloutConfig) -> str:
 
 
 def _knative(config: RolloutConfig) -> Target:
-    from rollout.targets.knative import Knative
+    from rollout.targets.kserve.knative import Knative
 
     return Knative.connect(config.kserve)
 
 
 def _standard(config: RolloutConfig) -> Target:
-    from rollout.targets.standard import Standard
+    from rollout.targets.kserve.standard import Standard
 
     return Standard.connect(config.kserve)
 

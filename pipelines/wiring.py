@@ -13,12 +13,13 @@ from rollout.attendant import attend
 from rollout.config import RolloutConfig
 from rollout.controller import Controller
 from rollout.health import Health
-from rollout.notify import Notifier, Tell, notifier
+from rollout.notify import Notifier, Notify, no_notice, notifier
 from rollout.observers.observer import Observer
 from rollout.reconcile import Reconciler
 from rollout.registry import ModelRegistry, RegistryProjection, locked_by
 from rollout.retention import Retention
 from rollout.rules import rules_of
+from rollout.session import Clock, Connections
 from rollout.state import Rollout
 from rollout.store import Store
 from rollout.targets.target import Target
@@ -41,7 +42,7 @@ class Replacements:
 
     store: Store | None = None
     registry: RegistryProjection | None = None
-    notify: Tell | None = None
+    notify: Notify | None = None
     clock: Callable[[], datetime] = utc_now
     sleep: Callable[[float], None] | None = None
 
@@ -63,7 +64,7 @@ class Wiring:
         self._target, self._observe = target, observe
         self.store = replaced.store or Store(config.database, config.lease_s)
         self.notifier: Notifier | None = None if replaced.notify is not None else notifier(config.notify)
-        self._notify: Tell = replaced.notify or self.notifier or _silent
+        self._notify: Notify = replaced.notify or self.notifier or no_notice
         self._clock, self._sleep = replaced.clock, replaced.sleep or self._wait
         self._registry = replaced.registry or ModelRegistry(
             settings.training, lambda: locked_by(self.store, settings.training.model_name, self._clock)
@@ -97,14 +98,11 @@ class Wiring:
         config = rollout.planned(self._config)
         return Controller(
             config,
-            self.store,
-            self._target,
-            self._observe(config, rollout),
             rules_of(config),
-            self._clock,
-            self._sleep,
-            self._registry,
-            self._notify,
+            Connections(
+                self.store, self._target, self._observe(config, rollout), self._registry, self._notify
+            ),
+            Clock(self._clock, self._sleep),
         )
 
     def attend(self) -> None:
@@ -161,7 +159,3 @@ def _cluster_observer(config: RolloutConfig, rollout: Rollout) -> Observer:
             "rollout.kserve.prometheus_url: needed for the evidence of a cluster; give Prometheus' address"
         )
     return PrometheusObserver(kserve.prometheus_url, rollout.candidate.version, config)
-
-
-def _silent(notice: object) -> None:
-    """Sends no notice."""

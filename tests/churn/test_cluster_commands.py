@@ -16,8 +16,9 @@ from support.kube.api_server import ApiServer
 from support.kube.cluster import FIRST, SECOND, client, cluster, config
 
 from churn.settings import CONFIGS
+from rollout.state import Change
 from rollout.store import Store
-from rollout.targets.standard import Standard
+from rollout.targets.kserve.standard import Standard
 
 
 class Desk:
@@ -43,7 +44,7 @@ class Desk:
 
     def on_trial(self) -> str:
         """A rollout that gives its canary 5 %, and whose controller has ended."""
-        id = self.store.start("churn", SECOND, FIRST, self.config, "ada", "march", now()).id
+        id = self.store.start("churn", Change(SECOND, FIRST, "ada", now(), "march"), self.config).id
         made = controller(self.folder, self.config, store=self.store, target=self.target)
         while self.target.observe().weight != 5:
             made.tick(id)

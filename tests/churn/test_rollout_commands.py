@@ -22,7 +22,7 @@ from churn.settings import CONFIGS
 from rollout.attendant import attend
 from rollout.config import RolloutConfig
 from rollout.observers.observer import Opened
-from rollout.state import Event, Rollout
+from rollout.state import Change, Event, Rollout
 from rollout.store import Store
 
 WAITS = {
@@ -42,7 +42,7 @@ class Desk:
         self.target = FileTarget(folder)
 
     def start(self) -> Rollout:
-        return self.store.start("churn", NEW, OLD, self.config, "ada", "march", now())
+        return self.store.start("churn", Change(NEW, OLD, "ada", now(), "march"), self.config)
 
     @contextmanager
     def controlled(self) -> Iterator[None]:
@@ -99,7 +99,7 @@ def test_without_a_controller_the_command_reports_how_to_start_one(desk: Desk) -
     output = desk.run("rollout", "pause", "--reason", "lunch", code=5)[1]
     assert "No controller runs" in output and "churn serve" in output
     assert "none" in desk.run("rollout", "status", code=5)[0]
-    request = desk.store.asked(rollout.id)
+    request = desk.store.next_request(rollout.id)
     assert request is not None and (request.who, request.reason) == ("bob", "lunch")
 
 

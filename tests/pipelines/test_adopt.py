@@ -15,7 +15,7 @@ from pipelines.context import Context
 from pipelines.rollout import open_store
 from rollout.errors import RolloutError
 from rollout.reconcile import differs
-from rollout.targets.standard import Standard
+from rollout.targets.kserve.standard import Standard
 from rollout.targets.target import Candidate
 from training.gates import write_report
 

@@ -18,7 +18,7 @@ from churn.commands.step import who
 
 if TYPE_CHECKING:
     from churn.settings import Settings
-    from rollout.state import Asked, Event, Request, Rollout
+    from rollout.state import Event, Request, RequestKind, Rollout
     from rollout.store import Store
 
 POLL_S = 0.5
@@ -79,7 +79,7 @@ def rollback(settings: Settings, arguments: Namespace) -> int:
     store, model = open_store(settings), settings.serving.model_name
     if store.current(model) is not None:
         return _request(settings, "abort", arguments.reason)
-    promoted = store.serving(model)
+    promoted = store.reversible(model)
     if promoted is None:
         raise RolloutError(
             "rollback: no rollout has promoted anything that could be taken back;"
@@ -89,7 +89,7 @@ def rollback(settings: Settings, arguments: Namespace) -> int:
     return _wait_for_the_end(settings, store, rollout)
 
 
-def _request(settings: Settings, what: Asked, reason: str) -> int:
+def _request(settings: Settings, what: RequestKind, reason: str) -> int:
     """Record the request, wait until it is answered, and print the answer. Return the exit code."""
     from rollout.errors import RolloutError
 
@@ -99,7 +99,7 @@ def _request(settings: Settings, what: Asked, reason: str) -> int:
         raise RolloutError(
             f"rollout {what}: none runs; see `churn rollout status`, or begin with `churn deploy`"
         )
-    request = store.ask(rollout.id, what, who(), reason, datetime.now(UTC))
+    request = store.request(rollout.id, what, who(), reason, datetime.now(UTC))
     can_execute = what == "abort" and settings.rollout.target != "envoy"
     if not is_controlled(settings, store, rollout, silent=can_execute):
         return _wait_for_the_end(settings, store, rollout) if can_execute else NEEDS_A_PERSON

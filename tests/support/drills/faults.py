@@ -48,12 +48,12 @@ SLOW: Changes = {
         )
     ]
 }
-"""Its worker stands still for 1.5 s, every twentieth batch."""
+"""Its worker stops for 1.5 s at every twentieth batch."""
 SHIFTED = _scored("scores * 0.6")
 OLDER = READ.replace("now)", 'now + __import__("datetime").timedelta(days=40))')
 STALE: Changes = {PREDICTOR: [(READ, OLDER)]}
 MISCALIBRATED = _scored("scores**4")
-"""Right in the order of customers, wrong in what it says of them."""
+"""Scores with the right order and the wrong level."""
 NEVER_READY: Changes = {HANDLER: [(BEGUN, '        __import__("time").sleep(3600)\n' + BEGUN)]}
 REFUSES_TO_LOAD: Changes = {HANDLER: [(BEGUN, '        raise ValueError("no")\n' + BEGUN)]}
 KILLED: Changes = {}
@@ -61,15 +61,15 @@ KILLED: Changes = {}
 
 
 def scores_of(url: str) -> NDArray[np.float64]:
-    """What stable says of the customers that callers ask for."""
-    asked = {"instances": [{"user_id": user} for user in FRESH]}
+    """Stable's scores of the customers in the requests."""
+    body = {"instances": [{"user_id": user} for user in FRESH]}
     with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
-        answers = client.post("/v1/models/churn:predict", json=asked).json()
+        answers = client.post("/v1/models/churn:predict", json=body).json()
     return np.array([one["churn_probability"] for one in answers["predictions"]])
 
 
 def outcomes_by(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Who churned, as often as stable says."""
+    """Outcomes that churn with stable's scores as probabilities."""
     return np.random.default_rng(0).random(len(scores)) < scores
 
 

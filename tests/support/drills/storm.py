@@ -28,7 +28,7 @@ def storm(url: str, users: list[int], connections: int = 48) -> Iterator[Storm]:
     made, over = Storm(), threading.Event()
     place = urlsplit(url)
 
-    async def everybody() -> None:
+    async def all_clients() -> None:
         await asyncio.gather(
             *(
                 _one(str(place.hostname), int(place.port or 0), users[n:] + users[:n], made, over)
@@ -36,7 +36,7 @@ def storm(url: str, users: list[int], connections: int = 48) -> Iterator[Storm]:
             )
         )
 
-    thread = threading.Thread(target=lambda: asyncio.run(everybody()))
+    thread = threading.Thread(target=lambda: asyncio.run(all_clients()))
     thread.start()
     try:
         yield made
