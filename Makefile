@@ -87,10 +87,15 @@ bench-history: install  ## what else a log's recipe could read: BG/NBD features,
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.history $(ARGS)
 
+docs: install  ## the site of the documents in var/site; a warning or a broken link fails
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	# Material for MkDocs is maintained until 2027-05-05; the variable silences its notice on each build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 lock:  ## write constraints.txt anew from what pip resolves today
 	rm -rf var/lock
 	$(PYTHON) -m venv var/lock
-	var/lock/bin/python -m pip install --quiet --editable '.[dev,bench,postgres,excel,otel]'
+	var/lock/bin/python -m pip install --quiet --editable '.[dev,docs,bench,postgres,excel,otel]'
 	{ echo '# Every package at the version that is tested. Made by `make lock`; do not edit.'; \
 	  var/lock/bin/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//; s/^torch @ .*/torch==2.13.0/'; } > constraints.txt
 	rm -rf var/lock
@@ -98,5 +103,5 @@ lock:  ## write constraints.txt anew from what pip resolves today
 clean:  ## remove what runs have made (var/); the environment stays
 	rm -rf var build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-rollout images lock clean
+.PHONY: help install run test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-rollout images docs lock clean
 .DEFAULT_GOAL := help

@@ -1,4 +1,4 @@
-"""`churn registry` and `churn gates --override` as a person types them, on a small real model."""
+"""`churn registry` and `churn gates --override`, on a small real model."""
 
 import json
 import os
@@ -24,8 +24,8 @@ SMALL = (
 STRICT = "gates.profiles.default.floors.minimum={auroc: 0.97}"
 
 
-class Person:
-    """Types commands about one workspace."""
+class Shell:
+    """Runs commands in one workspace."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,8 +33,8 @@ class Person:
         source = f"data.source={{kind: csv, uri: {folder / 'orders.csv'}, {columns}}}"
         self.settings = [f"workspace={folder / 'var'}", source, *SMALL]
 
-    def types(self, *words: str, code: int = 0) -> tuple[str, str]:
-        """stdout and stderr of `churn WORDS`, which has to end with `code`."""
+    def run(self, *words: str, code: int = 0) -> tuple[str, str]:
+        """stdout and stderr of `churn WORDS`, whose exit code has to be `code`."""
         flags = [word for setting in self.settings for word in ("--set", setting)]
         strict = [word for word in words if word == STRICT]
         words = tuple(word for word in words if word != STRICT)
@@ -58,14 +58,14 @@ class Person:
 
 
 @pytest.fixture(scope="module")
-def person(tmp_path_factory: pytest.TempPathFactory) -> Person:
-    """One whose workspace holds a trained model that nobody has judged yet."""
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A workspace with a trained model that the gates have not judged."""
     folder = tmp_path_factory.mktemp("registry")
     write_orders(folder / "orders.csv")
-    someone = Person(folder)
+    shell = Shell(folder)
     for words in (["ingest"], ["features", "build"], ["features", "materialize"], ["train"]):
-        someone.types(*words)
-    return someone
+        shell.run(*words)
+    return shell
 
 
 def write_orders(file: Path) -> None:
@@ -77,11 +77,11 @@ def write_orders(file: Path) -> None:
     log[["customer", "when", "value"]].to_csv(file, index=False)
 
 
-def test_the_registry_before_anything_is_there(
+def test_the_empty_registry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(CONFIGS.parent)
-    flags = [word for setting in Person(tmp_path).settings for word in ("--set", setting)]
+    flags = [word for setting in Shell(tmp_path).settings for word in ("--set", setting)]
 
     def printed(*words: str, code: int = 0) -> str:
         assert main(["registry", *words, *flags]) == code
@@ -96,45 +96,43 @@ def test_the_registry_before_anything_is_there(
 
 
 @pytest.mark.slow  # two dozen commands, each a process that imports MLflow
-def test_from_a_refusal_to_a_champion_and_back(person: Person) -> None:
+def test_from_a_refusal_to_a_champion_and_back(shell: Shell) -> None:
     # refused: exit code 3, and nothing is packaged
-    said = person.types("gates", STRICT, code=3)[1]
-    assert "the gates of profile default refuse this model: auroc 0." in said
-    person.types("package", STRICT, code=3)
+    error = shell.run("gates", STRICT, code=3)[1]
+    assert "the gates of profile default refuse this model: auroc 0." in error
+    shell.run("package", STRICT, code=3)
 
-    # overridden: only with a reason, only what failed, and on record
+    # overridden: only with a reason, only a failed rule, and the report contains it
     override = ("gates", STRICT, "--override")
-    assert "give a --reason" in person.types(*override, "floors", code=2)[1]
-    wrong = person.types(*override, "flors", "--reason", "typo", code=2)[1]
+    assert "give a --reason" in shell.run(*override, "floors", code=2)[1]
+    wrong = shell.run(*override, "flors", "--reason", "typo", code=2)[1]
     assert "--override flors: no such failed rule; floors.auroc failed" in wrong
-    firm = person.types(*override, "parity", "--reason", "in a hurry", code=2)[1]
-    assert "cannot be overridden" in firm
-    assert "--reason: of what?" in person.types("gates", "--reason", "none", code=2)[1]
-    assert person.report()["passed"] is False and person.report()["overrides"] == []
-    person.types(*override, "floors", "--reason", "a pilot of\ntwo weeks")
-    (noted,) = person.report()["overrides"]  # type: ignore[misc]
+    refused = shell.run(*override, "parity", "--reason", "in a hurry", code=2)[1]
+    assert "cannot be overridden" in refused
+    assert "--reason: no rule is overridden" in shell.run("gates", "--reason", "none", code=2)[1]
+    assert shell.report()["passed"] is False and shell.report()["overrides"] == []
+    shell.run(*override, "floors", "--reason", "a pilot of\ntwo weeks")
+    (noted,) = shell.report()["overrides"]  # type: ignore[misc]
     assert (noted["rule"], noted["reason"], noted["who"]) == ("floors", "a pilot of two weeks", "ada")
-    person.types("package", STRICT)
-    assert "overridden" in person.types("registry", "list")[0]
+    shell.run("package", STRICT)
+    assert "overridden" in shell.run("registry", "list")[0]
 
-    # promoted, with a reason; asked twice it is done once
-    assert "Version 1 is the champion" in person.types("registry", "promote", "--reason", "the first")[0]
-    again = person.types("registry", "promote", "1", "--reason", "once more")[0]
+    # promoted, with a reason; a second request changes nothing
+    assert "Version 1 is the champion" in shell.run("registry", "promote", "--reason", "the first")[0]
+    again = shell.run("registry", "promote", "1", "--reason", "once more")[0]
     assert "Version 1 was the champion already" in again
 
-    # an honest second version takes its place, and goes again
-    person.types("train", "--set", "training.seed=7")
-    person.types("gates", "--set", "training.seed=7")
-    person.types("package", "--set", "training.seed=7")
-    person.types("registry", "promote", "--reason", "better rows")
-    listed = person.types("registry", "list")[0]
+    # a second version becomes champion, and is rolled back
+    shell.run("train", "--set", "training.seed=7")
+    shell.run("gates", "--set", "training.seed=7")
+    shell.run("package", "--set", "training.seed=7")
+    shell.run("registry", "promote", "--reason", "better rows")
+    listed = shell.run("registry", "list")[0]
     assert alias_of(listed, "2") == "champion" and alias_of(listed, "1") == "previous"
-    assert (
-        "Version 1 is the champion again" in person.types("registry", "rollback", "--reason", "calls rose")[0]
-    )
-    history = person.types("registry", "history")[0]
-    told = [line.split() for line in history.splitlines() if "ada" in line]
-    assert [(words[2], words[3]) for words in told] == [
+    assert "Version 1 is the champion again" in shell.run("registry", "rollback", "--reason", "calls rose")[0]
+    history = shell.run("registry", "history")[0]
+    decisions = [line.split() for line in history.splitlines() if "ada" in line]
+    assert [(words[2], words[3]) for words in decisions] == [
         ("challenge", "1"), ("promote", "1"), ("challenge", "2"), ("promote", "2"), ("rollback", "1"),
     ]  # fmt: skip
     for reason in ("a pilot of two weeks", "the first", "better rows", "calls rose"):

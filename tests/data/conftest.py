@@ -1,4 +1,4 @@
-"""Small tables, real files, and the road from one to the other."""
+"""Fixtures that write small tables to files, and ingest them."""
 
 from datetime import datetime
 from pathlib import Path

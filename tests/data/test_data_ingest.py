@@ -1,4 +1,4 @@
-"""From the source to the hand-over files: what they hold, and that they are all there or not at all."""
+"""From the source to the files of a version: their contents, and that all of them are written or none."""
 
 import hashlib
 import json
@@ -239,15 +239,15 @@ def test_a_second_ingest_while_one_is_running_is_refused(
     run(cdnow())
 
 
-def test_progress_is_told_without_identifiers(configure: Configure, files: Workspace) -> None:
-    said: list[str] = []
-    ingest(configure(LOG), files, AS_OF, said.append)
-    assert [line.split()[0] for line in said] == ["reading", "cleaning:", "sorting:", "validating"]
-    assert not any("ann" in line or "bob" in line for line in said)
+def test_progress_messages_contain_no_identifiers(configure: Configure, files: Workspace) -> None:
+    messages: list[str] = []
+    ingest(configure(LOG), files, AS_OF, messages.append)
+    assert [line.split()[0] for line in messages] == ["reading", "cleaning:", "sorting:", "validating"]
+    assert not any("ann" in line or "bob" in line for line in messages)
 
 
 @pytest.mark.slow
-def test_millions_of_rows_stay_within_a_few_gigabytes(tmp_path: Path) -> None:
+def test_millions_of_rows_need_only_a_few_gigabytes(tmp_path: Path) -> None:
     """7 million purchases of a million customers."""
     rng = np.random.default_rng(0)
     rows = 7_000_000

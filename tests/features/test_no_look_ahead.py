@@ -1,4 +1,4 @@
-"""No feature looks past its as_of: whatever the future holds, the snapshot's bytes are the same."""
+"""No feature reads rows after its as_of: with any future rows, the snapshot's bytes are the same."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -40,7 +40,7 @@ def test_a_random_future_changes_nothing(tmp_path, cdnow_log, make_spec, expecte
     assert snapshots(tmp_path / "changed", log, make_spec()) == expected
 
 
-def test_the_last_moment_of_the_past_does_count(tmp_path, cdnow_log, make_spec, expected):
+def test_the_last_moment_before_as_of_is_read(tmp_path, cdnow_log, make_spec, expected):
     """The test above would also pass if nothing were read at all."""
     just_before = cdnow_log.head(1).assign(timestamp=AS_OF[-1] - timedelta(microseconds=1))
     assert snapshots(tmp_path / "changed", pd.concat([cdnow_log, just_before]), make_spec()) != expected

@@ -59,7 +59,7 @@ def test_rules_for_one_snapshot_and_no_groups_do_not_judge(workspace: Workspace)
 
 
 def test_serve_and_predict_with_categorical_inputs(workspace: Workspace, settings_flags: list[str]) -> None:
-    """Both commands as a person uses them: one terminal serves, another asks, Ctrl-C ends it."""
+    """Both commands as a user runs them: one terminal serves, another sends requests, Ctrl-C ends it."""
     served = subprocess.Popen(
         [
             sys.executable,
@@ -77,18 +77,18 @@ def test_serve_and_predict_with_categorical_inputs(workspace: Workspace, setting
         text=True,
     )
     try:
-        asked = f"{wait_for(served, workspace)}/v1/models/churn:predict"
+        url = f"{wait_for(served, workspace)}/v1/models/churn:predict"
         key = {"x-api-key": workspace.api_key.read_text().strip()}
         body = {
             "instances": [{"user_id": "7590-VHVEG"}, {"user_id": "nobody"}],
             "parameters": {"features": True},
         }
-        assert httpx.post(asked, json=body, timeout=30).status_code == 401
-        known, unknown = httpx.post(asked, json=body, headers=key, timeout=30).json()["predictions"]
+        assert httpx.post(url, json=body, timeout=30).status_code == 401
+        known, unknown = httpx.post(url, json=body, headers=key, timeout=30).json()["predictions"]
         assert known["features"]["Contract"] == "Month-to-month" and known["features"]["tenure"] == 1
         assert known["status"] == "ok" and 0 < known["churn_probability"] < 1
         assert unknown["error"] == "unknown user_id" and unknown["churn_probability"] is None
-        assert _refused(asked, {"instances": [{"user_id": 7590}]}, key)
+        assert _refused(url, {"instances": [{"user_id": 7590}]}, key)
         assert main(["predict", "7590-VHVEG", "5575-GNVDE", "--json", *settings_flags]) == 0
         assert main(["predict", "nobody", *settings_flags]) == 1
     finally:
@@ -97,8 +97,8 @@ def test_serve_and_predict_with_categorical_inputs(workspace: Workspace, setting
     assert not (workspace.serving / "server.json").exists()
 
 
-def _refused(asked: str, body: dict[str, Any], key: dict[str, str]) -> bool:
-    return httpx.post(asked, json=body, headers=key, timeout=30).status_code == 400
+def _refused(url: str, body: dict[str, Any], key: dict[str, str]) -> bool:
+    return httpx.post(url, json=body, headers=key, timeout=30).status_code == 400
 
 
 def wait_for(served: subprocess.Popen[str], workspace: Workspace) -> str:

@@ -13,8 +13,8 @@ from support.kube.cluster import FIRST, SECOND, client, cluster, config, found
 from test_kube_rollouts import Trial, opened
 
 from rollout.reconcile import differs
-from rollout.targets.knative import Knative
-from rollout.targets.standard import Standard
+from rollout.targets.kserve.knative import Knative
+from rollout.targets.kserve.standard import Standard
 
 MODES = {"knative": (knative.Knative, Knative), "standard": (standard.Standard, Standard)}
 

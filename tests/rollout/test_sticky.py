@@ -1,4 +1,4 @@
-"""Envoy's split: the same customer always meets the same variant, and a bad canary costs nobody an answer."""
+"""Envoy's split: the same customer always meets the same variant, and a bad canary loses no answer."""
 
 import hashlib
 import json
@@ -18,8 +18,8 @@ from rollout.observers.envoy_stats import between, totals
 from rollout.observers.failures import FailureReader
 from rollout.observers.observer import Opened
 from serving.config import GatewayConfig
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Key
+from serving.gateway.process import Gateway
 
 from support.servers.upstreams import Split, split  # isort: skip
 from support.waits import within  # isort: skip
@@ -43,7 +43,7 @@ def test_who_is_on_the_canary_stays_there_as_its_weight_grows(both: Split) -> No
     for weight in (0, 1, 5, 25, 50, 100):
         both.gateway.set_canary_weight(weight)
         chosen = both.of_the_canary()
-        assert chosen == both.of_the_canary(), "asked again, the same variant"
+        assert chosen == both.of_the_canary(), "the same variant at the second request"
         assert before <= chosen
         # three standard deviations; 1 % is seen among more customers, for it is not 0 % and not 3 %
         users = range(1000) if weight == 1 else range(200)
@@ -67,7 +67,7 @@ def test_every_protocol_names_the_same_customer(both: Split) -> None:
     assert chosen == by(infer, lambda u: {"id": "1", "inputs": [{**tensor, "data": [u, 7]}]})
     assert chosen == by(infer, lambda u: {"inputs": [{**tensor, "data": [[u], [7]]}]})
     assert chosen == by("/predictions/churn", lambda u: [{"features": {"orders": 1}, "user_id": u}])
-    # and a caller may say it in a header, for a body that does not
+    # and a client may name the customer in a header, where the body does not
     other = {"user_id": 1}
     assert chosen == {u for u in range(60) if both.who(0, body=other, x_churn_user=str(u)) == "canary"}
 
@@ -80,10 +80,10 @@ def test_any_text_is_a_customer(both: Split, user: str) -> None:
 
 def test_a_body_without_a_customer_is_split_by_chance(both: Split) -> None:
     both.gateway.set_canary_weight(50)
-    assert {both.who(0, body={"nobody": 1}) for _ in range(60)} == {"stable", "canary"}
+    assert {both.who(0, body={"other": 1}) for _ in range(60)} == {"stable", "canary"}
 
 
-def test_a_variant_can_be_asked_for_by_name(both: Split) -> None:
+def test_a_variant_can_be_requested_by_name(both: Split) -> None:
     assert {both.who(user, x_churn_variant="canary") for user in range(20)} == {"canary"}
     both.gateway.set_canary_weight(100)
     assert {both.who(user, x_churn_variant="stable") for user in range(20)} == {"stable"}
@@ -93,7 +93,7 @@ def test_a_variant_can_be_asked_for_by_name(both: Split) -> None:
     assert (answer.status_code, answer.json()) == (400, {"error": "x-churn-variant: stable or canary"})
 
 
-def test_neither_header_goes_on_to_a_worker_or_into_the_log(both: Split) -> None:
+def test_neither_header_reaches_a_worker_or_the_log(both: Split) -> None:
     both.who(1, x_churn_user="secret-customer", x_churn_variant="canary", x_request_id="looked-for")
     for header in ("x-churn-user", "x-churn-variant"):
         assert header not in both.canary.seen[-1]
@@ -101,7 +101,7 @@ def test_neither_header_goes_on_to_a_worker_or_into_the_log(both: Split) -> None
     assert "secret-customer" not in both.log.read_text()
 
 
-def test_without_a_key_no_variant_can_be_asked_for(tmp_path: Path) -> None:
+def test_without_a_key_no_variant_can_be_requested(tmp_path: Path) -> None:
     key = Key("one", hashlib.sha256(b"good").hexdigest(), "")
     with split(tmp_path, GatewayConfig(), (key,), api_key="good") as made:
         url, canary = made.gateway.url, made.canary
@@ -114,13 +114,13 @@ def test_without_a_key_no_variant_can_be_asked_for(tmp_path: Path) -> None:
             )
             assert refused.status_code == 401
         assert canary.seen == []
-        told = {"x-api-key": "good", "x-churn-variant": "canary"}
-        answer = httpx.post(f"{url}/predictions/churn", json={"user_id": 1}, headers=told, trust_env=False)
+        headers = {"x-api-key": "good", "x-churn-variant": "canary"}
+        answer = httpx.post(f"{url}/predictions/churn", json={"user_id": 1}, headers=headers, trust_env=False)
         assert answer.json() == {"who": "canary"}
         assert canary.seen[0]["authorization"] == "Bearer token-of-canary", "its own, not the caller's key"
 
 
-def test_a_shadow_gets_copies_and_answers_nobody(both: Split) -> None:
+def test_a_shadow_gets_copies_and_its_answers_are_dropped(both: Split) -> None:
     both.gateway.set_canary_weight(0, mirror=True)
     both.canary.seen.clear()
     both.canary.status = 500
@@ -133,7 +133,7 @@ def test_a_shadow_gets_copies_and_answers_nobody(both: Split) -> None:
     assert both.canary.seen == []
 
 
-def test_a_slow_shadow_keeps_nobody_waiting(both: Split) -> None:
+def test_a_slow_shadow_delays_no_answer(both: Split) -> None:
     both.gateway.set_canary_weight(0, mirror=True)
     both.canary.delay_s = 10
     began = time.monotonic()
@@ -154,7 +154,7 @@ def test_whom_the_canary_fails_stable_answers_and_it_counts(both: Split, status:
     assert (stable.requests, stable.errors) == (100 - canary.requests, 0)
 
 
-def test_a_failing_customer_is_one_however_often_the_client_asks_again(both: Split) -> None:
+def test_a_failing_customer_counts_once_however_often_the_client_retries(both: Split) -> None:
     """Customers, by a checksum, and no identifier: in the file that Envoy writes while there is a canary."""
     reader, windows = FailureReader(), []
     both.gateway.set_canary_weight(50)
@@ -166,7 +166,7 @@ def test_a_failing_customer_is_one_however_often_the_client_asks_again(both: Spl
         assert both.who(mine[0]) == both.who(mine[1]) == "stable"
     both.who(3, x_churn_user=str(mine[0]))  # the same customer, as her client names her
     within(5, lambda: _failing(reader, both, windows) == (0, 2))
-    # in the next stage neither is anybody new
+    # in the next stage neither is a new one
     now = datetime.now(UTC)
     windows = [replace(windows[0], ended=now), Opened(100, False, now)]
     both.gateway.set_canary_weight(100)
@@ -225,8 +225,8 @@ def test_a_dead_canary_s_customers_are_answered_by_stable(tmp_path: Path) -> Non
         refused = made.client.post(
             "/predictions/churn", json={"user_id": 1}, headers={"x-churn-variant": "canary"}
         )
-        assert refused.status_code == 503, "who asks for the canary by name is not given another's answer"
-        # a dead shadow is nobody's harm either
+        assert refused.status_code == 503, "a request for the canary by name gets no answer of stable"
+        # a dead shadow does no harm either
         made.gateway.set_canary_weight(0, mirror=True)
         assert {made.who(user) for user in range(50)} == {"stable"}
 

@@ -1,4 +1,4 @@
-"""Harm done to the real processes: what is answered meanwhile, and afterwards (docs/serving.md, Faults)."""
+"""Faults of the real processes: the answers during the fault and after it (docs/serving.md, Faults)."""
 
 import os
 import resource
@@ -31,7 +31,7 @@ from training.archive.verify import verify_archive
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 BACK_WITHIN_S = 60
-"""A worker's start costs about 5 s on an idle machine; the machine of a test is not idle."""
+"""A worker starts in about 5 s on an idle machine; the machine of a test is not idle."""
 REFUSED_WITHIN_S = 2.0
 
 
@@ -47,10 +47,10 @@ def test_kill_9_of_the_worker(bundle: ServedBundle, tmp_path: Path) -> None:
         assert served.worker().pid != first.pid
         assert refusals_are_documented(clients)
         assert clients.answers[-1].status == 200
-    told = acknowledged(clients.answers)
-    lost = set(told) - set(logged(served.log))
-    # at most what was handed to the log's writer in the window before the kill
-    assert all(killed - TAKE_EVERY_S - 1 < told[request_id] < killed + 0.5 for request_id in lost)
+    acknowledged_at = acknowledged(clients.answers)
+    lost = set(acknowledged_at) - set(logged(served.log))
+    # at most the records that the log's writer got in the window before the kill
+    assert all(killed - TAKE_EVERY_S - 1 < acknowledged_at[request_id] < killed + 0.5 for request_id in lost)
 
 
 def test_kill_9_of_the_jvm(bundle: ServedBundle, tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_kill_9_of_the_jvm(bundle: ServedBundle, tmp_path: Path) -> None:
         assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
         assert refusals_are_documented(clients)
         assert clients.answers[-1].status == 200
-    told = acknowledged(clients.answers)
-    lost = set(told) - set(logged(served.log))
-    assert all(killed - TAKE_EVERY_S - 1 < told[request_id] < killed + 0.5 for request_id in lost)
+    acknowledged_at = acknowledged(clients.answers)
+    lost = set(acknowledged_at) - set(logged(served.log))
+    assert all(killed - TAKE_EVERY_S - 1 < acknowledged_at[request_id] < killed + 0.5 for request_id in lost)
 
 
 def test_an_orderly_stop_loses_no_record(bundle: ServedBundle, tmp_path: Path) -> None:
@@ -88,7 +88,8 @@ def test_kill_9_of_redis(bundle: ServedBundle, tmp_path: Path) -> None:
             with Clients(served.url, number=1) as clients:
                 within(30, lambda: len(clients.answers) > 20)
                 cache.stop()
-                # whom this worker has read before is answered from that, and says so; a stranger is refused
+                # for customers that this worker has read before, it answers with the last known values;
+                # others are a 503
                 within(30, lambda: served.one(1).body.get("status") == "degraded")
                 begun = time.monotonic()
                 stranger = served.one(FRESH[-1])
@@ -102,7 +103,7 @@ def test_kill_9_of_redis(bundle: ServedBundle, tmp_path: Path) -> None:
         assert set(acknowledged(clients.answers)) <= set(logged(served.log))
 
 
-def test_redis_stands_still_for_5_seconds(bundle: ServedBundle, tmp_path: Path) -> None:
+def test_redis_is_suspended_for_5_seconds(bundle: ServedBundle, tmp_path: Path) -> None:
     with (
         store_in_redis(bundle, tmp_path) as (cache, archive, environment),
         under_fault(bundle, tmp_path, lambda: archive, **environment) as served,
@@ -144,8 +145,8 @@ def test_sqlite_is_locked(bundle: ServedBundle, tmp_path: Path) -> None:
         within(30, lambda: served.one(1).body["status"] == "ok")
 
 
-def test_no_room_for_the_prediction_log(bundle: ServedBundle, tmp_path: Path) -> None:
-    """No file of the worker may grow any more: to a writer the same as a full disk."""
+def test_a_full_disk_under_the_prediction_log(bundle: ServedBundle, tmp_path: Path) -> None:
+    """The files of the worker cannot grow. For a writer, that is the same as a full disk."""
     with under_fault(bundle, tmp_path) as served:
         with Clients(served.url) as clients:
             within(30, lambda: len(clients.answers) > 200)
@@ -193,7 +194,7 @@ def test_an_archive_that_must_not_be_served_changes_nothing(bundle: ServedBundle
 
 
 def test_an_archive_that_is_not_trusted_changes_nothing(bundle: ServedBundle, tmp_path: Path) -> None:
-    """Unsigned, signed by a stranger, and changed after it was signed."""
+    """Without a signature, signed with an unknown key, and changed after it was signed."""
     ours, stranger = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     list_of_signers = tmp_path / "signers"
     list_of_signers.write_text(trust_line("us", ours.public_key()))
@@ -234,9 +235,9 @@ def test_a_cut_archive_is_refused_at_the_start(bundle: ServedBundle, tmp_path: P
 
 @contextmanager
 def store_in_redis(bundle: ServedBundle, folder: Path) -> Iterator[tuple[RedisServer, Path, dict[str, str]]]:
-    """The bundle's customers in a Redis of our own; an archive and an environment that read them there."""
-    stays = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
-    with redis_server(folder / "redis", *stays) as cache:
+    """The bundle's customers in a private Redis, and an archive and an environment that use it."""
+    options = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
+    with redis_server(folder / "redis", *options) as cache:
         model_dir = shutil.copytree(bundle.model_dir, folder / "redis-model")
         yaml = model_dir / "feature_store.yaml"
         online = '{type: redis, connection_string: "${CHURN_FEAST_ONLINE}"}'
@@ -264,7 +265,7 @@ def _fill(bundle: ServedBundle, repository: Path, config: str, environment: dict
 
 
 def refusals_are_documented(clients: Clients) -> bool:
-    """Nothing but scores, and 503 with Retry-After."""
+    """All answers are scores or 503 with Retry-After."""
     odd = [one for one in clients.answers if one.status != 200 and (one.status != 503 or not one.retry_after)]
     assert not odd, odd[:5]
     return True

@@ -260,4 +260,4 @@ def _materialize(made: ServedBundle) -> None:
     place = (Path(made.store_environment["CHURN_FEAST_ONLINE"]), f"{store.project}_{view.name}")
     stored = [(feature.name, feature.dtype) for feature in SPEC.features]
     packing.prepare(*place, stored)
-    packing.pack(*place, stored, "user_id")
+    packing.pack(*place, stored)

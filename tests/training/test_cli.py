@@ -14,10 +14,11 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from support.fits import fit_settings
 
 from churn.settings import CONFIGS, Settings
 from model.program import score
-from training.cli import main
+from training.cli.command import main
 from training.learn.fit import fit
 from training.learn.module import ChurnModule
 from training.train import prepare
@@ -41,8 +42,8 @@ def filled(shared: Path, rows: pd.DataFrame) -> Path:
         if not folder.exists():
             (folder / "data" / "current").mkdir(parents=True)
             (folder / "data" / "current" / "manifest.json").write_text('{"shape": "transactions"}')
-            kept = rows[rows["user_id"] < "u_7"]
-            kept.iloc[: len(kept) - 1 + len(kept) % 2].to_parquet(
+            chosen = rows[rows["user_id"] < "u_7"]
+            chosen.iloc[: len(chosen) - 1 + len(chosen) % 2].to_parquet(
                 folder / "training-set.parquet", index=False
             )
     return folder
@@ -70,11 +71,11 @@ def process(arguments: Sequence[str], **options: object) -> subprocess.Popen[str
 
 
 def run(arguments: Sequence[str]) -> str:
-    """In a process of its own, as a person does; what it says on stderr."""
+    """In a separate process, as a user runs it; its output on stderr."""
     started = process(arguments)
-    _, said = started.communicate(timeout=300)
-    assert started.returncode == 0, said
-    return said
+    _, output = started.communicate(timeout=300)
+    assert started.returncode == 0, output
+    return output
 
 
 def weights(file: Path) -> dict[str, torch.Tensor]:
@@ -89,15 +90,13 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 @pytest.fixture(scope="module")
 def fitted(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fitted")
-    said = run(command(filled, folder, "fit", *FLAGS))
-    lines = [line for line in said.splitlines() if line.strip()]
-    assert [line.split(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2", "Checkpoint"], said
+    output = run(command(filled, folder, "fit", *FLAGS))
+    lines = [line for line in output.splitlines() if line.strip()]
+    assert [line.split(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2", "Checkpoint"], output
     return folder
 
 
-def test_fit_leaves_a_checkpoint_that_says_all_about_itself(
-    fitted: Path, small: Settings, filled: Path
-) -> None:
+def test_a_checkpoint_contains_all_settings_of_its_fit(fitted: Path, small: Settings, filled: Path) -> None:
     content = torch.load(fitted / "best.ckpt", weights_only=True)["churn"]
 
     assert content["spec"] == small.features.contract()
@@ -131,10 +130,9 @@ def test_on_all_rows_it_is_the_fit_of_churn_train(filled: Path, small: Settings,
     assert main(command(filled, tmp_path, "fit", *FLAGS, "--rows=all")) == 0
     model = small.model.model_copy(update={"hidden": (32,), "seeds": (0, 1)})
     training = small.training.model_copy(update={"epochs": 2, "batch_size": 256, "learning_rate": 0.003})
-    rows, split = prepare(
-        pd.read_parquet(filled / "training-set.parquet"), "transactions", small.features, training
-    )
-    theirs = fit(rows.iloc[split.train], None, small.features, model, training, shape="transactions")
+    settings = fit_settings(small, model=model, training=training)
+    rows, split = prepare(pd.read_parquet(filled / "training-set.parquet"), settings)
+    theirs = fit(rows.iloc[split.train], None, settings)
 
     ours = weights(tmp_path / "best.ckpt")
     assert same(ours, {f"members.{k}": v for k, v in theirs.program.members.state_dict().items()})
@@ -210,9 +208,9 @@ def test_half_precision_learns_as_well(fitted: Path, filled: Path, tmp_path: Pat
 def test_early_stopping_is_a_flag(filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stopping = ("--early_stopping.patience=1", "--early_stopping.min_delta=1", "--epochs=9")
     assert main(command(filled, tmp_path, "fit", *FLAGS, *stopping)) == 0
-    told = capsys.readouterr().err
-    assert "epoch 2 of 9" in told
-    assert "epoch 3 of 9" not in told
+    shown = capsys.readouterr().err
+    assert "epoch 2 of 9" in shown
+    assert "epoch 3 of 9" not in shown
 
 
 def test_the_printed_config_is_a_config(

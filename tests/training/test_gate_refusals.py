@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support.fits import fit_settings, trained_model
 from support.judging import STORE, evidence_of, judged, refusals, write_manifest
 from support.training_frames import TELCO, telco_frame
 
@@ -47,25 +48,17 @@ def test_shuffled_targets_are_refused(small: Settings, rows: pd.DataFrame, tmp_p
     settings, files, rows = quick(small), Workspace(tmp_path), a_quarter(rows)
     write_manifest(files)
     draw = np.random.default_rng(0)
-    train(
-        rows.assign(churned=draw.permutation(rows["churned"])),
-        "transactions",
-        settings.features,
-        settings.model,
-        settings.training,
-        files,
-    )
+    shuffled = rows.assign(churned=draw.permutation(rows["churned"]))
+    train(shuffled, fit_settings(settings), files)
     assert "floors.auroc" in refusals(judged(settings, rows, files))
 
 
-def test_a_label_that_stands_in_the_features_is_refused(
-    small: Settings, rows: pd.DataFrame, tmp_path
-) -> None:
+def test_a_label_that_is_among_the_features_is_refused(small: Settings, rows: pd.DataFrame, tmp_path) -> None:
     """`recency_days > 90` as the label: the recipe that reaches 1.000 / 1.000 / 1.000."""
     settings, files, rows = quick(small), Workspace(tmp_path), a_quarter(rows)
     write_manifest(files)
     leaky = rows.assign(churned=(rows["recency_days"] > 90).astype("int8"))
-    train(leaky, "transactions", settings.features, settings.model, settings.training, files)
+    train(leaky, fit_settings(settings), files)
 
     assert refusals(judged(settings, leaky, files)) >= {"leak.model", "leak.feature"}
 
@@ -117,7 +110,7 @@ def test_an_archive_that_holds_another_program_is_refused(
     with torch.no_grad():
         program.calibration.shift += 1e-3
     export_program(program, other.training / "model.pt2")
-    theirs = stage(small.training, small.features, other, STORE)
+    theirs = stage(trained_model(small, other), STORE)
 
     found = judged(small, rows, workspace, stage=lambda: theirs)
 
@@ -146,7 +139,7 @@ def test_a_model_that_is_worse_for_one_segment_only_is_refused(
     learned = rows.assign(
         churned=np.where(rows["event_timestamp"] < first_test, spoilt["churned"], rows["churned"])
     )
-    train(learned, "transactions", settings.features, settings.model, settings.training, files)
+    train(learned, fit_settings(settings), files)
     # baselines of the honest rows, as the gates would have had them
     ours, theirs = (pd.read_parquet(f.training / "test_scores.parquet") for f in (files, trained))
     theirs.assign(score=ours["score"]).to_parquet(files.training / "test_scores.parquet", index=False)
@@ -201,12 +194,12 @@ def test_scores_of_other_rows_are_refused(small: Settings, rows: pd.DataFrame, w
 @pytest.mark.slow  # test_labelled_loop.py asserts it of one run with fewer baselines
 @pytest.mark.skipif(not TELCO.is_file(), reason="the Telco table is not beside the repository")
 def test_the_honest_model_of_a_labelled_table_passes(tmp_path) -> None:
-    """Where nothing known beats logistic regression, and 1,400 rows cannot tell a tie from a win."""
+    """No published model beats logistic regression here, and 1,400 rows do not separate a tie from a win."""
     settings = load_settings(overlays=[CONFIGS.parent / "examples" / "telco.yaml"])
     settings = settings.model_copy(update={"model": settings.model.model_copy(update={"seeds": (0,)})})
     rows, files = telco_frame(), Workspace(tmp_path)
     write_manifest(files)
-    train(rows, "labelled", settings.features, settings.model, settings.training, files)
+    train(rows, fit_settings(settings), files)
 
     report = judged(settings, rows, files)
 

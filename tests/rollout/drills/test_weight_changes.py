@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.served_bundle import FRESH, ServedBundle
 
-from support.drills.rig import VERSION, altered, rig  # isort: skip
+from support.drills.rig import VERSION, altered, running_rig  # isort: skip
 from support.servers.load import under_load  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -16,7 +16,7 @@ WEIGHTS = (1, 5, 25, 50, 100, 50, 0, 75, 10, 90)
 
 def test_no_request_is_dropped_by_changes_of_weight(bundle: ServedBundle, tmp_path: Path) -> None:
     candidate = altered(bundle, tmp_path)
-    with rig(bundle, tmp_path) as made:
+    with running_rig(bundle, tmp_path) as made:
         made.target.deploy(candidate)
         while not made.target.observe().ready:
             time.sleep(0.5)

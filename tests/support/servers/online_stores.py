@@ -98,7 +98,7 @@ class FilledStore:
         packing.prepare(self.database, self.table, self.layout.features)
 
     def pack(self) -> int:
-        return packing.pack(self.database, self.table, self.layout.features, "user_id")
+        return packing.pack(self.database, self.table, self.layout.features)
 
     def packed(self) -> int:
         """How many customers are."""

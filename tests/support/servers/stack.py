@@ -12,10 +12,11 @@ import httpx
 
 from core.workspace import Workspace
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Keys, first_key
+from serving.gateway.process import Gateway
 from serving.gateway.tls import own_client
-from serving.supervisor import Companion, Supervisor, record_file
+from serving.record import record_file
+from serving.supervisor import Companion, Servers, Supervisor
 from serving.torchserve.server import TorchServe
 from support.served_bundle import ServedBundle, files_of
 
@@ -71,15 +72,9 @@ def supervisor_of(
     def maker(more: Mapping[str, str]) -> Callable[[Path, str], TorchServe]:
         return lambda archive, name: TorchServe(serving, archive, {**variables, **more}, files, name)
 
+    servers = Servers(newest or (lambda: bundle.archive), maker({}), maker(canary or {}))
     supervisor = Supervisor(
-        gateway,
-        Gateway(gateway, serving, files, record_file(files), objective_ms),
-        keys,
-        maker({}),
-        newest or (lambda: bundle.archive),
-        files,
-        trial=None if canary is None else maker(canary),
-        companion=companion,
+        Gateway(gateway, serving, files, record_file(files), objective_ms), servers, keys, files, companion
     )
     return Stack(supervisor, files, keys, files.api_key.read_text().strip() if gateway.keys else "")
 

@@ -16,8 +16,8 @@ import httpx
 
 from handlers.identity import NOBODY
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Key
+from serving.gateway.process import Gateway
 from serving.torchserve.server import Upstream
 from support.served_bundle import files_of
 from support.waits import within
