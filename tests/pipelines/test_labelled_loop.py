@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ TABLE = REPOSITORY.parent / "shared" / "data" / "Telco-Customer-Churn.csv"
 pytestmark = pytest.mark.skipif(not TABLE.is_file(), reason="the Telco table is not beside the repository")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _mask_key() -> Iterator[None]:
+    """The test rows follow from the masked names, and so from this key."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHURN_MASK_KEY", "k" * 40)
+        yield
+
+
 @pytest.fixture(scope="module")
 def settings_flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     values = [
@@ -28,6 +37,7 @@ def settings_flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "tuning.trials=0",
         "model.seeds=[0]",
         "training.baselines=[base_rate, logistic_regression]",
+        "training.cross_validation=2",
     ]
     overlay = ["--config", str(REPOSITORY / "examples" / "telco.yaml")]
     return [*overlay, *(word for value in values for word in ("--set", value))]

@@ -133,7 +133,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 def test_a_killed_worker_loses_no_trial_and_the_number_is_exact(
     overrides: list[str], start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    parent = start("tuning.workers=2", "tuning.trials=6", "tuning.grace_s=10")
+    parent = start("tuning.workers=2", "tuning.trials=4", "tuning.grace_s=10")
     study = opened(parent, settings_of(overrides).tuning)
     within(180, lambda: len(running(study)) == 2 and len(done(study)) >= 1)
     victim = stopped_within_a_trial(parent, study)
@@ -142,7 +142,7 @@ def test_a_killed_worker_loses_no_trial_and_the_number_is_exact(
     assert parent.wait(240) == 0, parent.stderr.read() if parent.stderr else ""
 
     trials = study.trials
-    assert len(done(study)) == 6
+    assert len(done(study)) == 4
     assert not any(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials)
     for number, what in before.items():
         assert (trials[number].value, trials[number].params) == what
