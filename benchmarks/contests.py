@@ -1,8 +1,8 @@
-"""What is judged on what: the rows of each data set that teach, that choose settings, and that judge.
+"""The rows of each data set: for training, for the choice of settings, and for the test.
 
-Logs: the newest snapshots judge, as in `churn train`; a rival's settings are chosen forward in time within
-the training rows, at the origins of training/learn/forward.py. Tables: stratified folds judge, and three
-folds of the training rows of the first choose.
+Logs: the newest snapshots are the test rows, as in `churn train`. A rival's settings are chosen forward in
+time within the training rows, at the origins of training/learn/forward.py. Tables: the test rows are
+stratified folds; three folds of the first one's training rows choose the settings.
 """
 
 import pickle
@@ -26,7 +26,7 @@ from training.learn.split import Shape
 ROOT = Path(__file__).resolve().parent.parent
 TELCO = ROOT.parent / "shared" / "data" / "Telco-Customer-Churn.csv"
 TELCO_FOLDS = 5
-"""Those of the figures that were published before, whatever the rule for other tables says."""
+"""The folds of the figures that were published before; the rule for other tables does not apply."""
 INNER_FOLDS = 3
 SEED = 42
 
@@ -48,11 +48,12 @@ class Contest:
     """Of a log: its purchases, which BG/NBD reads."""
 
     def test(self, folds: int | None = None) -> pd.DataFrame:
-        """The rows that judge (in the first `folds` folds), in the order in which scores stand."""
+        """The test rows (of the first `folds` folds), in the order of the scores."""
         return self.rows.iloc[np.concatenate([test for _, test in self.judged[:folds]])]
 
     def test_digest(self, folds: int | None = None) -> str:
-        """Of whom is judged, when and by what: scores of equal digests compare, whatever was read."""
+        """Digest of customers, moments and labels of the test rows: scores of equal digests are
+        comparable."""
         keys = self.test(folds)[["user_id", "event_timestamp", "churned"]]
         return sha256(pd.util.hash_pandas_object(keys, index=False).to_numpy().tobytes()).hexdigest()[:16]
 
@@ -104,11 +105,10 @@ def load(name: str, telco: Path = TELCO) -> Contest | None:
 
 
 def forward_folds(rows: pd.DataFrame, train: Positions, horizon: timedelta) -> tuple[Fold, ...]:
-    """Those of training/learn/forward.py, by which ours chooses too, and its older origins as well: ours
-    leaves out those that learn from little over half of the rows, while settings of rivals gain by every
-    further one.
+    """The folds of training/learn/forward.py, by which our model chooses too, and folds of older origins.
 
-    Empty where a log has no origin; then nobody can choose.
+    Our model leaves out origins with little over half of the rows for training, while the settings of rivals
+    improve with each further origin. Empty if a log has no origin; then no settings can be chosen.
     """
     known = rows.iloc[train]
     found = origins(known["event_timestamp"], known["churned"].to_numpy(), horizon, least_share=0.0)

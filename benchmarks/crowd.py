@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.rollouts import first_crossing
-from rollout.bounded import Histogram, above, below, excess_mean
 from rollout.config import RolloutConfig, Stage
 from rollout.evidence import Arm, Evidence, Labelled, Window
 from rollout.rules import rules_of, shares
 from rollout.rules.events import BEFORE_AFTER_SHARE
 from rollout.rules.outcomes import FLOOR, LEAST, MOST
-from rollout.sequential import Counts, excess_events, in_order, mean_evidence
+from rollout.statistics.bounded_means import Histogram, above, below, excess_mean
+from rollout.statistics.e_values import in_order, mean_evidence
+from rollout.statistics.event_rates import Counts, excess_events
 
 Array = NDArray[np.float64]
 

@@ -1,9 +1,10 @@
-"""How much better or worse a rival is than ours, with all the chance that is in the figure.
+"""The difference of a rival's metric to ours, with a confidence interval.
 
-Two kinds of chance: which customers judged, and which random numbers a fit drew. Each of 2,000 replicates
-draws customers with replacement, the same for both models, and for each model its seeds with replacement.
-The spread over few seeds is too small by (S - 1) / S, so a draw's deviation from the mean of all seeds is
-widened by the square root of S / (S - 1). A model that is the same for every seed has no such chance.
+Two kinds of chance are included: the test customers, and the random numbers of a fit. Each of 2,000
+replicates draws customers with replacement, the same for both models, and for each model its seeds with
+replacement. The spread over few seeds is too small by (S - 1) / S, so a draw's deviation from the mean of all
+seeds is widened by the square root of S / (S - 1). A model that is the same for every seed has no such
+chance.
 
 A rival averaged over its seeds is one model of which no second one was trained. Its training variance is that
 of the jackknife: pseudo-losses of each seed from the averages that leave one out (Efron & Tibshirani 1993,

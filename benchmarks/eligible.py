@@ -1,11 +1,11 @@
-"""Who should be scored: rules of eligibility on CDNOW and on made logs, beside everybody ever seen.
+"""Rules of eligibility on CDNOW and on synthetic logs, compared with scoring every customer ever seen.
 
     python -m benchmarks.eligible [--logs cdnow growing ...]
 
-For each log, the last three labelled snapshots are judged and what ended a horizon before is learned from, by
-LightGBM as it comes. A rule is judged by whom it leaves out: how many customers, how many of these buy again
-within the horizon, and which share of all buyers they are; and by the metrics on those who stay, learned
-from everybody and from the eligible ones alone.
+For each log, the last three labelled snapshots are the test rows, and snapshots that ended a horizon before
+are the training rows of LightGBM with default settings. A rule is evaluated by the customers that it leaves
+out: their number, how many of them buy again within the horizon, and their share of all buyers; and by the
+metrics on the remaining customers, after training on all customers and on the eligible ones alone.
 """
 
 import argparse

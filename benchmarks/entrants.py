@@ -1,4 +1,4 @@
-"""Every model's scores of a contest's test rows, each in a file of its own.
+"""The scores of every model on a contest's test rows, each in a separate file.
 
 Seconds are those of one core (a model has one thread), so that a busy machine does not change them.
 """
@@ -22,11 +22,12 @@ from churn.settings import load_settings
 from training.evaluate.baselines import Task, bg_nbd
 from training.learn.fit import fit
 from training.learn.inputs import Inputs
+from training.learn.resolved import FitSettings
 
 OURS = "ours"
 BG_NBD = "bg_nbd"
-APART = 1000
-"""Between the seeds of two fits of ours: each fit's own members take the numbers that follow."""
+SEED_STEP = 1000
+"""Difference between the seeds of two fits of ours: the members of a fit use the numbers that follow."""
 Scores = NDArray[np.float64]
 
 LEARNS = ("model", "training", "handlers/scoring/encoding.py", "configs/model.yaml", "configs/training.yaml")
@@ -140,8 +141,8 @@ def ours(contest: Contest, fold: Fold, seed: int) -> Scores:
     """By config alone: the shipped configs and the rule of training/learn/recipe.py."""
     settings = load_settings()
     train, test = (contest.rows.iloc[part] for part in fold)
-    training = settings.training.model_copy(update={"seed": settings.training.seed + APART * seed})
-    fitted = fit(train, None, contest.spec, settings.model, training, shape=contest.shape)
+    training = settings.training.model_copy(update={"seed": settings.training.seed + SEED_STEP * seed})
+    fitted = fit(train, None, FitSettings(contest.shape, contest.spec, settings.model, training))
     return fitted.score(test)
 
 

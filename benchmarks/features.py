@@ -3,10 +3,10 @@
     python -m benchmarks.features [--rows 70000 700000 7000000] [--seventy-million]
 
 Synthetic logs (10 purchases a customer on average), three monthly snapshots with labels, the shipped feature
-spec. Every case runs in a process of its own that may hold 4 GiB, in turns, `--repeats` times; the median
-counts. DuckDB spills past 1 GB. Beside it the same features by pandas groupby, up to 7 million rows; what
-both wrote is compared, and a difference ends the benchmark with an error. No import is inside the clock.
-Results: a table, features.json, features.png.
+spec. Every case runs in a separate process with a limit of 4 GiB, in turns, `--repeats` times; the result is
+the median. DuckDB spills to disk above 1 GB. The same features are computed by pandas groupby, up to 7
+million rows; the outputs are compared, and a difference ends the benchmark with an error. Imports are not
+measured. Results: a table, features.json, features.png.
 """
 
 import argparse

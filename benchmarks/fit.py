@@ -33,8 +33,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from churn.settings import Settings, load_settings
 from training.learn.datamodule import Rows
-from training.learn.fit import Task, assemble, fit, prepared, trainer_settings
+from training.learn.fit import Task, assemble, fit
 from training.learn.metrics import evaluate
+from training.learn.resolved import FitSettings
+from training.learn.trainer import prepared, trainer_settings
 from training.train import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,16 +75,16 @@ def parse_arguments() -> argparse.Namespace:
 def paired(training_set: Path | None, pairs: int) -> dict[str, Any]:
     settings = load_settings(overrides=SETTINGS)
     data = pd.read_parquet(training_set) if training_set else cdnow()
-    rows, split = prepare(data, "transactions", settings.features, settings.training)
+    wanted = FitSettings("transactions", settings.features, settings.model, settings.training)
+    rows, split = prepare(data, wanted)
     train, test = rows.iloc[split.train], rows.iloc[split.test]
-    spec, model, training = settings.features, settings.model, settings.training
-    whole, fitted = timed(lambda: fit(train, None, spec, model, training, shape="transactions"))
+    whole, fitted = timed(lambda: fit(train, None, wanted))
     found = evaluate(test["churned"], fitted.score(test))
     taken: dict[str, list[dict[str, float]]] = {"lightning": [], "bare": []}
     for _ in range(pairs):
         for name, run in (("lightning", by_lightning), ("bare", by_hand)):
-            with prepared(training):
-                task = assemble(train, None, spec, model, training, "transactions")
+            with prepared(settings.training):
+                task = assemble(train, None, wanted)
                 taken[name].append(timed(lambda run=run, task=task: run(task, settings))[0])  # type: ignore[misc]
     rows_of = [
         {
@@ -111,15 +113,14 @@ def by_lightning(task: Task, settings: Settings) -> None:
         accelerator="cpu",
         enable_checkpointing=False,
         enable_progress_bar=False,
-        **trainer_settings(task.contract.training),
+        **trainer_settings(task.settings.training),
     )
     trainer.fit(task.module, datamodule=task.data)
 
 
 def by_hand(task: Task, settings: Settings) -> None:
-    config = task.contract.training
+    config = task.settings.training
     assert config.epochs is not None
-    assert config.batch_size is not None
     numeric, categorical, churned = rows = learned_from(task)
     steps = config.epochs * -(-len(churned) // config.batch_size)
     for seed, member in enumerate(task.module.members):
@@ -150,7 +151,7 @@ def learned_from(task: Task) -> Rows:
     return rows
 
 
-def groups(member: nn.Module, weight_decay: float | None) -> list[dict[str, Any]]:
+def groups(member: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     decayed = [layer.weight for layer in member.modules() if isinstance(layer, nn.Linear)]
     chosen = {id(parameter) for parameter in decayed}
     free = [parameter for parameter in member.parameters() if id(parameter) not in chosen]
@@ -210,17 +211,8 @@ def synthetic(number: int) -> dict[str, Any]:
     table = pd.DataFrame(columns)
     columns.clear()
     clock = Clock()
-    spent, _ = timed(
-        lambda: fit(
-            table,
-            None,
-            settings.features,
-            settings.model,
-            settings.training,
-            callbacks=[clock],
-            shape="transactions",
-        )
-    )
+    wanted = FitSettings("transactions", settings.features, settings.model, settings.training)
+    spent, _ = timed(lambda: fit(table, None, wanted, callbacks=[clock]))
     return {
         "rows": number,
         "epoch_wall_s": statistics.median(clock.wall),

@@ -1,4 +1,4 @@
-"""What a log's network could read beside the spec's features: BG/NBD, and the purchases themselves.
+"""What a log's network could read besides the spec's features: BG/NBD, and the purchases themselves.
 
     python -m benchmarks.history [--logs cdnow subscription ...] [--variants ...] [--seeds 3]
 
@@ -44,11 +44,12 @@ from model.wide import Wide
 from training.evaluate.bootstrap import Resampling, mean_interval
 from training.learn.bg_nbd import BgNbd
 from training.learn.datamodule import ChurnData
-from training.learn.fit import prepared, trainer_settings
 from training.learn.inputs import Inputs
 from training.learn.metrics import evaluate
 from training.learn.module import ChurnModule
-from training.learn.recipe import resolve_settings
+from training.learn.recipe import resolve
+from training.learn.resolved import FitSettings
+from training.learn.trainer import prepared, trainer_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 LAST = 32
@@ -132,8 +133,8 @@ def show(log: Log, results: dict[str, dict[str, float]]) -> None:
 def save(results: dict[str, dict[str, dict[str, float]]], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "history.json"
-    kept = json.loads(file.read_text()) if file.is_file() else {}
-    file.write_text(json.dumps(kept | results, indent=1))
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps(before | results, indent=1))
 
 
 @dataclass
@@ -227,7 +228,7 @@ class Recurrent(nn.Module):
 
 
 class WithHistory(nn.Module):
-    """The recipe's network on its inputs and on a summary of the purchases that stand behind them."""
+    """The recipe's network on its inputs and on a summary of the purchases that they are computed from."""
 
     def __init__(self, width: int, model: Any, branch: type[nn.Module]) -> None:
         super().__init__()
@@ -254,12 +255,11 @@ def _with_history(task: Task, branch: type[nn.Module]) -> Floats:
 
 def _network(task: Task, train: Tensor, test: Tensor, member: Callable[[int, Any], nn.Module]) -> Floats:
     """Logits of the test rows, by members of the recipe's number, epochs and size."""
-    model, training = resolve_settings(
-        task.log.settings.model, task.log.settings.training, "transactions", len(train)
-    )
+    given = task.log.settings
+    settings = FitSettings("transactions", given.features, given.model, given.training)
+    resolved = resolve(settings, len(train))
+    model, training = resolved.model, resolved.training
     training = training.model_copy(update={"seed": training.seed + task.seed})
-    assert model.seeds is not None
-    assert training.batch_size is not None
     with prepared(training):
         members = []
         for seed in model.seeds:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.ingest [--rows 7000000] [--kinds parquet csv] [--scratch DIR]
 
-A made log of four columns (customer, time, amount, quantity; 50 purchases a customer), unsorted, as CSV and
-as Parquet. Every command is `churn` itself in a process of its own; the peak is of all of the process.
+A synthetic log of four columns (customer, time, amount, quantity; 50 purchases a customer), unsorted, as CSV
+and as Parquet. Every command is `churn` itself in a separate process; the peak is that of the whole process.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Kayenta's judgement of an error count (NetflixACAJudge-v1.0), over thousands of rollouts at once.
 
 A metric has a value a moment of time, for the canary and for a baseline of the same size and traffic. A run
-fails where the Mann-Whitney confidence interval (98 %) of the shift between the two lies above a quarter of
+fails where the Mann-Whitney confidence interval (98 %) of the shift between the two is above a quarter of
 the estimated shift (Hodges-Lehmann), and the ratio of the means is at least `allowedIncrease` (1 by default);
 direction `increase`, critical, so that one failed run rolls back. Runs look at all data since the beginning,
 the default. From MannWhitneyClassifier.scala, MannWhitney.scala and NetflixACAJudge.scala at a69573b, and
@@ -83,7 +83,7 @@ def _histogram(counts: NDArray[np.int16], most: int) -> Array:
 def _ratio(canary: Array, baseline: Array) -> Array:
     values = np.arange(canary.shape[1])
     means = canary @ values, baseline @ values
-    # a mean of zero leaves no ratio, and then the size of the effect is not asked for
+    # a mean of zero leaves no ratio, and then the size of the effect is not tested
     return np.where(means[1] > 0, means[0] / np.maximum(means[1], 1e-9), np.inf)
 
 

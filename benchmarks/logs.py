@@ -1,7 +1,7 @@
-"""Purchase logs as training meets them: through the project's own ingest and features, split by time.
+"""Purchase logs as training reads them: through the project's own ingest and features, split by time.
 
 The features are those of configs/features.yaml. Its horizon of 90 days needs a log of at least LONG days;
-a shorter log is asked about 30 days. That rule looks at the length of a log and at nothing else.
+for a shorter log the horizon is 30 days. This rule depends on the length of a log alone.
 """
 
 import json
@@ -24,6 +24,7 @@ from features.spec import FeaturesConfig
 from pipelines.context import Context
 from pipelines.engine import run_steps
 from pipelines.steps import STEPS
+from training.learn.resolved import FitSettings
 from training.learn.split import Split
 from training.train import prepare
 
@@ -136,8 +137,8 @@ def _electronics() -> pd.DataFrame | None:
 
 
 def retail(customers: int = 4000, days: int = 900, seed: int = 7) -> pd.DataFrame:
-    """A made retail log: orders of one to four items, gamma rates, exponential lives, twice as many orders
-    before Christmas as in summer, and 3 % of the orders sent back (a negative amount)."""
+    """A synthetic retail log: orders of one to four items, gamma rates, exponential lifetimes, twice as many
+    orders before Christmas as in summer, and 3 % of the orders sent back (a negative amount)."""
     draw = np.random.default_rng(seed)
     rows: list[tuple[int, float, float, float]] = []
     for customer in range(customers):
@@ -182,7 +183,6 @@ def _built(name: str, purchases: pd.DataFrame | None, features: dict[str, Any]) 
             tuple(step for step in STEPS if step.name in WANTED),
             Context(settings, datetime(2026, 1, 1, tzinfo=UTC), lambda message: None),
         )
-        rows, split = prepare(
-            pd.read_parquet(settings.files.training_set), "transactions", settings.features, settings.training
-        )
+        wanted = FitSettings("transactions", settings.features, settings.model, settings.training)
+        rows, split = prepare(pd.read_parquet(settings.files.training_set), wanted)
         return Log(name, settings, rows, split, folder.read(settings.files.records).to_pandas())

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from benchmarks.rollouts import Split, first_crossing
-from rollout.blocks import STAKES, losses
 from rollout.config import RolloutConfig, Stage
 from rollout.evidence import Tries
 from rollout.rules import rules_of, shares
 from rollout.rules.events import BEFORE_AFTER_SHARE
 from rollout.rules.latency import P99
-from rollout.sequential import Counts, log_mean, mean_evidence
-from serving.gateway.envoy import time_buckets
+from rollout.statistics.e_values import log_mean, mean_evidence
+from rollout.statistics.event_rates import Counts
+from rollout.statistics.sign_test import STAKES, losses
+from serving.gateway.envoy.latency_buckets import time_buckets
 
 Array = NDArray[np.float64]
 
@@ -190,7 +191,8 @@ class Simulation:
 
 
 class Bets:
-    """rollout/blocks.py over many rollouts: side by side, and by a tenth before against after."""
+    """rollout/statistics/sign_test.py over many rollouts: side by side, and by a tenth before against
+    after."""
 
     def __init__(self, rollouts: int, tolerance: float) -> None:
         self.tolerance = tolerance

@@ -1,7 +1,7 @@
-"""Results of a benchmark, part by part, so that a run that was stopped goes on where it was.
+"""Stores the results of a benchmark in parts, so that a run that was stopped continues where it ended.
 
-A part is a JSON file of its own beside the others, and names what it was made by (settings, code); one that
-was made by something else is made again.
+Each part is a separate JSON file with a digest of the settings and the code that made it. A part with another
+digest is computed again.
 """
 
 import hashlib
@@ -12,12 +12,14 @@ from typing import Any
 
 
 class Parts:
+    """The folder with the results of one benchmark."""
+
     def __init__(self, folder: Path, made_by: str, again: bool = False) -> None:
-        """`again`: nothing that is there is taken."""
+        """`again`: existing results are not used."""
         self.folder, self.made_by, self.again = folder, made_by, again
 
     def taken(self, name: str) -> Any | None:
-        """What is there of this part; None: nothing, or by other code or settings."""
+        """The stored result of this part; None if there is none, or other code or settings made it."""
         file = self._file(name)
         if not file.is_file():
             return None
@@ -25,12 +27,13 @@ class Parts:
         return record["result"] if record["made_by"] == self.made_by else None
 
     def save(self, name: str, result: Any) -> None:
+        """Stores the result of the part `name`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"part": name, "made_by": self.made_by, "result": result})
         self._file(name).write_text(text, encoding="utf-8")
 
     def part(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` returns, by now or before; lists, numbers and text."""
+        """The result of `make` (lists, numbers and text), stored or computed now."""
         found = None if self.again else self.taken(name)
         if found is None:
             self.save(name, make())
@@ -43,7 +46,7 @@ class Parts:
 
 
 def digest(files: Iterable[Path], *settings: str) -> str:
-    """Of the code and the settings that a result depends on."""
+    """Digest of the code and the settings that a result depends on."""
     total = hashlib.sha256()
     for file in sorted(files):
         total.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")

@@ -9,9 +9,9 @@ tries
 --trials settings on inner folds (benchmarks/contests.py: forward in time for a log), once a data set, on the
 first outer fold's training rows; the settings serve all outer folds, which on tables favours rivals a little.
 Every model is fitted with --seeds seeds; a rival's scores averaged over them are a row of their own, since
-ours averages several networks. Intervals: benchmarks/differences.py. Two processes of one thread each; every
-model's scores are saved when it is done, so that the same command goes on where it was stopped; what depends
-on code or rows that have changed is done anew. The rivals are in an extra: pip install -e '.[bench]'.
+ours averages several networks. Intervals: benchmarks/differences.py. Two processes of one thread each; each
+model's scores are saved when it is done, so that the same command continues after a stop; results that depend
+on changed code or rows are computed again. The rivals are in an extra: pip install -e '.[bench]'.
 Results: tables, and quality.json, quality.md and quality.png in --out.
 """
 
@@ -47,7 +47,7 @@ def main() -> None:
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         ready = {pool.submit(prepare, name, options.out, options.telco): name for name in options.data}
         names = [ready[future] for future in as_completed(ready) if _done(ready[future], future)]
-        # in the order that was asked for: what was asked for first is known first
+        # in the given order, so that the first results are those of the first data set
         jobs = {pool.submit(run, job): job for name in options.data if name in names
                 for job in _jobs(name, options)}  # fmt: skip
         results = scored(options.out, _ours(options), _folds(options))
@@ -108,7 +108,7 @@ def _ours(options: argparse.Namespace) -> str:
 
 
 def _done(what: str, future: "Future[Any]") -> bool:
-    """Whether it came to an end; says so either way."""
+    """Whether the task ended without an error; the outcome is printed."""
     try:
         found = future.result()
     except Exception as error:

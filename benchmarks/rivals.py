@@ -1,4 +1,4 @@
-"""What a user would train instead, as it comes and tuned.
+"""The models that a user could train instead, with default settings and tuned.
 
 Search spaces are those of Gorishniy and others (Revisiting Deep Learning Models for Tabular Data, 2021; TabM,
 2025) and of the libraries' documentation, with learning rates of .02 to .3: ten trials are too few for five

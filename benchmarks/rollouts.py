@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from rollout.config import RolloutConfig, Stage
 from rollout.rules.events import BEFORE_AFTER_SHARE
-from rollout.sequential import RATIOS, Counts, mean_evidence, over_ratios, window_evidence
+from rollout.statistics.e_values import mean_evidence
+from rollout.statistics.event_rates import RATIOS, Counts, over_ratios, window_evidence
 
 Array = NDArray[np.float64]
 
@@ -50,13 +51,13 @@ def error_looks(
     done = 0
     for stage in stages:
         canary_errors, stable, stable_errors = np.zeros((3, rollouts))
-        for asked in range(step, stage.min_requests + 1, step):
+        for total in range(step, stage.min_requests + 1, step):
             more = stable_meanwhile(stage, step, rollouts, random)
             canary_errors = canary_errors + random.binomial(step, rates[0], rollouts)
             stable = stable + more
             stable_errors = stable_errors + random.binomial(more.astype(np.int64), rates[1])
-            last = asked + step > stage.min_requests
-            yield Look(stage, done + asked, last, asked, canary_errors, stable, stable_errors)
+            last = total + step > stage.min_requests
+            yield Look(stage, done + total, last, total, canary_errors, stable, stable_errors)
         done += stage.min_requests // step * step
 
 
@@ -90,8 +91,8 @@ def error_rule_alone(
     nothing = np.zeros(rollouts)
     for look in error_looks(config.stages, rates, step, rollouts, seed):
         share = 0.5 if look.stage.mirror else look.stage.weight / 100
-        asked = look.canary + look.stable
-        counts = Counts(asked * share, look.canary_errors, asked * (1 - share), look.stable_errors)
+        total = look.canary + look.stable
+        counts = Counts(total * share, look.canary_errors, total * (1 - share), look.stable_errors)
         if look.stage.weight < 100:
             evidence = rule.look(look.stage.mirror, look.last, counts)
         both = mean_evidence([evidence, nothing], [1 - BEFORE_AFTER_SHARE, BEFORE_AFTER_SHARE])

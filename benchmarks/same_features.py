@@ -1,4 +1,4 @@
-"""Did two programs build the same tables? Row by row, and number by number."""
+"""Compares the tables that two programs have built, row by row and number by number."""
 
 from collections.abc import Sequence
 from pathlib import Path

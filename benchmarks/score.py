@@ -138,7 +138,8 @@ def _inputs(workspace: Path, scratch: Path) -> tuple[Bundle, pa.Table]:
 
 
 def _customers(values: pa.Table, bundle: Bundle, rows: int) -> Iterator[pa.RecordBatch]:
-    """Made as they are asked for: each feature drawn on its own, so that no two batches are alike."""
+    """Synthetic batches, made when they are read: each feature is drawn independently, so no two are
+    equal."""
     random = np.random.default_rng(0)
     names = [feature["name"] for feature in bundle.spec["features"]]
     columns = [values[name].combine_chunks() for name in names]

@@ -75,7 +75,7 @@ def _compared(totals: Array) -> tuple[Array, Array]:
 
 
 def log_ratio(path: Path, tau: float, one_sided: bool) -> Array:
-    """[looks, rollouts]: minus infinity where the canary is not worse; 0 where nobody has failed yet."""
+    """[looks, rollouts]: minus infinity where the canary is not worse; 0 before the first failure."""
     v = np.where(path.variance > 0, path.variance, 1.0)
     d = np.maximum(path.difference, 0.0)
     both = 0.5 * np.log(v / (v + tau**2)) + d**2 * tau**2 / (2 * v * (v + tau**2))

@@ -1,4 +1,4 @@
-"""Our server beside its rivals: one store, one model, one machine, in turns.
+"""Our server and its rivals: one store, one model, one machine, measured in turns.
 
     python -m benchmarks.serving [--quick] [--only kserve litserve] [--rounds 3 --seconds 5] [--stores sqlite]
     python -m benchmarks.serving --against COMMIT [--rounds 10]
@@ -11,15 +11,15 @@ kserve, litserve, bentoml, mlflow, fastapi). Each rival is there twice: with Fea
 reader as a library, which separates the effect of the reader from that of the server. Settings are those that
 its documentation advises for two cores (benchmarks/servers/, each module names the page).
 
-All servers of a session are started; 200 customers are asked, 16 at once, and their scores compared with
-the reference, which is Feast and the exported program without a server; who differs does not take part.
-Then, round after round and in an order that changes, each is measured alone: the others are stopped where
-they stand (SIGSTOP). wrk asks one customer a request, another one each time, on the same cores as the
-server: read ratios. Refused requests are no throughput. Medians of rounds, with the lowest and the highest;
-ratios are of one round.
+All servers of a session are started. The scores of 200 customers, 16 at once, are compared with those of the
+reference (Feast and the exported program without a server); a server that differs does not take part. Then,
+round after round and in a changing order, each is measured alone, with the others suspended (SIGSTOP). wrk
+requests one customer at a time, another one in each request, on the same cores as the server, so ratios are
+more reliable than absolute values. Refused requests do not count as throughput. Results are medians of
+rounds, with the lowest and the highest; ratios are of one round.
 
 A session that was measured with the same code and settings is taken from --out/parts, unless --again: a run
-that was stopped goes on, sessions can be measured one by one, and the report has all that are there.
+that was stopped continues, sessions can be measured one by one, and the report contains all of them.
 `--grid`: no-op and ours with 1 and 2 workers and batches of 8 to 64, from which the profiles were chosen.
 """
 
@@ -170,7 +170,7 @@ def session(
 
 
 def admitted(name: str, start: Start, ground: Ground, expected: list[float], stack: ExitStack) -> Running:
-    """Started, with the right scores, warm, and stopped where it stands until its turn."""
+    """A server that was started, has the right scores, is warm, and is suspended until its turn."""
     with ExitStack() as own:
         server = own.enter_context(start(ground))
         # a server must not die with its processes stopped: the exit stack runs this before its stop

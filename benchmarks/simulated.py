@@ -1,7 +1,7 @@
-"""Purchase logs of different makes, for shops that no data set here shows.
+"""Simulated purchase logs of shops that are unlike the real data sets.
 
-Customers arrive over the whole log, buy while they are alive, and leave without a word. What differs: how
-alike they are, whether they come by themselves or by the calendar, how many leave, and how long we look.
+Customers arrive over the whole log, buy while they are active, and leave without notice. The logs differ in
+the variation between customers, in seasonality, in the share of customers who leave, and in their length.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Shop:
-    """Who buys, for how many days the log runs, and what is asked of it."""
+    """A shop: its customers, the days of its log, and the settings of the features."""
 
     customers: int
     days: int
-    buy: Callable[[np.random.Generator, int], "Lives"]
+    buy: Callable[[np.random.Generator, int], "Lifetimes"]
     growth: float = 1.0
-    """How many times the arrivals of the first day come on the last."""
+    """Arrivals on the last day as a multiple of those on the first."""
     season: Callable[[float], float] | None = None
     """Share of the purchases that take place on a day of the log."""
     features: dict[str, Any] = field(default_factory=dict)
@@ -32,8 +32,8 @@ class Shop:
 
 
 @dataclass(frozen=True)
-class Lives:
-    """Days that each customer stays, and the pause before her next purchase."""
+class Lifetimes:
+    """The days that each customer stays, and the function of the pause before the next purchase."""
 
     stay: Floats
     pause: Callable[[np.random.Generator, int], float]
@@ -46,19 +46,19 @@ def simulate(shop: Shop, seed: int = 1) -> pd.DataFrame:
     if shop.growth != 1:
         share = np.log1p(share * (shop.growth - 1)) / np.log(shop.growth)
     arrival = share * shop.days
-    lives = shop.buy(draw, shop.customers)
-    usual = draw.normal(3.3, 0.6, shop.customers)
+    lifetimes = shop.buy(draw, shop.customers)
+    typical = draw.normal(3.3, 0.6, shop.customers)
     customers, days, amounts = [], [], []
     for customer, first in enumerate(arrival):
-        until, moments = min(shop.days, first + lives.stay[customer]), [first]
-        day = first + lives.pause(draw, customer)
+        until, moments = min(shop.days, first + lifetimes.stay[customer]), [first]
+        day = first + lifetimes.pause(draw, customer)
         while day < until:
             if shop.season is None or draw.random() < shop.season(day):
                 moments.append(day)
-            day += lives.pause(draw, customer)
+            day += lifetimes.pause(draw, customer)
         customers += [customer] * len(moments)
         days += moments
-        amounts.append(np.exp(draw.normal(usual[customer], 0.5, len(moments))))
+        amounts.append(np.exp(draw.normal(typical[customer], 0.5, len(moments))))
     return pd.DataFrame(
         {
             "user_id": [f"u{customer:06}" for customer in customers],
@@ -75,10 +75,10 @@ def pareto_nbd(r: float, alpha: float, s: float, beta: float, regularity: float 
     Pauses are gamma of shape `regularity`: 1 has no memory, 3 is regular (Platzer and Reutterer, 2016).
     """
 
-    def buy(draw: np.random.Generator, customers: int) -> Lives:
+    def buy(draw: np.random.Generator, customers: int) -> Lifetimes:
         rate = np.maximum(draw.gamma(r, 1 / alpha, customers), 1e-5)
         leave = np.maximum(draw.gamma(s, 1 / beta, customers), 1e-7)
-        return Lives(
+        return Lifetimes(
             draw.exponential(1 / leave),
             lambda draw, customer: draw.gamma(regularity, 1 / (rate[customer] * regularity)),
         )
@@ -86,7 +86,7 @@ def pareto_nbd(r: float, alpha: float, s: float, beta: float, regularity: float 
     return buy
 
 
-def subscription(draw: np.random.Generator, customers: int) -> Lives:
+def subscription(draw: np.random.Generator, customers: int) -> Lifetimes:
     """Every 7 to 90 days, give or take an eighth, at times skipping one; a quarter never comes back."""
     period = draw.choice([7.0, 14.0, 30.0, 60.0, 90.0], customers, p=[0.1, 0.2, 0.4, 0.2, 0.1])
     once = draw.random(customers) < 0.25
@@ -96,14 +96,14 @@ def subscription(draw: np.random.Generator, customers: int) -> Lives:
         skipped = 2 if draw.random() < 0.08 else 1
         return max(1.0, period[customer] * (1 + 0.12 * draw.normal())) * skipped
 
-    return Lives(stay, pause)
+    return Lifetimes(stay, pause)
 
 
-def bursty(draw: np.random.Generator, customers: int) -> Lives:
+def bursty(draw: np.random.Generator, customers: int) -> Lifetimes:
     """Phases of buying, and pauses of months between them that are not the end."""
     rate = draw.gamma(0.8, 1 / 15.0, customers) + 1e-4
     stay = draw.exponential(1 / (draw.gamma(1, 1 / 300, customers) + 1e-7))
-    return Lives(
+    return Lifetimes(
         stay,
         lambda draw, customer: (
             draw.exponential(1 / rate[customer]) if draw.random() < 0.8 else draw.gamma(2, 60)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.table_run [--rows 10000]
 
-The table is a made one of a bank: ten columns, an outcome by smooth terms and conditions. Read the figure on
-an idle machine: the steps' own seconds are printed, and what the network's test rows show.
+The table is synthetic, as of a bank: ten columns, an outcome by smooth terms and conditions. Measure on an
+idle machine. The seconds of each step and the network's test metrics are printed.
 """
 
 import argparse

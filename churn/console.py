@@ -1,4 +1,4 @@
-"""How results and progress look in a terminal: results to stdout, everything else to stderr."""
+"""Prints results to stdout, and progress and messages to stderr."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape as escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,9 +27,9 @@ def table(
     columns: Sequence[str],
     rows: Iterable[Sequence[Any]],
     emphasise_first: bool = False,
-    where: Console | None = None,
+    where: Console = out,
 ) -> None:
-    """Print rows; numbers to the right, four decimals. Without column names, no head is drawn."""
+    """Print rows: numbers to the right, with four decimals; no header when all column names are empty."""
     grid = Table(
         title=title,
         title_justify="left",
@@ -45,7 +46,7 @@ def table(
         grid.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=index == 0)
     for index, row in enumerate(rows):
         grid.add_row(*map(_text, row), style="bold cyan" if emphasise_first and index == 0 else None)
-    (where or out).print(grid)
+    where.print(grid)
 
 
 def _text(value: Any) -> str:
@@ -61,7 +62,7 @@ def pairs(title: str, facts: Mapping[str, Any]) -> None:
 
 
 class Steps:
-    """A bar over the steps with the present one's progress beside it; lines where there is no terminal."""
+    """A bar that counts the steps, with the progress of the current one; plain lines without a terminal."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress = progress
@@ -72,7 +73,7 @@ class Steps:
         self._title = title
         self._progress.update(self._task, description=title)
 
-    def say(self, message: str) -> None:
+    def describe(self, message: str) -> None:
         self._progress.update(self._task, description=f"{self._title} [dim]{message}[/]")
 
     def end(self, line: str) -> None:
@@ -94,21 +95,21 @@ def steps(total: int) -> Iterator[Steps]:
 
 
 class Bar:
-    """How many of how many are done; what else there is to say stands beside it."""
+    """A bar that shows how many of how many are done, and a description."""
 
-    def __init__(self, progress: Progress, what: str) -> None:
+    def __init__(self, progress: Progress, description: str) -> None:
         self._progress = progress
-        self._task = progress.add_task(what, total=None)
+        self._task = progress.add_task(description, total=None)
 
     def show(self, done: int, total: int) -> None:
         self._progress.update(self._task, completed=done, total=total)
 
-    def say(self, message: str) -> None:
+    def describe(self, message: str) -> None:
         self._progress.update(self._task, description=message)
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Bar]:
+def bar(description: str) -> Iterator[Bar]:
     with Progress(
         SpinnerColumn(),
         BarColumn(bar_width=24),
@@ -119,4 +120,4 @@ def bar(what: str) -> Iterator[Bar]:
         console=err,
         transient=True,
     ) as progress:
-        yield Bar(progress, what)
+        yield Bar(progress, description)

@@ -1,4 +1,4 @@
-"""The dashboards of Optuna and MLflow on this machine, for as long as a `with` block lasts."""
+"""Runs the dashboard of Optuna or MLflow on this machine during a `with` block."""
 
 import json
 import sys
@@ -12,12 +12,13 @@ from typing import Self
 import httpx
 
 from core.errors import ServingError
+from serving.addresses import LOOPBACK, free_port
 from serving.environment import DASHBOARD, passed_on
-from serving.process.owned import LOOPBACK, OwnedProcess, free_port
+from serving.process.owned import OwnedProcess
 
-LOOK_EVERY_S = 0.2
+POLL_S = 0.2
 HOST = LOOPBACK
-"""Neither dashboard asks who is there, so neither listens beyond this machine."""
+"""The dashboards have no authentication, so they listen on this machine only."""
 
 
 @dataclass(frozen=True)
@@ -26,35 +27,35 @@ class Server:
 
     name: str
     command: Sequence[str]
-    """Without the port, which comes last."""
-    answers: str
-    """A path that gives 200 once the dashboard can be used."""
+    """Without the port, which is the last argument."""
+    ready_path: str
+    """A path that returns 200 when the dashboard is ready."""
     environment: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    """Name -> text of private files in the scratch folder; `{scratch}` in the command stands for it."""
+    """Name -> text of private files in the scratch folder, whose path replaces `{scratch}` in the command."""
     start_timeout_s: float = 120.0
 
 
 def optuna_dashboard(storage: str, artifacts: Path) -> Server:
-    """Studies in `storage`, with the files of their trials."""
+    """The dashboard of the studies in `storage`, with the files of their trials."""
     artifacts.mkdir(parents=True, exist_ok=True)
-    # in a file of ours alone, since an address may hold a password and a command line is for all to see
+    # in a private file: an address may contain a password, and all users can see a command line
     config = f"[optuna_dashboard]\nstorage = {json.dumps(storage)}\n"
     program = "from optuna_dashboard._cli import main; main()"
     return Server(
         name="Optuna's dashboard",
         command=(
             *(sys.executable, "-P", "-c", program, "--from-config", "{scratch}/dashboard.toml"),
-            # its other server leaves a control socket in the home folder
+            # the other server of the dashboard leaves a control socket in the home folder
             *("--server", "wsgiref", "--artifact-dir", str(artifacts), "--host", HOST, "--port"),
         ),
-        answers="/dashboard/",
+        ready_path="/dashboard/",
         files={"dashboard.toml": config},
     )
 
 
 def mlflow_server(tracking_uri: str, artifacts_uri: str) -> Server:
-    """Runs and registered models in `tracking_uri`. Raises ServingError where that is a server already."""
+    """The server of the runs and models in `tracking_uri`. Raises ServingError if that is a server."""
     if tracking_uri.startswith(("http://", "https://")):
         raise ServingError(f"training.tracking_uri is a server already: open {tracking_uri}")
     return Server(
@@ -63,20 +64,20 @@ def mlflow_server(tracking_uri: str, artifacts_uri: str) -> Server:
             *(sys.executable, "-P", "-m", "mlflow", "server", "--workers", "1"),
             *("--artifacts-destination", artifacts_uri, "--host", HOST, "--port"),
         ),
-        answers="/version",
+        ready_path="/version",
         environment={
             "MLFLOW_BACKEND_STORE_URI": tracking_uri,
-            # eight processes of 200 MB that serve nothing which we use
+            # eight processes of 200 MB for functions that are not used
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         },
     )
 
 
 class Dashboard:
-    """Starts `server` on `port` (0: the system chooses); inside the `with` block `url` answers.
+    """Starts `server` on `port` (0: the system chooses); `url` answers during the `with` block.
 
-    Whatever ends the block or this process, the server and all that it started end too. Raises ServingError
-    when the port is taken or the server does not start, with its last words.
+    When the block or this process ends in any way, the server and its processes end too. Raises ServingError
+    if the port is in use, or if the server does not start, with the last line of its log.
     """
 
     url: str
@@ -115,7 +116,7 @@ class Dashboard:
         return self._process is not None and self._process.alive
 
     def stop(self) -> None:
-        """End the server and everything it started; done when this returns."""
+        """End the server and all processes that it started, and wait for that."""
         if self._process is not None:
             self._process.stop()
 
@@ -124,15 +125,15 @@ class Dashboard:
         with httpx.Client(timeout=5.0, trust_env=False) as client:
             while time.monotonic() < deadline:
                 if not self.alive:
-                    said = self._log.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
-                    last = said[-1] if said else "no output"
+                    lines = self._log.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
+                    last = lines[-1] if lines else "no output"
                     raise ServingError(f"{self._server.name} ended at its start: {last} (log: {self._log})")
                 try:
-                    if client.get(self.url + self._server.answers).status_code == 200:
+                    if client.get(self.url + self._server.ready_path).status_code == 200:
                         return
                 except httpx.TransportError:
                     pass
-                time.sleep(LOOK_EVERY_S)
+                time.sleep(POLL_S)
         raise ServingError(
             f"{self._server.name}: no answer within {self._server.start_timeout_s:g} s; see {self._log}"
         )

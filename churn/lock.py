@@ -1,10 +1,8 @@
-"""One command at a time changes a workspace."""
+"""A lock that allows one command at a time to change a workspace."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from filelock import FileLock, Timeout
 
 from core.errors import ChurnError
 from core.workspace import Workspace
@@ -12,10 +10,12 @@ from core.workspace import Workspace
 
 @contextmanager
 def alone(files: Workspace) -> Iterator[None]:
-    """Hold the workspace. The kernel frees it when its holder dies, however it dies.
+    """Lock the workspace during the block. The kernel releases the lock when the process ends in any way.
 
-    Raises ChurnError that names the process which holds it.
+    Raises ChurnError, with the other process, if the workspace is locked already.
     """
+    from filelock import FileLock, Timeout  # 40 ms that `churn --help` does not need
+
     files.root.mkdir(parents=True, exist_ok=True)
     holder = files.lock.with_name(".lock.pid")
     lock = FileLock(files.lock)

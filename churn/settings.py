@@ -1,13 +1,14 @@
-"""Reads YAML into typed settings, once for each command; core/layers.py has the order of precedence."""
+"""Reads YAML into typed settings, once per command. core/layers.py has the order of precedence."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import PrivateAttr, ValidationError
+from pydantic import PrivateAttr
 
+from core.config import validated
 from core.errors import ConfigError
-from core.layers import CONFIGS, expand, merge, one_line, parse_override, profile_file, read_layer
+from core.layers import CONFIGS, expand, merge, parse_override, profile_file, read_layer
 from core.workspace import Workspace
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
@@ -17,7 +18,7 @@ from training.value_at_stake import value_at_stake
 
 
 class Settings(Stages):
-    """All that a command may read, as one frozen tree."""
+    """All settings, as one immutable tree."""
 
     serving: ServingConfig
     gateway: GatewayConfig
@@ -43,32 +44,31 @@ def load_settings(
     overrides: Sequence[str] = (),
     configs: Path = CONFIGS,
 ) -> Settings:
-    """Compose and check the settings.
+    """Compose and validate the settings.
 
-    Raises ConfigError that names the file or flag, the wrong key and what was expected of it.
+    Raises ConfigError with the file or flag, the wrong key, and the expected value.
     """
     tree: dict[str, Any] = {stage: read_layer(configs / f"{stage}.yaml") for stage in STAGES}
     tree = merge(tree, read_layer(profile_file(profile, configs)))
-    asked = [*map(read_layer, overlays), *map(parse_override, overrides)]
-    for layer in asked:
+    given = [*map(read_layer, overlays), *map(parse_override, overrides)]
+    for layer in given:
         tree = merge(tree, layer)
-    try:
-        settings = Settings.model_validate(expand(tree))
-    except ValidationError as error:
-        raise ConfigError(one_line(error, Settings)) from None
+    settings = validated(Settings, expand(tree))
     if settings.tuning.storage == settings.training.tracking_uri:
-        # both keep the version of their tables in a table of one name
-        raise ConfigError("tuning.storage: the same database as training.tracking_uri; give each its own")
+        # both store the version of their schema in a table of the same name
+        raise ConfigError(
+            "tuning.storage: the same database as training.tracking_uri; choose another database"
+        )
     refuse_for_shape(settings.data, settings.features, settings.model, settings.training, settings.tuning)
     decision = value_at_stake(settings.decision, settings.features, settings.data.shape)
     settings = settings.model_copy(update={"decision": decision})
     settings.decision.refuse_unknown_column(settings.features.numeric)
-    settings._given = frozenset(key for layer in asked for key in _leaves(layer))
+    settings._given = frozenset(key for layer in given for key in _leaves(layer))
     return _place_in_workspace(settings)
 
 
 def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    """`training.epochs` and the like, of all that is not null."""
+    """The keys of all values that are not null, such as `training.epochs`."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{above}{key}.")
@@ -77,7 +77,7 @@ def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[str]:
 
 
 def _place_in_workspace(settings: Settings) -> Settings:
-    """Fill `{workspace}` in URIs."""
+    """Replace `{workspace}` in URIs."""
     root = str(settings.workspace.absolute())
 
     def placed(uri: str) -> str:

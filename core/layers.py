@@ -6,22 +6,15 @@ overrides an earlier one. Mappings are merged; lists and scalars are replaced.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from core.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-
-
-TAGS = ("cdnow", "csv", "parquet", "excel", "postgres", "of_each", "of_all")
-"""Tags of discriminated unions. pydantic inserts them into the path of an error."""
-
 
 FILE_KINDS = ("csv", "parquet", "excel")
 """Kinds of file sources. They share the same settings."""
@@ -113,28 +106,3 @@ def _variable(name: str) -> str:
     if name not in os.environ:
         raise ConfigError(f"the profile needs the environment variable {name}; export it")
     return os.environ[name]
-
-
-def one_line(error: ValidationError, config: Any) -> str:
-    """The first error, with the path of the key as a user writes it after `--set`. `config` is the class
-    whose validation failed."""
-    first = error.errors()[0]
-    # pydantic inserts the tag of a discriminated union into the path, which a user does not write
-    path = [str(p) for p in first["loc"] if p not in TAGS]
-    key = ".".join(path) or "config"
-    if first["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_did_you_mean(path, config)}; remove it or correct its name"
-    if first["type"] == "missing":
-        return f"{key}: missing; add it"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    given = "" if isinstance(first["input"], dict | list) else f", not {first['input']!r}"
-    return f"{key}: {first['msg'].removeprefix('Value error, ')}{given}{more}"
-
-
-def _did_you_mean(path: Sequence[str], config: Any) -> str:
-    model = config
-    for part in path[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = getattr(field, "annotation", None)
-    close = get_close_matches(path[-1], getattr(model, "model_fields", {}), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,4 +1,4 @@
-"""The schema of `configs/data.yaml`, and the base class of every stage's config."""
+"""The schema of `configs/data.yaml`."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -45,6 +45,8 @@ class TableSource(Config):
     """A table at a path, at any fsspec URI, or in PostgreSQL."""
 
     kind: Literal["csv", "parquet", "excel", "postgres"]
+    """How the table is stored. Excel needs the extra `excel`, PostgreSQL the extra `postgres`. `cdnow`: the
+    log that is installed, without further keys."""
     uri: str
     """A file, a pattern, or a folder. For PostgreSQL the connection string, preferably `${NAME}` of an
     environment variable."""
@@ -69,6 +71,7 @@ class TableSource(Config):
     keep: tuple[str, ...] = ()
     """Further columns to store in the records, in addition to those that features read."""
     user_id_type: Literal["integer", "string"] = "string"
+    """Type of the identifiers, also in requests: `{"user_id": 123}` or `{"user_id": "123"}`."""
     number_rows: bool = False
     """True for a table without an identifier: `user_id` is then the row's number, from 1."""
     positive: str | int | float | bool | tuple[str | int | float | bool, ...] = 1
@@ -188,14 +191,21 @@ _COLUMNS = {
 
 class DataConfig(Config):
     shape: Literal["transactions", "labelled"]
+    """`transactions`: dated purchases, from which the label is derived. `labelled`: one row per customer, or
+    per customer and time, with a target."""
     source: Annotated[CdnowSource | TableSource, Field(discriminator="kind")]
+    """Where the data come from: a table with the keys below, or `{kind: cdnow}`, the CDNOW log (1997-01 to
+    1998-06), which is part of the wheel `Lifetimes`."""
     observed_at: AwareDatetime | None = None
     """Labelled tables without a time column: the time at which the rows were observed."""
     expectations: tuple[dict[str, Any], ...]
     """Great Expectations, each `{type: expect_..., <arguments>}`. `optional: true` skips one when its column
     is absent."""
     max_rejected_share: float = Field(0.01, ge=0, le=1)
+    """Share of unusable rows above which ingest fails."""
     mask_key_env: str = "CHURN_MASK_KEY"
+    """Name of the environment variable with the key that identifiers are masked with (HMAC). If it is not
+    set, the workspace's key is used, and made when absent."""
     keep_versions: int = Field(3, ge=1)
     """How many versions of the records are stored in the workspace, the current one included."""
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -21,35 +22,40 @@ ADDRESS = ("uri", "query", "table", "sheet")
 """Settings of a source that define its location, not how it is read."""
 
 
-def describe(
-    config: DataConfig,
-    key: bytes,
-    *,
-    schema: pa.Schema,
-    parts: Sequence[Part],
-    customers: int,
-    input_sha256: str,
-    counts: Mapping[str, int],
-    stayed: Sequence[str],
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Dataset:
+    """What an ingest wrote."""
+
+    parts: Sequence[Part]
+    schema: pa.Schema
+    customers: int
+    """Number of customers with a purchase."""
+    input_sha256: str
+    counts: Mapping[str, int]
+    """Numbers of rows: source_rows, left_out_rows, rejected_rows, duplicate_rows."""
+    stayed: Sequence[str]
+    """The normalised values of the target that do not mean churned."""
+
+
+def describe(config: DataConfig, key: bytes, dataset: Dataset) -> dict[str, Any]:
     """Return the manifest. It has no creation time: equal input, config, key and code give equal bytes."""
     source = as_table(config)
     return {
         "schema_version": 2,
         "shape": config.shape,
         "source": {"kind": config.source.kind, "uri": public_uri(source)},
-        "input_sha256": input_sha256,
-        **_of_parts(parts),
-        **counts,
-        "customers": customers,
-        "schema": {field.name: str(field.type) for field in schema},
+        "input_sha256": dataset.input_sha256,
+        **_of_parts(dataset.parts),
+        **dataset.counts,
+        "customers": dataset.customers,
+        "schema": {field.name: str(field.type) for field in dataset.schema},
         "config_sha256": hashlib.sha256(_json(config.model_dump(mode="json")).encode()).hexdigest(),
         "mapping_sha256": mapping_sha256(config),
         "code_version": code_version(),
         "id_type": source.user_id_type,
         "masking": MASKING,
         "key_check": key_check(key),
-        **({"stayed": list(stayed)} if config.shape == "labelled" else {}),
+        **({"stayed": list(dataset.stayed)} if config.shape == "labelled" else {}),
         "deliveries": [],
     }
 
@@ -88,9 +94,9 @@ def write_json(path: Path, content: Any) -> None:
 def code_version() -> str:
     """The release, and a digest of the code that makes a dataset. It changes when the code changes."""
     digest = hashlib.sha256()
-    rooms = Path(__file__).resolve().parent
-    for file in (*sorted(rooms.glob("*.py")), rooms.parent / "handlers" / "identity.py"):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    room = Path(__file__).resolve().parent
+    for file in (*sorted(room.rglob("*.py")), room.parent / "handlers" / "identity.py"):
+        digest.update(str(file.relative_to(room.parent)).encode() + b"\0" + file.read_bytes())
     return f"{version('churn-prediction')}+{digest.hexdigest()[:12]}"
 
 

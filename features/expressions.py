@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import duckdb
 
@@ -23,62 +24,64 @@ def columns(features: Sequence[Feature], aliases: Aliases) -> list[str]:
     return [f"{_value(feature, aliases)} AS {quoted(feature.name)}" for feature in features]
 
 
-def check(
-    spec: FeaturesConfig,
-    connection: duckdb.DuckDBPyConnection,
-    relation: str,
-    aliases: Aliases,
-    further: Iterable[str],
-    grouped: bool = True,
-) -> None:
-    """Bind every expression to `relation`. Raises FeatureError that names the first invalid feature.
+@dataclass(frozen=True)
+class Expressions:
+    """The expressions of a spec, to be checked on the rows of a relation, which is a SELECT in SQL."""
 
-    `grouped`: expressions are aggregates over a customer's rows, not over one row. `further`: other columns
-    of the records, for the message about a missing column.
-    """
-    known = sorted({*aliases, *further})
-    for feature in spec.features:
-        if grouped and feature.sql is None:
-            raise FeatureError(
-                f"feature {feature.name}: give its sql, an aggregate over the customer's purchases"
+    spec: FeaturesConfig
+    aliases: Aliases
+    grouped: bool = True
+    """True if expressions are aggregates over a customer's rows; false if they are computed from one row."""
+
+    def check(
+        self, connection: duckdb.DuckDBPyConnection, relation: str, further: Iterable[str] = ()
+    ) -> None:
+        """Bind every expression to `relation`. Raises FeatureError that names the first invalid feature.
+
+        `further`: other columns of the records, for the message about a missing column.
+        """
+        known = sorted({*self.aliases, *further})
+        for feature in self.spec.features:
+            if self.grouped and feature.sql is None:
+                raise FeatureError(
+                    f"feature {feature.name}: give its sql, an aggregate over the customer's purchases"
+                )
+            if missing := sorted(feature.reading.columns - self.aliases.keys()):
+                raise FeatureError(f"feature {feature.name}: {unknown(missing[0], known)}")
+            try:
+                described = connection.execute(f"DESCRIBE {self._alone(feature, relation)}").fetchall()
+            except duckdb.Error as error:
+                raise FeatureError(f"feature {feature.name}: {_sentence(error)}; correct its sql") from None
+            if not _FITS[feature.dtype].fullmatch(kind := str(described[0][1])):
+                raise FeatureError(
+                    f"feature {feature.name}: its expression gives {kind}, but its dtype is {feature.dtype}; "
+                    f"{_remedy(feature, kind)}"
+                )
+
+    def computation_error(
+        self, connection: duckdb.DuckDBPyConnection, relation: Callable[[Over], str], error: duckdb.Error
+    ) -> FeatureError:
+        """The error of a failed computation. It names the feature if that feature also fails separately."""
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return FeatureError(
+                f"features.memory_limit {self.spec.memory_limit} is too small: {_sentence(error)}; raise it"
             )
-        if missing := sorted(feature.reading.columns - aliases.keys()):
-            raise FeatureError(f"feature {feature.name}: {unknown(missing[0], known)}")
-        try:
-            described = connection.execute(
-                f"DESCRIBE {_alone(feature, relation, aliases, grouped)}"
-            ).fetchall()
-        except duckdb.Error as error:
-            raise FeatureError(f"feature {feature.name}: {_sentence(error)}; correct its sql") from None
-        if not _FITS[feature.dtype].fullmatch(kind := str(described[0][1])):
-            raise FeatureError(
-                f"feature {feature.name}: its expression gives {kind}, but its dtype is {feature.dtype}; "
-                f"{_remedy(feature, kind)}"
-            )
+        for feature in self.spec.features:
+            alone = self._alone(feature, relation(feature.over))
+            try:
+                connection.execute(f"SELECT count(v) FROM ({alone})").fetchall()
+            except duckdb.CatalogException:  # the rows could not be read, so no feature is the cause
+                break
+            except duckdb.Error as own:
+                return FeatureError(f"feature {feature.name}: {_sentence(own)}; correct its sql")
+        return FeatureError(f"features could not be computed: {_sentence(error)}")
 
-
-def computation_error(
-    spec: FeaturesConfig,
-    connection: duckdb.DuckDBPyConnection,
-    relation: Callable[[Over], str],
-    aliases: Aliases,
-    error: duckdb.Error,
-    grouped: bool = True,
-) -> FeatureError:
-    """The error of a failed computation. It names the feature if that feature also fails separately."""
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return FeatureError(
-            f"features.memory_limit {spec.memory_limit} is too small: {_sentence(error)}; raise it"
-        )
-    for feature in spec.features:
-        alone = _alone(feature, relation(feature.over), aliases, grouped)
-        try:
-            connection.execute(f"SELECT count(v) FROM ({alone})").fetchall()
-        except duckdb.CatalogException:  # the rows could not be read, so no feature is the cause
-            break
-        except duckdb.Error as own:
-            return FeatureError(f"feature {feature.name}: {_sentence(own)}; correct its sql")
-    return FeatureError(f"features could not be computed: {_sentence(error)}")
+    def _alone(self, feature: Feature, relation: str) -> str:
+        # with the customer in the list, DuckDB rejects a bare column instead of an aggregate, and the reverse
+        customer = quoted(self.aliases["user_id"])
+        group = f"GROUP BY {customer}" if self.grouped else ""
+        value = feature.reading.bound(self.aliases)
+        return f"SELECT v FROM (SELECT ({value}\n) AS v, {customer} FROM ({relation}) {group})"
 
 
 def _value(feature: Feature, aliases: Aliases) -> str:
@@ -90,14 +93,6 @@ def _value(feature: Feature, aliases: Aliases) -> str:
         return value
     default = literal(feature.default) if isinstance(feature.default, str) else repr(feature.default)
     return f"coalesce({value}, CAST({default} AS {SQL_TYPE[feature.dtype]}))"
-
-
-def _alone(feature: Feature, relation: str, aliases: Aliases, grouped: bool) -> str:
-    # with the customer in the list, DuckDB rejects a bare column instead of an aggregate, and the reverse
-    customer = quoted(aliases["user_id"])
-    group = f"GROUP BY {customer}" if grouped else ""
-    value = feature.reading.bound(aliases)
-    return f"SELECT v FROM (SELECT ({value}\n) AS v, {customer} FROM ({relation}) {group})"
 
 
 def _remedy(feature: Feature, kind: str) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from handlers.store.online_sqlite import SqliteReader
 from handlers.store.packed import Layout, quoted
+from handlers.store.sqlite_feast_table import FeastTable
 
 CUSTOMERS = 5_000
 """Customers per transaction. Feast's writers wait for it for some tenths of a second."""
@@ -43,33 +43,54 @@ def prepare(path: Path, feast_table: str, features: Sequence[tuple[str, str]]) -
                 connection.execute(statement)
 
 
-def pack(path: Path, feast_table: str, features: Sequence[tuple[str, str]], join_key: str) -> int:
+def pack(path: Path, feast_table: str, features: Sequence[tuple[str, str]]) -> int:
     """Pack every customer who is not packed yet, and return their number. Call `prepare` first.
 
     Each transaction locks out Feast's writers while it reads and packs its customers, so that an old value
     never replaces a new one. Raises sqlite3.Error.
     """
-    packed = quoted(Layout(features).table(feast_table))
-    feasts, last, count = quoted(feast_table), b"", 0
-    reader = SqliteReader(path, feast_table, features, join_key, WAIT_S)
-    with _opened(path) as connection, closing(reader):
+    table, layout = FeastTable(feast_table, features), Layout(features)
+    packed, feast = quoted(layout.table(feast_table)), quoted(feast_table)
+    last, count = b"", 0
+    with _opened(path) as connection:
         while True:
             with _transaction(connection):
                 keys = [
                     key
                     for (key,) in connection.execute(
-                        f"SELECT DISTINCT entity_key FROM {feasts} WHERE entity_key > ? AND NOT EXISTS "
-                        f"(SELECT 1 FROM {packed} WHERE entity_key = {feasts}.entity_key) "
+                        f"SELECT DISTINCT entity_key FROM {feast} WHERE entity_key > ? AND NOT EXISTS "
+                        f"(SELECT 1 FROM {packed} WHERE entity_key = {feast}.entity_key) "
                         "ORDER BY entity_key LIMIT ?",
                         [last, CUSTOMERS],
                     )
                 ]
-                rows = reader.packed_rows(connection, keys) if keys else []
+                rows = _packed_rows(connection, table, layout, keys)
                 connection.executemany(f"INSERT INTO {packed} VALUES (?, ?, ?)", rows)
             if not keys:
                 return count
             last = keys[-1]
             count += len(rows)
+
+
+def _packed_rows(
+    connection: sqlite3.Connection, table: FeastTable, layout: Layout, keys: Sequence[bytes]
+) -> list[tuple[bytes, bytes, bytes | None]]:
+    """Key, numbers and texts of those customers whose values fit into a packed row."""
+    found = table.read(connection, keys)
+    if not found:
+        return []
+    stored = table.stored(list(found), found)
+    # seconds of UTC, while Feast stores the local time of the process that writes, which is this one
+    moments = [
+        int(moment.timestamp()) if moment is not None and type(raw) is int else None
+        for moment, (_, raw) in zip(stored.timestamps, found.values(), strict=True)
+    ]
+    packed = layout.pack(stored.columns, [moment or 0 for moment in moments])
+    return [
+        (key, *row)
+        for key, row, moment in zip(found, packed, moments, strict=True)
+        if row is not None and moment is not None
+    ]
 
 
 @contextmanager

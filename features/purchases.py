@@ -7,6 +7,7 @@ values are added in the order of time, so that equal input gives equal bytes on 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import duckdb
 
 from core.errors import FeatureError
 from data.config import utc_text
-from features import expressions
 from features.database import open_database, write_parquet
 from features.eligible import Rule
+from features.expressions import Expressions, columns
 from features.labels import labels_at, moment
 from features.log import Log, Range, merge, open_log, ranges, with_gaps
 from features.reads import quoted
@@ -42,17 +43,12 @@ def write_parts(
         (out / folder).mkdir(parents=True)
     with open_database(spec, out / "spill") as connection:
         log = open_log(spec, records)
-        rule = Rule.of(spec, connection)
+        build = _Build(spec, Rule.of(spec, connection), log, schedule, out)
         no_rows = with_gaps(log, merge(connection, log, Range(0, "", "")), "all")
-        expressions.check(
-            spec, connection, _rows_before(f"({no_rows})", schedule.latest), log.aliases, log.known
-        )
+        build.expressions.check(connection, _rows_before(f"({no_rows})", schedule.latest), log.known)
         cut = ranges(connection, log)
         with ThreadPoolExecutor(min(spec.threads or os.cpu_count() or 1, len(cut))) as pool:
-            jobs = [
-                pool.submit(_write_range, spec, rule, connection.cursor(), log, one, schedule, out)
-                for one in cut
-            ]
+            jobs = [pool.submit(_write_range, build, connection.cursor(), one) for one in cut]
             excluded = 0
             try:
                 for done, job in enumerate(as_completed(jobs), 1):
@@ -64,16 +60,24 @@ def write_parts(
     return excluded
 
 
-def _write_range(
-    spec: FeaturesConfig,
-    rule: Rule,
-    connection: duckdb.DuckDBPyConnection,
-    log: Log,
-    customers: Range,
-    schedule: Schedule,
-    out: Path,
-) -> int:
+@dataclass(frozen=True)
+class _Build:
+    """What all ranges of customers have in common."""
+
+    spec: FeaturesConfig
+    rule: Rule
+    log: Log
+    schedule: Schedule
+    out: Path
+
+    @property
+    def expressions(self) -> Expressions:
+        return Expressions(self.spec, self.log.aliases)
+
+
+def _write_range(build: _Build, connection: duckdb.DuckDBPyConnection, customers: Range) -> int:
     """Write one range at all times. The log is read and its gaps are computed only once."""
+    spec, rule, log, schedule, out = build.spec, build.rule, build.log, build.schedule, build.out
     excluded = 0
     try:
         _load(spec, connection, log, customers)
@@ -87,8 +91,8 @@ def _write_range(
                 labels = rule.restrict(labels_at("purchases", activity, as_of, spec.horizon), snapshot)
                 write_parquet(connection, labels, out / "labels" / name)
     except duckdb.Error as error:
-        raise expressions.computation_error(
-            spec, connection, lambda over: _rows_before(_TABLES[over], schedule.latest), log.aliases, error
+        raise build.expressions.computation_error(
+            connection, lambda over: _rows_before(_TABLES[over], schedule.latest), error
         ) from None
     finally:
         connection.close()
@@ -142,19 +146,18 @@ def _features(spec: FeaturesConfig, over: Over) -> list[Feature]:
 
 
 def _group(spec: FeaturesConfig, log: Log, over: Over, as_of: datetime) -> str:
-    listed = expressions.columns(_features(spec, over), log.aliases)
-    columns = ", ".join(['"user_id#"', *listed])
-    return f'(SELECT {columns} FROM ({_rows_before(_TABLES[over], as_of)}) GROUP BY "user_id#") AS known'
+    listed = ", ".join(['"user_id#"', *columns(_features(spec, over), log.aliases)])
+    return f'(SELECT {listed} FROM ({_rows_before(_TABLES[over], as_of)}) GROUP BY "user_id#") AS known'
 
 
 def _joined(features: Sequence[Feature], log: Log, over: Over, as_of: datetime) -> list[str]:
     """SQL: the groups, and one row with the values of the aggregates for a customer without such rows."""
-    columns = ", ".join(expressions.columns(features, log.aliases))
+    listed = ", ".join(columns(features, log.aliases))
     seen = _rows_before(_TABLES[over], as_of)
     return [
-        f'LEFT JOIN (SELECT "user_id#", {columns} FROM ({seen}) GROUP BY "user_id#") AS {over}_of '
+        f'LEFT JOIN (SELECT "user_id#", {listed} FROM ({seen}) GROUP BY "user_id#") AS {over}_of '
         f'ON known."user_id#" = {over}_of."user_id#"',
-        f"CROSS JOIN (SELECT {columns} FROM ({seen}) WHERE false) AS no_{over}",
+        f"CROSS JOIN (SELECT {listed} FROM ({seen}) WHERE false) AS no_{over}",
     ]
 
 

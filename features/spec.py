@@ -38,7 +38,9 @@ class Feature(Config):
     """One column of `customer_snapshots`."""
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the feature in the store, in requests and in answers."""
     dtype: Dtype
+    """Type of its values. An int64 feature needs a default."""
     sql: str | None = None
     """DuckDB expression. Transactions: an aggregate over the customer's rows before `as_of`, with the
     columns `amount`, `quantity`, `timestamp`, `age_days` (days before as_of) and `gap_days` (days since the
@@ -58,6 +60,7 @@ class Feature(Config):
     """The server's response for a customer without a value. `default`: the default (or null) is used.
     `degrade`: the same, with status `degraded`. `refuse`: no score."""
     description: str = ""
+    """What the feature means, in words for people: reasons of a score contain it."""
 
     @property
     def reading(self) -> Reading:
@@ -77,10 +80,15 @@ class Ratio(Config):
     """A feature that Feast's on-demand view computes at each read: numerator / max(denominator, floor)."""
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the feature."""
     numerator: str
+    """A numeric feature of the list."""
     denominator: str
+    """A numeric feature of the list."""
     floor: float = Field(1.0, gt=0)
+    """Lower bound of the denominator."""
     description: str = ""
+    """What the feature means, in words for people."""
 
 
 class Snapshots(Config):
@@ -96,12 +104,19 @@ class FeaturesConfig(Config):
     """The schema of `configs/features.yaml`."""
 
     schema_version: Literal[1] = 1
+    """Version of this schema."""
     entity: str = "user"
+    """Name of Feast's entity, which a customer is."""
     view: str = "user_features"
+    """Name of Feast's feature view."""
     derived_view: str = "user_derived"
+    """Name of Feast's on-demand view, which has the derived features."""
     service: str = "churn_prediction_v1"
+    """Name of Feast's feature service. It names the inputs of a model."""
     ttl_days: int = Field(35, gt=0)
+    """Age after which features are stale."""
     horizon_days: int = Field(90, gt=0)
+    """Days after a snapshot without a purchase that mean churned (transaction logs)."""
     on_stale: Literal["default", "refuse", "degrade"] = "degrade"
     """The server's response for features older than the ttl. `default`: it ignores them and scores the
     customer as unknown. `refuse`: no score. `degrade`: a score from them. The status is `stale` (or
@@ -124,14 +139,19 @@ class FeaturesConfig(Config):
     when the online store is a file of the workspace, a name unique to the workspace when it may be shared."""
     snapshots: Snapshots = Snapshots()
     features: tuple[Feature, ...] = Field(min_length=1)
+    """The features, in the order of the network's inputs."""
     derived: tuple[Ratio, ...] = ()
     offline_store: dict[str, Any] = Field({"type": "duckdb"})
+    """Block of Feast's configuration."""
     online_store: dict[str, Any] = Field({"type": "sqlite", "path": "online.db"})
+    """Block of Feast's configuration: `{type: sqlite, path: online.db}`, or `{type: redis, connection_string:
+    ...}`."""
     registry: dict[str, Any] | str = "registry.db"
-    """Blocks of Feast's configuration. Relative paths are relative to the workspace's `feast` folder."""
+    """Block of Feast's configuration. Relative paths are relative to the workspace's `feast` folder."""
     memory_limit: str = "2GB"
+    """Memory of DuckDB, which spills to the workspace above it."""
     threads: int | None = None
-    """Limits of DuckDB, which spills to the workspace above `memory_limit`."""
+    """Threads of DuckDB. Default: all cores."""
 
     @field_validator("features")
     @classmethod

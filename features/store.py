@@ -19,7 +19,7 @@ from features.newest import ROWS, newest
 from features.project import project_of
 from features.repo.definitions import JOIN_KEY, define
 from features.spec import FeaturesConfig
-from handlers.store.online_redis import field_of
+from handlers.store.redis_reader import field_of
 
 # isort: split
 from feast.errors import FeatureServiceNotFoundException
@@ -197,7 +197,7 @@ def pack(spec: FeaturesConfig, files: Workspace) -> int:
         return 0
     table = f"{project_of(spec, files)}_{spec.view}"
     with _store_errors():
-        return packing.pack(_database(spec, files), table, _stored(spec), JOIN_KEY)
+        return packing.pack(_database(spec, files), table, _stored(spec))
 
 
 def _prepare_for_reads(spec: FeaturesConfig, files: Workspace) -> None:

@@ -8,9 +8,9 @@ import duckdb
 import pyarrow.parquet as pq
 
 from core.errors import FeatureError
-from features import expressions
 from features.database import open_database, parquet, write_parquet
 from features.eligible import Rule
+from features.expressions import Aliases, Expressions, columns
 from features.reads import quoted
 from features.snapshots import Schedule
 from features.spec import TABLE_COLUMNS, FeaturesConfig
@@ -27,7 +27,9 @@ def write_parts(spec: FeaturesConfig, records: Sequence[Path], out: Path) -> tup
     aliases = _aliases(records)
     source = _source(records, aliases)
     with open_database(spec, out / "spill") as connection:
-        _check(spec, connection, source, aliases)
+        _refuse_unsuitable(spec)
+        bound = Expressions(spec, aliases, grouped=False)
+        bound.check(connection, source)
         rule = Rule.of(spec, connection)
         moments = _moments(connection, source)
         rows = _rows(spec, rule, source, aliases)
@@ -38,9 +40,7 @@ def write_parts(spec: FeaturesConfig, records: Sequence[Path], out: Path) -> tup
                 out / "snapshots" / "0.parquet",
             )
         except duckdb.Error as error:
-            raise expressions.computation_error(
-                spec, connection, lambda over: source, aliases, error, grouped=False
-            ) from None
+            raise bound.computation_error(connection, lambda over: source, error) from None
         write_parquet(
             connection,
             f"SELECT user_id, event_timestamp, CAST({_TARGET} AS TINYINT) AS churned FROM ({rows}) "
@@ -61,7 +61,7 @@ def _aliases(records: Sequence[Path]) -> dict[str, str]:
     return {name: ours.get(name, f"{name}#{place}") for place, name in enumerate(names)}
 
 
-def _source(records: Sequence[Path], aliases: expressions.Aliases) -> str:
+def _source(records: Sequence[Path], aliases: Aliases) -> str:
     """SQL: the rows of all parts. Columns are selected by position, because DuckDB ignores case in names."""
     selects = []
     for file in records:
@@ -70,14 +70,13 @@ def _source(records: Sequence[Path], aliases: expressions.Aliases) -> str:
             f"{f'c{theirs.index(name)}' if name in theirs else 'NULL'} AS {quoted(alias)}"
             for name, alias in aliases.items()
         )
-        columns = ", ".join(f"c{place}" for place in range(len(theirs)))
-        selects.append(f"SELECT {listed} FROM {parquet(file)} AS part({columns})")
+        names = ", ".join(f"c{place}" for place in range(len(theirs)))
+        selects.append(f"SELECT {listed} FROM {parquet(file)} AS part({names})")
     return " UNION ALL ".join(selects)
 
 
-def _check(
-    spec: FeaturesConfig, connection: duckdb.DuckDBPyConnection, source: str, aliases: expressions.Aliases
-) -> None:
+def _refuse_unsuitable(spec: FeaturesConfig) -> None:
+    """Raise FeatureError for a feature that reads the target, or rows that a labelled table does not have."""
     for feature in spec.features:
         if "target" in feature.reading.columns:
             raise FeatureError(
@@ -85,7 +84,6 @@ def _check(
             )
         if feature.over != "purchases":
             raise FeatureError(f"feature {feature.name}: over: a labelled table has no returns; leave it out")
-    expressions.check(spec, connection, source, aliases, (), grouped=False)
 
 
 def _moments(connection: duckdb.DuckDBPyConnection, source: str) -> tuple[datetime, ...]:
@@ -95,8 +93,8 @@ def _moments(connection: duckdb.DuckDBPyConnection, source: str) -> tuple[dateti
     return tuple(datetime.fromisoformat(row[0]) for row in rows)
 
 
-def _rows(spec: FeaturesConfig, rule: Rule, source: str, aliases: expressions.Aliases) -> str:
-    listed = ",\n  ".join(expressions.columns(spec.features, aliases))
+def _rows(spec: FeaturesConfig, rule: Rule, source: str, aliases: Aliases) -> str:
+    listed = ",\n  ".join(columns(spec.features, aliases))
     return f"""
         SELECT * FROM (
           SELECT {_USER} AS user_id, {_AT} AS event_timestamp, {_AT} AS created_timestamp, {_TARGET},

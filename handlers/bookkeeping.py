@@ -1,16 +1,17 @@
-"""What is counted and logged of a batch, once its answers stand."""
+"""The stage `record`: counts a batch that is answered, and writes its scores to the prediction log."""
 
 import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 
 from handlers import telemetry
+from handlers.batch import Batch, Scored
 from handlers.bundle import Bundle
-from handlers.outcomes import Scored, refusal_of
-from handlers.protocol.messages import Answer, Call, Refusal, Request
+from handlers.outcomes import refusal_of
+from handlers.protocol.messages import Answer, Call, Refusal
 from handlers.records.log import PredictionLog
 from handlers.records.record import Records
 from handlers.telemetry import Telemetry
@@ -27,20 +28,19 @@ class Bookkeeping:
     log: PredictionLog | None
 
     def record(
-        self,
-        requests: Sequence[Request | Refusal],
-        scored: Scored | Refusal,
-        answers: Sequence[Answer],
-        calls: Sequence[Call],
-        seconds: float,
+        self, batch: Batch, scored: Scored | Refusal, answers: Sequence[Answer], seconds: float
     ) -> None:
-        """Count the requests and what they were answered, and log the scores that somebody got."""
-        self._count_requests(requests, answers, seconds)
+        """Counts requests, features and scores, and logs the scores in answers with status 200.
+
+        `seconds`: from the arrival of the batch to its answers.
+        """
+        self._count_requests(batch, answers, seconds)
         if isinstance(scored, Refusal):
             self.telemetry.add(telemetry.ERRORS, telemetry.STORE_DOWN)
             return
         self._count_vectors(scored)
-        rows, request_ids = self._answered_rows(scored, answers, calls)
+        answered = self._answered_rows(scored, answers)
+        rows = list(chain.from_iterable(answered))
         if not rows:
             return
         scores = [scored.scores[row] for row in rows]
@@ -49,19 +49,16 @@ class Bookkeeping:
         self.telemetry.add(telemetry.PREDICTIONS, "High Risk", times=risky)
         self.telemetry.add(telemetry.PREDICTIONS, "Low Risk", times=len(scores) - risky)
         if self.log is not None:
-            trace_ids = self._trace_ids(scored, answers, calls) if any(c.traceparent for c in calls) else ()
-            self.log.append(_records(scored, rows, request_ids, trace_ids, seconds))
+            self.log.append(_records(scored, answered, batch.calls, seconds))
 
-    def _count_requests(
-        self, requests: Sequence[Request | Refusal], answers: Sequence[Answer], seconds: float
-    ) -> None:
+    def _count_requests(self, batch: Batch, answers: Sequence[Answer], seconds: float) -> None:
         count = self.telemetry
-        count.observe(telemetry.LATENCY, seconds, len(requests))
-        count.observe(telemetry.BATCH_REQUESTS, len(requests))
-        kinds = Counter(
-            ("none" if isinstance(request, Refusal) else request.protocol, answer.http_status)
-            for request, answer in zip(requests, answers, strict=True)
-        )
+        count.observe(telemetry.LATENCY, seconds, len(answers))
+        count.observe(telemetry.BATCH_REQUESTS, len(answers))
+        kinds: dict[tuple[str, int], int] = {}  # a Counter takes longer for a small batch
+        for request, answer in zip(batch.requests, answers, strict=True):
+            kind = "none" if isinstance(request, Refusal) else request.protocol, answer.http_status
+            kinds[kind] = kinds.get(kind, 0) + 1
         for (protocol, status), times in kinds.items():
             count.add(telemetry.REQUESTS, protocol, str(status), times=times)
 
@@ -87,53 +84,44 @@ class Bookkeeping:
             count.add(telemetry.ERRORS, telemetry.NO_SCORE, times=lacking)
             log.error("no finite score for %d of %d rows", lacking, len(scored.scores))
 
-    def _answered_rows(
-        self, scored: Scored, answers: Sequence[Answer], calls: Sequence[Call]
-    ) -> tuple[list[int], list[str]]:
-        """The rows whose score went out, and for each the id of the request."""
-        refused = self._refused(scored)
-        found: list[int] = []
-        request_ids: list[str] = []
-        for rows, call, answer in zip(scored.rows, calls, answers, strict=True):
-            if answer.http_status == 200:
-                scores = rows if not refused else [row for row in rows if row not in refused]
-                found += scores
-                request_ids += repeat(call.request_id, len(scores))
-        return found, request_ids
-
-    def _trace_ids(
-        self, scored: Scored, answers: Sequence[Answer], calls: Sequence[Call]
-    ) -> list[str | None]:
-        """For each of those rows the trace of its request, where it belongs to one."""
-        traces = [call._replace(request_id=call.traceparent[3:35]) for call in calls]
-        return [trace_id or None for trace_id in self._answered_rows(scored, answers, traces)[1]]
-
-    def _refused(self, scored: Scored) -> set[int]:
-        """Rows without a score; nearly every batch has none, which is seen without looking at each."""
-        if scored.all_is_well:
-            return set()
-        rows = range(len(scored.scores))
-        return {row for row in rows if refusal_of(scored, row, self.bundle) is not None}
+    def _answered_rows(self, scored: Scored, answers: Sequence[Answer]) -> list[Sequence[int]]:
+        """For each request the rows whose score is in its answer."""
+        if scored.is_all_ok:
+            return [
+                rows if answer.http_status == 200 else ()
+                for rows, answer in zip(scored.rows, answers, strict=True)
+            ]
+        all_rows = range(len(scored.scores))
+        with_score = {row for row in all_rows if refusal_of(scored, row, self.bundle) is None}
+        return [
+            [row for row in rows if row in with_score] if answer.http_status == 200 else ()
+            for rows, answer in zip(scored.rows, answers, strict=True)
+        ]
 
 
 def _records(
-    scored: Scored,
-    rows: Sequence[int],
-    request_ids: Sequence[str],
-    trace_ids: Sequence[str | None],
-    seconds: float,
+    scored: Scored, answered: Sequence[Sequence[int]], calls: Sequence[Call], seconds: float
 ) -> Records:
+    """One record for each score in an answer; `answered` and `calls` have one entry for each request."""
+    rows = list(chain.from_iterable(answered))
+    request_ids: list[str] = []
+    for call, its_rows in zip(calls, answered, strict=True):
+        request_ids.extend(repeat(call.request_id, len(its_rows)))
+    trace_ids: list[str | None] = []
+    if any(call.traceparent for call in calls):
+        for call, its_rows in zip(calls, answered, strict=True):
+            trace_ids.extend(repeat(call.traceparent[3:35] or None, len(its_rows)))
     vectors, read_row = scored.vectors, scored.read_row
-    plain = not scored.what_if
-    everybody = range(len(scored.scores))
+    has_own_rows = bool(scored.what_if)
+    all_rows = range(len(scored.scores))
     return Records(
         time=scored.now,
         latency_ms=seconds * 1000,
         request_ids=request_ids,
-        rows=everybody if rows == list(everybody) else rows,
-        user_ids=vectors.ids if plain else [vectors.ids[row] for row in read_row],
-        timestamps=vectors.timestamps if plain else [vectors.timestamps[row] for row in read_row],
-        status=vectors.status if plain else [vectors.status[row] for row in read_row],
+        rows=all_rows if rows == list(all_rows) else rows,
+        user_ids=[vectors.ids[row] for row in read_row] if has_own_rows else vectors.ids,
+        timestamps=[vectors.timestamps[row] for row in read_row] if has_own_rows else vectors.timestamps,
+        status=[vectors.status[row] for row in read_row] if has_own_rows else vectors.status,
         scores=scored.scores,
         columns=scored.columns,
         overridden={row: what_if.names for row, what_if in scored.what_if.items()},

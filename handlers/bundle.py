@@ -1,4 +1,4 @@
-"""bundle.json: what the archive says of itself, checked before anything is loaded by it."""
+"""bundle.json, the description of the archive: it is read and checked before anything else is loaded."""
 
 import hashlib
 import json
@@ -12,11 +12,13 @@ STORE_TAG = "spec_digest"
 
 
 class BundleError(RuntimeError):
-    """The archive must not serve; the message says why, in one line."""
+    """The archive must not be served; the message states why, in one line."""
 
 
 @dataclass(frozen=True)
 class Bundle:
+    """The content of bundle.json."""
+
     model_version: str
     program: Path
     join_key: str
@@ -27,23 +29,23 @@ class Bundle:
     vocabulary: Mapping[str, tuple[str | None, ...]]
     threshold: float
     key_check: str = ""
-    """Of the mask key that the data were masked with; empty in archives from before October 2026."""
+    """`identity.key_check` of the key that masked the data; empty in archives from before October 2026."""
     reference: Mapping[str, Any] = field(default_factory=dict)
-    """Feature -> its median or most frequent value in training: what explanations compare with."""
+    """Feature -> its median or most frequent value in training, with which explanations compare."""
     digest: str = ""
-    """sha256 of bundle.json: names this very archive in the prediction log."""
+    """sha256 of bundle.json, which identifies the archive in the prediction log."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The network's inputs, in order."""
+        """The inputs of the network, in their order."""
         return (*self.numeric, *self.vocabulary)
 
 
 def read_bundle(model_dir: Path) -> Bundle:
-    """Read and check the bundle beside the handler.
+    """Reads and checks bundle.json in `model_dir`.
 
-    Raises BundleError for another schema version, a missing or wrong field, a program or a spec that is
-    not the one the bundle was made with.
+    Raises BundleError for another schema version, for a missing or wrong field, and for a program or a spec
+    whose digest differs from the one in the bundle.
     """
     content = _read(model_dir / "bundle.json")
     if content.get("schema_version") != SCHEMA_VERSION:
@@ -76,7 +78,7 @@ def read_bundle(model_dir: Path) -> Bundle:
 
 
 def check_store(bundle: Bundle, service: str, tags: Mapping[str, str]) -> None:
-    """Refuse a feature store whose FeatureService was made from another feature spec."""
+    """Raises BundleError if the FeatureService `service`, which has `tags`, is of another feature spec."""
     found = tags.get(STORE_TAG)
     if found != bundle.spec_digest:
         raise BundleError(
@@ -87,21 +89,21 @@ def check_store(bundle: Bundle, service: str, tags: Mapping[str, str]) -> None:
 
 
 def digest_of_spec(spec: Mapping[str, Any]) -> str:
-    """sha256 of what the spec says of a vector's meaning and use; `features` puts it on the FeatureService.
+    """sha256 of what defines a feature vector in the spec; `features` tags the FeatureService with it.
 
-    Descriptions are left out, and so is a setting that releases before did not have while it changes nothing:
-    a corrected word, or a new release, leaves a model usable.
+    Descriptions are not included, so that a model stays usable after a correction of the text. Neither are
+    the defaults of settings that earlier releases did not have, so that it stays usable after an update.
     """
-    meaning = {key: value for key, value in spec.items() if (key, value) not in _CHANGES_NOTHING}
+    meaning = {key: value for key, value in spec.items() if (key, value) not in _NEW_DEFAULTS}
     for part in ("features", "derived"):
         meaning[part] = [
-            {k: v for k, v in item.items() if k != "description" and (k, v) not in _CHANGES_NOTHING}
+            {k: v for k, v in item.items() if k != "description" and (k, v) not in _NEW_DEFAULTS}
             for item in spec.get(part, ())
         ]
     return _sha256(meaning)
 
 
-_CHANGES_NOTHING = (("over", "purchases"), ("eligible", None), ("returns_count_as_life", False))
+_NEW_DEFAULTS = (("over", "purchases"), ("eligible", None), ("returns_count_as_life", False))
 
 
 def _sha256(content: Mapping[str, Any]) -> str:
@@ -109,7 +111,7 @@ def _sha256(content: Mapping[str, Any]) -> str:
 
 
 def _present_digest(spec: Mapping[str, Any], found: str) -> str:
-    """Until October 2026 the digest covered the whole of the spec: such a bundle gets the digest of today."""
+    """The present digest for a bundle from before October 2026, whose digest covers the whole spec."""
     return digest_of_spec(spec) if found == _sha256(spec) else found
 
 

@@ -1,6 +1,6 @@
-"""The TorchServe entry: `churn_handler.py` at the root of the archive, beside the folder `handlers/`.
+"""TorchServe's entry: `churn_handler.py` at the root of the archive, beside the folder `handlers/`.
 
-Everything it does is done by `handlers.predictor`, so that another server can host the same bundle.
+It only connects TorchServe to `handlers.predictor`, so that another server can serve the same archive.
 """
 
 import atexit
@@ -18,32 +18,34 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from handlers.bundle import BundleError
-from handlers.predictor import Predictor, load
+from handlers.loading import load
+from handlers.predictor import Predictor
 from handlers.protocol.call_headers import call_of
 from handlers.protocol.messages import Answer, Call
 from handlers.protocol.protocols import carried
 from handlers.torchserve import grpc_refusal
-from handlers.torchserve.worker_socket import PHRASES, WorkerRequest, WorkerResponse, header_fields, take_over
+from handlers.torchserve.batch_message import PHRASES, WorkerRequest, WorkerResponse, header_fields
+from handlers.torchserve.worker_socket import take_over
 
 if TYPE_CHECKING:
     from ts.context import Context
 
 OUR_REQUEST_ID = "x-churn-request-id"
-"""TorchServe puts an id of its own into the answer's x-request-id, whatever the handler says."""
+"""In the header x-request-id of the answer TorchServe writes an id of its own, over that of the handler."""
 DESCRIBE = b"describe"
 log = logging.getLogger("churn.handler")
 
 
 class ChurnHandler:
-    """TorchServe calls `initialize` once a worker. Then its worker asks `answer` once a batch, or `handle`
-    where it is of another version than `worker_socket` knows.
+    """TorchServe calls `initialize` once in each worker, and then `answer` for each batch; or `handle`, if
+    its version is not the one that `worker_socket` supports.
     """
 
     predictor: Predictor
 
     def initialize(self, context: "Context") -> None:
         torch.set_num_threads(1)  # workers share the cores; small products are slower on several threads
-        # the threads of the prediction log and the metrics hand the interpreter back sooner than in 5 ms
+        # Threads of the prediction log and the metrics release the interpreter sooner than after 5 ms.
         sys.setswitchinterval(0.0005)
         try:
             self.predictor = load(
@@ -61,28 +63,29 @@ class ChurnHandler:
             self.answer,
         ):
             log.warning(
-                "TorchServe %s: worker_socket.py knows another version; messages go its slower way", version
+                "TorchServe %s: worker_socket.py supports another version, so messages are read more slowly",
+                version,
             )
-        # TorchServe's worker logs two lines a batch at this level
+        # At a lower level TorchServe's worker logs two lines for each batch.
         logging.getLogger().setLevel(logging.WARNING)
         self.predictor.telemetry.start()
-        # what is loaded stays: the collector of cycles need not go through it while requests wait
+        # Loaded objects stay until the end, so the garbage collector need not visit them while requests wait.
         gc.collect()
         gc.freeze()
-        # the worker ends by sys.exit when its server closes the connection, and when it is sent SIGTERM, at
-        # which by default nothing of ours would run
+        # The worker calls sys.exit when the server closes the connection. At SIGTERM, which by default ends a
+        # process without running exit handlers, it does the same.
         atexit.register(self.predictor.close)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
     def answer(self, requests: Sequence[WorkerRequest]) -> list[WorkerResponse]:
-        """One body a request, each with its own HTTP status, content type and headers."""
+        """One response for each request, with an HTTP status, content type and headers of its own."""
         if any(DESCRIBE in one.headers for one in requests):
             return [self._described() if is_description(one) else self._alone(one) for one in requests]
         calls = [call_of(_fields(one.headers), one.server_id.decode()) for one in requests]
         return self._answered([one.row for one in requests], calls)
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: "Context") -> list[bytes]:
-        """The same by TorchServe's own objects."""
+        """The bodies of the answers; their status and headers are set on TorchServe's `context`."""
         calls = [
             call_of(_encoded(context.get_all_request_header(i)), context.get_request_id(i) or "")
             for i in range(len(rows))
@@ -101,7 +104,7 @@ class ChurnHandler:
         return self._answered([request.row], [call])[0]
 
     def _described(self) -> WorkerResponse:
-        """How the worker and its feature store do: `GET /models/<name>?customized=true` at management."""
+        """Answers `GET /models/<name>?customized=true` of the management API."""
         return WorkerResponse(200, json.dumps(self.predictor.health()).encode(), [])
 
     def _answered(self, rows: Sequence[Mapping[str, Any]], calls: Sequence[Call]) -> list[WorkerResponse]:
@@ -110,7 +113,7 @@ class ChurnHandler:
 
 
 def is_description(request: WorkerRequest) -> bool:
-    """TorchServe's command DESCRIBE: a header that it sets, and no body, which no prediction is without."""
+    """Whether it is TorchServe's command DESCRIBE: it has this header and, unlike a prediction, no body."""
     return not request.row and (DESCRIBE, b"True") in _fields(request.headers)
 
 
@@ -127,7 +130,7 @@ def _response(row: Mapping[str, Any], answer: Answer, call: Call) -> WorkerRespo
 
 
 def _fields(block: bytes) -> list[tuple[bytes, bytes]]:
-    """Headers as they travel. A block that is no list says nothing, and comes from no gRPC call."""
+    """The headers in a block of a message. An invalid block counts as a REST request without headers."""
     try:
         return header_fields(block)
     except ValueError:

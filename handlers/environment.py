@@ -1,4 +1,4 @@
-"""Numbers in the worker's environment: checked where they are read, and named when they are wrong."""
+"""Numbers in the worker's environment."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from handlers.bundle import BundleError
 
 
 def number(environment: Mapping[str, str], name: str, default: str, above: float = -math.inf) -> float:
-    """A finite number greater than `above`. Raises BundleError with the variable's name."""
+    """The variable as a number. Raises BundleError with its name unless it is finite and above `above`."""
     text = environment.get(name, default)
     try:
         value = float(text)

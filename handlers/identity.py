@@ -1,19 +1,19 @@
-"""How a customer's identifier is masked: once at the door of the data, once at the door of the server."""
+"""Masks identifiers of customers, in the same way when data are ingested and when a request arrives."""
 
 import hmac
 import re
 
 MASKED = re.compile(r"u_[0-9a-f]{32}")
 NOBODY = "u_" + "0" * 32
-"""A masked identifier that no customer has. Asking for it is a whole prediction; by it our own questions are
-known (health, readiness, warming up): they are answered like any other, and counted and logged nowhere."""
+"""A masked identifier that no customer has. Our own requests use it (health, readiness, warm-up). They need a
+whole prediction, but are neither counted as requests of customers nor logged."""
 PROBE_HEADER, THROUGH_GATEWAY = "x-churn-probe", "gateway"
-"""What a question of ours says of itself when it travels through a cluster's gateway, which counts it like a
-customer's: only such questions may be taken off the gateway's counts."""
+"""Header and value of our own requests through a cluster's gateway, which counts them like all others. Only
+requests with this header may be subtracted from the counts of the gateway."""
 
 
 def canonical_id(user_id: object, id_type: str) -> str:
-    """The one spelling of an identifier, so that 123 masks alike wherever it comes from.
+    """The one spelling of an identifier, so that 123 has the same masked form wherever it comes from.
 
     Raises ValueError when `user_id` is not of the declared type (`integer` or `string`).
     """
@@ -27,14 +27,14 @@ def canonical_id(user_id: object, id_type: str) -> str:
 
 
 def mask(canonical: str, key: bytes) -> str:
-    """Keyed HMAC-SHA256, cut to 128 bits: not reversible without the key, stable with it."""
+    """Keyed HMAC-SHA256, truncated to 128 bits: always the same with one key, not reversible without it."""
     return "u_" + hmac.digest(key, canonical.encode(), "sha256")[:16].hex()
 
 
 def key_check(key: bytes) -> str:
-    """What the mask key makes of nothing: equal for equal keys, and says nothing else of a key.
+    """The masked form of an empty identifier. It is equal for equal keys and reveals nothing about a key.
 
-    The manifest of a dataset and the bundle of a model carry it, so that another key is noticed.
+    The manifest of a dataset and the bundle of a model contain it, so that a wrong key is detected.
     """
     return mask("", key)
 
@@ -44,9 +44,9 @@ def is_masked(user_id: object) -> bool:
 
 
 def pseudonym(user_id: object, id_type: str, key: bytes) -> str:
-    """The masked form of an identifier as it was asked for; one that is masked already passes as it is.
+    """The masked form of an identifier in a request; a masked one is returned unchanged.
 
-    Raises ValueError when `user_id` is neither.
+    Raises ValueError when `user_id` is neither masked nor of the type `id_type`.
     """
     if isinstance(user_id, str) and is_masked(user_id):
         return user_id

@@ -1,7 +1,7 @@
-"""Which key identifiers are masked with: the one that the model's data were masked with, or none.
+"""Finds the key with which identifiers are masked: the one that masked the data of the model.
 
-While a key is replaced there are two of them, and each archive finds its own: a server of the old model and
-one of the new model run side by side, with one environment.
+While a key is replaced, the environment has two keys and each archive finds its own. So servers of the old
+and of the new model run side by side with the same environment.
 """
 
 import logging
@@ -13,17 +13,17 @@ from handlers.secret import secret
 
 KEY, PREVIOUS = "CHURN_MASK_KEY", "CHURN_MASK_KEY_PREVIOUS"
 SHORTEST_KEY = 32
-"""Bytes of the text, as data/mask.py wants it; a generated key has 64, which spell 256 random bits."""
+"""Bytes of the text, as in data/mask.py; a generated key has 64, which encode 256 random bits."""
 
 log = logging.getLogger("churn.handler")
 
 
 def read_mask_key(environment: Mapping[str, str], expected: str = "") -> bytes:
-    """The key in CHURN_MASK_KEY, or the one in CHURN_MASK_KEY_PREVIOUS, that has the check `expected`.
+    """The key in CHURN_MASK_KEY or CHURN_MASK_KEY_PREVIOUS whose `key_check` is `expected`.
 
-    Either may be in the file that the variable with `_FILE` at its end names. Without `expected` (an archive
-    from before October 2026) it is CHURN_MASK_KEY. Raises BundleError when there is no such key or it is
-    shorter than SHORTEST_KEY; the key is in no message.
+    Each may be in a file, which the variable with `_FILE` at its end names. Without `expected` (an archive
+    from before October 2026) it is the key in CHURN_MASK_KEY. Raises BundleError when there is no such key or
+    it is shorter than SHORTEST_KEY; no message contains the key.
     """
     keys = {name: key for name in (KEY, PREVIOUS) if (key := _read(environment, name)) is not None}
     if KEY not in keys:

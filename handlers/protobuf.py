@@ -1,7 +1,8 @@
 """Protobuf's encoding (varint, 64-bit, length-delimited, 32-bit), read and written without its library.
 
-https://protobuf.dev/programming-guides/encoding: a worker reads some shapes of a few fields each, and the
-library costs it time at its start. What the fields mean is known to `wire` and `open_inference_grpc`.
+https://protobuf.dev/programming-guides/encoding. A worker needs a few messages with a few fields each, and
+importing the library takes time at its start. `store/wire.py` and `protocol/open_inference_grpc.py` define
+what the fields mean.
 """
 
 import struct
@@ -11,11 +12,11 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 class Corrupt(ValueError):
-    """Bytes that are not what the other side writes for this field."""
+    """The bytes are not a valid encoding."""
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field number and content of each field of a message, in order. Raises Corrupt where it is none."""
+    """Number and content of each field of a message, in order. Raises Corrupt for an invalid message."""
     position, end = 0, len(message)
     while position < end:
         tag, position = varint(message, position)
@@ -35,7 +36,7 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def varint(content: bytes, position: int) -> tuple[int, int]:
-    """The number that begins at `position`, and where it ends. Raises Corrupt."""
+    """The number that begins at `position`, and the position after it. Raises Corrupt."""
     number = shift = 0
     for byte in content[position : position + 10]:
         number |= (byte & 0x7F) << shift
@@ -48,11 +49,12 @@ def varint(content: bytes, position: int) -> tuple[int, int]:
 
 
 def signed(number: int) -> int:
+    """An int64 that was read as unsigned."""
     return number - 2**64 if number >= 2**63 else number
 
 
 def varints(content: bytes) -> Iterator[int]:
-    """The numbers of a packed field, as they are encoded: without a sign. Raises Corrupt."""
+    """The numbers of a packed field, unsigned. Raises Corrupt."""
     position, end = 0, len(content)
     while position < end:
         number, position = varint(content, position)
@@ -60,22 +62,23 @@ def varints(content: bytes) -> Iterator[int]:
 
 
 def put_varint(number: int) -> bytes:
-    """`number` as a varint; a negative one as protobuf has it, in 64 bits."""
+    """`number` as a varint; a negative one in 64 bits, as protobuf defines it."""
     number %= 2**64
-    found = bytearray()
+    encoded = bytearray()
     while number >= 0x80:
-        found.append(number & 0x7F | 0x80)
+        encoded.append(number & 0x7F | 0x80)
         number >>= 7
-    found.append(number)
-    return bytes(found)
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def put_bytes(field_number: int, content: bytes) -> bytes:
-    """A field of text, bytes, a message or packed numbers; an empty one too."""
+    """A field of text, bytes, a message or packed numbers; also an empty one."""
     return put_varint(field_number << 3 | BYTES) + put_varint(len(content)) + content
 
 
 def put_text(field_number: int, text: str) -> bytes:
+    """A field of text; nothing for an empty text, which is protobuf's default."""
     return put_bytes(field_number, text.encode()) if text else b""
 
 

@@ -1,4 +1,4 @@
-"""Secrets in the worker's environment: the text itself, or a file that nobody else may read."""
+"""Secrets in the worker's environment: the text itself, or a file that other users cannot read."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +11,8 @@ OTHERS = 0o007
 def secret(environment: Mapping[str, str], name: str) -> str | None:
     """The content of the file that `<name>_FILE` names, else of the variable `name`; None without either.
 
-    White space around it is left out. The group may read the file, because Kubernetes gives the files of a
-    secret to the pod's group. Raises BundleError, whose message never holds the secret.
+    White space around it is removed. The group may read the file, because Kubernetes gives the files of a
+    secret to the pod's group. Raises BundleError, whose message never contains the secret.
     """
     if not (file := environment.get(f"{name}_FILE")):
         return environment.get(name, "").strip() or None

@@ -1,11 +1,12 @@
-"""What Prometheus gets to know of a worker: every metric name of ours stands here and nowhere else.
+"""The metrics of a worker, for Prometheus. All names of our metrics are defined here.
 
-Values are added up in the process. Once a second a thread writes what has changed to the standard output, one
-line a series, which TorchServe reads and exposes at its metrics address. TorchServe's own histograms have
-fixed buckets and take a line a value, so that ours are sent as what a Prometheus histogram consists of:
-counters `<name>_bucket{le=...}`, `<name>_sum` and `<name>_count`. Counters are sent as increments: they
-survive the worker, and several workers add up. `configs/torchserve/metrics.yaml` declares the same names to
-TorchServe (`torchserve_metrics` makes its content, a test compares).
+Values are summed in the process. Once a second a thread writes those that have changed to the standard
+output, one line for each series; TorchServe reads the lines and exposes them at its metrics address.
+TorchServe's own histograms have fixed buckets and need a line for each value. So ours are sent as the
+counters that make up a Prometheus histogram: `<name>_bucket{le=...}`, `<name>_sum` and `<name>_count`.
+Counters are sent as increments, so that they continue when a worker is restarted and several workers add up.
+`configs/torchserve/metrics.yaml` declares the same names to TorchServe (`torchserve_metrics` makes its
+content, and a test compares both).
 """
 
 import itertools
@@ -26,13 +27,15 @@ COMMON = ("model_version", "variant")
 """Labels of every metric."""
 
 
-@dataclass(frozen=True, eq=False)  # each is itself: as a key, nothing of it is hashed
+@dataclass(frozen=True, eq=False)  # compared by identity, so that its use as a key is quick
 class Metric:
+    """A counter or gauge, or with `buckets` a histogram."""
+
     name: str
     labels: tuple[str, ...] = ()
-    """Beside COMMON."""
+    """In addition to COMMON."""
     buckets: tuple[float, ...] = ()
-    """Upper bounds, without the last, which is infinite."""
+    """Upper bounds, without the infinite one."""
 
 
 SECONDS = (
@@ -57,31 +60,43 @@ TENTHS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 POWERS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 LATENCY = Metric("churn_request_seconds", buckets=SECONDS)
-"""In the handler, a request; the time of the batch that it travelled in."""
+"""Seconds of a request in the handler: the time of the batch that contained it."""
 READ = Metric("churn_feature_read_seconds", buckets=SECONDS)
+"""Seconds to read the features of one batch from the online store."""
 AGE = Metric("churn_feature_age_seconds", buckets=HOURS)
+"""Age of a customer's features when they are used."""
 SCORE = Metric("churn_score", buckets=TENTHS)
+"""Churn probabilities that were answered."""
 BATCH_REQUESTS = Metric("churn_batch_requests", buckets=POWERS)
+"""Requests in a batch."""
 BATCH_CUSTOMERS = Metric("churn_batch_customers", buckets=POWERS)
+"""Distinct customers in a batch."""
 HISTOGRAMS = (LATENCY, READ, AGE, SCORE, BATCH_REQUESTS, BATCH_CUSTOMERS)
 
 REQUESTS = Metric("churn_requests_total", ("protocol", "code"))
+"""Requests, by protocol and HTTP status of the answer."""
 PREDICTIONS = Metric("churn_predictions_total", ("decision",))
+"""Scored customers, by decision: `High Risk` or `Low Risk`."""
 VECTORS = Metric("churn_feature_vectors_total", ("status",))
 """Distinct customers read, by the status of their features: ok, stale, unknown, degraded, refused."""
 MISSING = Metric("churn_feature_missing_total", ("feature",))
+"""Customers for whom the store has no value of a feature."""
 OVERRIDDEN = Metric("churn_overridden_total")
+"""Customers who were scored with features from the request (what-if)."""
 ERRORS = Metric("churn_errors_total", ("kind",))
+"""Errors, by kind: `bad_request`, `feature_store_unavailable`, `no_score`, `internal`, `additivity`
+(attributions that do not add up to the score), `prediction_log`, `busy`, `no_reference`."""
 LOGGED = Metric("churn_log_records_total", ("outcome",))
 """Records of the prediction log: handed, written, dropped."""
 PROBES = Metric("churn_probes_total", ("through",))
-"""Our own questions (handlers/identity.py, NOBODY): answered, and counted nowhere else. `through`: `gateway`,
-which has counted them too, or `direct`."""
+"""Requests of our own (handlers/identity.py, NOBODY), which no other metric counts. `through`: `gateway` if
+the gateway has counted them as well, else `direct`."""
 COUNTERS = (REQUESTS, PREDICTIONS, VECTORS, MISSING, OVERRIDDEN, ERRORS, LOGGED, PROBES)
 
 LOG_QUEUE = Metric("churn_log_waiting", ("worker",))
+"""Records of the prediction log that wait in memory to be written."""
 STORE = Metric("churn_feature_store", ("stat", "worker"))
-"""What the reader of the feature store says of itself: reads, seconds, the breaker's state, cache hits."""
+"""Figures of the reader of the feature store: reads, seconds, state of the breaker, cache hits."""
 GAUGES = (LOG_QUEUE, STORE)
 
 BAD_REQUEST, STORE_DOWN, NO_SCORE, INTERNAL, ADDITIVITY, LOG_FAILED, BUSY, NO_REFERENCE = (
@@ -91,30 +106,20 @@ BAD_REQUEST, STORE_DOWN, NO_SCORE, INTERNAL, ADDITIVITY, LOG_FAILED, BUSY, NO_RE
 """Kinds of ERRORS."""
 
 Series = tuple[str, tuple[str, ...]]
-"""A metric's name and the values of its labels."""
+"""Name of a metric and the values of its labels."""
 
 
 class Histogram:
-    """Counts by bucket; cheap to add to."""
+    """Counts of values by bucket."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
         self.counts = [0] * (len(self.bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, value: float, times: int = 1) -> None:
-        self.counts[bisect_left(self.bounds, value)] += times
-        self.sum += value * times
-
-    def observe_all(self, values: Iterable[float]) -> None:
-        bounds, counts = self.bounds, self.counts
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
-            self.sum += value
-
 
 class Telemetry:
-    """The counts of one worker. The thread that answers adds; the thread of `start` sends."""
+    """The metrics of one worker. The thread that answers requests adds; the thread of `start` sends."""
 
     def __init__(self, model_version: str = "", variant: str = "", worker: str = "0") -> None:
         self._common = (model_version, variant)
@@ -128,17 +133,26 @@ class Telemetry:
         self._thread: threading.Thread | None = None
 
     def observe(self, metric: Metric, value: float, times: int = 1) -> None:
-        self._histograms[metric].observe(value, times)
+        """Adds a value to a histogram, `times` times."""
+        histogram = self._histograms[metric]
+        histogram.counts[bisect_left(histogram.bounds, value)] += times
+        histogram.sum += value * times
 
     def observe_all(self, metric: Metric, values: Iterable[float]) -> None:
-        self._histograms[metric].observe_all(values)
+        """Adds values to a histogram."""
+        histogram = self._histograms[metric]
+        bounds, counts = histogram.bounds, histogram.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            histogram.sum += value
 
     def add(self, metric: Metric, *labels: str, times: float = 1) -> None:
+        """Adds to a counter; `labels` are the values of its own labels, in their order."""
         key = (metric, labels)
         self._counters[key] = self._counters.get(key, 0) + times
 
     def watch_log(self, counts: Callable[[], Mapping[str, int]], failures: Callable[[], int]) -> None:
-        """Ask the prediction log for its counts whenever metrics are sent."""
+        """Includes the counts of the prediction log whenever metrics are sent."""
 
         def read() -> Mapping[tuple[Metric, str], float]:
             found = dict(counts())
@@ -152,11 +166,11 @@ class Telemetry:
         self._watched.append(read)
 
     def watch_store(self, stats: Callable[[], Mapping[str, float]]) -> None:
-        """Ask the feature store's reader for its figures whenever metrics are sent."""
+        """Includes the figures of the feature store's reader whenever metrics are sent."""
         self._watched.append(lambda: {(STORE, name): value for name, value in stats().items()})
 
     def snapshot(self) -> tuple[dict[Series, float], dict[Series, float]]:
-        """All counters (histograms taken apart) and all gauges, as they stand."""
+        """The present values of all counters (including those of histograms) and of all gauges."""
         counters: dict[Series, float] = {}
         gauges: dict[Series, float] = {}
         for metric, histogram in self._histograms.items():
@@ -173,14 +187,14 @@ class Telemetry:
         return counters, gauges
 
     def lines(self, now: float) -> list[str]:
-        """What TorchServe has to read to be up to date; it then counts as sent. `now`: Unix seconds."""
+        """Lines for TorchServe with what has changed since the last call. `now`: Unix time in seconds."""
         with self._sending:
             counters, gauges = self.snapshot()
             tail = f"#hostname:{socket.gethostname()},{int(now)}"
             lines = []
             for series, value in counters.items():
                 more = value - self._sent.get(series, 0.0)
-                # a series is sent once even at 0: Prometheus sees no increase in what begins at 1
+                # A new series is sent even at 0, since Prometheus sees no increase in one that begins at 1.
                 if more > 0 or series not in self._sent:
                     lines.append(f"[METRICS]{_line(series, max(more, 0.0), 'COUNTER')}|{tail}")
                     self._sent[series] = max(value, self._sent.get(series, 0.0))
@@ -191,8 +205,8 @@ class Telemetry:
             return lines
 
     def start(self) -> None:
-        """Send once a second from now on."""
-        CHANNEL.setLevel(logging.INFO)  # the entry makes the root logger quieter than that
+        """Starts the thread that sends metrics once a second."""
+        CHANNEL.setLevel(logging.INFO)  # the entry sets a higher level for the root logger
 
         def run() -> None:
             while not self._stopping.wait(FLUSH_EVERY_S):
@@ -202,13 +216,13 @@ class Telemetry:
         self._thread.start()
 
     def close(self) -> None:
-        """Send for the last time: whatever is counted at the end of the process comes before."""
+        """Sends metrics for the last time; what is counted later is not sent."""
         self._stopping.set()
         if self._thread is not None:
             self._send()
 
     def _send(self) -> None:
-        # in one call, so that no other output comes in between
+        # In one call, so that no other output is between the lines.
         if lines := self.lines(time.time()):
             CHANNEL.info("\n".join(lines))
 
@@ -225,7 +239,7 @@ class Telemetry:
 
 
 def torchserve_metrics() -> dict[str, list[dict[str, Any]]]:
-    """The section `model_metrics` of TorchServe's metrics.yaml: Hostname is added by TorchServe."""
+    """The section `model_metrics` of TorchServe's metrics.yaml; TorchServe adds the label Hostname."""
 
     def declared(name: str, labels: Sequence[str]) -> dict[str, Any]:
         return {"name": name, "unit": "Count", "dimensions": [*COMMON, *labels]}
@@ -238,7 +252,7 @@ def torchserve_metrics() -> dict[str, list[dict[str, Any]]]:
 
 
 def worker_name(arguments: Sequence[str] = sys.argv) -> str:
-    """The number at the end of the worker's socket, which a restarted worker gets again; else 0."""
+    """The number at the end of the worker's socket, or 0; it is the same after a restart."""
     for flag, value in itertools.pairwise(arguments):
         if flag in ("--sock-name", "--port"):
             return value.rpartition(".")[2]
@@ -252,7 +266,7 @@ _LABELS = {
 
 
 def _line(series: Series, value: float, kind: str) -> str:
-    """A value the way TorchServe's frontend reads it: digits, point, minus and e only."""
+    """A line in the format of TorchServe's frontend, whose numbers have only digits, point, minus and e."""
     name, values = series
     names = (*COMMON, *_LABELS.get(name, ()))
     labels = ",".join(f"{label}:{_plain(text)}" for label, text in zip(names, values, strict=True))
@@ -261,5 +275,5 @@ def _line(series: Series, value: float, kind: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A label without the characters that part a metric line."""
+    """The label without the characters that separate parts of a line."""
     return "".join("_" if c in ":,|#\r\n" else c for c in text)

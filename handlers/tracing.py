@@ -1,18 +1,18 @@
-"""OpenTelemetry spans of served requests, by the worker's environment; off unless it names a receiver.
+"""OpenTelemetry spans of requests. They are off unless the worker's environment names a receiver.
 
-| variable | |
+| variable | meaning |
 |---|---|
 | CHURN_OTEL_ENDPOINT | base URL of an OTLP receiver over HTTP, `http://127.0.0.1:4318` |
 | CHURN_OTEL_RATIO | share of the requests without a `traceparent` that are traced; 0.01 |
 | OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES | as OpenTelemetry defines them |
 
-A traced request has a span `predict`, a child of the caller's where `traceparent` names one, and in it
-`queue` (from the gateway's first byte to the worker, where our gateway is in front), `read`, `score` and
-`write`. The last three are of the whole batch that the request travelled in. Whether a request is traced is
-the caller's decision where there is a `traceparent`: its flag `sampled` holds.
+A traced request has a span `predict`, which is a child of the client's span if there is a `traceparent`. In
+it are the spans `queue` (from the gateway's first byte to the worker, if our gateway is in front), `read`,
+`score` and `write`; the last three are those of the whole batch. If there is a `traceparent`, its flag
+`sampled` decides whether the request is traced.
 
-Needs the extra `otel`, which is imported only when a receiver is named. Spans are sent by a thread of
-OpenTelemetry; those that its queue cannot hold are dropped there.
+Needs the extra `otel`, which is imported only if a receiver is named. A thread of OpenTelemetry sends the
+spans, and drops those for which its queue has no room.
 """
 
 import random
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 ENDPOINT, RATIO = "CHURN_OTEL_ENDPOINT", "CHURN_OTEL_RATIO"
 QUEUE, READ, SCORE, WRITE = "queue", "read", "score", "write"
 SEND_TIMEOUT_S = 2
-"""A stop waits for the last spans no longer than this; a worker that is stopped has five seconds."""
+"""How long a stop waits for the last spans; a worker that is stopped has five seconds."""
 LONGEST_QUEUE_NS = 600 * 10**9
-"""A request that seems to have waited longer comes from a gateway whose clock is another."""
+"""A longer wait means that the clock of the gateway differs, and is not reported."""
 
 
 def open_tracing(
     environment: Mapping[str, str], model_name: str, model_version: str, variant: str
 ) -> "Tracing | None":
-    """As the environment says; None where it names no receiver.
+    """Tracing to the receiver that the environment names; None if it names none.
 
-    Raises BundleError, with the variable's name, for what cannot be used.
+    Raises BundleError, with the name of the variable, for a value that cannot be used.
     """
     endpoint = environment.get(ENDPOINT)
     if not endpoint:
@@ -65,7 +65,7 @@ def _provider(endpoint: str, resource: Mapping[str, str]) -> "TracerProvider":
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-    # what reaches the provider is sampled already, see `is_sampled`
+    # `is_sampled` has decided before a span is made.
     provider = TracerProvider(
         sampler=ALWAYS_ON, resource=Resource.create(dict(resource)), shutdown_on_exit=False
     )
@@ -75,7 +75,7 @@ def _provider(endpoint: str, resource: Mapping[str, str]) -> "TracerProvider":
 
 
 class Tracing:
-    """The stages of the batch that is at work, and the spans that are made of them when it is answered."""
+    """Times of the stages of the present batch, from which spans are made when it is answered."""
 
     def __init__(self, provider: "TracerProvider", ratio: float) -> None:
         self._provider = provider
@@ -85,23 +85,23 @@ class Tracing:
         self._stages: list[tuple[str, int]] = []
 
     def begin(self) -> None:
-        """A batch has come."""
+        """Call when a batch arrives."""
         self._began = time.time_ns()
         self._stages = []
 
     def stage(self, name: str) -> None:
-        """From now on the batch is in this stage; the one before has ended."""
+        """Call when a stage begins; the one before has then ended."""
         self._stages.append((name, time.time_ns()))
 
     def record(self, calls: Sequence[Call], answers: Sequence[Answer]) -> None:
-        """The batch is answered: make the spans of those of its requests that are traced."""
+        """Makes the spans of the traced requests of a batch that is answered."""
         ended = time.time_ns()
         for call, answer in zip(calls, answers, strict=True):
             if is_sampled(call.traceparent, self._ratio, random.random()):  # noqa: S311  no secret
                 self._make_spans(call, answer, ended, len(calls))
 
     def close(self) -> None:
-        """Send what waits."""
+        """Sends the waiting spans."""
         self._provider.shutdown()
 
     def _make_spans(self, call: Call, answer: Answer, ended: int, requests: int) -> None:
@@ -131,20 +131,20 @@ class Tracing:
 
 
 def is_sampled(traceparent: str, ratio: float, draw: float) -> bool:
-    """The caller's decision where there is one, else by chance; `draw`: uniform from 0 to 1."""
+    """The client's decision if there is one, otherwise `draw` < `ratio`; `draw` is uniform from 0 to 1."""
     if traceparent:
         return int(traceparent[53:55], 16) & 1 == 1
     return draw < ratio
 
 
 def _waited_ns(received: float, began: int) -> int:
-    """How long a request waited for the worker; 0 where it is not known. `received`: Unix time in seconds."""
+    """How long a request waited for the worker; 0 if unknown. `received`: Unix time in seconds."""
     waited = began - int(received * 1e9)
     return waited if 0 < waited < LONGEST_QUEUE_NS else 0
 
 
 def _parent(traceparent: str) -> Any:
-    """The context in which the caller's span is the current one; empty where there is none."""
+    """The context in which the client's span is the current one; empty if there is none."""
     from opentelemetry.context import Context
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 

@@ -1,4 +1,4 @@
-"""Exit code 0 once every model has a worker that is ready: TorchServe's /ping says Healthy long before."""
+"""Exit code 0 when every model has a ready worker. TorchServe's /ping reports "Healthy" long before that."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ MANAGEMENT = "http://127.0.0.1:8081/models"
 
 
 def ready_workers(model: str) -> int:
-    with urlopen(f"{MANAGEMENT}/{model}", timeout=2) as answer:  # noqa: S310  our own loopback
+    with urlopen(f"{MANAGEMENT}/{model}", timeout=2) as answer:  # noqa: S310  loopback
         versions = json.load(answer)
     return sum(worker["status"] == "READY" for version in versions for worker in version["workers"])
 

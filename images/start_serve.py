@@ -1,12 +1,14 @@
-"""TorchServe as process 1, with the archive that is mounted and signed, and nothing else of what is mounted.
+"""Starts TorchServe as process 1, with the mounted archive if it is signed, and with nothing else that is
+mounted.
 
-KServe's layout: /mnt/models/config/config.properties and /mnt/models/model-store. What lies there comes from
-a bucket, and who can write to the bucket must not be able to start code in this container, beside the mask
-key and the store's password. So the archive's signature is verified, by keys that come with the image or the
-pod, over the very bytes that are then copied to a private folder and loaded; and of config.properties only
-sizes are taken, since a property can also name plugins, other archives or a way in.
+KServe mounts /mnt/models/config/config.properties and /mnt/models/model-store from a bucket. Write access to
+the bucket must not suffice to run code in this container, which has the mask key and the store's password. So
+the archive's signature is verified, with keys from the image or the pod, over the same bytes that are then
+copied to a private folder and loaded. From config.properties only sizes are used, because other properties
+can name plugins, other archives or further listeners.
 
-The check is that of training/archive/signing.py: the image holds no code of the repository (tests/images).
+The check is the same as in training/archive/signing.py. The image contains no code of the repository
+(tests/images).
 """
 
 import base64
@@ -38,14 +40,14 @@ MODEL_SIZES = {
     "maxBatchDelay": 10_000,
     "responseTimeout": 3600,
 }
-"""Key of the property `models` -> the largest value that is taken."""
+"""Key in the property `models` -> the largest value that is accepted."""
 SERVER_SIZES = {
     "default_response_timeout": ("response_timeout_s", 3600),
     "default_startup_timeout": ("start_timeout_s", 3600),
     "job_queue_size": ("job_queue_size", 1_000_000),
     "max_request_size": ("max_request_bytes", 2**31 - 1),
 }
-"""Property -> its placeholder in the template, and the largest value that is taken."""
+"""Property -> its placeholder in the template, and the largest value that is accepted."""
 
 
 class Refused(Exception):
@@ -59,20 +61,23 @@ def main(arguments: list[str]) -> None:
     except Refused as refused:
         print(f"start-serve: {refused}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    # TorchServe takes TS_CONFIG_FILE before its own arguments: it would lead to the mounted file again
+    # TorchServe prefers TS_CONFIG_FILE to its arguments, and would read the mounted file
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TS_")}
-    os.execve(command[0], command, environment)  # noqa: S606  so that a stop reaches TorchServe
+    os.execve(command[0], command, environment)  # noqa: S606  TorchServe gets the signals
 
 
 def prepare(environment: Mapping[str, str], settings: Path) -> list[str]:
-    """Verify, copy, write config.properties; the command that starts TorchServe. Raises Refused."""
+    """Verify and copy the archive, write config.properties, and return the command that starts TorchServe.
+
+    Raises Refused.
+    """
     mounted = Path(environment.get("TS_CONFIG_FILE") or "/mnt/models/config/config.properties")
     store = Path(environment.get("TS_MODEL_STORE") or "/mnt/models/model-store")
     properties = read_properties(mounted)
     name, file = model_of(properties)
     content = verified(store / file, trusted_signers(environment, settings))
     private = Path(environment["TMPDIR"]) / "churn-serve"
-    shutil.rmtree(private, ignore_errors=True)  # of a container that ended before, in the same pod
+    shutil.rmtree(private, ignore_errors=True)  # left by an earlier container of the same pod
     private.mkdir(mode=0o700)
     own_store = private / "model-store"
     own_store.mkdir(mode=0o700)
@@ -106,14 +111,14 @@ def read_properties(file: Path) -> dict[str, str]:
             text = mounted.read(LARGEST_PROPERTIES).decode("ascii")
     except (OSError, UnicodeDecodeError):
         raise Refused(
-            f"{file}: not there; mount the model at /mnt/models, with config/ and model-store/"
+            f"{file}: not found; mount the model at /mnt/models, with config/ and model-store/"
         ) from None
     pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
     return {key.strip(): value.strip() for key, value in pairs}
 
 
 def model_of(properties: Mapping[str, str]) -> tuple[str, str]:
-    """The model's name, and that of its archive in the model store."""
+    """The model's name, and the file name of its archive in the model store."""
     name, _, file = properties.get("load_models", "").partition("=")
     if not NAME.fullmatch(name) or not NAME.fullmatch(file) or not file.endswith(".mar"):
         raise Refused("config.properties: load_models: expected NAME=FILE.mar; deploy the model again")
@@ -146,7 +151,7 @@ def _size(value: object, largest: int, key: str) -> int:
 
 
 def trusted_signers(environment: Mapping[str, str], settings: Path) -> set[bytes]:
-    """Public keys, from CHURN_TRUSTED_SIGNERS or from a file beside the template."""
+    """The public keys, from CHURN_TRUSTED_SIGNERS or from a file beside the template. Raises Refused."""
     file = settings / "trusted-signers"
     text = environment.get("CHURN_TRUSTED_SIGNERS") or (
         file.read_text(encoding="utf-8") if file.is_file() else ""
@@ -162,14 +167,14 @@ def trusted_signers(environment: Mapping[str, str], settings: Path) -> set[bytes
             keys.add(key)
     if not keys:
         raise Refused(
-            "nobody's signature is trusted: set CHURN_TRUSTED_SIGNERS to the content of the workspace's file"
+            "there is no trusted signer: set CHURN_TRUSTED_SIGNERS to the content of the workspace's file"
             f" trusted-signers, or mount that at {file}"
         )
     return keys
 
 
 def verified(archive: Path, trusted: set[bytes]) -> bytes:
-    """The archive's bytes. Raises Refused unless one of `trusted` signed these very bytes."""
+    """The archive's bytes. Raises Refused unless a key in `trusted` signed exactly these bytes."""
     try:
         content = archive.read_bytes()
     except OSError as error:
@@ -205,7 +210,7 @@ def verified(archive: Path, trusted: set[bytes]) -> bytes:
 
 
 def version_of(content: bytes) -> str:
-    """Of an archive that was verified."""
+    """The model version in a verified archive."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return str(json.loads(archive.read("MAR-INF/MANIFEST.json"))["model"]["modelVersion"])
 

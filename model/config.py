@@ -26,6 +26,7 @@ class ModelConfig(Config):
     hidden: tuple[int, ...] | None = Field(None, min_length=1)
     """Widths of the layers. All layers of `tabm` have the same width."""
     dropout: float | None = Field(None, ge=0, lt=1)
+    """Share of activations that are set to zero in training."""
     submodels: int | None = Field(None, gt=0)
     """Number of networks in one `tabm`."""
     log1p: bool = True
@@ -36,6 +37,7 @@ class ModelConfig(Config):
     numeric_embedding: Literal["none", "piecewise_linear", "periodic"] | None = None
     """The embedding of numbers in the deep path (Gorishniy et al., 2022)."""
     numeric_embedding_size: int = Field(8, gt=0)
+    """Size of the embedding of a number."""
     bins: int = Field(12, gt=1)
     """Number of bins of the piecewise-linear embedding, between quantiles of the training rows."""
     embedding_size: int = Field(8, gt=0)

@@ -1,1 +1,1 @@
-"""What the data and the model do once they are out: drift, and later performance."""
+"""Monitors data and model in production: drift of features, and evidence of a change from early labels."""

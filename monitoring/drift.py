@@ -1,4 +1,4 @@
-"""How far each feature has moved from what the model was trained on."""
+"""Drift of each feature against the snapshot that the model was trained on."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +12,8 @@ import pyarrow.dataset as ds
 
 BINS = 10
 FLOOR = 1e-4
-"""Share put in for an empty bin, so that one customer in a new bin does not make the index infinite."""
+"""Share that replaces that of an empty bin, so that one customer in a new bin does not make the index
+infinite."""
 
 
 def drift_over_time(snapshots: Path, features: Iterable[str], reference: pd.Timestamp) -> pd.DataFrame:
@@ -38,13 +39,17 @@ def drift_over_time(snapshots: Path, features: Iterable[str], reference: pd.Time
 
 
 def psi(expected: npt.NDArray[np.float64], actual: npt.NDArray[np.float64]) -> float:
-    """Population stability index of two vectors of bin shares, each summing to one."""
+    """Population stability index of two vectors of bin shares [bins], each summing to 1.
+
+    The symmetric Kullback-Leibler divergence (Jeffreys, 1946), known by this name from credit scoring
+    (Siddiqi, 2006, Credit Risk Scorecards).
+    """
     e, a = np.maximum(expected, FLOOR), np.maximum(actual, FLOOR)
     return float(np.sum((a - e) * np.log(a / e)))
 
 
 def _binned(reference: pa.ChunkedArray, groups: Iterable[pa.ChunkedArray]) -> list[npt.NDArray[np.float64]]:
-    """Shares of each group over bins laid on the reference: its deciles, or its categories; nulls apart."""
+    """Shares of each group [bins], by the reference's deciles or categories; nulls have a separate bin."""
     if pa.types.is_string(reference.type) or pa.types.is_large_string(reference.type):
         categories = pc.unique(reference.drop_null())
 
@@ -56,7 +61,7 @@ def _binned(reference: pa.ChunkedArray, groups: Iterable[pa.ChunkedArray]) -> li
         size = len(categories) + 2
     else:
         known = np.asarray(reference.drop_null().to_numpy(), dtype=float)
-        # Counts tie heavily: equal deciles fold into one bin.
+        # counts have many ties: equal deciles are merged into one bin
         edges = (
             np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(known) else np.array([])
         )

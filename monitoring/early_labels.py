@@ -26,7 +26,7 @@ from scipy.optimize import brentq
 
 from core.errors import MonitoringError
 from features.spec import FeaturesConfig
-from rollout.bounded import Histogram, above
+from rollout.statistics.bounded_means import Histogram, above
 from training.evaluate.baselines import Task, logistic_regression
 from training.learn.inputs import Inputs
 from training.learn.metrics import log_losses

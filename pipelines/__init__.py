@@ -1,1 +1,1 @@
-"""The loop as steps, defined once; people, schedulers and tests run the same ones."""
+"""The loop with its steps, rollouts and servers, put together from the rooms below, and the reports."""

@@ -1,14 +1,16 @@
-"""What a cluster serves, recorded as stable: before the first rollout, or after a change by hand."""
+"""Records what a cluster serves as stable: before the first rollout, or after a change by hand."""
 
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from core.errors import ChurnError
 from pipelines.candidates import candidate_at
 from pipelines.context import Context, Stages
-from pipelines.model_store import ModelStore
+from pipelines.model_store import ModelStore, packed_path
 from pipelines.verified import verified
 from rollout.errors import RolloutError
+from rollout.state import Change
 from rollout.store import Store
 from rollout.targets.target import Candidate, Target
 from training.archive.signing import SUFFIX
@@ -17,20 +19,24 @@ from training.archive.signing import SUFFIX
 def adopted(
     context: Context, store: Store, target: Target, reason: str, archive: Path | None = None
 ) -> Candidate:
-    """What `target` serves, from now on recorded as stable. `archive`: a copy of it on this machine, where it
+    """Records what `target` serves as stable. `archive` is a copy of it on this machine, needed where it
     cannot be read from the address that the cluster loads it from.
 
-    Raises RolloutError when the target serves nothing, or when nobody can say which archive that is.
+    Raises RolloutError when the target serves nothing, or when its archive cannot be identified.
     """
     serving = target.serving()
     if serving is None:
         raise RolloutError(f"target {target.name}: serves nothing yet that a canary could be compared with")
     known = _identified(context.settings, serving, archive)
-    model = context.settings.serving.model_name
-    before = store.stable(model)
-    if before is None or before.sha256 != known.sha256:
-        store.served_at_once(model, known, before, context.who, reason, context.as_of)
+    record_stable(store, context.settings.serving.model_name, known, context.who, reason, context.as_of)
     return known
+
+
+def record_stable(store: Store, model: str, served: Candidate, who: str, reason: str, when: datetime) -> None:
+    """Records in the database of rollouts that `served` is stable, unless it is recorded already."""
+    before = store.stable(model)
+    if before is None or before.sha256 != served.sha256:
+        store.served_at_once(model, Change(served, before, who, when, reason))
 
 
 def _identified(settings: Stages, serving: Candidate, archive: Path | None) -> Candidate:
@@ -53,9 +59,9 @@ def _identified(settings: Stages, serving: Candidate, archive: Path | None) -> C
 
 
 def _read_back(settings: Stages, uri: str) -> Candidate:
-    """From the folder that `churn deploy` has written, with its signature checked."""
+    """The archive in the folder that `churn deploy` has written, verified."""
     parent, _, name = uri.rstrip("/").rpartition("/")
-    packed = f"model-store/{settings.serving.model_name}.mar"
+    packed = packed_path(settings)
     files = ModelStore(parent).read(name, (packed, packed + SUFFIX))
     with TemporaryDirectory() as scratch:
         copy = Path(scratch) / Path(packed).name

@@ -1,23 +1,29 @@
-"""Archives by their content: of which model they are, and where on this machine they lie."""
+"""Finds archives that may serve: by file, by registered version, or by the content recorded as stable."""
 
 import hashlib
 import json
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from core.errors import ArchiveError, ChurnError
-from pipelines.champion import registered_candidate
 from pipelines.context import Stages
-from pipelines.model_store import ModelStore
+from pipelines.model_store import ModelStore, packed_path
 from pipelines.verified import verified
 from rollout.errors import RolloutError
 from rollout.targets.target import Candidate
 from training.archive.signing import SUFFIX, signature_file
-from training.registry.model_registry import Registry
+from training.archive.verify import Verified
+from training.registry.fetch import fetch, find_registered
+from training.registry.model_registry import Registry, Version
+
+Progress = Callable[[str], None]
 
 
 def candidate_at(archive: Path) -> Candidate:
-    """An archive on this machine. Raises RolloutError when it cannot be read."""
+    """An archive on this machine, not verified. Raises RolloutError when it cannot be read."""
     try:
         content = archive.read_bytes()
         with zipfile.ZipFile(archive) as files:
@@ -28,26 +34,49 @@ def candidate_at(archive: Path) -> Candidate:
 
 
 def stored(settings: Stages, archive: Path, sha256: str | None = None) -> Candidate:
-    """A verified archive, copied to where its content never changes: packaging the same model again replaces
-    the file that it wrote. Raises ArchiveError or GateFailure for one that must not be served."""
-    checked = verified(settings, archive, sha256)
-    store = ModelStore(str(settings.files.model_store))
-    name = f"{checked.version}-{checked.sha256[:12]}"
-    packed = f"model-store/{settings.serving.model_name}.mar"
-    store.put(name, {packed: checked.content, packed + SUFFIX: signature_file(archive).read_bytes()})
-    return Candidate(str(Path(store.address(name)) / packed), checked.sha256, checked.version)
+    """A verified archive, copied to a folder whose content never changes.
+
+    The copy is needed because packaging the same model again replaces the file that packaging wrote. Raises
+    ArchiveError or GateFailure for an archive that must not be served.
+    """
+    return _copied(settings, archive, verified(settings, archive, sha256))
+
+
+def champion(settings: Stages, progress: Progress = lambda message: None) -> Candidate | None:
+    """The champion of the registry, as `registered_candidate`; None where there is none yet."""
+    version = Registry(settings.training).champion()
+    return None if version is None else registered_candidate(settings, version, progress)
+
+
+def registered_candidate(
+    settings: Stages, version: Version, progress: Progress = lambda message: None
+) -> Candidate:
+    """A registered version as a verified archive in the workspace's store, where its content never changes.
+
+    Raises TrainingError where the registry cannot be reached, ArchiveError for an archive that is lost, was
+    changed, has an untrusted signer, or was made for other features than those in the online store.
+    """
+    with _archive_of(settings, version, progress) as archive:
+        checked = verified(settings, archive, version.tags.get("archive_sha256"))
+        if checked.spec_digest != settings.features.digest():
+            raise ArchiveError(
+                f"version {version.number}: made for feature spec {checked.spec_digest[:12]}, and"
+                f" {settings.features.digest()[:12]} is online; it cannot serve beside this one"
+            )
+        if archive.parents[2] == settings.files.model_store:  # deployed before
+            return Candidate(str(archive), checked.sha256, checked.version)
+        return _copied(settings, archive, checked)
 
 
 def found_here(settings: Stages, candidate: Candidate) -> Candidate:
     """The same archive, verified, where this machine can load it: at its address, in the workspace's store or
     from the registry. Raises ArchiveError with the reason when it is in none of them."""
     failures: list[str] = []
-    places = [candidate.path, *settings.files.model_store.rglob("*.mar")]
-    for place in places:
+    for place in [candidate.path, *settings.files.model_store.rglob("*.mar")]:
         if not place.is_file() or _sha256(place) != candidate.sha256:
             continue
         try:
-            if place.parent == settings.files.model_store:  # the next packaging writes over it
+            if place.parent == settings.files.model_store:  # the next packaging replaces this file
                 return stored(settings, place, candidate.sha256)
             verified(settings, place, candidate.sha256)
         except ChurnError as error:
@@ -67,6 +96,28 @@ def found_here(settings: Stages, candidate: Candidate) -> Candidate:
         f"version {candidate.version}, archive {candidate.sha256[:12]}: is stable by rollout.database, and is"
         f" neither at {candidate.archive} nor in the workspace nor in the registry{why}"
     )
+
+
+@contextmanager
+def _archive_of(settings: Stages, version: Version, progress: Progress) -> Iterator[Path]:
+    """The deployed archive of a version; else the one packaged here; else the one in the registry."""
+    store = settings.files.model_store
+    if deployed := find_registered(store.glob("*/model-store/*.mar"), version):
+        yield deployed
+    elif packaged := find_registered(store.glob("*.mar"), version):
+        yield packaged
+    else:
+        progress(f"fetching version {version.number} from the registry")
+        with TemporaryDirectory() as scratch:
+            yield fetch(version, settings.training.tracking_uri, Path(scratch))
+
+
+def _copied(settings: Stages, archive: Path, checked: Verified) -> Candidate:
+    """The archive in the workspace's store, in a folder named after its version and content."""
+    store, packed = ModelStore(str(settings.files.model_store)), packed_path(settings)
+    name = f"{checked.version}-{checked.sha256[:12]}"
+    store.put(name, {packed: checked.content, packed + SUFFIX: signature_file(archive).read_bytes()})
+    return Candidate(str(Path(store.address(name)) / packed), checked.sha256, checked.version)
 
 
 def _sha256(file: Path) -> str:

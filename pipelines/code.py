@@ -1,4 +1,4 @@
-"""Which code is running."""
+"""Identifies the code that is running."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def git_commit() -> str:
     """The commit of the checkout, marked `-dirty` when files differ from it.
 
-    An image has no checkout: CHURN_GIT_SHA says what it was made of. `unknown` where nothing does.
+    An image has no checkout; there CHURN_GIT_SHA contains the commit. Without either it is `unknown`.
     """
     outside = os.environ.get("CHURN_GIT_SHA", "unknown")
     try:

@@ -1,4 +1,4 @@
-"""What every step is given."""
+"""The arguments of every step: settings, time, progress, and the person who gave the command."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,21 +47,25 @@ class Stages(Protocol):
 
 @dataclass(frozen=True)
 class Context:
+    """What a step or command works with."""
+
     settings: Stages
     as_of: datetime
     """The present time, for a step that needs it."""
-    say: Callable[[str], None]
-    """Progress, for a person who waits."""
+    progress: Callable[[str], None]
+    """Reports progress to a person who waits."""
     who: str = "churn"
-    """Who asked, for the log of decisions."""
+    """Name of the person who gave the command, for the log of decisions."""
     overrides: tuple[tuple[str, str], ...] = ()
-    """Gates to pass over, each with the reason."""
+    """Gates that are overridden, each with the reason."""
     clock: Callable[[], datetime] | None = None
-    """The clock, for work of minutes that needs the time meanwhile; None: the time is always `as_of`."""
+    """The clock, for work that takes minutes and needs the current time; None: the time is always `as_of`."""
 
     def now(self) -> datetime:
+        """The time by the clock, or `as_of` without one."""
         return self.as_of if self.clock is None else self.clock()
 
     @property
     def files(self) -> Workspace:
+        """The workspace of the settings."""
         return self.settings.files

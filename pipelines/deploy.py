@@ -1,8 +1,8 @@
-"""`churn deploy`: a model that passed its gates goes to the store, under a name that is never used again.
+"""`churn deploy`: writes a model that passed its gates to the store, under a name that is never used again.
 
-What may be deployed is an archive that a trusted key has signed, with the very gate report that its bundle
-names: the signature covers the bundle, the bundle holds the report's sha256, the report the program's. A
-failed report, one of another model, a changed one and an unsigned one are refused.
+An archive may be deployed if a trusted key has signed it, together with the gate report that its bundle
+names: the signature covers the bundle, the bundle contains the report's sha256, the report the program's.
+A report that failed, is of another model, was changed or is unsigned is refused.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from core.errors import ArchiveError, ConfigError, GateFailure
 from pipelines.context import Context, Stages
 from pipelines.live import archive_record
-from pipelines.model_store import KEY, ModelStore
+from pipelines.model_store import KEY, ModelStore, packed_path
 from pipelines.verified import verified
 from rollout.targets.target import Candidate
 from serving.torchserve.layout import mounted_properties
@@ -27,24 +27,26 @@ REPORT = "gate_report.json"
 
 @dataclass(frozen=True)
 class Deployed:
+    """An archive in the store of models."""
+
     candidate: Candidate
     uri: str
-    """Of its folder in the store, in the layout that KServe mounts, with gate_report.json."""
+    """URI of its folder in the store, in the layout that KServe mounts, with gate_report.json."""
     fresh: bool
-    """False: the store held it already."""
+    """False: the store contained it already."""
 
 
 def deploy(context: Context, archive: Path | None = None, report: Path | None = None) -> Deployed:
-    """Put `archive` (default: packaged last), its signature and its gate report into the store.
+    """Writes `archive` (default: packaged last), its signature and its gate report into the store.
 
     The store is `rollout.store`, or the workspace's. Where traffic is split on this machine, servers load
-    from this machine: a copy lies in the workspace's own store then, whatever `rollout.store` is.
+    from this machine, so the workspace's own store gets a copy, whatever `rollout.store` is.
 
-    Raises ArchiveError and GateFailure for what must not be deployed, PackagingError for a store that does
-    not take it, ConfigError where a cluster is to load from a folder of this machine.
+    Raises ArchiveError or GateFailure for an archive that must not be deployed, PackagingError if the store
+    cannot be written, ConfigError where a cluster would have to load from a folder of this machine.
     """
     settings = context.settings
-    context.say("checking signature and gates")
+    context.progress("checking signature and gates")
     checked, files = deployable(settings, archive, report)
     name = f"{checked.version}-{_digest(files)}"
     own = ModelStore(str(settings.files.model_store))
@@ -54,28 +56,28 @@ def deploy(context: Context, archive: Path | None = None, report: Path | None = 
             f"{KEY}: {store.shown}: the cluster of target {settings.rollout.target} cannot load from a folder"
             " of this machine; give a URI such as s3://models/churn"
         )
-    context.say(f"writing to {store.shown} and reading back")
+    context.progress(f"writing to {store.shown} and reading back")
     fresh = store.put(name, files)
     loaded = store.address(name)
     if settings.rollout.target == "envoy":
         if store.local is None:
             own.put(name, files)
         here = store if store.local is not None else own
-        loaded = str(Path(here.address(name)) / "model-store" / f"{settings.serving.model_name}.mar")
+        loaded = str(Path(here.address(name)) / packed_path(settings))
     return Deployed(Candidate(loaded, checked.sha256, checked.version), store.address(name), fresh)
 
 
 def deployable(
     settings: Stages, archive: Path | None = None, report: Path | None = None
 ) -> tuple[Verified, Mapping[str, bytes]]:
-    """What is known of an archive that may be deployed, and the files of its folder in the store."""
+    """The verified archive, and the files of its folder in the store."""
     sha256 = None
     if archive is None:
         record = archive_record(settings.files)
         archive, sha256 = Path(record["path"]), record["sha256"]
     checked = verified(settings, archive, sha256, judged=False)
     judged = _gates_passed(checked, archive.name, report or settings.files.gate_report / REPORT)
-    packed = f"model-store/{settings.serving.model_name}.mar"
+    packed = packed_path(settings)
     return checked, {
         packed: checked.content,
         packed + SUFFIX: signature_file(archive).read_bytes(),
@@ -85,9 +87,9 @@ def deployable(
 
 
 def _gates_passed(checked: Verified, name: str, file: Path) -> bytes:
-    """The report in `file`, if it is the one that was signed with the archive, and if it passed.
+    """The content of the report `file`, if it was signed with the archive and passed.
 
-    Raises ArchiveError where there is none or an unsigned one, GateFailure where it failed or is of another
+    Raises ArchiveError for a missing or unsigned report, GateFailure for one that failed or is of another
     model.
     """
     try:
@@ -117,11 +119,11 @@ def _gates_passed(checked: Verified, name: str, file: Path) -> bytes:
             " it was changed or made anew: run `churn package`, or give the archive's own --report"
         )
     if checked.gates.get("passed") is not True:
-        raise GateFailure(f"{name}: its bundle does not say that the gates passed; run `churn package`")
+        raise GateFailure(f"{name}: its bundle does not state that the gates passed; run `churn package`")
     return content
 
 
 def _digest(files: Mapping[str, bytes]) -> str:
-    """Of all that a server would load: other sizes of the server make another folder too."""
+    """Digest of all files that a server loads: another size of the server gives another folder."""
     listed = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
     return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Runs steps in order and skips what is already there: the mechanism, knowing nothing of churn."""
+"""Runs steps in order and skips those whose results are up to date. Nothing here is specific to churn."""
 
 import hashlib
 import json
@@ -17,27 +17,29 @@ from pipelines.context import Context
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of the loop and all that its result depends on."""
+    """One step of the loop and everything that its result depends on."""
 
     name: str
     title: str
     act: Callable[[Context], None]
     depends: Callable[[Context], Any]
-    """Whatever else than files and code the result depends on, as JSON: configs, the state of a source."""
+    """What else the result depends on besides files and code, as JSON: configs, the state of a source."""
     rooms: tuple[str, ...]
-    """Packages whose code decides the result."""
+    """Packages whose code determines the result."""
     reads: Callable[[Context], Sequence[Path]]
-    """Small files of earlier steps that stand for all of their output (they carry its hashes)."""
+    """Small files of earlier steps that represent all of their output, since they contain its hashes."""
     writes: Callable[[Context], Sequence[Path]]
     is_intact: Callable[[Context], bool] = lambda context: True
-    """Whether what the step left elsewhere (a store, a database, an archive) is still there. Called only
-    where nothing else requires that the step is done again."""
+    """Whether the step's result outside of files (in a store, a database, an archive) still exists. Called
+    only if nothing else requires that the step runs again."""
     libraries: tuple[str, ...] = ()
-    """Distributions whose version decides the result too."""
+    """Distributions whose version determines the result too."""
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """A step that was run or skipped, and its seconds; of a skipped step, those of its last run."""
+
     step: str
     seconds: float
     skipped: bool
@@ -50,9 +52,9 @@ def run_steps(
     started: Callable[[Step], None] = lambda step: None,
     ended: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Run each step whose inputs have changed since its last success, or all of them with `force`.
+    """Runs each step whose inputs have changed since its last success, or all of them with `force`.
 
-    A step that fails leaves the record of the others; the next run begins with it.
+    If a step fails, the records of the others remain, so the next run begins with it.
     """
     ledger = context.files.root / "steps.json"
     outcomes = []
@@ -63,7 +65,7 @@ def run_steps(
         record = _read(ledger).get(step.name, {})
         skip = not force and _holds(record, before, step, context)
         if not skip:
-            # Forgotten first: a step killed half-way must not count as done with the inputs it had before.
+            # The record is removed first, so that a step that is killed does not count as done.
             _write(ledger, {key: value for key, value in _read(ledger).items() if key != step.name})
             step.act(context)
             record = {
@@ -85,7 +87,7 @@ def is_done(step: Step, context: Context) -> bool:
 
 
 def accept(step: Step, context: Context) -> None:
-    """Let what is there now count as the step's result: another command has added to it."""
+    """Records the current files as the step's result, after another command has added to them."""
     ledger = context.files.root / "steps.json"
     record = {"fingerprint": _fingerprint(step, context), "written": _written(step, context), "seconds": 0.0}
     _write(ledger, {**_read(ledger), step.name: record})
@@ -116,8 +118,8 @@ def _written(step: Step, context: Context) -> list[str | None]:
 
 
 def _digest(path: Path) -> str | None:
-    """sha256 of a small file; size and time of a large one; of a folder, those of its files; None when it is
-    not there."""
+    """sha256 of a small file, size and time of a large one, the digest over all files of a folder; None for a
+    missing path."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         parts = [f"{file.relative_to(path)} {_digest(file)}" for file in files]
@@ -131,7 +133,7 @@ def _digest(path: Path) -> str | None:
 
 
 def _installed(library: str) -> str | None:
-    """Its version; None where it is not installed."""
+    """The installed version, or None."""
     try:
         return version(library)
     except PackageNotFoundError:
@@ -151,7 +153,7 @@ def _read(ledger: Path) -> dict[str, Any]:
         return {}
     try:
         content: dict[str, Any] = json.loads(ledger.read_text(encoding="utf-8"))
-    except ValueError:  # damaged by hand or by a disk: nothing counts as done
+    except ValueError:  # damaged: no step counts as done
         return {}
     return content
 

@@ -1,7 +1,8 @@
-"""`churn forget`: a customer leaves the records, stores and logs of a workspace, and a proof is written.
+"""`churn forget`: removes customers from the records, stores and logs of a workspace, and writes a proof.
 
-First the list that keeps the customer out of later ingests, then every file and store; whatever interrupts
-it, the same command goes on and ends with the same proof. What no command here can reach is named in it.
+The customers are first added to the list that later ingests exclude, then removed from every file and store.
+After an interruption, the same command continues and ends with the same proof. The proof names the places
+that no command can reach.
 """
 
 import json
@@ -32,6 +33,8 @@ NOT_REACHED = (
 
 @dataclass(frozen=True)
 class Proof:
+    """The result of a removal, as written to `file`."""
+
     file: Path
     removed: dict[str, int]
     """Place -> rows or mentions that were there."""
@@ -43,12 +46,12 @@ def forget(
     context: Context,
     user_ids: Sequence[int | str],
     reason: str,
-    say: Callable[[str], None] = lambda message: None,
+    progress: Callable[[str], None] = lambda message: None,
 ) -> Proof:
-    """Remove the customers `user_ids` (as the source writes them, or masked) and write the proof.
+    """Removes the customers `user_ids` (as the source writes them, or masked) and writes the proof.
 
-    Raises ConfigError where the workspace holds no data yet, FeatureError and TrainingError where a store
-    cannot be reached: the customer is then on the list, and the command has to be given again.
+    Raises ConfigError if the workspace has no data yet, FeatureError or TrainingError if a store cannot be
+    reached: the customer is then on the list, and the command has to be given again.
     """
     settings, files = context.settings, context.files
     if not files.manifest.is_file():
@@ -59,7 +62,7 @@ def forget(
         raise ConfigError(f"USER_ID: {error}, as the source's identifiers are") from None
     Erased(files.erased, load_key(settings.data, files)).add(names)
     removed: dict[str, int] = {}
-    for place, count in _removals(settings, names, say):
+    for place, count in _removals(settings, names, progress):
         if count:
             removed[place] = removed.get(place, 0) + count
     remaining = sum(_mentions(files.root, names)) + _online(settings, names)
@@ -67,26 +70,26 @@ def forget(
 
 
 def _removals(
-    settings: Stages, names: Sequence[str], say: Callable[[str], None]
+    settings: Stages, names: Sequence[str], progress: Callable[[str], None]
 ) -> Iterator[tuple[str, int]]:
     files = settings.files
-    say("records")
+    progress("records")
     yield "records", forget_records(files, names)
-    say("snapshots, scores and prediction logs")
+    progress("snapshots, scores and prediction logs")
     for file in _files(files.root, (".parquet",)):
         if not file.is_relative_to(files.data.parent):
             yield _place(files, file), remove_rows(file, names)
     for file in _files(files.root, TEXTS):
-        yield _place(files, file), _blacken(file, names)
-    say("online store")
+        yield _place(files, file), _redact(file, names)
+    progress("online store")
     yield "online store", _remove_online(settings, names)
-    say("runs in MLflow")
+    progress("runs in MLflow")
     for run, count in _remove_from_runs(settings, names):
         yield f"MLflow run {run}", count
 
 
 def _remove_online(settings: Stages, names: Sequence[str]) -> int:
-    """Remove customers from the online store that are in no snapshot any more."""
+    """Removes customers from the online store who are in no snapshot any more; their number."""
     from features.store import remove_departed
 
     before = _online(settings, names)
@@ -96,7 +99,7 @@ def _remove_online(settings: Stages, names: Sequence[str]) -> int:
 
 
 def _online(settings: Stages, names: Sequence[str]) -> int:
-    """How many of the customers the online store answers about."""
+    """The number of these customers in the online store."""
     from features.parity import read_online
     from features.store import open_store
 
@@ -108,7 +111,7 @@ def _online(settings: Stages, names: Sequence[str]) -> int:
 
 
 def _remove_from_runs(settings: Stages, names: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Test scores that lie in an artifact store outside of the workspace."""
+    """Removes test scores from an artifact store outside of the workspace: run id and number of rows."""
     from training.registry.model_registry import Registry
 
     training, files = settings.training, settings.files
@@ -135,7 +138,7 @@ def _remove_from_runs(settings: Stages, names: Sequence[str]) -> Iterator[tuple[
                     yield run.info.run_id, count
 
 
-def _blacken(file: Path, names: Sequence[str]) -> int:
+def _redact(file: Path, names: Sequence[str]) -> int:
     content = file.read_bytes()
     count = sum(content.count(name.encode()) for name in names)
     if count:
@@ -146,7 +149,7 @@ def _blacken(file: Path, names: Sequence[str]) -> int:
 
 
 def _mentions(root: Path, names: Sequence[str]) -> Iterator[int]:
-    """What is still there: an independent look, by reading every file again."""
+    """Occurrences that remain, found independently by reading every file again."""
     import duckdb
 
     for file in _files(root, (".parquet",)):
@@ -161,13 +164,13 @@ def _mentions(root: Path, names: Sequence[str]) -> Iterator[int]:
 
 
 def _files(root: Path, endings: Sequence[str]) -> list[Path]:
-    """Regular files below the workspace, each once; keys are no place for customers."""
+    """Regular files below the workspace, each once, without the folder of keys."""
     found = (file for file in root.rglob("*") if file.suffix in endings and not file.is_symlink())
     return sorted(file for file in found if file.is_file() and "secrets" not in file.parts)
 
 
 def _place(files: Workspace, file: Path) -> str:
-    """Files of one kind as one place: a customer may stand in thousands of log segments."""
+    """Files of one kind as one place: a customer may be in thousands of log segments."""
     parts = file.relative_to(files.root).parts
     return "/".join(parts if len(parts) < 3 else parts[:2])
 

@@ -1,4 +1,4 @@
-"""The newest archive on a real server, asked about real customers."""
+"""Starts servers with the newest archive, and requests predictions for customers of the source."""
 
 import json
 import os
@@ -21,16 +21,18 @@ if TYPE_CHECKING:
     from serving.supervisor import Companion, Supervisor
     from serving.torchserve.server import TorchServe
 
-ASKED = 5
+EXAMPLES = 5
+"""Customers whose predictions `churn run` shows."""
 SAMPLED = 200_000
-"""Identifiers of the source that are looked up in the newest snapshot, at most."""
+"""Most identifiers of the source that are looked up in the newest snapshot."""
 
 
 def server(settings: Stages, files: Workspace, now: datetime, clock: datetime) -> AbstractContextManager[Any]:
-    """A TorchServe with the archive that packaging wrote last; its clock shows `clock` when ours shows `now`.
+    """A TorchServe with the archive that was packaged last; its clock shows `clock` when this process's shows
+    `now`.
 
-    `files` says where it keeps its logs and its address. Raises ServingError when nothing was packaged, and
-    ArchiveError when what was packaged must not be served.
+    Its logs and its address are in `files`. Raises ServingError if nothing was packaged, ArchiveError if the
+    archive must not be served.
     """
     return maker(settings, files, now, clock)(trusted_archive(settings), "server")
 
@@ -38,18 +40,18 @@ def server(settings: Stages, files: Workspace, now: datetime, clock: datetime) -
 def maker(
     settings: Stages, files: Workspace, now: datetime, clock: datetime, variant: str = "stable"
 ) -> "Callable[[Archive, str], TorchServe]":
-    """The same for any archive: a function of the archive and of a name for the server's record and logs.
+    """A function that makes such a server, from an archive and a name for the server's record and logs.
 
-    The server verifies the archive where it loads it: the bytes that were verified are the ones it serves.
+    The server verifies the archive when it loads it: the bytes that were verified are the ones it serves.
 
-    `variant`: what the server calls itself in the prediction log and in its metrics.
+    `variant`: the server's name in the prediction log and in its metrics.
     """
     from features.store import serving_environment
     from pipelines.verified import verified
     from serving.archive import ModelArchive
     from serving.torchserve.server import TorchServe
 
-    load_key(settings.data, settings.files)  # a missing or unsafe key is said now, not by a worker's log
+    load_key(settings.data, settings.files)  # a missing or unsafe key is an error here, not in a worker's log
     environment = {
         **serving_environment(settings.features, settings.files),
         **_key_environment(settings),
@@ -73,17 +75,18 @@ def supervised(
     newest: Callable[[], Path] | None = None,
     companion: "Companion | None" = None,
 ) -> "Supervisor":
-    """The same behind the gateway, with a first API key in `files.api_key` when there is none yet.
+    """Such servers behind the gateway, with a first API key in `files.api_key` if there is none yet.
 
-    `newest`: which archive is served, if not the one that packaging wrote last. `companion`: what runs beside
-    it in this process and moves its canary (serving/supervisor.py).
+    `newest` returns the archive to serve (default: packaged last). `companion` runs in this process and moves
+    the canary (serving/supervisor.py).
 
-    Raises ServingError where the ports of TorchServe itself are configured: two of them run at a change.
+    Raises ServingError if ports of TorchServe itself are configured: two of them run during a change.
     """
     from rollout.config import Latency
-    from serving.gateway.gateway import Gateway
     from serving.gateway.keys import Keys, first_key
-    from serving.supervisor import Supervisor, record_file
+    from serving.gateway.process import Gateway
+    from serving.record import record_file
+    from serving.supervisor import Servers, Supervisor
 
     for key in ("inference_port", "management_port", "metrics_port"):
         if getattr(settings.serving, key):
@@ -95,25 +98,23 @@ def supervised(
     if settings.gateway.keys:
         first_key(keys, files.api_key, now)
     latency = settings.rollout.rules.latency or Latency()
-    return Supervisor(
-        settings.gateway,
-        Gateway(settings.gateway, settings.serving, files, record_file(files), latency.objective_ms),
-        keys,
-        maker(settings, files, now, clock),
+    gateway = Gateway(settings.gateway, settings.serving, files, record_file(files), latency.objective_ms)
+    servers = Servers(
         newest or (lambda: trusted_archive(settings)),
-        files,
+        maker(settings, files, now, clock),
         maker(settings, files, now, clock, "canary"),
-        companion,
     )
+    return Supervisor(gateway, servers, keys, files, companion)
 
 
 def newest_archive(files: Workspace) -> Path:
-    """What packaging wrote last. Raises ServingError where that is nothing."""
+    """The archive that was packaged last. Raises ServingError if there is none."""
     return Path(archive_record(files)["path"])
 
 
 def trusted_archive(settings: Stages) -> Path:
-    """The same, to be served: raises ArchiveError when its signature or content is not to be trusted."""
+    """The archive that was packaged last, verified. Raises ServingError if there is none, ArchiveError if its
+    signature or content is wrong."""
     from pipelines.verified import verified
 
     record = archive_record(settings.files)
@@ -123,33 +124,33 @@ def trusted_archive(settings: Stages) -> Path:
 
 
 def archive_record(files: Workspace) -> dict[str, str]:
-    """`path`, `sha256`, `version` of what packaging wrote last. Raises ServingError where that is nothing."""
+    """`path`, `sha256`, `version` of the archive packaged last. Raises ServingError if there is none."""
     try:
         return dict(json.loads(files.archive_record.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ServingError(f"{files.archive_record}: no archive yet; run `churn package` first") from None
 
 
-def ask(context: Context) -> list[dict[str, Any]]:
-    """What a server of its own answers about five customers of the source, on the clock of the data's end."""
+def query_server(context: Context) -> list[dict[str, Any]]:
+    """Starts a server whose clock shows the end of the data; its predictions for EXAMPLES customers."""
     from serving.client import predict
 
     settings, files = context.settings, context.files
-    # a folder of its own: `churn serve` may be running from this workspace
+    # a separate folder, since `churn serve` may be running from this workspace
     own = Workspace(files.root / "run")
-    ids = customers_online(settings, ASKED)
-    context.say("starting TorchServe")
+    ids = customers_online(settings, EXAMPLES)
+    context.progress("starting TorchServe")
     with server(settings, own, context.as_of, data_end(files)) as running:
-        context.say(f"asking about {len(ids)} customers")
+        context.progress(f"requesting predictions for {len(ids)} customers")
         return predict(running.inference, settings.serving.model_name, ids, running.tokens.inference)
 
 
 def customers_online(settings: Stages, n: int) -> list[int | str]:
-    """Up to `n` identifiers, as the source writes them, of customers whom the newest snapshot holds: some
-    customers of the source are not eligible, or have only returned what they bought.
+    """Up to `n` identifiers, as the source writes them, of customers in the newest snapshot.
 
-    Always the same ones, spread over the customers in the source's first rows. Raises ServingError where
-    there is none of them.
+    Some customers of the source are not in it: they are not eligible, or have only returned purchases. The
+    choice is deterministic, spread over the customers in the source's first rows. Raises ServingError if none
+    of them is in the snapshot.
     """
     from data.sample import sample_user_ids
     from features.build import read_feature_manifest
@@ -170,13 +171,13 @@ def customers_online(settings: Stages, n: int) -> list[int | str]:
 
 
 def data_end(files: Workspace) -> datetime:
-    """The moment that the newest features look back from: on that clock they are fresh."""
+    """The moment of the newest features; by a clock at this moment they are fresh."""
     features = json.loads(files.feature_manifest.read_text(encoding="utf-8"))
     return datetime.fromisoformat(features["latest"])
 
 
 def masked(settings: Stages, user_ids: Sequence[int | str]) -> list[str]:
-    """How these customers are called in files and reports."""
+    """The masked identifiers of these customers, as in files and reports."""
     from handlers.identity import pseudonym
 
     key = load_key(settings.data, settings.files)
@@ -185,7 +186,7 @@ def masked(settings: Stages, user_ids: Sequence[int | str]) -> list[str]:
 
 
 def _log_environment(serving: "ServingConfig", files: Workspace) -> dict[str, str]:
-    """Where a worker's prediction log goes."""
+    """The variables that configure a worker's prediction log."""
     if serving.prediction_log_kafka is not None:
         name = "CHURN_PREDICTION_LOG_KAFKA"
         security = {key: value for key, value in os.environ.items() if key.startswith(f"{name}_")}
@@ -200,8 +201,8 @@ def _log_environment(serving: "ServingConfig", files: Workspace) -> dict[str, st
 
 
 def _key_environment(settings: Stages) -> dict[str, str]:
-    """How a worker finds the key that `load_key` found."""
-    # while a key is replaced: a server of the old model is started with both
+    """The variables by which a worker finds the key that `load_key` found."""
+    # during a replacement of the key, a server of the old model gets both
     names = ("CHURN_MASK_KEY_PREVIOUS", "CHURN_MASK_KEY_PREVIOUS_FILE")
     previous = {name: os.environ[name] for name in names if name in os.environ}
     text = os.environ.get(settings.data.mask_key_env)

@@ -1,4 +1,4 @@
-"""`churn run`: every step in order, a live server, a canary, and the facts for people and for machines."""
+"""`churn run`: all steps in order, a canary, a live server, and the results as run.json and as a report."""
 
 import json
 import time
@@ -10,7 +10,7 @@ from core.errors import ChurnError, GateFailure
 from core.workspace import Workspace, write_atomically
 from pipelines.context import Context
 from pipelines.engine import Outcome, Step, run_steps
-from pipelines.live import ask, masked
+from pipelines.live import masked, query_server
 from pipelines.memory import PeakMemory
 from pipelines.rehearsal import failure_of, left_out, rehearse
 from pipelines.report import write_report
@@ -18,7 +18,7 @@ from pipelines.steps import STEPS
 
 JUDGED = next(index for index, step in enumerate(STEPS) if step.name == "gates") + 1
 TOTAL = len(STEPS) + 3
-"""The steps, then serving, the canary and the report, which are done every time."""
+"""The steps, then canary, serving and report, which are never skipped."""
 
 
 def run_loop(
@@ -28,12 +28,12 @@ def run_loop(
     ended: Callable[[Outcome], None],
     rollout: bool = True,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], ChurnError | None]:
-    """Run the loop; returns the content of run.json, the answers as asked (they name customers as the source
-    does, so they are shown and not kept), and the refusal: of the gates, or of the customers' requests, on
-    which the canary was taken back.
+    """Runs the loop; returns the content of run.json, the answers of the server, and the refusal, if any.
 
-    A model that the gates refuse is reported but neither archived nor served. Without `rollout` there is no
-    canary. What the loop started has stopped when it returns or raises.
+    The answers contain customers' identifiers as the source writes them, so they are shown and not stored.
+    The refusal is that of the gates, or of the canary that was rolled back. A model that the gates refuse is
+    reported but neither archived nor served. Without `rollout` there is no canary. Every process that the
+    loop started has stopped when it returns or raises.
     """
     outcomes: list[Outcome] = []
 
@@ -53,10 +53,10 @@ def run_loop(
             run_steps(STEPS[JUDGED:], context, force, title, finished)
             started("Try the model on customers")
             with _timed("canary", finished):
-                trial, answers = _tried(context, trial if not rollout else None)
+                trial, answers = _rehearsed(context, trial if not rollout else None)
             started("Ask a live server")
             with _timed("serve", finished):
-                answers = answers or ask(context)
+                answers = answers or query_server(context)
             failure = failure_of(trial)
         started("Write the report")
         with _timed("report", finished):
@@ -69,9 +69,11 @@ def run_loop(
     return record, answers, failure
 
 
-def _tried(context: Context, without: dict[str, Any] | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A rehearsal and what its promoted model answered; or, where the newest archive was promoted by the last
-    one, the record of that."""
+def _rehearsed(
+    context: Context, without: dict[str, Any] | None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The record of a rehearsal and the answers of its promoted model; or, if the last rehearsal promoted the
+    newest archive, the record of that one."""
     trial, answers = (without, []) if without else rehearse(context)
     before = _read(context.files.run_record).get("rollout") if context.files.run_record.is_file() else None
     before = before if before and before.get("phase") == "promoted" else {}
@@ -112,7 +114,7 @@ def _record(context: Context, answers: Sequence[dict[str, Any]]) -> dict[str, An
         "baselines": training["baselines"],
         "gates": _read(files.gate_report / "gate_report.json"),
         "archive": _read(files.archive_record) if answers else None,
-        # for files, a customer has no other name than the masked one
+        # files contain only the masked identifier of a customer
         "answers": [
             {
                 **{k: a[k] for k in ("churn_probability", "prediction", "status", "model_version")},

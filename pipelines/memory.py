@@ -1,7 +1,7 @@
-"""Peak memory of this process and all it started, sampled: a server's JVM counts too.
+"""Samples the peak memory of this process and its descendants, a server's JVM included.
 
-A page that several processes share, such as PyTorch's libraries, counts once: each process has its part of
-it (PSS). The sum of resident sizes would count such pages once for each server.
+The measure is the proportional set size (PSS), in which a page that several processes share, such as
+PyTorch's libraries, counts once. The sum of resident sizes would count it once for each server.
 """
 
 import threading
@@ -11,7 +11,7 @@ import psutil
 
 
 class PeakMemory:
-    """Bytes of memory that the process tree holds at their highest, while the context is open."""
+    """`bytes`: the largest memory of the process tree while the context is open."""
 
     def __init__(self, interval_s: float = 1.0) -> None:
         self.bytes = 0
@@ -30,14 +30,14 @@ class PeakMemory:
         self._thread.join()
 
     def _sample(self) -> None:
-        me = psutil.Process()
+        this = psutil.Process()
         while True:
             total = 0
-            for process in (me, *me.children(recursive=True)):
+            for process in (this, *this.children(recursive=True)):
                 try:
                     total += process.memory_full_info().pss
                 except (psutil.NoSuchProcess, psutil.AccessDenied):
-                    continue  # it ended between being listed and being read
+                    continue  # the process ended after it was listed
             self.bytes = max(self.bytes, total)
             if self._closed.wait(self._interval_s):
                 return

@@ -1,4 +1,4 @@
-"""Where models that may be deployed lie: folders that appear whole and never change."""
+"""The store of models that may be deployed: folders that appear as a whole and never change."""
 
 import os
 import re
@@ -12,6 +12,7 @@ from typing import Any
 from fsspec.core import url_to_fs
 
 from core.errors import ChurnError, ConfigError, PackagingError
+from pipelines.context import Stages
 
 KEY = "rollout.store"
 
@@ -19,22 +20,27 @@ Files = Mapping[str, bytes]
 """Path below the folder -> content."""
 
 
-class ModelStore:
-    """A folder on this machine, or any URI that fsspec knows (s3://, gs://, abfs://, file://).
+def packed_path(settings: Stages) -> str:
+    """The archive's path below the folder of its version, in the layout that KServe mounts."""
+    return f"model-store/{settings.serving.model_name}.mar"
 
-    Raises ConfigError for an address of no known kind.
+
+class ModelStore:
+    """A folder on this machine, or a URI that fsspec supports (s3://, gs://, abfs://, file://).
+
+    Raises ConfigError for an address of another kind.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
-        with _reaching(self.shown):
+        with _store_errors(self.shown):
             try:
                 self._files, root = url_to_fs(self.uri)
             except (ValueError, ImportError) as error:
                 raise ConfigError(f"{KEY}: {self.shown}: {_line(error)}; give a path or a URI") from None
         self._root = str(root).rstrip("/")
         self.local = Path(self._root) if "file" in _protocols(self._files) else None
-        """The folder, where it is one of this machine."""
+        """The folder, if the store is on this machine."""
 
     @property
     def shown(self) -> str:
@@ -47,17 +53,17 @@ class ModelStore:
 
     def read(self, name: str, paths: Iterable[str]) -> dict[str, bytes]:
         """These files of the folder `name`. Raises PackagingError when one of them cannot be read."""
-        with _reaching(self.shown):
+        with _store_errors(self.shown):
             return {path: bytes(self._files.cat_file(f"{self._root}/{name}/{path}")) for path in paths}
 
     def put(self, name: str, files: Files) -> bool:
-        """Have `files` in the folder `name`; False when they were there already, byte for byte.
+        """Writes `files` into the folder `name`; False when it contains them already, byte for byte.
 
-        What was written has been read back when this returns. When it raises (PackagingError), nothing that
-        it wrote is left. Other content under that name is never touched: that is refused.
+        Everything that was written has been read back when this returns. Raises PackagingError, after
+        removing what was written; also where the folder has other content, which is never changed.
         """
-        with _reaching(self.shown):
-            there = self._held(name)
+        with _store_errors(self.shown):
+            there = self._content(name)
             strange = [path for path, content in there.items() if files.get(path) != content]
             if strange:
                 raise PackagingError(
@@ -71,7 +77,7 @@ class ModelStore:
                 self._upload(name, missing)
         return bool(missing)
 
-    def _held(self, name: str) -> dict[str, bytes]:
+    def _content(self, name: str) -> dict[str, bytes]:
         folder = f"{self._root}/{name}"
         self._files.invalidate_cache()  # another process may have written since
         found = [path for path in self._files.find(folder) if not path.endswith("/")]
@@ -80,7 +86,7 @@ class ModelStore:
         }
 
     def _appear(self, root: Path, name: str, files: Files) -> None:
-        """On a disk: written beside, synced, read back, and renamed, so that no reader sees a part of it."""
+        """On a disk: a temporary folder is written, synced, read back and renamed: no reader sees a part."""
         root.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".deploying-", dir=root))
         try:
@@ -91,10 +97,10 @@ class ModelStore:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-                _same(target.read_bytes(), content, f"{self.shown}/{name}/{path}")
+                _check_equal(target.read_bytes(), content, f"{self.shown}/{name}/{path}")
             scratch.chmod(0o755)
             target = root / name
-            if target.is_dir():  # held less than all: what a copy by hand has left
+            if target.is_dir():  # incomplete, for example after a copy by hand
                 shutil.rmtree(target)
             scratch.rename(target)
         except BaseException:
@@ -102,7 +108,7 @@ class ModelStore:
             raise
 
     def _upload(self, name: str, files: Files) -> None:
-        """To a store of objects, each of which appears whole. The name is published after all are there."""
+        """To an object store, where each object appears as a whole."""
         written: list[str] = []
         try:
             for path, content in files.items():
@@ -112,38 +118,38 @@ class ModelStore:
                 self._files.pipe_file(target, content)
             self._files.invalidate_cache()
             for path, content in files.items():
-                _same(
+                _check_equal(
                     self._files.cat_file(f"{self._root}/{name}/{path}"),
                     content,
                     f"{self.shown}/{name}/{path}",
                 )
         except BaseException:
-            self._take_back(written)
+            self._remove(written)
             raise
 
-    def _take_back(self, written: list[str]) -> None:
+    def _remove(self, written: list[str]) -> None:
         for target in written:
             try:
                 self._files.rm_file(target)
-            except _unreachable():  # not written after all, or the reason why we are here
+            except _unreachable():  # it was not written, or the store is unreachable
                 continue
 
 
-def _same(found: bytes, content: bytes, where: str) -> None:
+def _check_equal(found: bytes, content: bytes, where: str) -> None:
     if found != content:
-        raise PackagingError(f"{where}: the store gave back other bytes than it was given; check the store")
+        raise PackagingError(f"{where}: the store returned other bytes than were written; check the store")
 
 
 @contextmanager
-def _reaching(shown: str) -> Iterator[None]:
-    """What file systems raise, as one line."""
+def _store_errors(shown: str) -> Iterator[None]:
+    """Converts errors of file systems into a PackagingError of one line."""
     try:
         yield
     except ChurnError:
         raise
     except _unreachable() as error:
         raise PackagingError(
-            f"{KEY}: {shown}: {_line(error)}; make room, ask for access, or choose another store"
+            f"{KEY}: {shown}: {_line(error)}; make room, get access, or choose another store"
         ) from None
 
 

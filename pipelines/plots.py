@@ -1,4 +1,4 @@
-"""The report's plots, each an SVG that stands alone inside the page."""
+"""The report's plots, each a self-contained SVG."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -108,7 +108,7 @@ def histogram(y: Scores, score: Scores, threshold: float) -> str:
 
 
 def profit(y: Scores, score: Scores, decision: DecisionConfig, customer_value: Scores | None = None) -> str:
-    """What offers to the customers ranked first would have brought, and where the threshold stops."""
+    """The profit of offers to the customers ranked first, with the position of the threshold."""
     curve = profit_curve(y, score, decision, customer_value)
     figure, axes = canvas(
         "Profit: offers to the customers ranked first", "share of customers contacted", "profit per customer"
@@ -126,7 +126,7 @@ def profit(y: Scores, score: Scores, decision: DecisionConfig, customer_value: S
 
 
 def of_scores(file: Path, decision: DecisionConfig, training_set: Path) -> dict[str, str]:
-    """File name -> plot of the network's test scores, for whoever keeps plots beside a run."""
+    """File name -> plot of the network's test scores, stored with the run in MLflow."""
     table = pd.read_parquet(file)
     y, score = table["churned"].to_numpy(dtype=np.float64), table["score"].to_numpy()
     return {
@@ -188,6 +188,7 @@ def tuning_importances(shares: Mapping[str, float]) -> str:
 
 
 def canvas(title: str, x: str, y: str, width: float = 5.2):  # type: ignore[no-untyped-def]
+    """An empty figure with one axes, in the style of the report."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, 3.5), layout="constrained")
         axes = figure.subplots()
@@ -206,6 +207,7 @@ def _label(name: str) -> str:
 
 
 def svg(figure: Figure) -> str:
+    """The figure as an SVG; equal figures give equal text."""
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

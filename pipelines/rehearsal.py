@@ -1,13 +1,13 @@
 """The canary at the end of `churn run`: a whole rollout on this machine, in real processes, in two minutes.
 
-Two TorchServes behind Envoy, customers of the source who ask, and the controller, target, observer and rules
-that a platform runs; only the plan is short (`rollout.rehearsal`). Stable is the champion. Where there is no
-champion yet, or none that can be loaded, the new archive is deployed beside itself: that compares nothing and
-shows that the way to customers and back is open, before anybody depends on it.
+Two TorchServes run behind Envoy and get requests for customers of the source. Controller, target, observer
+and rules are those of production; only the plan is short (`rollout.rehearsal`). Stable is the champion. If
+there is no champion yet, or none that can be loaded, the new archive is deployed beside itself. Then nothing
+is compared, but the rollout is shown to work before anything depends on it.
 
-What is promoted here becomes the champion as long as nothing else is: nothing is recorded as stable yet, and
-the registry is this workspace's own. A registry that others share is never touched, nor a server that `churn
-serve` runs; `churn deploy` brings the model to it.
+A model that is promoted here becomes the champion only if nothing is recorded as stable yet and the registry
+is this workspace's own. A shared registry is never changed, nor is a server that `churn serve` runs; `churn
+deploy` brings the model to it.
 """
 
 import shutil
@@ -20,45 +20,44 @@ from typing import Any
 
 from core.errors import ChurnError, ServingError
 from core.workspace import Workspace
-from pipelines.candidates import found_here
-from pipelines.champion import champion
+from pipelines.candidates import champion, found_here
 from pipelines.context import Context, Stages
 from pipelines.deploy import deploy
-from pipelines.live import ASKED, customers_online, data_end, supervised
+from pipelines.live import EXAMPLES, customers_online, data_end, supervised
 from pipelines.rollout import open_store
 from pipelines.rollout_report import report_record
-from pipelines.wiring import Wiring
+from pipelines.wiring import Replacements, Wiring
 from rollout.config import Notify, Rehearsal, RolloutConfig
 from rollout.notify import Notice
 from rollout.observers.live import LiveObserver
 from rollout.registry import ModelRegistry, OthersRegistry, RegistryProjection
-from rollout.state import Rollout
+from rollout.state import Change, Rollout
 from rollout.store import Store
 from rollout.targets.envoy import EnvoyTarget
 from rollout.targets.target import Candidate, TargetState
 from serving.client import predict
 from serving.config import Tls
-from serving.gateway.gateway import envoy_program
 from serving.gateway.keys import own_key
-from serving.gateway.traffic import Traffic
+from serving.gateway.program import envoy_program
+from serving.gateway.traffic import Pace, Traffic
 from serving.supervisor import Supervisor
 
 SUPERVISOR_TICK_S = 0.2
 
 
 class RolledBack(ChurnError):
-    """The model was on trial with customers, and taken back."""
+    """The canary got requests of customers and was rolled back."""
 
     exit_code = 3
 
 
 def rehearse(context: Context) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Bring the archive that was packaged last to all replayed customers, or back: the record of it, and what
-    the promoted model answered about some of them (nothing where it was taken back).
+    """Rolls the archive that was packaged last out to replayed customers: the record of the rollout, and
+    predictions of the promoted model for some of them (none after a rollback).
 
-    The record has the key `left_out` and the reason where nothing was done: no Envoy runs here, the plan is
-    switched off, or the archive is the champion already. What was started has stopped when this returns or
-    raises.
+    The record has the key `left_out` and the reason if there was no rollout: no Envoy runs here, the plan is
+    switched off, or the archive is the champion already. Every process that was started has stopped when this
+    returns or raises.
     """
     settings = context.settings
     plan = settings.rollout.rehearsal
@@ -71,21 +70,22 @@ def rehearse(context: Context) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     candidate = deploy(replace(context, settings=_on_this_machine(settings, plan))).candidate
     recorded = open_store(settings).stable(settings.serving.model_name)
     try:
-        stable = champion(settings, context.say) if recorded is None else found_here(settings, recorded)
+        stable = champion(settings, context.progress) if recorded is None else found_here(settings, recorded)
         lacking = "there is no champion yet"
     except ChurnError as error:
         stable, lacking = None, f"the champion cannot be loaded: {error}"
     if stable is not None and stable.sha256 == candidate.sha256:
         return left_out(f"version {candidate.version} is the champion already"), []
-    return _Trial(context, plan, candidate, stable, lacking, _registry(context, recorded)).run()
+    return _Rehearsal(context, plan, candidate, stable, lacking, _registry(context, recorded)).run()
 
 
 def left_out(reason: str) -> dict[str, Any]:
+    """The record of a rehearsal that did not take place."""
     return {"left_out": reason}
 
 
 def failure_of(record: dict[str, Any]) -> RolledBack | None:
-    """Why the model did not get to all customers; None where it did, or was not on trial."""
+    """The error for a canary that was rolled back; None if it was promoted, or there was no rehearsal."""
     if record.get("phase", "promoted") == "promoted":
         return None
     version = record["candidate"]["version"]
@@ -93,10 +93,10 @@ def failure_of(record: dict[str, Any]) -> RolledBack | None:
 
 
 def _registry(context: Context, recorded: Candidate | None) -> RegistryProjection:
-    """Whose champion a promotion here may change."""
+    """The registry that a promotion here may change: this workspace's own, or none."""
     training = context.settings.training
     if recorded is not None:
-        return OthersRegistry(f"version {recorded.version} is what customers are answered by")
+        return OthersRegistry(f"version {recorded.version} serves customers")
     file = training.tracking_uri.removeprefix("sqlite:///")
     own = file != training.tracking_uri and Path(file).resolve().is_relative_to(context.files.root.resolve())
     if not own:
@@ -104,8 +104,8 @@ def _registry(context: Context, recorded: Candidate | None) -> RegistryProjectio
     return ModelRegistry(training)
 
 
-class _Trial:
-    """One rehearsal: everything built in `run`, in the order in which it depends on each other."""
+class _Rehearsal:
+    """One rehearsal; `run` builds everything in the order of its dependencies."""
 
     def __init__(
         self,
@@ -124,34 +124,27 @@ class _Trial:
         self._files = Workspace(context.files.root / "rehearsal")
 
     def run(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        settings, files, say = self._settings, self._files, self._context.say
-        # the workers' clock begins anew each time: older records would be taken for ones of this rehearsal
+        settings, files, progress = self._settings, self._files, self._context.progress
+        # the workers' clock starts again each time, so older records would count as records of this rehearsal
         shutil.rmtree(files.root, ignore_errors=True)
         files.root.mkdir(parents=True)
         began, clock = time.monotonic(), self._context.now
         now, end = clock(), data_end(settings.files)
         first = self._stable or self._candidate
         customers = customers_online(settings, self._plan.customers)
-        say(f"starting the gateway and version {first.version} as stable")
+        progress(f"starting the gateway and version {first.version} as stable")
         with supervised(settings, files, now, end, lambda: Path(first.archive)) as servers:
             observer = LiveObserver(servers.gateway, files.predictions, self._config, end - now)
             store = Store(f"sqlite:///{files.root}/rollout.db", self._config.lease_s)
             target = _Warmed(servers, self._plan.warm_s, self._stable is None, clock)
             with self._traffic(servers, customers) as traffic:
-                wiring = Wiring(
-                    settings,
-                    target,
-                    lambda config, rollout: observer,
-                    store=store,
-                    registry=self._registry,
-                    notify=self._tell,
-                    clock=clock,
-                    sleep=_looking_after(servers, clock),
-                )
+                sleep = _ticking_sleep(servers, clock)
+                replaced = Replacements(store, self._registry, self._report, clock, sleep)
+                wiring = Wiring(settings, target, lambda config, rollout: observer, replaced=replaced)
                 begun = self._begin(store, clock())
                 rollout = wiring.controller(begun).run(begun.id)
                 evidence = observer.observe(rollout.windows, clock())
-            answers = self._ask(servers) if rollout.phase == "promoted" else []
+            answers = self._predict(servers) if rollout.phase == "promoted" else []
             record = report_record(rollout, store.history(rollout.id), evidence)
         record["seconds_in_all"] = round(time.monotonic() - began, 3)
         record["stable"] = {"version": first.version, "sha256": first.sha256}
@@ -164,12 +157,12 @@ class _Trial:
         if self._stable is None:
             reason += f"; {self._lacking}: it is deployed beside itself"
         model, who = self._settings.serving.model_name, self._context.who
-        return store.start(model, self._candidate, self._stable, self._config, who, reason, now)
+        return store.start(model, Change(self._candidate, self._stable, who, now, reason), self._config)
 
-    def _ask(self, servers: Supervisor) -> list[dict[str, Any]]:
-        """About the customers of pipelines.live.ask."""
+    def _predict(self, servers: Supervisor) -> list[dict[str, Any]]:
+        """Predictions for the customers of pipelines.live.query_server."""
         model, key = self._settings.serving.model_name, own_key(self._files.api_key)
-        return predict(servers.gateway.url, model, customers_online(self._settings, ASKED), key)
+        return predict(servers.gateway.url, model, customers_online(self._settings, EXAMPLES), key)
 
     def _traffic(self, servers: Supervisor, customers: Sequence[int | str]) -> Traffic:
         return Traffic(
@@ -177,21 +170,20 @@ class _Trial:
             self._settings.serving.model_name,
             own_key(self._files.api_key),
             customers,
-            self._plan.requests_per_s,
-            self._plan.clients,
+            Pace(self._plan.requests_per_s, self._plan.clients),
         )
 
-    def _tell(self, notice: Notice) -> None:
+    def _report(self, notice: Notice) -> None:
         event = notice.event
         share = "shadow" if event.mirror else f"{event.weight} %"
-        self._context.say(f"canary {share}: {event.action.replace('_', ' ')}: {event.reason}")
+        self._context.progress(f"canary {share}: {event.action.replace('_', ' ')}: {event.reason}")
 
 
 class _Warmed(EnvoyTarget):
-    """A canary is ready once it has had copies of real requests for a while: two servers that start within a
-    minute of each other on two cores are otherwise compared by their age.
+    """A canary is ready after it has had copies of real requests for `warm_s` seconds. Without this, two
+    servers that start within a minute of each other on two cores differ by their age.
 
-    `alone`: nothing was stable before. What answers meanwhile is the candidate itself, which is no news.
+    `alone`: nothing was stable before; the candidate itself serves as stable, which is not reported.
     """
 
     def __init__(
@@ -219,8 +211,8 @@ class _Warmed(EnvoyTarget):
         return replace(state, mirror=False, ready=self._warmed, detail="warming up with copies of requests")
 
 
-def _looking_after(servers: Supervisor, clock: Callable[[], datetime]) -> Callable[[float], None]:
-    """A sleep during which the servers are looked after as `churn serve` does it."""
+def _ticking_sleep(servers: Supervisor, clock: Callable[[], datetime]) -> Callable[[float], None]:
+    """A sleep during which the supervisor ticks as in `churn serve`, so that dead servers are replaced."""
 
     def sleep(seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -232,7 +224,7 @@ def _looking_after(servers: Supervisor, clock: Callable[[], datetime]) -> Callab
 
 
 def _on_this_machine(settings: Stages, plan: Rehearsal) -> Stages:
-    """The settings with the short plan, and with nothing in them that another server may have taken."""
+    """The settings with the short plan and free ports: another server may use the configured ports."""
     rules = settings.rollout.rules
     if rules.latency is not None and plan.latency is not None:
         rules = rules.model_copy(update={"latency": plan.latency})

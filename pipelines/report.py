@@ -1,4 +1,4 @@
-"""One self-contained HTML page that a manager can read and an engineer can check."""
+"""The report of a run: one self-contained HTML page for managers and engineers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ COLUMNS = ("log_loss", "auroc", "auprc", "accuracy", "precision", "recall", "f1"
 
 
 def write_report(context: Context, record: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Path:
-    """Render what `record` (run.json's content) says, with plots from the test scores, to var/reports."""
+    """Renders `record` (the content of run.json) with plots of the test scores; the path of the page."""
     files, settings = context.files, context.settings
     manifest, metrics = record["data"], record["metrics"]
     start, end = (manifest["window"][edge][:10] for edge in ("start", "end"))
@@ -103,13 +103,13 @@ def _plots(context: Context) -> list[dict[str, Any]]:
 
 
 def _tuning(context: Context, tuned: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The study that chose the hyperparameters; None where there was none."""
+    """The study that chose the hyperparameters, or None."""
     if not tuned["study"]:
         return None
     from training.tuning.study import summarise
 
     study = summarise(tuned["study"], context.settings.tuning)
-    # a trial that was given up before its first epoch ended has no value
+    # a trial that was pruned before its first epoch ended has no value
     shown = [(t.number, t.value, t.state.name == "COMPLETE") for t in study.trials if t.value is not None]
     drawn = [plots.tuning_history(shown)]
     if study.importances:
@@ -125,7 +125,7 @@ def _tuning(context: Context, tuned: Mapping[str, Any]) -> dict[str, Any] | None
 
 
 def _drift_plot(context: Context, scores: pd.DataFrame) -> list[dict[str, Any]]:
-    """Nothing for a table of one moment: there is no time to drift over."""
+    """Empty for a table of one moment, which cannot drift."""
     record = json.loads(context.files.feature_manifest.read_text(encoding="utf-8"))
     horizon = context.settings.features.horizon
     first_test = scores["event_timestamp"].min()

@@ -1,4 +1,4 @@
-"""Rollouts as commands begin and control them: what is stable, how to start one, and who carries it out."""
+"""Starts and controls rollouts for the commands: the stable archive, the start, and the controller."""
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -10,7 +10,7 @@ from core.errors import ConfigError, ServingError
 from pipelines.context import Context, Stages
 from rollout.config import RolloutConfig
 from rollout.errors import RolloutError
-from rollout.state import Rollout
+from rollout.state import Change, Rollout
 from rollout.targets.target import Candidate, Target
 
 if TYPE_CHECKING:
@@ -21,17 +21,17 @@ ON_THIS_MACHINE = "envoy"
 
 
 def open_store(settings: Stages) -> "Store":
-    """Raises RolloutError when `rollout.database` cannot be reached."""
+    """The database of rollouts. Raises RolloutError when it cannot be reached."""
     from rollout.store import Store
 
     return Store(settings.rollout.database, settings.rollout.lease_s)
 
 
 def start(context: Context, candidate: Candidate, reason: str) -> Rollout:
-    """Start the rollout of `candidate`: written to the database, for the controller to find.
+    """Starts the rollout of `candidate` by writing it to the database, where the controller reads it.
 
-    It has been checked already (pipelines/deploy.py). Raises RolloutError while another rollout runs, when it
-    is stable already, or when nothing is stable that it could be compared with and go back to.
+    The candidate was verified before (pipelines/deploy.py). Raises RolloutError while another rollout runs,
+    if the candidate is stable already, or if nothing is stable to compare with and to return to.
     """
     settings, here = context.settings, context.settings.rollout.target == ON_THIS_MACHINE
     store, model = open_store(settings), settings.serving.model_name
@@ -41,15 +41,18 @@ def start(context: Context, candidate: Candidate, reason: str) -> Rollout:
     if not here and previous.version == candidate.version:
         raise RolloutError(
             f"version {candidate.version}: is stable already as another archive of the same program; on a"
-            " cluster metrics tell models by their version, so the two could not be compared: train a model,"
+            " cluster metrics are labelled with the version, so the two could not be compared: train a model,"
             " or exchange the archive at once with your manifests and `churn rollout adopt`"
         )
-    return store.start(model, candidate, previous, settings.rollout, context.who, reason, context.as_of)
+    change = Change(candidate, previous, context.who, context.as_of, reason)
+    return store.start(model, change, settings.rollout)
 
 
 def _served_here(settings: Stages, store: "Store") -> Candidate:
-    """What customers of this machine are answered by. Raises RolloutError where nothing was ever served, and
-    where the running server is at odds with the record."""
+    """The archive that serves on this machine: the running server's, or the recorded one if none runs.
+
+    Raises RolloutError if nothing was ever served.
+    """
     from pipelines.candidates import candidate_at
     from serving.client import running
 
@@ -69,8 +72,11 @@ def _served_here(settings: Stages, store: "Store") -> Candidate:
 
 
 def _stable_on_cluster(context: Context, store: "Store") -> Candidate:
-    """What the cluster serves, which has to be what is recorded as stable; the first time it is recorded, so
-    that there is a way back from the first rollout too."""
+    """The archive that the cluster serves, which has to be the one recorded as stable.
+
+    If none is recorded, it is recorded now, so that the first rollout can be undone too. Raises RolloutError
+    if the cluster serves another archive.
+    """
     from pipelines.adopt import adopted
 
     settings = context.settings
@@ -86,9 +92,9 @@ def _stable_on_cluster(context: Context, store: "Store") -> Candidate:
 
 
 def controller_thread(settings: Stages, clock_offset: timedelta = timedelta(0)) -> "Companion":
-    """What `churn serve` runs beside the servers: the controller of this machine's rollouts.
+    """The function that `churn serve` runs beside the servers: the controller of this machine's rollouts.
 
-    `clock_offset`: what the workers' clock shows more than ours.
+    `clock_offset`: the difference of the workers' clock to the one of this process.
     """
 
     def work(supervisor: "Supervisor", over: Flag) -> None:
@@ -100,10 +106,10 @@ def controller_thread(settings: Stages, clock_offset: timedelta = timedelta(0)) 
     return work
 
 
-def control(settings: Stages, over: Flag, say: Callable[[str], None]) -> None:
-    """Control the rollouts of a cluster from this process, until `over` is set.
+def control(settings: Stages, over: Flag, progress: Callable[[str], None]) -> None:
+    """Controls the rollouts of a cluster from this process, until `over` is set.
 
-    Raises ConfigError for target `envoy`, whose controller lives in `churn serve`.
+    Raises ConfigError for target `envoy`, whose controller runs in `churn serve`.
     """
     from pipelines.wiring import Wiring
     from rollout.health import Standing, answering
@@ -116,12 +122,12 @@ def control(settings: Stages, over: Flag, say: Callable[[str], None]) -> None:
         standing = Standing(wiring.store, settings.serving.model_name, wiring.health, wiring.notifier)
         longest_s = 2 * config.ready_timeout_s + config.lease_s
         with answering(config.health_address, standing, longest_s) as url:
-            say(f"health and metrics at {url}")
+            progress(f"health and metrics at {url}")
             wiring.attend()
 
 
 def control_here(settings: Stages, rollout: Rollout, late: Callable[[], bool]) -> None:
-    """Control one rollout of a cluster to its end, or until it is `late`."""
+    """Controls one rollout of a cluster to its end, or until `late` returns true."""
     from pipelines.wiring import Wiring, log_to_stderr
 
     log_to_stderr()
@@ -130,7 +136,7 @@ def control_here(settings: Stages, rollout: Rollout, late: Callable[[], bool]) -
 
 
 def open_target(config: RolloutConfig) -> Target:
-    """Of a cluster, by its name in the settings."""
+    """The target of a cluster, by its name in the settings. Raises ConfigError for `envoy`."""
     try:
         return TARGETS[config.target](config)
     except KeyError:
@@ -145,13 +151,13 @@ def how_to_control(config: RolloutConfig) -> str:
 
 
 def _knative(config: RolloutConfig) -> Target:
-    from rollout.targets.knative import Knative
+    from rollout.targets.kserve.knative import Knative
 
     return Knative.connect(config.kserve)
 
 
 def _standard(config: RolloutConfig) -> Target:
-    from rollout.targets.standard import Standard
+    from rollout.targets.kserve.standard import Standard
 
     return Standard.connect(config.kserve)
 

@@ -1,4 +1,4 @@
-"""A rollout as pictures: what the canary got when, and how the two variants did side by side."""
+"""Plots of a rollout: the canary's share over time, and both variants side by side."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from pipelines.plots import GREY, NETWORK, WARN, canvas, svg
 CANARY = "#c98a04"
 GOOD = "#0f7b57"
 CLOSE_S = 0.012
-"""Marks nearer than this share of the whole time would lie upon each other."""
+"""Marks closer than this share of the whole time would overlap."""
 
 Record = Mapping[str, Any]
 
@@ -44,17 +44,17 @@ def timeline(record: Record) -> str:
 
 
 def requests(record: Record) -> str:
-    """How many requests each variant was sent, weight by weight."""
+    """The number of requests of each variant, for each weight."""
     return _pairs(record, "Requests by variant", "requests", lambda arm: arm["requests"])
 
 
 def p99(record: Record) -> str:
-    """The slowest hundredth of each variant, weight by weight; nothing where too few were answered."""
+    """99th percentile of each variant's latency, for each weight; empty with too few responses."""
     return _pairs(record, "Latency: 99th percentile", "ms", lambda arm: arm["p99_ms"])
 
 
 def scores(record: Record) -> str:
-    """What both predicted, as shares of their customers."""
+    """The distribution of both variants' scores, as shares of their customers."""
     figure, axes = canvas("Scores of both variants", "predicted churn", "share of customers")
     held = record["scores"]
     edges = np.linspace(0, 1, len(held["stable"]) + 1)
@@ -91,7 +91,7 @@ def _pairs(record: Record, title: str, unit: str, value: Any) -> str:
 
 
 def _shadow(axes: Axes, decisions: Sequence[Record], end: float) -> None:
-    """Where stable's requests were copied to the canary."""
+    """Marks the time in which stable's requests were copied to the canary."""
     labelled = False
     for index, decision in enumerate(decisions):
         if decision["mirror"]:
@@ -104,7 +104,7 @@ def _shadow(axes: Axes, decisions: Sequence[Record], end: float) -> None:
 
 
 def _marks(decisions: Sequence[Record], end: float) -> list[tuple[int, float, float]]:
-    """Number, time and height of each decision; of those that would lie upon each other, the last."""
+    """Number, time and height of each decision; of overlapping ones, only the last."""
     placed: list[tuple[int, float, float]] = []
     for number, decision in enumerate(decisions, 1):
         mark = (number, float(decision["at_s"]), float(decision["weight"]))

@@ -1,4 +1,4 @@
-"""What a rollout did, for machines (a record) and for people (a part of the report, or a page of its own)."""
+"""The report of a rollout: a JSON record, a section of the run's report, or a separate page."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +15,11 @@ from rollout.rules.rule import Verdict
 from rollout.state import Event, Rollout
 
 BINS = 20
-"""Of the histogram of scores."""
+"""Bins of the histogram of scores."""
 
 
 def report_record(rollout: Rollout, events: Sequence[Event], evidence: Evidence) -> dict[str, Any]:
-    """All that the page shows, as JSON: no customer, no score of one. Times are seconds from the start."""
+    """The content of the page as JSON, without data of single customers. Times are seconds from the start."""
     end = rollout.ended or (events[-1].at if events else rollout.started)
     begun = [(window.begun - rollout.started).total_seconds() for window in rollout.windows]
     return {
@@ -47,7 +47,7 @@ def report_record(rollout: Rollout, events: Sequence[Event], evidence: Evidence)
 
 
 def section(record: Mapping[str, Any]) -> str:
-    """The HTML of what happened, to be put into a page."""
+    """The HTML of a rollout, as a part of a page."""
     if "left_out" in record:
         note: str = _page("rollout_left_out.html.j2").render(reason=record["left_out"])
         return note
@@ -61,7 +61,7 @@ def section(record: Mapping[str, Any]) -> str:
 
 
 def write_rollout_page(record: Mapping[str, Any], files: Workspace) -> Path:
-    """A page of its own in var/reports, that needs nothing else."""
+    """Writes a self-contained page to `files.reports`; its path."""
     target = files.reports / f"rollout-{record['id']}.html"
     write_atomically(target, _page("rollout.html.j2").render(rollout=record, section=section(record)))
     return target

@@ -1,4 +1,4 @@
-"""`churn score`: every customer at one moment through the packaged program, the best offers first."""
+"""`churn score`: scores every customer at one moment with the packaged program, the best offers first."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -32,55 +32,71 @@ from training.config import DecisionConfig
 from training.decision_value import customer_values, expected_profit
 
 FEATURE = "feature."
-"""Before the names of features that travel with the scores to where they are explained."""
+"""Prefix of the columns that pass features to the explanation of the scores."""
 
 EXPLAINED_ROWS = 64
-"""At a time: each is scored some 600 times."""
+"""Customers that are explained at a time: each is scored about 600 times."""
 
 READ_ROWS = 65_536
-"""Customers a batch: sixteen of the scorer's calls, and about 15 MB with the shipped spec."""
+"""Customers in a batch: sixteen calls of the scorer, and about 15 MB with the shipped spec."""
 
 
 @dataclass(frozen=True)
 class Scored:
+    """The list that was written, its moment and the version of the model."""
+
     ranked: Ranked
     as_of: datetime
     model_version: str
 
 
+@dataclass(frozen=True)
+class ScoreRequest:
+    """The ranked list that is wanted."""
+
+    out: Path
+    """Its file, .parquet or .csv."""
+    as_of: datetime | None = None
+    """The moment of the features; None: the newest built snapshot."""
+    top: int | None = None
+    """Customers in the list, best first; None: all."""
+    reasons: int = 0
+    """Reasons in words for each customer in the list; they take some thousand times as long as the score."""
+    source_ids: bool = False
+    """Adds the source's identifiers; then only the owner may read the file."""
+
+
 def score_customers(
     settings: Stages,
-    as_of: datetime | None,
-    out: Path,
-    top: int | None = None,
-    reasons: int = 0,
-    source_ids: bool = False,
-    say: Callable[[str], None] = lambda message: None,
+    wanted: ScoreRequest,
+    announce: Callable[[str], None] = lambda message: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scored:
-    """Write the ranked list to `out` (.parquet or .csv); `as_of`: default the newest built snapshot.
+    """Scores every customer and writes the ranked list.
 
-    The program is that of the newest archive, after its signature and parts have been checked; the features
-    are the snapshot's where it was built, and are computed from the records otherwise. `top` keeps the first
-    so many; each customer kept gets the `reasons` strongest reasons in words, which takes some thousand times
-    as long as the score. With `source_ids` each customer has the source's identifier too, and only the owner
-    may read the file. `progress` gets how many customers of how many are scored. Raises ConfigError,
-    FeatureError, ArchiveError, GateFailure.
+    The program is that of the newest archive, after its signature and parts have been checked. The features
+    are those of the snapshot if it was built, and are computed from the records otherwise. `announce` is
+    called with each stage of the work, `progress` with the number of scored customers and of all. Raises
+    ConfigError, FeatureError, ArchiveError, GateFailure.
     """
+    out, reasons = wanted.out, wanted.reasons
     files, spec = settings.files, settings.features
     check_target(out)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".score-", dir=files.root)))
-        say("verifying the archive")
+        announce("verifying the archive")
         bundle = _packaged(settings, scratch / "model")
-        built, moment = _snapshot(spec, files, as_of, scratch / "moment", say)
-        say("loading the program")
+        built, moment = _snapshot(spec, files, wanted.as_of, scratch / "moment", announce)
+        announce("loading the program")
         scorer = BulkScorer(bundle)
         source, total = _customers(spec, built, moment)
-        scored = _scored(source, total, scorer, bundle, settings.decision, moment, bool(reasons), progress)
-        finish = Reasons(scorer, bundle, reasons, say) if reasons else _as_it_is
-        named = SourceIds(settings, say) if source_ids else _as_it_is
-        ranked = write_ranked(scored, out, top, finish=lambda batch: named(finish(batch)), private=source_ids)
+        customers = Customers(source, total, moment)
+        scored = _scored(customers, scorer, bundle, settings.decision, bool(reasons), progress)
+        finish = Reasons(scorer, bundle, reasons, announce) if reasons else _unchanged
+        named = SourceIds(settings, announce) if wanted.source_ids else _unchanged
+        ranked = write_ranked(
+            scored, out, wanted.top, finish=lambda batch: named(finish(batch)), private=wanted.source_ids
+        )
     return Scored(ranked, moment, bundle.model_version)
 
 
@@ -92,8 +108,8 @@ def score_batch(
 ) -> pa.RecordBatch:
     """user_id, churn_probability, prediction, expected_value of `customers` (user_id and stored features).
 
-    The expected value of an offer is that of each customer's own worth where the decision names a feature for
-    it. The three are null where the model has no finite score.
+    The expected value of an offer uses the value of each customer, if the decision names a feature for it.
+    The three columns are null where the score is not finite.
     """
     columns = model_columns(customers, bundle.spec)
     scores = scorer.score(columns)
@@ -114,12 +130,12 @@ def score_batch(
 
 @dataclass(frozen=True)
 class Reasons:
-    """Puts reasons in the place of the features that travelled with the scores."""
+    """Replaces the features in the columns FEATURE by the reasons of each score."""
 
     scorer: BulkScorer
     bundle: Bundle
     most: int
-    say: Callable[[str], None]
+    announce: Callable[[str], None]
 
     def __call__(self, ranked: pa.RecordBatch) -> pa.RecordBatch:
         stored = _stored(self.bundle.spec)
@@ -136,7 +152,7 @@ class Reasons:
             except NoReference as error:
                 raise ArchiveError(f"--reasons: {error}") from None
             texts += [explainer.reasons(columns, row, why, self.most) for row, why in enumerate(found)]
-            self.say(f"reasons of {ranked['rank'][start].as_py() + part.num_rows - 1:,} customers")
+            self.announce(f"reasons of {ranked['rank'][start].as_py() + part.num_rows - 1:,} customers")
         shown = ranked.select([name for name in ranked.schema.names if not name.startswith(FEATURE)])
         for number in range(self.most):
             words = [reasons[number] if number < len(reasons) else None for reasons in texts]
@@ -145,7 +161,7 @@ class Reasons:
 
 
 def model_columns(customers: pa.RecordBatch, spec: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """The network's inputs from stored features, derived ones computed as the on-demand view does."""
+    """The network's inputs [B] from stored features; derived ones are computed as in the on-demand view."""
     columns: dict[str, NDArray[Any]] = {
         feature["name"]: customers[feature["name"]].to_numpy(zero_copy_only=False)
         for feature in spec["features"]
@@ -158,33 +174,41 @@ def model_columns(customers: pa.RecordBatch, spec: Mapping[str, Any]) -> dict[st
 
 
 def numbers_of(columns: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
-    """The numeric ones among the network's inputs."""
+    """The numeric inputs of the network as a table."""
     return pd.DataFrame({name: values for name, values in columns.items() if values.dtype.kind in "iuf"})
 
 
+@dataclass(frozen=True)
+class Customers:
+    """The customers of one moment, in batches of user_id and stored features."""
+
+    batches: Iterator[pa.RecordBatch]
+    total: int
+    moment: datetime
+
+
 def _scored(
-    batches: Iterator[pa.RecordBatch],
-    total: int,
+    customers: Customers,
     scorer: BulkScorer,
     bundle: Bundle,
     decision: DecisionConfig,
-    moment: datetime,
     with_features: bool,
     progress: Callable[[int, int], None],
 ) -> Iterator[pa.RecordBatch]:
     done = 0
-    for customers in batches:
-        batch = score_batch(customers, scorer, bundle, decision)
-        batch = batch.append_column("as_of", pa.repeat(pa.scalar(moment, MOMENT), batch.num_rows))
+    for features in customers.batches:
+        batch = score_batch(features, scorer, bundle, decision)
+        moment = pa.repeat(pa.scalar(customers.moment, MOMENT), batch.num_rows)
+        batch = batch.append_column("as_of", moment)
         batch = batch.append_column("model_version", pa.repeat(bundle.model_version, batch.num_rows))
         for name in _stored(bundle.spec) if with_features else ():
-            batch = batch.append_column(FEATURE + name, customers[name])
+            batch = batch.append_column(FEATURE + name, features[name])
         yield batch
         done += batch.num_rows
-        progress(done, total)
+        progress(done, customers.total)
 
 
-def _as_it_is(ranked: pa.RecordBatch) -> pa.RecordBatch:
+def _unchanged(ranked: pa.RecordBatch) -> pa.RecordBatch:
     return ranked
 
 
@@ -209,12 +233,15 @@ def _packaged(settings: Stages, folder: Path) -> Bundle:
 
 
 def _snapshot(
-    spec: FeaturesConfig, files: Workspace, as_of: datetime | None, scratch: Path, say: Callable[[str], None]
+    spec: FeaturesConfig,
+    files: Workspace,
+    as_of: datetime | None,
+    scratch: Path,
+    announce: Callable[[str], None],
 ) -> tuple[Workspace, datetime]:
-    """A workspace of our own that holds the features of `as_of`, and the moment itself.
+    """A temporary workspace with the features of `as_of`, and the moment itself.
 
-    It has hard links to the files as they are now, so that a build or an ingest which ends meanwhile takes
-    nothing away.
+    It has hard links to the current files, so that a build or an ingest that ends meanwhile removes none.
     """
     own = Workspace(scratch)
     record = read_feature_manifest(files)
@@ -224,17 +251,17 @@ def _snapshot(
     if record["spec_digest"] == spec.digest() and utc_text(moment) in record["snapshots"]:
         link_version(files.features, own.features)
         return own, moment
-    say(f"computing the features of {moment:%Y-%m-%d}")
+    announce(f"computing the features of {moment:%Y-%m-%d}")
     link_version(files.data, own.data)
     moments = [moment] if record["shape"] == "transactions" else None
-    build_features(spec, own, moments, say, labels=False)
+    build_features(spec, own, moments, announce, labels=False)
     return own, moment
 
 
 def _customers(
     spec: FeaturesConfig, files: Workspace, moment: datetime
 ) -> tuple[Iterator[pa.RecordBatch], int]:
-    """Stored features a customer (of a labelled table the newest row), and how many customers there are."""
+    """The stored features of each customer (the newest row in a table), and the number of customers."""
     record = read_feature_manifest(files)
     columns = ["user_id", *(feature.name for feature in spec.features)]
     batches = newest(spec, files, record, columns, moment=moment, rows=READ_ROWS)

@@ -1,8 +1,8 @@
-"""Which archive `churn serve` serves: what the database of rollouts says is stable.
+"""The archive that `churn serve` serves: the one that the database of rollouts records as stable.
 
-Before anything was served, it is the registry's champion, which a canary at the end of `churn run` made so,
-and without one what was packaged last; that is recorded as stable. When somebody asks for a change (`churn
-reload`), it is what was packaged last, unless a rollout runs, and recorded when it serves.
+Before the first record it is the registry's champion (made by the canary at the end of `churn run`), or
+else the archive that was packaged last; it is then recorded as stable. On `churn reload`, it is the archive
+that was packaged last, unless a rollout runs, and is recorded once it serves.
 """
 
 import logging
@@ -10,7 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from core.errors import ArchiveError
-from pipelines.candidates import candidate_at, found_here, stored
+from pipelines.adopt import record_stable
+from pipelines.candidates import candidate_at, champion, found_here, stored
 from pipelines.context import Stages
 from pipelines.live import archive_record
 from pipelines.rollout import open_store
@@ -21,7 +22,7 @@ log = logging.getLogger("churn.rollout")
 
 
 class Served:
-    """Call it for the archive that a start or a change takes."""
+    """Call it for the path of the archive that is served: at the start, then at each requested change."""
 
     def __init__(self, settings: Stages, who: str, now: datetime) -> None:
         self._settings, self._store = settings, open_store(settings)
@@ -29,12 +30,12 @@ class Served:
         self._started = False
 
     def __call__(self) -> Path:
-        """Raises ServingError, ArchiveError or RolloutError where there is none that may be served."""
+        """Raises ServingError, ArchiveError or RolloutError if no archive may be served."""
         first, self._started = not self._started, True
         return (self._first() if first else self._change()).path
 
     def changed(self, archive: Path, who: str, now: datetime) -> None:
-        """For the record, after a change that somebody asked for."""
+        """Records a change that a user requested, after the archive serves."""
         why = f"{who}: served at once by churn reload, without a rollout"
         self._record(candidate_at(archive), why, who, now)
 
@@ -64,9 +65,7 @@ class Served:
         return stored(self._settings, Path(record["path"]), record["sha256"])
 
     def _champion(self) -> Candidate | None:
-        """None: there is no champion, or none that could serve with the features of today."""
-        from pipelines.champion import champion
-
+        """None: there is no champion, or it cannot serve with the configured features."""
         try:
             return champion(self._settings)
         except ArchiveError:
@@ -77,6 +76,4 @@ class Served:
         return candidate
 
     def _record(self, candidate: Candidate, why: str, who: str, now: datetime) -> None:
-        before = self._store.stable(self._model)
-        if before is None or before.sha256 != candidate.sha256:
-            self._store.served_at_once(self._model, candidate, before, who, why, now)
+        record_stable(self._store, self._model, candidate, who, why, now)

@@ -1,6 +1,7 @@
-"""Identifiers as the source writes them, for who holds the mask key and has to call the customers.
+"""Identifiers as the source writes them, for a user who has the mask key and has to contact customers.
 
-Masking is one way: the source is read again, its identifiers are masked, and equal masks are matched.
+A masked identifier cannot be converted back. So the source is read again, its identifiers are masked, and
+equal masked identifiers are matched.
 """
 
 import json
@@ -23,11 +24,11 @@ COLUMN = "source_id"
 
 
 class SourceIds:
-    """Adds the column `source_id` (text) after `user_id`; null for customers whom the source has no more."""
+    """Adds the column `source_id` (text) after `user_id`; null for customers no longer in the source."""
 
-    def __init__(self, settings: Stages, say: Callable[[str], None]) -> None:
-        """Raises DataError for a source that is gone, or records that were masked with another key."""
-        say("reading the source's identifiers")
+    def __init__(self, settings: Stages, progress: Callable[[str], None]) -> None:
+        """Raises DataError for a missing source, or records that were masked with another key."""
+        progress("reading the source's identifiers")
         key = load_key(settings.data, settings.files)
         if current_manifest(settings.files)["key_check"] != key_check(key):
             raise DataError(
@@ -45,7 +46,7 @@ class SourceIds:
 
 
 def record_naming(context: Context, out: Path, rows: int, as_of: str) -> None:
-    """A line for the audit: who wrote a list with the source's identifiers, when, where to, of how many."""
+    """Appends to the audit log who wrote a list with the source's identifiers, when, where, how long."""
     line = {
         "when": utc_text(context.as_of),
         "who": context.who,

@@ -1,14 +1,15 @@
-"""An archive that may be used here: signed by somebody whom the settings trust, whole, and judged."""
+"""Verifies an archive before any use: signature, content and gates. Commands and steps all call this."""
 
 from pathlib import Path
 
 from pipelines.context import Stages
-from training.archive.signing import trusted_signers
-from training.archive.verify import Verified, verify_archive
+from training.archive.verify import Verified, verify_trusted
 
 
 def verified(settings: Stages, archive: Path, sha256: str | None = None, judged: bool = True) -> Verified:
-    """What was checked, with the very bytes. `sha256`: what somebody recorded of it; `judged`: it must have
-    passed its gates. Raises ArchiveError or GateFailure in one line."""
-    signers = trusted_signers(settings.training.trusted_signers, settings.files)
-    return verify_archive(archive, signers, sha256, judged)
+    """The checks that passed, with the bytes that were checked.
+
+    `sha256` is the recorded digest, if any; with `judged` the archive must have passed its gates. Raises
+    ArchiveError or GateFailure in one line.
+    """
+    return verify_trusted(archive, settings.training, settings.files, sha256, judged)

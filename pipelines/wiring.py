@@ -1,7 +1,8 @@
-"""A controller put together from the settings: store, target, evidence, rules, registry, notices."""
+"""Builds a controller from the settings: store, target, evidence, rules, registry, notices."""
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Self
@@ -12,12 +13,13 @@ from rollout.attendant import attend
 from rollout.config import RolloutConfig
 from rollout.controller import Controller
 from rollout.health import Health
-from rollout.notify import Notifier, Tell, notifier
+from rollout.notify import Notifier, Notify, no_notice, notifier
 from rollout.observers.observer import Observer
 from rollout.reconcile import Reconciler
 from rollout.registry import ModelRegistry, RegistryProjection, locked_by
 from rollout.retention import Retention
 from rollout.rules import rules_of
+from rollout.session import Clock, Connections
 from rollout.state import Rollout
 from rollout.store import Store
 from rollout.targets.target import Target
@@ -26,39 +28,46 @@ if TYPE_CHECKING:
     from serving.supervisor import Supervisor
 
 Observe = Callable[[RolloutConfig, Rollout], Observer]
-"""Where evidence of a rollout comes from, by the plan that it was started with."""
+"""Makes the source of evidence for a rollout, from the plan that the rollout was started with."""
 
 
 def utc_now() -> datetime:
+    """The present time; only the edge of the program calls it."""
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Replacements:
+    """Parts of a controller in place of those that the settings describe; None: as in the settings."""
+
+    store: Store | None = None
+    registry: RegistryProjection | None = None
+    notify: Notify | None = None
+    clock: Callable[[], datetime] = utc_now
+    sleep: Callable[[float], None] | None = None
 
 
 class Wiring:
     """Everything that a controller needs. `churn serve`, `churn rollout run` and the canary at the end of
-    `churn run` differ only in what they give."""
+    `churn run` differ only in the arguments."""
 
     def __init__(
         self,
         settings: Stages,
         target: Target,
         observe: Observe,
-        *,
-        store: Store | None = None,
-        registry: RegistryProjection | None = None,
-        notify: Tell | None = None,
-        clock: Callable[[], datetime] = utc_now,
-        sleep: Callable[[float], None] | None = None,
         over: Flag | None = None,
+        replaced: Replacements | None = None,
     ) -> None:
-        config = settings.rollout
+        config, replaced = settings.rollout, replaced or Replacements()
         self._config, self._model, self._over = config, settings.serving.model_name, over or Flag()
         self._target, self._observe = target, observe
-        self.store = store or Store(config.database, config.lease_s)
-        self.notifier: Notifier | None = None if notify is not None else notifier(config.notify)
-        self._notify: Tell = notify or self.notifier or _silent
-        self._clock, self._sleep = clock, sleep or self._wait
-        self._registry = registry or ModelRegistry(
-            settings.training, lambda: locked_by(self.store, settings.training.model_name, clock)
+        self.store = replaced.store or Store(config.database, config.lease_s)
+        self.notifier: Notifier | None = None if replaced.notify is not None else notifier(config.notify)
+        self._notify: Notify = replaced.notify or self.notifier or no_notice
+        self._clock, self._sleep = replaced.clock, replaced.sleep or self._wait
+        self._registry = replaced.registry or ModelRegistry(
+            settings.training, lambda: locked_by(self.store, settings.training.model_name, self._clock)
         )
         self.health = Health()
 
@@ -66,7 +75,7 @@ class Wiring:
     def on_this_machine(
         cls, settings: Stages, supervisor: "Supervisor", over: Flag, clock_offset: timedelta
     ) -> Self:
-        """`clock_offset`: what the workers' clock shows more than ours."""
+        """`clock_offset`: the difference of the workers' clock to the one of this process."""
         from rollout.observers.live import LiveObserver
         from rollout.targets.envoy import EnvoyTarget
 
@@ -77,29 +86,27 @@ class Wiring:
             horizon = settings.features.horizon
             return LiveObserver(supervisor.gateway, log, config, clock_offset, config.labels, horizon)
 
-        return cls(settings, EnvoyTarget(supervisor), observe, over=over)
+        return cls(settings, EnvoyTarget(supervisor), observe, over)
 
     @classmethod
     def on_cluster(cls, settings: Stages, target: Target, over: Flag) -> Self:
-        return cls(settings, target, _cluster_observer, over=over)
+        """Evidence comes from Prometheus. Raises ConfigError without `rollout.kserve.prometheus_url`."""
+        return cls(settings, target, _cluster_observer, over)
 
     def controller(self, rollout: Rollout) -> Controller:
-        """By the plan that the rollout was started with."""
+        """The controller of a rollout, by the plan that it was started with."""
         config = rollout.planned(self._config)
         return Controller(
             config,
-            self.store,
-            self._target,
-            self._observe(config, rollout),
             rules_of(config),
-            self._clock,
-            self._sleep,
-            self._registry,
-            self._notify,
+            Connections(
+                self.store, self._target, self._observe(config, rollout), self._registry, self._notify
+            ),
+            Clock(self._clock, self._sleep),
         )
 
     def attend(self) -> None:
-        """Control the model's rollouts as they come, until `over` is set."""
+        """Controls each rollout of the model that is started, until `over` is set."""
         log_to_stderr()
         reconcile = Reconciler(self.store, self._target, self._registry, self._model, self._clock)
         retention = Retention(self.store, self._config.retention_days, self._clock)
@@ -119,7 +126,7 @@ class Wiring:
         )
 
     def close(self) -> None:
-        """Gives notices that are on their way a last chance."""
+        """Sends the notices that are still waiting."""
         if self.notifier is not None:
             self.notifier.close()
 
@@ -134,7 +141,7 @@ class Wiring:
 
 
 def log_to_stderr() -> None:
-    """Decisions are lines of the process that takes them, whatever else it shows."""
+    """Writes the controller's decisions to the standard error of its process."""
     log = logging.getLogger("churn.rollout")
     if not log.handlers:
         handler = logging.StreamHandler()
@@ -149,10 +156,6 @@ def _cluster_observer(config: RolloutConfig, rollout: Rollout) -> Observer:
     kserve = config.kserve
     if kserve.prometheus_url is None:
         raise ConfigError(
-            "rollout.kserve.prometheus_url: where evidence of a cluster comes from; give Prometheus' address"
+            "rollout.kserve.prometheus_url: needed for the evidence of a cluster; give Prometheus' address"
         )
     return PrometheusObserver(kserve.prometheus_url, rollout.candidate.version, config)
-
-
-def _silent(notice: object) -> None:
-    """Notifies nobody."""

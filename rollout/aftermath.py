@@ -1,4 +1,4 @@
-"""What can be judged of a promoted model: honestly less than before, for nothing runs beside it any more."""
+"""The evidence of a promoted model, which has no stable model at the same time to be compared with."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,13 +9,13 @@ COUNTS = ("requests", "errors", "slow", "customers", "missing", "stale", "degrad
 
 
 def after_promotion(evidence: Evidence) -> Evidence:
-    """The windows of the split, to which labels still come, and the watch, with nobody beside it.
+    """The windows of the split, for which labels still arrive, and the watch as a window of weight 100.
 
-    The last window is the watch: all traffic is the candidate's, under whichever name the proxy counts it.
-    Rules compare a canary that is alone with what stable did before (BEFORE_AFTER_SHARE of the evidence), in
-    the watch as in the stage of 100 %, so that stable's past is used once; scores are not compared, since
-    other customers came at other times. A change of the world between the two looks like a change of the
-    model: such a fall-back errs on the side of the model that is known.
+    The last window is the watch: all traffic is the candidate's, under both names by which the proxy counts
+    it. Rules compare a canary alone with stable before (BEFORE_AFTER_SHARE of the evidence), in the watch as
+    in the stage of 100 %, so that stable's past is used once. Scores are not compared, since different
+    customers came at different times. A change of circumstances looks like a change of the model here: the
+    candidate is then taken back without need, which is the safe side.
     """
     if not evidence.windows:
         return evidence
@@ -25,7 +25,7 @@ def after_promotion(evidence: Evidence) -> Evidence:
 
 
 def _together(arms: Sequence[Arm]) -> Arm:
-    """Counts alone: a sum of arms has no p99."""
+    """The sum of two arms: counts only, since a sum has no p99."""
     first, second = arms
     failing = None if first.failing is None or second.failing is None else first.failing + second.failing
     counts = {name: first.__dict__[name] + second.__dict__[name] for name in COUNTS}

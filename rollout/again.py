@@ -1,4 +1,4 @@
-"""A past rollout judged again: the same counts, look by look, under whatever policy one likes."""
+"""Judges a past rollout again by its stored counts, under the same or another configuration."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +16,11 @@ from rollout.state import Rollout
 
 @dataclass(frozen=True)
 class Judged:
-    """What the rules would have said."""
+    """The verdicts of the rules at one observation."""
 
     at: datetime
     weight: int
-    """Percent that the canary had then."""
+    """The canary's weight then, in percent."""
     canary_requests: int
     verdicts: tuple[Verdict, ...]
 
@@ -32,9 +32,10 @@ class Judged:
 def judge_again(
     rollout: Rollout, counts: Sequence[tuple[datetime, Mapping[str, Any]]], config: RolloutConfig
 ) -> Judged | None:
-    """The first look at which a rule would have rolled back, else the last; None where nothing was counted.
+    """The first observation at which a rule answers `roll_back`, else the last one; None without any.
 
-    `counts`: Store.observations. Rules, alpha and `block_s` are of `config`; stages are as they were.
+    `counts`: Store.observations. Rules, alpha and `block_s` are those of `config`; the stages are as they
+    were.
     """
     last = None
     for last in looks_again(rollout, counts, config):
@@ -61,7 +62,7 @@ def looks_again(
 
 
 def _opened_by(windows: Sequence[Opened], at: datetime) -> list[Opened]:
-    """As they stood then."""
+    """The windows as they were at that time."""
     return [
         replace(window, ended=None if window.ended is None or window.ended > at else window.ended)
         for window in windows

@@ -1,8 +1,8 @@
-"""What a person asks of a rollout, and what may be said to it in each phase.
+"""How requests of people are answered in each phase.
 
-Every request is answered at the next tick. An abort is always the first of those that wait (rollout/store.py)
-and is never held up by another; what cannot be done now is refused at once, so that nothing is done later by
-surprise.
+Every request is answered at the next tick. An abort comes before all others that wait
+(rollout/database/requests.py). A request that cannot be carried out now is refused at once, so that it has no
+effect at an unexpected later time.
 """
 
 from rollout.situation import Decision, Situation, because, go_back, numbers_of
@@ -10,7 +10,8 @@ from rollout.state import Request
 
 
 def answer_request(s: Situation) -> Decision | None:
-    """An abort is taken also where the target cannot be reached: the way back then waits for it."""
+    """An abort is accepted also where the target cannot be reached: the roll-back then waits for the
+    target."""
     request = s.request
     if request is None:
         return None
@@ -25,7 +26,7 @@ def answer_request(s: Situation) -> Decision | None:
 
 
 def answer_while_going_back(s: Situation) -> Decision | None:
-    """An abort is what is being done: its end answers it (rollout/store.py). Nothing else makes sense now."""
+    """An abort is being carried out already: the end of the rollout answers it. All others are refused."""
     request = s.request
     if request is None or request.what == "abort":
         return None

@@ -1,4 +1,5 @@
-"""A process that controls a model's rollouts as they come: `churn serve`, or `churn rollout run`."""
+"""The outer loop of `churn serve` and `churn rollout run`: controls each rollout of a model that is
+started."""
 
 import logging
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from rollout.state import Rollout
 from rollout.store import Store
 
 Make = Callable[[Rollout], Controller]
-"""A controller with the rollout's own plan."""
+"""Makes a controller with the plan of the rollout."""
 
 log = logging.getLogger("churn.rollout")
 
@@ -25,11 +26,11 @@ def attend(
     reconcile: Callable[[], None] = lambda: None,
     health: Health | None = None,
 ) -> None:
-    """Control whatever rollout of `model` runs or is started, until `over` is set; while none does, compare
-    what serves with what is recorded.
+    """Control each rollout of `model` that runs or is started, until `over` is set. While none runs, call
+    `reconcile`.
 
-    While another process has it, or the database is out of reach, this one waits for its turn. A failure of
-    the database is logged once, and again when it changes.
+    While another process has the lease, or the database cannot be reached, it waits for `idle_s` seconds
+    between attempts. A failure of the database is logged once, and again when it changes.
     """
     health = health or Health()
     failure = ""

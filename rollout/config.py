@@ -1,4 +1,4 @@
-"""What `configs/rollout.yaml` may say."""
+"""The settings in `configs/rollout.yaml`."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -14,12 +14,13 @@ class Stage(Config):
     weight: int = Field(ge=0, le=100)
     """Percent of the customers that the canary answers."""
     mirror: bool = False
-    """Copy stable's requests to the canary, whose answers nobody sees; only at weight 0."""
+    """Copy stable's requests to the canary, whose answers are thrown away; only at weight 0."""
     min_s: float = Field(0, ge=0)
+    """Shortest duration of the stage."""
     max_s: float = Field(gt=0)
     """After so long without enough evidence, `on_timeout` decides."""
     min_requests: int = Field(0, ge=0)
-    """That the canary has to have answered in this stage before the next."""
+    """Requests that the canary must have answered in this stage before the next one."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -32,48 +33,53 @@ class Stage(Config):
 
 class ErrorRate(Config):
     tolerance: float = Field(0.0, ge=0, lt=1)
-    """How much higher than stable's rate is no harm."""
+    """By how much the rate may be higher than stable's."""
 
 
 class Latency(Config):
     objective_ms: float = Field(250, gt=0)
+    """A request that takes longer is slow."""
     tolerance: float = Field(0.01, ge=0, lt=1)
-    """How much larger the share of slow requests may be."""
+    """By how much the share of slow requests may be larger than stable's."""
     max_p99_ratio: float = Field(1.5, gt=1)
-    """How many times slower the canary's p99 may be. What happens below the p99 is no harm to this rule."""
+    """How many times stable's p99 the canary's may be. Changes below the p99 are no harm to this rule."""
     min_requests: int = Field(500, gt=0)
-    """Of stable, before its p99 is known well enough to compare with."""
+    """Requests to stable before its p99 is known well enough to compare with."""
 
 
 class FeatureHealth(Config):
     tolerance: float = Field(0.01, ge=0, lt=1)
-    """How much larger the shares of missing, stale and degraded customers may be."""
+    """By how much the shares of missing, stale and degraded customers may be larger than stable's."""
     min_customers: int = Field(50, gt=0)
-    """Scored by the canary over all stages, by the prediction log, before the rule says yes."""
+    """Customers whom the canary must have scored over all stages before the rule lets a stage end."""
 
 
 class ScoreShift(Config):
     tolerance: float = Field(0.05, gt=0, lt=1)
-    """How far the mean score may move from stable's (on the same customers, where pairs are known)."""
+    """By how much the mean score may differ from stable's (on the same customers, where pairs are known)."""
     min_customers: int = Field(50, gt=0)
+    """Customers scored by the canary before the rule can let it advance."""
 
 
 class DecisionRate(Config):
     tolerance: float = Field(0.10, gt=0, lt=1)
-    """How far the share of `High Risk` may move from stable's, either way."""
+    """By how much the share of `High Risk` may differ from stable's, either way."""
     min_customers: int = Field(50, gt=0)
+    """Customers scored by the canary before the rule can let it advance."""
 
 
 class Outcomes(Config):
     log_loss_tolerance: float = Field(0.01, ge=0)
+    """How much higher than stable's the log-loss may be."""
     calibration_tolerance: float = Field(0.05, gt=0, lt=1)
-    """How far mean score and churn rate may lie apart beyond stable's own gap."""
+    """By how much the distance of mean score and churn rate may be larger than stable's."""
 
 
 class Segments(Config):
     tolerance: float = Field(0.10, gt=0, lt=1)
-    """How far a segment's mean score may move."""
+    """By how much a segment's mean score may differ from stable's."""
     min_customers: int = Field(50, gt=0)
+    """Customers of a segment scored by the canary before it is judged."""
 
 
 class Rules(Config):
@@ -90,28 +96,31 @@ class Rules(Config):
 
 class Notify(Config):
     webhook: str | None = None
-    """URL that gets each decision as JSON; from the environment: ${NAME}."""
+    """URL that receives each decision as JSON; ${NAME} is replaced from the environment."""
     slack: str | None = None
     """URL of an incoming webhook, in Slack's format."""
 
 
 class PrometheusConfig(Config):
-    """Which series are this service's, and who we are to Prometheus."""
+    """The series of this service, and the credentials for Prometheus."""
 
     job: str | None = None
-    """That scrapes the workers; null: whichever does, if it is one. Two would count each request twice."""
+    """The job that scrapes the workers; null: the only one. Two would count each request twice."""
     service_label: str = "serving_kserve_io_inferenceservice"
-    """Of the series, that names the InferenceService: podTargetLabels of a monitor make it."""
+    """The label of the series that names the InferenceService, from a monitor's podTargetLabels."""
     gateway: Literal["istio", "queue-proxy", "queue-proxy-otel", "envoy"] | None = None
-    """Whose counts of requests, errors and latencies are judged instead of the handler's: what never reached
-    a handler is among them. `queue-proxy-otel`: Knative's from 1.19 on."""
+    """The gateway whose requests, errors and latencies are judged instead of the handler's, so that requests
+    which never reached a handler are included. `queue-proxy-otel`: Knative's from 1.19 on."""
     gateway_job: str | None = None
+    """The job that scrapes the gateway; null: the one that has its series."""
     token_file: Path | None = None
-    """Holds a bearer token; it may be replaced while a controller runs."""
+    """Contains a bearer token; it may be replaced while a controller runs."""
     user: str | None = None
+    """User of HTTP basic authentication, with `password_file`."""
     password_file: Path | None = None
+    """File with the password of `user`."""
     ca_file: Path | None = None
-    """Certificates that Prometheus' own is checked by; null: the system's."""
+    """Certificates for checking Prometheus' certificate; null: the system's."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -124,74 +133,88 @@ class PrometheusConfig(Config):
 
 class KServeConfig(Config):
     name: str = "churn"
+    """Name of the InferenceService."""
     namespace: str = "churn"
+    """Namespace of the InferenceService."""
     context: str | None = None
-    """Of kubeconfig; null: the current one, or the pod's own account."""
+    """The context of kubeconfig; null: the current one, or the pod's own account."""
     runtime: str = "churn-torchserve"
+    """Name of the ServingRuntime."""
     gateway_url: str | None = None
-    """Where Knative's ingress is reached. With it a canary is asked for a prediction, by its own host (tag
-    `latest`), before it counts as ready; null: the probes of its pods are believed, as in Standard mode."""
+    """The URL of Knative's ingress. With it, a canary is ready when it has answered a prediction request to
+    its own host (tag `latest`); null: the probes of its pods decide, as in Standard mode."""
     prometheus_url: str | None = None
-    """Of the Prometheus that scrapes the workers (kserve/base/metrics.yaml): where evidence comes from."""
+    """The Prometheus that scrapes the workers (kserve/base/metrics.yaml), the source of evidence."""
     prometheus: PrometheusConfig = PrometheusConfig()
     timeout_s: float = Field(10, gt=0)
-    """How long one action waits for the cluster before it says what is missing; the controller then does it
-    again. Well below `lease_s`: who waits longer has lost the rollout to the next controller."""
+    """How long one action waits for the cluster before it fails with what is missing; the controller repeats
+    it. Well below `lease_s`, after which another controller takes the rollout."""
 
 
 class Rehearsal(Config):
-    """The canary at the end of `churn run`: the same controller and rules, a short plan."""
+    """The canary at the end of `churn run`: the same controller and rules with a short plan."""
 
     stages: tuple[Stage, ...] = Field(min_length=1)
+    """As `rollout.stages`, shorter."""
     watch_s: float = Field(5.0, ge=0)
+    """As `rollout.watch_s`."""
     tick_s: float = Field(0.5, gt=0)
+    """As `rollout.tick_s`."""
     block_s: float = Field(0.5, gt=0)
+    """As `rollout.block_s`."""
     requests_per_s: float = Field(100.0, gt=0)
+    """Requests per second that are replayed."""
     customers: int = Field(5000, gt=0)
-    """Of the source, asked for in the order of its rows, then again from the first."""
+    """Customers of the source, requested in the order of its rows, then again from the first."""
     clients: int = Field(4, gt=0)
-    """Connections that ask: so many requests are on their way at most."""
+    """Connections, and so the largest number of requests at a time."""
     warm_s: float = Field(5.0, ge=0)
-    """How long a fresh canary gets copies of requests before anything is judged."""
+    """How long a new canary gets copies of requests before it is judged."""
     latency: Latency | None = None
-    """Instead of `rules.latency`: on a busy machine, slow moments are no fault of a model."""
+    """Replaces `rules.latency`, because a busy machine is slow whatever the model is."""
     prediction_log_window_s: float = Field(1.0, gt=0)
-    """How soon a score can be judged."""
+    """After how long a score can be judged."""
 
 
 class RolloutConfig(Config):
     target: Literal["envoy", "knative", "standard"] = "envoy"
+    """Where traffic is split: Envoy on one machine, or KServe in its mode Knative or Standard."""
     database: str = "sqlite:///{workspace}/rollout.db"
-    """Any SQLAlchemy URI; state, history and lease."""
+    """An SQLAlchemy URI: state, history and lease are stored there."""
     stages: tuple[Stage, ...] = Field(min_length=1)
+    """The plan: weights that do not fall, the last one 100."""
     on_timeout: Literal["roll_back", "advance", "pause"] = "roll_back"
+    """What happens when a stage's longest time is over without enough evidence."""
     alpha: float = Field(0.01, gt=0, lt=0.5)
-    """The probability that an identical canary is ever rolled back, over all rules and looks."""
+    """The largest probability with which an identical canary is rolled back, over all rules and looks."""
     rules: Rules = Rules()
     tick_s: float = Field(1.0, gt=0)
+    """How often the controller observes and decides."""
     block_s: float = Field(2.0, gt=0)
-    """Latency, and failures where nobody is beside the canary, are judged in blocks of so many seconds, each
-    of which counts once: longer than the machine's stalls, far shorter than a stage."""
+    """The length of the blocks of time in which latency is judged, and failures where the canary serves
+    alone. Each block counts once: longer than the machine's stalls, far shorter than a stage."""
     lease_s: float = Field(30.0, gt=0)
-    """A controller that is silent for so long has lost the rollout to the next."""
+    """After so long without a renewal of its lease, a controller loses the rollout to the next one."""
     ready_timeout_s: float = Field(180.0, gt=0)
+    """Time in which the canary has to become ready, and a change of the traffic has to be done."""
     unready_timeout_s: float = Field(15.0, gt=0)
-    """How long a canary that was ready may not be: a pod that moves to another node is back by then."""
+    """How long a canary that was ready may be unready: enough for a pod that moves to another node."""
     watch_s: float = Field(60.0, ge=0)
-    """After promotion, how long it can still fall back by itself."""
+    """How long after promotion the candidate is still judged, and taken back where it harms."""
     reach_timeout_s: float = Field(120.0, gt=0)
-    """How long the target may be out of reach before the rollout is given up (rolled back when reached)."""
+    """How long the target may be unreachable before the rollout is given up: rolled back when it is
+    reachable."""
     retention_days: float = Field(90, gt=0)
-    """How long after a rollout's end its counts are stored, by which it can be judged again; decisions and
-    their numbers stay for good."""
+    """How long after a rollout's end its counts are stored, by which it can be judged again. Decisions and
+    their numbers are never removed."""
     store: str | None = None
-    """Where `churn deploy` puts models: a path or URI (s3://...); null: the workspace's model store."""
+    """Where `churn deploy` writes models: a path or URI (s3://...); null: the workspace's model store."""
     segments: tuple[str, ...] = ()
-    """Columns of the prediction log's features, of which each value is guarded for itself; without any, rule
-    `segments` has no part of alpha."""
+    """Columns of the prediction log's features, each value of which is a segment that is judged separately.
+    Without any, rule `segments` has no share of alpha."""
     labels: Path | None = None
     """Outcomes as they become known, on one machine: Parquet of user_id (masked), event_timestamp (the end of
-    the horizon), churned. It may grow. Without it rule `outcomes` has no part of alpha."""
+    the horizon), churned. It may grow. Without it, rule `outcomes` has no share of alpha."""
     notify: Notify = Notify()
     rehearsal: Rehearsal | None = None
     """null: `churn run` ends without a canary."""
@@ -200,14 +223,14 @@ class RolloutConfig(Config):
     """host:port at which `churn rollout run` answers /livez, /readyz and /metrics; null: nowhere."""
 
     @model_validator(mode="after")
-    def _grows(self) -> Self:
-        _refuse_odd("stages", self.stages)
+    def _weights_grow(self) -> Self:
+        _check_weights("stages", self.stages)
         if self.rehearsal is not None:
-            _refuse_odd("rehearsal.stages", self.rehearsal.stages)
+            _check_weights("rehearsal.stages", self.rehearsal.stages)
         return self
 
 
-def _refuse_odd(key: str, stages: tuple[Stage, ...]) -> None:
+def _check_weights(key: str, stages: tuple[Stage, ...]) -> None:
     weights = [stage.weight for stage in stages]
     if weights != sorted(weights):
         raise ValueError(f"{key}: weights must not fall")

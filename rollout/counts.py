@@ -1,9 +1,10 @@
-"""What was counted, as plain numbers by name: what the rollout store keeps of each look, and evidence again.
+"""Evidence as numbers by name, in the form in which the database stores the counts of each look, and back.
 
-`<variant>.requests`, `.errors`, `.failing`, `.le.<edge in ms>` (requests of that bucket alone), and what the
-prediction log says: `.customers`, `.missing`, `.stale`, `.degraded`, `.high_risk`, `.score.<score>`,
+Of the proxy: `<variant>.requests`, `.errors`, `.failing`, `.le.<edge in ms>` (requests of that bucket alone).
+Of the prediction log: `.customers`, `.missing`, `.stale`, `.degraded`, `.high_risk`, `.score.<score>`,
 `.segment.<column=value>.<score>`, `.label.<score>.<0 or 1>`, and `pair.<difference>` of the window. Values
-say how often. Scores are in ten-thousandths, a five-hundredth of what rules tolerate. No identifier is here.
+are counts. Scores are rounded to ten-thousandths, a five-hundredth of the tolerance of rules. There are no
+identifiers.
 """
 
 import math
@@ -17,13 +18,14 @@ from rollout.evidence import Arm, Blocks, Floats, Labelled, Window
 Counted = dict[str, float]
 VARIANTS = ("stable", "canary")
 PROXY = ("requests", "errors", "failing", "slow", "le")
-"""The first word after the variant of what the proxy counts, which only grows, and begins anew with it."""
+"""The first word after the variant in names of the proxy's counts. They only grow, and restart with the
+proxy."""
 PLAIN = ("requests", "errors", "slow", "customers", "missing", "stale", "degraded", "high_risk")
 SCALE = 10_000
 
 
 def counted(window: Window) -> Counted:
-    """All that is known of a window."""
+    """The counts of a window."""
     found = _numbers("pair", window.pairs)
     for variant in VARIANTS:
         arm: Arm = getattr(window, variant)
@@ -48,10 +50,10 @@ def _numbers(name: str, data: Floats) -> Counted:
 
 
 def grown(before: Mapping[str, float], now: Mapping[str, float]) -> Counted:
-    """What came between two looks at one window. Of a proxy that began anew, all that it counts now.
+    """The change between two looks at one window; after a restart of the proxy, all that it counts now.
 
-    What a proxy counts never falls by itself: a count that is a little lower was late, and adds nothing. What
-    is known of customers may fall: a record that comes late can be a customer's first, in an earlier window.
+    Counts of a proxy do not fall: one that is a little lower was read late, and adds nothing. Counts of
+    customers may fall: a record that arrives late may be a customer's first one, in an earlier window.
     """
     anew = any(now.get(name, 0.0) < count / 2 for name, count in before.items() if name.endswith(".requests"))
     changes: Counted = {}
@@ -61,7 +63,7 @@ def grown(before: Mapping[str, float], now: Mapping[str, float]) -> Counted:
             changes[name] = new if anew else max(0.0, new - old)
         else:
             changes[name] = new - old
-    # that customers are counted, and by which edges, is known from the first look on
+    # also zeros of the first look, which show that customers are counted, and by which edges
     first = {name for name in now if name not in before and name.split(".")[1] in ("failing", "le")}
     return {name: change for name, change in changes.items() if change or name in first}
 
@@ -72,14 +74,14 @@ def _of_proxy(name: str) -> bool:
 
 @dataclass
 class Tally:
-    """Counts of one window, added up; `blocks`: what the proxy counted in each block of time."""
+    """The sum of the counts of one window; `blocks`: the proxy's counts of each block of time."""
 
     block_s: float
     total: Counted = field(default_factory=dict)
     blocks: dict[int, Counted] = field(default_factory=dict)
 
     def add(self, change: Mapping[str, float], seconds: float) -> None:
-        """`seconds`: since the window began."""
+        """`seconds`: since the window's begin."""
         block = self.blocks.setdefault(max(0, math.ceil(seconds / self.block_s) - 1), {})
         for name, value in change.items():
             self.total[name] = self.total.get(name, 0.0) + value
@@ -87,7 +89,7 @@ class Tally:
                 block[name] = block.get(name, 0.0) + value
 
     def window(self, weight: int, mirror: bool, seconds: float, over: bool, objective_ms: float) -> Window:
-        """`over`: the window is, and its last block with it."""
+        """`over`: whether the window has ended, which makes its last block complete."""
         size = max(self.blocks, default=-1) + 1 if over else int(seconds / self.block_s)
         parts: dict[str, dict[str, float]] = {name: {} for name in (*VARIANTS, "pair")}
         for name, value in self.total.items():
@@ -138,8 +140,8 @@ class Tally:
 
 
 def quantile(latency: Mapping[float, int], share: float) -> float | None:
-    """Of a cumulative histogram, by linear interpolation in the bucket where it lies; the last finite edge
-    where it lies beyond that; None of nothing."""
+    """The quantile of a cumulative histogram in ms, by linear interpolation in its bucket; the last finite
+    edge where it is beyond that; None without requests."""
     measured = max(latency.values(), default=0)
     if not measured:
         return None

@@ -1,8 +1,8 @@
-"""What a rollout does next: a pure function of what is remembered, what is seen and what people ask.
+"""Decide: what a rollout does next, as a pure function of its state, an observation and a request.
 
-Each stepper answers one question and gives a Decision, or None to ask the next one. Safety comes first in
-every phase: a person's abort, then what cannot be reached, then a target that is not as recorded, then rules;
-going on is the last question.
+Each phase has a list of steppers. A stepper returns a Decision, or None to let the next one decide. Safety
+comes first in every phase: an abort, then what cannot be reached, then a target that is not as recorded, then
+the rules; to advance comes last.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ __all__ = ["Decision", "Observation", "decide"]
 def decide(
     config: RolloutConfig, rollout: Rollout, seen: Observation, request: Request | None = None
 ) -> Decision:
-    """The next step of `rollout`, whose plan `config` holds. Never raises; when in doubt, `wait`."""
+    """The next step of `rollout`; `config` contains its plan. Never raises; when in doubt, `wait`."""
     situation = Situation(config, rollout, seen, request)
     for stepper in STEPPERS[rollout.phase]:
         decision = stepper(situation)
@@ -40,14 +40,12 @@ def decide(
     return Decision("wait", "nothing to do")
 
 
-# what cannot be reached
+# target or evidence cannot be reached
 
 
 def unreachable(s: Situation) -> Decision | None:
-    """Out of reach, the weight stays as it is; after `reach_timeout_s` the rollout is given up.
-
-    An action that failed counts as out of reach until it has been done.
-    """
+    """While target or evidence cannot be reached, the weight stays as it is; after `reach_timeout_s` the
+    rollout is taken back. An action that failed counts as unreachable until it has been carried out."""
     rollout, seen, limit = s.rollout, s.seen, s.config.reach_timeout_s
     if rollout.unreached_since is None:
         return None if seen.reached else Decision("unreachable", seen.trouble)
@@ -62,7 +60,8 @@ def unreachable(s: Situation) -> Decision | None:
 
 
 def unreachable_after_judgement(s: Situation) -> Decision | None:
-    """The same where giving up is no help: the candidate has been judged, and all traffic is its."""
+    """The same after the last stage: the candidate has been judged and gets all traffic, so it is not taken
+    back."""
     rollout, seen = s.rollout, s.seen
     if seen.reached:
         return None if rollout.unreached_since is None or rollout.pending else _reached(s)
@@ -79,7 +78,8 @@ def _reached(s: Situation) -> Decision:
 
 
 def unfinished(s: Situation) -> Decision | None:
-    """Whoever intended it died, or the target has not done it yet: done (again), for a while."""
+    """An intention is not confirmed, because a controller died or the target is not done: repeat it, for a
+    while."""
     if not s.rollout.pending:
         return None
     if s.rollout.phase == "stage" and s.pending_s >= s.config.ready_timeout_s:
@@ -90,7 +90,7 @@ def unfinished(s: Situation) -> Decision | None:
 
 
 def stuck(s: Situation) -> Decision | None:
-    """Said once, of what is tried for ever: a person has to look."""
+    """Reported once for an action that is repeated without end: a person has to act."""
     rollout, limit = s.rollout, s.config.reach_timeout_s
     if not rollout.pending or rollout.stuck or s.pending_s < limit:
         return None
@@ -135,7 +135,7 @@ def first_stage(s: Situation) -> Decision:
 
 
 def target_differs(s: Situation) -> Decision | None:
-    """A target that is not as recorded: somebody died in the middle of something, or meddled."""
+    """The target is not as recorded: a controller died during an action, or something else has changed it."""
     rollout, target = s.rollout, s.target
     weight, mirror = rollout.wanted(s.config)
     if target.canary != rollout.candidate.sha256:
@@ -146,13 +146,13 @@ def target_differs(s: Situation) -> Decision | None:
                                     " that died before it could record it"), "rolled_back")  # fmt: skip
     if rollout.pending:  # the canary has its earlier weight meanwhile, and is judged
         return harm_of(s) or unfinished(s)
-    asked = target.weight if target.asked is None else target.asked
-    if asked == 0 < weight:
+    intended = target.weight if target.intended is None else target.intended
+    if intended == 0 < weight:
         return go_back(s, _found(s, f"the target gives the canary 0 % instead of {weight} %: taken back"
                                     " by hand, or by a controller that died before it could record it"),
                        "rolled_back")  # fmt: skip
     mirrors = target.mirror == mirror or not s.seen.can_mirror
-    if asked != weight or target.weight > weight or not mirrors:
+    if intended != weight or target.weight > weight or not mirrors:
         has, wanted = split(target.weight, target.mirror), split(weight, mirror)
         wrong = f"the target has {has} where {wanted} was decided"
         if s.elapsed_s >= s.config.stages[rollout.stage].max_s:
@@ -162,14 +162,14 @@ def target_differs(s: Situation) -> Decision | None:
 
 
 def _found(s: Situation, found: str) -> str:
-    """With what rules say of it, since whoever died may have acted on that."""
+    """With the verdicts of the rules, on which a controller that died may have acted."""
     why = "; ".join(f"{v.rule}: {v.reason}" for v in s.seen.verdicts if v.answer == "roll_back")
     return f"{found} ({why})" if why else found
 
 
 def canary_unready(s: Situation) -> Decision | None:
-    """A canary that fails may lose its weight before it loses its name. A pod that moves to another node is
-    not ready for some seconds, and no harm is done: what is not ready gets no traffic."""
+    """A canary that fails may lose its weight before the target reports it as unready. A pod that moves to
+    another node is unready for some seconds without harm, because it gets no traffic meanwhile."""
     target, limit, since = s.target, s.config.unready_timeout_s, s.rollout.unready_since
     weight, _ = s.rollout.wanted(s.config)
     if target.ready and target.weight == weight:
@@ -184,7 +184,7 @@ def canary_unready(s: Situation) -> Decision | None:
 
 
 def enough(s: Situation) -> Decision | None:
-    """On to the next stage, or to promotion after the last."""
+    """To the next stage, or to promotion after the last one."""
     lacking = _lacking(s)
     if lacking:
         return None
@@ -204,7 +204,7 @@ def timed_out(s: Situation) -> Decision | None:
 
 
 def _lacking(s: Situation) -> list[str]:
-    """What the stage still waits for; empty: it is passed."""
+    """What the stage still needs; empty: it is passed."""
     stage = s.config.stages[s.rollout.stage]
     canary = s.seen.evidence.current.canary if s.seen.evidence else None
     requests = canary.requests if canary else 0
@@ -212,7 +212,7 @@ def _lacking(s: Situation) -> list[str]:
     if s.elapsed_s < stage.min_s:
         lacking.append(f"{s.elapsed_s:.0f} of {stage.min_s:g} s")
     if stage.mirror and not s.seen.can_mirror:
-        return lacking  # a dark launch, of which there is no evidence
+        return lacking  # a dark launch, which gives no evidence
     if requests < stage.min_requests:
         lacking.append(f"{requests:,} of {stage.min_requests:,} requests to the canary")
     lacking += [f"{v.rule}: {v.reason}" for v in s.seen.verdicts if v.answer == "not_yet"]
@@ -236,8 +236,8 @@ def _onward(s: Situation, reason: str) -> Decision:
 
 
 def harm_before_promoted(s: Situation) -> Decision | None:
-    """As long as what was stable still is, all traffic can go back to it. Once the candidate has its place,
-    the promotion is finished first, and the watch judges it."""
+    """As long as the former stable archive is stable, all traffic can return to it. Once the candidate is
+    stable, the promotion is finished first, and the watch judges it."""
     return None if s.candidate_is_stable else harm_of(s)
 
 

@@ -1,15 +1,15 @@
-"""What can go wrong with a rollout, in words for a person."""
+"""Exceptions of rollouts; their messages are shown to users."""
 
 from core.errors import ChurnError
 
 
 class RolloutError(ChurnError):
-    """Refused, or the database cannot be reached; the message says what to do."""
+    """A request was refused, or the database cannot be reached; the message states what to do."""
 
 
 class LeaseHeld(RolloutError):
-    """Another controller has the rollout: this one must not act."""
+    """Another controller has the lease: this one must not act."""
 
 
 class Overtaken(RolloutError):
-    """Somebody else has written since this was read: read again, decide again."""
+    """Another process has written since the rollout was read: it has to be read and decided anew."""

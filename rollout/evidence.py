@@ -1,8 +1,9 @@
-"""What is known of two variants: plain data that rules judge, however it was gathered.
+"""The evidence of both variants: plain data that rules judge, whatever its source is.
 
-A rollout is a sequence of windows, each of one weight. Rules that add up over windows must treat each for
-itself: who reached the canary depends on the window's weight, so totals over windows compare unlike crowds.
-A window is cut into blocks of time, because requests of one moment are slow, or fail, together.
+A rollout is a sequence of windows, each of one weight. Rules compare the variants within each window: which
+customers reach the canary depends on the weight, so totals over windows would compare different groups of
+customers. A window is divided into blocks of time, because requests of one moment are slow, or fail,
+together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ def none() -> Floats:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Scores whose outcome is known by now."""
+    """Scores whose outcome is known."""
 
     scores: Floats = field(default_factory=none)
     churned: Floats = field(default_factory=none)
@@ -33,40 +34,41 @@ def no_counts() -> Floats:
 
 @dataclass(frozen=True)
 class Tries:
-    """Requests of each block, and those to which something happened. [B] both."""
+    """Requests of each block of time, and how many of them had an event. [B] both."""
 
-    asked: Floats = field(default_factory=none)
+    total: Floats = field(default_factory=none)
     events: Floats = field(default_factory=none)
 
     @classmethod
     def joined(cls, parts: "Sequence[Tries]") -> "Tries":
         if not parts:
             return cls()
-        asked, events = (np.concatenate([getattr(part, of) for part in parts]) for of in ("asked", "events"))
-        return cls(asked, events)
+        total, events = (np.concatenate([getattr(part, of) for part in parts]) for of in ("total", "events"))
+        return cls(total, events)
 
     def rows(self, chosen: slice | NDArray[np.bool_]) -> "Tries":
-        return Tries(self.asked[chosen], self.events[chosen])
+        return Tries(self.total[chosen], self.events[chosen])
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """What one variant did in each block of time of a window, both variants' blocks being the same. Only
-    blocks that are over are here: one that still grows would be judged before its end."""
+    """Counts of one variant in each block of time of a window; the blocks of both variants are the same. Only
+    complete blocks are included."""
 
     requests: Floats = field(default_factory=none)
     """[B]"""
     errors: Floats = field(default_factory=none)
-    """[B] customers whose first failure of the rollout this was; requests where customers are not known."""
+    """[B] customers with their first failure of the rollout; failed requests where customers are not
+    known."""
     edges_ms: tuple[float, ...] = ()
     within: Floats = field(default_factory=no_counts)
-    """[B, E] requests that took at most so long; the last edge is infinite."""
+    """[B, E] requests that took at most as long as each edge; the last edge is infinite."""
 
     def failed(self) -> "Tries":
         return Tries(self.requests, np.minimum(self.errors, self.requests))
 
     def slower(self, edge_ms: float) -> "Tries":
-        """Beyond the first edge from `edge_ms` on; of no request where no finite edge is so high."""
+        """Requests beyond the first edge that is at least `edge_ms`; zeros where no finite edge is."""
         at = int(np.searchsorted(self.edges_ms, edge_ms))
         if at >= len(self.edges_ms) - 1:
             return Tries(np.zeros(len(self.requests)), np.zeros(len(self.requests)))
@@ -74,7 +76,7 @@ class Blocks:
         return Tries(timed, timed - self.within[:, at])
 
     def plus(self, other: "Blocks") -> "Blocks":
-        """Of two names that the proxy counts one variant by."""
+        """The sum, for a variant that the proxy counts under two names."""
         if not len(other.requests) or self.edges_ms != other.edges_ms:
             return self if len(self.requests) else other
         if not len(self.requests):
@@ -89,50 +91,51 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Arm:
-    """What one variant did in one window. Zeros where nothing is known."""
+    """Counts of one variant in one window. Zeros where nothing is known."""
 
     requests: int = 0
-    """That the proxy sent it; in a shadow window those mirrored count for the canary."""
+    """Requests that the proxy sent to the variant. In a shadow window, mirrored requests count for the
+    canary."""
     errors: int = 0
-    """Of them: answered 5xx, cut, or not answered in time."""
+    """Requests answered with 5xx, cut off, or not answered in time."""
     failing: int | None = None
-    """Customers with a failed request, each counted once a rollout, when they first failed: who asks again
-    and again fails again and again. None: not known, as on a cluster, where each request is dealt anew."""
+    """Customers with a failed request. Each counts once a rollout, at the first failure, because clients
+    retry. None: not known, as on a cluster, where each request is assigned to a variant independently."""
     slow: int = 0
-    """Of them: slower than the plan's latency objective."""
+    """Requests slower than the plan's latency objective."""
     p99_ms: float | None = None
     latency_ms: Mapping[float, int] = field(default_factory=dict)
-    """Histogram of the proxy, cumulative like Prometheus': edge in ms -> requests that took at most so long.
-    Shown; what is judged are `blocks`."""
+    """Histogram of the proxy, cumulative as in Prometheus: edge in ms -> requests that took at most so long.
+    It is shown; rules judge `blocks`."""
     blocks: Blocks = field(default_factory=Blocks)
     customers: int = 0
-    """Scored, by the prediction log."""
+    """Scored customers in the prediction log."""
     missing: int = 0
-    """Of them: with a feature that the store lacks."""
+    """Scored customers with a feature that the store lacks."""
     stale: int = 0
     degraded: int = 0
     high_risk: int = 0
-    """Of them: decided `High Risk`."""
+    """Scored customers with the decision `High Risk`."""
     scores: Floats = field(default_factory=none)
-    """In the order of time, one a scored customer."""
+    """In the order of time, one for each scored customer."""
     segments: Mapping[str, Floats] = field(default_factory=dict)
-    """`column=value` -> the scores of its customers; segments in the order in which they appeared."""
+    """`column=value` -> the scores of its customers; in the order in which the segments appeared."""
     labelled: Labelled = field(default_factory=Labelled)
 
 
 @dataclass(frozen=True)
 class Window:
-    """One weight, for as long as it stood."""
+    """A period of a rollout in which the weight does not change."""
 
     weight: int
-    """Percent of the requests that the canary answers to a caller."""
+    """Percent of the requests whose answer to the client is the canary's."""
     mirror: bool = False
-    """Whether requests of stable were copied to the canary, whose answers nobody saw."""
+    """Whether stable's requests were copied to the canary, whose answers were thrown away."""
     seconds: float = 0.0
     stable: Arm = Arm()
     canary: Arm = Arm()
     pairs: Floats = field(default_factory=none)
-    """Canary's score minus stable's of the same request and customer, in the order of time."""
+    """Canary's score minus stable's for the same request and customer, in the order of time."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Whether a controller lives and how its rollouts stand, over HTTP: for probes, Prometheus and its alerts.
+"""The health of a controller and the state of its rollouts over HTTP, for probes, Prometheus and its alerts.
 
-GET /livez: 200 while its loop turns. GET /readyz: 200 while it reaches the database. GET /metrics: how the
-model's rollout stands by the database, and what this process has failed to notify.
+GET /livez: 200 while its loop runs. GET /readyz: 200 while it reaches the database. GET /metrics: the state
+of the model's newest rollout by the database, and the notices that this process could not deliver.
 """
 
 import threading
@@ -22,10 +22,10 @@ from rollout.store import Store
 
 @dataclass(eq=False)
 class Health:
-    """Of the loop in rollout/attendant.py; `beat` is called at every turn."""
+    """The health of the loop in rollout/attendant.py, which calls `beat` at each turn."""
 
     trouble: str = ""
-    """Why the database could not be reached at the last turn."""
+    """Why the database could not be reached at the last turn; empty: it could."""
     _beat: float = field(default_factory=time.monotonic)
 
     def beat(self) -> None:
@@ -38,7 +38,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Standing:
-    """Collects the metrics of one model's rollouts anew at each scrape."""
+    """Collects the metrics of one model's rollouts at each scrape."""
 
     store: Store
     model: str
@@ -77,8 +77,8 @@ class Standing:
 
 @contextmanager
 def answering(address: str, standing: Standing, longest_s: float) -> Iterator[str]:
-    """Inside the block the three questions are answered at `address` (host:port; port 0: one is chosen, and
-    given). `longest_s`: what one turn of the loop may take."""
+    """Serves the three paths at `address` (host:port; port 0: a free one is chosen) inside the block, and
+    gives the URL. `longest_s`: the longest time that one turn of the loop may take."""
     registry = CollectorRegistry()
     registry.register(standing)
 
@@ -89,7 +89,7 @@ def answering(address: str, standing: Standing, longest_s: float) -> Iterator[st
     def ready() -> tuple[int, str]:
         return (503, standing.health.trouble) if standing.health.trouble else (200, "ready")
 
-    questions: dict[str, Callable[[], tuple[int, str]]] = {
+    paths: dict[str, Callable[[], tuple[int, str]]] = {
         "/livez": live,
         "/readyz": ready,
         "/metrics": lambda: (200, generate_latest(registry).decode()),
@@ -99,7 +99,7 @@ def answering(address: str, standing: Standing, longest_s: float) -> Iterator[st
         timeout = 10
 
         def do_GET(self) -> None:
-            status, text = questions.get(self.path.partition("?")[0], lambda: (404, "not here"))()
+            status, text = paths.get(self.path.partition("?")[0], lambda: (404, "not here"))()
             content = text.encode()
             self.send_response(status)
             self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
@@ -108,7 +108,7 @@ def answering(address: str, standing: Standing, longest_s: float) -> Iterator[st
             self.wfile.write(content)
 
         def log_message(self, format: str, *arguments: object) -> None:
-            """Probes every few seconds are not worth a line each."""
+            """No log: probes come every few seconds."""
 
     host, _, port = address.rpartition(":")
     with ThreadingHTTPServer((host, int(port)), Handler) as server:

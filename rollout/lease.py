@@ -1,97 +1,56 @@
-"""Who may act on a model's rollout: one holder, until it falls silent.
+"""A controller's lease of one model: taken at each tick, and renewed beside actions that take long."""
 
-Taking over is one UPDATE that only the first of two can win. The clocks of the machines that may hold it
-have to agree to well within `lease_s`.
-"""
-
-import os
-import secrets
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import insert, select, update
-from sqlalchemy.exc import IntegrityError
-
-from rollout.database import Database
-from rollout.errors import LeaseHeld, RolloutError
-from rollout.tables import LEASES
+from rollout.database.leases import new_holder
+from rollout.errors import RolloutError
+from rollout.store import Store
 
 
-@dataclass(frozen=True)
-class Held:
-    holder: str
-    expires: datetime
+class Lease:
+    """`clock` gives aware UTC times."""
 
+    def __init__(self, store: Store, lease_s: float, clock: Callable[[], datetime]) -> None:
+        self._store, self._lease_s, self._clock = store, lease_s, clock
+        self.holder = new_holder()
+        self._until: datetime | None = None
 
-def new_holder() -> str:
-    """A name that no other controller has, and a person can find: host, process, chance."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+    def take(self, model: str, now: datetime) -> None:
+        """Take or renew it. Raises LeaseHeld while another controller has it."""
+        self._store.take_lease(model, self.holder, now)
+        self._until = now + timedelta(seconds=self._lease_s)
 
+    def held(self, now: datetime) -> bool:
+        """Whether no other controller can have it, even where the database cannot be reached."""
+        return self._until is not None and now < self._until
 
-class LeaseTable(Database):
-    _lease_s = 30.0
+    def release(self, model: str) -> None:
+        with suppress(RolloutError):  # it expires anyway
+            self._store.release_lease(model, self.holder, self._clock())
 
-    def take_lease(self, model: str, holder: str, now: datetime) -> None:
-        """Take it or renew it. Raises LeaseHeld while somebody else's has not expired."""
-        expires = now + timedelta(seconds=self._lease_s)
-        mine = (
-            update(LEASES)
-            .where(LEASES.c.model == model, (LEASES.c.holder == holder) | (LEASES.c.expires <= now))
-            .values(holder=holder, expires=expires)
-        )
-        with self._writing() as connection:
-            if connection.execute(mine).rowcount:
-                return
+    @contextmanager
+    def renewed(self, model: str, at_most_s: float) -> Iterator[None]:
+        """Renew it inside the block: an action may wait for a cluster longer than the lease lasts.
+
+        After `at_most_s` an action that hangs loses it. A renewal that fails is tried again. A controller
+        that has lost the lease gets Overtaken at its next write.
+        """
+        over, every_s = threading.Event(), self._lease_s / 3
+
+        def work() -> None:
+            for _ in range(int(at_most_s / every_s) + 1):
+                if over.wait(every_s):
+                    return
+                with suppress(RolloutError):
+                    self.take(model, self._clock())
+
+        thread = threading.Thread(target=work, name="lease", daemon=True)
+        thread.start()
         try:
-            with self._writing() as connection:
-                connection.execute(insert(LEASES).values(model=model, holder=holder, expires=expires))
-        except IntegrityError:
-            held = self._held(model)
-            who = held.holder if held else "another controller"
-            raise LeaseHeld(f"{model}: controlled by {who}") from None
-
-    def release_lease(self, model: str, holder: str, now: datetime) -> None:
-        """Let the next one have it at once."""
-        mine = update(LEASES).where(LEASES.c.model == model, LEASES.c.holder == holder).values(expires=now)
-        with self._writing() as connection:
-            connection.execute(mine)
-
-    def controller(self, model: str, now: datetime) -> Held | None:
-        """Who controls the model's rollouts now; None: nobody."""
-        held = self._held(model)
-        return held if held is not None and held.expires > now else None
-
-    def _held(self, model: str) -> Held | None:
-        """Who has it, expired or not."""
-        with self._reading() as connection:
-            row = connection.execute(select(LEASES).where(LEASES.c.model == model)).one_or_none()
-        return None if row is None else Held(row.holder, row.expires)
-
-
-@contextmanager
-def renewing(renew: Callable[[], None], every_s: float, at_most_s: float) -> Iterator[None]:
-    """Renew a lease beside what runs inside: an action may wait for a cluster longer than the lease lasts.
-
-    Not for ever: an action that hangs must lose it in the end. A renewal that fails is tried again; whoever
-    has lost the lease meanwhile learns that when it writes.
-    """
-    over = threading.Event()
-
-    def work() -> None:
-        for _ in range(int(at_most_s / every_s) + 1):
-            if over.wait(every_s):
-                return
-            with suppress(RolloutError):
-                renew()
-
-    thread = threading.Thread(target=work, name="lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+            yield
+        finally:
+            over.set()
+            thread.join()

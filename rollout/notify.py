@@ -1,4 +1,4 @@
-"""Who gets notice of decisions: log, webhook, Slack. A sink that fails or hangs never stops a rollout."""
+"""Notices of decisions to log, webhook and Slack. A sink that fails or hangs never delays a rollout."""
 
 import json
 import logging
@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 import httpx
 
-from rollout.config import Notify
+from rollout.config import Notify as NotifyConfig
 from rollout.records import event_record
 from rollout.state import Event, Rollout
 
 TIMEOUT_S = 3.0
-"""For one message to one sink, its answer included."""
+"""For one message to one sink, including its answer."""
 WAITING = 100
-"""Messages for sinks that are slow; the next ones are dropped and counted."""
+"""Notices in the queue of slow sinks; further ones are dropped and counted."""
 SYMBOLS = {"roll_back": ":rewind:", "fall_back": ":rewind:", "promote": ":rocket:", "finish": ":tada:",
            "unreachable": ":warning:", "stuck": ":sos:", "pause": ":double_vertical_bar:"}  # fmt: skip
 
@@ -47,18 +47,18 @@ class Notice:
         )
 
 
-Tell = Callable[[Notice], None]
+Notify = Callable[[Notice], None]
 
 
-def silent(notice: Notice) -> None:
-    """Tells nobody."""
+def no_notice(notice: Notice) -> None:
+    """Sends nothing."""
 
 
 class Sink(Protocol):
     name: str
 
     def send(self, notice: Notice) -> None:
-        """Raises OSError or httpx.HTTPError when it could not."""
+        """Raises OSError or httpx.HTTPError when it cannot be sent."""
 
 
 class Log:
@@ -69,7 +69,7 @@ class Log:
 
 
 class Webhook:
-    """POSTs a notice as JSON; any answer below 300 will do."""
+    """POSTs a notice as JSON; an answer of 200 to 299 is a success."""
 
     name = "webhook"
 
@@ -82,14 +82,15 @@ class Webhook:
     def send(self, notice: Notice) -> None:
         body = json.dumps(self.content(notice), allow_nan=False)
         headers = {"Content-Type": "application/json"}
-        # streamed and not read: an answer that never ends is not waited for
+        # streamed and not read, so that an endless answer does no harm
         with httpx.stream("POST", self._url, content=body, headers=headers, timeout=TIMEOUT_S) as answer:
             if not answer.is_success:
                 raise httpx.HTTPError(f"answered {answer.status_code}")
 
 
 class Slack(Webhook):
-    """An incoming webhook of Slack: https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks"""
+    """An incoming webhook of Slack:
+    https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks"""
 
     name = "slack"
 
@@ -107,7 +108,7 @@ class Slack(Webhook):
 
 
 class Notifier:
-    """Call it with a notice; it never waits. `close` gives what is on its way a last chance."""
+    """Call it with a notice; it never waits. `close` waits for the notices in the queue."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = tuple(sinks)
@@ -146,7 +147,7 @@ class Notifier:
                     self.sent[sink.name] += 1
 
 
-def notifier(config: Notify) -> Notifier:
+def notifier(config: NotifyConfig) -> Notifier:
     sinks: list[Sink] = [Log()]
     if config.webhook:
         sinks.append(Webhook(config.webhook))

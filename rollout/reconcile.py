@@ -1,8 +1,8 @@
-"""What serves is recorded in one place, the database of rollouts; all else is compared with it.
+"""Compares target and registry with the database, the one place that decides which archive is stable.
 
-While no rollout runs, the registry's aliases are mended. A target that serves something else is reported with
-the two ways to make them agree: which of both is right, only a person knows. During a rollout the target is
-compared by rollout/decide.py at every tick.
+While no rollout runs, the registry's aliases are corrected. A target that serves another archive is reported
+with the two remedies, because only a person can decide which of both is right. During a rollout
+rollout/decide.py compares the target at every tick.
 """
 
 import logging
@@ -10,21 +10,22 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from core.errors import ChurnError
-from rollout.projections import Projection
+from rollout.database.projections import Projection
 from rollout.registry import RegistryProjection
+from rollout.state import Change
 from rollout.store import Store
 from rollout.targets.target import Candidate, Target, TargetState
 
 SETTLED_AFTER = timedelta(seconds=5)
-"""A difference that goes away sooner is a change that was just being recorded."""
+"""A difference that ends sooner is a change that was just being recorded."""
 REGISTRY_EVERY = timedelta(seconds=15)
-"""Its server is asked so often; a registry is for people, whose questions can wait so long."""
+"""How often the registry's server is read; its aliases are for people and may be so old."""
 
 log = logging.getLogger("churn.rollout")
 
 
 class Reconciler:
-    """Of one model. Call it at every look at which no rollout runs; it raises nothing but RolloutError."""
+    """For one model. Called at each turn of the loop in which no rollout runs. Raises only RolloutError."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class Reconciler:
         due = self._registry_at is None or now - self._registry_at >= REGISTRY_EVERY
         if due or stable != self._followed:
             self._registry_at, self._followed = now, stable
-            self._mend_registry(stable, now)
+            self._correct_registry(stable, now)
 
     def _compare_target(self, stable: Candidate, now: datetime) -> None:
         try:
@@ -64,18 +65,18 @@ class Reconciler:
         if now - self._differs_since >= SETTLED_AFTER:
             self._report("target", False, difference, now)
 
-    def _mend_registry(self, stable: Candidate, now: datetime) -> None:
+    def _correct_registry(self, stable: Candidate, now: datetime) -> None:
         before = self._store.before(self._model, stable)
         why = f"version {stable.version} is what customers are answered by"
         try:
-            stands = self._registry.follow(stable, before, "rollout controller", now, why, {})
+            state = self._registry.follow(Change(stable, before, "rollout controller", now, why), {})
         except ChurnError as error:
             self._report("registry", False, str(error), now)
         else:
-            self._report("registry", not stands.startswith("registry "), stands, now)
+            self._report("registry", not state.startswith("registry "), state, now)
 
     def _report(self, name: str, agrees: bool, detail: str, now: datetime) -> None:
-        """Once a change: in the log, and for `churn rollout status`."""
+        """To the log and for `churn rollout status`, whenever it changes."""
         if self._known.get(name) == (agrees, detail):
             return
         self._known[name] = agrees, detail
@@ -84,7 +85,7 @@ class Reconciler:
 
 
 def differs(stable: Candidate, target: TargetState) -> str:
-    """What is wrong with a target on which no rollout runs, and the remedies; empty: nothing."""
+    """How a target without a rollout differs from the record, with the remedies; empty: it does not."""
     if target.stable is not None and target.stable != stable.sha256:
         found = target.stable[:12]
     elif target.stable is None and target.unmarked:

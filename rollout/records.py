@@ -1,4 +1,4 @@
-"""Rollouts as rows of the database and as JSON for machines: written and read in this one place."""
+"""Rollouts as rows of the database and as JSON of commands and notices: the only codec."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -45,7 +45,7 @@ def event_row(id: str, number: int, event: Event) -> dict[str, Any]:
 
 
 def event_of(row: Row[Any]) -> Event:
-    """`row.confirmed`: when the intention was carried out, if it was."""
+    """`row.confirmed`: when the intention was carried out; None: it was not."""
     content = {field.name: getattr(row, field.name) for field in fields(Event)}
     action = RENAMED.get(row.action, row.action)
     done = row.done or row.confirmed is not None
@@ -53,11 +53,11 @@ def event_of(row: Row[Any]) -> Event:
     return found
 
 
-# for machines
+# JSON
 
 
 def rollout_record(rollout: Rollout) -> dict[str, Any]:
-    """What a rollout is and how far it has come."""
+    """A rollout and its progress."""
     content = finite_only(ROLLOUT.dump_python(rollout, mode="json"))
     named = ("id", "model", "phase", "stage", "paused", "by", "reason", "outcome", "stuck", "trouble")
     return {name: content[name] for name in named} | {
@@ -82,7 +82,7 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
 
 
 def observation_record(seen: Observation, decision: Decision, trouble: str = "") -> dict[str, Any]:
-    """What `churn rollout status` and `watch` show, in whichever process they run."""
+    """What `churn rollout status` and `watch` show."""
     window = seen.evidence.current if seen.evidence is not None else None
     target = seen.target
     shown = ("weight", "mirror", "canary", "stable", "ready", "detail")
@@ -101,7 +101,7 @@ def observation_record(seen: Observation, decision: Decision, trouble: str = "")
 
 
 def arm_record(arm: Arm) -> dict[str, Any]:
-    """Counts, p99 and mean score of one variant: no customer, no score of one."""
+    """Counts, p99 and mean score of one variant, without data of single customers."""
     counted = ("requests", "errors", "slow", "customers", "missing", "stale", "degraded", "high_risk")
     p99_ms = arm.p99_ms
     return {
@@ -112,7 +112,7 @@ def arm_record(arm: Arm) -> dict[str, Any]:
 
 
 def finite_only(content: Any) -> Any:
-    """What JSON can hold; PostgreSQL refuses NaN."""
+    """Without NaN and infinity in mappings: JSON cannot contain them, and PostgreSQL refuses them."""
     if isinstance(content, Mapping):
         return {name: finite_only(value) for name, value in content.items() if not _odd(value)}
     if isinstance(content, list | tuple):

@@ -1,7 +1,5 @@
-"""How long the counts of a rollout are stored: they are most of the database, and grow with every look.
-
-What was decided and why (events, their numbers and verdicts) is the history, and stays for good.
-"""
+"""Removes the counts of old rollouts, which are most of the database. The history (events with their numbers
+and verdicts) is never removed."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -9,18 +7,18 @@ from datetime import datetime, timedelta
 from rollout.store import Store
 
 EVERY = timedelta(hours=1)
-"""Between two looks for what is due."""
+"""Between two removals."""
 
 
 class Retention:
-    """Called at any time, by whoever controls rollouts; two that do it at once do no harm."""
+    """Called at each turn of a controller's loop; two processes may do it at once."""
 
     def __init__(self, store: Store, days: float, clock: Callable[[], datetime]) -> None:
         self._store, self._stored_for, self._clock = store, timedelta(days=days), clock
         self._due: datetime | None = None
 
     def __call__(self) -> None:
-        """Remove the counts of rollouts that ended longer ago. Raises RolloutError."""
+        """Remove the counts of rollouts that ended more than `days` ago. Raises RolloutError."""
         now = self._clock()
         if self._due is not None and now < self._due:
             return

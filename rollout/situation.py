@@ -1,4 +1,4 @@
-"""What is decided on: what is remembered, what was seen, what a person asks; and the words that say so."""
+"""The input of a decision (state, observation, request), the decision, and the texts of its reason."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,17 +14,18 @@ from rollout.targets.target import TargetState
 
 @dataclass(frozen=True)
 class Observation:
-    """All that is seen in one tick."""
+    """What a controller observes in one tick."""
 
     at: datetime
     target: TargetState | None = None
-    """None: out of reach."""
+    """None: it cannot be reached."""
     evidence: Evidence | None = None
+    """None: its source cannot be reached."""
     verdicts: tuple[Verdict, ...] = ()
     trouble: str = ""
-    """What could not be reached, in its own words."""
+    """The errors of what could not be reached."""
     can_mirror: bool = True
-    """Of the target: see Target.can_mirror."""
+    """Target.can_mirror."""
 
     @property
     def reached(self) -> bool:
@@ -35,16 +36,16 @@ class Observation:
 class Decision:
     action: Action
     reason: str
-    """One line for a person, with the numbers in it."""
+    """One line of text with the numbers."""
     numbers: Mapping[str, float] = field(default_factory=dict)
     answers: Request | None = None
     ending: Phase | None = None
-    """Of a roll-back: where it leads."""
+    """The final phase of a roll-back."""
 
 
 @dataclass(frozen=True)
 class Situation:
-    """What every stepper is given."""
+    """The argument of every stepper."""
 
     config: RolloutConfig
     rollout: Rollout
@@ -53,12 +54,12 @@ class Situation:
 
     @property
     def elapsed_s(self) -> float:
-        """In this phase or stage, without pauses that have ended."""
+        """Seconds in this phase or stage, without pauses that have ended."""
         return (self.seen.at - self.rollout.since).total_seconds()
 
     @property
     def pending_s(self) -> float:
-        """Since what is pending was decided."""
+        """Seconds since the pending action was decided."""
         rollout = self.rollout
         windowed = rollout.phase == "stage" and rollout.windows
         since = rollout.windows[-1].begun if windowed else rollout.since
@@ -71,13 +72,13 @@ class Situation:
 
     @property
     def target(self) -> TargetState:
-        """Only asked after `unreachable`, which lets nobody pass without one."""
+        """Only for steppers after `unreachable`, which decides where there is none."""
         assert self.seen.target is not None
         return self.seen.target
 
     @property
     def candidate_is_stable(self) -> bool:
-        """By the record, or as the target shows it."""
+        """By the record, or by what the target shows."""
         target = self.seen.target
         return self.rollout.promoted or candidate_is_stable(self.rollout, target)
 
@@ -91,7 +92,7 @@ def candidate_is_stable(rollout: Rollout, target: TargetState | None) -> bool:
 
 
 def not_back(rollout: Rollout, target: TargetState) -> str:
-    """What is missing before a roll-back may be called done; empty: customers have what was stable before."""
+    """What is missing before a roll-back is done; empty: customers get what was stable before."""
     candidate, previous = rollout.candidate, rollout.previous
     if target.weight or target.canary == candidate.sha256:
         return f"the target still gives the canary {target.weight} %"
@@ -112,7 +113,8 @@ def go_back(
     request: Request | None = None,
     numbers: Mapping[str, float] | None = None,
 ) -> Decision:
-    """Back to what was stable: by taking the canary out, or after promotion by restoring the previous one."""
+    """Back to what was stable: by removing the canary, or after promotion by restoring the previous
+    archive."""
     if s.candidate_is_stable:
         return Decision("fall_back", reason, numbers or {}, request, "rolled_back")
     return Decision("roll_back", reason, numbers or {}, request, ending)
@@ -151,7 +153,7 @@ def seconds(value: float) -> dict[str, float]:
 
 
 def numbers_of(s: Situation) -> dict[str, float]:
-    """What was looked at: seconds, requests, and each rule's own numbers under its name."""
+    """The numbers of a decision: seconds, requests, and each rule's numbers under its name."""
     numbers: dict[str, float] = seconds(s.elapsed_s)
     if s.seen.evidence is not None:
         window = s.seen.evidence.current

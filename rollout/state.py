@@ -1,8 +1,10 @@
-"""A rollout as it is remembered: all that a controller needs to go on where another one died.
+"""The state of a rollout, as the database stores it: all that a controller needs to continue after another
+one.
 
 Phases: starting -> stage (each of the plan in turn) -> promoting -> watching -> promoted, and from all of
-them rolling_back -> rolled_back or aborted. `pending` says that the state was written but not yet brought
-about at the target: whoever finds it so does it (again), since every action may be repeated.
+them rolling_back -> rolled_back or aborted. While `pending` is set, the state is recorded but the target has
+not been changed for certain: a controller that reads it so repeats the action, since every action may be
+repeated.
 """
 
 from collections.abc import Mapping
@@ -22,34 +24,48 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 END: tuple[Phase, ...] = ("promoted", "rolled_back", "aborted")
 
 Action = Literal[
-    "wait",  # nothing changes; the reason says what is awaited
-    "redo",  # of an intention that was not confirmed: no event of its own
+    "wait",  # nothing changes; the reason states what is missing
+    "redo",  # repeats an intention that was not confirmed; it is no event
     "start", "take_over", "deploy", "advance", "correct", "promote", "watch", "finish",
     "pause", "resume", "refuse",
-    "unreachable", "reachable",  # target or observer out of reach, and back
-    "stuck",  # what is tried again and again has not been done for long; said once
+    "unreachable", "reachable",  # target or observer, and again
+    "stuck",  # an action that is repeated has failed for long; reported once
     "roll_back", "fall_back", "end", "reopen",
 ]  # fmt: skip
 
-Asked = Literal["pause", "resume", "promote", "abort"]
+RequestKind = Literal["pause", "resume", "promote", "abort"]
 
 PLAN = {
     "stages", "on_timeout", "alpha", "rules", "block_s", "ready_timeout_s", "unready_timeout_s", "watch_s",
     "reach_timeout_s", "segments", "labels",
 }  # fmt: skip
-"""What a rollout keeps from the settings it was started with, whatever they say later."""
+"""The settings that stay as they were when a rollout was started."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Another archive becomes stable: which one, by whom, when and why."""
+
+    to: Candidate
+    previous: Candidate | None
+    """What was stable before; None: nothing was."""
+    who: str
+    at: datetime
+    why: str
 
 
 @dataclass(frozen=True)
 class Rollout:
+    """A row of the table `rollouts`; its fields are the columns."""
+
     id: str
     model: str
     candidate: Candidate
     previous: Candidate | None
-    """What was stable before; None: there is nothing to fall back to after promotion."""
+    """What was stable before; None: there is nothing to restore after promotion."""
     phase: Phase
     stage: int
-    """Of the plan, from 0; while `starting`, the first."""
+    """Index in the plan, from 0; 0 while `starting`."""
     paused: bool
     windows: tuple[Opened, ...]
     started: datetime
@@ -58,27 +74,27 @@ class Rollout:
     """Why it was started."""
     plan: Mapping[str, Any]
     since: datetime
-    """When phase and stage began, moved on by the length of pauses."""
+    """When phase and stage began, plus the length of pauses."""
     sequence: int = 0
     """Events written so far."""
     pending: int = 0
-    """Sequence of the event whose intention is not confirmed; 0: there is none."""
+    """Sequence number of the event whose intention is not confirmed; 0: there is none."""
     deployed: bool = False
-    """Whether the target has been asked for the canary."""
+    """Whether the target has been requested to start the canary."""
     paused_since: datetime | None = None
     unreached_since: datetime | None = None
     unready_since: datetime | None = None
     """Since when a canary that had been ready is not."""
     trouble: str = ""
-    """Why the last attempt at what is pending failed."""
+    """Why the last attempt at the pending action failed."""
     stuck: bool = False
-    """Whether it was reported that what is pending cannot be done."""
+    """Whether it was reported that the pending action fails again and again."""
     promoted: bool = False
     """Whether the candidate has become stable: going back is then a restore."""
     ending: Phase | None = None
-    """Which end a roll-back that is under way leads to."""
+    """The final phase of a roll-back that is under way."""
     controller: str = ""
-    """Who acted last."""
+    """The controller that acted last."""
     ended: datetime | None = None
     outcome: str = ""
     """Why it ended."""
@@ -88,23 +104,23 @@ class Rollout:
         return self.phase in END
 
     def planned(self, config: RolloutConfig) -> RolloutConfig:
-        """The settings, with the plan that this rollout was started with."""
+        """The settings with the plan of this rollout."""
         return RolloutConfig.model_validate(config.model_dump(mode="json") | dict(self.plan))
 
     def wanted(self, config: RolloutConfig) -> tuple[int, bool]:
-        """Weight and mirroring that the target should show."""
+        """Weight and mirroring that the target should have."""
         if self.phase == "stage":
             stage = config.stages[self.stage]
             return stage.weight, stage.mirror
         return (100, False) if self.phase in ("promoting", "watching", "promoted") else (0, False)
 
     def opened(self, weight: int, mirror: bool, now: datetime, counters: Mapping[str, float]) -> "Rollout":
-        """With a new window, the one before closed."""
+        """With a new window, and the window before it closed."""
         fresh = Opened(weight, mirror, now, before=dict(counters))
         return replace(self, windows=(*self.closed(now, counters).windows, fresh))
 
     def closed(self, now: datetime, counters: Mapping[str, float] | None) -> "Rollout":
-        """With the last window ended, if it was not."""
+        """With the last window closed, if it was open."""
         if not self.windows or self.windows[-1].ended is not None:
             return self
         after = None if counters is None else dict(counters)
@@ -113,7 +129,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Event:
-    """One line of the history, never changed."""
+    """One entry of the history, which is never changed."""
 
     at: datetime
     action: Action
@@ -121,25 +137,25 @@ class Event:
     numbers: Mapping[str, float] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
     weight: int = 0
-    """Percent that the canary is to have from here on; the new stable after promotion has 100."""
+    """Percent that the canary is to have from then on; 100 after promotion."""
     mirror: bool = False
     phase: Phase = "starting"
     stage: int = 0
     who: str = ""
     """A person, or the controller."""
     sequence: int = 0
-    """From 1; the store counts."""
+    """From 1; the store assigns it."""
     done: bool = True
-    """False: recorded as intended and not, or not yet, confirmed by the target."""
+    """False: an intention that is not confirmed."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asked of the controller."""
+    """A request of a person to the controller."""
 
     number: int
     at: datetime
-    what: Asked
+    what: RequestKind
     who: str
     reason: str
 

@@ -1,8 +1,8 @@
-"""What a server loads: an archive's bytes as they were read and checked once, whatever becomes of the file.
+"""The archive that a server loads: bytes that were read and checked once.
 
-A check of a file says nothing about the bytes that another process reads from it a moment later. So the bytes
-are read once, checked, and held here; each TorchServe gets a private copy of them
-(serving/torchserve/server.py), at its first start and at each further one.
+A check of a file is no statement about the bytes that another process reads from it later. So the bytes are
+read once, checked, and stored in memory; each TorchServe gets a private copy of them at each start
+(serving/torchserve/server.py).
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from core.errors import ServingError
 @dataclass(frozen=True)
 class ModelArchive:
     path: Path
-    """Where it came from, for people and records; nothing is loaded from there."""
+    """The file that was read, for messages and records. Nothing is loaded from it again."""
     content: bytes = field(repr=False)
 
     @cached_property
@@ -32,7 +32,7 @@ class ModelArchive:
     def version(self) -> str:
         """The model version in the archive's manifest: TorchServe finds a model's sizes by name and version.
 
-        Raises ServingError when these bytes are no model archive.
+        Raises ServingError when the bytes are not a model archive.
         """
         try:
             with zipfile.ZipFile(io.BytesIO(self.content)) as content:
@@ -42,7 +42,7 @@ class ModelArchive:
             raise ServingError(f"{self.path}: not a model archive; package the model again") from None
 
     def copy_into(self, folder: Path) -> Path:
-        """Write the bytes into `folder`, which is made with mode 700, and give the file's path."""
+        """Write the bytes into `folder`, which is made with mode 700; return the path of the file."""
         folder.mkdir(mode=0o700)
         copy = folder / self.path.name
         with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -51,14 +51,16 @@ class ModelArchive:
 
 
 Archive = Path | ModelArchive
-"""A file that is still to be read and checked, or bytes that have been."""
+"""A file that is not read yet, or bytes that were read and checked."""
 
 Reader = Callable[[Path], ModelArchive]
 """Reads an archive to serve it. Raises ChurnError when it must not be served."""
 
 
 def read_archive(path: Path) -> ModelArchive:
-    """Unchecked: `churn serve` gives its servers a reader that verifies the signature (pipelines/live.py)."""
+    """Read an archive without a check. `churn serve` uses a reader that verifies the signature
+    (pipelines/live.py). Raises ServingError.
+    """
     try:
         return ModelArchive(path.absolute(), path.read_bytes())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A second TorchServe on trial, in the gateway's slot `canary`: it comes and goes without anybody waiting."""
+"""The canary: a second TorchServe, in the gateway's slot `canary`, started and stopped beside stable."""
 
 import threading
 from collections.abc import Callable
@@ -7,16 +7,16 @@ from pathlib import Path
 
 from core.errors import ChurnError, ServingError
 from serving.archive import Archive
-from serving.gateway.gateway import Gateway
+from serving.gateway.process import Gateway
 from serving.torchserve.server import TorchServe
 from serving.torchserve.warmup import warm_up
 
 
 class Canary:
-    """At most one at a time. May be asked from any thread.
+    """At most one canary at a time. May be used from any thread.
 
-    `make(archive)` gives a TorchServe that is not started yet; `retire(server)` stops one that no slot names
-    any more, once its last request is answered.
+    `make(archive)` returns a TorchServe that is not started yet. `retire(server)` stops one that no slot
+    names any more, after its last answer.
     """
 
     def __init__(
@@ -29,12 +29,12 @@ class Canary:
 
     @property
     def server(self) -> TorchServe | None:
-        """The one that serves, starts, or did so and ended by itself."""
+        """The server that starts, serves, or has ended by itself; None when there is no canary."""
         return self._server
 
     @property
     def state(self) -> str:
-        """Empty when it runs; else why it does not, in one line."""
+        """Empty when it runs; otherwise the reason why it does not, in one line."""
         if self._server is None:
             return "there is no canary"
         if self._start is not None and self._start.is_alive():
@@ -44,9 +44,10 @@ class Canary:
         return "" if self._server.alive else "TorchServe ended by itself; see the canary's logs"
 
     def deploy(self, archive: Path) -> None:
-        """Start it in the background, without traffic; another archive's is stopped first. Returns at once.
+        """Start it in the background, without traffic. Returns at once.
 
-        Where it serves this archive already, or is about to, nothing changes.
+        A canary with another archive is stopped first. When the canary already serves or loads this archive,
+        nothing changes.
         """
         if self._server is not None:
             if self._server.archive == archive.absolute() and not self._ended():
@@ -57,10 +58,10 @@ class Canary:
         self._start.start()
 
     def stop(self) -> None:
-        """Take it out of the gateway, let it answer what is on its way, end it. May be repeated."""
+        """Remove it from the gateway, wait for its last answers and end it. May be repeated."""
         server, self._server = self._server, None
         if server is not None and self._start is not None and self._start.is_alive():
-            server.stop()  # nobody has been sent to it yet; its start gives up
+            server.stop()  # it has no traffic yet, and its start fails now
             self._start.join()
         if self._gateway.alive:
             self._gateway.set_upstream("canary", None)
@@ -74,8 +75,8 @@ class Canary:
     def _bring_up(self, server: TorchServe) -> None:
         try:
             server.__enter__()
-            warm_up(server)  # stable is warm too: else its cold start is held against the canary
-            if self._server is server:  # else it was stopped meanwhile
+            warm_up(server)  # stable is warm too, so that their latencies can be compared
+            if self._server is server:  # it was not stopped meanwhile
                 self._gateway.set_upstream("canary", server.upstream)
         except (ChurnError, OSError) as error:
             self._failure = str(error)

@@ -1,4 +1,4 @@
-"""Asking a running server."""
+"""A client of a running server."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import httpx
 from core.errors import ServingError
 from core.workspace import Workspace
 from serving.gateway.keys import own_key
+from serving.record import record_file
 from serving.torchserve.tokens import read_tokens
 
 
@@ -23,17 +24,18 @@ def predict(
     timeout: float = 30.0,
     verify: ssl.SSLContext | bool = True,
 ) -> list[dict[str, Any]]:
-    """The server's answer for each id, in the order asked; an unknown customer's has the key `error`.
+    """Request predictions; return the server's answer for each id, in the order of `user_ids`.
 
-    `key` is an API key of the gateway, or TorchServe's own inference token where there is no gateway.
-    `verify`: how the server's certificate is trusted (serving.tls.own_client).
+    The answer for an unknown customer has the key `error`. `key`: an API key of the gateway, or TorchServe's
+    own inference token when there is no gateway. `timeout`: seconds. `verify`: how the server's certificate
+    is verified (serving.gateway.tls.own_client).
 
     Raises ServingError when the server cannot be reached or refuses the request.
     """
     url = f"{base_url}/v1/models/{model}:predict"
     body = {"instances": [{"user_id": user_id} for user_id in user_ids]}
     try:
-        # a proxy of the environment has no business between this machine and itself
+        # trust_env=False: a proxy of the environment must not get requests to this machine
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         answer = httpx.post(url, json=body, headers=headers, timeout=timeout, trust_env=False, verify=verify)
     except httpx.TimeoutException:
@@ -51,7 +53,7 @@ def predict(
 
 
 def key_for(server: Mapping[str, Any], files: Workspace) -> str | None:
-    """What this workspace's own client has to show to `server`, which `running` described."""
+    """The key or token of this workspace's own client for `server`, the result of `running`."""
     if "gateway" in server:
         return own_key(files.api_key)
     tokens = read_tokens(Path(server["key_file"]))
@@ -59,17 +61,18 @@ def key_for(server: Mapping[str, Any], files: Workspace) -> str | None:
 
 
 def running(files: Workspace) -> dict[str, Any]:
-    """What the server wrote of itself: the URLs `inference`, `management`, `metrics`, and `pid`, `model`,
-    `archive`; behind the gateway also its addresses, `state` and `reason`.
+    """The record of the running server: the URLs `inference`, `management`, `metrics`, and `pid`, `model`,
+    `archive`; with the gateway also its addresses, `state` and `reason`.
 
     Raises ServingError when no server of this workspace runs.
     """
+    file = record_file(files)
     nothing = ServingError(f"no server runs for {files.root}; start one with: churn serve")
     try:
-        record = json.loads((files.serving / "server.json").read_text(encoding="utf-8"))
+        record = json.loads(file.read_text(encoding="utf-8"))
         os.kill(int(record["pid"]), 0)
     except (FileNotFoundError, ProcessLookupError):
         raise nothing from None
     except (ValueError, KeyError, TypeError):
-        raise ServingError(f"{files.serving / 'server.json'}: unreadable; remove it, start again") from None
+        raise ServingError(f"{file}: unreadable; remove it, start again") from None
     return dict(record)

@@ -1,6 +1,6 @@
-"""When a process that ended is started again: at once the first time, then after ever longer waits.
+"""Decides when a process that ended is started again: first at once, then after longer and longer waits.
 
-One policy a process, without a clock: times are seconds of any clock that only goes forward.
+The functions read no clock. Times are seconds of a monotonic clock.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ class RestartPolicy:
     first_wait_s: float = 0.5
     longest_wait_s: float = 30.0
     steady_s: float = 60.0
-    """A process that ran this long has recovered: its next failure is a first one."""
+    """A process that ran this long has recovered: its next failure counts as the first."""
 
     def wait_after(self, failures: int) -> float:
         """Seconds until the next attempt after this many failures in a row: 0, then doubled each time."""
@@ -23,9 +23,9 @@ class RestartPolicy:
 @dataclass(frozen=True)
 class ProcessState:
     failures: int = 0
-    """In a row: ends soon after a start, and starts that did not succeed."""
+    """Consecutive failures: the process ended soon after its start, or did not start."""
     retry_at: float | None = None
-    """None while the process runs."""
+    """Time of the next attempt; None while the process runs."""
     started_at: float = 0.0
     restarts: int = 0
 
@@ -35,12 +35,12 @@ class ProcessState:
 
 
 def due(state: ProcessState, now: float) -> bool:
-    """Whether a process that is down may be started now."""
+    """Whether a process that is down should be started now."""
     return state.retry_at is not None and now >= state.retry_at
 
 
 def ended(state: ProcessState, now: float, policy: RestartPolicy) -> ProcessState:
-    """The process ran and was found to have ended."""
+    """The state after a running process has ended."""
     steady = now - state.started_at >= policy.steady_s
     failures = 1 if steady else state.failures + 1
     retry_at = now + policy.wait_after(failures)
@@ -48,11 +48,13 @@ def ended(state: ProcessState, now: float, policy: RestartPolicy) -> ProcessStat
 
 
 def not_started(state: ProcessState, now: float, policy: RestartPolicy) -> ProcessState:
-    """An attempt to start it failed. The first such failure waits too: what just failed fails again."""
+    """The state after a failed attempt to start. The next attempt waits, even after the first failure,
+    because its cause is probably still there.
+    """
     failures = max(2, state.failures + 1)
     return replace(state, failures=failures, retry_at=now + policy.wait_after(failures))
 
 
 def started(state: ProcessState, now: float) -> ProcessState:
-    """It runs. Its failures are forgotten only when it ends after a steady time."""
+    """The state of a process that runs. Its failures count until it has run for `steady_s`."""
     return replace(state, retry_at=None, started_at=now)

@@ -1,4 +1,4 @@
-"""One budget of sizes for the gateway: what one request, one connection and all together may hold."""
+"""The gateway's limits of memory: for one request, for one connection and for all together."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,10 +7,10 @@ from core.errors import ServingError
 from serving.config import GatewayConfig, ServingConfig
 
 FRAMES = 65_536
-"""Beyond a body: headers, and the frames of HTTP/2 and gRPC."""
+"""Bytes beside a body: headers, and the frames of HTTP/2 and gRPC."""
 LEAST_WINDOW, LARGEST_WINDOW = 65_535, 2**31 - 1
 AT_ONCE = 16
-"""Bodies of full size that must fit beside Envoy itself, for a limit to make sense."""
+"""Bodies of the largest size that must fit into the memory beside Envoy itself."""
 ENVOY_ITSELF = 96 * 2**20
 API = "type.googleapis.com/envoy."
 
@@ -18,9 +18,9 @@ API = "type.googleapis.com/envoy."
 @dataclass(frozen=True)
 class SizeBudget:
     body: int
-    """`serving.max_request_bytes`: the largest request that is read whole, tried again, or copied."""
+    """Bytes, `serving.max_request_bytes`: the largest request that is buffered, retried or mirrored."""
     memory: int
-    """`gateway.max_memory_bytes`: when all requests together come near it, further ones are refused."""
+    """Bytes, `gateway.max_memory_bytes`: near it, further requests are refused."""
 
     @classmethod
     def of(cls, gateway: GatewayConfig, serving: ServingConfig) -> "SizeBudget":
@@ -35,20 +35,20 @@ class SizeBudget:
 
     @property
     def connection(self) -> int:
-        """What Envoy buffers of one connection. A larger body would be neither tried again nor copied."""
+        """Bytes that Envoy buffers for one connection. It neither retries nor mirrors a larger body."""
         return self.body + FRAMES
 
     def windows(self) -> dict[str, int]:
-        """Of HTTP/2: what a client may send before Envoy has taken it, a stream and a connection."""
+        """HTTP/2: bytes that a client may send in advance, in one stream and in one connection."""
         stream = min(LARGEST_WINDOW, max(LEAST_WINDOW, self.body))
         connection = min(LARGEST_WINDOW, max(LEAST_WINDOW, 4 * self.connection))
         return {"initial_stream_window_size": stream, "initial_connection_window_size": connection}
 
     def overload_manager(self, connections: int) -> dict[str, Any]:
-        """Envoy looks at its heap ten times a second and refuses in steps; answers on their way are finished.
+        """Envoy checks its heap ten times a second and refuses in steps. Requests in flight are finished.
 
-        Only at the very end are the requests that hold most reset: by then bodies that were begun before the
-        refusals have filled what was left.
+        Only near the limit, the requests with the largest buffers are reset: their bodies began before the
+        refusals and have filled the rest.
         """
         heap = "envoy.resource_monitors.fixed_heap"
 
@@ -58,7 +58,7 @@ class SizeBudget:
 
         return {
             "refresh_interval": "0.1s",
-            # streams are known by what they hold, from 64 KiB on
+            # 2^16: buffers of 64 KiB and more are attributed to their streams
             "buffer_factory_config": {"minimum_account_to_track_power_of_two": 16},
             "resource_monitors": [
                 {
@@ -81,7 +81,7 @@ class SizeBudget:
                 action("shrink_heap", 0.8),
                 action("stop_accepting_requests", 0.85),
                 action("disable_http_keepalive", 0.85),
-                # who is refused has sent what is in its connection's buffer already: no more of these then
+                # a refused request has already filled its connection's buffer, so new connections stop too
                 action("stop_accepting_connections", 0.9),
                 {
                     "name": "envoy.overload_actions.reset_high_memory_stream",

@@ -1,9 +1,8 @@
-"""One model served without a gap: TorchServe behind the gateway, replaced, restarted and stopped in order.
+"""One model, served without a gap: TorchServe behind the gateway, replaced, restarted and stopped in order.
 
-TorchServe cuts what is on its way when it is told to end, so that it is only told once nothing is: a
-successor is ready first, the gateway moves to it, the last answer leaves the old one, then it stops. All
-changes of version, renewals of tokens and restarts are that one sequence. Beside it a canary may be on trial
-(serving/canary.py), moved by a companion: a loop of its own in this process, which the composition gives.
+TorchServe cuts requests in flight when it is stopped. So a successor is ready first, the gateway changes to
+it, the last answer leaves the old process, and then the old process is stopped. A change of version and a
+renewal of tokens are this one sequence. A second TorchServe may be the canary (serving/canary.py).
 """
 
 import json
@@ -13,98 +12,100 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from io import BytesIO
 from itertools import count
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
-
-import httpx
 
 from core.errors import ChurnError, ServingError
 from core.workspace import Workspace, write_atomically
 from serving.archive import Archive
 from serving.canary import Canary
-from serving.config import GatewayConfig
-from serving.gateway.gateway import Gateway
-from serving.gateway.key_use import KeyUse
+from serving.companion import CompanionThread
 from serving.gateway.keys import Key, Keys
+from serving.gateway.log_rotation import LogRotation
 from serving.gateway.metadata import model_metadata
+from serving.gateway.process import Gateway
+from serving.record import record_file, server_record
 from serving.restarts import ProcessState, RestartPolicy, due, ended, not_started, started
 from serving.torchserve.server import TorchServe
-from serving.torchserve.tokens import Tokens
 from serving.torchserve.warmup import warm_up
 
 RENEW_BEFORE = timedelta(days=1)
 RENEWALS = RestartPolicy(first_wait_s=60.0, longest_wait_s=3600.0)
-"""How soon a renewal that failed is tried again: the tokens of the present server are good for a day more."""
-LOG_BYTES = 50_000_000
+"""When a failed renewal is tried again. The present server's tokens are valid for a day more."""
 READY_TIMEOUT_S = 15.0
-COMPANION_STOPS_WITHIN_S, COMPANION_AGAIN_AFTER_S = 20.0, 5.0
 
 State = Literal["ready", "restarting", "draining"]
 Companion = Callable[["Supervisor", threading.Event], None]
 
-
 log = logging.getLogger("churn.serving")
 
 
+@dataclass(frozen=True)
+class Servers:
+    """How a supervisor gets its TorchServe processes. None of these functions starts one."""
+
+    newest: Callable[[], Archive]
+    """The archive that the next change of version serves."""
+    stable: Callable[[Archive, str], TorchServe]
+    """A server of this archive. The text is a part of the names of its record and logs."""
+    canary: Callable[[Archive, str], TorchServe] | None = None
+    """The same for the canary; None: as `stable`."""
+
+
 class Supervisor:
-    """Inside the `with` block the model is served; `tick` (several times a second) keeps it so.
+    """Serves the model during the `with` block, as long as `tick` is called several times a second.
 
-    `server(archive, name)` makes a TorchServe that is not started yet; `newest()` says which archive a
-    change of version takes. `trial(archive, name)` makes one that says of itself that it is the canary.
+    Each duty of a tick can fail without the others: the reason is in the record and the log, and a later tick
+    does the duty again. What takes long (a restart of TorchServe, a renewal) runs in the background, so that
+    the gateway and the keys do not wait for it.
 
-    Each duty of a tick fails on its own: the reason is in the record and the log, and the duty is done again
-    at a later tick. What takes long (a restart of TorchServe, a renewal) runs in the background, so that the
-    gateway and the keys are looked after meanwhile.
-
-    `companion(supervisor, over)` runs in a thread of its own while the model is served, and returns soon
-    after `over` is set. One that ends before is started again. It may call `canary` and `replace`.
+    `companion(supervisor, stop)` runs in a thread of its own while the model is served. It returns soon after
+    `stop` is set; when it ends earlier, it is started again. It may call `canary` and `replace`.
     """
 
     def __init__(
         self,
-        config: GatewayConfig,
         gateway: Gateway,
+        servers: Servers,
         keys: Keys,
-        server: Callable[[Archive, str], TorchServe],
-        newest: Callable[[], Archive],
         files: Workspace,
-        trial: Callable[[Archive, str], TorchServe] | None = None,
-        companion: "Companion | None" = None,
+        companion: Companion | None = None,
     ) -> None:
-        self.gateway = gateway
-        make = trial or server
-        self.canary = Canary(gateway, lambda archive: make(archive, "torchserve-canary"), self._retire)
-        self._companion, self._company, self._company_at = companion, threading.Thread(), 0.0
+        self.gateway, self.servers = gateway, servers
+        self.canary = Canary(gateway, self._make_canary, self._retire)
+        self._drain_timeout_s = gateway.config.drain_timeout_s
         self._over = threading.Event()
+        run = None if companion is None else lambda stop: companion(self, stop)
+        self._companion = CompanionThread(run, self._over)
         self._lock = threading.RLock()
         self._starting: set[TorchServe] = set()
-        self._config, self._keys, self._server, self._newest = config, keys, server, newest
         self._record_file = record_file(files)
-        self._key_use = KeyUse(files)
+        self._logs = LogRotation(gateway, files)
         self._names = (f"torchserve-{number % 3 + 1}" for number in count())
         self._model: TorchServe | None = None
         self._metadata: Mapping[str, Any] = {}
-        self._known_keys: tuple[Key, ...] = ()
+        self._keys = keys
+        self._accepted_keys: tuple[Key, ...] = ()
         self._keys_seen = -1
         self._policy = RestartPolicy()
         self._gateway_state, self._model_state, self._renewal_state = (ProcessState() for _ in range(3))
         self._background = threading.Thread()
         self._changes = 0
         self._reasons: dict[str, str] = {}
-        """What each duty failed at when it was done last, and why the last change was refused."""
+        """Why each duty failed when it was done last, and why the last change was refused."""
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
-            self._known_keys, self._keys_seen = self._keys.all(), self._keys.changed()
-            first = self._make(self._newest())
+            self._accepted_keys, self._keys_seen = self._keys.all(), self._keys.changed()
+            first = self._make(self.servers.newest())
             self._metadata = _metadata(first)
             undo.callback(self.gateway.stop)
-            # first: a taken port is reported at once, and not after the model has loaded; others get a 503
-            self.gateway.serve(self._metadata, self._known_keys)
+            # first, so that a port in use is reported before the model loads; clients get a 503 meanwhile
+            self.gateway.serve(self._metadata, self._accepted_keys)
             self.gateway.start()
             self._model = self._start(first)
             undo.callback(self._model.stop)
@@ -119,7 +120,7 @@ class Supervisor:
             self._write_record("ready")
             undo.pop_all()
         self._over.clear()
-        self._ensure_companion()
+        self._companion.ensure()
         return self
 
     def __exit__(
@@ -129,36 +130,33 @@ class Supervisor:
 
     @property
     def model(self) -> TorchServe:
+        """The process that is stable."""
         assert self._model is not None
         return self._model
 
-    @property
-    def _reason(self) -> str:
-        return "; ".join(reason for reason in self._reasons.values() if reason)
-
     def tick(self, now: datetime) -> None:
-        """Look after both servers, the keys, the tokens and the logs; no failure of these is raised."""
+        """Do all duties: servers, keys, tokens, certificates and logs. Raises none of their failures."""
         if self._over.is_set():
             return
         duties = {
-            "gateway": self._look_after_gateway,
-            "model": self._look_after_model,
-            "keys": self._look_after_keys,
+            "gateway": self._restart_gateway_when_ended,
+            "model": self._restart_model_when_ended,
+            "keys": self._apply_keys,
             "renewal": lambda: self._renew_before_the_tokens_end(now),
-            "tls": lambda: self._look_after_certificates(now),
-            "logs": self._roll_logs,
+            "tls": lambda: self._refresh_certificates(now),
+            "logs": self._rotate_logs,
         }
         for name, duty in duties.items():
             self._do(name, duty)
-        self._ensure_companion()
+        self._companion.ensure()
 
     def change(self) -> None:
-        """Serve the newest archive from now on. Where it cannot be served, the old one goes on.
+        """Serve the newest archive from now on. When it cannot be served, the old one stays.
 
-        Raises ServingError, or what `newest` raises, with the reason; it is in the record too.
+        Raises ServingError, or what `servers.newest` raises; the reason is in the record too.
         """
         try:
-            self.replace(self._newest())
+            self.replace(self.servers.newest())
             self._reasons.pop("change", None)
         except ChurnError as error:
             self._reasons["change"] = str(error)
@@ -168,9 +166,10 @@ class Supervisor:
             self._write_record()
 
     def replace(self, archive: Archive) -> None:
-        """A new TorchServe for the present one, no request cut. When this raises, the present one stays.
+        """Replace the present TorchServe by a new one, without cutting a request.
 
-        May be called from any thread; until the new one is ready, the present one is looked after.
+        May be called from any thread. Until the new one is ready, the present one is restarted when it ends.
+        When this raises ServingError, the present one stays.
         """
         fresh = self._start(self._make(archive))
         warm_up(fresh)
@@ -183,16 +182,13 @@ class Supervisor:
         self._retire(old)
 
     def stop(self) -> None:
-        """Take nothing new, answer all that is on its way, end both servers."""
+        """Refuse new connections, answer all requests in flight, and end both servers."""
         self._over.set()
         for server in tuple(self._starting):
-            server.stop()  # whoever waits for it learns that it ended
-        for thread, within_s in (
-            (self._company, COMPANION_STOPS_WITHIN_S),
-            (self._background, self._config.drain_timeout_s),
-        ):
-            if thread.is_alive():
-                thread.join(within_s)
+            server.stop()  # the thread that starts it gets the error
+        self._companion.join()
+        if self._background.is_alive():
+            self._background.join(self._drain_timeout_s)
         with self._lock:
             self._stop()
 
@@ -203,49 +199,25 @@ class Supervisor:
         try:
             if self.gateway.alive:
                 self._write_record("draining", model)
-                self.gateway.close()
-                self.gateway.wait_until_quiet(self._config.drain_timeout_s)
+                self.gateway.connections.close()
+                self.gateway.connections.wait_until_quiet(self._drain_timeout_s)
         finally:
             self.gateway.stop()
             self.canary.stop()
             model.stop()
             self._record_file.unlink(missing_ok=True)
 
-    def _do(self, name: str, duty: Callable[[], None]) -> None:
-        """One duty. Its failure is noted, and no reason to leave out the others or to end the service."""
-        try:
-            duty()
-        except (ChurnError, OSError) as error:
-            if self._reasons.get(name) != str(error):
-                log.warning("%s: %s", name, error)
-                self._reasons[name] = str(error)
-                self._write_record()
-
-    def _done(self, *names: str) -> None:
-        """These duties succeeded: what they failed at before is no longer so."""
-        for name in names:
-            self._reasons.pop(name, None)
-        self._write_record()
-
-    def _ensure_companion(self) -> None:
-        wanted = self._companion is not None and not self._over.is_set()
-        if wanted and not self._company.is_alive() and time.monotonic() >= self._company_at:
-            self._company_at = time.monotonic() + COMPANION_AGAIN_AFTER_S
-            self._company = threading.Thread(
-                target=self._companion, args=(self, self._over), name="companion", daemon=True
-            )
-            self._company.start()
-
-    def _in_background(self, name: str, work: Callable[[], None]) -> None:
-        self._background = threading.Thread(target=self._do, args=(name, work), name=name, daemon=True)
-        self._background.start()
+    # one TorchServe after another
 
     def _make(self, archive: Archive) -> TorchServe:
         """A server that is not started yet, its archive read and checked."""
         with self._lock:
-            server = self._server(archive, next(self._names))
+            server = self.servers.stable(archive, next(self._names))
         server.load()
         return server
+
+    def _make_canary(self, archive: Archive) -> TorchServe:
+        return (self.servers.canary or self.servers.stable)(archive, "torchserve-canary")
 
     def _start(self, server: TorchServe) -> TorchServe:
         self._starting.add(server)
@@ -262,22 +234,45 @@ class Supervisor:
             raise
         self._model = fresh
         self._model_state = started(self._model_state, time.monotonic())
-        self._done("model", "renewal")
+        self._succeeded("model", "renewal")
 
     def _move_to(self, model: TorchServe) -> None:
         self._metadata = _metadata(model)
-        self.gateway.serve(self._metadata, self._known_keys)
+        self.gateway.serve(self._metadata, self._accepted_keys)
         self.gateway.set_upstream("stable", model.upstream)
 
     def _retire(self, old: TorchServe) -> None:
+        """Stop a server that no slot names any more, after its last answer."""
         if old.alive:
-            deadline = time.monotonic() + self._config.drain_timeout_s
-            self.gateway.wait_until_unused(old.upstream, self._config.drain_timeout_s)
-            while waiting_requests(old) and time.monotonic() < deadline:
+            deadline = time.monotonic() + self._drain_timeout_s
+            self.gateway.connections.wait_until_unused(old.upstream, self._drain_timeout_s)
+            while old.waiting_requests() and time.monotonic() < deadline:
                 time.sleep(0.05)
         old.stop()
 
-    def _look_after_gateway(self) -> None:
+    # the duties of a tick
+
+    def _do(self, name: str, duty: Callable[[], None]) -> None:
+        """Do one duty. Its failure is recorded; it neither prevents the other duties nor ends the service."""
+        try:
+            duty()
+        except (ChurnError, OSError) as error:
+            if self._reasons.get(name) != str(error):
+                log.warning("%s: %s", name, error)
+                self._reasons[name] = str(error)
+                self._write_record()
+
+    def _succeeded(self, *names: str) -> None:
+        """Remove the reasons for which these duties failed before."""
+        for name in names:
+            self._reasons.pop(name, None)
+        self._write_record()
+
+    def _in_background(self, name: str, work: Callable[[], None]) -> None:
+        self._background = threading.Thread(target=self._do, args=(name, work), name=name, daemon=True)
+        self._background.start()
+
+    def _restart_gateway_when_ended(self) -> None:
         with self._lock:
             if self.gateway.alive:
                 return
@@ -289,7 +284,7 @@ class Supervisor:
                 self._write_record()
             if not due(state, now):
                 return
-            self.gateway.stop()  # the record goes with it
+            self.gateway.stop()  # this removes the record too
             self._write_record()
             try:
                 self.gateway.start()
@@ -297,9 +292,9 @@ class Supervisor:
                 self._gateway_state = not_started(state, time.monotonic(), self._policy)
                 raise
             self._gateway_state = started(state, time.monotonic())
-            self._done("gateway")
+            self._succeeded("gateway")
 
-    def _look_after_model(self) -> None:
+    def _restart_model_when_ended(self) -> None:
         with self._lock:
             if self.model.alive:
                 return
@@ -328,19 +323,19 @@ class Supervisor:
             self._model_state = not_started(self._model_state, time.monotonic(), self._policy)
             raise
 
-    def _look_after_keys(self) -> None:
+    def _apply_keys(self) -> None:
         with self._lock:
             changed = self._keys.changed()
             if changed == self._keys_seen:
                 return
             try:
-                known = self._keys.all()
+                keys = self._keys.all()
             except ServingError:
-                self._keys_seen = changed  # the keys that were good stay so until the file changes again
+                self._keys_seen = changed  # until the next change, the keys that were read last stay valid
                 raise
-            self.gateway.serve(self._metadata, known)
-            self._known_keys, self._keys_seen = known, changed
-            self._done("keys")
+            self.gateway.serve(self._metadata, keys)
+            self._accepted_keys, self._keys_seen = keys, changed
+            self._succeeded("keys")
 
     def _renew_before_the_tokens_end(self, now: datetime) -> None:
         if not self.model.alive or now <= self.model.tokens.expire - RENEW_BEFORE:
@@ -358,50 +353,22 @@ class Supervisor:
             raise
         self._renewal_state = ProcessState()
 
-    def _look_after_certificates(self, now: datetime) -> None:
+    def _refresh_certificates(self, now: datetime) -> None:
         if self.gateway.alive and self.gateway.refresh_tls(now):
-            self._done("tls")
+            self._succeeded("tls")
 
-    def _roll_logs(self) -> None:
-        if not self.gateway.alive:
-            return
-        written = self.gateway.access_log
-        moved = False
-        if written.exists() and written.stat().st_size > LOG_BYTES:
-            written.replace(written.with_suffix(".1.log"))
-            moved = True
-        if self._key_use.full():
-            self._key_use.fold()
-            moved = True
-        if moved:
-            self.gateway.reopen_log()
-            self._done("logs")
-
-    def _tls_record(self) -> dict[str, str]:
-        """For this workspace's own client: serving.tls.own_client."""
-        tls = self._config.tls
-        found = {
-            "tls_certificate": self.gateway.certificate,
-            "tls_client_certificate": tls.client_certificate,
-            "tls_client_key": tls.client_key,
-        }
-        return {name: str(file.absolute()) for name, file in found.items() if file is not None}
+    def _rotate_logs(self) -> None:
+        if self.gateway.alive and self._logs.rotate():
+            self._succeeded("logs")
 
     def _write_record(self, state: State | None = None, model: TorchServe | None = None) -> None:
         model = model or self.model
-        running = self.gateway.alive and model.alive
-        record: dict[str, Any] = {
-            **(model.record() if model.alive else {"model": model.model_name, "archive": str(model.archive)}),
-            "torchserve_pid": model.pid,
-            "gateway": self.gateway.url,
-            "gateway_metrics": self.gateway.metrics,
-            "gateway_pid": self.gateway.pid,
-            "gateway_admin": str(self.gateway.admin.socket),
-            "inference": self.gateway.url,
-            **self._tls_record(),
+        is_running = self.gateway.alive and model.alive
+        record = {
+            **server_record(self.gateway, model),
             "pid": os.getpid(),
-            "state": state or ("ready" if running else "restarting"),
-            "reason": self._reason,
+            "state": state or ("ready" if is_running else "restarting"),
+            "reason": "; ".join(reason for reason in self._reasons.values() if reason),
             "restarts": self._gateway_state.restarts + self._model_state.restarts,
             "changes": self._changes,
             "change_refused": self._reasons.get("change", ""),
@@ -414,22 +381,3 @@ class Supervisor:
 
 def _metadata(server: TorchServe) -> Mapping[str, Any]:
     return model_metadata(BytesIO(server.load().content), server.model_name)
-
-
-def record_file(files: Workspace) -> Path:
-    """Where a server says what it is: see `serving.client.running`."""
-    return files.serving / "server.json"
-
-
-def waiting_requests(server: TorchServe) -> int:
-    """How many requests wait for a worker of this TorchServe; 0 when it no longer says."""
-    try:
-        answer = httpx.get(
-            f"{server.management}/models/{server.model_name}",
-            headers=Tokens.headers(server.tokens.management),
-            timeout=5.0,
-            trust_env=False,
-        )
-        return int(answer.json()[0]["jobQueueStatus"]["pendingRequests"])
-    except (httpx.TransportError, ValueError, KeyError, IndexError):
-        return 0

@@ -1,4 +1,4 @@
-from training.cli import main
+from training.cli.command import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

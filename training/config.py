@@ -16,25 +16,35 @@ class TrainingConfig(Config):
     """The settings of `configs/training.yaml`."""
 
     experiment: str = "churn-prediction"
+    """Name of the experiment in MLflow."""
     model_name: str = "churn-prediction"
+    """Name of the registered model in MLflow."""
     tracking_uri: str = "sqlite:///{workspace}/mlflow.db"
     """`{workspace}` is replaced by the workspace's absolute path."""
     artifacts_uri: str = "{workspace}/mlartifacts"
+    """Where MLflow stores files of runs; `{workspace}` as in `tracking_uri`."""
     seed: int = 42
+    """Seed of everything random: the split, the weights, the study."""
     test_snapshots: int = Field(3, gt=0)
+    """Transaction logs: how many of the newest snapshots with a complete horizon are the test set."""
     test_share: float = Field(0.2, gt=0, lt=1)
+    """Labelled tables: share of the rows in the test set, stratified by the target."""
     validation_share: float = Field(0.2, gt=0, lt=1)
-    """Labelled tables: stratified shares of all rows, and of the rest. Dated logs split by time instead."""
+    """Labelled tables: share of the other rows in the validation set. Dated logs are divided by time."""
     epochs: int | None = Field(None, gt=0)
     """Null: derived from the rows of a log; for a table chosen by out-of-fold log-loss."""
     batch_size: int | None = Field(None, gt=1)
+    """Rows in one step of the optimizer. Null: by the rule of `training/learn/recipe.py`."""
     learning_rate: float | None = Field(None, gt=0)
+    """Null: by the rule of `training/learn/recipe.py`."""
     weight_decay: float | None = Field(None, ge=0)
-    """Null: these follow the rule of `training/learn/recipe.py`."""
+    """Null: by the rule of `training/learn/recipe.py`."""
     gradient_clip: float = Field(1.0, gt=0)
+    """Largest norm of the gradient."""
     calibration: Literal["none", "auto"] = "none"
     """`auto`: Platt scaling where it lowers log-loss on other customers of the newest complete snapshot."""
     threshold: float = Field(0.5, gt=0, lt=1)
+    """Score above which a customer is at risk, where `decision.threshold` is `training`."""
     baselines: tuple[Baseline, ...] | None = None
     """Null: every baseline that the shape of the source allows."""
     cross_validation: int = Field(5, ge=0)
@@ -58,10 +68,15 @@ class Range(Config):
     """One dimension of the search space."""
 
     low: float | None = None
+    """Smallest value."""
     high: float | None = None
+    """Largest value."""
     log: bool = False
+    """Whether values are drawn on a logarithmic scale."""
     integer: bool = False
+    """Whether values are whole numbers."""
     choices: tuple[Any, ...] | None = None
+    """The values of a setting that is not a number; instead of `low` and `high`."""
 
 
 TABLE_TRIALS = 2
@@ -72,6 +87,8 @@ class TuningConfig(Config):
     """The settings of `configs/tuning.yaml`."""
 
     storage: str = "sqlite:///{workspace}/optuna.db"
+    """SQLAlchemy URI of the study's database; `{workspace}` is replaced by the workspace's absolute path. It
+    must be another database than `training.tracking_uri`."""
     study: str = "churn-prediction"
     """A study holds trials of the same rows and configs. Other rows start a new study from its best point."""
     trials: int = Field(6, ge=0)
@@ -82,6 +99,7 @@ class TuningConfig(Config):
     timeout_s: float | None = Field(None, gt=0)
     """After this time no trial starts, except a first one; running trials are finished."""
     heartbeat_s: int = Field(5, gt=0)
+    """How often a worker records that it is running."""
     grace_s: int = Field(30, gt=0)
     """A trial without a heartbeat for this many seconds is run again, since its worker was killed."""
     space: dict[str, Range]
@@ -100,6 +118,7 @@ class Division(Config):
     """A column that divides the customers into parts."""
 
     column: str
+    """Name of a feature or another column of the records."""
     bins: int = Field(4, gt=1)
     """Quantile bins of a numeric column; a categorical one is divided by its values."""
 
@@ -108,6 +127,7 @@ class GatesConfig(Config):
     """The settings of `configs/gates.yaml`."""
 
     profile: str
+    """Which of `profiles` is applied."""
     profiles: dict[str, dict[str, dict[str, Any]]]
     """profile -> rule -> its arguments; rules are the classes of `training/gates/`."""
     segments: Literal["auto"] | tuple[Division, ...] = "auto"
@@ -115,6 +135,7 @@ class GatesConfig(Config):
     groups: tuple[Division, ...] = ()
     """The groups that the fairness rule compares."""
     resamples: int = Field(1000, ge=100)
+    """Bootstrap resamples of the test customers."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Confidence level of every bootstrap interval and bound."""
 
@@ -123,6 +144,7 @@ class ValueColumn(Config):
     """The value of each customer, from a numeric feature."""
 
     column: str
+    """Name of the feature."""
     default: float = Field(gt=0)
     """The value where the feature is missing; the packaged threshold is computed for it too."""
 
@@ -144,8 +166,11 @@ class DecisionConfig(Config):
     """The value of a customer who stays, over the time that the offer gains: one number, or a feature. Null:
     in a log the customer's recent spending, one number for a table (training/value_at_stake.py)."""
     offer_cost: float = Field(10.0, ge=0)
+    """Cost of an accepted offer. Customers who would have stayed accept it too."""
     contact_cost: float = Field(1.0, ge=0)
+    """Cost of making an offer to one customer."""
     acceptance_rate: float = Field(0.3, gt=0, le=1)
+    """Share of the customers who would leave and accept the offer."""
     threshold: Literal["profit", "training"] = "profit"
     """A customer above it is at risk: the break-even probability of an offer, or `training.threshold`."""
 

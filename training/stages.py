@@ -11,7 +11,10 @@ from training.config import DecisionConfig, GatesConfig, TrainingConfig, TuningC
 
 
 class Stages(Config):
+    """One field for each stage, named as its file in `configs/`."""
+
     workspace: Path
+    """Folder for all files of a run."""
     data: DataConfig
     features: FeaturesConfig
     model: ModelConfig

@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 from core.errors import TrainingError
 from core.workspace import Workspace, replaced_directory
-from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from model.export import export_program, load_program
-from training.config import TrainingConfig
 from training.evaluate.appraisal import write_appraisal
-from training.evaluate.baselines import fit_baselines
+from training.evaluate.baselines import Task, fit_baselines
 from training.evaluate.cross_validation import cross_validate
 from training.evaluate.importance import importances
 from training.learn.calibration_choice import choose_calibration
 from training.learn.fit import Fitted, fit
+from training.learn.inputs import Inputs
 from training.learn.metrics import evaluate
-from training.learn.recipe import resolve_settings
-from training.learn.split import Shape, Split, split_rows
+from training.learn.recipe import resolve
+from training.learn.resolved import FitSettings
+from training.learn.split import Split, split_rows
 
 KEYS = ("event_timestamp", "user_id")
 
@@ -43,15 +43,13 @@ class TrainingResult:
     calibration: dict[str, float]
 
     def to_json(self) -> str:
+        """The content of metrics.json."""
         return json.dumps(self.__dict__, indent=1)
 
 
 def train(
     data: pd.DataFrame,
-    shape: Shape,
-    spec: FeaturesConfig,
-    model: ModelConfig,
-    training: TrainingConfig,
+    settings: FitSettings,
     files: Workspace,
     progress: Callable[[str], None] = lambda message: None,
 ) -> TrainingResult:
@@ -62,27 +60,22 @@ def train(
     event_timestamp, churned, score, baseline_<name>) and `appraisal.json` (cross-validation, importance).
     Raises TrainingError if the rows cannot be split; the files of the last training then remain.
     """
-    rows, split = prepare(data, shape, spec, training)
-    model, training = resolve_settings(model, training, shape, len(split.train))
+    rows, split = prepare(data, settings)
+    settings = resolve(settings, len(split.train))
+    training = settings.training
     train_rows, test_rows = rows.iloc[split.train], rows.iloc[split.test]
 
     start = perf_counter()
-    calibration = choose_calibration(rows, split, shape, spec, model, training, progress)
-    fitted = fit(train_rows, None, spec, model, training, progress, shape=shape)
+    calibration = choose_calibration(rows, split, settings, progress)
+    fitted = fit(train_rows, None, settings, progress)
     fitted.program.calibration = calibration
     scores = fitted.score(test_rows)
     seconds = {"network": perf_counter() - start}
 
-    baseline_scores, baseline_seconds = fit_baselines(
-        training.baselines_of(shape),
-        train_rows,
-        test_rows,
-        spec,
-        shape,
-        files.records,
-        training.seed,
-        progress,
-    )
+    spec, names = settings.spec, training.baselines_of(settings.shape)
+    inputs = Inputs.learn(train_rows, spec)
+    task = Task(train_rows, test_rows, inputs, spec.horizon, files.records, training.seed)
+    baseline_scores, baseline_seconds = fit_baselines(names, task, settings.shape, progress)
     churned = test_rows["churned"].to_numpy()
     result = TrainingResult(
         metrics=evaluate(churned, scores, training.threshold),
@@ -92,10 +85,12 @@ def train(
         split=split.rule,
         calibration={"slope": float(calibration.slope), "shift": float(calibration.shift)},
     )
-    check = cross_validate(rows, split, shape, spec, fitted, training, progress)
+    check = cross_validate(rows, split, fitted, progress)
     progress("exporting the program")
     with replaced_directory(files.training) as folder:
-        _write(folder, fitted, model, result, test_rows, {"score": scores} | _prefixed(baseline_scores))
+        _write(
+            folder, fitted, settings.model, result, test_rows, {"score": scores} | _prefixed(baseline_scores)
+        )
         progress("importance of the features")
         exported = load_program(folder / "model.pt2")
         found = importances(exported, fitted.inputs, spec, test_rows, training.seed)
@@ -103,19 +98,19 @@ def train(
     return result
 
 
-def prepare(
-    data: pd.DataFrame, shape: Shape, spec: FeaturesConfig, training: TrainingConfig
-) -> tuple[pd.DataFrame, Split]:
+def prepare(data: pd.DataFrame, settings: FitSettings) -> tuple[pd.DataFrame, Split]:
     """The rows sorted by KEYS, on which seeded draws depend, and their split.
 
     Raises TrainingError for a missing column or a label other than 0 and 1.
     """
+    spec = settings.spec
     if missing := [c for c in (*KEYS, "churned", *spec.numeric, *spec.categorical) if c not in data]:
         raise TrainingError(f"the training set lacks {', '.join(missing)}; run `churn features build` again")
     if not data["churned"].isin([0, 1]).all():
         raise TrainingError("churned holds values other than 0 and 1; run `churn features build` again")
     rows = data.sort_values(list(KEYS), ignore_index=True)
-    return rows, split_rows(rows[["user_id", "event_timestamp", "churned"]], shape, spec.horizon, training)
+    keys = rows[["user_id", "event_timestamp", "churned"]]
+    return rows, split_rows(keys, settings.shape, spec.horizon, settings.training)
 
 
 def _write(
@@ -128,7 +123,7 @@ def _write(
 ) -> None:
     export_program(fitted.program, folder / "model.pt2")
     fitted.program.save(folder / "members.ckpt", fitted.inputs.cardinalities, model)
-    fitted.resolved.write(folder)
+    fitted.record.write(folder)
     (folder / "inputs.json").write_text(fitted.inputs.to_json(), encoding="utf-8")
     (folder / "metrics.json").write_text(result.to_json(), encoding="utf-8")
     (folder / "baselines.json").write_text(json.dumps(result.baselines, indent=1), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 Its documentation also shows a service in front that takes single requests and passes them on; with BentoML
 1.4.39 and 64 clients that hop cost most of the speed and answered a third of the requests with a 500 (its
-own connections were closed under it), so the batching service is asked directly.
+own connections were closed under it), so requests go to the batching service directly.
 
 Two workers, one a core, since processes of Python use one each
 (https://docs.bentoml.com/en/latest/build-with-bentoml/parallelize-requests.html); batches as

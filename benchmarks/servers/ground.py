@@ -1,4 +1,4 @@
-"""What all servers of the comparison stand on: customers, a store, one model; and how a server is asked."""
+"""What all servers of the comparison share: customers, store and model; and the request to a server."""
 
 import json
 import os
@@ -33,11 +33,11 @@ CLOSE = 1e-6
 class Ground:
     settings: Settings
     folder: Path
-    """For logs and for what a rival needs on disk."""
+    """For logs and for files of a rival."""
     venv: Path
-    """The environment of the rivals that we do not install."""
+    """The virtual environment of the rivals."""
     ids: tuple[int | str, ...]
-    """Customers that the store knows."""
+    """Customers in the store."""
 
     @property
     def ids_file(self) -> Path:
@@ -119,7 +119,7 @@ def reference(ground: Ground) -> list[float]:
 
 
 def check(ground: Ground, target: Target, expected: Sequence[float]) -> None:
-    """Whether the same customers get the same scores. Raises NotStarted: wrong answers would win nothing."""
+    """Compares the scores with the reference. Raises NotStarted for other scores."""
     with client(target) as connection, ThreadPoolExecutor(AT_ONCE) as pool:
         answers = list(
             pool.map(lambda one: connection.post(target.url, content=target.body % one), ground.checked)
@@ -133,15 +133,15 @@ def check(ground: Ground, target: Target, expected: Sequence[float]) -> None:
         raise NotStarted(f"its scores differ from the reference by up to {furthest:.2g}")
 
 
-def ask(target: Target, user_id: Any, timeout_s: float = 30) -> httpx.Response:
-    """One request of a running server, as wrk would send it."""
+def send(target: Target, user_id: Any, timeout_s: float = 30) -> httpx.Response:
+    """One request to a running server, as wrk sends it."""
     with client(target, timeout_s) as connection:
         return connection.post(target.url, content=target.body % user_id)
 
 
 def answers(target: Target, user_id: int | str) -> bool:
     try:
-        return ask(target, user_id, timeout_s=5).status_code == 200
+        return send(target, user_id, timeout_s=5).status_code == 200
     except httpx.TransportError:
         return False
 

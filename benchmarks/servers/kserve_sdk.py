@@ -5,9 +5,9 @@ two for two cores. Its logs are off, as the others' are: `--log_config_file` wit
 KSERVE_LOGLEVEL, `--enable_latency_logging false`.
 
 KServe documents a batcher (https://kserve.github.io/website/docs/model-serving/predictive-inference/batcher),
-which runs in a sidecar: a batch goes when it has `maxBatchSize` instances (32) or its first one has waited
-`maxLatency` milliseconds. With BATCHER=1 that rule works within each server process, with 1 ms, the shortest:
-without the sidecar's hop, which favours KServe.
+which runs in a sidecar: a batch is sent when it has `maxBatchSize` instances (32) or its first one has waited
+`maxLatency` milliseconds. With BATCHER=1 that rule is applied in each server process, with 1 ms, the
+shortest: without the sidecar's hop, which favours KServe.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class Batched(Churn):
         self.batcher = Batcher(self.answer)
 
     async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
-        return {"predictions": await self.batcher.ask([one["user_id"] for one in payload["instances"]])}
+        return {"predictions": await self.batcher.answer([one["user_id"] for one in payload["instances"]])}
 
 
 class Batcher:
@@ -62,7 +62,7 @@ class Batcher:
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def ask(self, user_ids: list[Any]) -> list[Any]:
+    async def answer(self, user_ids: list[Any]) -> list[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Any]] = loop.create_future()
         self._waiting.append((user_ids, future))

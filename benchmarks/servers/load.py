@@ -1,4 +1,4 @@
-"""Load by wrk: one thread, so many connections, each with one request at a time."""
+"""Load by wrk: one thread and a number of connections, each with one request at a time."""
 
 import json
 import os
@@ -14,13 +14,13 @@ TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class Target:
-    """Where requests go and what they say: `body` has one %s, the customer."""
+    """Address and content of the requests: `body` has one %s, the customer."""
 
     url: str
     body: str
     headers: tuple[str, ...] = ()
     certificate: str | None = None
-    """Of an https address that signs for itself: the file by which clients trust it. wrk checks none."""
+    """The certificate file of an https address with a self-signed certificate. wrk checks none."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Load:
     """Connections refused or cut."""
     timeouts: int
     statuses: Mapping[str, int]
-    """Answers by status, where they were looked at."""
+    """Number of answers by status, if `statuses` was set."""
 
     @property
     def answered_per_s(self) -> float:
@@ -49,7 +49,7 @@ def available() -> bool:
 
 
 def load(target: Target, ids: Path, connections: int, seconds: float, statuses: bool = False) -> Load:
-    """Run wrk for `seconds` (whole ones: wrk knows no others). `ids`: a file with a customer a line."""
+    """Runs wrk for `seconds`, rounded since wrk takes whole seconds. `ids`: a file with a customer a line."""
     environment = {**os.environ, "HEADERS": "\n".join(target.headers)}
     environment.pop("STATUSES", None)
     if statuses:

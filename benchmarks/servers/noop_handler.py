@@ -1,8 +1,8 @@
-"""The limits: the same TorchServe and settings, and a handler that scores nobody and always answers the same.
+"""The upper limit: the same TorchServe and settings, with a handler that always returns the same answer.
 
-NOOP_READS says what it does meanwhile: `nothing`; `messages`, still nothing, but messages are read as our
-handler reads them (handlers/torchserve/worker_socket.py), which is quicker than TorchServe's own way;
-`features`, then also the features of each customer of the batch, by our reader.
+NOOP_READS selects the work of the handler. `nothing`: none. `messages`: messages are read as by our handler
+(handlers/torchserve/worker_socket.py), which is faster than TorchServe's own way. `features`: in addition,
+the features of each customer of the batch are read by our reader.
 """
 
 import importlib
@@ -24,7 +24,8 @@ class NoopHandler:
         if reads == "nothing":
             return
         socket = importlib.import_module("handlers.torchserve.worker_socket")
-        self._response = socket.WorkerResponse(200, ANSWER, [])
+        messages = importlib.import_module("handlers.torchserve.batch_message")
+        self._response = messages.WorkerResponse(200, ANSWER, [])
         if reads == "features":
             self._open(Path(context.system_properties["model_dir"]))
         taken = socket.take_over(
@@ -35,7 +36,7 @@ class NoopHandler:
             self._read_and_answer if reads == "features" else self._answer,
         )
         if not taken:
-            raise RuntimeError("this TorchServe is of a version that our reader does not know")
+            raise RuntimeError("our reader does not support this version of TorchServe")
         logging.getLogger().setLevel(logging.WARNING)
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
@@ -48,15 +49,15 @@ class NoopHandler:
         self._id_type = bundle.id_type
         self._key = importlib.import_module("handlers.mask_key").read_mask_key(os.environ, bundle.key_check)
         self._pseudonym = importlib.import_module("handlers.identity").pseudonym
-        self._features = importlib.import_module("handlers.store.reader").open_features(model_dir, bundle)
+        self._features = importlib.import_module("handlers.store.opening").open_features(model_dir, bundle)
         self._offset = timedelta(seconds=float(os.environ["CHURN_CLOCK_OFFSET_S"]))
 
     def _answer(self, requests: Sequence[Any]) -> list[Any]:
         return [self._response] * len(requests)
 
     def _read_and_answer(self, requests: Sequence[Any]) -> list[Any]:
-        asked = [json.loads(one.row["body"])["instances"][0]["user_id"] for one in requests]
-        ids = dict.fromkeys(self._pseudonym(user_id, self._id_type, self._key) for user_id in asked)
+        user_ids = [json.loads(one.row["body"])["instances"][0]["user_id"] for one in requests]
+        ids = dict.fromkeys(self._pseudonym(user_id, self._id_type, self._key) for user_id in user_ids)
         vectors = self._features.read(list(ids), datetime.now(UTC) + self._offset)
         if set(vectors.status) != {"ok"}:
             raise RuntimeError("the features of a customer are not fresh")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from benchmarks.servers import report
 from benchmarks.servers.contestants import OURS, OWN
-from benchmarks.servers.ground import Ground, Running, ask, client
+from benchmarks.servers.ground import Ground, Running, client, send
 from benchmarks.servers.load import Load, load
 from benchmarks.servers.turns import WARM_UP_S
 
@@ -29,7 +29,7 @@ def measure(ground: Ground, options: argparse.Namespace) -> int:
         before = lone(server, ground.ids[:200])
         found = load(server.target, ground.ids_file, CONNECTIONS, options.seconds, statuses=True)
         ended = time.monotonic()
-        first = ask(server.target, ground.ids[0])
+        first = send(server.target, ground.ids[0])
         recovered_s = time.monotonic() - ended
         after = lone(server, ground.ids[:200])
     held = first.status_code == 200 and recovered_s < RECOVERED_WITHIN_S and good(found)

@@ -1,4 +1,4 @@
-"""How ours is started, direct and through the gateway, and the no-ops, which show what TorchServe costs."""
+"""Starts our server, direct and through the gateway, and the no-ops that measure the cost of TorchServe."""
 
 import json
 import os
@@ -18,8 +18,8 @@ from churn.settings import Settings
 from core.workspace import Workspace
 from pipelines.live import newest_archive, server
 from serving.config import GatewayConfig, Tls
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Keys
+from serving.gateway.process import Gateway
 from serving.gateway.tls import TlsFiles
 from serving.torchserve.server import TorchServe
 
@@ -85,7 +85,7 @@ def noop(profile: str, reads: Reads = "nothing", **serving: Any) -> Start:
 
 
 def with_profile(settings: Settings, profile: str, **serving: Any) -> Settings:
-    """Workers for half of the cores where many ask at once, the other half is TorchServe's own; else one."""
+    """For throughput, workers on half of the cores (the rest is for TorchServe itself); else one worker."""
     workers = max(1, (os.cpu_count() or 1) // 2) if profile == "throughput" else 1
     changes = {"profile": profile, "workers": workers} | serving
     return settings.model_copy(update={"serving": settings.serving.model_copy(update=changes)})

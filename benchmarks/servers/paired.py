@@ -1,9 +1,9 @@
-"""Ours of today beside ours of an earlier commit, in turns, at 64 clients: the ratio of their throughputs.
+"""The current server and that of an earlier commit, in turns, at 64 clients: the ratio of throughputs.
 
 The commit is written to --out/against/<commit> (git archive) and makes its own workspace, store, model and
-archive there, by its own `churn run` from the same data; both are asked about the same customers. What its
-model costs to call is shown beside today's, since a commit's recipe may make another one. Packages are those
-that are installed now.
+archive there, by its own `churn run` from the same data; both get requests for the same customers. The cost
+of calling each model is shown, since another commit may train another model. Packages are those that are
+installed now.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def of_commit(tree: Path, name: str, ground: Ground) -> Iterator[tuple[Running, 
 
 
 def ready(server: Running, ground: Ground, stack: ExitStack) -> Running:
-    """Warm, and stopped where it stands; thawed before it is ended."""
+    """The server after the warm-up, suspended; it is resumed before it is stopped."""
     stack.callback(turn, server)
     load(server.target, ground.ids_file, CLIENTS, WARM_UP_S)
     rest(server, ground)

@@ -12,7 +12,7 @@ GRACE_S = 10
 
 
 class NotStarted(RuntimeError):
-    """A server of the comparison does not run here; the message says why."""
+    """A server of the comparison does not run here; the message is the reason."""
 
 
 def free_port() -> int:
@@ -22,7 +22,7 @@ def free_port() -> int:
 
 
 def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes], timeout_s: float) -> None:
-    """Return when `ready` says so. Raises NotStarted when the process ends before, or time does."""
+    """Returns when `ready` is true. Raises NotStarted if the process ends before, or after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not ready():
         if process.poll() is not None:
@@ -34,7 +34,7 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes], timeou
 
 @contextmanager
 def stopped(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """At the end of the block the process and its children are gone."""
+    """Ends the process and its children at the end of the block."""
     try:
         yield
     finally:
@@ -49,13 +49,14 @@ def stopped(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def freeze(*pids: int) -> None:
-    """Stop a server and its children where they stand, so that the one that is measured has the machine."""
+    """Suspends a server and its children, so that the measured one has the whole machine."""
     for member in (process for pid in pids for process in tree(pid)):
         with suppress(psutil.NoSuchProcess):
             member.suspend()
 
 
 def thaw(*pids: int) -> None:
+    """Resumes a server and its children."""
     for member in (process for pid in pids for process in reversed(tree(pid))):
         with suppress(psutil.NoSuchProcess):
             member.resume()

@@ -1,9 +1,9 @@
-"""What every rival does with a request: the same features and the same exported program as ours.
+"""The work of every rival on a request: the same features and the same exported program as ours.
 
 A rival gets MODEL_DIR, our own archive unpacked, and the environment that its feature_store.yaml needs.
-READ says who reads the features: `feast` (`get_online_features`), or `reader`, our own reader as a library,
-so that the reader's share of a difference and the server's can be seen one by one. The request is ours: a
-raw identifier, masked here as at our own door.
+READ selects the reader of the features: `feast` (`get_online_features`), or `reader`, our own reader as a
+library. This separates the effect of the reader from that of the server. The request is ours: a raw
+identifier, masked here as by our own server.
 
     python -m benchmarks.servers.recipe < IDS       # the scores of these customers, both as JSON lists
 """
@@ -76,7 +76,7 @@ def feast_read(model_dir: Path, bundle: Mapping[str, Any]) -> Read:
 
 def our_reader(model_dir: Path) -> Read:
     from handlers.bundle import read_bundle
-    from handlers.store.reader import open_features
+    from handlers.store.opening import open_features
 
     features = open_features(model_dir, read_bundle(model_dir))
     offset = timedelta(seconds=float(os.environ["CHURN_CLOCK_OFFSET_S"]))

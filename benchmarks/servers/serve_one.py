@@ -1,8 +1,8 @@
-"""Serve one of ours until standard input ends, for a process of another commit: see paired.py.
+"""Serves one of our servers until standard input ends, for a process of another commit: see paired.py.
 
     python -P serve_one.py WORKSPACE NAME < IDS      # with PYTHONPATH at the root of the commit to serve
 
-The first line of the output says where it is, as JSON. Only what commits since 5c70239 have in common is
+The first line of the output is its address, as JSON. Only functions that all commits since 5c70239 have are
 used.
 """
 

@@ -13,7 +13,7 @@ import redis
 from benchmarks.servers.process import free_port, stopped, wait_for
 from churn.settings import Settings, load_settings
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 class StepFailed(RuntimeError):
@@ -21,12 +21,12 @@ class StepFailed(RuntimeError):
 
 
 @contextmanager
-def opened(name: str, folder: Path, say: Say) -> Iterator[Settings]:
+def opened(name: str, folder: Path, progress: Progress) -> Iterator[Settings]:
     """A workspace whose online store is `name` (sqlite or redis), filled, with a packaged model."""
     if name == "sqlite":
-        yield _by_the_steps(folder / "sqlite", say)
+        yield _by_the_steps(folder / "sqlite", progress)
         return
-    made = _by_the_steps(folder / "sqlite", say).files.root
+    made = _by_the_steps(folder / "sqlite", progress).files.root
     workspace = folder / "redis"
     if _older(workspace, made):
         shutil.rmtree(workspace, ignore_errors=True)
@@ -37,30 +37,30 @@ def opened(name: str, folder: Path, say: Say) -> Iterator[Settings]:
         with redis.Redis(port=port) as client:
             empty = client.dbsize() == 0
         if empty:
-            say("putting the features into Redis")
+            progress("putting the features into Redis")
             churn("features", "materialize", workspace=workspace, overrides=[online])
         churn("package", workspace=workspace, overrides=[online])
         yield load_settings(overrides=[f"workspace={workspace}", online])
 
 
-def _by_the_steps(workspace: Path, say: Say) -> Settings:
+def _by_the_steps(workspace: Path, progress: Progress) -> Settings:
     settings = load_settings(overrides=[f"workspace={workspace}"])
     if _digest_in(settings) == settings.features.digest():
         try:
-            # the online store and the handlers of today around the model that is there
+            # the current online store and handlers, with the existing model
             churn("features", "materialize", workspace=workspace)
             churn("package", workspace=workspace)
             return settings
         except StepFailed as error:
-            say(f"made by another release: {error}")
-    say(f"making {workspace} by `churn run` (some minutes, once)")
+            progress(f"made by another release: {error}")
+    progress(f"making {workspace} by `churn run` (some minutes, once)")
     # a search for hyperparameters would change no server's speed
     churn("run", "--no-rollout", workspace=workspace, overrides=["tuning.trials=0"])
     return settings
 
 
 def _digest_in(settings: Settings) -> str | None:
-    """The feature spec that the workspace was made with, once it has come to an archive."""
+    """The feature spec of the workspace, if an archive was packaged in it."""
     if not settings.files.archive_record.is_file():
         return None
     manifest = json.loads(settings.files.feature_manifest.read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ def _older(copy: Path, original: Path) -> bool:
 
 
 def churn(*command: str, workspace: Path, overrides: list[str] | None = None) -> None:
-    """One of our own commands, as a user types it. Raises StepFailed with what it said."""
+    """Runs a command of `churn`. Raises StepFailed with the last line of its error."""
     settings = [part for text in (f"workspace={workspace}", *(overrides or [])) for part in ("--set", text)]
     done = subprocess.run(
         [sys.executable, "-m", "churn", *command, *settings], capture_output=True, text=True, check=False
@@ -86,7 +86,7 @@ def churn(*command: str, workspace: Path, overrides: list[str] | None = None) ->
 
 @contextmanager
 def redis_server(folder: Path) -> Iterator[int]:
-    """A redis-server of our own on a free port; it writes its data to `folder` when it stops."""
+    """A separate redis-server on a free port; it writes its data to `folder` when it stops."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     process = subprocess.Popen(

@@ -1,1 +1,78 @@
-"""What each command does: call the rooms, show the result. Rooms are imported when they are needed."""
+"""The commands: each module declares its commands and executes them with the rooms, imported when needed."""
+
+from churn.command import Command
+from churn.commands import (
+    config,
+    dashboards,
+    data,
+    deploy,
+    features,
+    forget,
+    init,
+    keys,
+    loop,
+    predict,
+    registry,
+    score,
+    serving,
+    training,
+    verify,
+)
+from churn.commands.rollout import cluster, history, requests, status
+
+COMMANDS: tuple[Command, ...] = (
+    loop.run,
+    init.init,
+    data.ingest,
+    data.versions,
+    features.build,
+    features.materialize,
+    features.show,
+    training.tune,
+    dashboards.optuna,
+    dashboards.mlflow,
+    training.train,
+    training.gates,
+    training.package,
+    verify.verify,
+    deploy.deploy,
+    score.score,
+    forget.forget,
+    deploy.start,
+    status.status,
+    status.watch,
+    requests.pause,
+    requests.resume,
+    requests.promote,
+    requests.abort,
+    history.history,
+    history.judge,
+    cluster.run,
+    cluster.adopt,
+    cluster.restore,
+    requests.rollback,
+    registry.versions,
+    registry.promote,
+    registry.rollback,
+    registry.history,
+    serving.serve,
+    serving.reload,
+    keys.add,
+    keys.rotate,
+    keys.list_all,
+    keys.revoke,
+    predict.predict,
+    config.show,
+)
+"""In the order of `churn --help`."""
+
+GROUPS = {
+    "features": "build, materialize and show features",
+    "data": "versions of the records",
+    "keys": "who may ask the gateway",
+    "registry": "versions and aliases",
+    "rollout": "a candidate on live traffic",
+    "dashboard": "Optuna's and MLflow's own pages, on this machine",
+    "config": "look at the settings",
+}
+"""The help of each group, by the first word of its commands."""

@@ -1,11 +1,22 @@
-"""`churn config ...`: the settings themselves."""
+"""`churn config show`: prints the settings."""
+
+from __future__ import annotations
 
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from churn import console
-from churn.settings import Settings
+from churn.command import command
+
+if TYPE_CHECKING:
+    from churn.settings import Settings
 
 
+@command(
+    "config show",
+    "print the settings that would be used, or why they are refused",
+    examples=("churn config show", "churn config show --profile production --set training.epochs=10"),
+)
 def show(settings: Settings, arguments: Namespace) -> int:
     from training.addresses import masked
 

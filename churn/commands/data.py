@@ -1,12 +1,34 @@
 """`churn ingest` and `churn data ...`: from the source to records, and their versions."""
 
+from __future__ import annotations
+
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from churn import console
+from churn.command import argument, command
 from churn.commands.step import append_delivery, read, run_step
-from churn.settings import Settings
+
+if TYPE_CHECKING:
+    from churn.settings import Settings
 
 
+@command(
+    "ingest",
+    "read the source, validate, mask, write records and a manifest",
+    examples=(
+        "churn ingest",
+        "churn ingest --config examples/transactions.yaml --set data.source.uri=orders.csv",
+        "churn ingest --config examples/transactions.yaml --append orders-2024-06.csv",
+    ),
+    arguments=(
+        argument(
+            "--append",
+            metavar="URI",
+            help="read only this new delivery, written like data.source, and merge it into the records",
+        ),
+    ),
+)
 def ingest(settings: Settings, arguments: Namespace) -> int:
     if arguments.append is not None:
         return _append(settings, arguments.append)
@@ -20,8 +42,13 @@ def ingest(settings: Settings, arguments: Namespace) -> int:
     return 0
 
 
+@command(
+    "data versions",
+    "the versions of the records that are in the workspace, the current one first",
+    examples=("churn data versions",),
+)
 def versions(settings: Settings, arguments: Namespace) -> int:
-    from data.records.versions import versions as known
+    from data.records.versions import versions as stored_versions
 
     console.table(
         f"Versions of the records (the newest {settings.data.keep_versions} stay: data.keep_versions)",
@@ -35,7 +62,7 @@ def versions(settings: Settings, arguments: Namespace) -> int:
                 version.made.isoformat(timespec="seconds"),
                 "current" if version.current else "",
             )
-            for version in known(settings.files)
+            for version in stored_versions(settings.files)
         ],
     )
     return 0

@@ -1,4 +1,6 @@
-"""`churn registry ...`: versions and aliases. What serves is decided by rollouts; the champion follows it."""
+"""`churn registry ...`: versions and aliases. Rollouts decide what serves; the champion follows them."""
+
+from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator
@@ -7,14 +9,20 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from churn import console
+from churn.command import REASON, argument, command
 from churn.commands.step import who
-from churn.settings import Settings
 from core.errors import TrainingError
 
 if TYPE_CHECKING:
+    from churn.settings import Settings
     from training.registry.model_registry import Registry
 
 
+@command(
+    "registry list",
+    "registered versions, with their gates and aliases",
+    examples=("churn registry list",),
+)
 def versions(settings: Settings, arguments: Namespace) -> int:
     from training.registry.model_registry import Registry
 
@@ -36,9 +44,21 @@ def versions(settings: Settings, arguments: Namespace) -> int:
     return 0
 
 
+@command(
+    "registry promote",
+    "make a version the champion",
+    examples=(
+        'churn registry promote --reason "two weeks on trial"',
+        'churn registry promote 7 --reason "..."',
+    ),
+    arguments=(
+        argument("version", nargs="?", help="number of the version; default: the challenger"),
+        REASON,
+    ),
+)
 def promote(settings: Settings, arguments: Namespace) -> int:
     from training.registry.model_registry import CHALLENGER, Registry
-    from training.release.tracking import numbers_of
+    from training.release.register import numbers_of
 
     registry = Registry(settings.training)
     number = arguments.version or registry.aliases().get(CHALLENGER)
@@ -52,6 +72,12 @@ def promote(settings: Settings, arguments: Namespace) -> int:
     return 0
 
 
+@command(
+    "registry rollback",
+    "make the previous champion the champion again",
+    examples=('churn registry rollback --reason "calls rose"',),
+    arguments=(REASON,),
+)
 def rollback(settings: Settings, arguments: Namespace) -> int:
     from training.registry.model_registry import CHAMPION, PREVIOUS, Registry
 
@@ -63,11 +89,11 @@ def rollback(settings: Settings, arguments: Namespace) -> int:
 
 
 @contextmanager
-def _writing(settings: Settings, registry: "Registry", number: str | None) -> Iterator[None]:
-    """While the aliases are written, by one process at a time, the controller included.
+def _writing(settings: Settings, registry: Registry, number: str | None) -> Iterator[None]:
+    """Lock the aliases against other processes, including the controller, while the block writes them.
 
-    Raises RolloutError where `number` would name another archive as champion than the one that is recorded as
-    what customers are answered by: the controller would set it back.
+    Raises RolloutError if version `number` is not the archive that is recorded as stable, because the
+    controller would set the champion back to the stable archive.
     """
     from pipelines.rollout import open_store
     from rollout.errors import RolloutError
@@ -79,14 +105,18 @@ def _writing(settings: Settings, registry: "Registry", number: str | None) -> It
         archive = registry.version(number).tags.get("archive_sha256")
         if archive != stable.sha256:
             raise RolloutError(
-                f"registry: version {number} is not what customers are answered by, which is model version"
-                f" {stable.version}; the champion follows it: bring another with `churn deploy` or `churn"
-                " rollback`"
+                f"registry: customers are served by model version {stable.version}, not by version {number};"
+                " the champion follows what is served: change that with `churn deploy` or `churn rollback`"
             )
     with locked_by(store, settings.training.model_name, lambda: datetime.now(UTC)):
         yield
 
 
+@command(
+    "registry history",
+    "every change of champion and challenger: who, when, why",
+    examples=("churn registry history",),
+)
 def history(settings: Settings, arguments: Namespace) -> int:
     from training.registry.model_registry import Registry
 
@@ -98,7 +128,7 @@ def history(settings: Settings, arguments: Namespace) -> int:
             d.version,
             d.numbers.get("log_loss"),
             d.why,
-            "" if d.applied else "cut short",
+            "" if d.applied else "interrupted",
         )
         for d in Registry(settings.training).history()
     ]

@@ -1,4 +1,4 @@
-"""What several commands show, and how an error is reported."""
+"""Tables that several commands print, and the line of an error."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,17 +8,17 @@ from core.errors import ChurnError
 
 
 def explain(error: ChurnError) -> None:
-    """What went wrong as one line on stderr; details, when there are any, as a table before it on stdout."""
+    """Print the error as one line on stderr. Its details, if any, precede it as a table on stdout."""
     if error.table:
         columns = list(error.table[0])
         console.table("What failed", columns, [[row.get(c) for c in columns] for row in error.table])
-    console.err.print(f"[bold red]churn:[/] {_escaped(str(error))}", soft_wrap=True)
+    console.err.print(f"[bold red]churn:[/] {console.escape(str(error))}", soft_wrap=True)
 
 
 def show_models(record: Any) -> None:
     from pipelines.report import model_rows
 
-    shown = {
+    metrics = {
         "log_loss": "log-loss",
         "auroc": "AUROC",
         "auprc": "AUPRC",
@@ -26,9 +26,9 @@ def show_models(record: Any) -> None:
         "brier": "Brier",
         "ece": "ECE",
     }
-    rows = [[row["name"].replace("_", " "), *(row[c] for c in shown)] for row in model_rows(record)]
+    rows = [[row["name"].replace("_", " "), *(row[name] for name in metrics)] for row in model_rows(record)]
     title = f"On {record['metrics']['rows']:,.0f} test rows the network never saw"
-    console.table(title, ("model", *shown.values()), rows, emphasise_first=True)
+    console.table(title, ("model", *metrics.values()), rows, emphasise_first=True)
 
 
 def show_gates(report: Any) -> None:
@@ -46,9 +46,9 @@ def show_answers(answers: Sequence[Any]) -> None:
 
 
 def show_rollout(record: Any) -> None:
-    """The canary's way, weight by weight."""
+    """Print the windows of the canary in order, one weight each."""
     if "left_out" in record:
-        console.out.print(f"No canary: {_escaped(record['left_out'])}", soft_wrap=True)
+        console.out.print(f"No canary: {console.escape(record['left_out'])}", soft_wrap=True)
         return
     columns = ("canary's share", "seconds", "stable", "canary", "errors", "p99 ms", "stable's")
     rows = [
@@ -59,18 +59,12 @@ def show_rollout(record: Any) -> None:
             f"{window['canary']['requests']:,}",
             f"{window['canary']['errors']:,}",
             *(
-                "–" if window[arm]["p99_ms"] is None else f"{window[arm]['p99_ms']:.0f}"
-                for arm in ("canary", "stable")
+                "–" if window[variant]["p99_ms"] is None else f"{window[variant]['p99_ms']:.0f}"
+                for variant in ("canary", "stable")
             ),
         )
         for window in record["windows"]
     ]
     ended = record["phase"].replace("_", " ")
     console.table(f"Canary {record['candidate']['version']}: {ended}", columns, rows)
-    console.out.print(_escaped(record["outcome"]), soft_wrap=True)
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    console.out.print(console.escape(record["outcome"]), soft_wrap=True)

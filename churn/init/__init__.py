@@ -1,1 +1,1 @@
-"""`churn init`: looks at a file, says what it believes and why, and writes the overlay for `churn run`."""
+"""`churn init`: examines a file, states what it finds and why, and writes an overlay."""

@@ -1,4 +1,4 @@
-"""What a column holds: numbers, moments, words, and how many of them differ."""
+"""Profiles the columns of a sample: numbers, moments or words, and their distinct values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,29 +37,29 @@ GAPS = frozenset(
         "n.a.",
     )
 )
-"""Missing in a column of numbers where `data.source.missing` names them."""
+"""Words that mean a missing value in a column of numbers, for `data.source.missing`."""
 INSPECTED = 20_000
-"""Distinct values by which dates and numbers are recognised."""
+"""The number of distinct values by which dates and numbers are recognised."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the sample; arrays have a row each."""
+    """One column of the sample. Arrays have one element per row."""
 
     name: str
     kind: pa.DataType
     texts: pd.Series
-    """As written, trimmed; missing as NA."""
+    """The cells as written, trimmed; NA if missing."""
     numbers: NDArray[np.float64]
     numeric: bool
-    """Every value that is there is a number."""
+    """Whether every present value is a number."""
     gaps: tuple[str, ...] = ()
-    """Words among numbers that stand for nothing."""
+    """Words among numbers that mean a missing value."""
     percent: bool = False
     currency: bool = False
     dates: Dates | None = None
     stored: pa.ChunkedArray | None = field(default=None, repr=False)
-    """The column as it was read, for moments of Parquet."""
+    """The column in the type of the file, for moments of Parquet."""
 
     @property
     def rows(self) -> int:
@@ -72,7 +72,7 @@ class Column:
 
     @cached_property
     def counts(self) -> "pd.Series[int]":
-        """Of each value, most frequent first; equal counts by value."""
+        """The rows of each value, most frequent first; equal counts are sorted by value."""
         counts = self.texts.value_counts()
         return counts.sort_index().sort_values(ascending=False, kind="stable")
 
@@ -86,18 +86,18 @@ class Column:
 
     @property
     def unique(self) -> float:
-        """Distinct values as a share of those that are there."""
+        """Distinct values as a share of the present values."""
         return self.distinct / max(1, int(self.texts.notna().sum()))
 
     @cached_property
     def whole(self) -> bool:
-        """Numbers without a fraction."""
+        """Whether all are numbers without a fraction."""
         known = self.numbers[np.isfinite(self.numbers)]
         return self.numeric and len(known) > 0 and bool((known == np.floor(known)).all())
 
     @cached_property
     def leading_zeros(self) -> bool:
-        """Whether digits would be lost if it were a number."""
+        """Whether leading zeros would be lost if the values were read as numbers."""
         return self.numeric and bool(self.texts.str.match(r"^0\d").any())
 
     @property
@@ -110,7 +110,7 @@ class Column:
         return pd.factorize(self.texts)[0]
 
     def shown(self, most: int = 4) -> str:
-        """Its values or its range, for people."""
+        """The values or the range, as text for the user."""
         if self.numeric and self.distinct > 2:
             known = self.numbers[np.isfinite(self.numbers)]
             return f"{known.min():,.10g} to {known.max():,.10g}"
@@ -119,7 +119,7 @@ class Column:
 
 
 def profile(table: pa.Table, notes: Notes) -> tuple[list[Column], Notation]:
-    """Every column, and how the table writes its numbers."""
+    """All columns of the table, and the notation of its numbers."""
     written = {name: _texts(table[name]) for name in table.column_names}
     distinct = {name: _distinct(texts) for name, texts in written.items()}
     notation = find_notation(
@@ -179,7 +179,7 @@ def _column(
 
 
 def _words_among_numbers(distinct: Sequence[str], notation: Notation) -> tuple[list[str], bool]:
-    """Words for nothing, and whether all other values are numbers."""
+    """The words that mean a missing value, and whether all other values are numbers."""
     others = [value for value in distinct if value.lower() not in MISSING_NUMBERS]
     readable = _numbers(pd.Series(others, dtype="object"), notation)
     words = [value for value, number in zip(others, readable, strict=True) if not np.isfinite(number)]
@@ -189,14 +189,14 @@ def _words_among_numbers(distinct: Sequence[str], notation: Notation) -> tuple[l
 
 
 def _numbers(texts: pd.Series, notation: Notation) -> NDArray[np.float64]:
-    """As ingest reads them, without a percent sign; NaN where the text is no number."""
+    """The numbers as ingest reads them, without a percent sign; NaN for a text that is not a number."""
     bare = texts.str.removesuffix("%")
     column = pa.chunked_array([pa.array(bare, pa.string(), from_pandas=True)])
     return np.asarray(parse.numbers(column, notation).to_numpy(), float)
 
 
 def moments(column: Column, dates: Dates) -> "pd.Series[Any]":
-    """datetime64[us, UTC] by the row, NaT where the spelling does not fit; as ingest reads them."""
+    """The moments as ingest reads them: datetime64[us, UTC] per row, NaT for another format than `dates`."""
     stored = column.stored if column.stored is not None else pa.chunked_array([pa.array(column.texts)])
     read = parse.moments(stored, Notation(dates=dates.dates))
     return pd.Series(read.to_pandas().to_numpy(), dtype="datetime64[us, UTC]")

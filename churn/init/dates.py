@@ -1,4 +1,4 @@
-"""How moments are written. The order of day and month is certain only where a number above 12 shows it."""
+"""Recognises the format of moments. Only a number above 12 makes the order of day and month certain."""
 
 import re
 from collections.abc import Sequence
@@ -27,27 +27,27 @@ PLAIN_CLOCK = re.compile(r"^\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[AaPp]\.?[Mm]\.?)?$
 CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p", "%I:%M%p", "%H.%M", "%Hh%M")
 EPOCHS = {"epoch_s": (10, 1), "epoch_ms": (13, 10**3), "epoch_us": (16, 10**6), "epoch_ns": (19, 10**9)}
 EARLIEST_S, LATEST_S = 631_152_000, 2_208_988_800
-"""1990 and 2040: what a clock of a business shows."""
+"""1990 and 2040: the range in which a number is accepted as the time of a business."""
 ENOUGH = 0.95
-"""Share of the values that have to fit; the others become unusable rows, which are counted."""
+"""The share of the values that must have the format. The others become rejected rows, which are counted."""
 
 
 @dataclass(frozen=True)
 class Dates:
-    """How one column writes moments."""
+    """The format of the moments of one column."""
 
     dates: str
-    """As `data.source.dates` takes it."""
+    """The value for `data.source.dates`."""
     why: str
     clock: bool = False
-    """Whether there are times of day."""
+    """Whether the moments have times of day."""
     zoned: bool = False
     ambiguous: bool = False
-    """Day and month may be exchanged."""
+    """Whether day and month can be exchanged."""
 
 
 def find_dates(values: Sequence[str]) -> Dates | None:
-    """Of distinct texts; None where they are no moments."""
+    """The format of distinct texts; None if they are not moments."""
     if not values:
         return None
     iso = [found for value in values if (found := ISO.match(value))]
@@ -68,7 +68,7 @@ def find_dates(values: Sequence[str]) -> Dates | None:
 
 
 def _named_utc(values: Sequence[str], name: str) -> Dates | None:
-    """`2019-10-01 00:00:00 UTC`: the name of the zone becomes a part of the format."""
+    """For `2019-10-01 00:00:00 UTC`: the name of the zone becomes a part of the format."""
     for spelling in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M"):
         if _fits(values, spelling):
             return Dates(spelling + name, f"such as {values[0]}{name}", True, True)
@@ -76,7 +76,7 @@ def _named_utc(values: Sequence[str], name: str) -> Dates | None:
 
 
 def _numbered(matches: Sequence[re.Match[str]]) -> Dates | None:
-    """Two numbers and a year."""
+    """For two numbers and a year."""
     first = [int(match[1]) for match in matches]
     second = [int(match[3]) for match in matches]
     clocks = [match[5] for match in matches if match[5]]
@@ -93,9 +93,9 @@ def _numbered(matches: Sequence[re.Match[str]]) -> Dates | None:
     dotted = matches[0][2] == "."
     if day_first or month_first:
         place = next(m for m in matches if int(m[1 if day_first else 3]) > 12)
-        why = f"{place[0]} can only be read so"
+        why = f"{place[0]} can only be read in this order"
     elif dotted:
-        order, why = "day_first", f"dots stand in dates that begin with the day, such as {matches[0][0]}"
+        order, why = "day_first", f"dates with dots begin with the day, such as {matches[0][0]}"
     elif len(set(first)) == 1 and len(set(second)) > 1 and len(matches) > 3:
         order, why = "day_first", f"only {first[0]} comes first: one day of each month"
     elif len(set(second)) == 1 and len(set(first)) > 1 and len(matches) > 3:
@@ -115,7 +115,7 @@ def _has_clock(clocks: Sequence[str]) -> bool:
 
 
 def spelled(order: str, values: Sequence[str]) -> str:
-    """`order`, which ingest reads with years of four digits; a format for other years and clocks."""
+    """`order` itself if years have four digits, as ingest needs; else a format for years and times."""
     matches = [found for value in values if (found := NUMBERED.match(value))]
     if all(len(match[4]) == 4 and (not match[5] or PLAIN_CLOCK.match(match[5])) for match in matches):
         return order
@@ -127,7 +127,7 @@ def spelled(order: str, values: Sequence[str]) -> str:
 
 
 def _epoch(values: Sequence[str]) -> Dates | None:
-    """Whole numbers of one length within the years of a business, which span some days."""
+    """For whole numbers of one length, from EARLIEST_S to LATEST_S, which span more than 20 days."""
     whole = [value.removesuffix(".0") for value in values]
     if not all(value.isdigit() for value in whole):
         return None

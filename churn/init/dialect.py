@@ -1,4 +1,4 @@
-"""How a text file is written: encoding, delimiter, where its header stands and what is no data."""
+"""Recognises the dialect of a text file: encoding, delimiter, header, and lines that are not data."""
 
 import codecs
 import csv
@@ -15,7 +15,7 @@ from core.errors import DataError
 DELIMITERS = (",", ";", "\t", "|", "^", "~", "\x01")
 SPACES = r"\s+"
 LOOKED_AT = 500
-"""Records that decide about delimiter and header."""
+"""The number of records that are read to find delimiter and header."""
 NUMERIC = re.compile(r"^[+-]?[\d.,' \u00a0\u202f]*\d[\d.,]*\s?%?$")
 DATELIKE = re.compile(r"^\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?([T ].*)?$")
 NAMES_OF_DELIMITERS = {"\t": "tab", SPACES: "blanks", "\x01": "control-A"}
@@ -23,7 +23,7 @@ NAMES_OF_DELIMITERS = {"\t": "tab", SPACES: "blanks", "\x01": "control-A"}
 
 @dataclass(frozen=True)
 class Dialect:
-    """What `pandas.read_csv` has to know."""
+    """The dialect, as parameters of `pandas.read_csv`."""
 
     encoding: str = "utf-8"
     delimiter: str = ","
@@ -33,16 +33,16 @@ class Dialect:
     descriptions: tuple[str, ...] = ()
     """A second header line, which describes the columns."""
     trailing: bool = False
-    """Every line of data ends in a delimiter, the header does not."""
+    """Whether every line of data, but not the header, ends in a delimiter."""
 
     @property
     def skipped_lines(self) -> list[int]:
-        """Physical lines that are neither header nor data."""
+        """The numbers of the physical lines that are neither header nor data."""
         return [*range(self.preamble), *([self.preamble + 1] if self.descriptions else [])]
 
 
 def find_encoding(content: bytes, notes: Notes) -> str:
-    """Of the file's first bytes, which may end within a character."""
+    """The encoding of the first bytes of a file, which may end within a character."""
     if answer := notes.answer("encoding"):
         return answer
     for mark, name in (
@@ -66,7 +66,7 @@ def find_encoding(content: bytes, notes: Notes) -> str:
 
 
 def _single_byte(content: bytes, place: int, notes: Notes) -> str:
-    """Western alphabets are certain by their letters; another alphabet stays a doubt."""
+    """An encoding of one byte per character. Western letters are certain; another alphabet is a doubt."""
     why = f"not UTF-8 at byte {place:,}"
     high = re.findall(rb"[\x80-\xff]+", content)
     if sum(len(run) >= 3 for run in high) > len(high) / 3:
@@ -83,17 +83,17 @@ def _single_byte(content: bytes, place: int, notes: Notes) -> str:
     if known >= 0.9 * len(joined):
         notes.found("encoding", name, f"{why}; its other bytes are Western letters")
     else:
-        notes.doubted("encoding", name, f"{why}; its letters are of no alphabet that is known here")
+        notes.doubted("encoding", name, f"{why}; its letters do not indicate an alphabet")
     return name
 
 
 def find_dialect(text: str, encoding: str, notes: Notes) -> Dialect:
-    """Of the file's beginning, of which the last line may be cut off.
+    """The dialect of the beginning of a file, whose last line may be incomplete.
 
-    Raises DataError where there are not two columns.
+    Raises DataError if there are fewer than two columns.
     """
     if text.lstrip()[:1] in ("{", "[") or text.lstrip().lower().startswith(("<html", "<!doctype", "<?xml")):
-        raise DataError("this is JSON, HTML or XML, no table of lines; save it as CSV or Parquet")
+        raise DataError("this is JSON, HTML or XML, not a table of lines; save it as CSV or Parquet")
     delimiter, lines = _delimiter(text, notes)
     width = _width(lines)
     preamble = next(
@@ -103,7 +103,7 @@ def find_dialect(text: str, encoding: str, notes: Notes) -> Dialect:
         # each line of data ends in a delimiter
         trailing = sum(cells[-1] == "" for cells in lines[1:] if len(cells) == width)
         if trailing >= 0.99 * len(lines[1:]):
-            notes.found("end of lines", "a delimiter too many", "every line of data ends in one")
+            notes.found("end of lines", "one more delimiter", "every line of data ends in a delimiter")
             return Dialect(encoding, delimiter, trailing=True)
     if (
         preamble
@@ -120,13 +120,13 @@ def find_dialect(text: str, encoding: str, notes: Notes) -> Dialect:
         notes.found(
             "second header line",
             "left out",
-            f"it describes the columns, for example {descriptions[0]!r}, where the rows below hold values",
+            f"it describes the columns, for example {descriptions[0]!r}, and the rows below contain values",
         )
     return Dialect(encoding, delimiter, _physical(text, preamble), header, descriptions)
 
 
 def records(text: str, delimiter: str) -> list[list[str]]:
-    """Lines as cells, quoted line breaks and all; empty lines are left out."""
+    """The records as cells, also those with quoted line breaks; without empty lines."""
     if delimiter == SPACES:
         return [line.split() for line in text.splitlines() if line.strip()]
     csv.field_size_limit(1 << 30)
@@ -144,7 +144,7 @@ def records(text: str, delimiter: str) -> list[list[str]]:
 
 
 def footer_of(row: Sequence[str | None], filled: Sequence[float]) -> bool:
-    """Whether a table's last row is a total: a word for it, or blanks where all other rows have values."""
+    """Whether the last row of a table is a total: by a word, or by gaps in otherwise filled columns."""
     cells = ["" if cell is None else cell for cell in row]
     if any(plain(cell.rstrip(":")) in TOTALS for cell in cells):
         return True
@@ -174,7 +174,7 @@ def _delimiter(text: str, notes: Notes) -> tuple[str, list[list[str]]]:
             notes.found("delimiter", "blanks", f"{width} fields a line")
             return SPACES, lines
     if not scored:
-        raise DataError("no delimiter makes two columns of its lines; is it a table?")
+        raise DataError("no delimiter divides its lines into two columns; give a table")
     _, _, delimiter, lines = scored[0]
     if delimiter != ",":
         shown = NAMES_OF_DELIMITERS.get(delimiter, delimiter)
@@ -195,7 +195,7 @@ def _trimmed(cells: list[str]) -> list[str]:
 
 
 def _has_header(body: Sequence[Sequence[str]], notes: Notes) -> bool:
-    """A header holds no numbers and no dates; without one the first line is like the rest."""
+    """Whether the first line has no numbers or dates in columns where most other lines have them."""
     if (answer := notes.answer("header", ("yes", "no"))) is not None:
         return answer == "yes"
     head, rows = body[0], body[1:]
@@ -207,13 +207,13 @@ def _has_header(body: Sequence[Sequence[str]], notes: Notes) -> bool:
         and sum(bool(NUMERIC.match(r[i]) or DATELIKE.match(r[i])) for r in rows if i < len(r)) > len(rows) / 2
     ]
     if alike:
-        notes.found("header", "none", f"the first line holds {head[alike[0]]!r}, like the lines below")
+        notes.found("header", "none", f"the first line contains {head[alike[0]]!r}, like the lines below")
         return False
     return True
 
 
 def _descriptions(body: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """The second line, if it holds words where every line below holds numbers or dates."""
+    """The second line, if it has words in columns where all lines below have numbers or dates."""
     if len(body) < 12:
         return ()
     line, rows = body[1], body[2:]
@@ -227,7 +227,7 @@ def _descriptions(body: Sequence[Sequence[str]]) -> tuple[str, ...]:
 
 
 def _physical(text: str, preamble: int) -> int:
-    """Physical lines before the header: `preamble` records, and the empty lines among them."""
+    """The number of physical lines before the header: `preamble` records, and empty lines among them."""
     if preamble == 0:
         return 0
     seen = 0

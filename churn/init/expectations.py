@@ -1,4 +1,4 @@
-"""Expectations that hold on what was seen, loose enough for the next delivery."""
+"""Expectations that the sample meets, with margins for the next delivery."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ SMALL_SET = 12
 
 
 def of_table(columns: Sequence[Column], features: Sequence[Feature], rows: int) -> list[dict[str, Any]]:
-    """Of a labelled table: ranges of numbers, sets of small categories, the number of rows."""
+    """For a labelled table: ranges of numbers, sets of small categories, the number of rows."""
     by_name = {column.name: column for column in columns}
     expected: list[dict[str, Any]] = [_not_null("user_id"), _not_null("target"), row_count(rows)]
     for feature in features:
@@ -37,7 +37,7 @@ def of_table(columns: Sequence[Column], features: Sequence[Feature], rows: int) 
 
 
 def of_log(amounts: NDArray[np.float64] | None, rows: int) -> list[dict[str, Any]]:
-    """Of a log: amounts within a wide range, the number of purchases."""
+    """For a log: amounts within a wide range, the number of purchases."""
     expected = [_not_null("user_id"), _not_null("amount"), row_count(rows)]
     if amounts is not None and np.isfinite(amounts).any():
         expected.append(_between("amount", amounts))
@@ -53,7 +53,7 @@ def _not_null(column: str) -> dict[str, Any]:
 
 
 def _between(name: str, numbers: NDArray[np.float64]) -> dict[str, Any]:
-    """The range that was seen, as much again on both sides; what never was negative stays so."""
+    """The range of the sample, extended by its span on both sides, but not across 0."""
     known = numbers[np.isfinite(numbers)]
     low, high = float(known.min()), float(known.max())
     span = max(high - low, abs(high), 1.0)
@@ -67,7 +67,7 @@ def _between(name: str, numbers: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def _outwards(value: float, rounded: Any) -> int:
-    """Two significant digits."""
+    """The value, rounded to two significant digits."""
     if value == 0:
         return 0
     step = 10 ** max(0, math.floor(math.log10(abs(value))) - 1)

@@ -1,4 +1,4 @@
-"""Features of a labelled table: which columns, as what, under which name, and why the others are left out."""
+"""The features of a labelled table: columns, types and names, and why other columns are left out."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -16,27 +16,27 @@ from churn.init.target import Target
 from features.spec import LOG_COLUMNS, RESERVED_NAMES, TABLE_COLUMNS
 
 RESERVED = RESERVED_NAMES | LOG_COLUMNS | {"order_id", "transaction_id", "user", "row", "reason"}
-"""Names of ours, which a feature may not carry."""
+"""Names that have a meaning here, which a feature must not have."""
 CODE_VALUES = 60
-"""Whole numbers under a name such as `Area Code` are categories up to so many."""
+"""Up to this number of values, whole numbers with a name such as `Area Code` are categories."""
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One line of `features.features`, and what ingest has to know of its column."""
+    """One line of `features.features`, and the settings of ingest for its column."""
 
     column: str
     line: dict[str, Any]
     kind: str | None = None
-    """For `data.source.types`; None where ingest finds the same type by itself."""
+    """For `data.source.types`; None if ingest finds the same type."""
     comment: str = ""
     alias: str | None = None
-    """The new name of the column, whose name is reserved or differs from another only in capitals."""
+    """The new name of a column whose name is reserved, or differs from another one only in case."""
 
 
 @dataclass
 class Names:
-    """Gives each column a name that features may have, once, whatever the case."""
+    """Gives each column a valid name of a feature that no other column has, not even in another case."""
 
     taken: set[str] = field(default_factory=lambda: set(RESERVED))
 
@@ -60,14 +60,14 @@ def features_of(
     whole: bool,
     notes: Notes,
 ) -> list[Feature]:
-    """A line for each column that tells something about the customer and was known beforehand."""
+    """A feature for each column that is informative and does not reveal the target."""
     names = Names()
     found: list[Feature] = []
     read = {name.casefold() for name in TABLE_COLUMNS}
     for column in columns:
         if column.name in taken or column.name == target.column.name:
             continue
-        if reason := left_out(column, target):
+        if reason := reason_to_omit(column, target):
             notes.left_out[column.name] = reason
             continue
         clashes = column.name.casefold() in read
@@ -82,19 +82,16 @@ def features_of(
     return found
 
 
-def left_out(column: Column, target: Target) -> str | None:
+def reason_to_omit(column: Column, target: Target) -> str | None:
     """Why a column is no feature, or None."""
-    churned = target.churned
     if column.distinct == 0:
         return "it is empty"
     if column.distinct == 1 and column.present == 1:
         return f"its value is always {column.values[0]!r}"
-    if personal(column):
+    if _is_personal(column):
         return "it looks like personal data"
-    if reason := revealing(column, churned):
+    if reason := revealing(column, target.churned):
         return reason
-    if column.distinct == 1 and column.present < 0.005:
-        return "it is almost always missing"
     if column.present < 0.005:
         return "it is almost always missing"
     if column.dates is not None and not (
@@ -117,7 +114,7 @@ def _dated(column: Column) -> bool:
 
 
 def _dense(column: Column) -> bool:
-    """Whole numbers that hardly leave a gap, as a counter gives."""
+    """Whether whole numbers have almost no gaps, as those of a counter."""
     known = column.numbers[np.isfinite(column.numbers)]
     return bool(known.max() - known.min() < 1.5 * len(known))
 
@@ -130,12 +127,12 @@ def _text_left_out(column: Column) -> str | None:
     if long > 60:
         return "it is free text"
     if column.unique > 0.9:
-        return "an identifier: nearly every value is another"
+        return "an identifier: nearly every value occurs once"
     return f"{column.distinct:,} values are too many for a category"
 
 
-def personal(column: Column) -> bool:
-    """Whether name or values are those of personal data."""
+def _is_personal(column: Column) -> bool:
+    """Whether the name or the values indicate personal data."""
     if column.numeric and not words.mentions(column.name, "phone* mobile* telefon* tel ssn passport*"):
         return False
     sample = column.values[:100]
@@ -159,32 +156,33 @@ def _feature(column: Column, name: str, source: str, descriptions: dict[str, str
         return _since(column, name, quoted, meaning)
     if column.percent:
         sql = f"try_cast(replace(rtrim({quoted}, '% '), ',', '.') as double)"
-        return _line(column, name, "float64", sql, f"{meaning}, in percent", "string")
+        return Feature(column.name, _line(name, "float64", f"{meaning}, in percent", sql), "string")
     if column.numeric and not is_category(column):
         complete = column.present == 1 and whole and not column.gaps and _integers(column)
         description = f"{meaning}, {column.shown()}"
         if complete:
             known = column.numbers[np.isfinite(column.numbers)]
-            return _line(column, name, "int64", sql, description, None, default=int(np.median(known)))
+            line = _line(name, "int64", description, sql, default=int(np.median(known)))
+            return Feature(column.name, line)
         kind = "float64" if column.stored_as_text else None
-        return _line(column, name, "float64", sql, description, kind)
+        return Feature(column.name, _line(name, "float64", description, sql), kind)
     description = f"{meaning}: {column.shown()}" if len(column.shown()) < 60 else meaning
-    comment = "a code: its digits are a name, no number" if column.numeric else ""
+    comment = "a code, not a number" if column.numeric else ""
     if column.numeric and not column.stored_as_text:
         sql = f"cast({quoted} as varchar)"
     kind = "string" if column.stored_as_text and (column.numeric or column.dates is not None) else None
-    return _line(column, name, "string", sql, description, kind, comment=comment)
+    return Feature(column.name, _line(name, "string", description, sql), kind, comment)
 
 
 def _integers(column: Column) -> bool:
-    """Whole numbers, and written as such: 7.0 is a float to ingest."""
+    """Whether whole numbers are written without a point; ingest reads 7.0 as a float."""
     if not column.stored_as_text:
         return bool(pa.types.is_integer(column.kind))
     return column.whole and bool(column.texts.str.fullmatch(r"[+-]?\d+").all())
 
 
 def is_category(column: Column) -> bool:
-    """Whole numbers that name rather than count: leading zeros, or a word for codes."""
+    """Whether whole numbers are codes, not counts: by leading zeros, or by a word in the name."""
     if column.leading_zeros:
         return True
     few = column.distinct <= CODE_VALUES and column.distinct > 2
@@ -192,7 +190,7 @@ def is_category(column: Column) -> bool:
 
 
 def _since(column: Column, name: str, quoted: str, meaning: str) -> Feature:
-    """Days from the column's moment to the row's own."""
+    """Days from the moment in the column to the moment of the row."""
     dates = column.dates
     assert dates is not None
     spelled = {"day_first": "%d/%m/%Y", "month_first": "%m/%d/%Y"}
@@ -221,26 +219,19 @@ def _since(column: Column, name: str, quoted: str, meaning: str) -> Feature:
     sql = f"(epoch(event_timestamp) - {moment}) / 86400"
     kind = "string" if column.stored_as_text and not dates.dates.startswith("epoch_") else None
     name = name if words.mentions(name, "days") else f"days_since_{name}"
-    return _line(column, name, "float64", sql, f"days since {meaning}", kind)
+    return Feature(column.name, _line(name, "float64", f"days since {meaning}", sql), kind)
 
 
 def _line(
-    column: Column,
-    name: str,
-    dtype: str,
-    sql: str | None,
-    description: str,
-    kind: str | None,
-    default: int | None = None,
-    comment: str = "",
-) -> Feature:
+    name: str, dtype: str, description: str, sql: str | None, default: int | None = None
+) -> dict[str, Any]:
     line: dict[str, Any] = {"name": name, "dtype": dtype}
     if default is not None:
         line["default"] = default
     if sql:
         line["sql"] = sql
     line["description"] = " ".join(description.split())[:100]
-    return Feature(column.name, line, kind, comment)
+    return line
 
 
 def _readable(name: str) -> tuple[str, ...]:

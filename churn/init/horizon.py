@@ -1,4 +1,4 @@
-"""How far ahead a log can be asked: its length and the rhythm of buying decide."""
+"""Chooses the horizon of a log by its length and by how often customers buy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ DEFAULT_DAYS = 90
 SHORTER = (60, 45, 30, 21, 14, 7)
 LONGER = (180, 365)
 ELIGIBLE_DAYS = 365
-"""Who bought within so many days is judged: the default of `features.eligible`."""
+"""Customers with a purchase within this number of days are judged: the default of `features.eligible`."""
 FEWEST, MOST = 0.03, 0.97
-"""Share of customers without a purchase in the horizon between which there is something to learn."""
+"""Bounds of the share of customers without a purchase in the horizon; beyond them, one class is too rare."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,22 @@ class Horizon:
 
     @property
     def as_shipped(self) -> bool:
-        """Whether the defaults say the same."""
+        """Whether it equals the defaults of the configs."""
         return self.days == DEFAULT_DAYS and self.every == "month"
 
 
 def needed_days(horizon: int, every: str) -> int:
-    """A horizon each for history, training, choice, test; three snapshots (training/learn/split.py)."""
+    """The length of a log: a horizon each for history, training, choice and test, and three snapshots
+    (training/learn/split.py)."""
     step = 31 if every == "month" else 7
     return 4 * horizon + 3 * step
 
 
 def choose_horizon(customers: "pd.Series[int]", days: "pd.Series[float]", test_snapshots: int = 3) -> Horizon:
-    """`days` since any origin, a purchase a row. Raises DataError for a log that allows no horizon."""
+    """The first possible horizon. `customers` and `days` (since any origin) have one element per purchase.
+
+    Raises DataError if the log is too short, or if nearly no or nearly all customers stay.
+    """
     length = float(days.max() - days.min()) + 1
     absent = _absent_share(customers, days)
     gap = _median_gap(customers, days)
@@ -59,22 +63,24 @@ def choose_horizon(customers: "pd.Series[int]", days: "pd.Series[float]", test_s
     if needed_days(shortest, "week") > length:
         raise DataError(
             f"the log runs {length:,.0f} days, too short to learn from: a horizon of {shortest} days needs "
-            f"{needed_days(shortest, 'week')}; bring a longer log"
+            f"{needed_days(shortest, 'week')}; give a longer log"
         )
     feasible = [h for h in (DEFAULT_DAYS, *SHORTER) if needed_days(h, "week") <= length]
     share = absent(feasible[0])
     if share > MOST:
         raise DataError(
             f"{share:.1%} of the customers make no purchase within {feasible[0]} days ({rhythm}): hardly"
-            " anybody stays; bring a longer log, or name another customer with --answer user_id=COLUMN"
+            " a customer stays; give a longer log, or another customer with --answer user_id=COLUMN"
         )
     raise DataError(
-        f"nearly every customer buys within {feasible[-1]} days ({rhythm}): nobody leaves; bring a longer log"
+        f"nearly every customer buys within {feasible[-1]} days ({rhythm}): no customer leaves;"
+        " give a longer log"
     )
 
 
 def _absent_share(customers: "pd.Series[int]", days: "pd.Series[float]") -> Callable[[int], float]:
-    """Horizon -> share without a purchase in it, of those whose last one before it is at most a year ago."""
+    """Horizon -> share of customers without a purchase in the last `horizon` days, among customers with a
+    purchase in the year before."""
     end = float(days.max())
     last = days.groupby(customers).max()
 

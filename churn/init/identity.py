@@ -1,4 +1,4 @@
-"""What kind of identifier a column holds, and whether rows repeat."""
+"""The identifier of customers: its type, and the column of a table that contains it."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -14,10 +14,10 @@ UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
 
 def id_type(column: Column) -> tuple[Literal["integer", "string"], str]:
-    """`integer` only where no digit, zero or sign would be lost."""
+    """The type and the reason. `integer` only if no digit, zero or sign would be lost."""
     texts = pd.Series(column.values, dtype="object")
     if words.mentions(column.name, "phone* mobile* telefon* tel msisdn handy*"):
-        return "string", "a phone number: digits that are no number"
+        return "string", "a phone number, not a quantity"
     if texts.str.fullmatch(UUID).all():
         return "string", "UUIDs"
     if not column.numeric or not texts.str.fullmatch(r"-?\d{1,19}(\.0*)?").all():
@@ -31,7 +31,7 @@ def id_type(column: Column) -> tuple[Literal["integer", "string"], str]:
 
 
 def find_id(columns: Sequence[Column], target: Column | None, notes: Notes) -> Column | None:
-    """The identifier of a table with a row a customer; None where the table has none."""
+    """The identifier of a table with a row for each customer; None if the table has none."""
     by_name = {column.name: column for column in columns}
     if (answer := notes.answer("user_id", (*by_name, "row number"))) is not None:
         return None if answer == "row number" else by_name[answer]
@@ -47,7 +47,7 @@ def find_id(columns: Sequence[Column], target: Column | None, notes: Notes) -> C
 
 
 def _points(column: Column) -> float:
-    """Above 0 for a column that may identify the rows of a table."""
+    """Points; above 0 for a column that may identify the rows of a table."""
     if column.present < 0.99 or column.unique < 0.9 or column.distinct < 3:
         return 0.0
     if column.dates is not None and not column.numeric:
@@ -73,12 +73,6 @@ def _points(column: Column) -> float:
 
 
 def column_counts(column: Column) -> bool:
-    """Whether whole numbers run through without many gaps."""
+    """Whether whole numbers have few gaps, as those of a counter."""
     known = column.numbers[np.isfinite(column.numbers)]
     return bool(len(known) > 2 and known.max() - known.min() < 3 * len(known) and column.unique > 0.99)
-
-
-def equal_rows(columns: Sequence[Column]) -> int:
-    """Rows that equal a row above in every one of the columns."""
-    frame = pd.DataFrame({str(i): column.codes for i, column in enumerate(columns)})
-    return int(frame.duplicated().sum())

@@ -1,4 +1,4 @@
-"""The proposal for a table with a target: a row a customer, or a row a customer and period."""
+"""The proposal for a table with a target: a row for each customer, or for each customer and period."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 
 from churn.init import words
-from churn.init.belief import Notes
 from churn.init.columns import Column, moments
+from churn.init.conditions import one_of, quoted
+from churn.init.duplicates import duplicates_of_table
 from churn.init.expectations import of_table
 from churn.init.features import features_of
-from churn.init.identity import equal_rows, id_type
-from churn.init.log import settle_dates, settle_zone
+from churn.init.identity import id_type
 from churn.init.proposal import Proposal
-from churn.init.roles import one_of, quoted
-from churn.init.sample import Sample
+from churn.init.sample.sample import Sample
 from churn.init.target import Target, settle_target
+from churn.init.times import settle_dates, settle_zone
 from core.errors import DataError
 
 
@@ -29,7 +29,10 @@ def propose_labelled(
     target: Target,
     proposal: Proposal,
 ) -> None:
-    """Fills the proposal; `time` is that of a dated table. Raises DataError for a target of one class."""
+    """Fill the proposal. `time` is the time column of a dated table, else None.
+
+    Raises DataError for a target of one class, and for a table without features.
+    """
     notes, source = proposal.notes, proposal.source
     target = settle_target(target, columns, notes)
     _refuse_one_class(target)
@@ -55,12 +58,12 @@ def propose_labelled(
         settle_zone(source, time, dates, notes)
     else:
         _observed_at(sample, columns, target, proposal)
-    _duplicates(source, columns, customer, time, notes)
+    duplicates_of_table(source, columns, customer, time, notes)
     taken = {*source["columns"].values(), target.column.name}
     features = features_of(columns, target, taken, sample.descriptions, sample.whole, notes)
     if not features:
         raise DataError(
-            "no column is left that says anything about a customer beforehand; bring more columns"
+            "no column is informative without revealing the target; give a table with more columns"
         )
     for feature in features:
         if feature.alias is not None:
@@ -70,31 +73,29 @@ def propose_labelled(
     gaps = sorted({gap for column in columns for gap in column.gaps})
     if gaps:
         source["missing"] = gaps
-        notes.found("missing values", ", ".join(map(repr, gaps)), "they stand among numbers")
+        notes.found("missing values", ", ".join(map(repr, gaps)), "these words occur among numbers")
     proposal.features = [f.line for f in features]
     proposal.derived = []
     proposal.features_settings["eligible"] = None
-    proposal.remarks["eligible"] = "everybody in the table"
+    proposal.remarks["eligible"] = "all customers in the table"
     proposal.remarks |= {str(f.line["name"]): f.comment for f in features if f.comment}
     known = int(np.isfinite(target.churned).sum())
     proposal.expectations = of_table(columns, features, known)
     lost = float(target.column.texts.isna().mean())
     if customer is not None:
         lost = max(lost, 1 - customer.present)
-    if lost > 0.005:
-        proposal.data["max_rejected_share"] = round(min(0.95, lost * 1.4 + 0.02), 2)
-        proposal.remarks["max_rejected_share"] = f"{lost:.1%} of the rows have no target or no customer"
+    proposal.allow_rejected(lost, f"{lost:.1%} of the rows have no target or no customer")
 
 
 def is_panel(customer: Column, time: Column) -> bool:
-    """A row a customer and period: hardly a customer has two rows of one moment, and moments are shared."""
+    """Whether each row is a customer and a period: customers repeat, at moments that they share."""
     pairs = pd.DataFrame({"who": customer.codes, "when": time.codes})
     repeated = float(pairs.duplicated().mean())
     return customer.unique < 0.9 and repeated < 0.02 and time.distinct < 0.2 * time.rows
 
 
 def is_observation(time: Column) -> bool:
-    """Whether a table with a row a customer carries the moment of its own making."""
+    """Whether the column is the moment at which a table with a row for each customer was made."""
     return time.present == 1 and (
         time.distinct == 1
         or (
@@ -108,13 +109,13 @@ def _refuse_one_class(target: Target) -> None:
     known = target.churned[np.isfinite(target.churned)]
     if known.sum() == 0 or known.sum() == len(known):
         raise DataError(
-            f"{target.column.name} is never one of {', '.join(target.positive)} and something else: a model"
-            " needs both; name its values with --answer positive=VALUE"
+            f"{target.column.name}: a model needs rows with {', '.join(target.positive)} and rows with"
+            " another value; name the value of customers who left with --answer positive=VALUE"
         )
 
 
 def _values(source: dict[str, Any], target: Target) -> None:
-    """Ingest takes one value for those who stayed: several are put together."""
+    """Map the target. An expression combines several values of those who stayed into one, as ingest needs."""
     listed = {*target.positive, *target.ignore}
     stayed = [value for value in target.column.values if value not in listed]
     if len({_same_spelling(value) for value in stayed}) > 1:
@@ -141,12 +142,12 @@ def _same_spelling(value: str) -> str:
 
 
 def _plain(value: str, column: Column) -> str | int:
-    """1 and 0 as numbers, every other value as a text."""
+    """A whole number as a number, every other value as a text."""
     return int(value) if column.numeric and value.isdigit() else value
 
 
 def _observed_at(sample: Sample, columns: Sequence[Column], target: Target, proposal: Proposal) -> None:
-    """The day after the newest date in the table, else the file's own day."""
+    """When the table was observed: the day after its newest date, else the day when the file was changed."""
     notes = proposal.notes
     modified = sample.modified or datetime.now(UTC)
     day, why = _midnight(modified), "the table has no dates; the file was changed on this day"
@@ -174,29 +175,3 @@ def _observed_at(sample: Sample, columns: Sequence[Column], target: Target, prop
 
 def _midnight(moment: datetime) -> datetime:
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def _duplicates(
-    source: dict[str, object],
-    columns: Sequence[Column],
-    customer: Column | None,
-    time: Column | None,
-    notes: Notes,
-) -> None:
-    if customer is None:
-        return
-    key = [customer] if time is None else [customer, time]
-    repeated, whole = equal_rows(key), equal_rows(columns)
-    if not repeated:
-        return
-    source["duplicates"] = "drop"
-    why = f"{repeated:,} rows repeat the customer{' and time' if time is not None else ''} of a row above"
-    if repeated == whole:
-        notes.found("duplicates", "drop", why + " and equal it in every column")
-    else:
-        notes.doubted(
-            "duplicates",
-            "drop",
-            why + f", {whole:,} of them in every column; the first row counts",
-            ("drop", "refuse"),
-        )

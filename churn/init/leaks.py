@@ -1,4 +1,4 @@
-"""Columns that reveal the target: they are filled, computed or named after the customer has left."""
+"""Finds columns that reveal the target: their values are known only after the customer has left."""
 
 import numpy as np
 import pandas as pd
@@ -8,16 +8,16 @@ from churn.init import words
 from churn.init.columns import Column
 
 TOO_GOOD = 0.975
-"""AUROC of one column alone. The gate `leak` refuses a model above .98."""
+"""The AUROC of one column from which it reveals the target. The gate `leak` refuses a model above .98."""
 FEW = 20
 
 
 def revealing(column: Column, churned: NDArray[np.float64]) -> str | None:
-    """Why the column reveals `churned` (1, 0 or NaN by the row), or None."""
+    """Why the column reveals `churned` (1, 0 or NaN per row), or None."""
     known = np.isfinite(churned)
     label = churned[known]
     if words.mentions(column.name, words.REVEALS):
-        return "it is named after leaving"
+        return "its name is about leaving"
     there = column.texts.notna().to_numpy()[known]
     if words.mentions(column.name, words.END_DATE) and (column.dates is not None or _date_named(column)):
         return "an end date, which is known only when the customer leaves"
@@ -37,7 +37,7 @@ def _date_named(column: Column) -> bool:
 
 
 def _filled_when(there: NDArray[np.bool_], label: NDArray[np.float64]) -> str | None:
-    """A reason or a date of leaving is there only when somebody left (or missing only then)."""
+    """A reason or a date of leaving is present (or missing) only if the customer left."""
     base = label.mean() if len(label) else 0.0
     if min(there.sum(), (~there).sum()) < FEW or not 0 < base < 1:
         return None
@@ -49,7 +49,7 @@ def _filled_when(there: NDArray[np.bool_], label: NDArray[np.float64]) -> str | 
 
 
 def _rates(texts: pd.Series, label: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The share who left among the rows of the same value; values of few rows tell nothing."""
+    """The share of churned rows for the value of each row; the mean for values of fewer than FEW rows."""
     frame = pd.DataFrame({"value": texts.fillna("\0missing").to_numpy(), "label": label})
     grouped = frame.groupby("value")["label"]
     rate = grouped.transform("mean").where(grouped.transform("size") >= FEW, label.mean())
@@ -57,7 +57,7 @@ def _rates(texts: pd.Series, label: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _auroc(score: NDArray[np.float64], label: NDArray[np.float64]) -> float:
-    """Missing scores in the middle; .5 where one class is missing."""
+    """The AUROC, with missing scores as the median; .5 if one class is missing."""
     score = np.where(np.isfinite(score), score, np.nanmedian(score) if np.isfinite(score).any() else 0.0)
     positives = label.sum()
     negatives = len(label) - positives

@@ -1,4 +1,4 @@
-"""How numbers are written: decimal sign, thousands sign, currency, percent."""
+"""Recognises how numbers are written: decimal sign, thousands separator, currency, percent."""
 
 import re
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ _WHOLE = re.compile(rf"^{_SIGN}\d+\.?$")
 
 
 def find_notation(columns: Iterable[tuple[str, list[str]]], notes: Notes) -> Notation:
-    """Of the distinct texts of each column; columns that hold other things than numbers do not vote."""
+    """The notation of most distinct texts, in columns of which at least 80 % of the texts are numbers."""
     votes = {"us": 0, "euro": 0, "blank": 0, "swiss": 0, "comma": 0, "comma3": 0, "point": 0, "point3": 0}
     example: dict[str, str] = {}
     money = ""
@@ -34,11 +34,13 @@ def find_notation(columns: Iterable[tuple[str, list[str]]], notes: Notes) -> Not
         if any(text != value for text, value in zip(bare, values, strict=True)) and any(
             CURRENCY.search(value) or value.startswith("(") for value in values
         ):
-            money = money or f"{name} holds {next(v for v in values if CURRENCY.search(v) or v[0] == '(')!r}"
+            money = (
+                money or f"{name} contains {next(v for v in values if CURRENCY.search(v) or v[0] == '(')!r}"
+            )
         for kind, value in zip(kinds, values, strict=True):
             if kind in votes:
                 votes[kind] += 1
-                example.setdefault(kind, f"{name} holds {value!r}")
+                example.setdefault(kind, f"{name} contains {value!r}")
     decimal = _decimal(votes, example, notes)
     thousands = _thousands(votes, decimal)
     if decimal != "." or thousands:
@@ -53,7 +55,7 @@ def find_notation(columns: Iterable[tuple[str, list[str]]], notes: Notes) -> Not
 
 
 def bared(value: str) -> str:
-    """The number without a currency, percent sign or the brackets of a negative one."""
+    """The number without currency and percent sign, and with a minus instead of the brackets around it."""
     text = CURRENCY.sub("", value).strip(BLANKS)
     if text.startswith("(") and text.endswith(")"):
         text = "-" + text[1:-1].strip(BLANKS)
@@ -64,7 +66,7 @@ def bared(value: str) -> str:
 
 
 def _kind(text: str) -> str:
-    """Which spelling of a number it is; `whole` tells nothing, an empty string is no number."""
+    """The notation of a number: `whole` is the same in all; an empty string if the text is not a number."""
     if _WHOLE.match(text):
         return "whole"
     if _COMMA.match(text):

@@ -1,4 +1,4 @@
-"""The proposal as commented YAML, which `churn run --config` takes unchanged."""
+"""Writes the proposal as commented YAML for `churn run --config`."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ SETTING_OF = {
     "decimal": "options",
     "encoding": "options",
 }
-"""Doubt -> the setting beside which it is repeated."""
+"""Doubt -> the setting whose comment points to it."""
 
 
 def render(proposal: Proposal) -> str:
-    """The file. What is not certain is a comment at its head and beside the setting."""
+    """The text of the file. Each doubt is a comment at its beginning, to which its setting points."""
     doubtful = {SETTING_OF.get(doubt.key, doubt.key) for doubt in proposal.notes.doubts}
     lines = [
         *_head(proposal),
@@ -50,12 +50,12 @@ def render(proposal: Proposal) -> str:
 
 
 def _head(proposal: Proposal) -> list[str]:
-    lines = [f"# Written by churn init, which looked at {_plain(proposal.looked_at)}."]
-    lines += ["# What it believes, and why:"]
+    lines = [f"# Written by churn init from {_plain(proposal.looked_at)}."]
+    lines += ["# Findings, with their evidence:"]
     for finding in proposal.notes.findings:
         lines += _comment(f"{finding.what}: {finding.value} ({finding.why})")
     if proposal.notes.doubts:
-        lines += ["# Not certain; correct the setting where the guess is wrong:"]
+        lines += ["# Not certain; correct the setting if the guess is wrong:"]
     for doubt in proposal.notes.doubts:
         others = [option for option in doubt.options if option != doubt.value]
         rest = f"; or {', '.join(others)}" if others else ""
@@ -86,7 +86,7 @@ def _pairs(tree: Mapping[str, Any], indent: int, remarks: Mapping[str, str], dou
 
 
 def _flow(value: Any) -> str:
-    """On one line, quoted where YAML would read something else."""
+    """The value as YAML on one line, in quotes if YAML would misread it."""
     text: str = yaml.safe_dump(
         value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=float("inf")
     )
@@ -94,12 +94,12 @@ def _flow(value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without line breaks and control characters."""
+    """The text without line breaks and control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def shown_doubts(proposal: Proposal) -> Sequence[tuple[str, str, str, str]]:
-    """Rows for people: what, guess, why, other answers."""
+    """Rows of a table: key, guess, why, other answers."""
     return [
         (doubt.key, doubt.value, doubt.why, ", ".join(o for o in doubt.options if o != doubt.value))
         for doubt in proposal.notes.doubts

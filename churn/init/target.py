@@ -1,4 +1,4 @@
-"""Which column tells who left, and which of its values say so."""
+"""Finds the column that shows who left, and its values that mean it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ class Target:
     positive: tuple[str, ...]
     ignore: tuple[str, ...]
     strong: bool
-    """Whether name or values say clearly that it is about leaving."""
+    """Whether its name or its values are clearly about leaving."""
 
     @property
     def churned(self) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-        """1, 0, or NaN where it is missing or ignored, by the row."""
+        """1 or 0 per row; NaN if the value is missing or ignored."""
         texts = self.column.texts
         churned = texts.isin(self.positive).astype(float)
         return np.asarray(churned.mask(texts.isna() | texts.isin(self.ignore)), float)
@@ -34,7 +34,7 @@ class _Candidate:
 
 
 def find_target(columns: Sequence[Column], notes: Notes) -> Target | None:
-    """The most likely one; None where no column can be one. Other likely ones make a doubt."""
+    """The most likely target, without its values; None if no column can be the target."""
     by_name = {column.name: column for column in columns}
     if (answer := notes.answer("target", (*by_name, "none"))) is not None:
         if answer == "none":
@@ -51,7 +51,7 @@ def find_target(columns: Sequence[Column], notes: Notes) -> Target | None:
 
 
 def settle_target(target: Target, columns: Sequence[Column], notes: Notes) -> Target:
-    """With its values, once it is clear that the table is a labelled one."""
+    """The target with its values, of a table that is labelled. Other likely columns make a doubt."""
     ranked = sorted(
         (c for i, column in enumerate(columns) if (c := _candidate(column, i == len(columns) - 1))),
         key=lambda one: -one.points,
@@ -76,7 +76,7 @@ def settle_target(target: Target, columns: Sequence[Column], notes: Notes) -> Ta
 
 
 def _candidate(column: Column, last: bool) -> _Candidate | None:
-    """None for a column that cannot be a target."""
+    """The column with its points; None if it cannot be a target."""
     values = column.values
     if not 2 <= len(values) <= 8 or column.present < 0.5:
         return None
@@ -113,14 +113,14 @@ def _truth(value: str) -> bool | None:
 
 
 def divides_alike(a: Column, b: Column) -> bool:
-    """Whether two columns divide the rows alike, as `Churn Label` and `Churn Value` do."""
+    """Whether two columns divide the rows in the same way, as `Churn Label` and `Churn Value` do."""
     both = (a.codes >= 0) & (b.codes >= 0)
     pairs = {(int(x), int(y)) for x, y in zip(a.codes[both], b.codes[both], strict=True)}
     return len(pairs) <= min(a.distinct, b.distinct)
 
 
 def _positive(column: Column, notes: Notes) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The values for those who left, and those that say nothing yet."""
+    """The values of customers who left, and the values of customers who are undecided."""
     values = column.values
     if (answer := notes.answer("positive")) is not None:
         wanted = tuple(value for value in answer.split("|") if value)
@@ -140,7 +140,7 @@ def _positive(column: Column, notes: Notes) -> tuple[tuple[str, ...], tuple[str,
         else:
             notes.found("means churned", ", ".join(churned), why)
         if ignore:
-            notes.found("says nothing yet", ", ".join(ignore), f"{_share(column, ignore):.1%} of the rows")
+            notes.found("undecided", ", ".join(ignore), f"{_share(column, ignore):.1%} of the rows")
         return churned, ignore
     truths = {v: _truth(v) for v in values}
     if all(truth is not None for truth in truths.values()) and len(set(truths.values())) == 2:
@@ -152,7 +152,7 @@ def _positive(column: Column, notes: Notes) -> tuple[tuple[str, ...], tuple[str,
             notes.found("means churned", ", ".join(wanted), why)
         return wanted, ()
     rare = values[-1]
-    why = f"its rarer value, {_share(column, (rare,)):.1%} of the rows; no word for leaving is known"
+    why = f"its rarer value, {_share(column, (rare,)):.1%} of the rows; no value is a word for leaving"
     notes.doubted("positive", rare, why, tuple(values))
     return (rare,), ()
 

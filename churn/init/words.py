@@ -1,7 +1,7 @@
-"""Words in names of columns and in cells, in the languages that exports are written in.
+"""Words in names of columns and in cells, in the languages of typical exports.
 
-A word is one piece of evidence beside the values, never the only one where the values say otherwise.
-`word` must be a whole token, `word*` begins one, `*word` ends one.
+A word is evidence in addition to the values; it does not decide against them.
+`word` matches a whole token, `word*` its beginning, `*word` its end.
 """
 
 import re
@@ -67,7 +67,7 @@ MEASURE = (
     "age alter edad year* years months tenure* income* salary score* rating* minutes calls days hours sites"
     " level* size* count height weight* distance* num number_of* children* dependents* balance* visits clicks"
 )
-"""What numbers measure rather than name."""
+"""Words for numbers that measure something, and are not identifiers."""
 QUANTITY = (
     "quantity* qty menge* anzahl* stuck* units items count quantite* cantidad* pieces pcs number_of* volume*"
     " qte nb stueckzahl* aantal* *menge *anzahl cds packs"
@@ -159,17 +159,17 @@ SQL = word_set(
     " struct summarize symmetric table then time timestamp to trailing true union unique unpivot user"
     " using values variadic when where window with"
 )
-"""Words that a bare column name may not be."""
+"""Words that are not allowed as a column name without quotes."""
 DESCRIBES_PERSON = re.compile(r"^[^@\s]+@[^@\s]+\.\w+$")
 
 
 def folded(text: str) -> str:
-    """Small letters without accents: `Straße` is `strasse`, `Kündigung` is `kundigung`."""
+    """The text in lower case without accents: `Straße` is `strasse`, `Kündigung` is `kundigung`."""
     return without_accents(text.casefold())
 
 
 def without_accents(text: str) -> str:
-    """`Âge` is `Age`, `Straße` is `Strasse`; letters of other alphabets stay."""
+    """`Âge` is `Age`, `Straße` is `Strasse`; letters of other alphabets are not changed."""
     decomposed = unicodedata.normalize("NFKD", text.replace("ß", "ss").replace("ø", "o").replace("æ", "ae"))
     return "".join(c for c in decomposed if not unicodedata.combining(c))
 
@@ -187,12 +187,12 @@ def mentions(name: str, vocabulary: str) -> bool:
 
 
 def plain(value: str) -> str:
-    """A cell as a word to compare: `Attrited Customer` is looked up by `attrited` too, see `value_in`."""
+    """A cell as a word to compare: `Non-churned` is `nonchurned`."""
     return re.sub(r"[\s_-]+", "", folded(value.strip()))
 
 
 def value_in(value: str, known: frozenset[str]) -> bool:
-    """Whether the cell is one of the words, as a whole or by its first word."""
+    """Whether the cell is one of the words, as a whole or, with two or three words, by its first word."""
     words = tokens(value)
     return plain(value) in known or (len(words) in (2, 3) and words[0] in known)
 

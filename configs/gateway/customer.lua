@@ -1,10 +1,10 @@
--- Marks a request with a keyed checksum of its customer, so that failures are counted by customer (rollout/observers/
--- failures.py) and no identifier is in any file: the key is this Envoy's own and is forgotten with it.
+-- Marks a request with a keyed checksum of its customer. So failures are counted by customer (rollout/observers/
+-- failures.py) without an identifier in any file: the key is random, is only in Envoy's memory, and ends with Envoy.
 
 local KEY = "@KEY@"
 local band, bxor, rol, tobit = bit.band, bit.bxor, bit.rol, bit.tobit
 
--- 32-bit product of two 32-bit numbers; a double holds 53 bits, so that it is taken in halves
+-- Product of two 32-bit numbers modulo 2^32, in halves, because a double has only 53 bits.
 local function product(a, b)
   local low, high = band(a, 0xffff), band(bit.rshift(a, 16), 0xffff)
   return tobit(low * b + tobit(band(high * b, 0xffff)) * 65536)

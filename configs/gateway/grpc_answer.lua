@@ -1,13 +1,13 @@
--- Between the bridge and what answers: gRPC's questions that the gateway answers itself, and refusals, whose HTTP
--- status the bridge would not pass on; grpc_status.lua, on the other side of it, finds it in `x-churn-status`.
+-- Behind the bridge: answers the gRPC methods that the gateway answers itself, and stores the HTTP status of a
+-- refusal in `x-churn-status`. The bridge does not pass the status on; grpc_status.lua, before it, reads the header.
 --
--- A route's context (serving/gateway/grpc_routes.py) may hold `names`, what the first field of the request may be,
--- `versions`, the same for the second, and the answer as a message in hexadecimal: `yes`, and `no` where a filter
--- decides which.
+-- A route's context (serving/gateway/envoy/grpc_routes.py) may contain `names`, the accepted values of the request's
+-- first field, `versions`, the same for the second, and the answer as a message in hexadecimal: `yes`, and `no` where
+-- the readiness filter decides between them.
 
 local PROTOBUF = "application/x-protobuf"
-local FRAME = 5 -- a flag and a length stand before each gRPC message
-local UNKNOWN, UNAVAILABLE = "2", "14" -- what HTTP's 200 and 503 are to Envoy
+local FRAME = 5 -- bytes before each gRPC message: a flag and the length
+local UNKNOWN, UNAVAILABLE = "2", "14" -- Envoy's translations of HTTP's 200 and 503
 local REASON = {
   ["400"] = "the request cannot be read",
   ["404"] = "no such model",
@@ -17,7 +17,7 @@ local REASON = {
   ["507"] = "the worker ended over the request; try again later",
 }
 
--- Field -> text of a message that holds texts of less than 128 bytes and nothing else; nil for others.
+-- Field -> text of a message with nothing but texts of less than 128 bytes; nil for other messages.
 local function texts(message)
   local found, position = {}, 1
   while position <= #message do
@@ -33,7 +33,7 @@ local function listed(list, text)
   return string.find("\n" .. list .. "\n", "\n" .. text .. "\n", 1, true) ~= nil
 end
 
-local PASSED = "churn.grpc_answer" -- dynamic metadata: the request came this far, so that the bridge knows of it
+local PASSED = "churn.grpc_answer" -- dynamic metadata: the request has passed the bridge
 
 function envoy_on_request(handle)
   handle:streamInfo():dynamicMetadata():set(PASSED, "passed", true)
@@ -42,8 +42,8 @@ function envoy_on_request(handle)
   if names == nil then return end
   local body = handle:body()
   local message = body ~= nil and body:length() >= FRAME and body:getBytes(FRAME, body:length() - FRAME) or ""
-  local asked = texts(message)
-  if asked == nil or not listed(names, asked[1] or "") or (versions ~= nil and not listed(versions, asked[2] or "")) then
+  local fields = texts(message)
+  if fields == nil or not listed(names, fields[1] or "") or (versions ~= nil and not listed(versions, fields[2] or "")) then
     handle:respond({[":status"] = "404"}, '{"error": "not served here"}')
   end
 end
@@ -57,7 +57,7 @@ local function framed(message)
   return string.char(0, 0, 0, math.floor(length / 256), length % 256) .. message
 end
 
--- Envoy's own answers are gRPC's already, without a message: in place of one that a route foresees comes its message.
+-- Envoy's own answers have a gRPC status and no message. Where the route has a message, it replaces the status.
 local function on_envoys_own(handle, headers)
   local context = handle:filterContext()
   local answer = context:get("yes")
@@ -72,14 +72,14 @@ local function on_envoys_own(handle, headers)
 end
 
 function envoy_on_response(handle)
-  if handle:streamInfo():dynamicMetadata():get(PASSED) == nil then return end -- refused before the bridge
+  if handle:streamInfo():dynamicMetadata():get(PASSED) == nil then return end -- it was refused before the bridge
   local headers = handle:headers()
   local status, content_type = headers:get(":status"), headers:get("content-type") or ""
   if string.sub(content_type, 1, 16) == "application/grpc" then
     on_envoys_own(handle, headers)
   elseif content_type == PROTOBUF then
     if status ~= "200" then headers:replace("x-churn-status", status) end
-  else -- TorchServe's own
+  else -- an answer of TorchServe itself
     headers:replace("content-type", PROTOBUF)
     headers:replace("x-churn-status", status)
     headers:replace("grpc-message", REASON[status] or "refused")

@@ -1,5 +1,5 @@
--- What a gRPC client sees of a refusal: behind the bridge (serving/gateway/grpc_routes.py) gRPC travels as HTTP, so that
--- the router retries and counts a 503 as it does for everybody; here the HTTP status becomes a gRPC status.
+-- Translates the HTTP status of a refusal into a gRPC status. Behind the bridge (serving/gateway/envoy/grpc_routes.py)
+-- a gRPC call is an HTTP request, so that the router retries and counts a 503 as for other clients.
 -- TorchServe's 500 and 507 mean that the worker died: UNAVAILABLE, after which clients may try again.
 
 local STATUS = {
@@ -7,7 +7,7 @@ local STATUS = {
   ["500"] = "14", ["502"] = "14", ["503"] = "14", ["504"] = "4", ["507"] = "14",
 }
 local UNKNOWN = "2"
--- Envoy's own refusals (serving/gateway/envoy.py) whose status says less than their text
+-- Envoy's own refusals (serving/gateway/envoy/local_replies.py) whose text is more exact than their status
 local OWN = {["larger than"] = "8", ["no answer in time"] = "4", ["not served here"] = "5"}
 
 local function on_envoys_own(headers)
@@ -29,7 +29,7 @@ function envoy_on_response(handle)
   headers:remove("grpc-message")
   headers:remove("content-length")
   local trailers = handle:trailers()
-  if trailers == nil then -- nothing but headers: the status goes in them
+  if trailers == nil then -- an answer with nothing but headers: they contain the status
     trailers = handle:headers()
   end
   trailers:replace("grpc-status", STATUS[status] or UNKNOWN)

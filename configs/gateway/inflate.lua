@@ -1,14 +1,14 @@
--- The beginning of what a body held before gzip or deflate (RFC 1950 to 1952), for user.lua, which stands behind
--- this in one script. Only the beginning: whose request it is stands there, and a bomb is never unpacked.
+-- Decompresses the beginning of a body with gzip or deflate (RFC 1950 to 1952), for user.lua, which follows in the
+-- same script. The beginning contains the customer, and a decompression bomb is never decompressed as a whole.
 
 local band, rshift, lshift = bit.band, bit.rshift, bit.lshift
 local ENOUGH = 8192 -- bytes of output
 local LENGTH = {3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258}
 local LENGTH_BITS = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0}
 local DISTANCE = {1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577}
-local ORDER = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15} -- of the lengths of code lengths
+local ORDER = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15} -- of the code lengths' lengths
 
--- Canonical Huffman codes: how many codes have each length, and the symbols in the order of their codes.
+-- Canonical Huffman codes: the number of codes of each length, and the symbols in the order of their codes.
 local function huffman(lengths, first, last)
   local count, offset, symbols = {}, {}, {}
   for size = 0, 15 do count[size] = 0 end
@@ -130,7 +130,7 @@ local function inflate(text, position, out)
   until last == 1 or #out >= ENOUGH
 end
 
--- Where the compressed data begin behind the header of gzip or zlib; at the start for raw deflate.
+-- The position of the compressed data after the header of gzip or zlib; 1 for raw deflate.
 local function data_begin(text)
   local first, second, _, flags = string.byte(text, 1, 4)
   if first == 31 and second == 139 and flags ~= nil then
@@ -139,7 +139,7 @@ local function data_begin(text)
       local low, high = string.byte(text, position, position + 1)
       position = position + 2 + (low or 0) + (high or 0) * 256
     end
-    for _, flag in ipairs({8, 16}) do -- a file's name, a comment
+    for _, flag in ipairs({8, 16}) do -- fields of the header: a file's name, a comment
       if band(flags, flag) ~= 0 then position = (string.find(text, "\0", position, true) or #text) + 1 end
     end
     if band(flags, 2) ~= 0 then position = position + 2 end
@@ -149,7 +149,7 @@ local function data_begin(text)
   return 1
 end
 
--- The first bytes of what `text` was, as far as they can be read.
+-- The first decompressed bytes of `text`, as far as they can be read.
 local function decompressed(text)
   local out = {}
   pcall(inflate, text, data_begin(text), out)

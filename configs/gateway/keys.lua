@@ -1,6 +1,6 @@
--- Who asks, and may they? An API key in `x-api-key` or `Authorization: Bearer` must have its SHA-256 among ENTRIES, a
--- line a key, which serving/gateway/keys.py puts in and replaces: hash, name, the second from which it is refused (0: none),
--- what a request costs, what it may not do. A key is 256 random bits, which is why one unsalted hash is enough.
+-- Authenticates requests. The SHA-256 of the API key in `x-api-key` or `Authorization: Bearer` must be in ENTRIES, which
+-- serving/gateway/envoy/filters.py writes. A line for each key: hash, name, second from which it is refused (0: never),
+-- cost of a request, scopes that it lacks. A key is 256 random bits, so that one unsalted hash is enough.
 local ENTRIES = [[]]
 
 local bit = require("bit")
@@ -57,12 +57,12 @@ for hash, name, ends, cost, missing in string.gmatch(ENTRIES, "(%x+) (%S+) (%d+)
   entries[hash] = entry
 end
 
--- Keys that were good are remembered, so that each is hashed once.
+-- Accepted keys are cached, so that each is hashed once.
 local LONGEST, REMEMBERED = 256, 50000
 local known, count = {}, 0
 
--- What is refused costs this thread a hash, and so may be tried a limited number of times a second: by each address,
--- and by all of them together. Keys that are known need none and are not held up by others' guesses.
+-- A refused key costs this thread a hash. So attempts are limited per second, for each address and for all together.
+-- Cached keys need no hash and are not limited by the attempts of others.
 local TRIES, TRIES_OF_ALL, ADDRESSES = 20, 500, 10000
 local second, tries, tries_of_all, addresses = 0, {}, 0, 0
 
@@ -105,7 +105,7 @@ local function unauthorized(handle, reason)
   refuse(handle, "401", reason, {["www-authenticate"] = CHALLENGE})
 end
 
--- The key's entry, or nil.
+-- The entry of the key; nil for an unknown key.
 local function entry_of(key)
   local hash = sha256(key)
   local entry = entries[hash]
@@ -116,9 +116,9 @@ local function entry_of(key)
   return entry
 end
 
--- Reasons may also be asked for in a body: by a parameter, by an output's name. A key that may not have them is held to
--- bodies in which that can be seen: not compressed, and no letters written as JSON's escapes.
-local function asks_for_reasons(handle, headers)
+-- A body may request reasons too, by a parameter or by an output's name. A key without the scope `explain` may send only
+-- bodies in which that can be seen: not compressed, and no letters as JSON escapes.
+local function requests_reasons(handle, headers)
   if headers:get("content-encoding") ~= nil then return true end
   local grpc = string.sub(headers:get("content-type") or "", 1, 16) == "application/grpc"
   local body = handle:body()
@@ -137,11 +137,11 @@ local function scope_it_lacks(handle, entry, headers)
     return entry.no_explain and "explain" or nil
   end
   if entry.no_predict then return "predict" end
-  if entry.no_explain and asks_for_reasons(handle, headers) then return "explain" end
+  if entry.no_explain and requests_reasons(handle, headers) then return "explain" end
 end
 
 local USED_AGAIN_AFTER_S = 300
-local used = {} -- name -> when its use was last noted, in a log of its own (serving/gateway/envoy.py)
+local used = {} -- name -> time of the last line in the log of key use (serving/gateway/envoy/access_logs.py)
 
 function envoy_on_request(handle)
   local headers, now = handle:headers(), os.time()
@@ -161,7 +161,7 @@ function envoy_on_request(handle)
     return
   end
   if entry.ends ~= 0 and now >= entry.ends then
-    unauthorized(handle, "this API key has expired; ask for another")
+    unauthorized(handle, "this API key has expired; request another one")
     return
   end
   local name = entry.name
@@ -177,7 +177,7 @@ function envoy_on_request(handle)
     refuse(handle, "403", "this API key has no scope `" .. lacks .. "`")
     return
   end
-  headers = handle:headers() -- those of before a wait for the body are out of scope
+  headers = handle:headers() -- the headers from before a wait for the body are not valid any more
   headers:remove("x-api-key")
   headers:remove("authorization")
 end

@@ -1,6 +1,6 @@
--- Every 503, ours or TorchServe's, says when to come back. TorchServe's 500 and 507 mean that the worker died over
--- the request, or before it began (a handler that raises is its 503): nothing is wrong with the request, and
--- another worker starts.
+-- Adds Retry-After to every 503 of Envoy and of TorchServe. TorchServe's 500 and 507 mean that the worker died during the
+-- request or before it (when a handler raises an error, TorchServe answers 503). The request is not the cause and another
+-- worker starts, so that they become a 503.
 local WORKER_DIED = {["500"] = true, ["507"] = true}
 
 function envoy_on_response(handle)

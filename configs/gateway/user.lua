@@ -1,11 +1,11 @@
--- Whose request is it? The customer decides the variant (serving/gateway/routes.py hashes `x-churn-user`), and the body
--- names the customer: the first one of several, so that a request with many goes one way as a whole. However JSON
--- spells an id, compressed or not, and in every protocol, the same customer comes out. A caller's own header is
--- taken as it is. Nothing here is stored or logged; the header ends at this gateway.
+-- Finds the customer of a request. The customer decides the variant (serving/gateway/envoy/routes.py hashes
+-- `x-churn-user`). The body names the customer; the first one of several decides for the whole request. The result does
+-- not depend on the spelling in JSON, on compression or on the protocol. A header that the client sends is used as it
+-- is. Nothing is stored or logged here, and the gateway removes the header.
 
-local LONGEST = 65536 -- how far into a body we look
+local LONGEST = 65536 -- bytes of a body that are searched
 local DEEPEST = 32
-local FRAME = 5 -- a flag and a length stand before each gRPC message
+local FRAME = 5 -- bytes before each gRPC message: a flag and the length
 local VERSION, INPUTS, RAW, MAP = 2, 5, 7, 3 -- fields of Open Inference Protocol's and TorchServe's messages
 local DATATYPE, CONTENTS, INTEGERS, BYTES = 2, 5, 3, 8
 local VARINT, FIXED64, PREFIXED, FIXED32 = 0, 1, 2, 5
@@ -22,30 +22,30 @@ local function utf8(code)
   )
 end
 
--- JSON. Each function begins at `at`, and answers a value's end or what it found; nil where the text is cut or none.
+-- JSON. Each function begins at the position `at` and returns a position or a value; nil when the text is cut or not JSON.
 
 local function blank(body, at)
   return string.find(body, "[^ \t\r\n]", at) or #body + 1
 end
 
--- The position behind the text whose quotation mark stands at `at`.
+-- The position after the text whose opening quotation mark is at `at`.
 local function text_end(body, at)
   local finish = at + 1
   while true do
     local found = string.find(body, '["\\]', finish)
     if found == nil then return nil end
     if string.byte(body, found) == 34 then return found + 1 end
-    finish = found + 2 -- what is escaped ends no text
+    finish = found + 2 -- an escaped quotation mark is part of the text
   end
 end
 
--- What an escape at `at` stands for, and the position behind it.
+-- The character that the escape at `at` means, and the position after the escape.
 local function unescaped(text, at)
   local sign = string.sub(text, at + 1, at + 1)
   if sign ~= "u" then return ESCAPES[sign] or sign, at + 2 end
   local code = tonumber(string.sub(text, at + 2, at + 5), 16) or 63
   local low = string.match(text, "^\\u([dD][c-fC-F]%x%x)", at + 6)
-  if code >= 55296 and code < 56320 and low ~= nil then -- a pair stands for one character
+  if code >= 55296 and code < 56320 and low ~= nil then -- a surrogate pair is one character
     return utf8((code - 55296) * 1024 + tonumber(low, 16) - 56320 + 65536), at + 12
   end
   return utf8(code), at + 6
@@ -66,7 +66,7 @@ local function text_at(body, at)
   return table.concat(parts)
 end
 
--- The position behind the value at `at`.
+-- The position after the value at `at`.
 local function value_end(body, at)
   local first = string.byte(body, at)
   if first == 34 then return text_end(body, at) end
@@ -87,7 +87,7 @@ local function value_end(body, at)
   end
 end
 
--- Where the value of a key of the object at `at` begins.
+-- The position of the value of a key of the object at `at`.
 local function member(body, at, name)
   if at == nil or string.byte(body, at) ~= 123 then return nil end
   at = blank(body, at + 1)
@@ -106,7 +106,7 @@ local function member(body, at, name)
   end
 end
 
--- Where the first value of the list at `at`, or of the first list in it, begins; a value that is none is its own.
+-- The position of the first value in the list at `at` or in the first list in it; `at` for a value that is no list.
 local function innermost(body, at)
   for _ = 1, DEEPEST do
     if at == nil or string.byte(body, at) ~= 91 then return at end
@@ -160,7 +160,7 @@ local function varint(body, position)
   end
 end
 
--- Calls `visit(number, first, last)` for each length-prefixed field until it answers.
+-- Calls `visit(number, first, last)` for each length-prefixed field until it returns a value, and returns that.
 local function fields(body, position, last, visit)
   while position <= last do
     local tag, value
@@ -183,7 +183,7 @@ local function fields(body, position, last, visit)
   end
 end
 
--- The first customer of a ModelInferRequest, and the version that it names.
+-- The first customer of a ModelInferRequest, and its version.
 local function from_infer(body)
   local version, datatype
   local user = fields(body, 1, #body, function(number, first, last)
@@ -217,7 +217,7 @@ function envoy_on_request(handle)
   local body = handle:body()
   if body == nil or body:length() == 0 then return end
   local text = body:getBytes(0, math.min(body:length(), LONGEST))
-  local headers = handle:headers() -- only now: those of before the wait for the body are out of scope
+  local headers = handle:headers() -- the headers from before the wait for the body are not valid any more
   local user, version
   if headers:get("content-type") == "application/x-protobuf" then
     local message = string.sub(text, FRAME + 1)

@@ -1,18 +1,31 @@
-"""Reads parts of the records for the expectations: a few columns at a time, customers as integer codes."""
+"""The rows that expectations check: a few columns at a time, and customers as integer codes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.judge.validate import Judged
 from data.mask import as_one_array
 from data.prepare.parts import RECORDS, Part
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Rows to check. Only the columns that an expectation reads are in memory at a time."""
+
+    schema: pa.Schema
+    rows: int
+    tables: Callable[[Sequence[str]], Iterator[pa.Table]]
+    """Yields the columns of these names in batches of rows. Identifiers are codes, equal for equal ones."""
+    all_rows: int | None = None
+    """For a delivery: the rows of the whole table, on which expectations on the row count are checked."""
+
+
 def judged(version: Path, parts: Sequence[Part], schema: pa.Schema, all_rows: int | None = None) -> Judged:
+    """The rows of `parts` of the folder `version`. `all_rows`: see `Judged`."""
     paths = [version / RECORDS / part.name for part in parts]
     shown = schema.set(schema.get_field_index("user_id"), pa.field("user_id", pa.int32()))
 

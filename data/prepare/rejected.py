@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.mask import mask_texts, masks_as_text
-from data.prepare.clean import DUPLICATE, Cleaner, Rejected
+from data.prepare.clean import Cleaner, Rejected
+from data.prepare.tally import DUPLICATE
 from data.records.erasure import Erased
 
 IDENTIFIERS = ("user_id", "transaction_id", "order_id")
@@ -23,7 +24,7 @@ class RejectedWriter:
         self._cleaner, self._key, self._erased = cleaner, key, erased
         source = cleaner.source
         ours = [*source.columns, *(n for n in ("user_id", *source.computed) if n in source.given)]
-        self._names = list(dict.fromkeys([*ours, *cleaner.further]))
+        self._names = list(dict.fromkeys([*ours, *cleaner.further.names]))
         self._schema = pa.schema([*((n, pa.string()) for n in self._shown()), _ROW, ("reason", pa.string())])
         self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
         self.rows = 0

@@ -1,6 +1,6 @@
 """Buffers rows between cleaning and arranging: masked, encoded as numbers, in ranges of customers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +9,7 @@ from data.cell import parse
 from data.mask import Masker, keyed_numbers, masks_as_text
 from data.prepare.arrange import row_hashes
 from data.prepare.clean import Cleaned, Cleaner
+from data.prepare.further import FurtherColumns
 from data.prepare.staging import Buckets
 from data.prepare.transactions import Repeated, find_repeated
 from data.records.erasure import Erased
@@ -38,7 +39,7 @@ class Stage:
         moment = records[moment_of(records.column_names)]
         columns = {"high": high, "low": low, "time": moment.cast(pa.int64()), "place": cleaned.places}
         columns |= {name: records[name] for name in _VALUES if name in records.column_names}
-        columns |= {FURTHER + name: records[name] for name in self._cleaner.further}
+        columns |= {FURTHER + name: records[name] for name in self._cleaner.further.names}
         if "order_id" in records.column_names:
             order = keyed_numbers(records["order_id"], self._key)
             columns["order_high"], columns["order_low"] = order
@@ -60,17 +61,14 @@ class Stage:
 
     def ranges(self) -> Iterator[pa.Table]:
         """Yield rows by ranges of customers. All chunks together decide the types of further columns."""
-        kinds = {name: self.kind(name) for name in self._cleaner.further}
         for table in self._rows.ranges():
-            yield _typed(table, kinds, self._cleaner)
-
-    def kind(self, name: str) -> str:
-        return self._cleaner.types.get(name) or self._cleaner.tally.kind(name)
+            yield _typed(table, self._cleaner.further)
 
     def schema(self) -> pa.Schema:
         """The schema of the records."""
-        types = {**_TYPES, **{name: ARROW[self.kind(name)] for name in self._cleaner.further}}
-        names = (*STANDARD_COLUMNS[self._cleaner.config.shape], *self._cleaner.further)
+        further = self._cleaner.further
+        types = {**_TYPES, **{name: ARROW[further.kind(name)] for name in further.names}}
+        names = (*STANDARD_COLUMNS[self._cleaner.config.shape], *further.names)
         return pa.schema([(name, types[name]) for name in names])
 
 
@@ -84,10 +82,10 @@ _TYPES: dict[str, pa.DataType] = {
 }
 
 
-def _typed(table: pa.Table, kinds: Mapping[str, str], cleaner: Cleaner) -> pa.Table:
-    for name, kind in kinds.items():
+def _typed(table: pa.Table, further: FurtherColumns) -> pa.Table:
+    for name in further.names:
         at = table.column_names.index(FURTHER + name)
         column = table.column(at)
-        if column.type != ARROW[kind]:
-            table = table.set_column(at, FURTHER + name, cleaner.as_kind(column, kind))
+        if column.type != ARROW[further.kind(name)]:
+            table = table.set_column(at, FURTHER + name, further.convert(name, column))
     return table

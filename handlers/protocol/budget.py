@@ -1,7 +1,7 @@
-"""What a batch may cost, in rows that are scored: a customer is one, an explained one several hundred.
+"""Limits the cost of a batch, in rows to score: one for a customer, several hundred for an explained score.
 
-Requests share a worker and their batch. Without a common budget a batch of requests for reasons, each within
-its own limits, would keep everybody else waiting for seconds.
+Without a common budget, a batch of requests for reasons that are each within their own limits would make all
+other requests wait for seconds.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from handlers import telemetry
 from handlers.protocol.messages import Refusal, Request
 
 ROWS = 65_536
-"""By default. A thousand calls of the program: some tenths of a second for a network, 1.6 s with trees."""
-BUSY = Refusal(429, "more is asked for at once than this server does; ask again", telemetry.BUSY, 1)
+"""The default. A thousand calls of the program: some tenths of a second for a network, 1.6 s with trees."""
+BUSY = Refusal(429, "the server cannot score so many customers at once; try again later", telemetry.BUSY, 1)
 
 
 def cost(request: Request, rows_explained: int) -> int:
-    """Rows to be scored; `rows_explained` for a customer whose score is explained."""
+    """Rows that the request needs; `rows_explained`: rows for each customer whose score is explained."""
     explained = request.wants.reasons or request.wants.explanation
     return len(request.user_ids) * (rows_explained if explained else 1)
 
@@ -23,9 +23,10 @@ def cost(request: Request, rows_explained: int) -> int:
 def within(
     requests: Sequence[Request | Refusal], rows: int, rows_explained: int
 ) -> Sequence[Request | Refusal]:
-    """The same, with BUSY in place of what does not fit into `rows`.
+    """The same requests, with BUSY in the place of those that exceed the budget of `rows`.
 
-    The cheapest go first, so that a lone customer is always answered; and so is a request that is alone.
+    The cheapest requests are accepted first, so that a single customer is always answered. A request without
+    others in the batch is always accepted. If all fit, `requests` itself is returned.
     """
     costs = [0 if isinstance(request, Refusal) else cost(request, rows_explained) for request in requests]
     if sum(costs) <= rows:

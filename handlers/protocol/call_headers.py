@@ -1,4 +1,4 @@
-"""What the headers of a request say of it, as TorchServe passes them on: `Call` but for the body."""
+"""Reads the headers of a request, as TorchServe passes them, into a `Call`."""
 
 import re
 from collections.abc import Iterable
@@ -7,9 +7,9 @@ from handlers.identity import PROBE_HEADER
 from handlers.protocol.messages import Call
 
 SAFE_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-"""A line break, say, would end the header early, and TorchServe's answer with it."""
+"""Visible ASCII only, since the id is sent back as a header: a line break would cut the answer."""
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-"""W3C Trace Context; what is none is as if it had not come."""
+"""W3C Trace Context. Another value is ignored."""
 UNIX_TIME = re.compile(rb"[0-9]{1,12}\.[0-9]{1,9}")
 _WANTED = {
     b"x-request-id",
@@ -25,10 +25,10 @@ _WANTED = {
 
 
 def call_of(headers: Iterable[tuple[bytes, bytes]], server_id: str) -> Call:
-    """`server_id`: TorchServe's own id of the request, which stands in where the client gave none.
+    """What names and values of headers state; without an id of the client, the request id is `server_id`.
 
-    TorchServe sets the header `explain` to True or False for each REST request and to nothing for gRPC, whose
-    metadata it drops.
+    TorchServe sets the header `explain` to True or False in each REST request. It does not set it for gRPC,
+    whose metadata it drops.
     """
     found: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -37,7 +37,7 @@ def call_of(headers: Iterable[tuple[bytes, bytes]], server_id: str) -> Call:
             found[lower] = value
     request_id = _text(found, b"x-request-id")
     explain = found.get(b"explain")
-    if len(found) < 3 and not found.keys() - {b"x-request-id", b"explain"}:  # nearly every request
+    if len(found) < 3 and not found.keys() - {b"x-request-id", b"explain"}:  # as in most requests
         given = request_id if SAFE_REQUEST_ID.fullmatch(request_id) else server_id
         return Call(given, explain == b"True", explain is None)
     traceparent = _text(found, b"traceparent")
@@ -64,7 +64,7 @@ def _time(value: bytes) -> float:
 
 
 def _length(value: bytes | None) -> int | None:
-    """-1 for what is no length, which every protocol refuses."""
+    """-1 for a value that is not a length; all protocols refuse it."""
     if value is None:
         return None
     return int(value) if value.isdigit() and len(value) < 10 else -1

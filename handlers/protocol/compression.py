@@ -1,20 +1,20 @@
-"""Bodies that came compressed by gzip or deflate, as HTTP's Content-Encoding and gRPC's grpc-encoding say."""
+"""Decompresses bodies in gzip or deflate, named by HTTP's Content-Encoding or gRPC's grpc-encoding."""
 
 import zlib
 
 from handlers.protocol.messages import BadRequest, TooLarge, UnsupportedEncoding
 
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-"""zlib's windowBits: +16 for gzip's own header. HTTP's deflate is zlib's format (RFC 9110, 8.4.1.2)."""
+"""Windowbits for zlib: +16 for gzip's own header. HTTP's deflate is zlib's format (RFC 9110, 8.4.1.2)."""
 _RAW = -15
 """Some clients send deflate without zlib's header."""
 
 
 def decompress(payload: bytes, encoding: str, header: str, limit: int) -> bytes:
-    """`payload` as it was before `encoding`, which came in `header`.
+    """The content of `payload`, which is compressed by `encoding`, the value of the header `header`.
 
-    Raises UnsupportedEncoding for another method, TooLarge beyond `limit` bytes, which are never made, and
-    BadRequest for bytes that are not of that method.
+    Raises UnsupportedEncoding for another method, TooLarge when the content has more than `limit` bytes (it
+    is not decompressed further), and BadRequest for bytes that are not valid in that method.
     """
     name = encoding.strip().lower()
     if name in ("", "identity"):
@@ -32,9 +32,9 @@ def decompress(payload: bytes, encoding: str, header: str, limit: int) -> bytes:
         if stream.eof and not stream.unused_data:
             return content
         break
-    raise BadRequest(f"body: not {name}, as the header {header} says; or it is cut short")
+    raise BadRequest(f"body: not {name}, which the header {header} states, or incomplete")
 
 
 def _shown(name: str) -> str:
-    """Of what a client sent only what can stand in a message."""
+    """The part of a client's value that may be in a message."""
     return "".join(sign for sign in name[:20] if sign.isalnum() or sign in "-,") or "that"

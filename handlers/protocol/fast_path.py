@@ -1,10 +1,10 @@
-"""What nearly every request is: customers asked for by number or name, and nothing else.
+"""A faster way for the most frequent request: the score of a customer, without any option.
 
-Reading such a body as JSON and writing its answer key by key costs more than scoring it. So a body that is
-nothing but a lone customer is read by a pattern, and an answer whose customers are all scored from features
-that are `ok` is put together from a template. Neither says anything of its own: what is read becomes the same
-`Request`, and the template is cut out of an answer that `protocols` wrote. Everything else, every complaint
-included, is left to `protocols`.
+To parse such a body as JSON and write its answer key by key takes longer than to score it. So a body with one
+customer and nothing else is matched by a regular expression, and an answer in which all scores are from
+features that are `ok` is filled into a template. The results are those of `protocols`: the same `Request`,
+and the template is made of an answer that `protocols` wrote. All other bodies and answers, all errors
+included, are left to `protocols`.
 """
 
 import json
@@ -21,7 +21,7 @@ _INSTANCE = rb'\{ "user_id" : ' + _ID + rb" \}"
 
 
 def _pattern(spaced: bytes) -> re.Pattern[bytes]:
-    """JSON's white space at each space."""
+    """A pattern that accepts JSON's white space at each space of `spaced`."""
     return re.compile(spaced.replace(b" ", rb"[ \t\n\r]*"))
 
 
@@ -33,7 +33,7 @@ _DECISIONS: tuple[Literal["Low Risk", "High Risk"], ...] = ("Low Risk", "High Ri
 
 
 def read(body: Any, rules: Rules, call: Call) -> Request | None:
-    """The request of a body that asks for one customer and nothing else; None for every other body.
+    """The request of a body that contains one customer and nothing else; None for every other body.
 
     Raises BadRequest as `protocols.parse` does.
     """
@@ -52,7 +52,7 @@ def read(body: Any, rules: Rules, call: Call) -> Request | None:
 
 
 class Template:
-    """Answers of one model where everybody asked for has a score from features that are ok."""
+    """Answers of one model, in which each customer has a score from features that are ok."""
 
     def __init__(self, model_name: str, model_version: str, threshold: float) -> None:
         self.threshold = threshold
@@ -69,16 +69,17 @@ class Template:
         ]
 
     def fits(self, request: Request) -> bool:
+        """Whether the answer contains scores only. `PLAIN` is compared by identity, which is quicker."""
         return request.wants is PLAIN and request.protocol != "v2"
 
     def answer(self, request: Request, scores: Sequence[float]) -> Answer:
-        """`scores`: one a user id of `request`, finite."""
+        """`scores`: a finite score for each user id of `request`, in the same order."""
         instances, threshold = self._instances, self.threshold
         texts = []
         for user_id, score in zip(request.user_ids, scores, strict=True):
             before, between, after = instances[score > threshold]
-            said = user_id if type(user_id) is int else json.dumps(user_id)
-            texts.append(f"{before}{said}{between}{score!r}{after}")
+            name = user_id if type(user_id) is int else json.dumps(user_id)
+            texts.append(f"{before}{name}{between}{score!r}{after}")
         body = ", ".join(texts)
         if request.protocol == "v1":
             body = f'{{"predictions": [{body}]}}'
@@ -88,7 +89,7 @@ class Template:
 
 
 def _cut(text: str) -> tuple[str, str, str]:
-    """What stands before the customer, between customer and score, and after the score: they come first."""
+    """The text before the customer, between customer and score, and after the score."""
     before, _, rest = text.partition(str(_USER))
     between, found, after = rest.partition(repr(_SCORE))
     assert found, text

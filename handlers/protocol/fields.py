@@ -1,4 +1,4 @@
-"""The fields that all protocols share, checked: customers, their number, feature values, other wishes."""
+"""Checks the fields that all protocols share: customers, their number, feature values and options."""
 
 import math
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ from handlers.protocol.messages import (
 
 
 def checked_id(value: Any, where: str, id_type: str) -> UserId:
-    """The customer that `value` names, which stands in the instance at `where`. Raises BadRequest."""
+    """The user_id `value` of the instance at `where`. Raises BadRequest."""
     if type(value) is int and id_type == "integer" and -(2**63) <= value < 2**63:
-        return value  # what nearly every request holds
+        return value  # as in most requests
     return tensor_id(value, below(where, "user_id"), id_type)
 
 
 def tensor_id(value: Any, field_name: str, id_type: str) -> UserId:
-    """The customer that the value of the field names. Raises BadRequest."""
+    """The user_id `value` of the field. Raises BadRequest."""
     if is_masked(value):
         return str(value)
     try:
@@ -46,11 +46,11 @@ def tensor_id(value: Any, field_name: str, id_type: str) -> UserId:
 
 
 def countable(values: Any, field_name: str, rules: Rules) -> list[Any]:
-    """`values` if they are a list that a request may have. Raises BadRequest."""
+    """`values`, if they are a list of permitted length. Raises BadRequest."""
     if not isinstance(values, list):
         raise BadRequest(f"{field_name}: expected a list, found {kind(values)}")
     if not values:
-        raise BadRequest(f"{field_name}: empty; ask for at least one customer")
+        raise BadRequest(f"{field_name}: empty; request at least one customer")
     if len(values) > rules.max_instances:
         raise BadRequest(f"{field_name}: {len(values)} customers; at most {rules.max_instances} a request")
     return values
@@ -66,22 +66,22 @@ def parameters_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def wants_of(parameters: Mapping[str, Any], call: Call, features: bool = False) -> Wants:
-    """What is asked for beside the score; `features`: where nothing is said of them. Raises BadRequest."""
+    """What the answer contains beside the score; `features` is their default. Raises BadRequest."""
     if not parameters and not call.explain:
         return SHOWN if features else PLAIN
     shown = parameters.get("features", features)
     if not isinstance(shown, bool):
         raise BadRequest(f"parameters.features: expected true or false, found {kind(shown)}")
-    asked = parameters.get("reasons", call.explain)
-    if isinstance(asked, bool):
-        asked = DEFAULT_REASONS if asked else 0
-    if not isinstance(asked, int) or not 0 <= asked <= MAX_TEXT_LENGTH:
-        raise BadRequest("parameters.reasons: expected true, false or how many at most")
-    return Wants(shown, asked, call.explain, age=shown and "features" in parameters)
+    reasons = parameters.get("reasons", call.explain)
+    if isinstance(reasons, bool):
+        reasons = DEFAULT_REASONS if reasons else 0
+    if not isinstance(reasons, int) or not 0 <= reasons <= MAX_TEXT_LENGTH:
+        raise BadRequest("parameters.reasons: expected true, false or the largest number of reasons")
+    return Wants(shown, reasons, call.explain, age=shown and "features" in parameters)
 
 
 def check_affordable(wants: Wants, customers: int, rules: Rules) -> None:
-    """Raises BadRequest for more explanations than one request may have."""
+    """Raises BadRequest if reasons or explanations are requested for too many customers."""
     if (wants.reasons or wants.explanation) and customers > rules.max_explained:
         raise BadRequest(
             f"parameters.reasons: {customers} customers; reasons for at most {rules.max_explained} a request"
@@ -89,7 +89,7 @@ def check_affordable(wants: Wants, customers: int, rules: Rules) -> None:
 
 
 def feature_values(features: Any, field_name: str, rules: Rules) -> dict[str, Any]:
-    """Values of a what-if question, each of the type that the spec declares, or null. Raises BadRequest."""
+    """Feature values of a what-if question, each of its declared type or None. Raises BadRequest."""
     if not isinstance(features, dict):
         raise BadRequest(f"{field_name}: expected an object of feature values, found {kind(features)}")
     values = {}

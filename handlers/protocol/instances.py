@@ -1,4 +1,5 @@
-"""Bodies with an object a customer: native, `{"user_id": 1}` or a list of these, and v1's `instances`."""
+"""Bodies with an object for each customer: native, `{"user_id": 1}` or a list of these, and `instances` of
+v1."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -11,8 +12,10 @@ from handlers.protocol.fields import (
     parameters_of,
     wants_of,
 )
+from handlers.protocol.json_answers import headers_of, json_answer
 from handlers.protocol.json_body import below, jsonable, kind, only
 from handlers.protocol.messages import (
+    Answer,
     BadRequest,
     Call,
     Explanation,
@@ -26,7 +29,9 @@ from handlers.protocol.messages import (
 
 
 def parse_native(body: Mapping[str, Any], rules: Rules, call: Call) -> Request:
-    """One customer, whose features are shown unless the caller says no. Raises BadRequest."""
+    """One customer; the answer contains the features unless `parameters.features` is false. Raises
+    BadRequest.
+    """
     wants = wants_of(parameters_of(body), call, features=True)
     instance = {name: value for name, value in body.items() if name != "parameters"}
     return _request("native", [instance], "", rules, wants)
@@ -38,7 +43,7 @@ def parse_list(body: list[Any], rules: Rules, call: Call) -> Request:
 
 
 def parse_v1(body: Mapping[str, Any], rules: Rules, call: Call) -> Request:
-    """`{"instances": [...]}`; a lone object may stand without the list. Raises BadRequest."""
+    """`{"instances": [...]}`; one object may be given without the list. Raises BadRequest."""
     only(body, ("instances", "parameters"), "body")
     instances = body["instances"]
     if isinstance(instances, dict):
@@ -73,8 +78,27 @@ def _request(
     return Request(protocol, tuple(user_ids), tuple(overrides) if any(overrides) else (), wants)
 
 
-def instance_answer(user_id: UserId, outcome: Outcome, model_version: str) -> dict[str, Any]:
-    """What one customer is answered, in their place among several."""
+def answer_instances(request: Request, outcomes: Sequence[Outcome], model_version: str) -> Answer:
+    """The answer in the protocol of the request; `outcomes` has one for each user id, in the same order.
+
+    The native body of one customer without a score is answered with the status of the refusal. In a list the
+    refusal takes the place of the customer's answer, and the status is 200.
+    """
+    answers = [
+        _instance_answer(user_id, outcome, model_version)
+        for user_id, outcome in zip(request.user_ids, outcomes, strict=True)
+    ]
+    if request.protocol == "native":
+        [outcome] = outcomes
+        if isinstance(outcome, Refusal):
+            return json_answer(outcome.http_status, answers[0], headers_of(outcome))
+        return json_answer(200, answers[0])
+    if request.protocol == "native_list":
+        return json_answer(200, answers)
+    return json_answer(200, _v1_body(request, answers))
+
+
+def _instance_answer(user_id: UserId, outcome: Outcome, model_version: str) -> dict[str, Any]:
     if isinstance(outcome, Refusal):
         code = {"code": outcome.code} if outcome.code else {}
         return {"user_id": user_id, "error": outcome.error, **code, "churn_probability": None}
@@ -101,8 +125,8 @@ def instance_answer(user_id: UserId, outcome: Outcome, model_version: str) -> di
     return answer
 
 
-def v1_body(request: Request, answers: list[dict[str, Any]]) -> dict[str, Any]:
-    """`predictions`, and for `:explain` KServe's `explanations`; a refused customer has a place in both."""
+def _v1_body(request: Request, answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """`predictions`, and for `:explain` KServe's `explanations`; a refused customer has an entry in both."""
     if not request.wants.explanation:
         return {"predictions": answers}
     explanations = [
@@ -115,6 +139,7 @@ def v1_body(request: Request, answers: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def explained(explanation: Explanation) -> dict[str, Any]:
+    """The explanation as JSON has it."""
     return {
         "base_log_odds": explanation.base_log_odds,
         "log_odds": explanation.log_odds,

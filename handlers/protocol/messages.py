@@ -1,6 +1,6 @@
-"""What a request asks for and what it is answered, in no protocol in particular.
+"""Types of requests and answers that do not depend on the protocol.
 
-The parsers make a `Request` of a body, the predictor an `Outcome` of each customer, the writers an `Answer`.
+A parser makes a `Request` of a body, the predictor an `Outcome` for each customer, a writer an `Answer`.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 MAX_ID_LENGTH = 256
 MAX_TEXT_LENGTH = 1024
 MAX_EXPLAINED = 20
-"""Customers a request that asks for reasons, by default: each costs up to ten calls of the program, and a
-batch waits."""
+"""Default limit of customers in a request for reasons: each needs up to ten calls of the program, and its
+batch waits for them."""
 MAX_BODY_BYTES = 1_048_576
 DEFAULT_REASONS = 3
 JSON = "application/json"
@@ -21,86 +21,86 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class BadRequest(ValueError):
-    """A body that cannot be answered; the message names the field and what belongs there."""
+    """A body that cannot be answered; the message names the field and what is expected there."""
 
     http_status = 400
 
 
 class TooLarge(BadRequest):
-    """More bytes than the server takes, once they are decompressed."""
+    """A body with more bytes than the limit after decompression."""
 
     http_status = 413
 
 
 class UnsupportedEncoding(BadRequest):
-    """A body that is compressed in a way that the server does not read."""
+    """A body with a compression that the server does not support."""
 
     http_status = 415
 
 
 class NotServed(BadRequest):
-    """Another model, or a version of it, than this server has."""
+    """The request names a model or a version that this server does not have."""
 
     http_status = 404
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a body may hold; made once from the bundle and the server's limits."""
+    """What a body may contain: types of the model and limits of the server."""
 
     id_type: str
     max_instances: int
     types: Mapping[str, str] = field(default_factory=dict)
     """Stored feature -> its declared type, int64, float64 or string."""
     derived: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Derived feature -> the two stored ones that it is made of."""
+    """Derived feature -> the two stored features from which it is computed."""
     model_name: str = ""
     model_version: str = ""
-    """What a gRPC request may name; empty: nothing is compared."""
+    """The only ones that a gRPC request may name; empty: any."""
     max_explained: int = MAX_EXPLAINED
-    """Customers a request that asks for reasons."""
+    """Customers in a request for reasons, at most."""
     max_body_bytes: int = MAX_BODY_BYTES
-    """Of a body that came compressed, once it is not."""
+    """Bytes of a body after decompression, at most."""
 
 
 class Call(NamedTuple):
-    """What the server knows of a request beside its body."""
+    """What the headers of a request state."""
 
     request_id: str = ""
     explain: bool = False
-    """Asked at an address for explanations."""
+    """The URL is that of explanations."""
     grpc: bool = False
-    """Over TorchServe's own gRPC, which hands BYTES of a tensor over in base64."""
+    """Received by TorchServe's own gRPC server, which passes BYTES of a tensor in base64."""
     encoding: str = ""
     """HTTP's Content-Encoding."""
     json_length: int | None = None
     """Inference-Header-Content-Length: bytes of JSON before those of tensors (Triton's binary extension)."""
     rpc: str = ""
-    """The gRPC method that the body is a message of, as the gateway passes it on; empty: it is REST's."""
+    """The gRPC method whose message is the body, passed by the gateway; empty for REST."""
     grpc_encoding: str = ""
-    """How a gRPC message is compressed if its flag says that it is."""
+    """The compression of a gRPC message whose flag states that it is compressed."""
     traceparent: str = ""
-    """W3C Trace Context, as it came in."""
+    """W3C Trace Context, as received."""
     probe: str = ""
-    """What a question of our own says of its way (handlers/identity.py); empty: no gateway counted it."""
+    """Value of PROBE_HEADER (handlers/identity.py); empty: no gateway has counted the request."""
     received: float = 0.0
-    """Unix time in seconds at which our gateway received it, while requests are traced; 0: not known."""
+    """Unix time in seconds at which our gateway received it, if requests are traced; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """What goes into the answer beside the score."""
+    """What the answer contains beside the score."""
 
     features: bool = False
     reasons: int = 0
     """How many at most; 0: none."""
     explanation: bool = False
     age: bool = False
-    """Of the features: only when `parameters.features` is given, since the age changes with each call."""
+    """Age of the features; only if `parameters.features` is given, since it differs in each answer."""
 
 
 class Output(NamedTuple):
-    """A tensor that an Open Inference request names, and whether its values go as raw bytes."""
+    """A tensor that an Open Inference request names, and whether its values are sent as raw bytes."""
 
     name: str
     raw: bool = False
@@ -108,28 +108,28 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Whose churn is asked for, and how the answer has to look."""
+    """The customers of a request, and the form of its answer."""
 
     protocol: Literal["native", "native_list", "v1", "v2"]
     user_ids: tuple[UserId, ...]
-    """As asked, in the order asked; of the declared type, or masked already."""
+    """In the order of the request; of the declared type, or already masked."""
     overrides: tuple[Mapping[str, Any], ...] = ()
-    """Feature values that stand in for the store's, one mapping a user id; empty: none are given."""
+    """Feature values in place of those in the store, a mapping for each user id; empty: none."""
     wants: Wants = Wants()
     id: str | None = None
     datatype: Literal["INT64", "BYTES"] = "INT64"
     outputs: tuple[Output, ...] = ()
-    """v2: the tensors of the answer in their order; empty: all, as JSON."""
+    """v2: the tensors of the answer, in their order; empty: all, as JSON."""
     rpc: str = ""
-    """The gRPC method that the answer is a message of; empty: JSON, with raw tensors behind it if asked."""
+    """The gRPC method whose message is the answer; empty: JSON, followed by raw tensors if requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why the score is what it is: log-odds against those of a typical customer."""
+    """How features contribute to a score, in log-odds against those of a typical customer."""
 
     attributions: Mapping[str, float]
-    """Stored feature -> how much it adds to the log-odds; derived features count as their parts."""
+    """Stored feature -> its contribution to the log-odds; a derived feature counts for its parts."""
     base_log_odds: float
     log_odds: float
     additivity_gap: float
@@ -139,6 +139,8 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
+    """The score of one customer, and what else was requested."""
+
     churn_probability: float
     prediction: Literal["High Risk", "Low Risk"]
     threshold: float
@@ -159,12 +161,12 @@ class Refusal:
     http_status: int
     error: str
     code: str | None = None
-    """One word for programs; every 503 has one."""
+    """A word for programs; every 503 has one."""
     retry_after_s: float | None = None
 
 
 class Answer(NamedTuple):
-    """What goes back to one caller: the body, an HTTP status and headers beside the content type."""
+    """The answer to one request; `headers` does not contain the content type."""
 
     http_status: int
     body: bytes

@@ -1,6 +1,7 @@
-"""Open Inference Protocol v2 as JSON or protobuf alike: which customers a body asks for, and the tensors that
-answer it. `open_inference_json` and `open_inference_grpc` turn messages into such bodies and tensors into
-messages.
+"""Open Inference Protocol v2, the part that JSON and protobuf share: the request of a body, the tensors of an
+answer.
+
+`open_inference_json` and `open_inference_grpc` convert messages to such bodies, and tensors to messages.
 """
 
 import base64
@@ -26,13 +27,13 @@ from handlers.protocol.messages import (
 )
 
 ALWAYS = ("churn_probability", "prediction", "threshold", "status", "user_id")
-"""The tensors of an answer to a request that names none, in their order."""
+"""The tensors of the answer if the request names none, in their order."""
 ON_REQUEST = ("features", "reasons", "explanation")
-"""One JSON text a customer: a tensor has room for neither null nor names."""
+"""Tensors with a JSON text for each customer, since a tensor can contain neither null nor names."""
 
 
 class Tensor(NamedTuple):
-    """A tensor of an answer: one value a customer."""
+    """A tensor of an answer, with one value for each customer."""
 
     name: str
     datatype: Literal["INT64", "FP64", "BYTES"]
@@ -40,9 +41,9 @@ class Tensor(NamedTuple):
 
 
 def parse_infer(body: Mapping[str, Any], rules: Rules, call: Call) -> Request:
-    """The request of a body whose only tensor, user_id, holds its values as `data`. Raises BadRequest.
+    """The request of a body whose only tensor, user_id, has its values as `data`. Raises BadRequest.
 
-    Clients put hints of their own under `parameters`; what is not ours changes nothing.
+    Unknown `parameters` are ignored, since clients add hints for other servers.
     """
     only(body, ("id", "model_name", "model_version", "inputs", "outputs", "parameters"), "body")
     request_id = body.get("id")
@@ -56,18 +57,18 @@ def parse_infer(body: Mapping[str, Any], rules: Rules, call: Call) -> Request:
 
 
 def only_input(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The tensor user_id, not yet looked into. Raises BadRequest where there is not exactly one tensor."""
+    """The tensor user_id, not checked yet. Raises BadRequest unless there is exactly one tensor."""
     inputs = body.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise BadRequest(
             "inputs: expected a list of exactly one tensor, user_id; "
-            "feature values for a what-if question have room in a native or v1 body"
+            "send feature values of a what-if question in a native or v1 body"
         )
     return inputs[0]
 
 
 def datatype_of(tensor: Mapping[str, Any]) -> Literal["INT64", "BYTES"]:
-    """Raises BadRequest for others: those that no id has."""
+    """Raises BadRequest for other types, which no user_id has."""
     match tensor.get("datatype"):
         case "INT64":
             return "INT64"
@@ -87,10 +88,10 @@ def _customers(
     if data == [] and call.grpc:
         raise BadRequest(
             "inputs[0]: no values; send typed contents (int64_contents or bytes_contents): "
-            "TorchServe's own gRPC drops raw_input_contents, the gateway's takes them"
+            "TorchServe's own gRPC drops raw_input_contents, the gateway's accepts them"
         )
     if "data" not in tensor:
-        raise BadRequest("inputs[0].data: missing; values in shared memory are not taken")
+        raise BadRequest("inputs[0].data: missing; values in shared memory are not supported")
     values = _column(countable(data, "inputs[0].data", rules), shape)
     if not _fits(shape, len(values)):
         n = len(values)
@@ -106,7 +107,7 @@ def _customers(
 
 
 def _column(values: list[Any], shape: Any) -> list[Any]:
-    """A column may come flat, as the protocol's examples have it, or row by row."""
+    """The values as a flat list, as in the examples of the protocol, or as a list of rows."""
     if (
         isinstance(shape, list)
         and len(shape) == 2
@@ -137,14 +138,14 @@ def _ours(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _outputs(body: Mapping[str, Any], call: Call) -> tuple[Output, ...]:
-    """The tensors that the request names, in its order; () for a request that leaves them to us."""
-    asked = body.get("outputs") or []
-    # TorchServe's own gRPC builds its answer from JSON
+    """The tensors that the request names, in its order; () if it names none."""
+    named = body.get("outputs") or []
+    # TorchServe's own gRPC server makes its answer of JSON.
     raw = not call.grpc and _flag(body.get("parameters"), "binary_data_output")
-    if not isinstance(asked, list):
-        raise BadRequest(f"outputs: expected a list of tensors, found {kind(asked)}")
+    if not isinstance(named, list):
+        raise BadRequest(f"outputs: expected a list of tensors, found {kind(named)}")
     found: dict[str, Output] = {}
-    for position, output in enumerate(asked):
+    for position, output in enumerate(named):
         where = f"outputs[{position}]"
         if not isinstance(output, dict):
             raise BadRequest(f"{where}: expected an object, found {kind(output)}")
@@ -152,9 +153,9 @@ def _outputs(body: Mapping[str, Any], call: Call) -> tuple[Output, ...]:
         if name not in ALWAYS and name not in ON_REQUEST:
             raise BadRequest(f"{where}.name: expected one of {', '.join((*ALWAYS, *ON_REQUEST))}")
         if name in found:
-            raise BadRequest(f"{where}.name: {quoted(name)} is asked for twice")
+            raise BadRequest(f"{where}.name: {quoted(name)} is requested twice")
         if isinstance(parameters, dict) and (parameters.keys() & {"classification", "shared_memory_region"}):
-            raise BadRequest(f"{where}.parameters: neither classes nor shared memory are offered")
+            raise BadRequest(f"{where}.parameters: classes and shared memory are not supported")
         found[name] = Output(name, not call.grpc and _flag(parameters, "binary_data", raw))
     if not found and raw:
         return tuple(Output(name, True) for name in (*ALWAYS, *_more(body)))
@@ -162,7 +163,7 @@ def _outputs(body: Mapping[str, Any], call: Call) -> tuple[Output, ...]:
 
 
 def _more(body: Mapping[str, Any]) -> list[str]:
-    """What `parameters` ask for without naming outputs."""
+    """The outputs that `parameters` request without naming them as outputs."""
     return [name for name in ("features", "reasons") if _ours(body).get(name)]
 
 
@@ -172,7 +173,7 @@ def _flag(parameters: Any, name: str, otherwise: bool = False) -> bool:
 
 
 def _with_outputs(wants: Wants, outputs: Sequence[Output]) -> Wants:
-    """Who names outputs gets these and no others, and what they need is worked out."""
+    """`wants`, but with named outputs exactly what these need."""
     if not outputs:
         return wants
     names = {output.name for output in outputs}
@@ -185,7 +186,7 @@ def _with_outputs(wants: Wants, outputs: Sequence[Output]) -> Wants:
 
 
 def tensors_of(request: Request, scored: Sequence[Prediction]) -> list[Tensor]:
-    """The tensors that the request asks for, in its order; `scored`: a prediction a user id."""
+    """The tensors of the answer, in the order of the request; `scored`: a prediction for each user id."""
     wants = request.wants
     if request.outputs:
         names = [output.name for output in request.outputs]

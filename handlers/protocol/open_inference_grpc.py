@@ -1,11 +1,11 @@
-"""gRPC messages that the gateway passes on over HTTP: Open Inference Protocol's ModelInfer, and TorchServe's
+"""gRPC messages that the gateway sends over HTTP: ModelInfer of the Open Inference Protocol, and TorchServe's
 own Predictions.
 
-TorchServe's gRPC server drops `raw_input_contents` before a handler sees them, and knows no refusal; here a
-message arrives whole.
+TorchServe's gRPC server drops `raw_input_contents`, and cannot refuse a request with a status. The gateway
+therefore sends the unchanged message as the body of an HTTP request.
 
-Layouts: open_inference_grpc.proto and inference.proto. Each message has five bytes before it: whether it is
-compressed, and its length.
+The layouts are in open_inference_grpc.proto and inference.proto. Each message has a frame of five bytes
+before it: whether it is compressed, and its length.
 """
 
 import struct
@@ -44,7 +44,7 @@ _FRAME = struct.Struct(">BI")
 
 
 def unframed(payload: bytes, call: Call, rules: Rules) -> bytes:
-    """The one message of a unary call. Raises BadRequest."""
+    """The message of a unary call without its frame, decompressed. Raises BadRequest."""
     if len(payload) < _FRAME.size:
         raise BadRequest("body: shorter than the frame of a gRPC message")
     compressed, length = _FRAME.unpack_from(payload)
@@ -57,13 +57,14 @@ def unframed(payload: bytes, call: Call, rules: Rules) -> bytes:
 
 
 def framed(message: bytes) -> bytes:
+    """The message in a frame, not compressed."""
     return _FRAME.pack(0, len(message)) + message
 
 
 def infer_body(message: bytes, rules: Rules) -> dict[str, Any]:
-    """ModelInferRequest as the JSON of the protocol has it. Raises BadRequest, NotServed for another model.
+    """A ModelInferRequest as a JSON body of the protocol. Raises BadRequest, or NotServed for another model.
 
-    Raw contents come back as values, and ask for raw contents in the answer, as every server does it.
+    Raw contents become values, and the answer then has raw contents as well, as in other servers.
     """
     body: dict[str, Any] = {"inputs": [], "outputs": [], "parameters": {}}
     raw: list[bytes] = []
@@ -92,7 +93,7 @@ def infer_body(message: bytes, rules: Rules) -> dict[str, Any]:
 
 
 def predictions_body(message: bytes, rules: Rules) -> dict[str, bytes]:
-    """TorchServe's PredictionsRequest as the parameters of a request. Raises BadRequest, NotServed."""
+    """The parameters of a PredictionsRequest. Raises BadRequest, or NotServed for another model."""
     found: dict[str, bytes] = {}
     try:
         for number, content in fields(message):
@@ -138,13 +139,13 @@ def answer_predictions(answer: Answer) -> Answer:
 
 
 def refuse_message(http_status: int, error: str, headers: Mapping[str, str]) -> Answer:
-    """No message; the gateway makes the gRPC status of the HTTP status, and passes the reason on."""
+    """No message: the gateway converts the HTTP status to a gRPC status and sends the reason with it."""
     reason = quote(error[:LONGEST_REASON], safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
     return Answer(http_status, b"", {**headers, "grpc-message": reason}, PROTOBUF)
 
 
-def _same(field_name: str, asked: str, ours: str) -> None:
-    if asked and ours and asked != ours:
+def _same(field_name: str, requested: str, ours: str) -> None:
+    if requested and ours and requested != ours:
         raise NotServed(f"{field_name}: not served here; {ours} is")
 
 
@@ -153,7 +154,9 @@ def _text(content: bytes) -> str:
 
 
 def _parameter(entry: bytes) -> dict[str, Any]:
-    """One entry of a map of InferParameter: bool, int64 or string; others are hints for other servers."""
+    """One entry of a map of InferParameter: bool, int64 or string. Others are ignored: hints for other
+    servers.
+    """
     found = dict(fields(entry))
     name, value = found.get(1, b""), found.get(2, b"")
     if not isinstance(name, bytes) or not isinstance(value, bytes):
@@ -182,12 +185,12 @@ def _input(content: bytes) -> dict[str, Any]:
                 tensor["shape"] += _integers(part)
             case 5, bytes():
                 values += _contents(part)
-    # no `data` where there are no values: they may come raw
+    # Without values there is no `data`: they may be in raw_input_contents.
     return tensor | ({"data": values} if values else {})
 
 
 def _contents(content: bytes) -> Iterator[Any]:
-    """InferTensorContents: integers and texts are values; others are of a type that no id has."""
+    """The values of InferTensorContents: integers and texts; None for other types, which no user_id has."""
     for number, part in fields(content):
         match number, part:
             case ((2 | 3), _):
@@ -202,7 +205,7 @@ def _contents(content: bytes) -> Iterator[Any]:
 
 
 def _integers(part: int | bytes) -> Iterator[int]:
-    """A repeated field of int64, packed or one by one."""
+    """The values of a repeated field of int64, packed or not."""
     yield from map(signed, varints(part) if isinstance(part, bytes) else (part,))
 
 

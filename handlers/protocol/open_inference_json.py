@@ -1,7 +1,7 @@
 """Open Inference Protocol v2 over HTTP: JSON, and Triton's binary extension.
 
-In the extension the bytes of tensors stand behind the JSON, and `Inference-Header-Content-Length` says where
-it ends. tritonclient and the KServe SDK send numpy arrays so.
+In the extension the bytes of tensors follow the JSON, and `Inference-Header-Content-Length` is the length of
+the JSON. tritonclient and the KServe SDK send numpy arrays in this form.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ def parse_binary(payload: bytes, rules: Rules, call: Call) -> Request:
     if size is None and not rest:
         return parse_infer(body, rules, call)
     if "data" in tensor:
-        raise BadRequest("inputs[0].data: the tensor's values stand behind the JSON; leave data out")
+        raise BadRequest("inputs[0].data: the tensor's values follow the JSON; leave data out")
     if type(size) is not int or size != len(rest):
         raise BadRequest(
-            f"inputs[0].parameters.binary_data_size: expected {len(rest)}, the bytes behind the JSON"
+            f"inputs[0].parameters.binary_data_size: expected {len(rest)}, the bytes after the JSON"
         )
     values = tensors.unpack(datatype_of(tensor), rest, "inputs[0]")
     return parse_infer({**body, "inputs": [{**tensor, "data": values}]}, rules, call)
@@ -42,14 +42,14 @@ def parse_binary(payload: bytes, rules: Rules, call: Call) -> Request:
 def answer_infer(
     request: Request, scored: Sequence[Prediction], model_name: str, model_version: str
 ) -> Answer:
-    """JSON; the tensors that were asked for as bytes stand behind it in their order."""
+    """JSON, followed by the tensors that were requested as bytes, in their order."""
     raw = {output.name for output in request.outputs if output.raw}
-    behind = []
+    binary = []
     outputs = []
     for tensor in tensors_of(request, scored):
         if tensor.name in raw:
             content = tensors.pack(tensor.datatype, tensor.values)
-            behind.append(content)
+            binary.append(content)
             outputs.append(_described(tensor) | {"parameters": {"binary_data_size": len(content)}})
         else:
             outputs.append(_described(tensor) | {"data": list(tensor.values)})
@@ -57,9 +57,9 @@ def answer_infer(
     if request.id is not None:
         body["id"] = request.id
     text = json_body.encode(body | {"outputs": outputs}).encode()
-    if not behind:
+    if not binary:
         return Answer(200, text)
-    return Answer(200, b"".join((text, *behind)), {JSON_LENGTH: str(len(text))}, BINARY)
+    return Answer(200, b"".join((text, *binary)), {JSON_LENGTH: str(len(text))}, BINARY)
 
 
 def _described(tensor: Tensor) -> dict[str, Any]:

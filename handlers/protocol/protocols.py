@@ -1,4 +1,4 @@
-"""The protocols that the server speaks: each body is read into one `Request` and answered in kind.
+"""Chooses the protocol of a body, which is parsed into a `Request`, and of its answer.
 
 | protocol | a body | module |
 |---|---|---|
@@ -7,19 +7,19 @@
 | Open Inference v2 | `{"inputs": [{"name": "user_id", ...}]}` | `open_inference`, `open_inference_json` |
 | the same over gRPC | ModelInferRequest | `open_inference`, `open_inference_grpc` |
 
-Native and v1 take what-if questions: beside `user_id`, `"features": {"orders_30d": 0}`. `"parameters":
-{"features": true, "reasons": 3}` (beside `user_id` of a lone native body, beside `instances` or `inputs`
-otherwise) ask for more in the answer. Nothing here does I/O.
+Native and v1 accept what-if questions: beside `user_id`, `"features": {"orders_30d": 0}`. With `"parameters":
+{"features": true, "reasons": 3}` the answer contains more than the score; they are beside `user_id` in the
+native body of one customer, otherwise beside `instances` or `inputs`. Nothing here does I/O.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handlers.protocol import json_body
 from handlers.protocol import open_inference_grpc as grpc
 from handlers.protocol.compression import decompress
-from handlers.protocol.instances import instance_answer, parse_list, parse_native, parse_v1, v1_body
+from handlers.protocol.instances import answer_instances, parse_list, parse_native, parse_v1
+from handlers.protocol.json_answers import refuse
 from handlers.protocol.messages import (
     UNKNOWN_CALL,
     Answer,
@@ -36,7 +36,7 @@ from handlers.protocol.open_inference_json import answer_infer, parse_binary
 
 
 def parse(row: Mapping[str, Any], rules: Rules, call: Call = UNKNOWN_CALL) -> Request:
-    """Read one row of a TorchServe batch. Raises BadRequest, and nothing else, whatever it is given."""
+    """Parses one row of a TorchServe batch: name of a parameter -> content. Raises only BadRequest."""
     if call.rpc == grpc.PREDICTIONS:
         row = grpc.predictions_body(grpc.unframed(_bytes(_payload(row)), call, rules), rules)
     payload = _payload(row)
@@ -50,40 +50,20 @@ def parse(row: Mapping[str, Any], rules: Rules, call: Call = UNKNOWN_CALL) -> Re
 
 
 def respond(request: Request, outcomes: Sequence[Outcome], model_name: str, model_version: str) -> Answer:
-    """Shape the outcomes, one a user id and in that order, the way the request was made.
-
-    A lone native instance that has no score takes its refusal's status; among several instances (native
-    list, v1) a refusal stands at its place; a v2 tensor has no room for one, so that the request is refused.
-    """
-    if request.protocol == "v2":
-        for position, outcome in enumerate(outcomes):
-            if isinstance(outcome, Refusal):
-                return refuse(outcome, f"inputs[0].data[{position}]: ")
-        scored = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
-        write = grpc.answer_message if request.rpc == grpc.INFER else answer_infer
-        return write(request, scored, model_name, model_version)
-    answers = [
-        instance_answer(user_id, outcome, model_version)
-        for user_id, outcome in zip(request.user_ids, outcomes, strict=True)
-    ]
-    if request.protocol == "native":
-        lone = outcomes[0]
-        if isinstance(lone, Refusal):
-            return _json(lone.http_status, answers[0], _headers(lone))
-        return _json(200, answers[0])
-    if request.protocol == "native_list":
-        return _json(200, answers)
-    return _json(200, v1_body(request, answers))
-
-
-def refuse(refusal: Refusal, where: str = "") -> Answer:
-    """A whole request without a score; a 503 says when to ask again."""
-    body = {"error": where + refusal.error} | ({"code": refusal.code} if refusal.code else {})
-    return _json(refusal.http_status, body, _headers(refusal))
+    """The answer in the protocol of the request; `outcomes` has one for each user id, in the same order."""
+    if request.protocol != "v2":
+        return answer_instances(request, outcomes, model_version)
+    # A tensor has no place for a refusal, so one refused customer refuses the request.
+    for position, outcome in enumerate(outcomes):
+        if isinstance(outcome, Refusal):
+            return refuse(outcome, f"inputs[0].data[{position}]: ")
+    scored = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
+    write = grpc.answer_message if request.rpc == grpc.INFER else answer_infer
+    return write(request, scored, model_name, model_version)
 
 
 def carried(answer: Answer, call: Call) -> Answer:
-    """`answer` as the call's carrier has it: a gRPC call that came through the gateway has no JSON errors."""
+    """The answer as the client's transport needs it: a gRPC message or status for a gRPC call."""
     if not call.rpc or answer.content_type == grpc.PROTOBUF:
         return answer
     if answer.http_status == 200:
@@ -105,7 +85,7 @@ def _parse_json(body: Any, rules: Rules, call: Call) -> Request:
 
 
 def _payload(row: Mapping[str, Any]) -> Any:
-    """TorchServe hands over a raw body as `body` or `data`, and form fields or query parameters by name."""
+    """TorchServe passes a raw body as `body` or `data`, and form fields or query parameters by their name."""
     for name in ("data", "body"):
         if name in row:
             return row[name]
@@ -116,13 +96,3 @@ def _bytes(payload: Any) -> bytes:
     if not isinstance(payload, bytes | bytearray):
         raise BadRequest("body: expected bytes")
     return bytes(payload)
-
-
-def _headers(refusal: Refusal) -> dict[str, str]:
-    if refusal.retry_after_s is None:
-        return {}
-    return {"Retry-After": str(max(1, math.ceil(refusal.retry_after_s)))}
-
-
-def _json(http_status: int, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
-    return Answer(http_status, json_body.encode(body).encode(), headers or {})

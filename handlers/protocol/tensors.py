@@ -1,5 +1,6 @@
-"""Tensor values as raw bytes, as Triton's binary extension and `raw_input_contents` have them: little-endian
-numbers one after the other; of a text its length in four bytes, then its bytes in UTF-8.
+"""Tensor values as raw bytes, in the format of Triton's binary extension and of `raw_input_contents`.
+
+Numbers are little-endian; a text is its length in four bytes, followed by its bytes in UTF-8.
 """
 
 import struct
@@ -13,7 +14,7 @@ _LENGTH = struct.Struct("<I")
 
 
 def pack(datatype: str, values: Sequence[Any]) -> bytes:
-    """The bytes of `values`, which are of the datatype INT64, FP64 or BYTES (texts)."""
+    """The bytes of `values`; `datatype` is INT64, FP64 or BYTES (texts)."""
     if datatype in _NUMBERS:
         return struct.pack(f"<{len(values)}{_NUMBERS[datatype]}", *values)
     texts = [value.encode() for value in values]
@@ -21,7 +22,7 @@ def pack(datatype: str, values: Sequence[Any]) -> bytes:
 
 
 def unpack(datatype: str, content: bytes, field_name: str) -> list[int] | list[str]:
-    """The values that `content` holds; `datatype` is INT64 or BYTES. Raises BadRequest."""
+    """The values in `content`; `datatype` is INT64 or BYTES. Raises BadRequest with the name of the field."""
     if datatype == "INT64":
         if len(content) % 8:
             raise BadRequest(f"{field_name}: {len(content)} raw bytes, expected 8 for each INT64")

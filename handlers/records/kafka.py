@@ -1,6 +1,6 @@
-"""The prediction log as a Kafka topic: one JSON value a record, keyed by the masked customer.
+"""The prediction log as a Kafka topic: one JSON value for each record, with the masked customer as key.
 
-Needs `confluent-kafka`, which is imported when this sink is opened and not before.
+Needs `confluent-kafka`, which is not imported before this sink is opened.
 """
 
 import json
@@ -18,14 +18,15 @@ log = logging.getLogger("churn.prediction_log")
 
 FLUSH_TIMEOUT_S = 3.0
 GIVE_UP_MS = 60_000
-"""A record that no broker took for this long is lost, and counted when the client says so."""
+"""A record that no broker accepts within this time is lost; the client's delivery report counts it."""
 
 
 class KafkaTopic:
-    """A sink. What the client has accepted is lost only when its delivery report says so.
+    """A sink. A record that the client has accepted is lost only if its delivery report states an error.
 
-    An idempotent producer ends for good when brokers lose records that they had acknowledged: `poll` then
-    raises at every call. Such a producer is replaced, and what it still held is counted as lost.
+    An idempotent producer ends for good when brokers lose records that they had acknowledged: each call of
+    `poll` then raises an error. Such a producer is replaced, and the records in its buffer are counted as
+    lost.
     """
 
     def __init__(self, brokers: str, topic: str, security: Mapping[str, str] | None = None) -> None:
@@ -39,10 +40,12 @@ class KafkaTopic:
 
     @property
     def lost(self) -> int:
+        """Accepted records that no broker has."""
         return self._lost
 
     @property
     def delivered(self) -> int:
+        """Records that a broker has acknowledged."""
         return self._delivered
 
     @property
@@ -54,10 +57,10 @@ class KafkaTopic:
         self._producer = self._new_producer()
 
     def write(self, batch: "pa.RecordBatch") -> None:
-        """Hand all to the client, which retries by itself; waits while its buffer is full."""
+        """Gives all records to the client, which retries by itself; waits while its buffer is full."""
         for record in batch.to_pylist():
             value = json.dumps(_finite(record), default=_iso, allow_nan=False).encode()
-            self._hand_over(record["user_id"].encode(), value)
+            self._produce(record["user_id"].encode(), value)
         self._poll(0)
 
     def tick(self) -> None:
@@ -67,7 +70,7 @@ class KafkaTopic:
         self._lost += self._producer.flush(FLUSH_TIMEOUT_S)
 
     def abandon(self) -> None:
-        """Records that are not delivered yet are purged: their reports count them as lost."""
+        """Discards the records that are not delivered yet; their delivery reports count them as lost."""
         from confluent_kafka import KafkaException
 
         if self._producer is None:
@@ -76,7 +79,7 @@ class KafkaTopic:
         for _ in range(100):
             if not len(self._producer):
                 break
-            with suppress(KafkaException):  # of a fatal error, which is known
+            with suppress(KafkaException):  # the fatal error is already logged
                 self._producer.poll(0.05)
         self._lost += len(self._producer)
         self._producer = None
@@ -87,17 +90,17 @@ class KafkaTopic:
         return Producer(
             {
                 "bootstrap.servers": self._brokers,
-                "enable.idempotence": True,  # a retry is not a second record
+                "enable.idempotence": True,  # a retry makes no second record
                 "message.timeout.ms": GIVE_UP_MS,
                 "linger.ms": 50,
                 "compression.type": "zstd",
-                "log_level": 2,  # else two lines a second while no broker answers
-                "error_cb": self._away,
+                "log_level": 2,  # at a higher level two lines each second while no broker answers
+                "error_cb": self._on_error,
                 **self._security,
             }
         )
 
-    def _hand_over(self, key: bytes, value: bytes) -> None:
+    def _produce(self, key: bytes, value: bytes) -> None:
         from confluent_kafka import KafkaError, KafkaException
 
         while True:
@@ -125,7 +128,7 @@ class KafkaTopic:
             self._renew(error)
 
     def _renew(self, error: Exception) -> None:
-        log.error("kafka: the producer has ended (%s); a new one goes on", error.args[0].name())
+        log.error("kafka: the producer has ended (%s); a new one replaces it", error.args[0].name())
         self.abandon()
         self._renewals += 1
         self._producer = self._new_producer()
@@ -137,14 +140,14 @@ class KafkaTopic:
         else:
             self._lost += 1
 
-    def _away(self, error: object) -> None:
-        if self._answering:  # once an outage
-            log.error("kafka: %s; trying on", error)
+    def _on_error(self, error: object) -> None:
+        if self._answering:  # one message for each outage
+            log.error("kafka: %s; trying again", error)
         self._answering = False
 
 
 def _is_over(error: Exception) -> bool:
-    """Whether the producer will never send again."""
+    """Whether the producer has ended for good."""
     from confluent_kafka import KafkaError
 
     found = error.args[0]
@@ -152,7 +155,7 @@ def _is_over(error: Exception) -> bool:
 
 
 def _finite(record: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity."""
+    """The record with None for NaN and infinities, which JSON does not have."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in record.items()

@@ -1,25 +1,25 @@
-"""The records of the prediction log, and how they become Arrow.
+"""The records of the prediction log, and their conversion to Arrow.
 
-The schema, one for all models but for the features:
+The schema, which is the same for all models except for the features:
 
 | column | type | |
 |---|---|---|
-| request_id | string | as answered |
-| trace_id | string | of the caller's `traceparent` (W3C), 32 hex digits; null where there was none |
+| request_id | string | as in the answer |
+| trace_id | string | of the caller's `traceparent` (W3C), 32 hex digits; null without one |
 | time | timestamp[us, UTC] | when the features were read |
 | model_version, bundle_sha256 | string | which archive |
 | variant | string | the deployment: stable, canary |
 | user_id | string | masked |
-| features_at | timestamp[us, UTC] | the moment the features look back from; null for an unknown customer |
+| features_at | timestamp[us, UTC] | the moment of the features; null for an unknown customer |
 | status | string | ok, stale, degraded, unknown |
-| overridden | list of string | features that the caller gave for a what-if question |
+| overridden | list of string | features that the client gave in a what-if question |
 | score, threshold | double | |
 | decision | string | High Risk or Low Risk |
-| latency_ms | double | of the batch that the request travelled in |
-| feature_<name> | int64, double or string | every input of the network, null for missing |
+| latency_ms | double | of the batch of the request |
+| feature_<name> | int64, double or string | each input of the network, null if missing |
 
 `read_parquet('<folder>/*/*.parquet', union_by_name = true)` in DuckDB and `pandas.read_parquet('<folder>')`
-read it, with a column `date` more from the folders' names.
+read it, with an additional column `date` from the names of the folders.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from handlers.store.packed import PackedColumns
+from handlers.store.columns import PackedColumns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,28 +38,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The scored customers of one batch. `rows` has an entry a record; the other columns an entry a row."""
+    """The scores of one batch to be logged. `rows` has an entry for each record, the columns one for each
+    row.
+    """
 
     time: datetime
     latency_ms: float
     request_ids: Sequence[str]
-    """One a record."""
+    """One for each record."""
     rows: Sequence[int]
-    """Record -> row: several requests may ask for one customer."""
+    """Record -> row; several requests may contain the same customer."""
     user_ids: Sequence[str]
     timestamps: Sequence[datetime | None]
     status: Sequence[str]
     scores: Sequence[float]
     columns: Mapping[str, Sequence[Any]]
     overridden: Mapping[int, Sequence[str]]
-    """Row -> names, for what-if rows only."""
+    """Row -> names; only rows of what-if questions."""
     trace_ids: Sequence[str | None] = ()
-    """One a record; empty: no request of the batch belongs to a trace."""
+    """One for each record; empty: no request of the batch belongs to a trace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What every record of this worker says."""
+    """What all records of this worker have in common."""
 
     model_version: str
     bundle_sha256: str
@@ -70,10 +72,10 @@ class Origin:
 
 
 def to_arrow(batches: Sequence[Records], origin: Origin, schema: "pa.Schema") -> "pa.RecordBatch":
-    """One RecordBatch of all records, in the order handed over."""
+    """One RecordBatch of all records, in the same order."""
     import pyarrow as pa
 
-    # features that came packed are joined and turned as arrays, never touched one by one
+    # Packed features are converted as whole arrays.
     runs = [
         _arrow(list(run), origin, schema, packed=packed)
         for packed, run in groupby(batches, lambda batch: isinstance(batch.columns, PackedColumns))
@@ -135,14 +137,14 @@ def _arrow(
 
 
 def _taken(batch: Records) -> PackedColumns:
-    """The features of the batch's records."""
+    """The features of the records of a batch."""
     columns = batch.columns
     assert isinstance(columns, PackedColumns)
     return columns if batch.rows == range(len(columns.rows)) else columns.taken(batch.rows)
 
 
 def _feature(columns: PackedColumns, name: str, dtype: str) -> Any:
-    """What `pa.array` makes a column of: an array with NaN for null, or one of integers with a mask."""
+    """The values for `pa.array`: an array with NaN for null, or one of integers with a mask."""
     if dtype == "float64":
         return columns.numbers(name)
     if dtype == "int64":
@@ -154,7 +156,7 @@ def _feature(columns: PackedColumns, name: str, dtype: str) -> Any:
 
 
 def _gathered(batches: Sequence[Records], columns: Sequence[Sequence[Any]]) -> list[Any]:
-    """Values of the records' rows, batch after batch."""
+    """The values of all records; `columns` has one column for each batch."""
     values: list[Any] = []
     for batch, column in zip(batches, columns, strict=True):
         held = column.tolist() if isinstance(column, np.ndarray) else column
@@ -166,7 +168,8 @@ def _gathered(batches: Sequence[Records], columns: Sequence[Sequence[Any]]) -> l
 
 
 def schema_of(origin: Origin) -> "pa.Schema":
-    import pyarrow as pa  # here, in the thread: a worker's start does not wait for it
+    """The schema of the records of a model."""
+    import pyarrow as pa  # in the thread of the log, so that the start of a worker does not wait for it
 
     text, moment, number = pa.string(), pa.timestamp("us", tz="UTC"), pa.float64()
     fixed = [

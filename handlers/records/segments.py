@@ -1,9 +1,9 @@
 """The prediction log as Parquet files: `<folder>/date=YYYY-MM-DD/<time>-<random>.parquet`.
 
-Records first go to a spool, an Arrow stream beside the segments, which outlives the process; when the segment
-is due it is written under another name, synced and renamed, and the spool goes. So a reader sees whole
-segments only, and what a killed worker had spooled is completed by the next one (or by `complete`). A spool
-is locked by its worker: one that can be locked has been left.
+Records are first appended to a spool, an Arrow stream beside the segments, which remains when the process is
+killed. When the segment is due, it is written under a temporary name, synced and renamed, and the spool is
+removed. So readers only find complete segments, and the next worker (or `complete`) makes a segment of the
+spool of a killed one. A worker locks its spool: one that can be locked belongs to a worker that has ended.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SEGMENT_ROWS = 50_000
 SPOOL, TEMPORARY, SEGMENT = ".spool", ".tmp", ".parquet"
 UNREADABLE = ".unreadable"
-"""A spool that is none, put aside so that it does not stop the log at every start."""
+"""Suffix of a spool that cannot be read. It is renamed, so that it does not stop the log at every start."""
 
 log = logging.getLogger("churn.prediction_log")
 
@@ -49,10 +49,11 @@ class ParquetSegments:
 
     @property
     def lost(self) -> int:
+        """None: accepted records are on the disk."""
         return 0
 
     def open(self, schema: "pa.Schema") -> None:
-        import pyarrow.parquet  # noqa: F401  now, and not while requests wait for the first segment
+        import pyarrow.parquet  # noqa: F401  now, since it takes time while requests wait
 
         self._schema = schema
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ class ParquetSegments:
     def write(self, batch: "pa.RecordBatch") -> None:
         assert self._schema is not None, "open comes first"
         if self._rows >= 2 * self._segment_rows:
-            raise OSError("the segment cannot be closed")  # memory is not to grow while the disk is full
+            raise OSError("the segment cannot be closed")  # memory must not grow while the disk is full
         if self._spool is None:
             first = batch.column("time")[0].as_py()
             self._begin(first, self._schema)
@@ -77,7 +78,7 @@ class ParquetSegments:
             self._seal()
 
     def abandon(self) -> None:
-        """The spool stays, unlocked: the next sink makes a segment of it when it is opened."""
+        """Leaves the spool without a lock; the next sink makes a segment of it when it is opened."""
         if self._spool is not None:
             os.close(self._spool)
         self._spool, self._batches = None, []
@@ -91,7 +92,7 @@ class ParquetSegments:
         path = self._folder / f".{self._stem}{SPOOL}"
         spool = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         fcntl.flock(spool, fcntl.LOCK_EX)
-        if not path.exists():  # another worker started in between and took it for one that was left
+        if not path.exists():  # a worker that started in between took it for an abandoned one
             os.close(spool)
             raise OSError(f"{path.name}: removed by another worker")
         self._spool, self._spooled = spool, 0
@@ -111,7 +112,7 @@ class ParquetSegments:
             while view:
                 view = view[os.write(self._spool, view) :]
         except OSError:
-            os.ftruncate(self._spool, self._spooled)  # half a message would hide all that follow
+            os.ftruncate(self._spool, self._spooled)  # a partial message would make all later ones unreadable
             raise
         self._spooled += len(content)
 
@@ -126,10 +127,10 @@ class ParquetSegments:
 
 
 def complete(folder: Path) -> int:
-    """Make segments of the spools that ended workers left in `folder`; how many records they held.
+    """Makes segments of the spools of workers that have ended; returns the number of their records.
 
-    What a worker had not written to the end (at most the last message) is not in it. Spools of live workers
-    are left alone. Raises OSError.
+    An incomplete last message of a spool is not included. Spools of running workers are not changed. Raises
+    OSError.
     """
     rows = 0
     for path in sorted(folder.glob(f".*{SPOOL}")):
@@ -137,7 +138,7 @@ def complete(folder: Path) -> int:
             if not left:
                 continue
             stem = path.name.removeprefix(".").removesuffix(SPOOL)
-            if not _segment(folder, stem).exists():  # else killed between the rename and the removal
+            if not _segment(folder, stem).exists():  # it exists if the worker was killed after the rename
                 try:
                     table = _read(path)
                     if table is not None:
@@ -154,7 +155,7 @@ def complete(folder: Path) -> int:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Whether `path` is there and nobody else holds it; held until the block ends."""
+    """Whether `path` exists and no other process has locked it; locks it until the end of the block."""
     try:
         spool = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -172,21 +173,21 @@ def _locked(path: Path) -> Iterator[bool]:
 
 
 def _read(path: Path) -> Any:
-    """A pyarrow Table of the whole messages in a spool; None when there is no record in it."""
+    """A pyarrow Table of the complete messages in a spool; None if it has no record."""
     import pyarrow as pa
 
     batches = []
     with pa.OSFile(str(path)) as file:
         try:
             for batch in pa.ipc.open_stream(file):
-                batches.append(batch)  # noqa: PERF402  what was read before a broken end stays
+                batches.append(batch)  # noqa: PERF402  batches before an incomplete end are used
         except (pa.ArrowInvalid, OSError):
-            pass  # the last message was cut short by the kill
+            pass  # the last message is incomplete
     return pa.Table.from_batches(batches) if batches else None
 
 
 def _write(folder: Path, stem: str, table: Any) -> None:
-    """Write, sync, rename, sync the folder."""
+    """Writes a segment so that it is complete on the disk as soon as it has its name."""
     import pyarrow.parquet as pq
 
     target, temporary = _segment(folder, stem), folder / f".{stem}{TEMPORARY}"

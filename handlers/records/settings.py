@@ -1,15 +1,16 @@
-"""Where the prediction log goes, by the worker's environment.
+"""Opens the prediction log that the worker's environment names.
 
 | variable | |
 |---|---|
 | CHURN_PREDICTION_LOG | a folder for Parquet segments |
-| CHURN_PREDICTION_LOG_WINDOW_S | a segment is closed after so long; 5 |
+| CHURN_PREDICTION_LOG_WINDOW_S | seconds after which a segment is closed; 5 |
 | CHURN_PREDICTION_LOG_KAFKA | instead: `host:port/topic`, or `host:port,host:port/topic` |
 | ..._KAFKA_SECURITY | plaintext (the default), ssl, sasl_ssl or sasl_plaintext |
-| ..._KAFKA_CA, ..._KAFKA_CERTIFICATE, ..._KAFKA_KEY | files in PEM: whom to trust, and who the worker is |
+| ..._KAFKA_CA | PEM file of trusted authorities |
+| ..._KAFKA_CERTIFICATE, ..._KAFKA_KEY | PEM files of the worker's certificate and its key |
 | ..._KAFKA_MECHANISM | SCRAM-SHA-512 (the default), SCRAM-SHA-256 or PLAIN |
-| ..._KAFKA_USER | |
-| ..._KAFKA_PASSWORD, ..._KAFKA_PASSWORD_FILE | the password, or a file that holds it |
+| ..._KAFKA_USER | the user of SASL |
+| ..._KAFKA_PASSWORD, ..._KAFKA_PASSWORD_FILE | the password, or a file that contains it |
 """
 
 import os
@@ -34,7 +35,7 @@ FILES = {"CA": "ssl.ca.location", "CERTIFICATE": "ssl.certificate.location", "KE
 def open_log(environment: Mapping[str, str], origin: Origin) -> PredictionLog | None:
     """The log that the environment names; None where it names none.
 
-    Raises BundleError, with the variable's name, when two are named or the one cannot be used.
+    Raises BundleError, with the name of the variable, if both are named or the one cannot be used.
     """
     folder, kafka = environment.get(FOLDER), environment.get(KAFKA)
     if folder and kafka:
@@ -51,7 +52,7 @@ def open_log(environment: Mapping[str, str], origin: Origin) -> PredictionLog | 
 
 
 def kafka_security(environment: Mapping[str, str]) -> dict[str, str]:
-    """librdkafka's settings for TLS and SASL. Raises BundleError for what does not fit together."""
+    """librdkafka's settings for TLS and SASL. Raises BundleError for settings that contradict each other."""
     security = environment.get(f"{KAFKA}_SECURITY") or "plaintext"
     if security not in SECURITY:
         raise BundleError(f"{KAFKA}_SECURITY: expected one of {', '.join(SECURITY)}, found {security!r}")

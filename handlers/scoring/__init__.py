@@ -1,1 +1,1 @@
-"""Computes scores with the exported program, and the reasons and changed inputs that explain a score."""
+"""Computes scores with the exported program, and explains them by reasons and what-if questions."""

@@ -1,4 +1,4 @@
-"""From columns of feature values to the network's two arrays: the same lines in training and serving."""
+"""Converts columns of feature values to the two input arrays of the network, in training and in serving."""
 
 from collections.abc import Mapping, Sequence
 from itertools import repeat
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.store.packed import PackedColumns
+from handlers.store.columns import PackedColumns
 
 Column = Sequence[Any] | NDArray[Any]
 
@@ -19,10 +19,10 @@ def encode(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """float64 [B, numeric] with NaN for a missing value, and int64 [B, vocabulary] codes.
 
-    Code 0 is a category that training never saw, code i + 1 is `vocabulary[name][i]`. A missing category
-    is None in the vocabulary where training saw missing ones, else it has code 0 too. The order of the
-    columns is that of `numeric` and of the vocabulary's keys. Raises KeyError with the name of an absent
-    column, ValueError for text where a number belongs.
+    Code i + 1 is the category `vocabulary[name][i]`, code 0 one that is not in the training data. If the
+    training data contain missing categories, None is in the vocabulary; otherwise a missing one has code 0 as
+    well. The columns have the order of `numeric` and of the keys of the vocabulary. Raises KeyError with the
+    name of an absent column, ValueError for text in a numeric column.
     """
     if isinstance(columns, PackedColumns):
         numbers = columns.matrix(numeric)

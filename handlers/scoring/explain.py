@@ -1,42 +1,34 @@
-"""Why a customer scores as they do: Shapley values of the exported program, in log-odds.
+"""Explains scores: Shapley values of the exported program, in log-odds (`coalitions.py` has the method).
 
-The players are the spec's stored features; a derived feature follows the parts that it is computed from. A
-feature that is absent from a coalition takes its value of the reference customer (the medians and most
-frequent values of training), so that the values say what sets this customer apart from a typical one. A
-feature that equals the reference plays no part and gets exactly 0. Up to EXACT players the values are exact;
-beyond, they are means over permutations and their reverses, drawn once with a fixed seed: Castro, Gomez and
-Tejada (2009), "Polynomial calculation of the Shapley value based on sampling", and for the reverses Mitchell,
-Cooper, Frank and Holmes (2022), "Sampling Permutations for Shapley Value Estimation", JMLR 23. Either way
-they sum to the difference of the log-odds.
+The players are the stored features of the spec; a derived feature is computed from its parts. A feature that
+is not in a coalition has its value of the reference customer (medians and most frequent values of the
+training data), so the values describe how this customer differs from a typical one. A feature whose value
+equals that of the reference is not a player, and its attribution is exactly 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from math import factorial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handlers.protocol.messages import Explanation
+from handlers.scoring.coalitions import EXACT, Design, design_for
 
-EXACT = 8
-"""Players up to which all 2^n coalitions are scored."""
-PAIRS = 16
-"""Permutations beyond that, each with its reverse: 642 coalitions of 21 players."""
-SEED = 20_090_613
 CLOSE = 1e-6
-"""Log-odds by which the sum may miss; the program's own float32 products round by less."""
+"""Log-odds by which the sum may differ; the rounding of the program's float32 products is smaller."""
 EDGE = 1e-15
-"""Probabilities are taken as no nearer to 0 and 1 than this: log-odds stay finite."""
-WORTH_SAYING = 1e-6
+"""Probabilities are limited to [EDGE, 1 - EDGE], so that log-odds are finite."""
+SMALLEST_REASON = 1e-6
+"""Log-odds; smaller attributions are not listed as reasons."""
 
 Score = Callable[[Mapping[str, Any]], NDArray[np.float64]]
 
 
 class NoReference(ValueError):
-    """The archive does not say what a typical customer looks like."""
+    """The archive does not contain the reference customer."""
 
 
 @dataclass(frozen=True)
@@ -46,27 +38,27 @@ class Explainer:
     score: Score
     spec: Mapping[str, Any]
     reference: Mapping[str, Any]
-    """Stored feature -> its value of a typical customer, None for missing."""
+    """Stored feature -> its value for the reference customer; None for missing."""
 
     @property
     def can_explain(self) -> bool:
-        """Whether the archive says what a reference customer looks like."""
+        """Whether the archive contains the reference customer."""
         return all(feature["name"] in self.reference for feature in self.spec["features"])
 
     @cached_property
     def most_rows(self) -> int:
-        """Rows that are scored for one explanation, at most."""
+        """The largest number of rows that are scored for one explanation."""
         players = len(self.spec["features"])
-        return max(len(_design(n).coalitions) for n in {min(players, EXACT), players})
+        return max(len(design_for(n).coalitions) for n in {min(players, EXACT), players})
 
     def explain(self, columns: Mapping[str, Sequence[Any]], rows: Sequence[int]) -> list[Explanation]:
-        """One explanation for each of `rows` of the feature columns, scored in one go.
+        """One explanation for each of `rows` of the feature columns; the program is called for all at once.
 
-        Raises NoReference when the archive lacks the reference of a feature.
+        Raises NoReference if the archive has no reference value of a feature.
         """
         reference = self._checked_reference()
         players = [self._players(columns, row, reference) for row in rows]
-        designs = [_design(len(playing)) for playing in players]
+        designs = [design_for(len(playing)) for playing in players]
         hybrids = self._hybrids(columns, rows, players, designs, reference)
         log_odds = _log_odds(self.score(hybrids))
         explanations, start = [], 0
@@ -79,14 +71,14 @@ class Explainer:
     def reasons(
         self, columns: Mapping[str, Sequence[Any]], row: int, why: Explanation, most: int
     ) -> list[str]:
-        """The strongest `most` attributions in words, from the spec's descriptions."""
+        """The `most` strongest attributions as sentences, with the descriptions of the spec."""
         ranked = sorted(why.attributions.items(), key=lambda one: (-abs(one[1]), one[0]))
         descriptions = {f["name"]: f.get("description") or f["name"] for f in self.spec["features"]}
         return [
-            f"{descriptions[name]}: {_said(columns[name][row])} (usually {_said(self.reference[name])}) "
+            f"{descriptions[name]}: {_words(columns[name][row])} (usually {_words(self.reference[name])}) "
             f"{'raises' if value > 0 else 'lowers'} the risk"
             for name, value in ranked[:most]
-            if abs(value) > WORTH_SAYING
+            if abs(value) > SMALLEST_REASON
         ]
 
     def _checked_reference(self) -> Mapping[str, Any]:
@@ -106,10 +98,12 @@ class Explainer:
         columns: Mapping[str, Sequence[Any]],
         rows: Sequence[int],
         players: Sequence[tuple[str, ...]],
-        designs: Sequence["Design"],
+        designs: Sequence[Design],
         reference: Mapping[str, Any],
     ) -> dict[str, NDArray[Any]]:
-        """A row a coalition and customer: their own value where the feature plays, else the reference's."""
+        """A row for each customer and coalition: the customer's value of a player, else that of the
+        reference.
+        """
         hybrids: dict[str, NDArray[Any]] = {}
         for feature in self.spec["features"]:
             name = feature["name"]
@@ -127,7 +121,7 @@ class Explainer:
         return hybrids
 
     def _explanation(
-        self, playing: tuple[str, ...], design: "Design", values: NDArray[np.float64]
+        self, playing: tuple[str, ...], design: Design, values: NDArray[np.float64]
     ) -> Explanation:
         shares = dict(zip(playing, (design.weights @ values).tolist(), strict=True))
         attributions = {f["name"]: shares.get(f["name"], 0.0) for f in self.spec["features"]}
@@ -141,56 +135,6 @@ class Explainer:
         )
 
 
-@dataclass(frozen=True)
-class Design:
-    """Which coalitions of n players are scored, and how their values make the n attributions."""
-
-    coalitions: NDArray[np.bool_]
-    """[coalitions, n], each once."""
-    weights: NDArray[np.float64]
-    """[n, coalitions]: attributions = weights @ values."""
-    empty: int
-    full: int
-
-
-@lru_cache(maxsize=64)
-def _design(players: int) -> Design:
-    if players <= EXACT:
-        return _all_coalitions(players)
-    return _along_permutations(players)
-
-
-def _all_coalitions(n: int) -> Design:
-    """Shapley's own formula: |S|! (n - |S| - 1)! / n! for a player who joins S."""
-    codes = np.arange(2**n)
-    coalitions = (codes[:, None] >> np.arange(n) & 1).astype(bool)
-    sizes = coalitions.sum(1)
-    weights = np.zeros((n, 2**n))
-    for code, size in zip(codes.tolist(), sizes.tolist(), strict=True):
-        for player in range(n):
-            if coalitions[code, player]:
-                weights[player, code] = factorial(size - 1) * factorial(n - size) / factorial(n)
-            else:
-                weights[player, code] = -factorial(size) * factorial(n - size - 1) / factorial(n)
-    return Design(coalitions, weights, empty=0, full=2**n - 1)
-
-
-def _along_permutations(n: int) -> Design:
-    """Who joins in which order: each step's difference is that player's, the steps sum to the whole."""
-    draws = np.random.default_rng((SEED, n))
-    orders = [draws.permutation(n) for _ in range(PAIRS)]
-    orders += [order[::-1] for order in orders]
-    steps = np.stack([np.argsort(order)[None, :] < np.arange(n + 1)[:, None] for order in orders])
-    coalitions, where = np.unique(steps.reshape(-1, n), axis=0, return_inverse=True)
-    position = where.reshape(len(orders), n + 1)
-    weights = np.zeros((n, len(coalitions)))
-    for order, at in zip(orders, position, strict=True):
-        for step, player in enumerate(order):
-            weights[player, at[step + 1]] += 1 / len(orders)
-            weights[player, at[step]] -= 1 / len(orders)
-    return Design(coalitions, weights, empty=int(position[0, 0]), full=int(position[0, n]))
-
-
 def _log_odds(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     inside = np.clip(probabilities, EDGE, 1 - EDGE)
     return np.log(inside) - np.log1p(-inside)
@@ -200,8 +144,8 @@ def _missing_as_none(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
-def _said(value: Any) -> str:
-    """A value as a person would say it: three digits, and no decimals that say nothing."""
+def _words(value: Any) -> str:
+    """A value for a sentence: three digits, no decimals for large and for whole numbers."""
     value = _missing_as_none(value)
     if value is None:
         return "unknown"

@@ -1,4 +1,4 @@
-"""The exported program, asked so that a customer's score does not depend on who else is in the batch."""
+"""Calls the exported program so that the score of a customer does not depend on the rest of the batch."""
 
 import logging
 import warnings
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from handlers.scoring.encoding import Column, encode
 
 CHUNK = 64
-"""Rows of a call. float32 matrix products pick another kernel, and round otherwise, with another number
-of rows: batches of 1 to 65 differed by up to 2e-8. In calls of one size every position gave the same bits."""
+"""Rows of a call. With another number of rows, float32 matrix products use another kernel and round
+differently: scores in batches of 1 to 65 rows differed by up to 2e-8. In calls of one size each position gave
+the same bits."""
 SMALLER = (16, 32)
-"""Rows of calls that are quicker and serve as well where they give the bits of CHUNK's. Which kernel computes
-a matrix product follows from the shape of the call and not from its values, so that made-up rows show it."""
+"""Rows of calls that are quicker. They are used if they give the same bits as calls of CHUNK rows, which
+generated rows can show: the kernel of a matrix product is chosen by the shape of its operands, not by their
+values."""
 EXAMPLES = 3
 
 log = logging.getLogger("churn.handler")
@@ -37,7 +39,10 @@ class Scorer:
             self._calls = calls(program, len(self._numeric), [len(v) for v in vocabulary.values()])
 
     def score(self, columns: Mapping[str, Column]) -> NDArray[np.float64]:
-        """Churn probability a row; the same bits for the same features, whatever the batch."""
+        """Churn probabilities [rows]; the same bits for the same features in every batch.
+
+        Raises KeyError for an absent column and ValueError for text in a numeric one, see `encode`.
+        """
         numbers, codes = encode(columns, self._numeric, self._vocabulary)
         rows = len(numbers)
         scores = np.empty(rows)
@@ -51,7 +56,10 @@ class Scorer:
 
 
 def calls(program: Program, numeric: int, categories: Sequence[int]) -> list[tuple[int, Program]]:
-    """Rows of a call and the program to call with them, ascending up to CHUNK; all give the same bits."""
+    """Pairs of a number of rows and the program for it, ascending up to CHUNK; all give the same bits.
+
+    `numeric`: number of numeric inputs; `categories`: size of the vocabulary of each other input.
+    """
     traced = recorded(program, numeric, categories)
     examples = [_example(seed, numeric, categories) for seed in range(EXAMPLES)]
     expected = [traced(*one) for one in examples]
@@ -72,16 +80,16 @@ def calls(program: Program, numeric: int, categories: Sequence[int]) -> list[tup
 
 
 def recorded(program: Program, numeric: int, categories: Sequence[int], rows: int = CHUNK) -> Program:
-    """The same operations recorded once, so that they run without Python between them: a third of the time.
+    """The operations of the program, recorded to run without Python between them: a third of the time.
 
-    A network of ours is 50 to 250 small operations, and most of a call of the exported program goes into
-    calling them one by one. The recording only serves if it gives the program's own bits, on numbers of all
-    sizes, missing ones and every kind of code, also after the runs in which PyTorch still optimises it;
-    otherwise `program` comes back.
+    Our networks have 50 to 250 small operations, and calling them one by one is most of the time of a call.
+    The recording is used only if it gives the same bits as the program, for numbers of all sizes, missing
+    values and all codes, also after the calls in which PyTorch still optimises it; otherwise `program` is
+    returned.
     """
     examples = [_example(seed, numeric, categories, rows) for seed in range(EXAMPLES)]
     with warnings.catch_warnings():
-        # torch.jit is deprecated, and stays in the pinned version; nothing of it is stored
+        # torch.jit is deprecated, but part of the pinned version; no recording is stored in a file.
         warnings.simplefilter("ignore")
         try:
             recording: Program = torch.jit.freeze(
@@ -112,7 +120,7 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _filled(rows: NDArray[Any], size: int) -> torch.Tensor:
-    """`rows` with rows of zeros below, up to `size`."""
+    """`rows`, filled up with rows of zeros to `size`."""
     if len(rows) < size:
         padded = np.zeros((size, rows.shape[1]), dtype=rows.dtype)
         padded[: len(rows)] = rows

@@ -1,4 +1,4 @@
-"""What-if questions: feature values that a caller gives in place of the store's."""
+"""What-if questions: feature values that a client gives in place of those in the store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,38 +13,39 @@ Columns = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """What one question gives."""
+    """The features that one question gives."""
 
     names: tuple[str, ...]
     complete: bool
-    """Every stored feature is given: nothing of the answer comes from the store."""
+    """All stored features are given, so that the answer does not depend on the store."""
 
 
 def with_overrides(
     spec: Mapping[str, Any],
     columns: Columns,
-    read: int,
+    customers: int,
     rows: list[list[int]],
     requests: Sequence[Request | Refusal],
 ) -> tuple[Columns, Sequence[int], dict[int, WhatIf]]:
-    """Feature columns of the `read` customers with a row more for each question, and where these came from.
+    """The feature columns with an additional row for each what-if question.
 
-    `rows` (for each request the rows of its customers) is led to the new rows. Returns the columns, for each
-    row the row it was made from, and the questions by row. Derived features are computed again from their
-    parts. Without a question in the batch the columns come back as they are.
+    `columns` have a row for each of the `customers` who were read. `rows` has for each request the rows of
+    its customers, and is changed to the rows of their questions. Returns the columns, for each row the row of
+    the customer, and row -> question. Derived features are computed again. Without questions in the batch the
+    columns are returned unchanged.
     """
-    asking = [
+    questions = [
         (request.overrides, rows_of)
         for request, rows_of in zip(requests, rows, strict=True)
         if isinstance(request, Request) and request.overrides
     ]
-    if not asking:
-        return columns, range(read), {}
+    if not questions:
+        return columns, range(customers), {}
     grown = {name: _listed(column) for name, column in columns.items()}
-    read_row = list(range(read))
+    read_row = list(range(customers))
     what_if: dict[int, WhatIf] = {}
     stored = [feature["name"] for feature in spec["features"]]
-    for overrides, rows_of in asking:
+    for overrides, rows_of in questions:
         for position, given in enumerate(overrides):
             if not given:
                 continue
@@ -61,7 +62,7 @@ def with_overrides(
 
 
 def _ratio(ratio: Mapping[str, Any], columns: Mapping[str, list[Any]]) -> float | None:
-    """The spec's ratio in the last row, as `features` defines it."""
+    """The derived feature in the last row, defined as in `features`."""
     numerator, denominator = columns[ratio["numerator"]][-1], columns[ratio["denominator"]][-1]
     if numerator is None or denominator is None:
         return None

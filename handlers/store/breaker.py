@@ -1,8 +1,8 @@
-"""When to stop asking a store that fails: the circuit breaker (Nygard, Release It!, 2007), without a clock.
+"""The circuit breaker (Nygard, Release It!, 2007) as pure functions: when to stop reading a store that fails.
 
-Closed, every read goes through. It opens after some failures in a row, or when too many of the latest reads
-failed; then reads are refused at once. After a wait one read may probe: if that succeeds the breaker closes,
-else it waits twice as long.
+A closed breaker allows every read. It opens after some failures in a row, or when too many of the latest
+reads failed. An open breaker refuses reads at once. After a wait it allows one read as a probe. If the probe
+succeeds, the breaker closes, else it waits twice as long.
 """
 
 from dataclasses import dataclass, replace
@@ -13,11 +13,11 @@ from typing import Literal
 class Rule:
     failures_in_a_row: int = 3
     window: int = 20
-    """Latest reads of which the share of failures is taken, once there are so many."""
+    """Number of latest reads for the share of failures. With fewer reads, the share is not used."""
     failure_share: float = 0.5
     first_wait_s: float = 0.25
     longest_wait_s: float = 2.0
-    """So a store that is back is used again within this time and one read."""
+    """A store that works again is used after at most this time and one read."""
 
     def __post_init__(self) -> None:
         if self.failures_in_a_row < 1 or self.window < 1:
@@ -45,7 +45,7 @@ class Decision:
 
 
 def decide(state: State, now: float) -> Decision:
-    """Whether a read may go to the store at `now` (any clock that only goes forward)."""
+    """Whether a read is allowed at `now` (seconds of any monotonic clock)."""
     if state.opened_at is None:
         return Decision(True, 0.0, "closed")
     left = state.opened_at + state.wait_s - now
@@ -53,7 +53,7 @@ def decide(state: State, now: float) -> Decision:
 
 
 def after(state: State, succeeded: bool, now: float, rule: Rule) -> State:
-    """The state once the outcome of a read that `decide` let through is known."""
+    """The state after a read that `decide` allowed."""
     if state.opened_at is not None:
         if succeeded:
             return State(times_opened=state.times_opened)

@@ -1,8 +1,8 @@
-"""feature_store.yaml as the server needs it: where registry and store are, and how they are laid out.
+"""Reads feature_store.yaml: the addresses of registry and online store, and whether only Feast can read them.
 
-Feast puts environment variables into the file's text and parses it then, so that a path with ` #`, or a
-password with `: `, would be cut or break the file. Here the file is parsed first: what a variable holds
-arrives as it is.
+Feast expands environment variables in the file's text and parses it afterwards, so that a path with ` #` is
+cut, and a password with `: ` is a syntax error. Here the file is parsed first, so that the value of a
+variable is not changed.
 """
 
 import re
@@ -19,24 +19,24 @@ from handlers.store.wire import KEY_VERSION
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """Feast's file, its environment variables put in."""
+    """The content of feature_store.yaml, with environment variables expanded."""
 
     folder: Path
-    """Relative paths start here."""
+    """Relative paths are resolved to it."""
     project: str
     registry: Mapping[str, Any]
     online: Mapping[str, Any]
     content: Mapping[str, Any]
-    """All of the file, for Feast."""
+    """The whole file, for Feast."""
     readable_without_feast: bool
-    """Neither a key format nor a provider nor versioned tables of which only Feast knows what they mean."""
+    """False for a key format, a provider or versioned tables that only Feast supports."""
 
     def path(self, name: str) -> Path:
         return self.folder / name
 
 
 def read_store_config(folder: Path, environment: Mapping[str, str]) -> StoreConfig:
-    """Of `folder`. Raises BundleError when the file cannot be read, or names an unset variable."""
+    """Read the file in `folder`. Raises BundleError when it is unreadable or names an unset variable."""
     try:
         text = (folder / "feature_store.yaml").read_text(encoding="utf-8")
     except OSError as error:
@@ -60,26 +60,26 @@ def read_store_config(folder: Path, environment: Mapping[str, str]) -> StoreConf
 
 
 def _expanded(content: Any, environment: Mapping[str, str]) -> Any:
-    """The same with `${NAME}` in every text replaced, once: what a variable holds is not looked at again.
+    """The content with each `${NAME}` replaced by the variable's value, which is not expanded again.
 
-    An unset variable is an error; Feast would leave it as it is, and make an empty registry of that name.
+    An unset variable is an error. Feast would retain the text, and create an empty registry of that name.
     """
     if isinstance(content, dict):
         return {key: _expanded(value, environment) for key, value in content.items()}
     if isinstance(content, list):
         return [_expanded(value, environment) for value in content]
-    return _put_in(content, environment) if isinstance(content, str) else content
+    return _expanded_text(content, environment) if isinstance(content, str) else content
 
 
-def _put_in(text: str, environment: Mapping[str, str]) -> str:
+def _expanded_text(text: str, environment: Mapping[str, str]) -> str:
 
-    def put_in(found: re.Match[str]) -> str:
+    def value(found: re.Match[str]) -> str:
         name = found[1]
         if not environment.get(name):
             raise BundleError(f"feature_store.yaml: the environment variable {name} is not set")
         return environment[name]
 
-    return re.sub(r"\$\{(\w+)\}", put_in, text)
+    return re.sub(r"\$\{(\w+)\}", value, text)
 
 
 def _readable_without_feast(content: Mapping[str, Any]) -> bool:

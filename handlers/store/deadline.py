@@ -1,4 +1,4 @@
-"""A call that may hang, waited for only so long."""
+"""Deadlines, as times of time.monotonic, and calls that return at their deadline although they block."""
 
 import threading
 import time
@@ -6,31 +6,23 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from handlers.store.stored import FeatureStoreUnavailable, remaining
+from handlers.store.stored import FeatureStoreUnavailable
 
 T = TypeVar("T")
 
 
-class _Call(Generic[T]):
-    def __init__(self, function: Callable[[], T]) -> None:
-        self._function = function
-        self._result: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
-
-    def run(self) -> None:
-        try:
-            self._result.put((self._function(), None))
-        except BaseException as error:
-            self._result.put((None, error))
-
-    def wait(self, timeout_s: float) -> T:
-        result, error = self._result.get(timeout=timeout_s)
-        if error is not None:
-            raise error
-        return result  # type: ignore[return-value]
+def remaining(deadline: float) -> float:
+    """Seconds until `deadline`. Raises FeatureStoreUnavailable when it has passed."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise FeatureStoreUnavailable("timeout")
+    return left
 
 
 class OneAtATime:
-    """Runs calls in one thread of its own, none while an earlier one hangs: threads do not pile up."""
+    """Runs calls in a separate thread. A call waits while an earlier one blocks, so that threads do not
+    accumulate.
+    """
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[_Call[Any]] = SimpleQueue()
@@ -39,9 +31,9 @@ class OneAtATime:
         self._thread: threading.Thread | None = None
 
     def call(self, function: Callable[[], T], deadline: float) -> T:
-        """What `function` returns or raises; FeatureStoreUnavailable when that is not known by `deadline`.
+        """Return the result of `function`, or raise its error. Raises FeatureStoreUnavailable at `deadline`.
 
-        The function is not stopped then (nothing can stop a thread); what it returns later is dropped.
+        The function then continues, because a thread cannot be stopped; its later result is ignored.
         """
         if not self._idle.wait(remaining(deadline)):
             raise FeatureStoreUnavailable("timeout: an earlier read still hangs")
@@ -60,3 +52,22 @@ class OneAtATime:
         while True:
             self._calls.get().run()
             self._idle.set()
+
+
+class _Call(Generic[T]):
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._result: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def run(self) -> None:
+        try:
+            self._result.put((self._function(), None))
+        except BaseException as error:
+            self._result.put((None, error))
+
+    def wait(self, timeout_s: float) -> T:
+        """Raises queue.Empty when there is no result in time, or the error of the function."""
+        result, error = self._result.get(timeout=timeout_s)
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]

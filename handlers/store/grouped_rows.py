@@ -1,15 +1,15 @@
-"""A customer's rows of Feast's SQLite table, which SQLite joins into one: names and values in turn.
+"""Parses a customer's rows of Feast's SQLite table, which SQLite has concatenated: names and values in turn.
 
-A pattern made from the names parses it. It does not fit where a feature is absent or no longer in use, where
-a text looks like the next name, and where bytes are no value: `online_sqlite` reads such a customer row by
-row.
+The pattern is made from the names. It does not match when a feature is absent, or not in the spec any more,
+when a text contains the next name, or when bytes are not a value. `sqlite_feast_table` then reads the
+customer's rows one by one.
 """
 
 import re
 from collections.abc import Sequence
 
 _SHAPES = {
-    # a null has no bytes at all; the first byte of a value is never one that a name begins with
+    # a null has no bytes; the first byte of a value is never the first byte of a name
     "int64": rb"( [\x80-\xff]{0,9}[\x00-\x7f]|)",
     "float64": rb"(\).{8}|)",
     "string": rb"(\x12.*?|)",
@@ -17,10 +17,10 @@ _SHAPES = {
 
 
 class GroupedRowParser:
-    """Of customers whose rows come in one order."""
+    """Parses the rows of customers whose features are stored in the same order."""
 
     def __init__(self, order: Sequence[str], features: Sequence[tuple[str, str]]) -> None:
-        """`order`: exactly the names of `features`."""
+        """`order`: the names of `features` in the order of the rows. `features`: name and dtype."""
         dtypes = dict(features)
         pattern = b"".join(name.encode() + _SHAPES[dtypes[name]] for name in order)
         self._match = re.compile(pattern, re.DOTALL).fullmatch
@@ -29,7 +29,7 @@ class GroupedRowParser:
         self._texts = [order.index(name) for name, dtype in features if dtype == "string"]
 
     def __call__(self, joined: bytes | None) -> Sequence[bytes] | None:
-        """A value a feature in the order of the spec; None if the pattern does not tell for certain."""
+        """A value per feature, in the order of `features`; None if the rows do not match or are ambiguous."""
         match = self._match(joined or b"")
         if match is None:
             return None
@@ -37,5 +37,5 @@ class GroupedRowParser:
         for place in self._texts:
             text = values[place]
             if text and len(text) != text[1] + 2:
-                return None  # it holds what looks like the next name, or is longer than one byte can say
+                return None  # the text contains the next name, or has 128 bytes or more
         return values if self._in_order else [values[place] for place in self._places]

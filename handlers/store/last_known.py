@@ -1,4 +1,4 @@
-"""The latest vectors that were read, for when the store cannot be."""
+"""The latest vectors of customers, which are used while the store cannot be read."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from handlers.store.packed import Layout, PackedColumns
+from handlers.store.columns import PackedColumns
+from handlers.store.packed import Layout
 from handlers.store.stored import Stored
 
 CUSTOMERS = 20_000
-"""Kept by each worker, the latest read: with 21 features 5 MB where they come packed, else 25."""
+"""Customers per worker. With 21 features they take 5 MB if they are packed, else 25 MB."""
 
 Values = tuple[Any, ...]
 
@@ -23,7 +24,7 @@ class _Packed(NamedTuple):
 
 
 class LastKnown:
-    """A cache of at most `customers` vectors; the one not read for longest goes first."""
+    """A cache of at most `customers` vectors; the least recently read one is dropped first."""
 
     def __init__(self, features: Sequence[str], customers: int = CUSTOMERS) -> None:
         self._features = list(features)
@@ -33,10 +34,10 @@ class LastKnown:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def keep(self, ids: Sequence[str], stored: Stored) -> None:
-        """Remember what was read; forget whom the store no longer knows, or only as corrupt bytes."""
+    def add(self, ids: Sequence[str], stored: Stored) -> None:
+        """Add what was read. Remove customers who are not in the store any more, or are corrupt there."""
         rows = self._rows
-        for user_id, moment, row in zip(ids, stored.timestamps, self._kept(stored), strict=True):
+        for user_id, moment, row in zip(ids, stored.timestamps, self._rows_of(stored), strict=True):
             if moment is None:
                 rows.pop(user_id, None)
             else:
@@ -46,7 +47,7 @@ class LastKnown:
             rows.popitem(last=False)
 
     def recall(self, ids: Sequence[str]) -> Stored:
-        """As a read would have answered; customers who are not remembered have no timestamp."""
+        """The result in the form of a read. Customers who are not in the cache have no timestamp."""
         found = [self._rows.get(user_id, (None, ())) for user_id in ids]
         unpacked = iter(self._unpacked([row for _, row in found if isinstance(row, _Packed)]))
         nothing = (None,) * len(self._features)
@@ -57,7 +58,7 @@ class LastKnown:
             [moment for moment, _ in found],
         )
 
-    def _kept(self, stored: Stored) -> Sequence[Values | _Packed]:
+    def _rows_of(self, stored: Stored) -> Sequence[Values | _Packed]:
         columns = stored.columns
         if not isinstance(columns, PackedColumns):
             return list(zip(*map(columns.__getitem__, self._features), strict=True))
@@ -69,7 +70,7 @@ class LastKnown:
         ]
 
     def _unpacked(self, rows: Sequence[_Packed]) -> Sequence[Values]:
-        """All rows of one store have one layout."""
+        """The values of packed rows. All rows of a store have the same layout."""
         if not rows:
             return ()
         layout = rows[0].layout

@@ -1,15 +1,16 @@
-"""From what the store holds to what the network is given: age, gaps and unknown customers, by the spec.
+"""Applies the spec's policies on missing values, stale vectors and unknown customers to what was read.
 
-The spec (bundle.json) says `on_missing` for each feature, and `on_stale` and `on_unknown` for the view:
+The spec (bundle.json) contains `on_missing` for each feature, and `on_stale` and `on_unknown` for the view:
 
-- `default`: the feature's default stands in, or null, which the network knows from training;
-- `degrade`: answered as it is, and said so in `status` and `reasons`;
+- `default`: use the feature's default, or null, which training also had;
+- `degrade`: use the values as they are, and report them in `status` and `reasons`;
 - `refuse`: no score for this customer.
 
-A stale vector under `default` is not used, and the customer is scored like an unknown one under `score`:
-every feature at its default or null (the cold start). Derived features follow from the features given, by the
-arithmetic of Feast's on-demand view (features/repo/definitions.py). Times later than FUTURE from now are no
-better than old ones: a clock is wrong, here or where features are made, and nobody can say how old they are.
+With `on_stale: default`, a stale vector is not used. The customer is then scored like an unknown one with
+`on_unknown: score`: every feature is its default or null (cold start). Derived features are computed from the
+resulting features, with the arithmetic of Feast's on-demand view (features/repo/definitions.py). A vector
+whose time is more than FUTURE after now is stale too: a clock is wrong, here or where features are built, so
+that its age is unknown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,36 +20,36 @@ from typing import Any, Literal
 
 import numpy as np
 
-from handlers.store.packed import PackedColumns
+from handlers.store.columns import PackedColumns
 from handlers.store.stored import Stored
 
 Status = Literal["ok", "stale", "unknown", "degraded", "refused"]
 FUTURE = timedelta(minutes=5)
-"""How far clocks may differ: NTP holds them within a second, a badly kept machine drifts seconds a day."""
+"""Tolerated difference of clocks. With NTP it is below a second; without, clocks drift by seconds per day."""
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """One feature vector a customer, in the order asked for."""
+    """One feature vector per customer, in the order of the requested ids."""
 
     ids: tuple[str, ...]
     columns: Mapping[str, Sequence[Any]]
-    """Name -> a value a customer; None for null, and everywhere for a customer who gets no score."""
+    """Name -> a value per customer; None for null, and for all values of a customer who gets no score."""
     timestamps: tuple[datetime | None, ...]
-    """The moment each vector looks back from (UTC)."""
+    """The time of each vector's snapshot (UTC); None for an unknown customer."""
     status: tuple[Status, ...]
     missing: Mapping[str, int] = field(default_factory=dict)
-    """Name -> how many customers lack it, of those whom the store knows; only names that somebody lacks."""
+    """Name -> number of customers in the store without a value; only names with such customers."""
     reasons: tuple[str | None, ...] = ()
-    """Why a customer is not `ok`; empty: all are."""
+    """The reason why a customer is not `ok`; empty when all are."""
     retry_after_s: float | None = None
-    """Set when the store could not be read for some: when those in `lost` may ask again."""
+    """When customers in `lost` may be requested again; None when the store could be read."""
     lost: frozenset[int] = frozenset()
-    """Positions of those for whom the store could not be read and nothing stands in; they are `refused`."""
+    """Positions of customers who could not be read and have no last known vector; they are `refused`."""
 
 
 class Policies:
-    """The rules of one spec."""
+    """The policies of one spec."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self._features = [str(feature["name"]) for feature in spec["features"]]
@@ -92,14 +93,15 @@ class Policies:
             reasons=tuple(reasons.get(at) for at in range(len(ids))) if reasons else (),
         )
 
-    def fresh(self, moment: datetime, now: datetime) -> bool:
+    def is_fresh(self, moment: datetime, now: datetime) -> bool:
+        """Whether a vector of time `moment` is within the TTL, and not in the future."""
         return now - self._ttl <= moment <= now + FUTURE
 
     def _apply_when_all_fresh(
         self, ids: Sequence[str], packed: PackedColumns, timestamps: Sequence[datetime | None], now: datetime
     ) -> Vectors | None:
-        """The same, by whole arrays, where nobody needs a default, a refusal or a word; else None."""
-        if not all(moment is not None and self.fresh(moment, now) for moment in set(timestamps)):
+        """The result as whole arrays if all vectors are fresh and need no default or reason; else None."""
+        if not all(moment is not None and self.is_fresh(moment, now) for moment in set(timestamps)):
             return None
         missing = packed.missing()
         if any(self._on_missing[name] != "default" or self._defaults[name] is not None for name in missing):
@@ -125,7 +127,7 @@ class Policies:
                     status[at] = "refused"
                     reasons[at] = f"the store holds unreadable features: {corrupt[at]}"
                 elif moment is None:
-                    reasons[at] = "the feature store does not know this customer"
+                    reasons[at] = "this customer is not in the feature store"
                 elif status[at] == "stale":
                     reasons[at] = _why_stale(moment, now, self._ttl)
                     if self._on_stale == "refuse":
@@ -139,17 +141,17 @@ class Policies:
         status: list[Status],
         reasons: dict[int, str],
     ) -> dict[str, int]:
-        """Count, fill, degrade or refuse, feature by feature."""
-        nobody = sum(moment is None for moment in timestamps)
+        """Apply `on_missing`, feature by feature. Returns the number of missing values of each feature."""
+        unknown = sum(moment is None for moment in timestamps)
         missing: dict[str, int] = {}
         for name in self._features:
             column = columns[name]
-            if (lacking := column.count(None) - nobody) == 0:
+            if (lacking := column.count(None) - unknown) == 0:
                 continue
             missing[name] = lacking
             policy, default = self._on_missing[name], self._defaults[name]
             if policy == "default" and default is None:
-                continue  # null it stays
+                continue  # the value remains null
             for at, value in enumerate(column):
                 if value is not None or timestamps[at] is None:
                     continue
@@ -164,7 +166,7 @@ class Policies:
         return missing
 
     def _cold_start_rows(self, status: Sequence[Status]) -> list[int]:
-        """Who is scored from defaults alone."""
+        """Positions of the customers who are scored from defaults alone."""
         cold = {"stale"} if self._on_stale == "default" else set()
         if self._on_unknown == "score":
             cold.add("unknown")
@@ -176,7 +178,7 @@ def _ratio(tops: Sequence[Any], bottoms: Sequence[Any], floor: float) -> list[fl
         None if top is None or bottom is None else float(top) / max(float(bottom), floor)
         for top, bottom in zip(tops, bottoms, strict=True)
     ]
-    # what is no number comes out of Feast's view as null
+    # Feast's view returns null for NaN
     return [value if value == value else None for value in values]
 
 

@@ -1,24 +1,24 @@
-"""Redis addresses as Feast writes them: `host:port,db=0,username=...,password=...,ssl=true`.
+"""Parses Redis addresses in Feast's form: `host:port,db=0,username=...,password=...,ssl=true`.
 
-Feast cuts at each comma and colon and reads every value as JSON: an IPv6 host, a password with a comma, or
-one such as `1e5` or `true`, would not arrive as it was given. Here hosts may stand in brackets, a value may
-stand in double quotes (JSON's), and names and passwords stay text.
+Feast splits at each comma and colon and parses every value as JSON, which changes an IPv6 host, a password
+with a comma, and a password such as `1e5` or `true`. Here a host may be in brackets, a value may be in JSON's
+double quotes, and names and passwords remain text.
 
 | parameter | |
 |---|---|
 | `db`, `username`, `password` | a user of Redis' ACL needs HMGET, and SELECT where there is a `db` |
-| `ssl=true` | TLS; the certificate is of the host's name, by a known authority or by `ssl_ca_certs` |
-| `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` | files in PEM: whom to trust, and who the client is |
-| `ssl_check_hostname=false` | any name, by that authority |
-| `sentinel_username`, `sentinel_password`, `sentinel_ssl` | of the sentinels, which have their own |
+| `ssl=true` | TLS; the certificate has the host's name, from a known authority or one of `ssl_ca_certs` |
+| `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` | PEM files: authorities, the client's certificate, its key |
+| `ssl_check_hostname=false` | the certificate may have any name |
+| `sentinel_username`, `sentinel_password`, `sentinel_ssl` | settings of the sentinels |
 
-With `redis_type: redis_sentinel` the hosts are sentinels, with `redis_cluster` nodes to ask for the others.
+With `redis_type: redis_sentinel` the hosts are sentinels, with `redis_cluster` some nodes of the cluster.
 """
 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from handlers.store.stored import UnknownLayout
@@ -29,14 +29,14 @@ KNOWN = {"type", "redis_type", "client", "connection_string", "key_ttl_seconds",
          "skip_dedup", "sentinel_master"}  # fmt: skip
 TLS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
 IGNORED = {"socket_timeout", "socket_connect_timeout", "skip_full_coverage_check", "require_full_coverage"}
-"""Our deadline is the read's own."""
+"""They have no effect, because each read has its own deadline."""
 PARAMETERS = {"db", "username", "password", "ssl", *TLS, *IGNORED}
 Kind = Literal["redis", "redis_sentinel", "redis_cluster"]
 
 
 @dataclass(frozen=True)
 class Tls:
-    """What redis-py's parameters of the same names mean, with its defaults."""
+    """The parameters `ssl_...` of redis-py, with its defaults."""
 
     ca_certs: str | None = None
     certfile: str | None = None
@@ -46,7 +46,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class Node:
-    """One server, and how it is logged in to."""
+    """One server, and the login for it."""
 
     host: str
     port: int
@@ -62,32 +62,29 @@ class Address:
     nodes: tuple[Node, ...]
     """The server, the sentinels, or some nodes of the cluster."""
     server: Node
-    """How the server that holds the data is logged in to; of sentinels and clusters without its host."""
+    """The server with the data. For sentinels and clusters only its login, without host and port."""
     master: str = ""
-    """What the sentinels call it."""
+    """Name of the master at the sentinels."""
 
 
 def address_of(online: Mapping[str, Any]) -> Address:
-    """Where `online_store` of feature_store.yaml is. Raises UnknownLayout for what only redis-py knows."""
+    """The address in `online_store`. Raises UnknownLayout for settings that only redis-py supports."""
     kind = online.get("redis_type", "redis")
     if set(online) - KNOWN or kind not in ("redis", "redis_sentinel", "redis_cluster"):
-        raise UnknownLayout("settings of Redis that this reader does not know")
+        raise UnknownLayout("settings of Redis that this reader does not support")
     if online.get("client", "redis") != "redis":
         raise UnknownLayout("another client")
     servers, parameters = parse(str(online.get("connection_string", "localhost:6379")))
     own = dict(parameters.pop("sentinel_kwargs", {})) if kind == "redis_sentinel" else {}
     if set(parameters) - PARAMETERS or set(own) - PARAMETERS:
-        raise UnknownLayout("connection parameters that only redis-py knows")
+        raise UnknownLayout("connection parameters that only redis-py supports")
     if not servers or (kind == "redis" and len(servers) != 1):
         raise UnknownLayout("not one server")
     if not all(server.get("port", "").isdecimal() for server in servers):
         raise UnknownLayout("a server without a port")
-    server = _node("", 0, parameters)
-    login = _node("", 0, own) if kind == "redis_sentinel" else server
-    nodes = tuple(
-        Node(one["host"], int(one["port"]), login.db, login.username, login.password, login.tls)
-        for one in servers
-    )
+    server = _login(parameters)
+    login = _login(own) if kind == "redis_sentinel" else server
+    nodes = tuple(replace(login, host=one["host"], port=int(one["port"])) for one in servers)
     return Address(
         kind,
         nodes,
@@ -96,7 +93,8 @@ def address_of(online: Mapping[str, Any]) -> Address:
     )
 
 
-def _node(host: str, port: int, parameters: Mapping[str, Any]) -> Node:
+def _login(parameters: Mapping[str, Any]) -> Node:
+    """A node without host and port."""
     tls = None
     if parameters.get("ssl"):
         tls = Tls(
@@ -105,14 +103,8 @@ def _node(host: str, port: int, parameters: Mapping[str, Any]) -> Node:
             parameters.get("ssl_keyfile"),
             bool(parameters.get("ssl_check_hostname", True)),
         )
-    return Node(
-        host,
-        port,
-        int(parameters.get("db", 0)),
-        parameters.get("username"),
-        parameters.get("password"),
-        tls,
-    )
+    db, username, password = parameters.get("db", 0), parameters.get("username"), parameters.get("password")
+    return Node("", 0, int(db), username, password, tls)
 
 
 def parse(connection: str) -> tuple[list[dict[str, str]], dict[str, Any]]:
@@ -129,14 +121,14 @@ def parse(connection: str) -> tuple[list[dict[str, str]], dict[str, Any]]:
         elif part:
             servers.append(_server(part))
     if of_sentinels:
-        if of_sentinels.get("ssl"):  # the same authority
+        if of_sentinels.get("ssl"):  # sentinels use the certificates of the servers
             of_sentinels |= {name: parameters[name] for name in TLS if name in parameters}
         parameters["sentinel_kwargs"] = of_sentinels
     return servers, parameters
 
 
 def teach_feast() -> None:
-    """Let Feast 0.67 read connections by `parse`, whoever opens a store."""
+    """Make Feast 0.67 parse addresses by `parse`, in every store that this process opens."""
     from feast.infra.online_stores.redis import RedisOnlineStore
 
     setattr(RedisOnlineStore, _FEASTS_PARSER, staticmethod(parse))
@@ -146,20 +138,15 @@ _FEASTS_PARSER = "_parse_connection_string"
 
 
 def _parts(connection: str) -> list[str]:
-    """Cut at commas, except inside a quoted value."""
+    """Split at commas, except inside a quoted value."""
     quoted = r'\w+="(?:[^"\\]|\\.)*"(?=,|$)'
     return [found[0] for found in re.finditer(rf"{quoted}|[^,]+", connection)]
 
 
 def _server(address: str) -> dict[str, str]:
     bracketed = re.fullmatch(r"\[(.+)\](?::(\d+))?", address)
-    host, port = bracketed.groups() if bracketed else _split(address)
+    host, port = bracketed.groups() if bracketed else address.partition(":")[::2]
     return {"host": host, **({"port": port} if port else {})}
-
-
-def _split(address: str) -> tuple[str, str | None]:
-    host, colon, port = address.partition(":")
-    return host, port if colon else None
 
 
 def _value(name: str, value: str) -> Any:

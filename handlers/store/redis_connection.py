@@ -1,6 +1,6 @@
-"""A connection to one Redis server: commands go out in one write, and every wait ends at the deadline.
+"""A connection to one Redis server: commands are sent in one write, and every wait ends at the deadline.
 
-hiredis, which Feast's client brings, parses the answers.
+hiredis, a dependency of Feast's client, parses the replies.
 """
 
 import socket
@@ -11,9 +11,9 @@ from typing import Any
 
 import hiredis
 
-from handlers.store.deadline import OneAtATime
+from handlers.store.deadline import OneAtATime, remaining
 from handlers.store.redis_address import Node, Tls
-from handlers.store.stored import FeatureStoreUnavailable, remaining
+from handlers.store.stored import FeatureStoreUnavailable
 
 CHUNK = 262_144
 _MORE: Any = object()
@@ -33,9 +33,9 @@ class Connection:
         self._socket.sendall(requests)
 
     def receive(self, count: int, deadline: float) -> list[Any]:
-        """The next `count` replies; a ReplyError stands among them.
+        """The next `count` replies; an error of Redis is returned as a hiredis.ReplyError.
 
-        Raises OSError, FeatureStoreUnavailable or hiredis.HiredisError; the connection is of no use then.
+        Raises OSError, FeatureStoreUnavailable or hiredis.HiredisError; the connection is unusable then.
         """
         replies: list[Any] = []
         while len(replies) < count:
@@ -50,8 +50,8 @@ class Connection:
                 replies.append(reply)
         return replies
 
-    def ask(self, *command: str, deadline: float) -> Any:
-        """The reply to one command. Raises FeatureStoreUnavailable where it is an error."""
+    def request(self, *command: str, deadline: float) -> Any:
+        """Send one command and return the reply. Raises FeatureStoreUnavailable for an error of Redis."""
         self.send(encoded(*command), deadline)
         [reply] = self.receive(1, deadline)
         return checked(reply)
@@ -61,7 +61,7 @@ class Connection:
 
 
 class Connector:
-    """Opens connections, in a thread of its own: resolving a name has no timeout."""
+    """Opens connections in a separate thread, because the resolution of a name has no timeout."""
 
     def __init__(self) -> None:
         self._thread = OneAtATime()
@@ -72,7 +72,7 @@ class Connector:
 
 
 def connected(node: Node, deadline: float) -> Connection:
-    """Connected, the certificate checked, logged in, the right database selected."""
+    """Connect, check the certificate, log in and select the database."""
     plain = socket.create_connection((node.host, node.port), timeout=remaining(deadline))
     used = plain
     try:
@@ -108,7 +108,7 @@ def context_of(tls: Tls) -> ssl.SSLContext:
 
 
 def checked(reply: Any) -> Any:
-    """`reply`. Raises FeatureStoreUnavailable with the first word where it is an error: LOADING, NOAUTH..."""
+    """Return `reply`. Raises FeatureStoreUnavailable with the first word of an error: LOADING, NOAUTH..."""
     if isinstance(reply, hiredis.ReplyError):
         raise FeatureStoreUnavailable(str(reply).split(" ")[0])
     return reply

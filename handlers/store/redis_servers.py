@@ -1,7 +1,7 @@
-"""Which Redis server is asked: one, the master that sentinels name, or the nodes of a cluster by key.
+"""Sends commands to the right Redis servers: one server, a master behind sentinels, or nodes of a cluster.
 
-Each gives as many replies as there are commands, in their order, or raises FeatureStoreUnavailable, OSError
-or hiredis.HiredisError; connections on which half an answer may stand are closed before.
+Every class returns as many replies as there are commands, in their order, or raises FeatureStoreUnavailable,
+OSError or hiredis.HiredisError. Before it raises, it closes connections with an unread part of a reply.
 """
 
 import binascii
@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, Protocol
 
 import hiredis
 
+from handlers.store.deadline import remaining
 from handlers.store.redis_address import Address, Node
 from handlers.store.redis_connection import Connection, Connector, checked, encoded, words
-from handlers.store.stored import FeatureStoreUnavailable, remaining
+from handlers.store.stored import FeatureStoreUnavailable
 
 SLOTS = 16_384
 MOST_REDIRECTIONS = 5
@@ -40,7 +41,7 @@ def servers_of(address: Address) -> Servers:
 
 
 class One:
-    """A server that is always at the same place."""
+    """A server with a fixed address."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -76,9 +77,9 @@ class One:
 
 
 class Master(One):
-    """The server that the sentinels name, asked for again whenever the connection is gone.
+    """The master, whose address the sentinels return. They are requested again for each new connection.
 
-    A master that is replaced loses its clients: the sentinels close them.
+    After a failover, the sentinels close the connections to the old master.
     """
 
     def __init__(self, address: Address) -> None:
@@ -87,7 +88,7 @@ class Master(One):
         self._name = address.master
 
     def _connect(self, deadline: float) -> Connection:
-        failure: Exception = FeatureStoreUnavailable(f"no sentinel knows {self._name}")
+        failure: Exception = FeatureStoreUnavailable(f"no sentinel has the address of {self._name}")
         for sentinel in list(self._sentinels):
             try:
                 master = self._named_by(sentinel, deadline)
@@ -97,33 +98,33 @@ class Master(One):
                 remaining(deadline)
                 continue
             try:
-                [role, *_] = words(connection.ask("ROLE", deadline=deadline))
+                [role, *_] = words(connection.request("ROLE", deadline=deadline))
             except BaseException:
                 connection.close()
                 raise
             if role == "master":
-                # the one that answered is asked first from now on
+                # try this sentinel first from now on
                 self._sentinels.remove(sentinel)
                 self._sentinels.insert(0, sentinel)
                 return connection
-            connection.close()  # this sentinel has not noticed yet
+            connection.close()  # this sentinel has not noticed the failover yet
             failure = FeatureStoreUnavailable("the sentinels name a replica")
         raise failure
 
     def _named_by(self, sentinel: Node, deadline: float) -> Node:
         connection = self._connector.connect(sentinel, deadline)
         try:
-            named = connection.ask("SENTINEL", "get-master-addr-by-name", self._name, deadline=deadline)
+            named = connection.request("SENTINEL", "get-master-addr-by-name", self._name, deadline=deadline)
         finally:
             connection.close()
         if named is None:
-            raise FeatureStoreUnavailable(f"the sentinel does not know {self._name}")
+            raise FeatureStoreUnavailable(f"the sentinel has no master {self._name}")
         host, port = words(named)
         return replace(self._node, host=host, port=int(port))
 
 
 class Cluster:
-    """The nodes of a cluster: each key is asked for where its slot is, all nodes at once."""
+    """A cluster: each command is sent to the node with the slot of its key, to all nodes at once."""
 
     def __init__(self, seeds: Sequence[Node]) -> None:
         self._seeds = list(seeds)
@@ -133,13 +134,13 @@ class Cluster:
         self._node_of_slot: dict[int, Node] = {}
 
     def exchange(self, commands: Sequence[Command], deadline: float) -> list[Any]:
-        known = bool(self._node_of_slot)
+        reused = bool(self._node_of_slot)
         try:
             return self._exchange(commands, deadline)
         except OSError:
-            if not known:
+            if not reused:
                 raise
-            # a node is gone; once more by what the others say now
+            # a node is gone; try again with the slots that the other nodes report now
             return self._exchange(commands, deadline)
 
     def close(self) -> None:
@@ -159,41 +160,41 @@ class Cluster:
 
     def _redirected(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         replies: list[Any] = [None] * len(commands)
-        asked = {at: (self._node(command.key), b"") for at, command in enumerate(commands)}
+        targets = {at: (self._node(command.key), b"") for at, command in enumerate(commands)}
         for _ in range(MOST_REDIRECTIONS):
-            again: dict[int, tuple[Node, bytes]] = {}
-            for at, reply in self._at_nodes(commands, asked, deadline).items():
-                elsewhere = self._elsewhere(reply, asked[at][0])
+            redirected: dict[int, tuple[Node, bytes]] = {}
+            for at, reply in self._at_nodes(commands, targets, deadline).items():
+                elsewhere = self._elsewhere(reply, targets[at][0])
                 if elsewhere is None:
                     replies[at] = reply
                 else:
-                    again[at] = elsewhere
-            if not again:
+                    redirected[at] = elsewhere
+            if not redirected:
                 return replies
-            asked = again
+            targets = redirected
         raise FeatureStoreUnavailable("the cluster redirects without end")
 
     def _at_nodes(
-        self, commands: Sequence[Command], asked: dict[int, tuple[Node, bytes]], deadline: float
+        self, commands: Sequence[Command], targets: dict[int, tuple[Node, bytes]], deadline: float
     ) -> dict[int, Any]:
-        """Position -> reply. All nodes are sent their commands before any is waited for."""
+        """Position -> reply. Commands are sent to all nodes before the first reply is read."""
         by_node: dict[Node, list[int]] = {}
-        for at, (node, _) in asked.items():
+        for at, (node, _) in targets.items():
             by_node.setdefault(node, []).append(at)
         for node, positions in by_node.items():
-            requests = b"".join([asked[at][1] + commands[at].encoded for at in positions])
+            requests = b"".join([targets[at][1] + commands[at].encoded for at in positions])
             self._connection(node, deadline).send(requests, deadline)
         found: dict[int, Any] = {}
         for node, positions in by_node.items():
             connection = self._connections[node]
             for at in positions:
-                if asked[at][1]:
+                if targets[at][1]:
                     checked(connection.receive(1, deadline)[0])  # of ASKING
                 [found[at]] = connection.receive(1, deadline)
         return found
 
     def _elsewhere(self, reply: Any, node: Node) -> tuple[Node, bytes] | None:
-        """Where a redirected command belongs; None where it was answered."""
+        """The target of a redirected command, and what to send before it; None for any other reply."""
         if not isinstance(reply, hiredis.ReplyError):
             return None
         word, *rest = str(reply).split(" ")
@@ -202,7 +203,7 @@ class Cluster:
         slot, place = rest
         host, _, port = place.rpartition(":")
         there = replace(self._login, host=host or node.host, port=int(port))
-        if word == "ASK":  # the slot is on its way, and this key has left already
+        if word == "ASK":  # the slot is being moved, and this key is moved already
             return there, encoded("ASKING")
         self._node_of_slot[int(slot)] = there
         return there, b""
@@ -223,7 +224,7 @@ class Cluster:
         failure: Exception = FeatureStoreUnavailable("no node of the cluster answers")
         for seed in list(self._seeds):
             try:
-                ranges = self._connection(seed, deadline).ask("CLUSTER", "SLOTS", deadline=deadline)
+                ranges = self._connection(seed, deadline).request("CLUSTER", "SLOTS", deadline=deadline)
             except (OSError, hiredis.HiredisError, FeatureStoreUnavailable) as error:
                 failure = error
                 self._connections.pop(seed, None)
@@ -233,14 +234,14 @@ class Cluster:
             for first, last, (host, port, *_), *_ in ranges:
                 node = replace(self._login, host=(host or b"").decode() or seed.host, port=int(port))
                 found |= dict.fromkeys(range(first, last + 1), node)
-            # any of them can be asked the next time
+            # any of these nodes can report the slots the next time
             self._seeds = [*dict.fromkeys([*found.values(), *self._seeds])]
             return found
         raise failure
 
 
 def slot_of(key: bytes) -> int:
-    """CRC16 of the key, or of what stands in its first braces (Redis cluster specification, hash tags)."""
+    """CRC16 of the key, or of the text in its first braces (Redis cluster specification, hash tags)."""
     start = key.find(b"{")
     end = key.find(b"}", start + 1) if start >= 0 else -1
     tagged = key[start + 1 : end] if end > start + 1 else key

@@ -1,7 +1,8 @@
-"""The one thing that the server asks of Feast's registry: which feature spec a FeatureService was made from.
+"""Reads the tags of a FeatureService from Feast's registry. They state from which feature spec it was made.
 
-The registry also carries the on-demand view's function, as source and as a pickle. Read here, by field
-numbers (feast/protos/feast/core/{Registry,FeatureService}.proto), none of it is ever run or unpickled.
+The registry also contains the on-demand view's function, as source and as a pickle. This module reads
+messages by field numbers (feast/protos/feast/core/{Registry,FeatureService}.proto), and never runs or
+unpickles any of it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,9 +16,9 @@ SERVICES, SPEC, NAME, PROJECT, TAGS, KEY, VALUE = 7, 1, 1, 2, 4, 1, 2
 
 
 def service_tags(config: StoreConfig, service: str) -> Mapping[str, str] | None:
-    """Tags of the FeatureService; None where the registry is of a kind that only Feast reads.
+    """The tags of the FeatureService; None for a kind of registry that only Feast reads.
 
-    Raises BundleError when the registry cannot be read, or does not know the service.
+    Raises BundleError when the registry is unreadable, or does not contain the service.
     """
     kind, path = str(config.registry.get("registry_type", "file")), str(config.registry.get("path", ""))
     if kind == "file" and "://" not in path:
@@ -51,7 +52,7 @@ def _in_file(path: Path, service: str, project: str) -> Mapping[str, str] | None
 
 
 def _in_database(url: str, service: str, project: str) -> Mapping[str, str] | None:
-    """Of Feast's SqlRegistry, by one SELECT; Feast itself would first try to create the tables."""
+    """Read Feast's SqlRegistry by one SELECT. Feast itself would first try to create the tables."""
     import sqlalchemy
     from sqlalchemy.exc import SQLAlchemyError
 

@@ -1,19 +1,12 @@
-"""What a store holds of some customers, by columns: the form that every reader answers in."""
+"""The result of a read from an online store, by columns, and the interface of the readers that return it."""
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain
-from typing import Any, Protocol
+from typing import Protocol
 
-from handlers.store import wire
-from handlers.store.packed import PackedColumns
-
-MEMO_SIZE = 65_536
-"""Distinct values of whole numbers and texts that are kept decoded, for each feature."""
-
-Raw = Sequence[bytes | None]
+from handlers.store import columns
+from handlers.store.columns import Columns
 
 
 class FeatureStoreUnavailable(RuntimeError):
@@ -24,40 +17,28 @@ class FeatureStoreUnavailable(RuntimeError):
         self.retry_after_s = retry_after_s
 
 
-def joined(parts: "Sequence[Stored]") -> "Stored":
-    """All customers of reads of one store, in order."""
-    if len(parts) == 1:
-        return parts[0]
-    kinds = [part.columns for part in parts]
-    columns: Mapping[str, list[Any]]
-    if all(isinstance(kind, PackedColumns) for kind in kinds):
-        columns = PackedColumns.joined(kinds)  # type: ignore[arg-type]  # all are
-    else:
-        columns = {name: list(chain.from_iterable(kind[name] for kind in kinds)) for name in kinds[0]}
-    corrupt: dict[int, str] = {}
-    before = 0
-    for part in parts:
-        corrupt |= {before + at: reason for at, reason in part.corrupt.items()}
-        before += len(part.timestamps)
-    return Stored(columns, [moment for part in parts for moment in part.timestamps], corrupt)
-
-
 class UnknownLayout(RuntimeError):
-    """The store is not laid out as this reader knows it: Feast itself has to read it."""
+    """The store has a layout that this reader does not support, so Feast itself has to read it."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Of n customers, in the order asked for."""
+    """The features of n customers, in the order of the requested ids."""
 
-    columns: Mapping[str, list[Any]]
-    """Feature -> n values: int, float, str, or None for null and for what is not there; `PackedColumns` where
-    all of them are packed.
-    """
+    columns: Columns
+    """Null and an absent value are both None."""
     timestamps: list[datetime | None]
-    """The event time of each vector (UTC); None: the store does not know the customer, or `corrupt`."""
+    """The event time of each vector (UTC); None for a customer who is not in the store, or in `corrupt`."""
     corrupt: dict[int, str] = field(default_factory=dict)
-    """Position -> why the bytes of this customer cannot be read; all the values there are None."""
+    """Position -> the reason why this customer's bytes cannot be read. All values there are None."""
+
+    def taken(self, rows: Sequence[int]) -> "Stored":
+        """The customers of these rows, each at most once, as lists of Python's values."""
+        return Stored(
+            {name: [column[at] for at in rows] for name, column in self.columns.items()},
+            [self.timestamps[at] for at in rows],
+            {to: self.corrupt[at] for to, at in enumerate(rows) if at in self.corrupt},
+        )
 
 
 class Reader(Protocol):
@@ -66,88 +47,24 @@ class Reader(Protocol):
     name: str
 
     def read(self, ids: Sequence[str], deadline: float) -> Stored:
-        """Vectors of distinct masked ids, or FeatureStoreUnavailable, by `deadline` (of time.monotonic)."""
+        """The vectors of distinct masked ids. Raises FeatureStoreUnavailable, at `deadline` (of
+        time.monotonic) at the latest.
+        """
 
     def close(self) -> None: ...
 
 
-def remaining(deadline: float) -> float:
-    """Seconds until `deadline`. Raises FeatureStoreUnavailable when there are none."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise FeatureStoreUnavailable("timeout")
-    return left
-
-
-class Decoder:
-    """From columns of Feast's bytes to columns of values, checked against the types of the spec."""
-
-    def __init__(self, features: Iterable[tuple[str, str]]) -> None:
-        """`features`: name and dtype (int64, float64, string), in the order in which columns come."""
-        self._columns = [(name, dtype, _Memo(dtype)) for name, dtype in features]
-
-    def decode(
-        self, raw: Sequence[Raw], timestamps: list[datetime | None], corrupt: dict[int, str]
-    ) -> Stored:
-        """One raw column a feature. Whoever cannot be read is added to `corrupt`; no other is lost by it."""
-        columns = {}
-        for (name, dtype, memo), contents in zip(self._columns, raw, strict=True):
-            column = _doubles(contents) if dtype == "float64" else None
-            if column is None:
-                column = list(map(memo.__getitem__, contents))
-                if _Unreadable in set(map(type, column)):
-                    for position, found in enumerate(column):
-                        if type(found) is _Unreadable:
-                            corrupt.setdefault(position, f"{name}: {found.reason}")
-            columns[name] = column
-        for position in corrupt:
-            timestamps[position] = None
-            for column in columns.values():
-                column[position] = None
-        return Stored(columns, timestamps, corrupt)
-
-
-@dataclass(frozen=True)
-class _Unreadable:
-    reason: str
-
-
-class _Memo(dict[bytes | None, Any]):
-    """Bytes -> value, filled as it is asked: counts and categories repeat, decoding them need not."""
-
-    def __init__(self, dtype: str) -> None:
-        super().__init__({None: None})
-        self._dtype = dtype
-        self._types = {"int64": (int,), "float64": (float, int), "string": (str,)}[dtype]
-
-    def __missing__(self, content: bytes) -> Any:
-        try:
-            found: Any = wire.value(content)
-        except wire.Corrupt as error:
-            return _Unreadable(str(error))
-        if found is not None and type(found) not in self._types:
-            return _Unreadable(f"expected {self._dtype}, the store holds another type")
-        if self._dtype == "float64":
-            return found
-        if len(self) > MEMO_SIZE:
-            self.clear()
-            self[None] = None
-        self[content] = found
-        return found
-
-
-_NULL = wire.NAN
-
-
-def _doubles(contents: Raw) -> list[Any] | None:
-    """A column of doubles and nulls; None if there is anything else in it."""
-    if len(contents) < 4:
-        return None  # not worth the trouble
-    if all(contents):
-        return wire.doubles(contents)  # type: ignore[arg-type]  # nothing in it is None
-    column: list[Any] | None = wire.doubles([content or _NULL for content in contents])
-    if column is not None:
-        for position, content in enumerate(contents):
-            if not content:
-                column[position] = None
-    return column
+def joined(parts: Sequence[Stored]) -> Stored:
+    """All customers of several reads from one store, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    corrupt: dict[int, str] = {}
+    before = 0
+    for part in parts:
+        corrupt |= {before + at: reason for at, reason in part.corrupt.items()}
+        before += len(part.timestamps)
+    return Stored(
+        columns.joined([part.columns for part in parts]),
+        [moment for part in parts for moment in part.timestamps],
+        corrupt,
+    )

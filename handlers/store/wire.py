@@ -1,13 +1,13 @@
-"""The few protobuf shapes that Feast's online stores and registry hold, read without protobuf or Feast.
+"""Reads the protobuf messages of Feast's online stores and registry without protobuf or Feast.
 
-Layouts: feast/protos/feast/types/Value.proto; feast/infra/key_encoding_utils.py, version 3. The tests hold
-each of them against Feast's own code.
+Layouts: feast/protos/feast/types/Value.proto; feast/infra/key_encoding_utils.py, version 3. The tests compare
+each of them with Feast's own code.
 """
 
 import struct
 from datetime import UTC, datetime
 
-from handlers.protobuf import Corrupt as Corrupt  # which the readers catch
+from handlers.protobuf import Corrupt as Corrupt  # the readers catch it
 from handlers.protobuf import fields as fields
 from handlers.protobuf import signed, varint
 
@@ -16,14 +16,14 @@ KEY_VERSION = 3
 """The `entity_key_serialization_version` that `key_prefix` and `key_of` write."""
 
 _INT64, _INT32, _DOUBLE, _FLOAT, _TEXT = 0x20, 0x18, 0x29, 0x35, 0x12
-"""First byte of a Value that holds one of these: field number * 8 + wire type."""
+"""First byte of a Value of each type: field number * 8 + wire type."""
 
 NAN = b")" + struct.pack("<d", float("nan"))
-"""A Value that holds a double."""
+"""A Value with the double NaN."""
 
 
 def key_prefix(join_key: str) -> bytes:
-    """What every entity key of one string join key begins with."""
+    """The beginning of every entity key for one join key of type string."""
     name = join_key.encode()
     return struct.pack("<III", 1, STRING, len(name)) + name + struct.pack("<I", STRING)
 
@@ -35,9 +35,9 @@ def key_of(prefix: bytes, value: str) -> bytes:
 
 
 def value(content: bytes) -> int | float | str | None:
-    """A Value of type int64, int32, double, float or string; None for the empty one, which is Feast's null.
+    """A Value of type int64, int32, double, float or string; None for an empty one, which is Feast's null.
 
-    Raises Corrupt for everything else, lists and maps included: no feature of ours has such a type.
+    Raises Corrupt for everything else, also for lists and maps, because no feature has such a type.
     """
     if not content:
         return None
@@ -56,7 +56,7 @@ def value(content: bytes) -> int | float | str | None:
 
 
 def doubles(contents: list[bytes]) -> list[float] | None:
-    """All values at once if every one of them is a double; None if any is something else."""
+    """All values in one step if each is a double; else None."""
     joined = b"".join(contents)
     count = len(contents)
     if joined[::9] != b")" * count or set(map(len, contents)) != {9}:

@@ -1,1 +1,1 @@
-"""Where evidence comes from: Envoy and the prediction log on one machine, Prometheus on a cluster."""
+"""The sources of evidence: Envoy and the prediction log on one machine, Prometheus on a cluster."""

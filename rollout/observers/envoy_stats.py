@@ -1,9 +1,8 @@
-"""What Envoy counted for each variant, as running totals, and what lies between two of them.
+"""Envoy's totals for each variant, and the difference of two of them.
 
-An error is an answer 5xx, the end of a connection without one, or none in time; one that stable answered in
-the canary's place counts as the canary's error all the same. gRPC travels as HTTP behind the gateway's
-bridge, so that its refusals are counted in the same way. The counts are of requests; what Envoy asks by
-itself for health is not among them.
+An error is an answer 5xx, the end of a connection without an answer, or no answer in time. It counts as the
+canary's error also where stable answered the request by a retry. gRPC is HTTP behind the gateway's bridge, so
+that its errors are counted in the same way. Health checks of Envoy are not counted.
 """
 
 import math
@@ -13,16 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rollout.counts import quantile
-from serving.gateway.gateway import Gateway
-from serving.gateway.routes import CANARY_ALONE
+from serving.gateway.envoy.api import CANARY_ALONE
+from serving.gateway.process import Gateway
 
 CLUSTERS: Mapping[str, str] = {"stable": "stable", "canary": "canary", "mirrored": CANARY_ALONE}
-"""Mirrored: copies of stable's requests. Who asks for the canary by name is among them, and so is evidence in
-a shadow alone."""
+"""Mirrored: copies of stable's requests. Requests that name the canary are counted with them, so that they
+are evidence only in a shadow."""
 COUNTERS = ("upstream_rq_completed", "upstream_rq_5xx", "upstream_rq_retry_success")
 TIMES = "upstream_rq_time"
 EPOCH = "epoch"
-"""Envoy's process: its totals begin anew with another one."""
+"""Envoy's process id: another process begins its totals at 0."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def _of_cluster(found: Mapping[str, Any], prefix: str) -> dict[str, float]:
 def between(
     before: Mapping[str, float], after: Mapping[str, float], variant: str, objective_ms: float
 ) -> Counts:
-    """What `variant` did between two totals. After a restart of Envoy: since that restart."""
+    """The counts of `variant` between two totals; after a restart of Envoy, since that restart."""
     same = before.get(EPOCH) == after.get(EPOCH)
 
     def grown(key: str) -> int:
@@ -73,10 +72,10 @@ def between(
     pattern = re.compile(rf"^{variant}\.le\.(.+)$")
     edges = sorted(float(found[1]) for key in after if (found := pattern.match(key)))
     latency = {edge: grown(f"{variant}.le.{edge:g}") for edge in edges}
-    # the histogram lags behind the counters by half a second: its own total is what its shares are of
+    # the histogram is up to half a second behind the counters, so its shares are of its own total
     measured = max(latency.values(), default=0)
     requests = grown(f"{variant}.requests")
-    # an Envoy that was started for another objective has an edge near it
+    # where Envoy was started for another objective, the next edge above this one is taken
     fast = next((latency[edge] for edge in latency if edge >= objective_ms), measured)
     return Counts(
         requests=requests,

@@ -1,9 +1,9 @@
-"""Which customers failed: from a small file that Envoy writes while there is a canary.
+"""The customers with failed requests, from a file that Envoy writes while there is a canary.
 
-A line is a failed request: its moment, whose slot it was, and a keyed checksum of the customer (empty where
-no customer is known; such a request is a customer of its own). Read once, as it grows. Each customer counts
-once a rollout, in the window of the first failure; a window in which requests are copied counts nobody, since
-both variants are asked by the same customers in it.
+A line is a failed request: its time, the variant's slot, and a keyed checksum of the customer (empty where no
+customer is known; such a request counts as a customer of its own). The file is read once, as it grows. Each
+customer counts once a rollout, in the window of the first failure. In a shadow none is counted, since both
+variants get the requests of the same customers.
 """
 
 import json
@@ -19,7 +19,7 @@ SLOTS = {"stable": "stable", "canary": "canary"}
 
 @dataclass
 class Failing:
-    """Customers of one window."""
+    """Customers with a failure in one window, for each variant."""
 
     stable: int = 0
     canary: int = 0
@@ -31,12 +31,12 @@ class FailureReader:
         self._position = 0
         self._nameless = 0
         self._failures: list[tuple[float, str, str]] = []
-        """When, of which variant, and whose."""
+        """Time (Unix seconds), variant and customer."""
 
     def read(self, file: Path) -> None:
-        """Take in what is new. Another file is another Envoy's, whose checksums are others.
+        """Read what is new. Another file is of another Envoy, whose key for checksums differs.
 
-        Raises ServingError where it cannot be read; one that is not there yet has no failures.
+        Raises ServingError where it cannot be read; one that does not exist yet has no failures.
         """
         if file != self._file:
             self._file, self._position = file, 0
@@ -55,11 +55,11 @@ class FailureReader:
             variant = SLOTS.get(found["slot"] or "")
             if variant is not None:
                 self._nameless += not found["who"]
-                who = found["who"] or f"nobody {self._nameless}"
+                who = found["who"] or f"unknown {self._nameless}"
                 self._failures.append((float(found["time"]), variant, who))
 
     def failing(self, windows: Sequence[Opened]) -> list[Failing | None]:
-        """Of each window; None of a shadow."""
+        """For each window; None for a shadow."""
         found = [None if window.mirror else Failing() for window in windows]
         spans = [
             (w.begun.timestamp(), w.ended.timestamp() if w.ended else float("inf"), counted)
@@ -70,7 +70,7 @@ class FailureReader:
         needed = []
         for at, variant, who in sorted(self._failures):
             if who in before:
-                continue  # and never needed again: an outage is a line a request
+                continue  # not needed again; in an outage there are as many lines as requests
             window = next((counted for begin, end, counted in spans if begin <= at < end), None)
             needed.append((at, variant, who))
             if window is not None:

@@ -1,9 +1,10 @@
-"""What stands before the pods of a cluster, and by which names it counts: requests, errors and latencies.
+"""Gateways in front of the pods of a cluster, and the names of their metrics for requests, errors and
+latencies.
 
-Names are those of Istio's standard metrics, of Knative's queue-proxy (two generations: it moved from
+The names are those of Istio's standard metrics, of Knative's queue-proxy (two generations: it changed from
 OpenCensus to OpenTelemetry in Knative 1.19) and of Envoy's cluster statistics as Contour, Kourier and similar
-gateways export them. A gateway that puts both versions into one cluster, as Envoy Gateway does with the
-backends of a rule, cannot separate them.
+gateways export them. A gateway that puts both versions into one Envoy cluster, as Envoy Gateway does with the
+backends of a rule, does not separate them.
 """
 
 import re
@@ -16,13 +17,13 @@ from rollout.evidence import Arm
 from rollout.observers.series import Counter, histogram, slower, summed
 
 REVISION = "-deployment"
-"""Knative's Deployments end so; its Services, and what is named after them, are called like the Revision."""
+"""The suffix of Knative's Deployments; its Services and their metrics have the name of the Revision."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Names of what one kind of gateway counts. `workload`: the label that has the name of a Deployment, of a
-    Revision (`of_revision`), of a pod (`of_pod`), or that holds a Service's beside other words (`within`)."""
+    """The metrics of one kind of gateway. `workload`: the label that is the name of a Deployment, of a
+    Revision (`of_revision`) or of a pod (`of_pod`), or that contains the name of a Service (`within`)."""
 
     requests: str
     latency: str
@@ -34,13 +35,14 @@ class Family:
     of_pod: bool = False
     within: bool = False
     to_ms: float = 1.0
-    """From its unit of time."""
+    """Milliseconds in its unit of time."""
     fixed: str = ""
-    """More of the selector."""
+    """Further matchers of the selector."""
     our_namespace: str = ""
-    """What a label with other words (`within`) has to hold too: others may call a service the same."""
+    """The namespace that a label has to contain too (`within`), since other namespaces may have a service of
+    the same name."""
     retried: str = ""
-    """Requests answered by a second try: of the first one, which failed, no other count knows."""
+    """Requests answered by a retry; no other metric counts the failure of the first attempt."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -103,7 +105,7 @@ def gateway(kind: str, namespace: str) -> Family:
 
 
 def _holds(label: str, name: str) -> bool:
-    """As a whole name of Kubernetes."""
+    """Whether `label` contains `name` as a whole Kubernetes name."""
     return re.search(rf"(?<![a-z0-9-]){re.escape(name)}(?![a-z0-9-])", label) is not None
 
 
@@ -120,18 +122,18 @@ def seen_by_the_gateway(
     window: int,
     objective_ms: float,
 ) -> Arm:
-    """`seen` with the gateway's requests, errors and latencies of one version's workloads.
+    """`seen` with the gateway's requests, errors and latencies for one version's workloads.
 
-    Without our own questions that came through it, which it counts like all others. Errors are the gateway's,
-    or the handlers' where those are more: an answer 5xx that the gateway hid by asking again was one.
+    Our own probes through the gateway, which it counts as requests, are subtracted. Errors are the gateway's,
+    or the handlers' where those are more: the gateway may hide an answer 5xx by a retry.
     """
     mine = of_workloads(family, gateway, {one.labels["pod"] for one in workers if "pod" in one.labels})
-    asked = [one for one in mine if one.labels["__name__"] == family.requests]
-    failed = [one for one in asked if _failed(one.labels.get(family.code, ""))]
+    all_requests = [one for one in mine if one.labels["__name__"] == family.requests]
+    failed = [one for one in all_requests if _failed(one.labels.get(family.code, ""))]
     errors = summed(failed, window, family.requests) + summed(mine, window, family.retried)
     latency = histogram(mine, window, family.latency, family.to_ms)
     ours = [one for one in workers if one.labels.get("through") == "gateway"]
-    requests = max(0, summed(asked, window, family.requests) - summed(ours, window, PROBES.name))
+    requests = max(0, summed(all_requests, window, family.requests) - summed(ours, window, PROBES.name))
     return replace(
         seen,
         requests=requests,
@@ -148,7 +150,8 @@ def of_workloads(family: Family, gateway: Sequence[Counter], pods: set[str]) -> 
 
 
 def blind(family: Family, gateway: Sequence[Counter], workers: Sequence[Counter], enough: int) -> str | None:
-    """What is wrong where workers answered so many requests and the gateway knows nothing of them."""
+    """What is wrong where workers answered at least `enough` requests and the gateway counted none of
+    them."""
     answered = sum(sum(one.grown.values()) for one in workers if one.labels["__name__"] == REQUESTS.name)
     pods = {one.labels["pod"] for one in workers if "pod" in one.labels}
     if answered < enough or of_workloads(family, gateway, pods):
@@ -162,4 +165,4 @@ def blind(family: Family, gateway: Sequence[Counter], workers: Sequence[Counter]
 
 
 def _failed(code: str) -> bool:
-    return code.startswith("5") or code == "0"  # Istio: cut before there was a status
+    return code.startswith("5") or code == "0"  # 0 in Istio: the connection ended before a status

@@ -1,4 +1,4 @@
-"""What Envoy counted, whose requests failed, and what the workers logged, as one Evidence."""
+"""Evidence on one machine: Envoy's counters, the customers whose requests failed, and the prediction log."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,17 +9,19 @@ from rollout.config import Latency, RolloutConfig
 from rollout.evidence import Arm, Evidence, Window
 from rollout.observers.envoy_stats import between, totals
 from rollout.observers.failures import Failing, FailureReader
+from rollout.observers.log_rows import Labels
 from rollout.observers.observer import Opened
 from rollout.observers.prediction_log import Logged, PredictionLogReader
-from serving.gateway.gateway import Gateway
+from serving.gateway.process import Gateway
 
 
 class LiveObserver:
-    """`log`: the folder of the prediction log, None where it goes elsewhere: then Envoy's counts are all.
+    """`log`: the folder of the prediction log. None where it is written elsewhere: then Envoy's counts are
+    all.
 
-    `clock_offset`: what the workers' clock shows more than ours. `labels`: Parquet of user_id (masked),
-    event_timestamp, churned, that may appear and grow while we look; `horizon`: how far predictions look
-    ahead, so that an outcome belongs to the prediction of its customer that was made so long before.
+    `clock_offset`: by how much the workers' clock is ahead of the controller's. `labels`: Parquet of
+    outcomes, which may appear and grow during the rollout; `horizon`: how far predictions look ahead
+    (log_rows.py, Labels).
     """
 
     def __init__(
@@ -33,8 +35,8 @@ class LiveObserver:
     ) -> None:
         self._gateway = gateway
         self._objective_ms = (config.rules.latency or Latency()).objective_ms
-        self._log = None if log is None else PredictionLogReader(log, config.segments, clock_offset)
-        self._labels, self._horizon = labels, horizon
+        outcomes = None if labels is None else Labels(labels, horizon, clock_offset)
+        self._log = None if log is None else PredictionLogReader(log, config.segments, clock_offset, outcomes)
         self._failures = FailureReader()
 
     def mark(self) -> dict[str, float]:
@@ -47,10 +49,9 @@ class LiveObserver:
             return Evidence()
         if self._log is not None:
             self._log.read(windows[0].begun)
-            if self._labels is not None:
-                self._log.labels(self._labels, self._horizon)
         self._failures.read(self._gateway.failures)
-        # the end of a window that could not be counted is the next one's beginning
+        # where the counters at the end of a window could not be read, those at the next one's beginning are
+        # its end
         following = [*(window.before for window in windows[1:]), self.mark()]
         failing = self._failures.failing(windows)
         return Evidence(
@@ -67,7 +68,7 @@ class LiveObserver:
 
         def arm(variant: str, known: Arm) -> Arm:
             counts = between(window.before, end, variant, self._objective_ms)
-            # a failure is in the file a moment before it is in the counters, or after
+            # the file and the counters are not updated at the same moment
             customers = None if failing is None else min(getattr(failing, variant), counts.errors)
             return replace(known, **vars(counts), failing=customers)
 

@@ -1,4 +1,4 @@
-"""Where evidence comes from: counters of the proxy, and the prediction log."""
+"""The interface of an observer, and the windows that it is given."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ from rollout.evidence import Evidence
 
 @dataclass(frozen=True)
 class Opened:
-    """A window as the state remembers it: when it stood, and the proxy's counters at its edges.
+    """A window as the state of a rollout contains it: its times, and the proxy's counters at begin and end.
 
-    Counters are kept, not differences, so that a controller that died in between has lost nothing.
+    Counters are stored and not differences, so that nothing is lost when a controller dies in between.
     """
 
     weight: int
@@ -24,10 +24,10 @@ class Opened:
 
 
 class Observer(Protocol):
-    """Raises ServingError when its source cannot be reached: that is no evidence, and no harm either."""
+    """Raises ServingError when its source cannot be reached, which is neither evidence nor harm."""
 
     def mark(self) -> dict[str, float]:
-        """The proxy's counters now: what `Opened.before` and `after` hold."""
+        """The proxy's counters now, for `Opened.before` and `after`."""
 
     def observe(self, windows: Sequence[Opened], now: datetime) -> Evidence:
-        """All that is known of these windows; the last one may be open."""
+        """The evidence of these windows; the last one may be open."""

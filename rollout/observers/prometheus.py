@@ -1,11 +1,12 @@
-"""What a cluster's Prometheus has scraped: workers (handlers/telemetry.py), and what stands before them.
+"""Evidence on a cluster, from Prometheus: metrics of the workers (handlers/telemetry.py) and of their
+gateway.
 
-Workers say of whom and how they predicted. What never reached a handler (a queue that is full, a time-out at
-the gateway, a pod that was killed) they cannot say: with `prometheus.gateway` requests, errors and latencies
-are those that Istio, Knative's queue-proxy or Envoy counted for the workloads of either version.
+Workers count predictions, statuses and scores. They cannot count requests that never reached a handler: a
+full queue, a time-out at the gateway, a killed pod. With `prometheus.gateway`, requests, errors and latencies
+are those that Istio, Knative's queue-proxy or Envoy counted for the workloads of each version.
 
-There are no pairs, no outcomes and no segments here, and scores are the middles of their buckets: alike for
-both versions. Requests are dealt anew each time, so that customers need not be known.
+There are no pairs, outcomes or segments here. Scores are the middles of their buckets, in the same way for
+both versions. Each request is assigned to a variant independently, so that customers need not be known.
 """
 
 import math
@@ -33,9 +34,9 @@ from rollout.observers.series import (
 )
 
 SILENT = timedelta(minutes=2)
-"""Without any sample for so long, nobody scrapes: that is no evidence of anything."""
+"""Without a sample for so long, the workers are not scraped any more, and there is no evidence."""
 BLIND_AFTER = 50
-"""Requests that workers answered, of which a gateway should have counted some."""
+"""From so many requests to workers on, the gateway must have counted some."""
 SCORES = f"{telemetry.SCORE.name}_bucket"
 LATENCY = f"{telemetry.LATENCY.name}_bucket"
 METRICS = (
@@ -49,7 +50,7 @@ METRICS = (
 
 
 class PrometheusObserver:
-    """`version`: of the candidate; every other one is stable. Raises ConfigError for a CA that is missing."""
+    """`version`: of the candidate; all others are stable. Raises ConfigError where the CA file is missing."""
 
     def __init__(self, url: str, version: str, config: RolloutConfig) -> None:
         kserve = config.kserve
@@ -62,12 +63,13 @@ class PrometheusObserver:
         self._gateway = None if family is None else Series(self._client, gateway_selector(config, family))
 
     def mark(self) -> dict[str, float]:
-        """Nothing is saved here: Prometheus does that. Raises ServingError when it does not answer."""
+        """{}, since Prometheus stores the counters. Raises ServingError when it does not answer."""
         self._client.query("vector(1)")
         return {}
 
     def observe(self, windows: Sequence[Opened], now: datetime) -> Evidence:
-        """Raises ServingError when Prometheus does not answer, or scrapes no worker any more, or twice."""
+        """Raises ServingError when Prometheus does not answer, has no recent sample, or scrapes workers
+        twice."""
         self._workers.read(windows, now)
         self._refuse_silence(now)
         self._refuse_doubles()
@@ -105,7 +107,8 @@ class PrometheusObserver:
             )
 
     def _refuse_blindness(self) -> None:
-        """A version of which the gateway knows nothing would stay unjudged until the stage's time is over."""
+        """Where the gateway counts nothing of a version, it would not be judged until the stage's time is
+        over."""
         assert self._gateway is not None and self._family is not None
         for canary in (False, True):
             complaint = blind(self._family, self._gateway.counters, self._of(canary), BLIND_AFTER)
@@ -113,7 +116,7 @@ class PrometheusObserver:
                 raise ServingError(f"{self._url} ({NAME}): the gateway {complaint}")
 
     def _refuse_doubles(self) -> None:
-        """Two jobs that scrape one pod count each request twice, and square the evidence."""
+        """Two jobs that scrape one pod count each request twice, which squares the e-values."""
         jobs = sorted({one.labels.get("job", "") for one in self._workers.counters})
         if len(jobs) > 1:
             raise ServingError(
@@ -148,7 +151,7 @@ def _escaped(value: str) -> str:
 
 
 def worker_arm(series: Sequence[Counter], window: int, objective_ms: float) -> Arm:
-    """Of one version's series."""
+    """The counts of one version's series in a window."""
 
     def count(name: str, label: str = "", *values: str) -> int:
         chosen = [one for one in series if not values or one.labels.get(label) in values]
@@ -174,7 +177,7 @@ def worker_arm(series: Sequence[Counter], window: int, objective_ms: float) -> A
 
 
 def _scores(series: Sequence[Counter], window: int) -> Floats:
-    """Middles of buckets."""
+    """The middle of its bucket for each score."""
     at_most = histogram(series, window, SCORES, 1.0)
     bounds = (0.0, *telemetry.SCORE.buckets, 1.0)
     middles = np.array([(low + high) / 2 for low, high in pairwise(bounds)])

@@ -1,7 +1,7 @@
-"""Counts of each look, added up: evidence in blocks of time that the rollout store can give back.
+"""The counts of each look, added up to evidence in blocks of time, and stored in the database.
 
-What rules judge is made of these counts alone, so that a past rollout is judged again exactly as it was, or
-under another policy (rollout/again.py).
+Rules judge evidence that is made of these counts alone. So a past rollout can be judged again exactly as it
+was, or under another configuration (rollout/again.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from rollout.evidence import Evidence, Window
 from rollout.observers.observer import Observer, Opened
 
 Change = dict[str, Counted]
-"""When a window began -> what was counted in it since the last look."""
+"""Begin of a window -> its counts since the last look."""
 
 
 class Tallies:
-    """Counts of a rollout's windows, by when they began."""
+    """Counts of a rollout's windows, by their begin."""
 
     def __init__(self, config: RolloutConfig) -> None:
         self._block_s = config.block_s
@@ -55,9 +55,9 @@ class Tallies:
 
 
 class Recorded:
-    """An observer whose looks are kept. `before`: what the store has of this rollout, the oldest first.
+    """An observer that records its looks. `before`: the stored looks of this rollout, the oldest first.
 
-    Whoever saves what `unsaved` gives calls `saved` then; what could not be saved is given again.
+    A caller writes what `unsaved` returns and then calls `saved`; without that, `unsaved` returns it again.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Recorded:
         self._tallies = Tallies(config)
         self._unsaved: dict[datetime, Change] = {}
         self._last: dict[str, Counted] = {}
-        """Of each window, what the observer reported last: less than the total where a proxy began anew."""
+        """Each window's last report of the observer: less than the total after a restart of the proxy."""
         for at, change in before:
             self._tallies.add(at, change)
 
@@ -78,7 +78,7 @@ class Recorded:
         return self._inner.mark()
 
     def observe(self, windows: Sequence[Opened], now: datetime) -> Evidence:
-        """Raises ServingError as the observer does; nothing is taken in then."""
+        """Raises ServingError as the observer does, and records nothing then."""
         seen = self._inner.observe(windows, now).windows
         change = {}
         for opened, window in zip(windows, seen, strict=True):

@@ -1,10 +1,10 @@
-"""Counters that Prometheus has scraped: read on from where the last look ended, and added up by window.
+"""Counters that Prometheus has scraped, read incrementally and added up by window.
 
-Raw samples are added up here, not by `increase`, which extrapolates: tests count whole requests. Each look
-asks only for what was scraped since the one before. A counter that falls began anew. A series that appears
-began at 0 where Prometheus had scraped its job for a while before, since pods come and go with the weights;
-where it had not (it is new itself, or has lost its history) the first sample is what the counter already
-stood at.
+Raw samples are added up here and not by `increase`, which extrapolates: the rules need whole requests. Each
+look queries only what was scraped since the one before. A counter that falls was restarted. A series that
+appears began at 0 where Prometheus had scraped its job for a while before, since pods start and stop with the
+weights. Where it had not (it is new itself, or has lost its history), the first sample is the counter's
+initial value.
 """
 
 import math
@@ -24,11 +24,11 @@ from rollout.config import PrometheusConfig
 from rollout.observers.observer import Opened
 
 LOOKBACK = timedelta(minutes=5)
-"""Before the first window, for what counters stood at when it began."""
+"""How long before the first window samples are read, for the counters' values at its begin."""
 OVERLAP = timedelta(minutes=1)
-"""Samples that are written late, by a remote Prometheus say."""
+"""How late samples may be written, for example by a remote Prometheus."""
 HISTORY_S = 60.0
-"""So long the job was scraped before a series that is taken to have begun at 0."""
+"""How long a job must have been scraped before a series that is taken to have begun at 0."""
 TIMEOUT_S = 10.0
 NAME = "rollout.kserve.prometheus_url"
 
@@ -36,7 +36,7 @@ Labels = Mapping[str, str]
 
 
 class PrometheusClient:
-    """Instant queries. Secrets are read from their files at each question: they may be rotated."""
+    """Instant queries. Secrets are read from their files at each query, since they may be rotated."""
 
     def __init__(self, url: str, config: PrometheusConfig) -> None:
         self._url, self._config = url.rstrip("/"), config
@@ -49,11 +49,11 @@ class PrometheusClient:
 
     def query(self, query: str, at: datetime | None = None) -> list[Any]:
         """Raises ServingError when Prometheus does not answer, or refuses."""
-        asked = {"query": query} | ({} if at is None else {"time": f"{at.timestamp():.3f}"})
+        content = {"query": query} | ({} if at is None else {"time": f"{at.timestamp():.3f}"})
         try:
             answer = httpx.post(
                 f"{self._url}/api/v1/query",
-                data=asked,
+                data=content,
                 verify=self._tls,
                 timeout=TIMEOUT_S,
                 trust_env=False,
@@ -64,10 +64,10 @@ class PrometheusClient:
                     f"{self._url} ({NAME}): {answer.status_code}; see rollout.kserve.prometheus.token_file,"
                     " user and password_file"
                 )
-            content = answer.json()
-            if content["status"] != "success":
-                raise ServingError(f"{self._url} ({NAME}): {content.get('error')}")
-            return list(content["data"]["result"])
+            found = answer.json()
+            if found["status"] != "success":
+                raise ServingError(f"{self._url} ({NAME}): {found.get('error')}")
+            return list(found["data"]["result"])
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise ServingError(f"{self._url} ({NAME}): does not answer as Prometheus does: {error}") from None
 
@@ -89,17 +89,17 @@ def _secret(file: Path, name: str) -> str:
 
 @dataclass
 class Counter:
-    """One series: its labels, and the last sample that was taken in."""
+    """One series: its labels, and the last sample that was read."""
 
     labels: Labels
     at: float = -math.inf
     value: float = 0.0
     grown: dict[int, float] = field(default_factory=dict)
-    """Window -> by how much."""
+    """Number of a window -> growth in it."""
 
 
 class Series:
-    """All counters that a selector finds, by window."""
+    """The counters that a selector matches."""
 
     def __init__(self, client: PrometheusClient, selector: str) -> None:
         self._client, self._selector = client, selector
@@ -107,7 +107,7 @@ class Series:
         self._read_until: datetime | None = None
         self._scraped_since = math.inf
         self._targets: dict[tuple[str | None, ...], float] = {}
-        """When each was scraped first."""
+        """Unix seconds of each target's first sample."""
         self._begun: list[float] = []
         self.newest = -math.inf
         """Unix seconds of the last sample."""
@@ -117,7 +117,7 @@ class Series:
         return list(self._counters.values())
 
     def read(self, windows: Sequence[Opened], now: datetime) -> None:
-        """Take in what was scraped since the last look. Raises ServingError."""
+        """Read what was scraped since the last look. Raises ServingError."""
         begun = [window.begun.timestamp() for window in windows]
         if begun[: len(self._begun)] != self._begun:  # a window began anew: all is read again
             self._counters.clear()
@@ -148,7 +148,7 @@ class Series:
             if at <= counter.at:
                 continue
             if counter.at == -math.inf and not self._began_at_zero(labels, at):
-                step = 0.0  # it may have counted for days
+                step = 0.0  # the value may be of days
             else:
                 step = value - counter.value if value >= counter.value else value
             counter.at, counter.value = at, value
@@ -157,7 +157,8 @@ class Series:
                 counter.grown[window] = counter.grown.get(window, 0.0) + step
 
     def _began_at_zero(self, labels: Labels, at: float) -> bool:
-        """A series of a target that was scraped before without it, or of a target that is new itself."""
+        """Whether its target was scraped before without it, or is itself new to a job that was scraped
+        before."""
         return at > self._targets[_target(labels)] or at >= self._scraped_since + HISTORY_S
 
 
@@ -166,24 +167,24 @@ def _target(labels: Labels) -> tuple[str | None, ...]:
 
 
 def summed(series: Sequence[Counter], window: int, name: str) -> int:
-    """What one metric's series have grown by in a window."""
+    """The growth of one metric's series in a window."""
     return round(sum(one.grown.get(window, 0.0) for one in series if one.labels["__name__"] == name))
 
 
 def histogram(series: Sequence[Counter], window: int, name: str, to_ms: float) -> dict[float, int]:
-    """Edge in ms -> requests that took at most so long; {} of nothing."""
+    """Edge in ms -> requests that took at most so long; {} without any."""
     found: dict[float, float] = {}
     for one in series:
         if one.labels["__name__"] == name:
             edge = to_ms * float(one.labels["le"])
             found[edge] = found.get(edge, 0.0) + one.grown.get(window, 0.0)
-    # a scrape that fell between two lines of one histogram would make it fall along its edges
+    # a scrape may read a histogram while it is updated, so that it would fall along its edges
     edges = sorted(found)
     counts = np.maximum.accumulate(np.array([round(found[edge]) for edge in edges], dtype=np.int64))
     return dict(zip(edges, map(int, counts), strict=True)) if counts.any() else {}
 
 
 def slower(latency: Mapping[float, int], objective_ms: float) -> int:
-    """Requests of a histogram beyond the first edge at or above the objective."""
+    """The requests of a histogram beyond the first edge at or above the objective."""
     measured = max(latency.values(), default=0)
     return measured - next((n for edge, n in sorted(latency.items()) if edge >= objective_ms), measured)

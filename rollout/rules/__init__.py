@@ -1,4 +1,4 @@
-"""Rules that live traffic is judged by; composed from `configs/rollout.yaml`."""
+"""The rules that judge a canary by its live traffic, as `configs/rollout.yaml` configures them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,16 +28,17 @@ RULES: dict[str, Callable[[Any], Rule]] = {
 }
 
 IMPORTANCE = {"error_rate": 4.0, "latency": 2.0}
-"""A rule's part of alpha, the others' being 1: errors and slowness harm at once and are rare, so each request
-says little about them; a shifted score shows itself within a few hundred customers anyway."""
+"""A rule's share of alpha, relative to 1 for all others. Errors and slow requests do harm at once and are
+rare, so that a request is little evidence of them. A shift of scores is found within a few hundred customers
+anyway."""
 
 UNJUDGEABLE = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError, AttributeError)
-"""What arithmetic on damaged evidence raises."""
+"""Exceptions of arithmetic on damaged evidence."""
 
 
 def rules_of(config: RolloutConfig) -> tuple[Rule, ...]:
-    """Those that the configuration has not switched off and that have something to judge, in its order. What
-    Prometheus has of a cluster names no customer: there are no outcomes and no segments in it."""
+    """The rules that are configured and have data, in the order of RULES. Prometheus' counts of a cluster
+    contain no customers, and so neither outcomes nor segments."""
     sources = {"outcomes": config.labels, "segments": config.segments}
     idle = {name for name, source in sources.items() if not source or config.target != "envoy"}
     configured = {name: getattr(config.rules, name) for name in RULES if name not in idle}
@@ -45,13 +46,14 @@ def rules_of(config: RolloutConfig) -> tuple[Rule, ...]:
 
 
 def shares(rules: Sequence[Rule], alpha: float) -> dict[str, float]:
-    """How much of `alpha` each rule, by name, may spend; they add up to it."""
+    """The share of `alpha` that each rule, by name, may spend. Their sum is `alpha`."""
     weights = {rule.name: IMPORTANCE.get(rule.name, 1.0) for rule in rules}
     return {name: alpha * weight / sum(weights.values()) for name, weight in weights.items()}
 
 
 def judge_all(rules: Sequence[Rule], evidence: Evidence, alpha: float) -> tuple[Verdict, ...]:
-    """One verdict a rule. One that cannot judge says `not_yet` and why; never `advance`."""
+    """One verdict for each rule. A rule that cannot judge answers `not_yet` with the reason, never
+    `advance`."""
     share = shares(rules, alpha)
     return tuple(_judged(rule, evidence, share[rule.name]) for rule in rules)
 
@@ -60,5 +62,5 @@ def _judged(rule: Rule, evidence: Evidence, alpha: float) -> Verdict:
     try:
         return rule.judge(evidence, alpha)
     except UNJUDGEABLE as error:
-        said = " ".join(str(error).split())[:200]
-        return unreadable(rule.name, f"{type(error).__name__}: {said}")
+        message = " ".join(str(error).split())[:200]
+        return unreadable(rule.name, f"{type(error).__name__}: {message}")

@@ -1,23 +1,23 @@
-"""How many customers are called at high risk."""
+"""The share of customers with the decision `High Risk`."""
 
 import numpy as np
 
-from rollout.bounded import Histogram, excess_mean
 from rollout.config import DecisionRate
 from rollout.evidence import Arm, Evidence
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.events import Kind, problem
 from rollout.rules.rule import Verdict
-from rollout.sequential import in_order, mean_evidence
+from rollout.statistics.bounded_means import Histogram, excess_mean
+from rollout.statistics.e_values import in_order, mean_evidence
 
 HIGH_RISK = Kind("high-risk customers", lambda arm: arm.customers, lambda arm: arm.high_risk)
 
 
 class DecisionRateRule:
-    """Harm: the share lies further than the tolerance from stable's, either way (half of alpha each).
+    """Harm: the share differs from stable's by more than the tolerance, either way (half of alpha each).
 
-    Windows are averaged, since the same customers ask in several. One at weight 100 has nobody to compare
-    with; what windows before it said stands.
+    Windows are averaged, because the same customers occur in several. A window at weight 100 has no stable
+    customers to compare with; the evidence of the windows before it remains.
     """
 
     name = "decision_rate"
@@ -45,8 +45,8 @@ class DecisionRateRule:
         if not compared:
             return answer(self.name, Found(log_e, "no decisions to compare", waiting), alpha)
         canary, stable = (arm.high_risk / arm.customers for arm in (compared[-1].canary, compared[-1].stable))
-        said = f"{canary:.1%} of {compared[-1].canary.customers} at high risk, {stable:.1%} on stable"
-        return answer(self.name, Found(log_e, said, waiting, {"canary": canary, "stable": stable}), alpha)
+        summary = f"{canary:.1%} of {compared[-1].canary.customers} at high risk, {stable:.1%} on stable"
+        return answer(self.name, Found(log_e, summary, waiting, {"canary": canary, "stable": stable}), alpha)
 
 
 def _excess(more: Arm, less: Arm, tolerance: float) -> float:

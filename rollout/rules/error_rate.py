@@ -1,4 +1,4 @@
-"""Requests that got no answer."""
+"""Failed requests, and customers whose requests fail."""
 
 from collections.abc import Sequence
 
@@ -10,20 +10,21 @@ from rollout.rules.answer import answer, unreadable
 from rollout.rules.blocks import before_after, both
 from rollout.rules.events import Kind, described, problem
 from rollout.rules.rule import Verdict
-from rollout.sequential import RATIOS, Counts, over_ratios, window_evidence
+from rollout.statistics.event_rates import RATIOS, Counts, over_ratios, window_evidence
 
 ERRORS = Kind("errors", lambda arm: arm.requests, lambda arm: arm.errors)
 FAILING = Kind("failing customers", lambda arm: arm.errors, lambda arm: arm.failing or 0)
-"""Never more than failed requests."""
+"""There are never more failing customers than failed requests."""
 
 
 class ErrorRateRule:
     """Harm: the canary fails more often than stable does, plus the tolerance.
 
-    Side by side customers are counted, each once a rollout: by the weight alone a customer is dealt to a
-    variant, so of those who would fail on either, the canary gets that share. In a shadow both variants are
-    asked by the same customers, and on a cluster each request is dealt anew: requests are counted there. At
-    weight 100 and after promotion: failures in blocks of time, against those of stable before.
+    While both variants serve, failing customers are counted, each once a rollout. A customer is assigned to a
+    variant with a probability that is the weight, so the canary gets that share of those who would fail on
+    either. In a shadow both variants get the requests of the same customers, and on a cluster each request is
+    assigned independently: there, requests are counted. At weight 100 and after promotion, failures in blocks
+    of time are compared with those of stable before.
     """
 
     name = "error_rate"
@@ -40,23 +41,25 @@ class ErrorRateRule:
 
 
 def split_evidence(windows: Sequence[Window], tolerance: float) -> Floats:
-    """[ratios]: the log e-value of each ratio of harm, over all windows with somebody beside the canary."""
+    """[ratios]: the log e-value of each ratio of harm, over all windows in which both variants got
+    requests."""
     total = np.zeros(len(RATIOS))
     for window in windows:
         if window.canary.requests and window.stable.requests:
             evidence = window_evidence(dealt(window), tolerance)
-            # errors that both variants make at one request say less than nothing: half is not bet on them
+            # errors of both variants at one request lower the evidence, so only half of the capital is bet
             total = total + (np.logaddexp(evidence, 0) - np.log(2) if window.mirror else evidence)
     return total
 
 
 def dealt(window: Window) -> Counts:
-    """Failures of both variants, and how many each would get if both failed alike."""
+    """Failures of both variants, and the totals to whose ratio they would be proportional if both failed
+    alike."""
     canary, stable = window.canary, window.stable
     if window.mirror or canary.failing is None or stable.failing is None:
         return Counts(canary.requests, canary.errors, stable.requests, stable.errors)
-    asked, share = canary.requests + stable.requests, window.weight / 100
-    return Counts(asked * share, canary.failing, asked * (1 - share), stable.failing)
+    total, share = canary.requests + stable.requests, window.weight / 100
+    return Counts(total * share, canary.failing, total * (1 - share), stable.failing)
 
 
 def _failed(arm: Arm) -> Tries:

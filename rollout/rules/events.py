@@ -1,4 +1,4 @@
-"""What the rules about counts of customers share: one kind of event, over all windows of a rollout."""
+"""Comparison of one kind of event over all windows of a rollout, for the rules about counts."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,47 +6,48 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rollout.bounded import Histogram, excess_mean
 from rollout.evidence import Arm, Evidence, Window
 from rollout.rules.answer import Found
-from rollout.sequential import Counts, excess_events, in_order, mean_evidence
+from rollout.statistics.bounded_means import Histogram, excess_mean
+from rollout.statistics.e_values import in_order, mean_evidence
+from rollout.statistics.event_rates import Counts, excess_events
 
 BEFORE_AFTER_SHARE = 0.1
-"""The part of the evidence that may come from a canary with nobody beside it. It compares different times, so
-it is left for harm that cannot be missed."""
+"""The weight of the evidence from times at which the canary served alone. It compares different times, which
+may differ for other reasons, so that only obvious harm reaches the bound by it."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Which requests (or customers) are counted, and what happened to them."""
+    """A kind of event: of how many requests (or customers), and how many of them had it."""
 
     name: str
-    asked: Callable[[Arm], float]
+    total: Callable[[Arm], float]
     events: Callable[[Arm], float]
 
 
 def problem(evidence: Evidence, kind: Kind) -> str | None:
-    """Why these counts cannot be true."""
+    """Why these counts are impossible; None: they are possible."""
     for number, window in enumerate(evidence.windows, start=1):
         for name, arm in (("stable", window.stable), ("canary", window.canary)):
-            asked, events = kind.asked(arm), kind.events(arm)
-            if not (math.isfinite(asked) and 0 <= events <= asked):  # NaN fails every comparison
-                return f"window {number}, {name}: {events:g} {kind.name} of {asked:g}"
+            total, events = kind.total(arm), kind.events(arm)
+            if not (math.isfinite(total) and 0 <= events <= total):  # NaN fails every comparison
+                return f"window {number}, {name}: {events:g} {kind.name} of {total:g}"
     return None
 
 
 def compare(evidence: Evidence, kind: Kind, tolerance: float, minimum: int = 1) -> Found:
-    """Customers of both variants side by side, each window for itself: most customers of one window ask in
-    the next one too, in the same state, so that windows are averaged and never multiplied (`in_order`).
+    """Compares customers of both variants within each window. Most customers of one window occur in the next
+    one too, in the same state, so that windows are averaged and not multiplied (`in_order`).
 
-    At weight 100, and after promotion, the canary is compared with the stable of the last split: an outage of
-    that time is laid to the canary, which is the safe side.
+    At weight 100, and after promotion, the canary is compared with stable in the last window before. An
+    outage after that window counts against the canary, which is the safe side.
     """
     side_by_side = in_order(
         [
             excess_events([_counts(window, kind)], tolerance)
             for window in evidence.windows
-            if kind.asked(window.canary) and kind.asked(window.stable)
+            if kind.total(window.canary) and kind.total(window.stable)
         ]
     )
     log_e = mean_evidence(
@@ -56,31 +57,31 @@ def compare(evidence: Evidence, kind: Kind, tolerance: float, minimum: int = 1) 
 
 
 def described(evidence: Evidence, kind: Kind, log_e: float, minimum: int = 1) -> Found:
-    """The shares of the present window, and what it still waits for."""
+    """The shares in the present window, and the data that are still missing."""
     current = evidence.current
-    before = [window.stable for window in evidence.windows if kind.asked(window.stable)]
-    beside = [current.stable] if kind.asked(current.stable) else before
+    before = [window.stable for window in evidence.windows if kind.total(window.stable)]
+    beside = [current.stable] if kind.total(current.stable) else before
     canary, stable = _rate([current.canary], kind), _rate(beside, kind)
-    asked = kind.asked(current.canary)
-    seen = sum(kind.asked(window.canary) for window in evidence.windows)
+    total = kind.total(current.canary)
+    seen = sum(kind.total(window.canary) for window in evidence.windows)
     waiting = None
-    if not asked or seen < minimum:
-        waiting = f"{kind.name}: {seen:g} seen on the canary, {asked:g} in this stage; {minimum} needed"
+    if not total or seen < minimum:
+        waiting = f"{kind.name}: {seen:g} seen on the canary, {total:g} in this stage; {minimum} needed"
     elif not before:
         waiting = f"{kind.name}: stable has answered nothing to compare with"
-    said = f"{kind.name} {canary:.2%} of {asked:g} on the canary, {stable:.2%} on stable"
-    return Found(log_e, said, waiting, {"canary": canary, "stable": stable, "canary_count": asked})
+    summary = f"{kind.name} {canary:.2%} of {total:g} on the canary, {stable:.2%} on stable"
+    return Found(log_e, summary, waiting, {"canary": canary, "stable": stable, "canary_count": total})
 
 
 def _counts(window: Window, kind: Kind) -> Counts:
     canary, stable = window.canary, window.stable
-    return Counts(kind.asked(canary), kind.events(canary), kind.asked(stable), kind.events(stable))
+    return Counts(kind.total(canary), kind.events(canary), kind.total(stable), kind.events(stable))
 
 
 def _before_after(evidence: Evidence, kind: Kind, tolerance: float) -> float:
-    """Log e-value of the canary alone against what stable did while it was asked last."""
-    before = [window.stable for window in evidence.windows if kind.asked(window.stable)]
-    alone = [w.canary for w in evidence.windows if w.weight == 100 and kind.asked(w.canary)]
+    """Log e-value of the canary at weight 100, compared with stable in its last window."""
+    before = [window.stable for window in evidence.windows if kind.total(window.stable)]
+    alone = [w.canary for w in evidence.windows if w.weight == 100 and kind.total(w.canary)]
     if not before:
         return 0.0
     stable = _outcomes(before[-1], kind)
@@ -88,10 +89,10 @@ def _before_after(evidence: Evidence, kind: Kind, tolerance: float) -> float:
 
 
 def _outcomes(arm: Arm, kind: Kind) -> Histogram:
-    asked, events = float(kind.asked(arm)), float(kind.events(arm))
-    return Histogram(np.array([0.0, 1.0]), np.array([asked - events, events]))
+    total, events = float(kind.total(arm)), float(kind.events(arm))
+    return Histogram(np.array([0.0, 1.0]), np.array([total - events, events]))
 
 
 def _rate(arms: Sequence[Arm], kind: Kind) -> float:
-    asked = sum(kind.asked(arm) for arm in arms)
-    return sum(kind.events(arm) for arm in arms) / asked if asked else math.nan
+    total = sum(kind.total(arm) for arm in arms)
+    return sum(kind.events(arm) for arm in arms) / total if total else math.nan

@@ -1,11 +1,11 @@
-"""Customers scored on features that were missing or stale, or by the fallback."""
+"""Customers who were scored with missing or stale features, or by the fallback."""
 
 from rollout.config import FeatureHealth
 from rollout.evidence import Evidence
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.events import Kind, compare, problem
 from rollout.rules.rule import Verdict
-from rollout.sequential import mean_evidence
+from rollout.statistics.e_values import mean_evidence
 
 KINDS = (
     Kind("customers with missing features", lambda arm: arm.customers, lambda arm: arm.missing),
@@ -15,7 +15,8 @@ KINDS = (
 
 
 class FeatureHealthRule:
-    """Harm: the share of one kind is above stable's plus the tolerance. Each kind has a third of alpha."""
+    """Harm: the share of one kind is above stable's plus the tolerance. Each kind may spend a third of
+    alpha."""
 
     name = "features"
 
@@ -29,4 +30,4 @@ class FeatureHealthRule:
         found = [compare(evidence, kind, self.config.tolerance, self.config.min_customers) for kind in KINDS]
         worst = max(found, key=lambda one: one.log_e)
         log_e = float(mean_evidence([one.log_e for one in found]))
-        return answer(self.name, Found(log_e, worst.said, worst.waiting, worst.numbers), alpha)
+        return answer(self.name, Found(log_e, worst.summary, worst.waiting, worst.numbers), alpha)

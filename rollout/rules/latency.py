@@ -1,4 +1,4 @@
-"""Requests that took too long, in blocks of time."""
+"""Slow requests, in blocks of time."""
 
 import math
 from bisect import bisect_left
@@ -6,30 +6,31 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rollout.blocks import excess_in_blocks
 from rollout.config import Latency
 from rollout.evidence import Arm, Blocks, Evidence, Floats, Tries, Window
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.blocks import before_after, both, one_after_the_other, side_by_side
 from rollout.rules.events import Kind, described, problem
 from rollout.rules.rule import Verdict
-from rollout.sequential import mean_evidence
+from rollout.statistics.e_values import mean_evidence
+from rollout.statistics.sign_test import excess_in_blocks
 
 SLOW = Kind("slow requests", lambda arm: arm.requests, lambda arm: arm.slow)
 P99 = 0.01
-"""The share of requests beyond it."""
+"""The share of requests beyond the p99."""
 
 
 class LatencyRule:
-    """Harm: a larger share of requests slower than the objective than stable has plus the tolerance, or a p99
-    more than `max_p99_ratio` times stable's. Each spends half of alpha.
+    """Harm: the share of requests slower than the objective is above stable's plus the tolerance, or the p99
+    is more than `max_p99_ratio` times stable's. Each may spend half of alpha.
 
-    The p99: let x be the first edge of the histogram at or above stable's p99, as known before a block began;
-    then in that block no more of the canary's requests may take longer than ratio * x (rounded up to an edge)
-    than of as many of stable's take longer than x. What happens below the p99, at the median say, is no harm.
-    Without a histogram the two p99s are shown and not judged.
+    The p99: let x be the first edge of the histogram at or above stable's p99, as known before a block began.
+    Of the same number of requests in that block, no more of the canary's may take longer than ratio * x
+    (rounded up to an edge) than of stable's take longer than x. A change below the p99, of the median for
+    example, is no harm. Without a histogram the two p99s are shown and not judged.
 
-    Blocks are compared, not requests (rollout/blocks.py): a stall slows all requests of a moment.
+    Blocks are compared, not requests (rollout/statistics/sign_test.py): a stall slows all requests of a
+    moment.
     """
 
     name = "latency"
@@ -48,13 +49,14 @@ class LatencyRule:
         found = described(evidence, SLOW, float(mean_evidence([slow, tail])))
         ratio = _ratio(evidence.current)
         numbers = {**found.numbers, **({} if ratio is None else {"p99_ratio": ratio})}
-        said = found.said + ("" if ratio is None else f", p99 {ratio:.2f} times stable's")
+        summary = found.summary + ("" if ratio is None else f", p99 {ratio:.2f} times stable's")
         if found.log_e >= -math.log(alpha) and tail > slow:
-            said += f"; its p99 is more than {self.config.max_p99_ratio:g} times stable's"
-        return answer(self.name, Found(found.log_e, said, found.waiting, numbers), alpha)
+            summary += f"; its p99 is more than {self.config.max_p99_ratio:g} times stable's"
+        return answer(self.name, Found(found.log_e, summary, found.waiting, numbers), alpha)
 
     def _slow(self, arm: Arm) -> Tries:
-        """In each block, those that took longer than the objective; without blocks all are one."""
+        """Requests of each block that took longer than the objective; without blocks the window is one
+        block."""
         if len(arm.blocks.requests) or not arm.requests:
             return arm.blocks.slower(self.config.objective_ms)
         return Tries(np.array([float(arm.requests)]), np.array([float(arm.slow)]))
@@ -71,25 +73,25 @@ class LatencyRule:
 
 @dataclass
 class Tail:
-    """Requests beyond the p99 that stable is known to have, each block by what was known before it."""
+    """Requests beyond stable's p99, for each block by the requests before it."""
 
     ratio: float
     minimum: int
     edges: tuple[float, ...] = ()
     counts: Floats = field(default_factory=lambda: np.zeros(0))
     first: float | None = None
-    """The first p99 that was known: what before and after are compared by."""
+    """The first p99 that was known, by which the times before and after weight 100 are compared."""
     before: list[Tries] = field(default_factory=list)
-    """Stable's beyond that, in the blocks since."""
+    """Stable's requests beyond `first`, in the blocks since then."""
 
     def beside(self, window: Window) -> tuple[Tries, Tries]:
-        """Of the canary beyond ratio * x, and of stable beyond x; of no request before enough is known."""
+        """The canary's requests beyond ratio * x, and stable's beyond x; zeros until x is known."""
         canary, stable = window.canary.blocks, window.stable.blocks
         size = len(stable.requests)
         found = np.zeros((4, size))
         if not stable.edges_ms:
             return Tries(), Tries()
-        if stable.edges_ms != self.edges:  # counted by a proxy that was started anew for another objective
+        if stable.edges_ms != self.edges:  # the proxy was restarted with another objective
             self.edges, self.counts = stable.edges_ms, np.zeros(len(stable.edges_ms))
         begun = None
         for block in range(size):
@@ -109,7 +111,7 @@ class Tail:
         return Tries() if self.first is None else blocks.slower(self.ratio * self.first)
 
     def _p99(self) -> float | None:
-        """The first edge that at most a hundredth of stable's requests so far are beyond."""
+        """The first edge beyond which at most a hundredth of stable's requests are, so far."""
         timed = self.counts[-1]
         if timed < self.minimum:
             return None

@@ -1,4 +1,4 @@
-"""What became of the customers, where labels come in time."""
+"""Log-loss and calibration, where labels are known in time."""
 
 import math
 
@@ -9,22 +9,22 @@ from rollout.evidence import Evidence, Floats, Labelled
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.rule import Verdict
 from rollout.rules.shifts import Pair, excess, outside, window_excess
-from rollout.sequential import in_order, mean_evidence
+from rollout.statistics.e_values import in_order, mean_evidence
 
 FLOOR = 0.01
-"""Scores are taken as at least this and at most one minus it, so that a loss is bounded: by 4.6 nats."""
+"""Scores are limited to at least this and at most one minus it, so that a loss is at most 4.6 nats."""
 MOST = -math.log(FLOOR)
 LEAST = -math.log1p(-FLOOR)
 
 BINS = 8192
-"""Finer than for scores: a hundredth of a nat is a five-hundredth of the range of losses."""
+"""More than for scores: a hundredth of a nat is a five-hundredth of the range of losses."""
 
 
 class OutcomesRule:
-    """Harm: log-loss above stable's plus its tolerance, or mean score and churn rate further apart than
-    stable's are, either way, plus its tolerance. Half of alpha each.
+    """Harm: the log-loss is above stable's plus its tolerance, or the distance between mean score and churn
+    rate is, either way. Half of alpha each.
 
-    Nothing waits for labels: they may be months away, and the watch after promotion may end before.
+    No stage waits for labels: they may come months later, and the watch after promotion may end before.
     """
 
     name = "outcomes"
@@ -49,14 +49,16 @@ class OutcomesRule:
             self.config.log_loss_tolerance / (MOST - LEAST),
             BINS,
         )
-        log_e = float(mean_evidence([worse, self._apart(both)]))
+        log_e = float(mean_evidence([worse, self._miscalibrated(both)]))
         return answer(self.name, _described(both, log_e), alpha)
 
-    def _apart(self, both: list[tuple[Labelled, Labelled]]) -> float:
-        """Log e-value against |gap(canary)| <= |gap(stable)| + tolerance, gap = mean score - churn rate.
+    def _miscalibrated(self, both: list[tuple[Labelled, Labelled]]) -> float:
+        """Log e-value against |gap(canary)| <= |gap(stable)| + tolerance, where gap = mean score - churn
+        rate.
 
-        Above: the gap exceeds stable's and its mirror image, of which the larger is |gap(stable)|; under the
-        null one of the two is not exceeded, so the smaller e-value is one. Below: the same, mirrored.
+        Above: the canary's gap exceeds stable's gap and its negative, of which the larger is |gap(stable)|.
+        Under the null hypothesis it does not exceed one of the two, so the smaller e-value is an e-value.
+        Below: the same with signs exchanged.
         """
         allowed = self.config.calibration_tolerance / 2
 
@@ -80,14 +82,14 @@ def _damage(labelled: Labelled) -> str | None:
 
 
 def _losses(labelled: Labelled) -> Floats:
-    """Log-loss of each customer as a number in [0, 1]."""
+    """The log-loss of each customer, scaled to [0, 1]."""
     scores = np.clip(labelled.scores, FLOOR, 1 - FLOOR)
     losses = -np.log(np.where(labelled.churned == 1, scores, 1 - scores))
     return np.asarray(np.clip((losses - LEAST) / (MOST - LEAST), 0, 1))
 
 
 def _gaps(labelled: Labelled, sign: int) -> Floats:
-    """Score minus outcome of each customer, from [-1, 1] to [0, 1]."""
+    """Score minus outcome of each customer, scaled from [-1, 1] to [0, 1]."""
     return np.asarray((1 + sign * (labelled.scores - labelled.churned)) / 2)
 
 
@@ -97,8 +99,8 @@ def _described(both: list[tuple[Labelled, Labelled]], log_e: float) -> Found:
     losses = [float(LEAST + (MOST - LEAST) * _losses(one).mean()) for one in (canary, stable)]
     gaps = [float((one.scores - one.churned).mean()) for one in (canary, stable)]
     numbers = {"log_loss": losses[0], "stable_log_loss": losses[1], "gap": gaps[0], "stable_gap": gaps[1]}
-    said = (
+    summary = (
         f"log-loss {losses[0]:.4f} on {len(canary.scores)} known outcomes, stable's {losses[1]:.4f}; "
         f"score minus churn rate {gaps[0]:+.3f}, stable's {gaps[1]:+.3f}"
     )
-    return Found(log_e, said, None, {**numbers, "canary_count": len(canary.scores)})
+    return Found(log_e, summary, None, {**numbers, "canary_count": len(canary.scores)})

@@ -1,22 +1,23 @@
-"""Scores that are not those that stable would have given."""
+"""A shift of the mean score."""
 
 import numpy as np
 
-from rollout.bounded import mean_interval
 from rollout.config import ScoreShift
 from rollout.evidence import Evidence, Window
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.rule import Verdict
 from rollout.rules.shifts import Pair, outside, paired_excess, paired_shortfall, window_excess
-from rollout.sequential import in_order, mean_evidence
+from rollout.statistics.bounded_means import mean_interval
+from rollout.statistics.e_values import in_order, mean_evidence
 
 
 class ScoreShiftRule:
-    """Harm: the mean score lies further than the tolerance from stable's, either way (half of alpha each).
+    """Harm: the mean score differs from stable's by more than the tolerance, either way (half of alpha each).
 
-    On the same customers where a window has pairs, else between the customers of both variants, to which they
-    are assigned at random. Windows are averaged, since the same customers ask in several. One at weight 100
-    has nobody to compare with; what windows before it said stands.
+    Where a window has pairs, scores of the same customers are compared, else those of the two groups of
+    customers, who are assigned to variants at random. Windows are averaged, because the same customers occur
+    in several. A window at weight 100 has no stable customers to compare with; the evidence of the windows
+    before it remains.
     """
 
     name = "score_shift"
@@ -34,7 +35,7 @@ class ScoreShiftRule:
         return answer(self.name, self._found(evidence, float(mean_evidence([up, down])), alpha), alpha)
 
     def _window(self, window: Window) -> tuple[float, float]:
-        """Log e-values of the canary scoring too high, and too low."""
+        """Log e-values: the canary's scores are too high, and too low."""
         if len(window.pairs):
             allowed = self.config.tolerance
             return paired_excess(window.pairs, allowed), paired_shortfall(window.pairs, allowed)
@@ -61,16 +62,20 @@ class ScoreShiftRule:
 
 
 def _compared(window: Window) -> int:
-    """Customers of the canary that can be set against stable's."""
+    """How many of the canary's customers can be compared with stable's."""
     return len(window.pairs) or (len(window.canary.scores) if len(window.stable.scores) else 0)
 
 
 def _described(window: Window, log_e: float, waiting: str | None, alpha: float) -> Found:
     if not len(window.pairs):
         canary, stable = window.canary.scores, window.stable.scores
-        said = f"mean score {canary.mean():.3f} of {len(canary)} on the canary, {stable.mean():.3f} on stable"
-        return Found(log_e, said, waiting, {"canary": float(canary.mean()), "stable": float(stable.mean())})
+        summary = (
+            f"mean score {canary.mean():.3f} of {len(canary)} on the canary, {stable.mean():.3f} on stable"
+        )
+        return Found(
+            log_e, summary, waiting, {"canary": float(canary.mean()), "stable": float(stable.mean())}
+        )
     low, high = (2 * bound - 1 for bound in mean_interval((window.pairs + 1) / 2, alpha))
     moved = float(window.pairs.mean())
-    said = f"scores moved by {moved:+.3f} [{low:+.3f}, {high:+.3f}] on {len(window.pairs)} same requests"
-    return Found(log_e, said, waiting, {"moved": moved, "low": low, "high": high})
+    summary = f"scores moved by {moved:+.3f} [{low:+.3f}, {high:+.3f}] on {len(window.pairs)} same requests"
+    return Found(log_e, summary, waiting, {"moved": moved, "low": low, "high": high})

@@ -1,4 +1,4 @@
-"""A shift that only some customers see."""
+"""A shift of the mean score of some customers only."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from rollout.evidence import Evidence, Floats
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.rule import Verdict
 from rollout.rules.shifts import Pair, outside, shift
-from rollout.sequential import in_order
+from rollout.statistics.e_values import in_order
 
 
 class SegmentsRule:
-    """Harm: in some segment the mean score lies further than the tolerance from stable's.
+    """Harm: in a segment the mean score differs from stable's by more than the tolerance.
 
-    Segments share alpha in the order in which they appeared (`in_order`): one that appears later takes
-    nothing from those before it. A segment is judged where both variants have enough of its customers.
+    Segments share alpha in the order in which they appeared (`in_order`): a later one does not change the
+    share of an earlier one. A segment is judged where both variants have enough of its customers.
     """
 
     name = "segments"
@@ -48,12 +48,14 @@ class SegmentsRule:
             for window in evidence.windows
         )
         enough, few = self.config.min_customers, Pair(none, none)
-        # a window with few is there and says nothing: those after it have the place that they had
+        # a window with few customers stays in the list, without evidence: later windows keep their weights
         return [one if min(len(one.canary), len(one.stable)) >= enough else few for one in pairs]
 
 
 def _described(segment: str, windows: list[Pair], log_e: float, segments: int) -> Found:
     canary = float(np.concatenate([one.canary for one in windows]).mean())
     stable = float(np.concatenate([one.stable for one in windows]).mean())
-    said = f"{segment}: mean score {canary:.3f} on the canary, {stable:.3f} on stable ({segments} segments)"
-    return Found(log_e, said, None, {"canary": canary, "stable": stable, "segments": segments})
+    summary = (
+        f"{segment}: mean score {canary:.3f} on the canary, {stable:.3f} on stable ({segments} segments)"
+    )
+    return Found(log_e, summary, None, {"canary": canary, "stable": stable, "segments": segments})

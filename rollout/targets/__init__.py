@@ -1,1 +1,1 @@
-"""Where traffic is split: Envoy on one machine, KServe in Knative or Standard mode."""
+"""Targets split the traffic: Envoy on one machine, KServe on a cluster."""

@@ -1,7 +1,7 @@
-"""One machine: stable and canary as two TorchServe instances behind the Envoy that `churn serve` runs.
+"""One machine: stable and canary are two TorchServe instances behind the Envoy of `churn serve`.
 
-What is so is asked of Envoy: runtime values, endpoints, health. Which archive an endpoint is, the supervisor
-knows, who started the process at that port.
+Weights, endpoints and health are read from Envoy. The archive of an endpoint is read from the supervisor,
+which started the process at that port.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from serving.torchserve.server import TorchServe
 
 
 class EnvoyTarget:
-    """Lives in the process that holds Envoy: its supervisor's companion runs the controller."""
+    """Used in the process of the supervisor, whose companion thread runs the controller."""
 
     name = "envoy"
     can_mirror = True
@@ -40,8 +40,8 @@ class EnvoyTarget:
         return None if sha256 is None else Candidate(str(stable.archive), sha256, stable.load().version)
 
     def deploy(self, candidate: Candidate) -> None:
-        """Returns at once. Where the candidate is up, or on its way up, nothing changes; one that failed to
-        start is started again. Raises ServingError when the archive is not the one that was judged.
+        """Returns at once. A candidate that runs or starts is left as it is; one that failed to start is
+        started again. Raises ServingError when the archive is not the one that was judged.
         """
         self._refuse_another(candidate)
         if self._deployed() != candidate.sha256:
@@ -49,7 +49,7 @@ class EnvoyTarget:
         self._supervisor.canary.deploy(candidate.path)
 
     def set_weight(self, percent: int, mirror: bool = False) -> None:
-        """Raises ServingError where a canary that is not ready would get customers."""
+        """Raises ServingError where a canary that is not ready would get requests."""
         if (percent or mirror) and (reason := self._why_not_ready()):
             raise ServingError(f"the canary gets no traffic: {reason}")
         self._gateway.set_canary_weight(percent, mirror)
@@ -58,9 +58,9 @@ class EnvoyTarget:
             raise ServingError(f"the gateway splits {split} where {percent} % was set")
 
     def promote(self, candidate: Candidate) -> None:
-        """A fresh TorchServe with the candidate takes stable's place, by the sequence that loses nothing;
-        then the canary, which answered meanwhile, goes. It is not the canary's process that stays: all that
-        it logs and counts says `canary`, and would be taken for the next one's.
+        """A new TorchServe with the candidate replaces stable without a lost request; the canary serves
+        meanwhile and is then stopped. The canary's process is not used further, because its logs and metrics
+        are labelled `canary` and would be counted for the next one.
         """
         self._refuse_another(candidate)
         if _loaded(self._supervisor.model) != candidate.sha256 or not self._supervisor.model.alive:
@@ -75,7 +75,7 @@ class EnvoyTarget:
         self.promote(candidate)
 
     def _take_back(self) -> None:
-        """Traffic first."""
+        """Traffic first, then the process."""
         self._gateway.set_canary_weight(0)
         self._supervisor.canary.stop()
 
@@ -84,7 +84,7 @@ class EnvoyTarget:
         return None if server is None else _loaded(server)
 
     def _why_not_ready(self) -> str:
-        """Empty: Envoy's last question was answered by a real prediction of the canary."""
+        """Empty: the canary has answered Envoy's last health check with a prediction."""
         canary = self._supervisor.canary
         if reason := canary.state:
             return reason
@@ -109,7 +109,8 @@ def _serves(server: TorchServe, hosts: dict[int, str]) -> bool:
 
 
 def _loaded(server: TorchServe) -> str | None:
-    """Of the bytes that it serves, whatever lies at their address by now; None: they must not be served."""
+    """sha256 of the bytes that it serves, whatever the file contains by now; None: they must not be
+    served."""
     try:
         return server.load().sha256
     except ChurnError:

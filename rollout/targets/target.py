@@ -1,4 +1,4 @@
-"""Where traffic is split: the smallest interface that a controller needs. Every action may be repeated."""
+"""The interface of a target, which splits traffic between stable and canary. Every action may be repeated."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ class Candidate:
     """A path or URI that the target can load; it never changes its content."""
     sha256: str
     version: str
-    """Of the model, as the bundle says: 12 hex digits."""
+    """The model's version in the bundle: 12 hex digits."""
 
     @property
     def path(self) -> Path:
@@ -23,13 +23,13 @@ class Candidate:
 
 
 class NotYet(ServingError):
-    """What was asked for is under way, for example pods that start: to be asked for again at the next look.
-    Nothing is out of reach, and nothing has failed."""
+    """An action is under way, for example while pods start, and is repeated at the next tick. It is no
+    failure."""
 
 
 @dataclass(frozen=True)
 class TargetState:
-    """What is really so, never what was asked for."""
+    """The actual state, not the intended one."""
 
     weight: int
     """Percent of the traffic that the canary gets."""
@@ -40,40 +40,42 @@ class TargetState:
     ready: bool
     """Whether the canary answers real predictions."""
     detail: str = ""
-    """Why it is not ready, for a person."""
-    asked: int | None = None
-    """The weight that was set last, where the target holds that separately: a canary of which 0 was asked is
-    being taken back, one that has 0 of the 10 that were asked has failed and may come back by itself."""
+    """Why it is not ready, as text."""
+    intended: int | None = None
+    """The weight that was set last, where the target stores it separately. A canary with an intended weight
+    of 0 is being taken back; one with 0 instead of an intended 10 has failed and may recover."""
     unmarked: str = ""
-    """The address of what is stable, where that is nothing that a rollout has deployed; `stable` is None."""
+    """The address of the stable archive where no rollout has deployed it; `stable` is None then."""
 
 
 class Target(Protocol):
-    """Raises ServingError (or a ChurnError of its own) when the thing behind it cannot be reached."""
+    """All methods raise ServingError (or another ChurnError) when the servers or the cluster cannot be
+    reached."""
 
     name: str
     can_mirror: bool
-    """False: a shadow stage is a dark launch. The canary is up and ready at weight 0, and nobody asks it
-    anything; `set_weight(0, mirror=True)` succeeds, `observe` goes on saying mirror False, and there is no
-    evidence. Such a stage is over after its `min_s`, whatever its `min_requests`, and never times out."""
+    """False: a shadow stage is a dark launch. The canary is ready at weight 0 and gets no requests;
+    `set_weight(0, mirror=True)` succeeds, `observe` still returns mirror False, and there is no evidence.
+    Such a stage ends after its `min_s`, whatever its `min_requests`, and never times out."""
 
     def observe(self) -> TargetState: ...
 
     def serving(self) -> Candidate | None:
-        """What is stable, as far as it says so itself: sha256 and version are empty where it was not deployed
-        by a rollout. None: nothing is."""
+        """The stable archive, as far as the target shows it: sha256 and version are empty where no rollout
+        has deployed it. None: nothing serves."""
 
     def deploy(self, candidate: Candidate) -> None:
-        """Bring the canary up at weight 0. Returns at once or when it is up; `observe` tells."""
+        """Start the canary at weight 0. Returns at once or when it is ready, which `observe` shows."""
 
     def set_weight(self, percent: int, mirror: bool = False) -> None:
-        """Returns when traffic is really split so."""
+        """Returns when traffic is split so."""
 
     def promote(self, candidate: Candidate) -> None:
-        """The canary becomes stable and answers all; what was stable is stopped after its last request."""
+        """The canary becomes stable and gets all requests; the former stable is stopped after its last
+        request."""
 
     def rollback(self) -> None:
-        """All traffic to stable first, then the canary goes."""
+        """Send all traffic to stable, then remove the canary."""
 
     def restore(self, candidate: Candidate) -> None:
-        """Put an earlier archive back as stable, without a failed request."""
+        """Make an earlier archive stable again, without a failed request."""

@@ -1,6 +1,6 @@
-"""What Envoy's admin API answers and changes: runtime values, numbers, hosts, the order to drain.
+"""A client of Envoy's admin API: runtime values, statistics, hosts and draining.
 
-It listens on a socket file that only we can open: who reaches it can stop Envoy and move its traffic.
+Envoy listens on a socket file of mode 600, because the API can stop Envoy and move its traffic.
 """
 
 import json
@@ -22,27 +22,28 @@ class EnvoyAdmin:
         self.socket = socket
 
     def ready(self) -> bool:
-        """Whether Envoy has started, and listens."""
+        """Whether Envoy has started and listens."""
         try:
-            self._ask("GET", "/ready")
+            self._request("GET", "/ready")
         except ServingError:
             return False
         return True
 
     def runtime(self) -> dict[str, str]:
         """The runtime values that are set: key -> value."""
-        entries = json.loads(self._ask("GET", "/runtime", {"format": "json"}))["entries"]
+        entries = json.loads(self._request("GET", "/runtime", {"format": "json"}))["entries"]
         return {key: str(entry.get("final_value") or "") for key, entry in entries.items()}
 
     def set_runtime(self, values: Mapping[str, int]) -> None:
-        """In force for every request from now on."""
-        self._ask("POST", "/runtime_modify", values)
+        """Set runtime values, which apply to every request from now on."""
+        self._request("POST", "/runtime_modify", values)
 
     def stats(self, pattern: str) -> dict[str, Any]:
-        """Envoy's numbers whose names `pattern` matches: name -> counter; the histograms under `histograms`,
-        with the cumulative counts of their buckets.
+        """Envoy's counters and gauges whose names the regular expression matches: name -> value.
+
+        Under the key `histograms`: name -> histogram with the cumulative counts of its buckets.
         """
-        answer = self._ask(
+        answer = self._request(
             "GET", "/stats", {"format": "json", "filter": pattern, "histogram_buckets": "cumulative"}
         )
         found: dict[str, Any] = {"histograms": {}}
@@ -54,8 +55,8 @@ class EnvoyAdmin:
         return found
 
     def hosts(self) -> dict[str, dict[int, str]]:
-        """Cluster -> port of each of its hosts -> HEALTHY or FAILING, without the admin API's own cluster."""
-        answer = self._ask("GET", "/clusters", {"format": "json"})
+        """Cluster -> port of each host -> HEALTHY or FAILING, without the cluster of the admin API."""
+        answer = self._request("GET", "/clusters", {"format": "json"})
         return {
             status["name"]: {
                 int(host["address"]["socket_address"]["port_value"]): _health(host)
@@ -66,15 +67,15 @@ class EnvoyAdmin:
         }
 
     def drain(self) -> None:
-        """Close the listeners; tell each connection that its next answer is the last; readiness is 503."""
-        self._ask("POST", "/drain_listeners")
-        self._ask("POST", "/healthcheck/fail")
+        """Close the listeners. Each answer is then the last on its connection, and readiness is 503."""
+        self._request("POST", "/drain_listeners")
+        self._request("POST", "/healthcheck/fail")
 
     def reopen_logs(self) -> None:
-        """Go on in new files: the logs were moved away."""
-        self._ask("POST", "/reopen_logs")
+        """Write to new log files, after the present ones were moved away."""
+        self._request("POST", "/reopen_logs")
 
-    def _ask(self, method: str, path: str, params: Mapping[str, Any] | None = None) -> str:
+    def _request(self, method: str, path: str, params: Mapping[str, Any] | None = None) -> str:
         with httpx.Client(
             transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://envoy", timeout=TIMEOUT_S
         ) as client:

@@ -1,6 +1,7 @@
-"""When each API key was used last: Envoy notes each key's use every few minutes, in a log of its own.
+"""When each API key was used last: Envoy logs the use of each key in a file of its own.
 
-A line a key and five minutes (configs/gateway/keys.lua), so that noting costs nothing beside the requests.
+For each key it writes at most one line in five minutes (configs/gateway/keys.lua), so that the cost is
+negligible.
 """
 
 import json
@@ -16,32 +17,33 @@ LOG_BYTES = 5_000_000
 class KeyUse:
     def __init__(self, files: Workspace) -> None:
         self.log = log_file(files)
-        self._known = files.serving / "key-use.json"
+        self._summary = files.serving / "key-use.json"
 
     def last(self) -> Mapping[str, str]:
-        """Name of a key -> when its use was noted last, as ISO 8601 in UTC."""
+        """Name of a key -> time of its last logged use, as ISO 8601 in UTC."""
         last: dict[str, str] = {}
-        for entry in (*self._before(), *self._lines()):
+        for entry in (*self._summarized(), *self._logged()):
             name, time = str(entry["key"]), str(entry["time"])
             last[name] = max(last.get(name, ""), time)
         return last
 
     def full(self) -> bool:
+        """Whether the log is larger than LOG_BYTES."""
         return self.log.exists() and self.log.stat().st_size > LOG_BYTES
 
     def fold(self) -> None:
-        """Sum up the log in a file, an entry a key, and move the log away: Envoy has to reopen it."""
+        """Write the last use of each key to a file and move the log away. Envoy must then reopen its logs."""
         entries = [{"key": name, "time": time} for name, time in sorted(self.last().items())]
-        write_atomically(self._known, json.dumps(entries) + "\n")
+        write_atomically(self._summary, json.dumps(entries) + "\n")
         self.log.replace(self.log.with_suffix(".1.log"))
 
-    def _before(self) -> list[dict[str, Any]]:
+    def _summarized(self) -> list[dict[str, Any]]:
         try:
-            return list(json.loads(self._known.read_text(encoding="utf-8")))
+            return list(json.loads(self._summary.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError):
             return []
 
-    def _lines(self) -> list[dict[str, Any]]:
+    def _logged(self) -> list[dict[str, Any]]:
         if not self.log.exists():
             return []
         found = []
@@ -49,7 +51,7 @@ class KeyUse:
             try:
                 found.append(dict(json.loads(line)))
             except ValueError:
-                continue  # the last line, half written
+                continue  # the last line, which Envoy has not written completely
         return found
 
 

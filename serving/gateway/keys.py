@@ -1,4 +1,4 @@
-"""API keys of the gateway: 256 random bits each, kept as SHA-256 in a file of mode 600, shown once."""
+"""API keys of the gateway: 256 random bits each, stored as SHA-256 in a file of mode 600, shown once."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -19,35 +19,32 @@ from filelock import FileLock
 from core.errors import ServingError
 from core.private_file import read_private
 from data.config import utc_text
-from serving.config import GatewayConfig
 
 OWN = "this-workspace"
+"""Name of the key that this workspace's own client uses."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
-FILTER = Path(__file__).resolve().parents[2] / "configs" / "gateway" / "keys.lua"
-NO_ENTRIES = "local ENTRIES = [[]]"
 SCOPES = ("predict", "explain", "variant")
-"""Scores; reasons and explanations, which cost far more; the choice of who answers, by x-churn-variant."""
-COST = 1000
-"""Tokens that a request costs a key without a quota of its own."""
+"""Scores; reasons and explanations, which cost far more; the choice of the variant, by x-churn-variant."""
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Key:
-    """Where a key is rotated, there are two of one name for a while."""
+    """One key of a client. After a rotation, two keys have one name until the older one expires."""
 
     name: str
     sha256: str
     created: str
+    """ISO 8601 in UTC, as `expires`."""
     expires: str | None = None
-    """The moment from which it is refused."""
+    """The time from which it is refused; None: never."""
     scopes: tuple[str, ...] = SCOPES
     requests_per_s: float | None = None
-    """Its own quota; None: `gateway.requests_per_s`."""
+    """The client's own quota; None: `gateway.requests_per_s`."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError with the field's name."""
+        """Raises ValueError that begins with the field's name."""
         if not NAME.fullmatch(self.name):
             raise ValueError("name: 1 to 64 of letters, digits, . - _")
         if not DIGEST.fullmatch(self.sha256):
@@ -59,30 +56,35 @@ class Key:
         if self.requests_per_s is not None and not 0 < self.requests_per_s < math.inf:
             raise ValueError("requests_per_s: above 0")
 
+    @property
+    def ends(self) -> datetime:
+        """`expires` as a time; the latest possible one for None."""
+        return NEVER if self.expires is None else datetime.fromisoformat(self.expires)
+
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Self:
-        """As the file holds it."""
+        """The key that an entry of the file describes."""
         return cls(**{**entry, "scopes": tuple(entry.get("scopes", SCOPES))})
 
 
 class Keys:
-    """The keys in `file`; a running gateway takes a change within a second."""
+    """The list of keys in a file. A running gateway applies a change within a second."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def all(self) -> tuple[Key, ...]:
-        """Raises ServingError when the file is unreadable, or readable by others."""
+        """Raises ServingError when the file cannot be read, or other users can read it."""
         if not self._file.exists():
             return ()
         try:
             content = json.loads(read_private(self._file, "list of API keys", ServingError))
             return tuple(Key.of(entry) for entry in content["keys"])
         except (ValueError, KeyError, TypeError):
-            raise ServingError(f"{self._file}: not our list of keys; remove it, add the keys again") from None
+            raise ServingError(f"{self._file}: not a list of keys; remove it, add the keys again") from None
 
     def changed(self) -> int:
-        """Another number after each change of the file, or of who may read it."""
+        """A number that differs after each change of the file or of its mode."""
         try:
             return self._file.stat().st_ctime_ns
         except FileNotFoundError:
@@ -96,7 +98,10 @@ class Keys:
         scopes: Sequence[str] = SCOPES,
         requests_per_s: float | None = None,
     ) -> str:
-        """A new key, which no file holds: show it once. Raises ServingError on a bad or doubled name."""
+        """Return a new key, of which the file contains only the hash.
+
+        Raises ServingError when the name is not valid or in use, or another value is not valid.
+        """
         if not NAME.fullmatch(name):
             raise ServingError(f"key {name!r}: a name is 1 to 64 of letters, digits, . - _")
         key = secrets.token_urlsafe(32)
@@ -113,42 +118,42 @@ class Keys:
             raise ServingError(f"key {name}: {error}") from None
         with self._changing() as keys:
             if any(known.name == name for known in keys):
-                raise ServingError(f"key {name}: there is one already; revoke it or choose another name")
+                raise ServingError(f"key {name}: the name is in use; revoke its keys or choose another name")
             self._write((*keys, made))
         return key
 
     def rotate(self, name: str, now: datetime, overlap: timedelta) -> str:
-        """Another key of this name, with the same scopes and quota. The ones before it are good for `overlap`
-        more, so that no request is cut while clients change over.
+        """Return a new key of this name, with the same scopes and quota.
 
-        Raises ServingError when there is none of this name that is still good.
+        Older keys of the name are valid for `overlap` longer, so that clients can change to the new key
+        without a refused request. Raises ServingError when the name has no valid key.
         """
         key, end = secrets.token_urlsafe(32), now + overlap
         with self._changing() as keys:
-            present = [known for known in keys if known.name == name and _ends(known) > now]
+            present = [known for known in keys if known.name == name and known.ends > now]
             if not present:
-                raise ServingError(f"key {name}: there is none of this name that is still good; add it")
+                raise ServingError(f"key {name}: no valid key has this name; add one")
             newest = max(present, key=lambda known: known.created)
-            kept = [
-                replace(known, expires=utc_text(min(end, _ends(known)))) if known.name == name else known
+            others = [
+                replace(known, expires=utc_text(min(end, known.ends))) if known.name == name else known
                 for known in keys
-                if known.name != name or _ends(known) > now
+                if known.name != name or known.ends > now
             ]
-            self._write((*kept, replace(newest, sha256=digest(key), created=utc_text(now))))
+            self._write((*others, replace(newest, sha256=digest(key), created=utc_text(now))))
         return key
 
     def revoke(self, name: str) -> None:
-        """All keys of this name. Raises ServingError when there is none."""
+        """Remove all keys of this name. Raises ServingError when there is none."""
         with self._changing() as keys:
-            left = tuple(key for key in keys if key.name != name)
-            if left == keys:
-                known = ", ".join(key.name for key in keys) or "none"
-                raise ServingError(f"key {name}: there is none of this name; there are {known}")
-            self._write(left)
+            others = tuple(key for key in keys if key.name != name)
+            if others == keys:
+                names = ", ".join(key.name for key in keys) or "none"
+                raise ServingError(f"key {name}: no key has this name; names of keys: {names}")
+            self._write(others)
 
     @contextmanager
     def _changing(self) -> Iterator[tuple[Key, ...]]:
-        """The keys as they are, while nobody else changes them."""
+        """The present keys, under a lock that keeps other processes from changing them."""
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(f"{self._file}.lock"):
             yield self.all()
@@ -158,48 +163,14 @@ class Keys:
         replace_privately(self._file, text)
 
 
-def _ends(key: Key) -> datetime:
-    return NEVER if key.expires is None else datetime.fromisoformat(key.expires)
-
-
-def keys_filter(keys: Iterable[Key], config: GatewayConfig) -> str:
-    """The gateway's filter with these keys in it: Lua, in which no key's text is written down, only its hash.
-
-    In the source and not in the route's context, which Envoy copies for every request.
-    """
-    source = FILTER.read_text(encoding="utf-8")
-    assert source.count(NO_ENTRIES) == 1
-    lines = "".join(f"{_entry(key, config)}\n" for key in keys)
-    return source.replace(NO_ENTRIES, f"local ENTRIES = [[\n{lines}]]")
-
-
-def _entry(key: Key, config: GatewayConfig) -> str:
-    """Hash, name, the second from which it is refused, what a request costs, what it may not do."""
-    ends = 0 if key.expires is None else int(_ends(key).timestamp())
-    missing = [scope for scope in SCOPES if scope not in key.scopes]
-    return " ".join(
-        (key.sha256, key.name, str(ends), str(request_cost(key, config)), ",".join(("-", *missing)))
-    )
-
-
-def request_cost(key: Key, config: GatewayConfig) -> int:
-    """All buckets are of one size, COST tokens for each request of `gateway.requests_per_s`: a key with half
-    of that quota pays twice as much a request, so that its burst is half as large too.
-    """
-    if key.requests_per_s is None:
-        return COST
-    cost = round(COST * config.requests_per_s / key.requests_per_s)
-    return max(1, min(cost, config.burst * COST))
-
-
 def first_key(keys: Keys, own: Path, now: datetime) -> None:
-    """Where there are no keys yet, make one for this workspace's own client, in `own` (mode 600)."""
+    """When the list is empty, add a key for this workspace's own client and write it to `own` (mode 600)."""
     if not keys.all():
         replace_privately(own, keys.add(OWN, now) + "\n")
 
 
 def own_key(own: Path) -> str | None:
-    """The key of this workspace's own client; None where there is none. Raises ServingError."""
+    """The key in the file `own`; None when the file is absent. Raises ServingError when it cannot be read."""
     return read_private(own, "API key", ServingError).strip() if own.exists() else None
 
 
@@ -208,7 +179,7 @@ def digest(key: str) -> str:
 
 
 def replace_privately(file: Path, text: str) -> None:
-    """Write `file` whole or not at all, for our eyes only (mode 600)."""
+    """Replace the content of `file` atomically, with mode 600."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:

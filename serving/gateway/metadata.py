@@ -1,4 +1,4 @@
-"""What Open Inference Protocol v2 says of an archive, read from the archive: TorchServe has no answer."""
+"""A model's metadata in Open Inference Protocol v2, from its archive. TorchServe does not answer them."""
 
 import json
 import zipfile
@@ -9,11 +9,11 @@ from typing import IO, Any
 from core.errors import ServingError
 
 SERVER: Mapping[str, Any] = {"name": "churn", "version": "1", "extensions": ["binary_tensor_data"]}
-"""The answer to GET /v2. The extension is Triton's: tensors as raw bytes behind the JSON."""
+"""The answer to GET /v2. The extension is Triton's: tensors as raw bytes after the JSON."""
 
 
 def model_metadata(archive: Path | IO[bytes], model: str) -> dict[str, Any]:
-    """The answer to GET /v2/models/<model>. Raises ServingError when `archive` holds no bundle of ours."""
+    """The answer to GET /v2/models/<model>. Raises ServingError when `archive` has no bundle."""
     bundle = read_bundle(archive)
     datatype = "INT64" if bundle["entity"]["id_type"] == "integer" else "BYTES"
 
@@ -32,13 +32,13 @@ def model_metadata(archive: Path | IO[bytes], model: str) -> dict[str, Any]:
             tensor("status", "BYTES"),
             tensor("user_id", datatype),
         ],
-        # what a what-if question of a native or v1 body may give
+        # the features that a request in the native format or in v1 may override
         "parameters": {"features": {one["name"]: one["dtype"] for one in bundle["spec"]["features"]}},
     }
 
 
 def read_bundle(archive: Path | IO[bytes]) -> dict[str, Any]:
-    """bundle.json of the archive. Raises ServingError."""
+    """bundle.json of the archive. Raises ServingError when it is missing or incomplete."""
     try:
         with zipfile.ZipFile(archive) as content:
             bundle = json.loads(content.read("bundle.json"))

@@ -1,8 +1,7 @@
-"""The OpenAPI 3.1 document of all REST routes: what may be asked, and every answer there is.
+"""The OpenAPI 3.1 document of all REST routes, with all requests and all answers.
 
-The gateway serves it at /openapi.json for the model that it has; docs/openapi.json is the same for a model of
-any kind. The bodies are those of handlers/protocol/protocols.py, their schemas stand in
-serving/gateway/openapi_schemas.py.
+The gateway serves it at /openapi.json for its model; docs/openapi.json is the document for any model. The
+bodies are those of handlers/protocol/protocols.py; their schemas are in serving/gateway/openapi_schemas.py.
 """
 
 import json
@@ -30,7 +29,7 @@ REFUSALS = {
 
 
 def _with_version(operation: Mapping[str, Any], versions: Sequence[str]) -> dict[str, Any]:
-    """An operation whose path names the model's version."""
+    """The same operation with the model's version in its path."""
     schema = {"enum": list(versions)} if versions else {"pattern": "^[A-Za-z0-9._-]+$"}
     parameter = {
         "name": "version",
@@ -51,7 +50,7 @@ def _with_version(operation: Mapping[str, Any], versions: Sequence[str]) -> dict
 def document(
     model: str, metadata: Mapping[str, Any], max_instances: int, keys: bool = True
 ) -> dict[str, Any]:
-    """`metadata`: what Open Inference Protocol v2 says of the model; {}: of any model."""
+    """`metadata`: the model's metadata in Open Inference Protocol v2; {}: the document for any model."""
     versions = metadata.get("versions", ())
     security: list[dict[str, list[str]]] = [{"key": []}, {"bearer": []}] if keys else []
     return {
@@ -62,7 +61,7 @@ def document(
             "description": "One customer has one score, the same bits by every protocol and in every batch.",
         },
         **({"security": security} if keys else {}),
-        "paths": _predictions(model, versions) | _questions(model, versions),
+        "paths": _predictions(model, versions) | _descriptions(model, versions),
         "components": {
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -75,7 +74,7 @@ def document(
 
 def _predictions(model: str, versions: Sequence[str]) -> dict[str, Any]:
     infer = _post("infer", "One tensor of customers, answered with tensors.", "InferRequest", "InferAnswer")
-    # Triton's binary extension: JSON, then the bytes of tensors
+    # Triton's binary extension: JSON, then the tensors as raw bytes
     infer["responses"]["200"]["content"][BINARY] = {}
     infer["responses"]["200"]["headers"] |= {JSON_LENGTH: {"schema": {"type": "string"}}}
     return {
@@ -96,8 +95,8 @@ def _predictions(model: str, versions: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _questions(model: str, versions: Sequence[str]) -> dict[str, Any]:
-    """GET, and HEAD for all of them."""
+def _descriptions(model: str, versions: Sequence[str]) -> dict[str, Any]:
+    """GET; HEAD is possible on each of these paths too."""
     ready = {"type": "object", "required": ["ready"], "properties": {"ready": {"type": "boolean"}}}
     anything = {"type": "object"}
     metadata = reference("ModelMetadata")
@@ -176,9 +175,9 @@ _RETRY_AFTER: Mapping[str, Any] = {"Retry-After": {"schema": {"type": "string", 
 
 
 def _refusal(status: int) -> dict[str, Any]:
-    said = {"application/json": {"schema": reference("Error")}}
+    content = {"application/json": {"schema": reference("Error")}}
     headers = {"headers": _RETRY_AFTER} if status in (429, 503) else {}
-    return {"description": REFUSALS[status], **headers, "content": said}
+    return {"description": REFUSALS[status], **headers, "content": content}
 
 
 def _print() -> None:

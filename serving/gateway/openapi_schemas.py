@@ -1,4 +1,4 @@
-"""Schemas of serving/gateway/openapi.py: JSON Schema 2020-12, as strict as the parsers in handlers/ are."""
+"""Schemas for serving/gateway/openapi.py in JSON Schema 2020-12, as strict as the parsers in handlers/."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def reference(name: str) -> dict[str, str]:
 
 
 def schemas(metadata: Mapping[str, Any], max_instances: int) -> dict[str, Any]:
-    """`metadata` as serving/gateway/metadata.py makes them, or {}."""
+    """Name -> schema. `metadata`: the result of serving/gateway/metadata.py, or {} for any model."""
     features = metadata.get("parameters", {}).get("features")
     datatypes = [tensor["datatype"] for tensor in metadata.get("inputs", ())] or ["INT64", "BYTES"]
     return _requests(datatypes, features, max_instances) | _answers() | _metadata()
@@ -259,7 +259,7 @@ def _metadata() -> dict[str, Any]:
 
 
 def _closed(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """An object's keys, and no others: a misspelled one is refused."""
+    """An object with these keys and no others: a misspelled one is refused."""
     return {"properties": dict(properties), "additionalProperties": False}
 
 

@@ -1,6 +1,6 @@
-"""TLS at the gateway: the files that are configured, or a pair of this workspace's own for local use.
+"""TLS at the gateway: the configured files, or a generated certificate and key for use on this machine.
 
-The own pair is a self-signed certificate for this machine's names, which clients trust by its file.
+The generated certificate is self-signed, for this machine's names. A client trusts it by its file.
 """
 
 import ipaddress
@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from core.errors import ServingError
 from core.private_file import read_private
 from core.workspace import Workspace, write_atomically
+from serving.addresses import ALL_INTERFACES, LOOPBACK_HOSTS
 from serving.config import GatewayConfig
 from serving.gateway.keys import replace_privately
 
-OWN_FOR, RENEW_BEFORE = timedelta(days=365), timedelta(days=30)
-ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  names of what is asked for, nothing is bound here
+VALID_FOR, RENEW_BEFORE = timedelta(days=365), timedelta(days=30)
+"""Of a generated certificate."""
 SERVER, CLIENTS = "server", "clients"
-"""Names of Envoy's secrets: what the gateway shows, and whose certificates it takes."""
+"""Names of Envoy's secrets: the gateway's certificate, and the authorities of clients' certificates."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Credentials:
     chain: str
     """PEM, the gateway's own certificate first."""
     key: str = field(repr=False)
+    """PEM, without a password."""
     client_ca: str | None = None
 
     @property
@@ -63,23 +65,45 @@ class Credentials:
 
 
 class TlsFiles:
-    """Where a gateway's credentials lie. `read` gives them, `changed` another value after each change."""
+    """The files with a gateway's credentials."""
 
     def __init__(self, config: GatewayConfig, files: Workspace) -> None:
         tls, secrets = config.tls, files.api_key.parent
-        self._own = tls.certificate is None
+        self._is_generated = tls.certificate is None
         self.certificate = tls.certificate or secrets / "gateway.crt"
         self._key = tls.private_key or secrets / "gateway.key"
         self._client_ca = tls.client_ca
-        self._names = ("localhost", socket.gethostname(), "127.0.0.1", "::1", config.host)
+        self._names = (socket.gethostname(), *LOOPBACK_HOSTS, config.host)
+        self._seen: tuple[int, ...] = ()
+        self._ends = datetime.max.replace(tzinfo=UTC)
+
+    @property
+    def secret_names(self) -> tuple[str, ...]:
+        """The names of `Credentials.secrets`."""
+        return (SERVER,) if self._client_ca is None else (SERVER, CLIENTS)
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether the files have changed since `read`, or a generated certificate ends soon.
+
+        A configured certificate that ends soon is not due: to read it again would change nothing.
+        """
+        return now > self._ends - RENEW_BEFORE or self._changes() != self._seen
 
     def read(self, now: datetime) -> Credentials:
-        """The pair of our own is made where there is none, and made anew a month before it ends.
+        """Read the files. A generated pair is made when it is missing, and again a month before it ends.
 
-        Raises ServingError, with the setting's name, for files that do not fit together or are not PEM.
+        Raises ServingError, with the setting's name, for files that do not belong together or are not PEM.
         """
-        if self._own and self._own_is_due(now):
-            chain, key = own_pair([name for name in self._names if name not in ANY_ADDRESS], now)
+        self._seen = self._changes()  # files that cannot be used are not due again until they change
+        credentials = self._read(now)
+        self._seen = self._changes()
+        if self._is_generated:
+            self._ends = credentials.ends
+        return credentials
+
+    def _read(self, now: datetime) -> Credentials:
+        if self._is_generated and self._must_generate(now):
+            chain, key = generated_pair([name for name in self._names if name not in ALL_INTERFACES], now)
             replace_privately(self._key, key)
             write_atomically(self.certificate, chain)
         chain = _text(self.certificate, "gateway.tls.certificate")
@@ -88,11 +112,12 @@ class TlsFiles:
         _check(chain, key, client_ca, self.certificate)
         return Credentials(chain, key, client_ca)
 
-    def changed(self) -> tuple[int, ...]:
+    def _changes(self) -> tuple[int, ...]:
+        """A value that differs after each change of a file."""
         files = (self.certificate, self._key, *([] if self._client_ca is None else [self._client_ca]))
         return tuple(file.stat().st_ctime_ns if file.exists() else 0 for file in files)
 
-    def _own_is_due(self, now: datetime) -> bool:
+    def _must_generate(self, now: datetime) -> bool:
         try:
             present = x509.load_pem_x509_certificate(self.certificate.read_bytes())
         except (FileNotFoundError, ValueError):
@@ -100,8 +125,8 @@ class TlsFiles:
         return not self._key.exists() or now > present.not_valid_after_utc - RENEW_BEFORE
 
 
-def own_pair(names: Sequence[str], now: datetime) -> tuple[str, str]:
-    """A self-signed certificate for these names and addresses, and its private key, both in PEM."""
+def generated_pair(names: Sequence[str], now: datetime) -> tuple[str, str]:
+    """Return a self-signed certificate for these names and addresses, and its private key, both in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "churn gateway")])
     certificate = (
@@ -111,7 +136,7 @@ def own_pair(names: Sequence[str], now: datetime) -> tuple[str, str]:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + OWN_FOR)
+        .not_valid_after(now + VALID_FOR)
         .add_extension(x509.SubjectAlternativeName([_general(one) for one in dict.fromkeys(names)]), False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
@@ -122,10 +147,10 @@ def own_pair(names: Sequence[str], now: datetime) -> tuple[str, str]:
 
 
 def own_client(server: Mapping[str, Any]) -> ssl.SSLContext | bool:
-    """How this workspace's client trusts a server that `serving.client.running` described: it takes the very
-    certificate in the file, whatever names stand in it. True where the server has no TLS.
+    """How this workspace's client verifies a server that `serving.client.running` describes.
 
-    Raises ServingError when a file cannot be read.
+    It accepts exactly the certificate in the file, for every name. True when the server has no TLS. Raises
+    ServingError when a file cannot be read.
     """
     if not server.get("tls_certificate"):
         return True

@@ -1,4 +1,4 @@
-"""Scores in, a ranked list out: batches go to disk, DuckDB sorts them there, memory stays where it is."""
+"""Writes scores as a ranked list. DuckDB sorts them on disk: memory does not grow with their number."""
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from core.errors import ConfigError, ServingError
 
 BATCH = 50_000
-"""Rows that are read back, numbered and written at a time."""
+"""Rows that are read back, ranked and written at a time."""
 
 FORMATS = (".parquet", ".csv")
 
@@ -23,12 +23,12 @@ FORMATS = (".parquet", ".csv")
 @dataclass(frozen=True)
 class Ranked:
     rows: int
-    """Written."""
+    """Rows in the file."""
     scored: int
 
 
 def check_target(out: Path) -> None:
-    """Raises ConfigError for a file of a format that is not written, or a folder that is not there."""
+    """Raises ConfigError for an unsupported format, or when the folder does not exist."""
     if out.suffix not in FORMATS:
         raise ConfigError(f"--out {out}: end it in {' or '.join(FORMATS)}")
     if not out.parent.is_dir():
@@ -43,12 +43,12 @@ def write_ranked(
     finish: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
     private: bool = False,
 ) -> Ranked:
-    """Write `batches` to `out`, the highest `expected_value` first, equal ones by user_id, with their `rank`.
+    """Write `batches` to `out` in descending order of `expected_value`, then by user_id, with their `rank`.
 
-    `top` keeps as many rows as that. A null expected value comes last. `finish` may add columns to what is
-    written. `out` appears whole or not at all, with mode 600 where it is `private`; what is in between lies
-    beside it in a folder that only its owner may enter. Raises ServingError when the sort does not fit into
-    its memory and disk.
+    Null expected values are last. `top`: write only so many rows. `finish` may add columns to the written
+    rows. `out` is replaced atomically, with mode 600 when it is `private`; temporary files are in a folder of
+    mode 700 beside it. Raises ServingError when there is no row, or memory and disk are too small for the
+    sort.
     """
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         scored = _spill(batches, Path(scratch) / "scores.parquet")
@@ -80,7 +80,7 @@ def _spill(batches: Iterable[pa.RecordBatch], file: Path) -> int:
 
 
 def _sorted(scratch: Path, top: int | None, memory_limit: str) -> Iterator[pa.RecordBatch]:
-    """The rows in order, numbered from 1."""
+    """The rows in order, ranked from 1."""
     limit = "" if top is None else f"LIMIT {int(top)}"
     source = str(scratch / "scores.parquet").replace("'", "''")
     settings: dict[str, str | bool | int | float | list[str]] = {
@@ -94,7 +94,7 @@ def _sorted(scratch: Path, top: int | None, memory_limit: str) -> Iterator[pa.Re
             f"SELECT * FROM read_parquet('{source}') "  # noqa: S608  our own path
             f"ORDER BY expected_value DESC NULLS LAST, user_id {limit}"
         ).to_arrow_reader(BATCH)
-        assert found is not None  # a SELECT has rows, if none
+        assert found is not None  # a SELECT always has a result
         first = 1
         for batch in found:
             ranks = pa.array(np.arange(first, first + batch.num_rows), pa.int64())

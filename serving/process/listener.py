@@ -1,10 +1,10 @@
-"""A listening socket of another process takes no new client, so that closing it cuts none.
+"""Makes a listening socket of another process refuse new connections, so that closing it cuts none.
 
-A client is connected, and sends its request, as soon as the kernel has shaken hands with it: before the
-server accepts it. Closing a listening socket resets all whom the server has not accepted by then, and under
-load there is always somebody. Envoy cannot do one without the other. So we take a duplicate of its socket
-and bind it to a network interface that does not exist: from then on the kernel refuses whoever comes, as if
-nobody listened, and Envoy accepts meanwhile those who came before, until the socket can be closed.
+A client is connected, and sends its request, after the handshake with the kernel and before the server
+accepts the connection. Closing a listening socket resets all connections that the server has not accepted.
+Under load there always are some, and Envoy cannot stop the one without the other. So this module duplicates
+Envoy's socket and binds it to a network interface that does not exist. From then on the kernel refuses
+connections as if the port were closed, while Envoy accepts the older ones, until the socket can be closed.
 """
 
 import ctypes
@@ -16,20 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LISTEN, SYN_RECV = 0x0A, 0x03
-"""States of a socket (include/net/tcp_states.h): it takes clients; one whose handshake is not complete."""
+"""States of a socket (include/net/tcp_states.h): listening; handshake not complete."""
 PIDFD_GETFD = 438
-"""The number of a system call of Linux 5.6; of a process of our own user it needs no privilege."""
+"""Number of a system call, since Linux 5.6. For a process of the same user it needs no privilege."""
 SO_BINDTOIFINDEX = 62
 NO_INTERFACE = 2**31 - 1
-"""The kernel compares interfaces when it looks for who listens, not when a handshake that has begun goes on.
-To bind a socket that is not bound yet needs no privilege since Linux 5.7.
+"""The kernel compares interfaces when it searches the listening socket for a new connection, but not while it
+continues a handshake. Binding a socket that is not bound yet needs no privilege since Linux 5.7.
 """
 
 
 def refuse_newcomers(pid: int, port: int) -> None:
-    """Whoever begins to connect to this port of the process from now on is refused.
+    """Refuse connections to this port of the process that begin from now on.
 
-    Raises OSError where the system cannot do that, or does not let us.
+    Raises OSError when the system cannot do that or does not permit it.
     """
     for number in _listening(pid, port):
         with socket.socket(fileno=_duplicate(pid, number)) as listener:
@@ -37,7 +37,7 @@ def refuse_newcomers(pid: int, port: int) -> None:
 
 
 def not_accepted(pid: int, port: int) -> int:
-    """How many clients the kernel holds for this port of the process. Raises OSError."""
+    """How many connections to this port the process has not accepted yet. Raises OSError."""
     return sum(row.clients for row in _rows(pid) if row.port == port)
 
 
@@ -48,7 +48,7 @@ class Row:
     port: int
     state: int
     queue: int
-    """Of a socket that listens: connections that wait to be accepted."""
+    """Of a listening socket: connections that wait to be accepted."""
     inode: int
 
     @property
@@ -57,7 +57,7 @@ class Row:
 
 
 def rows(table: str) -> Iterator[Row]:
-    """What the text of such a file says."""
+    """The rows of such a file's text."""
     for line in table.splitlines()[1:]:
         _, local, _, state, queues, _, _, _, _, inode, *_ = line.split()
         yield Row(
@@ -71,28 +71,28 @@ def rows(table: str) -> Iterator[Row]:
 def _rows(pid: int) -> Iterator[Row]:
     for name in ("tcp", "tcp6"):
         table = Path(f"/proc/{pid}/net/{name}")
-        if table.exists():  # there is no tcp6 on a machine without IPv6
+        if table.exists():  # a machine without IPv6 has no tcp6
             yield from rows(table.read_text(encoding="ascii"))
 
 
 def _listening(pid: int, port: int) -> list[int]:
-    """The process's descriptors of sockets that listen there, one for each socket."""
+    """Descriptors, in the process, of the sockets that listen on the port: one for each socket."""
     wanted = {f"socket:[{row.inode}]" for row in _rows(pid) if (row.port, row.state) == (port, LISTEN)}
     found: dict[str, int] = {}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
             target = str(entry.readlink())
-        except FileNotFoundError:  # closed since
+        except FileNotFoundError:  # it was closed meanwhile
             continue
         if target in wanted:
             found[target] = int(entry.name)
     if not found:
-        raise OSError(f"process {pid} has no socket that listens at port {port}")
+        raise OSError(f"process {pid} does not listen on port {port}")
     return list(found.values())
 
 
 def _duplicate(pid: int, number: int) -> int:
-    """A descriptor of our own for what `number` is in the process, a descendant of ours."""
+    """Duplicate the descriptor `number` of the process, a descendant of this one, into this process."""
     if sys.platform != "linux":
         raise OSError(f"no pidfd_getfd on {sys.platform}")
     process = os.pidfd_open(pid)

@@ -1,24 +1,21 @@
-"""A server process that ends when ours does: what TorchServe, Envoy and the dashboards have in common."""
+"""A server process that ends when this process ends; used for TorchServe, Envoy and the dashboards."""
 
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from core.errors import ServingError
-
 REAPER = Path(__file__).with_name("reaper.py")
-LOOPBACK = "127.0.0.1"
 STOP_TIMEOUT_S = 15
 
 
 class OwnedProcess:
-    """One command under `reaper.py`: whatever ends us or it, its whole process group and `remove` are gone.
+    """One command under `reaper.py`. However it or this process ends, its whole process group is ended and
+    the paths `remove` are removed.
 
-    `scratch` is a folder of its own (mode 0700) that lives exactly as long; the command runs in it.
+    `scratch` is a private folder (mode 0700), in which the command runs and which is removed too.
     """
 
     def __init__(self, prefix: str, remove: Sequence[Path] = ()) -> None:
@@ -36,7 +33,8 @@ class OwnedProcess:
             stdout=subprocess.PIPE,
             cwd=self.scratch,
             env=dict(environment),
-            start_new_session=True,  # Ctrl-C in the terminal is for us; we stop the server
+            # Ctrl-C in the terminal reaches only this process, which stops the server
+            start_new_session=True,
         )
         assert self._reaper.stdout is not None
         self.pid = int(self._reaper.stdout.readline() or 0)
@@ -46,7 +44,7 @@ class OwnedProcess:
         return self._reaper is not None and self._reaper.poll() is None
 
     def stop(self) -> None:
-        """End the command and everything it started; done when this returns."""
+        """End the command and everything that it started, before this returns."""
         reaper, self._reaper = self._reaper, None
         if reaper is not None:
             for pipe in (reaper.stdin, reaper.stdout):
@@ -55,31 +53,7 @@ class OwnedProcess:
             try:
                 reaper.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
-                reaper.kill()  # takes its command with it
+                reaper.kill()  # the kernel then ends its command too
                 reaper.wait()
         for path in self._remove:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def free_port(wanted: int, key: str, host: str = LOOPBACK) -> int:
-    """`wanted`, or a free port of the system's choice for 0. Raises ServingError that names `key`."""
-    with hold_port(wanted, key, host) as held:
-        return int(held.getsockname()[1])
-
-
-def hold_port(wanted: int, key: str, host: str = LOOPBACK) -> socket.socket:
-    """The same, held until the socket is closed, so that no two ports asked for together are one.
-
-    Nobody is listening meanwhile: a client that connects at once would be cut when the socket is closed.
-    """
-    probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        probe.bind((host, wanted))
-    except OSError as error:
-        probe.close()
-        raise ServingError(
-            f"{key}: port {wanted} on {host}: {error.strerror or error}; "
-            "stop what listens there or choose another (0: the system chooses)"
-        ) from None
-    return probe

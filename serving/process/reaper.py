@@ -2,10 +2,10 @@
 
     python -I -S reaper.py OUTPUT [REMOVE ...] -- COMMAND ...
 
-A script of the standard library alone. The command gets a session of its own and its output goes to OUTPUT;
-its process id is written to our standard output. When it ends, or when the parent does (however it ends: the
-pipe on our standard input closes, or we get another parent), every process of that session's group is ended,
-and the files REMOVE are removed.
+This script uses only the standard library. The command gets a session of its own, and its output is appended
+to OUTPUT. The script writes the command's process id to its standard output. When the command ends, or the
+parent ends (the pipe on the standard input closes, or the script gets another parent), every process of the
+session's group is ended, and the files REMOVE are removed.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 GRACE_S = 5.0
-LOOK_EVERY_S = 0.2
+CHECK_INTERVAL_S = 0.2
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -27,9 +27,9 @@ def main(arguments: list[str]) -> int:
     split = arguments.index("--")
     output, remove, command = arguments[0], arguments[1:split], arguments[split + 1 :]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # a handler and not SIG_IGN, which the command would inherit
+        # not SIG_IGN, because the command would inherit it
         signal.signal(number, lambda *_: None)
-    _process_control(PR_SET_CHILD_SUBREAPER, 1)  # the server's orphans come to us and can be waited for
+    _process_control(PR_SET_CHILD_SUBREAPER, 1)  # orphans of the server become children of this process
     pid = os.fork()
     if pid == 0:
         _become(command, output)
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
 def _become(command: list[str], output: str) -> None:
     try:
         os.setsid()
-        _process_control(PR_SET_PDEATHSIG, signal.SIGKILL)  # should we ourselves be killed
+        _process_control(PR_SET_PDEATHSIG, signal.SIGKILL)  # the command ends when this process is killed
         sink = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
@@ -62,12 +62,12 @@ def _become(command: list[str], output: str) -> None:
 
 
 def _abandoned(parent: int) -> bool:
-    readable, _, _ = select.select([0], [], [], LOOK_EVERY_S)
+    readable, _, _ = select.select([0], [], [], CHECK_INTERVAL_S)
     return (bool(readable) and not os.read(0, 1)) or os.getppid() != parent
 
 
 def _reap(pid: int) -> int | None:
-    """Collect what has ended; the exit status of `pid` when it is among it."""
+    """Reap the children that have ended; return the exit status of `pid` when it is one of them."""
     found = None
     try:
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -79,7 +79,7 @@ def _reap(pid: int) -> int | None:
 
 
 def _end_group(group: int) -> None:
-    """TERM, and after GRACE_S KILL, until the group is empty."""
+    """Send SIGTERM, and after GRACE_S SIGKILL, until the group is empty."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + GRACE_S
         try:

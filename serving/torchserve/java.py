@@ -1,4 +1,4 @@
-"""Which Java runs TorchServe."""
+"""Finds the Java that runs TorchServe."""
 
 import re
 import shutil
@@ -30,7 +30,7 @@ def find_java() -> Path:
 
 
 def java_version(java: Path) -> int:
-    """The major version, 0 when the program does not say one."""
+    """The major version; 0 when the program prints none."""
     done = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=False)
     found = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)
     return int(found[1]) if found else 0

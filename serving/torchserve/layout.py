@@ -1,19 +1,19 @@
 """The folder that KServe mounts at /mnt/models: one archive, and the config.properties that loads it."""
 
-import json
 import shutil
 from pathlib import Path
 from string import Template
 
 from serving.archive import read_archive
 from serving.config import ServingConfig
-from serving.torchserve.properties import TEMPLATES
+from serving.torchserve.properties import TEMPLATES, models_property
 
 
 def write_layout(config: ServingConfig, archive: Path, folder: Path) -> None:
-    """`folder`/config/config.properties and `folder`/model-store/<model name>.mar, with its signature if any.
+    """Write `folder`/config/config.properties and `folder`/model-store/<model name>.mar with its signature.
 
-    Raises ServingError when `archive` is not a model archive.
+    An archive without a signature is written without one. Raises ServingError when `archive` is not a model
+    archive.
     """
     name = f"{config.model_name}.mar"
     for part in ("config", "model-store"):
@@ -30,20 +30,11 @@ def write_layout(config: ServingConfig, archive: Path, folder: Path) -> None:
 def mounted_properties(config: ServingConfig, version: str) -> str:
     """The text of config/config.properties for a model of this version."""
     name = f"{config.model_name}.mar"
-    sizes = {
-        "defaultVersion": True,
-        "marName": name,
-        "minWorkers": config.workers,
-        "maxWorkers": config.workers,
-        "batchSize": config.batching.batch_size,
-        "maxBatchDelay": config.batching.max_batch_delay_ms,
-        "responseTimeout": config.response_timeout_s,
-    }
     return Template((TEMPLATES / "kserve.properties").read_text(encoding="utf-8")).substitute(
         model_store="/mnt/models/model-store",
         model_name=config.model_name,
         archive=name,
-        models=json.dumps({config.model_name: {version: sizes}}),
+        models=models_property(config, name, version),
         response_timeout_s=config.response_timeout_s,
         start_timeout_s=int(config.start_timeout_s),
         job_queue_size=config.job_queue_size,

@@ -1,4 +1,4 @@
-"""config.properties for one start of TorchServe: where it listens, what it loads, its sizes."""
+"""config.properties for one start of TorchServe: its ports, its archive and its sizes."""
 
 import json
 from contextlib import ExitStack
@@ -7,8 +7,8 @@ from pathlib import Path
 from string import Template
 
 from core.errors import ServingError
-from serving.config import LOOPBACK, ServingConfig
-from serving.process.owned import hold_port
+from serving.addresses import LOOPBACK_HOSTS, hold_port
+from serving.config import ServingConfig
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "configs" / "torchserve"
 
@@ -24,16 +24,17 @@ class Ports:
 
 
 def choose_ports(config: ServingConfig) -> Ports:
-    """The configured ports, and free ones of the system's choice for the rest.
+    """The configured ports, and for the others free ones that the system chooses.
 
-    Raises ServingError that names the key when a configured port is taken or the host is not this machine.
+    Raises ServingError with the name of the setting when a configured port is in use or the host is not
+    loopback.
     """
-    if config.host not in LOOPBACK:
+    if config.host not in LOOPBACK_HOSTS:
         raise ServingError(
             f"serving.host {config.host}: TorchServe listens on this machine only; "
             "use 127.0.0.1, and gateway.host for others"
         )
-    with ExitStack() as held:  # all at once, so that no two are the same
+    with ExitStack() as held:  # all held at the same time, so that no two are equal
 
         def port(key: str = "") -> int:
             wanted = int(getattr(config, key)) if key else 0
@@ -50,24 +51,15 @@ def choose_ports(config: ServingConfig) -> Ports:
 
 
 def properties(config: ServingConfig, ports: Ports, archive: Path, version: str) -> str:
-    """The text of config.properties that loads the file `archive`, which holds this version of the model."""
+    """The text of config.properties that loads the file `archive` with this version of the model."""
     store = str(archive.parent)
-    sizes = {
-        "defaultVersion": True,
-        "marName": archive.name,
-        "minWorkers": config.workers,
-        "maxWorkers": config.workers,
-        "batchSize": config.batching.batch_size,
-        "maxBatchDelay": config.batching.max_batch_delay_ms,
-        "responseTimeout": config.response_timeout_s,
-    }
     values = {
         **{f"{name}_port": value for name, value in vars(ports).items()},
         "model_store": store,
         "model_name": config.model_name,
         "archive": archive.name,
         "allowed_urls": f"file://{_literal(store)}/.*",
-        "models": json.dumps({config.model_name: {version: sizes}}),
+        "models": models_property(config, archive.name, version),
         "response_timeout_s": config.response_timeout_s,
         "start_timeout_s": int(config.start_timeout_s),
         "job_queue_size": config.job_queue_size,
@@ -77,6 +69,20 @@ def properties(config: ServingConfig, ports: Ports, archive: Path, version: str)
     }
     template = Template((TEMPLATES / "config.properties").read_text(encoding="utf-8"))
     return template.substitute({name: _escaped(str(value)) for name, value in values.items()})
+
+
+def models_property(config: ServingConfig, archive: str, version: str) -> str:
+    """The property `models`: the sizes for this version of the model, in the file of this name."""
+    sizes = {
+        "defaultVersion": True,
+        "marName": archive,
+        "minWorkers": config.workers,
+        "maxWorkers": config.workers,
+        "batchSize": config.batching.batch_size,
+        "maxBatchDelay": config.batching.max_batch_delay_ms,
+        "responseTimeout": config.response_timeout_s,
+    }
+    return json.dumps({config.model_name: {version: sizes}})
 
 
 def _literal(path: str) -> str:

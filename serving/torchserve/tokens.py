@@ -1,8 +1,8 @@
-"""TorchServe's own tokens: random at each start, in a file of mode 600 that only we can read.
+"""TorchServe's own tokens: random at each start, in a file of mode 600.
 
-One call of TorchServe replaces a token at once, so that whoever still holds the old one gets a 400: tokens
-are therefore never renewed in place. They last `serving.token_days`, and before that ends the server is
-replaced behind the gateway (serving/supervisor.py), which loses no request.
+TorchServe can replace a token, but requests with the old token then get a 400 at once. So tokens are never
+renewed in a running server: before they expire, after `serving.token_days`, the server is replaced behind the
+gateway (serving/supervisor.py), which loses no request.
 """
 
 import json
@@ -29,7 +29,7 @@ class Tokens:
 
 
 def read_tokens(file: Path) -> Tokens | None:
-    """The tokens in TorchServe's key_file.json; None while it has not written them (whole)."""
+    """The tokens in TorchServe's key_file.json; None while it has not written them completely."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         return Tokens(
@@ -43,11 +43,14 @@ def read_tokens(file: Path) -> Tokens | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError):
-        return None  # half written: the next look finds it whole
+        return None  # not written completely
 
 
 def wait_for_tokens(file: Path, alive: Callable[[], bool]) -> Tokens | None:
-    """The tokens as soon as TorchServe has written them; None when it ended before. Raises ServingError."""
+    """The tokens as soon as TorchServe has written them; None when it ended before.
+
+    Raises ServingError when there are none after WAIT_S.
+    """
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         if (tokens := read_tokens(file)) is not None:

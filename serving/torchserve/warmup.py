@@ -1,4 +1,4 @@
-"""A fresh TorchServe is slow at first: its JVM compiles, its caches are empty. Not with customers."""
+"""Warms up a new TorchServe before customers use it: at first its JVM compiles and its caches are empty."""
 
 import http.client
 import json
@@ -11,20 +11,21 @@ from serving.torchserve.server import TorchServe
 from serving.torchserve.tokens import Tokens
 
 REQUESTS, AT_ONCE, WITHIN_S = 600, 8, 10.0
-"""After so many whole predictions, or so long, whichever comes first."""
+"""The warm-up ends after so many predictions or so many seconds, whichever is first."""
 
 
 def warm_up(
     server: TorchServe, requests: int = REQUESTS, at_once: int = AT_ONCE, within_s: float = WITHIN_S
 ) -> int:
-    """Ask for predictions about nobody, which are not logged; how many were answered.
+    """Request predictions for an identifier that no customer has (they are not logged); return how many were
+    answered.
 
-    Ends early, and raises nothing, where the server ends: whoever waits for it learns that anyway.
+    Ends early, without an error, when the server ends: its caller finds that out by itself.
     """
     answered: list[int] = []
     deadline = time.monotonic() + within_s
     threads = [
-        threading.Thread(target=lambda: answered.append(_ask(server, requests // at_once, deadline)))
+        threading.Thread(target=lambda: answered.append(_send(server, requests // at_once, deadline)))
         for _ in range(at_once)
     ]
     for thread in threads:
@@ -34,11 +35,11 @@ def warm_up(
     return sum(answered)
 
 
-def _ask(server: TorchServe, requests: int, deadline: float) -> int:
-    place = urlsplit(server.inference)
+def _send(server: TorchServe, requests: int, deadline: float) -> int:
+    address = urlsplit(server.inference)
     body = json.dumps({"instances": [{"user_id": NOBODY}]})
     headers = {**Tokens.headers(server.tokens.inference), "content-type": "application/json"}
-    connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=5)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=5)
     done = 0
     try:
         while done < requests and time.monotonic() < deadline and server.alive:

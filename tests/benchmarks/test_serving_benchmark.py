@@ -118,7 +118,7 @@ def test_the_batcher_sends_what_came_together_as_one_batch_and_fails_all_of_it()
 
     async def together(*lists: list[int]) -> list[Any]:
         batcher = kserve_sdk.Batcher(answer)
-        return await asyncio.gather(*(batcher.ask(ids) for ids in lists), return_exceptions=True)
+        return await asyncio.gather(*(batcher.answer(ids) for ids in lists), return_exceptions=True)
 
     assert asyncio.run(together([1], [2, 3], [4])) == [[10], [20, 30], [40]]
     assert batches == [[1, 2, 3, 4]]

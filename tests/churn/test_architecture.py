@@ -1,4 +1,4 @@
-"""docs/architecture.md leads to files and folders that exist."""
+"""The files and folders that docs/architecture.md names exist."""
 
 import re
 from pathlib import Path

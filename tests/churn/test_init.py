@@ -1,4 +1,4 @@
-"""`churn init` on ugly files: the overlay says what a careful person would, and each doubt is a real one."""
+"""`churn init` on ugly files: the overlay is what a careful person would write, without false doubts."""
 
 from pathlib import Path
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from support.init_runs import run_to_a_prediction
-from support.ugly_files import MAKERS, Expected, bank, either_way
 
 from churn.cli import main
 from churn.init.overlay import render
 from churn.init.propose import propose
 from churn.settings import load_settings
 from core.errors import ConfigError, DataError
+from support.init_runs import run_to_a_prediction
+from support.ugly_files import MAKERS, Expected, bank, either_way
 
 SPEC = load_settings().features
 
@@ -45,7 +45,7 @@ def test_ugly_file_ends_in_a_served_prediction(maker: Any, tmp_path: Path) -> No
     run_to_a_prediction(maker(tmp_path)[0], tmp_path)
 
 
-def test_answers_settle_doubts(tmp_path: Path) -> None:
+def test_answers_decide_doubts(tmp_path: Path) -> None:
     file, _ = either_way(tmp_path)
     _, overlay, doubts = proposed(file, tmp_path, {"dates": "day_first", "duplicates": "keep"})
     assert overlay["data"]["source"]["dates"] == "day_first"
@@ -59,7 +59,7 @@ def test_command_writes_once_and_names_doubts(
 ) -> None:
     file, _ = bank(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert main(["init", str(file)]) == 2  # no terminal: nothing is guessed without --yes
+    assert main(["init", str(file)]) == 2  # without a terminal, guesses need --yes
     assert "observed_at" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.yaml"))
     assert main(["init", str(file), "--dry-run"]) == 0
@@ -84,10 +84,10 @@ def test_command_writes_once_and_names_doubts(
         (b'{"a": 1}\n', "JSON"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "old kind"),
         (b"id,total,total\n1,2,3\n4,5,6\n", "two columns"),
-        (b"name,colour\nx,red\ny,blue\nz,red\n", "tells who left"),
+        (b"name,colour\nx,red\ny,blue\nz,red\n", "shows who left"),
     ],
 )
-def test_what_is_no_table_is_refused_in_one_line(content: bytes, message: str, tmp_path: Path) -> None:
+def test_what_is_not_a_table_is_refused_in_one_line(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "file.csv").write_bytes(content)
     with pytest.raises(DataError, match=message) as refused:
         propose(str(tmp_path / "file.csv"), SPEC, {})

@@ -1,14 +1,14 @@
-"""`churn init` on the made-up cases beside the repository; docstrings there say what a user expects."""
+"""`churn init` on the synthetic cases beside the repository; their docstrings state what a user expects."""
 
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.ugly_files import Expected
 from test_init import agrees, proposed
 
 from core.errors import DataError
+from support.ugly_files import Expected
 
 MAKER = Path(__file__).parents[3] / "shared" / "cases" / "make_cases.py"
 LABELLED = frozenset({"observed_at"})
@@ -142,7 +142,7 @@ CASES: dict[str, tuple[str, Expected]] = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not MAKER.is_file():
-        pytest.skip(f"{MAKER} is not there: the cases lie beside the repository")
+        pytest.skip(f"{MAKER} does not exist: the cases are beside the repository")
     spec = importlib.util.spec_from_file_location("make_cases", MAKER)
     assert spec is not None and spec.loader is not None
     made: Any = importlib.util.module_from_spec(spec)
@@ -173,5 +173,5 @@ def test_case_ends_in_a_served_prediction(case: str, folder: Path, tmp_path: Pat
 
 def test_a_case_of_one_class_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("id,age,churn\n" + "".join(f"c{i},{i % 50},no\n" for i in range(200)))
-    with pytest.raises(DataError, match="no column tells who left"):
+    with pytest.raises(DataError, match="no column shows who left"):
         proposed(tmp_path / "one.csv", tmp_path)

@@ -1,4 +1,4 @@
-"""`churn registry` and `churn gates --override` as a person types them, on a small real model."""
+"""`churn registry` and `churn gates --override`, on a small real model."""
 
 import json
 import os
@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from churn.cli import main
 from churn.settings import CONFIGS
+from support.cdnow import cdnow_log
 
 SMALL = (
     "training.epochs=4",
@@ -21,8 +24,8 @@ SMALL = (
 STRICT = "gates.profiles.default.floors.minimum={auroc: 0.97}"
 
 
-class Person:
-    """Types commands about one workspace."""
+class Shell:
+    """Runs commands in one workspace."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -30,8 +33,8 @@ class Person:
         source = f"data.source={{kind: csv, uri: {folder / 'orders.csv'}, {columns}}}"
         self.settings = [f"workspace={folder / 'var'}", source, *SMALL]
 
-    def types(self, *words: str, code: int = 0) -> tuple[str, str]:
-        """stdout and stderr of `churn WORDS`, which has to end with `code`."""
+    def run(self, *words: str, code: int = 0) -> tuple[str, str]:
+        """stdout and stderr of `churn WORDS`, whose exit code has to be `code`."""
         flags = [word for setting in self.settings for word in ("--set", setting)]
         strict = [word for word in words if word == STRICT]
         words = tuple(word for word in words if word != STRICT)
@@ -55,83 +58,81 @@ class Person:
 
 
 @pytest.fixture(scope="module")
-def person(tmp_path_factory: pytest.TempPathFactory) -> Person:
-    """One whose workspace holds a trained model that nobody has judged yet."""
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A workspace with a trained model that the gates have not judged."""
     folder = tmp_path_factory.mktemp("registry")
     write_orders(folder / "orders.csv")
-    someone = Person(folder)
+    shell = Shell(folder)
     for words in (["ingest"], ["features", "build"], ["features", "materialize"], ["train"]):
-        someone.types(*words)
-    return someone
+        shell.run(*words)
+    return shell
 
 
 def write_orders(file: Path) -> None:
     """The purchases of every eleventh customer of CDNOW, as a shop would export them."""
-    from importlib.metadata import distribution
-
-    import pandas as pd
-
-    files = distribution("Lifetimes").files or []
-    text = next(name for name in files if name.name == "CDNOW_master.txt").locate()
-    names = ["customer", "when", "quantity", "value"]
-    log = pd.read_csv(str(text), sep=r"\s+", header=0, names=names, dtype={"when": str})
-    log = log[log["customer"] % 11 == 0]
-    log["when"] = pd.to_datetime(log["when"], format="%Y%m%d") + pd.to_timedelta(
-        log.groupby(["customer", "when"]).cumcount(), unit="s"
-    )
+    log = cdnow_log().rename(columns={"amount": "value"})
+    log = log.assign(customer=log["customer"].astype(int))[log["customer"].astype(int) % 11 == 0]
+    nth = log.groupby(["customer", "timestamp"]).cumcount()
+    log["when"] = log["timestamp"].dt.tz_localize(None) + pd.to_timedelta(nth, unit="s")
     log[["customer", "when", "value"]].to_csv(file, index=False)
 
 
-def test_the_registry_before_anything_is_there(tmp_path: Path) -> None:
-    nobody = Person(tmp_path)
-    assert "version" in nobody.types("registry", "list")[0]
-    assert "when" in nobody.types("registry", "history")[0]
-    assert "there is no challenger" in nobody.types("registry", "promote", "--reason", "x", code=2)[1]
-    assert "no version 3" in nobody.types("registry", "promote", "3", "--reason", "x", code=2)[1]
-    assert "no previous champion" in nobody.types("registry", "rollback", "--reason", "x", code=2)[1]
+def test_the_empty_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(CONFIGS.parent)
+    flags = [word for setting in Shell(tmp_path).settings for word in ("--set", setting)]
+
+    def printed(*words: str, code: int = 0) -> str:
+        assert main(["registry", *words, *flags]) == code
+        return "".join(capsys.readouterr())
+
+    assert "version" in printed("list")
+    assert "when" in printed("history")
+    assert "there is no challenger" in printed("promote", "--reason", "x", code=2)
+    assert "no version 3" in printed("promote", "3", "--reason", "x", code=2)
+    assert "no previous champion" in printed("rollback", "--reason", "x", code=2)
     assert not (tmp_path / "var" / "mlflow.db").exists()
 
 
 @pytest.mark.slow  # two dozen commands, each a process that imports MLflow
-def test_from_a_refusal_to_a_champion_and_back(person: Person) -> None:
+def test_from_a_refusal_to_a_champion_and_back(shell: Shell) -> None:
     # refused: exit code 3, and nothing is packaged
-    said = person.types("gates", STRICT, code=3)[1]
-    assert "the gates of profile default refuse this model: auroc 0." in said
-    person.types("package", STRICT, code=3)
+    error = shell.run("gates", STRICT, code=3)[1]
+    assert "the gates of profile default refuse this model: auroc 0." in error
+    shell.run("package", STRICT, code=3)
 
-    # overridden: only with a reason, only what failed, and on record
+    # overridden: only with a reason, only a failed rule, and the report contains it
     override = ("gates", STRICT, "--override")
-    assert "give a --reason" in person.types(*override, "floors", code=2)[1]
-    wrong = person.types(*override, "flors", "--reason", "typo", code=2)[1]
+    assert "give a --reason" in shell.run(*override, "floors", code=2)[1]
+    wrong = shell.run(*override, "flors", "--reason", "typo", code=2)[1]
     assert "--override flors: no such failed rule; floors.auroc failed" in wrong
-    firm = person.types(*override, "parity", "--reason", "in a hurry", code=2)[1]
-    assert "cannot be overridden" in firm
-    assert "--reason: of what?" in person.types("gates", "--reason", "none", code=2)[1]
-    assert person.report()["passed"] is False and person.report()["overrides"] == []
-    person.types(*override, "floors", "--reason", "a pilot of\ntwo weeks")
-    (noted,) = person.report()["overrides"]  # type: ignore[misc]
+    refused = shell.run(*override, "parity", "--reason", "in a hurry", code=2)[1]
+    assert "cannot be overridden" in refused
+    assert "--reason: no rule is overridden" in shell.run("gates", "--reason", "none", code=2)[1]
+    assert shell.report()["passed"] is False and shell.report()["overrides"] == []
+    shell.run(*override, "floors", "--reason", "a pilot of\ntwo weeks")
+    (noted,) = shell.report()["overrides"]  # type: ignore[misc]
     assert (noted["rule"], noted["reason"], noted["who"]) == ("floors", "a pilot of two weeks", "ada")
-    person.types("package", STRICT)
-    assert "overridden" in person.types("registry", "list")[0]
+    shell.run("package", STRICT)
+    assert "overridden" in shell.run("registry", "list")[0]
 
-    # promoted, with a reason; asked twice it is done once
-    assert "Version 1 is the champion" in person.types("registry", "promote", "--reason", "the first")[0]
-    again = person.types("registry", "promote", "1", "--reason", "once more")[0]
+    # promoted, with a reason; a second request changes nothing
+    assert "Version 1 is the champion" in shell.run("registry", "promote", "--reason", "the first")[0]
+    again = shell.run("registry", "promote", "1", "--reason", "once more")[0]
     assert "Version 1 was the champion already" in again
 
-    # an honest second version takes its place, and goes again
-    person.types("train", "--set", "training.seed=7")
-    person.types("gates", "--set", "training.seed=7")
-    person.types("package", "--set", "training.seed=7")
-    person.types("registry", "promote", "--reason", "better rows")
-    listed = person.types("registry", "list")[0]
+    # a second version becomes champion, and is rolled back
+    shell.run("train", "--set", "training.seed=7")
+    shell.run("gates", "--set", "training.seed=7")
+    shell.run("package", "--set", "training.seed=7")
+    shell.run("registry", "promote", "--reason", "better rows")
+    listed = shell.run("registry", "list")[0]
     assert alias_of(listed, "2") == "champion" and alias_of(listed, "1") == "previous"
-    assert (
-        "Version 1 is the champion again" in person.types("registry", "rollback", "--reason", "calls rose")[0]
-    )
-    history = person.types("registry", "history")[0]
-    told = [line.split() for line in history.splitlines() if "ada" in line]
-    assert [(words[2], words[3]) for words in told] == [
+    assert "Version 1 is the champion again" in shell.run("registry", "rollback", "--reason", "calls rose")[0]
+    history = shell.run("registry", "history")[0]
+    decisions = [line.split() for line in history.splitlines() if "ada" in line]
+    assert [(words[2], words[3]) for words in decisions] == [
         ("challenge", "1"), ("promote", "1"), ("challenge", "2"), ("promote", "2"), ("rollback", "1"),
     ]  # fmt: skip
     for reason in ("a pilot of two weeks", "the first", "better rows", "calls rose"):

@@ -1,14 +1,10 @@
-"""`churn rollout` and `churn rollback` as a person types them, on a rollout whose traffic is a file.
+"""`churn rollout` and `churn rollback`, on a rollout whose traffic is a file.
 
-The controller runs in this process, as it would in `churn serve`; the commands are processes of their own.
+The controller runs in a thread, as it would in `churn serve`; test_front_door.py runs commands as processes.
 """
 
 import json
-import os
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from churn.settings import CONFIGS
+from churn import console
+from churn.cli import main
 from rollout.attendant import attend
 from rollout.config import RolloutConfig
 from rollout.observers.observer import Opened
-from rollout.state import Event, Rollout
+from rollout.state import Change, Event, Rollout
 from rollout.store import Store
-
-sys.path.append(str(Path(__file__).parents[1] / "rollout"))
 from support.file_target import NEW, OLD, FileRegistry, FileTarget, controller, now, plan
+from support.waits import within
 
 WAITS = {
     "stages": [{"weight": 5, "max_s": 600, "min_s": 300}, {"weight": 100, "max_s": 600}],
@@ -35,20 +31,20 @@ WAITS = {
 
 
 class Desk:
-    """A workspace with a database, and a person who types."""
+    """A workspace with a database, and the commands that are run in it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.config = folder, plan(**WAITS)
+    def __init__(self, folder: Path, printed: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.config, self._printed = folder, plan(**WAITS), printed
         (folder / "var").mkdir()
         self.store = Store(f"sqlite:///{folder}/var/rollout.db", self.config.lease_s)
         self.target = FileTarget(folder)
 
     def start(self) -> Rollout:
-        return self.store.start("churn", NEW, OLD, self.config, "ada", "march", now())
+        return self.store.start("churn", Change(NEW, OLD, "ada", now(), "march"), self.config)
 
     @contextmanager
     def controlled(self) -> Iterator[None]:
-        """While a controller runs."""
+        """Run a controller during the block."""
         over = threading.Event()
 
         def make(rollout: Rollout) -> object:
@@ -62,79 +58,75 @@ class Desk:
             over.set()
             thread.join(20)
 
-    def until(self, holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
-        while not holds():
-            assert time.monotonic() < deadline, self.store.newest("churn")
-            time.sleep(0.05)
+    def until(self, condition: Callable[[], bool]) -> None:
+        within(30, condition, lambda: self.store.newest("churn"))
 
-    def types(self, *words: str, code: int = 0) -> tuple[str, str]:
-        """stdout and stderr of `churn WORDS`, which has to end with `code`."""
-        done = subprocess.run(
-            [sys.executable, "-m", "churn", *words, "--set", f"workspace={self.folder / 'var'}"],
-            cwd=CONFIGS.parent,
-            env=os.environ | {"COLUMNS": "220", "LOGNAME": "bob"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr, done.stderr
-        return done.stdout, done.stderr
+    def run(self, *words: str, code: int = 0) -> tuple[str, str]:
+        """stdout and stderr of `churn WORDS`, whose exit code has to be `code`."""
+        self._printed.readouterr()
+        returned = main([*words, "--set", f"workspace={self.folder / 'var'}"])
+        out, err = self._printed.readouterr()
+        assert returned == code, out + err
+        assert "Traceback" not in err, err
+        return out, err
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+    monkeypatch.setattr(console.out, "width", 220)
+    monkeypatch.setattr(console.err, "width", 220)
+    monkeypatch.setenv("LOGNAME", "bob")
+    return Desk(tmp_path, capsys)
 
 
-def test_before_there_was_any_rollout(desk: Desk) -> None:
-    assert "There has been no rollout" in desk.types("rollout", "status")[0]
-    assert json.loads(desk.types("rollout", "status", "--json")[0]) == {"phase": None}
-    assert "none runs" in desk.types("rollout", "abort", "--reason", "x", code=1)[1]
-    assert "no rollout has promoted anything" in desk.types("rollback", "--reason", "x", code=1)[1]
-    assert "no archive yet" in desk.types("rollout", "start", "--reason", "x", code=1)[1]
+def test_before_the_first_rollout(desk: Desk) -> None:
+    assert "There has been no rollout" in desk.run("rollout", "status")[0]
+    assert json.loads(desk.run("rollout", "status", "--json")[0]) == {"phase": None}
+    assert "none runs" in desk.run("rollout", "abort", "--reason", "x", code=1)[1]
+    assert "no rollout has promoted anything" in desk.run("rollback", "--reason", "x", code=1)[1]
+    assert "no archive yet" in desk.run("rollout", "start", "--reason", "x", code=1)[1]
 
 
-def test_without_a_controller_the_command_says_so_and_how_to_start_one(desk: Desk) -> None:
+def test_without_a_controller_the_command_reports_how_to_start_one(desk: Desk) -> None:
     rollout = desk.start()
-    said = desk.types("rollout", "pause", "--reason", "lunch", code=5)[1]
-    assert "No controller runs" in said and "churn serve" in said
-    assert "none" in desk.types("rollout", "status", code=5)[0]
-    asked = desk.store.asked(rollout.id)
-    assert asked is not None and (asked.who, asked.reason) == ("bob", "lunch")
+    output = desk.run("rollout", "pause", "--reason", "lunch", code=5)[1]
+    assert "No controller runs" in output and "churn serve" in output
+    assert "none" in desk.run("rollout", "status", code=5)[0]
+    request = desk.store.next_request(rollout.id)
+    assert request is not None and (request.who, request.reason) == ("bob", "lunch")
 
 
-def test_what_nobody_carries_out_is_written_and_does_not_end_with_0(desk: Desk) -> None:
+def test_a_request_without_a_controller_is_recorded_and_does_not_end_with_0(desk: Desk) -> None:
     rollout = desk.start()
     for words in (["resume"], ["promote", "--reason", "x"], ["abort", "--reason", "x"]):
-        assert "No controller runs" in desk.types("rollout", *words, code=5)[1]
-    assert "No controller runs" in desk.types("rollback", "--reason", "x", code=5)[1]
+        assert "No controller runs" in desk.run("rollout", *words, code=5)[1]
+    assert "No controller runs" in desk.run("rollback", "--reason", "x", code=5)[1]
     with desk.controlled():
         desk.until(lambda: desk.store.load(rollout.id).over)
-    assert desk.store.load(rollout.id).phase == "aborted", "of all that was asked, the abort came first"
+    assert desk.store.load(rollout.id).phase == "aborted", "of all requests, the abort is executed first"
 
 
-def test_a_rollout_from_the_first_look_to_the_way_back(desk: Desk) -> None:
+def test_a_rollout_from_its_start_to_its_rollback(desk: Desk) -> None:
     rollout = desk.start()
     with desk.controlled():
         desk.until(lambda: desk.target.observe().weight == 5)
-        shown, _ = desk.types("rollout", "status", code=4)
-        assert "5 % to the canary" in shown and "any_error" in shown and "of 300 s" in shown
-        record = json.loads(desk.types("rollout", "status", "--json", code=4)[0])
+        desk.until(lambda: "any_error" in desk.run("rollout", "status", code=4)[0])  # after the first look
+        shown, _ = desk.run("rollout", "status", code=4)
+        assert "5 % to the canary" in shown and "of 300 s" in shown
+        record = json.loads(desk.run("rollout", "status", "--json", code=4)[0])
         assert record["phase"] == "stage" and record["controller"]
         assert record["look"]["canary"]["requests"] == 100
         assert record["look"]["verdicts"][0]["numbers"] == {"errors": 0}
 
-        assert "not paused" in desk.types("rollout", "resume", code=1)[1]
-        assert "bob: lunch" in desk.types("rollout", "pause", "--reason", "lunch")[0]
-        assert "paused" in desk.types("rollout", "status", code=5)[0]
-        desk.types("rollout", "resume")
-        assert "skips the stages of 100 %" in desk.types("rollout", "promote", "--reason", "we know it")[0]
-        desk.types("rollout", "watch")  # ends with the rollout
+        assert "not paused" in desk.run("rollout", "resume", code=1)[1]
+        assert "bob: lunch" in desk.run("rollout", "pause", "--reason", "lunch")[0]
+        assert "paused" in desk.run("rollout", "status", code=5)[0]
+        desk.run("rollout", "resume")
+        assert "skips the stages of 100 %" in desk.run("rollout", "promote", "--reason", "we know it")[0]
+        desk.run("rollout", "watch")  # ends with the rollout
         assert desk.target.observe().stable == NEW.sha256
 
-        told, _ = desk.types("rollout", "history")
+        listed, _ = desk.run("rollout", "history")
         for word in (
             "start",
             "deploy",
@@ -146,31 +138,29 @@ def test_a_rollout_from_the_first_look_to_the_way_back(desk: Desk) -> None:
             "finish",
             "bob: lunch",
         ):
-            assert word in told, word
-        assert "version bbbbbbbbbbbb" in desk.types("rollback", "--reason", "offers fail")[0]
+            assert word in listed, word
+        assert "version bbbbbbbbbbbb" in desk.run("rollback", "--reason", "offers fail")[0]
     assert desk.target.observe().stable == OLD.sha256
     assert FileRegistry(desk.folder).champions() == ["new", "old"]
-    desk.types("rollout", "status", code=3)
-    history = json.loads(desk.types("rollout", "history", rollout.id, "--json")[0])
+    desk.run("rollout", "status", code=3)
+    history = json.loads(desk.run("rollout", "history", rollout.id, "--json")[0])
     assert history["rollout"]["outcome"] == "bob: offers fail"
     assert [event["sequence"] for event in history["events"]] == list(range(1, len(history["events"]) + 1))
-    assert "rolled back" in desk.types("rollout", "history", "--all")[0]
+    assert "rolled back" in desk.run("rollout", "history", "--all")[0]
 
 
-def test_abort_ends_with_traffic_back_and_watch_tells_machines_each_change(desk: Desk) -> None:
+def test_abort_ends_with_traffic_on_stable_and_watch_prints_each_change_as_json(desk: Desk) -> None:
     desk.start()
     with desk.controlled():
         desk.until(lambda: desk.target.observe().weight == 5)
-        assert (
-            "answered by version bbbbbbbbbbbb" in desk.types("rollout", "abort", "--reason", "calls rose")[0]
-        )
+        assert "answered by version bbbbbbbbbbbb" in desk.run("rollout", "abort", "--reason", "calls rose")[0]
     assert desk.target.observe().canary is None
-    lines = desk.types("rollout", "watch", "--json", code=3)[0].splitlines()
+    lines = desk.run("rollout", "watch", "--json", code=3)[0].splitlines()
     assert json.loads(lines[-1])["phase"] == "aborted"
 
 
 def test_a_past_rollout_is_judged_again_under_another_policy(desk: Desk) -> None:
-    assert "nothing was counted yet" in desk.types("rollout", "judge", code=1)[1]
+    assert "nothing was counted yet" in desk.run("rollout", "judge", code=1)[1]
     rollout = desk.start()
     begun = now()
     window = Opened(5, False, begun)
@@ -184,14 +174,14 @@ def test_a_past_rollout_is_judged_again_under_another_policy(desk: Desk) -> None
     }
     looks = {begun + timedelta(seconds=1): {begun.isoformat(): counts}}
     desk.store.save_observation(saved, {}, looks)
-    as_it_was = desk.types("rollout", "judge", rollout.id, code=3)[0]
+    as_it_was = desk.run("rollout", "judge", rollout.id, code=3)[0]
     assert "would have been rolled back" in " ".join(as_it_was.split())
     tolerant = ("--set", "rollout.rules.error_rate.tolerance=0.2")
-    judged = json.loads(desk.types("rollout", "judge", "--json", *tolerant)[0])
+    judged = json.loads(desk.run("rollout", "judge", "--json", *tolerant)[0])
     assert (judged["rolled_back"], judged["canary_requests"], judged["weight"]) == (False, 500, 5)
 
 
-def test_a_plan_that_makes_no_sense_is_one_line(desk: Desk) -> None:
-    assert "rollout.alpha" in desk.types("rollout", "status", "--set", "rollout.alpha=2", code=2)[1]
+def test_an_invalid_plan_is_one_line(desk: Desk) -> None:
+    assert "rollout.alpha" in desk.run("rollout", "status", "--set", "rollout.alpha=2", code=2)[1]
     with pytest.raises(ValueError, match="the last weight is 100"):
         RolloutConfig.model_validate({"stages": [{"weight": 5, "max_s": 1}]})

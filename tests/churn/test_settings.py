@@ -40,7 +40,7 @@ URIS_AND_SIZES = {
 }
 
 
-def test_every_stage_has_its_file_and_every_file_its_stage() -> None:
+def test_every_stage_has_a_file_and_every_file_a_stage() -> None:
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(STAGES)
     assert load_settings().features.horizon_days == 90
 
@@ -65,7 +65,7 @@ def test_profiles_change_addresses_and_sizes_only(profile: str, monkeypatch: pyt
     assert settings.features.digest() == load_settings().features.digest()
 
 
-def test_production_names_the_variable_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_production_names_a_missing_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CHURN_REDIS", raising=False)
     with pytest.raises(ConfigError, match="environment variable CHURN_REDIS"):
         load_settings("production")
@@ -114,7 +114,7 @@ def test_an_unreadable_overlay_is_named(text: str | None, message: str, tmp_path
     assert str(overlay) in str(caught.value)
 
 
-def test_the_workspace_stands_in_addresses(tmp_path: Path) -> None:
+def test_the_workspace_is_inserted_into_addresses(tmp_path: Path) -> None:
     settings = load_settings(overrides=[f"workspace={tmp_path}"])
     assert settings.training.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert settings.files.records == tmp_path / "data" / "current" / "records"
@@ -132,12 +132,12 @@ def test_the_workspace_stands_in_addresses(tmp_path: Path) -> None:
         ("null", None),
     ],
 )
-def test_a_set_address_arrives_as_it_is_written(value: str, expected: object) -> None:
-    """YAML would cut at ` #`, take `: ` for a mapping and a bracket for a list."""
+def test_an_address_after_set_is_not_changed(value: str, expected: object) -> None:
+    """YAML would end at ` #`, and read `: ` as a mapping and a bracket as a list."""
     assert parse_override(f"features.registry={value}") == {"features": {"registry": expected}}
 
 
-def test_what_an_environment_variable_holds_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_value_of_an_environment_variable_is_not_expanded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PASSWORD", "a #b: ${OTHER}$HOME")
     monkeypatch.setenv("OTHER", "not this")
     assert expand({"at": ["x,${PASSWORD},${OTHER}"]}) == {"at": ["x,a #b: ${OTHER}$HOME,not this"]}

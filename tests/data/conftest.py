@@ -1,4 +1,4 @@
-"""Small tables, real files, and the road from one to the other."""
+"""Fixtures that write small tables to files, and ingest them."""
 
 from datetime import datetime
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from support.data_tables import AS_OF, KEY, Configure, Ingest
 
 from core.workspace import Workspace
 from data.config import DataConfig
 from data.ingest import ingest
+from support.data_tables import AS_OF, KEY, Configure, Ingest
 
 
 @pytest.fixture(autouse=True)

@@ -13,19 +13,20 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from support.data_tables import AS_OF, KEY, Configure, Ingest
 
 from core.errors import DataError
 from core.workspace import Workspace
 from data import append as append_module
-from data.append import Delivery, append
+from data.append import append
 from data.config import DataConfig
+from data.delivery import Delivery
 from data.ingest import ingest
 from data.prepare import parts as parts_module
 from data.prepare import staging
 from data.records.folder import parts, read
 from data.records.versions import find, versions
 from handlers.identity import mask
+from support.data_tables import AS_OF, KEY, Configure, Ingest
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "customer,when,paid\nann,2024-01-05,10\nbob,2024-02-01,3\nann,2024-03-01,7\n"
@@ -101,7 +102,7 @@ def test_a_changed_transaction_replaces_the_old_row(
     assert sorted(read(files.records)["amount"].to_pylist()) == [10.0, 26.0, 30.0, 40.0]
 
 
-def test_a_delivered_order_replaces_the_known_one(
+def test_a_delivered_order_replaces_the_stored_one(
     configure: Configure, run: Ingest, files: Workspace, tmp_path: Path
 ) -> None:
     columns = {"user_id": "customer", "timestamp": "when", "amount": "paid", "order_id": "order"}
@@ -161,14 +162,14 @@ ROWS = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(batches=st.lists(ROWS, min_size=2, max_size=4), share=st.sampled_from([0.0, 0.2, 9.0]))
-def test_deliveries_end_where_pandas_does(
+def test_deliveries_give_the_same_rows_as_pandas(
     batches: list[list[tuple[str, int, int, int]]],
     share: float,
     configure: Configure,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever was linked, written anew or compacted on the way."""
+    """It does not matter which parts were linked, rewritten or compacted."""
     frames = []
     for rows in batches:
         frame = pd.DataFrame(rows, columns=["customer", "day", "paid", "order"])
@@ -219,7 +220,7 @@ def test_a_delivery_that_cannot_be_used_changes_nothing(
     assert [p.name for p in files.data.parent.iterdir() if p.name.startswith("version-")] == []
 
 
-def test_only_the_same_mapping_and_key_are_merged(
+def test_another_mapping_or_key_is_refused(
     configure: Configure, run: Ingest, files: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = delivered(tmp_path, "customer,when,paid\nbob,2024-04-01,5\n")
@@ -233,7 +234,7 @@ def test_only_the_same_mapping_and_key_are_merged(
         append(configure(BASE), files, uri, AS_OF)
 
 
-def test_the_row_count_is_judged_on_all_rows(
+def test_the_row_count_is_checked_on_all_rows(
     configure: Configure, run: Ingest, files: Workspace, tmp_path: Path
 ) -> None:
     config = configure(BASE, expectations=[{"type": "expect_table_row_count_to_be_between", "min_value": 3}])
@@ -269,7 +270,7 @@ def test_an_old_version_becomes_current_again(configure: Configure, run: Ingest,
     assert files.data.resolve() == folder and len(versions(files)) == 2
 
 
-def test_a_damaged_version_is_made_anew(configure: Configure, run: Ingest, files: Workspace) -> None:
+def test_a_damaged_version_is_written_again(configure: Configure, run: Ingest, files: Workspace) -> None:
     run(configure(BASE))
     damaged = files.data.resolve()
     parts(files)[0].unlink()
@@ -297,7 +298,7 @@ module.append(config, Workspace(Path(sys.argv[1])), sys.argv[2], datetime(2026, 
 
 
 @pytest.mark.parametrize(
-    "where", ["append.read_into", "merge.link_part", "append.write_json", "versions.point_to"]
+    "where", ["append.read_delivery", "merge.link_part", "append.write_json", "versions.point_to"]
 )
 def test_a_kill_leaves_the_old_version(
     where: str, configure: Configure, run: Ingest, files: Workspace, tmp_path: Path

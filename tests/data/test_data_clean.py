@@ -1,4 +1,4 @@
-"""No row is lost: each ends in the records or, with its reason, among the rejected."""
+"""No row is lost: each is in the records or, with a reason, in the rejected rows."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
-from support.data_tables import LOG, Configure
 
 from core.errors import DataError
 from data.config import DataConfig
-from data.prepare.clean import Cleaned, Cleaner, check_usable, clean
+from data.prepare.clean import Cleaned, Cleaner, clean
+from data.source.readers import public_uri
 from data.source.sources import as_table, open_source
+from support.data_tables import LOG, Configure
 
 Clean = Callable[..., Cleaned]
 TABLE = "customer,plan,bill,churned\na,basic,10.5,Yes\nb,,20,No\nc,plus, ,No\n"
@@ -84,7 +85,7 @@ def test_identifiers_that_are_not_integers(cleaned: Clean) -> None:
     assert set(reasons(result)) == {"user_id is not an integer (data.source.user_id_type)"}
 
 
-def test_a_quantity_may_be_blank_but_not_nonsense(cleaned: Clean) -> None:
+def test_a_quantity_may_be_blank_but_not_unreadable(cleaned: Clean) -> None:
     columns = {"user_id": "customer", "timestamp": "when", "amount": "paid", "quantity": "n"}
     result = cleaned("customer,when,paid,n\na,20240101,1,\nb,20240101,1,3\nc,20240101,1,x\n", columns=columns)
     assert result.records["quantity"].to_pylist() == [1.0, 3.0]
@@ -122,13 +123,13 @@ def test_names_that_differ_only_in_case_are_refused_with_the_remedy(
     assert "data.source.computed" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_column_read_under_another_name_leaves_ours_alone(cleaned: Clean) -> None:
+def test_a_column_read_under_another_name_does_not_change_the_standard_one(cleaned: Clean) -> None:
     log = "customer,when,paid,Amount\na,20240101,1,20\n"
     records = cleaned(log, computed={"amount_2": '"Amount"'}).records
     assert (records["amount"][0].as_py(), records["amount_2"][0].as_py()) == (1.0, "20")
 
 
-def test_a_mapped_column_is_not_kept_under_its_own_name(configure: Configure) -> None:
+def test_a_mapped_column_cannot_be_stored_under_its_own_name(configure: Configure) -> None:
     with pytest.raises(ValueError, match=r"source\.keep names customer, which source\.columns maps"):
         configure(LOG, keep=["customer"])
 
@@ -139,16 +140,16 @@ def test_more_than_the_allowed_share_of_rejected_rows_is_refused(configure: Conf
     cleaner = Cleaner(config, as_table(config))
     list(cleaner.chunks(open_source(config).chunks()))
     with pytest.raises(DataError) as error:
-        check_usable(cleaner.tally, cleaner.source, {}, 0.4, 3)
+        cleaner.tally.check(public_uri(cleaner.source), 0.4, 3)
     assert "table.csv: 3 of 6 rows cannot be used, more than data.max_rejected_share 0.4 allows" in str(
         error.value
     )
     assert str(error.value).endswith("(2 rows, the first is row 5)")
     assert [(r["rows"], r["first_row"]) for r in error.value.table] == [(2, 5), (1, 4)]
-    check_usable(cleaner.tally, cleaner.source, {}, 0.5, 3)
+    cleaner.tally.check(public_uri(cleaner.source), 0.5, 3)
 
 
-def test_computed_columns_stand_in_for_mapped_ones(cleaned: Clean) -> None:
+def test_computed_columns_replace_mapped_ones(cleaned: Clean) -> None:
     table = "customer,day,hour,n,price\na,2024-01-05,10:30,2,1.5\nb,2024-01-06,11:00,x,2\n"
     result = cleaned(
         table,
@@ -193,7 +194,7 @@ def test_a_table_without_identifiers_is_numbered(cleaned: Clean) -> None:
     assert result.records["user_id"].to_pylist() == [1, 2, 4]
 
 
-def test_a_labelled_table_keeps_its_columns_with_inferred_types(cleaned: Clean) -> None:
+def test_the_columns_of_a_labelled_table_have_inferred_types(cleaned: Clean) -> None:
     records = cleaned(TABLE, "labelled", FURTHER, positive="Yes").records
     assert [(f.name, str(f.type)) for f in records.schema] == [
         ("user_id", "string"),
@@ -219,7 +220,7 @@ def test_the_type_of_a_column_is_decided_by_all_chunks(configure: Configure) -> 
     for columns, target in zip(chunks, targets, strict=True):
         further = {name: list(values) for name, values in columns.items()}
         cleaner.clean(pa.table({"customer": ["a", "b"], "churned": target, **further}))
-    kinds = {name: cleaner.tally.kind(name) for name in cleaner.further}
+    kinds = {name: cleaner.further.kind(name) for name in cleaner.further.names}
     assert kinds == {
         "whole": "int64",
         "gaps": "float64",
@@ -240,7 +241,7 @@ def test_the_type_of_a_column_is_decided_by_all_chunks(configure: Configure) -> 
         (["gone", "here", "gone"], "gone"),
         (["True.", "False.", "True."], True),
         (["YES", "no", " yes "], "Yes"),
-        (["Yes", "No", "yes"], True),  # an unquoted Yes is true to YAML
+        (["Yes", "No", "yes"], True),  # YAML reads an unquoted Yes as true
         (["left early", "stayed", "Left  Early"], "Left early"),
     ],
 )
@@ -281,7 +282,7 @@ def test_several_values_may_mean_churned_and_others_nothing_yet(configure: Confi
     assert result.records["user_id"].to_pylist() == ["a", "b", "c", "e"]
     assert result.records["target"].to_pylist() == [1, 0, 1, 0]
     assert [row["row"] for row in rejected(result)] == [4, 6, 7]
-    assert cleaner.tally.unusable == 1  # what is ignored on purpose is not unusable
+    assert cleaner.tally.unusable == 1  # ignored rows do not count as unusable
 
 
 def test_a_number_is_no_target(cleaned: Clean) -> None:

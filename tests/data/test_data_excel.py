@@ -1,4 +1,4 @@
-"""Workbooks as people save them."""
+"""Excel workbooks as spreadsheet programs save them."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -8,12 +8,12 @@ from typing import Any
 import openpyxl
 import pyarrow as pa
 import pytest
-from support.data_tables import Configure
 
 from core.errors import DataError
 from data.cell import parse
 from data.cell.notation import Notation
 from data.source.sources import open_source
+from support.data_tables import Configure
 
 Book = Callable[..., Path]
 pytest.importorskip("python_calamine", reason="pip install 'churn-prediction[excel]'")
@@ -76,7 +76,7 @@ def test_options_of_other_readers_are_refused(configure: Configure, book: Book) 
         read(configure, book(Orders=[HEADER, FIRST]), options={"sep": ";"})
 
 
-def test_what_is_no_workbook(configure: Configure, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_workbook_is_refused(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "x.xlsx").write_text("customer,when,paid\n")
     with pytest.raises(DataError, match=r"this is text, not an Excel workbook; set data.source.kind to csv"):
         read(configure, tmp_path / "x.xlsx")

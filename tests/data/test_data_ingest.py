@@ -1,4 +1,4 @@
-"""From the source to the hand-over files: what they hold, and that they are all there or not at all."""
+"""From the source to the files of a version: their contents, and that all of them are written or none."""
 
 import hashlib
 import json
@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
-from support.data_tables import AS_OF, KEY, LOG, Configure, Ingest, cdnow
 
 from churn.settings import load_settings
 from core.errors import DataError
@@ -26,6 +25,7 @@ from data.prepare import parts as parts_module
 from data.records.folder import parts, read
 from data.source.sources import CDNOW_SHA256
 from handlers.identity import mask
+from support.data_tables import AS_OF, KEY, LOG, Configure, Ingest, cdnow
 
 TELCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "Telco-Customer-Churn.csv"
 ROOT = Path(__file__).resolve().parents[2]
@@ -239,15 +239,15 @@ def test_a_second_ingest_while_one_is_running_is_refused(
     run(cdnow())
 
 
-def test_progress_is_told_without_identifiers(configure: Configure, files: Workspace) -> None:
-    said: list[str] = []
-    ingest(configure(LOG), files, AS_OF, said.append)
-    assert [line.split()[0] for line in said] == ["reading", "cleaning:", "sorting:", "validating"]
-    assert not any("ann" in line or "bob" in line for line in said)
+def test_progress_messages_contain_no_identifiers(configure: Configure, files: Workspace) -> None:
+    messages: list[str] = []
+    ingest(configure(LOG), files, AS_OF, messages.append)
+    assert [line.split()[0] for line in messages] == ["reading", "cleaning:", "sorting:", "validating"]
+    assert not any("ann" in line or "bob" in line for line in messages)
 
 
 @pytest.mark.slow
-def test_millions_of_rows_stay_within_a_few_gigabytes(tmp_path: Path) -> None:
+def test_millions_of_rows_need_only_a_few_gigabytes(tmp_path: Path) -> None:
     """7 million purchases of a million customers."""
     rng = np.random.default_rng(0)
     rows = 7_000_000

@@ -1,4 +1,4 @@
-"""Identifiers are masked with a key that nobody else may read, and raw ones do not survive."""
+"""Identifiers are masked with a private key, and no raw identifier is written."""
 
 import logging
 import stat
@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.data_tables import KEY, Configure, Ingest, cdnow
 
 from core.errors import DataError
 from core.workspace import Workspace
@@ -21,6 +20,7 @@ from data.prepare import staging
 from data.prepare.staging import Buckets
 from data.records.folder import read
 from handlers.identity import canonical_id, is_masked, mask
+from support.data_tables import KEY, Configure, Ingest, cdnow
 
 CONFIG = cdnow()
 
@@ -30,7 +30,7 @@ def keyless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CHURN_MASK_KEY")
 
 
-def test_the_environment_holds_the_key(files: Workspace) -> None:
+def test_the_key_is_read_from_the_environment(files: Workspace) -> None:
     assert load_key(CONFIG, files) == KEY.encode()
     assert not files.mask_key.exists()
 
@@ -41,7 +41,7 @@ def test_the_variable_is_named_by_the_config(files: Workspace, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("keyless")
-def test_a_key_is_made_once_for_its_owner_alone(files: Workspace) -> None:
+def test_a_key_is_generated_once_and_readable_by_its_owner_only(files: Workspace) -> None:
     key = load_key(CONFIG, files)
     assert len(key) == 64
     assert load_key(CONFIG, files) == key
@@ -57,7 +57,7 @@ def test_two_workspaces_do_not_share_a_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("keyless")
-def test_commands_that_start_together_agree_on_one_key(
+def test_commands_that_start_together_use_the_same_key(
     files: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = Barrier(8)
@@ -76,7 +76,7 @@ def test_commands_that_start_together_agree_on_one_key(
 
 @pytest.mark.usefixtures("keyless")
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o602])
-def test_a_key_file_open_to_others_is_refused(files: Workspace, mode: int) -> None:
+def test_a_key_file_that_others_may_read_is_refused(files: Workspace, mode: int) -> None:
     key = load_key(CONFIG, files)
     files.mask_key.chmod(mode)
     with pytest.raises(DataError, match=f"mode {mode:o}.*chmod 600") as error:
@@ -103,7 +103,9 @@ def test_an_empty_or_short_variable_is_refused(
     assert "kkk" not in str(error.value)
 
 
-def test_data_and_server_mask_alike_and_each_customer_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_and_server_give_equal_masks_and_mask_each_customer_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls: list[str] = []
 
     def counted(canonical: str, key: bytes) -> str:
@@ -121,7 +123,7 @@ def test_data_and_server_mask_alike_and_each_customer_once(monkeypatch: pytest.M
     assert mask_texts(texts, "integer", KEY.encode()).to_pylist() == [expected[1], None, None, expected[3]]
 
 
-def test_the_numbers_of_masks_sort_like_their_texts() -> None:
+def test_masks_have_the_same_order_as_numbers_and_as_texts() -> None:
     high, low = Masker("string", KEY.encode()).halves(pa.chunked_array([[f"c{i}" for i in range(500)]]))
     texts = masks_as_text(high, low).to_pylist()
     assert [texts[i] for i in np.lexsort((low, high))] == sorted(texts)
@@ -170,7 +172,7 @@ def test_no_raw_identifier_and_no_key_is_left_anywhere(
 
 
 @pytest.mark.parametrize("name", ["row", "reason"])
-def test_a_source_that_calls_its_identifier_row_or_reason(
+def test_an_identifier_column_with_the_name_row_or_reason_is_masked(
     name: str, configure: Configure, run: Ingest, files: Workspace
 ) -> None:
     columns = {"user_id": name, "timestamp": "when", "amount": "paid"}
@@ -181,9 +183,7 @@ def test_a_source_that_calls_its_identifier_row_or_reason(
     assert rejected["row"] == 1 and rejected["reason"].startswith("timestamp")
 
 
-def test_columns_that_nobody_declared_are_written_nowhere(
-    configure: Configure, run: Ingest, files: Workspace
-) -> None:
+def test_undeclared_columns_are_not_written(configure: Configure, run: Ingest, files: Workspace) -> None:
     table = "customer,churned,Surname,bill\na,1,Hargrave,1\nb,0,Hill,2\nc,,Onio,3\n"
     run(configure(table, "labelled", keep=["bill"], max_rejected_share=0.5))
     assert read(files.records).column_names == ["user_id", "event_timestamp", "target", "bill"]

@@ -1,4 +1,4 @@
-"""Orders, returns, copies: what the records hold of a log, beside a reference in pandas."""
+"""Orders, returns and copies in the records of a log, compared with a reference in pandas."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from support.data_tables import AS_OF, KEY, Configure, Ingest
 
 from core.errors import DataError
 from core.workspace import Workspace
@@ -18,6 +17,7 @@ from data.prepare import parts as parts_module
 from data.prepare import staging
 from data.records.folder import parts, read
 from handlers.identity import mask
+from support.data_tables import AS_OF, KEY, Configure, Ingest
 
 LINES = {
     "user_id": "customer",
@@ -29,7 +29,7 @@ LINES = {
 
 
 def lines_of(rng: np.random.Generator, orders: int) -> pd.DataFrame:
-    """Lines of orders of few customers and days, so that everything happens: returns, equal lines, ties."""
+    """Order lines of few customers and days, with returns, equal lines and equal times."""
     rows = []
     for order in range(orders):
         customer = f"c{rng.integers(0, 9)}"
@@ -45,7 +45,7 @@ def lines_of(rng: np.random.Generator, orders: int) -> pd.DataFrame:
 
 
 def expected_orders(lines: pd.DataFrame) -> pd.DataFrame:
-    """In plain pandas: one row a customer, order and kind; a line without an order is one by itself."""
+    """In pandas: one row per customer, order and kind; a line without an order is a separate row."""
     lines = lines.assign(is_return=(lines["paid"] < 0) | (lines["n"] < 0), place=range(len(lines)))
     lines["group"] = lines["order"].where(lines["order"].notna(), "line " + lines["place"].astype(str))
     orders = lines.groupby(["customer", "group", "is_return"], as_index=False).agg(
@@ -118,7 +118,7 @@ REPEATED = (
 )
 
 
-def test_repeated_rows_are_refused_dropped_or_kept(
+def test_repeated_rows_are_refused_dropped_or_stored(
     configure: Configure, run: Ingest, files: Workspace
 ) -> None:
     with pytest.raises(DataError, match=r"2 rows equal a row above in every column.*\(first: row 3\)"):
@@ -149,19 +149,21 @@ def test_copies_of_a_transaction(configure: Configure, run: Ingest, files: Works
     log = "\n".join(["customer,when,paid,order", *rows])
     with pytest.raises(DataError, match=r"1 rows repeat a row above.*\(first: row 4\)"):
         run(configure(log, columns=BY_ID))
-    assert run(configure(log, columns=BY_ID, duplicates="drop"))["rows"] == 3  # without an id none is a copy
+    assert run(configure(log, columns=BY_ID, duplicates="drop"))["rows"] == 3  # no id: not a copy
     assert pq.read_table(files.rejected)["row"].to_pylist() == [4]
     assert run(configure(log, columns=BY_ID, duplicates="keep"))["rows"] == 4
     assert read(files.records).column_names == ["user_id", "timestamp", "amount", "quantity", "is_return"]
 
 
-def test_orders_of_two_customers_stay_two(configure: Configure, run: Ingest, files: Workspace) -> None:
+def test_equal_order_numbers_of_two_customers_are_two_orders(
+    configure: Configure, run: Ingest, files: Workspace
+) -> None:
     log = "customer,when,paid,n,order\na,2024-01-05,10,1,7\nb,2024-01-05,20,2,7\na,2024-01-04,5,1,7\n"
     run(configure(log, columns=LINES, group_by="order_id"))
     assert sorted(read(files.records)["amount"].to_pylist()) == [15.0, 20.0]
 
 
-def test_equal_lines_of_one_order_are_refused_with_the_way_out(configure: Configure, run: Ingest) -> None:
+def test_equal_lines_of_one_order_are_refused_with_the_remedy(configure: Configure, run: Ingest) -> None:
     log = "customer,when,paid,n,order\na,2024-01-05,10,1,7\na,2024-01-05,10,1,7\n"
     with pytest.raises(DataError, match="keep if lines of one order may be alike"):
         run(configure(log, columns=LINES, group_by="order_id"))
@@ -170,7 +172,7 @@ def test_equal_lines_of_one_order_are_refused_with_the_way_out(configure: Config
 MONTHS = "customer,month,churned,bill\na,2024-01-01,0,1\na,2024-02-01,1,2\nb,2024-01-01,0,3\n"
 
 
-def test_a_monthly_panel_keeps_every_row(configure: Configure, run: Ingest, files: Workspace) -> None:
+def test_every_row_of_a_monthly_panel_is_stored(configure: Configure, run: Ingest, files: Workspace) -> None:
     columns = {"user_id": "customer", "target": "churned", "event_timestamp": "month"}
     config = configure(MONTHS, "labelled", columns=columns, keep=["bill"])
     assert run(config)["rows"] == 3
@@ -182,12 +184,14 @@ def test_a_monthly_panel_keeps_every_row(configure: Configure, run: Ingest, file
     assert run(dropped)["rows"] == 3 and sorted(read(files.records)["bill"].to_pylist()) == [1, 2, 3]
 
 
-def test_a_customer_with_two_rows_and_no_time_is_shown_the_panel(configure: Configure, run: Ingest) -> None:
+def test_a_customer_with_two_rows_and_no_time_is_refused_with_the_remedy(
+    configure: Configure, run: Ingest
+) -> None:
     with pytest.raises(DataError, match=r"have the user_id of a row above.*event_timestamp if a customer"):
         run(configure(MONTHS, "labelled", keep=["bill"]))
 
 
-def test_a_type_that_empties_a_column_is_refused(configure: Configure, run: Ingest) -> None:
+def test_a_declared_type_that_loses_most_values_is_refused(configure: Configure, run: Ingest) -> None:
     table = "customer,churned,active\na,1,Yes\nb,0,No\n"
     with pytest.raises(DataError, match=r"column 'active' cannot be int64: 1 of its values") as error:
         run(configure(table, "labelled", types={"active": "int64"}))
@@ -196,7 +200,7 @@ def test_a_type_that_empties_a_column_is_refused(configure: Configure, run: Inge
     assert run(configure(numbers, "labelled", types={"age": "int64"}))["rows"] == 201
 
 
-def test_where_that_leaves_nothing_is_refused(configure: Configure, run: Ingest) -> None:
+def test_where_that_leaves_out_all_rows_is_refused(configure: Configure, run: Ingest) -> None:
     with pytest.raises(DataError, match=r"data\.source\.where leaves out all 4 rows"):
         run(configure(REPEATED, where="paid > 1000"))
 
@@ -214,7 +218,7 @@ def test_a_refund_does_not_break_the_shipped_expectations(
         run(configure(log, expectations=shipped, returns=None))
 
 
-def test_many_parts_and_one_hold_the_same_rows(
+def test_many_parts_and_a_single_one_contain_the_same_rows(
     configure: Configure, run: Ingest, files: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(1)

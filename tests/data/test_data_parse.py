@@ -1,4 +1,4 @@
-"""Cells as people and programs write them."""
+"""Parsing of cells in the notations of people and programs."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -41,12 +41,11 @@ def test_moments_are_utc(written: object, moment: datetime) -> None:
     "written",
     ["now", "today", "2024", "2024-02-30", "05/06/2024", "1714979289", "0001-01-01", "3024-01-01", ""],
 )
-def test_a_moment_is_never_guessed(written: str) -> None:
+def test_an_ambiguous_time_is_null(written: str) -> None:
     assert parse.moments(column(written, "2024-01-01T00:00Z"))[0].as_py() is None
 
 
-def test_a_time_without_a_zone_does_not_take_its_neighbours() -> None:
-    """pandas gives it the zone of the row above."""
+def test_a_time_without_a_zone_does_not_get_the_zone_of_the_row_above() -> None:
     moments = parse.moments(column("2024-01-01T10:00+02:00", "2024-01-01T10:00", "2024-01-01T10:00-05:00"))
     assert [m.hour for m in moments.to_pylist()] == [8, 10, 15]
 
@@ -71,7 +70,7 @@ def test_integer_identifiers_have_one_value_however_they_are_written() -> None:
     assert parse.identifiers(column(7.0, float("nan")), "integer").to_pylist() == [7, None]
 
 
-def test_string_identifiers_are_kept_to_the_letter() -> None:
+def test_string_identifiers_are_not_changed() -> None:
     assert parse.identifiers(column("00001", " a", " "), "string").to_pylist() == ["00001", " a", None]
 
 
@@ -89,13 +88,13 @@ def test_further_columns_are_numbers_only_when_every_value_is_one() -> None:
     assert kind(2**60, 1) == ("int64", [2**60, 1])
 
 
-def test_a_forced_type_makes_null_of_what_it_cannot_read() -> None:
+def test_a_declared_type_makes_unreadable_values_null() -> None:
     assert parse.typed(column("1", "1.5", "x"), "int64").to_pylist() == [1, None, None]
     assert parse.typed(column("1", "x"), "float64").to_pylist() == [1.0, None]
     assert parse.typed(column("007"), "string").to_pylist() == ["007"]
 
 
-def test_numbers_are_grouped_or_they_are_texts() -> None:
+def test_separators_between_wrong_groups_of_digits_make_a_text() -> None:
     german = Notation(decimal=",", thousands=".")
     written = column("31.12.2019", "10.0.0.1", "1.234", "1.234.567,5", "12.34", "1,5", "-1.234", "\u22123")
     assert parse.numbers(written, german).to_pylist() == [None, None, 1234, 1234567.5, None, 1.5, -1234, -3]
@@ -162,7 +161,7 @@ def test_money_with_any_kind_of_blank(blank: str) -> None:
         ("%Y-%m-%d %H:%M %z", "2023-01-05 10:00 +0200", "2023-01-05T08:00:00"),
     ],
 )
-def test_declared_spellings_of_dates(dates: str, written: object, moment: str) -> None:
+def test_declared_formats_of_dates(dates: str, written: object, moment: str) -> None:
     read = parse.moments(column(written, None), Notation(dates=dates))
     assert read.to_pylist() == [datetime.fromisoformat(moment).replace(tzinfo=UTC), None]
 
@@ -179,12 +178,12 @@ def test_declared_spellings_of_dates(dates: str, written: object, moment: str) -
         *(("iso", w) for w in ("13/04/2023", "1672531200", "1672531200000")),
     ],
 )
-def test_another_spelling_is_no_date(dates: str, written: str) -> None:
+def test_a_date_in_another_format_is_null(dates: str, written: str) -> None:
     assert parse.moments(column(written), Notation(dates=dates)).to_pylist() == [None]
 
 
 def test_times_of_a_zone_where_the_clocks_change() -> None:
-    """The earlier of two, and the moment after the gap."""
+    """An ambiguous time is the earlier one; a skipped time is moved behind the gap."""
     berlin = Notation(timezone="Europe/Berlin")
     written = ["2023-01-01 12:00", "2023-07-01", "2023-10-29 02:30", "2023-03-26 02:30", "2023-03-26 03:00"]
     hours = ["2023-01-01 11", "2023-06-30 22", "2023-10-29 00", "2023-03-26 01", "2023-03-26 01"]
@@ -212,7 +211,7 @@ def test_every_integer_of_64_bits_is_an_identifier() -> None:
 
 
 def test_identifiers_in_floats() -> None:
-    """pandas makes floats of them as soon as one is missing."""
+    """pandas writes them as floats when one is missing."""
     floats = column(1e10, 17850.0, None, 2.0**53)
     assert parse.identifiers(floats, "integer").to_pylist() == [10**10, 17850, None, 2**53]
     assert parse.identifiers(floats, "string").to_pylist() == ["10000000000", "17850", None, str(2**53)]
@@ -231,7 +230,7 @@ def test_words_are_missing_only_where_they_are_declared_or_among_numbers() -> No
         assert parse.inferred(numbers, Notation(missing=("-999",))).to_pylist() == [None, 1]
 
 
-def test_digits_that_a_number_would_lose_make_a_text() -> None:
+def test_a_column_is_text_when_a_number_would_lose_digits() -> None:
     assert parse.inferred(column("01067", "10115")).to_pylist() == ["01067", "10115"]
     assert parse.inferred(column("0", "0.5", "-0.5")).to_pylist() == [0, 0.5, -0.5]
     assert parse.inferred(column(str(2**62), "1")).to_pylist() == [2**62, 1]
@@ -252,7 +251,7 @@ NOTATIONS = [
     st.sampled_from(["", "$", "€ ", "CHF ", "R$"]),
     st.booleans(),
 )
-def test_a_number_comes_back_from_every_notation(
+def test_a_number_is_read_from_every_notation(
     value: Decimal, notation: Notation, sign: str, brackets: bool
 ) -> None:
     written = f"{abs(value):,.2f}".replace(",", "T").replace(".", notation.decimal)
@@ -264,12 +263,12 @@ def test_a_number_comes_back_from_every_notation(
 
 
 @given(
-    st.datetimes(datetime(1900, 1, 1), datetime(2037, 1, 1)),  # Arrow's zones have no summer after 2037
+    st.datetimes(datetime(1900, 1, 1), datetime(2037, 1, 1)),  # Arrow has no summer time after 2037
     st.sampled_from(["iso", "day_first", "month_first", "epoch_us", "epoch_ns", "%d.%m.%Y %H:%M:%S.%f"]),
     st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Europe/Dublin"]),
 )
-def test_a_moment_comes_back_from_every_spelling(moment: datetime, dates: str, zone: str) -> None:
-    """Written as a local clock shows it; the reference is Python's own zone database."""
+def test_a_time_is_read_from_every_format(moment: datetime, dates: str, zone: str) -> None:
+    """Written in local time; the reference is Python's zone database."""
     local = moment.replace(tzinfo=UTC).astimezone(ZoneInfo(zone))
     assume(local.fold == 0 and local.utcoffset() % timedelta(minutes=1) == timedelta(0))
     micros = (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1)
@@ -286,7 +285,7 @@ def test_a_moment_comes_back_from_every_spelling(moment: datetime, dates: str, z
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.sampled_from(["{}", " {} ", "{}.0", "{}."]))
-def test_an_identifier_comes_back(value: int, spelling: str) -> None:
+def test_an_identifier_is_read_from_every_spelling(value: int, spelling: str) -> None:
     assert parse.identifiers(column(spelling.format(value)), "integer").to_pylist() == [value]
     assert parse.typed(column(str(value)), "int64").to_pylist() == [value]
 
@@ -321,6 +320,6 @@ def test_the_remedy_for_numbers_in_another_notation(cells: tuple[str, ...], reme
         (("soon", "later"), "is not an ISO 8601 date"),
     ],
 )
-def test_the_remedy_for_dates_in_another_spelling(cells: tuple[Any, ...], remedy: str) -> None:
+def test_the_remedy_for_dates_in_another_format(cells: tuple[Any, ...], remedy: str) -> None:
     complaint = complaints.not_a_date(column(*cells), Notation())
     assert complaint.endswith(remedy) or (cells[0] == "soon" and remedy in complaint)

@@ -5,11 +5,11 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
-from support.servers.postgres import PASSWORD, postgres
 
 from core.errors import DataError
 from data.config import DataConfig
 from data.source.sources import Reading, open_source
+from support.servers.postgres import PASSWORD, postgres
 
 ORDERS = """
 CREATE TABLE orders (
@@ -58,7 +58,7 @@ def test_a_table_with_the_types_of_its_columns(server: str) -> None:
     assert third["note"] == "NA" and third["ok"] is None
 
 
-def test_a_query_brings_only_what_is_wanted_and_the_digest_is_of_the_rows(server: str) -> None:
+def test_a_query_reads_only_wanted_columns_and_the_digest_is_of_the_rows(server: str) -> None:
     query = "SELECT customer, placed, amount, note FROM orders ORDER BY customer -- all of them;"
     reading = opened(server, query=query)
     assert [chunk.column_names for chunk in reading.chunks()] == [["customer", "placed", "amount"]]
@@ -88,7 +88,7 @@ def test_chunks_are_bounded(server: str) -> None:
         ),
     ],
 )
-def test_what_cannot_be_read_is_one_line_without_the_password(
+def test_an_error_is_one_line_without_the_password(
     server: str, source: dict[str, str], complaint: str
 ) -> None:
     with pytest.raises(DataError, match=complaint) as error:

@@ -1,4 +1,4 @@
-"""Files as other programs leave them: what is read, what is left alone, and what is refused in one line."""
+"""Files as other programs write them: which are read, which are ignored, and which are refused."""
 
 import bz2
 import gzip
@@ -14,11 +14,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.data_tables import LOG, Configure
 
 from core.errors import DataError
 from data.config import DataConfig
 from data.source.sources import open_source
+from support.data_tables import LOG, Configure
 
 Refused = Callable[..., str]
 ROWS = {"customer": ["ann", "bob"], "when": ["2024-01-01", "2024-01-02"], "paid": ["1", "2"]}
@@ -53,7 +53,7 @@ def write(path: Path, **columns: Any) -> Path:
     return path
 
 
-def test_markers_and_hidden_files_of_spark_are_left_alone(configure: Configure, folder: Path) -> None:
+def test_markers_and_hidden_files_of_spark_are_ignored(configure: Configure, folder: Path) -> None:
     for name in ("part-0.parquet", "part-1.parquet", "_temporary/0/part-9.parquet", ".hidden/x.parquet"):
         write(folder / name)
     for name in (".part-0.parquet.crc", "_SUCCESS", "_committed_1", "README.md"):
@@ -62,7 +62,7 @@ def test_markers_and_hidden_files_of_spark_are_left_alone(configure: Configure, 
     assert read(configure(folder / "*part*", kind="parquet")).num_rows == 4
 
 
-def test_endings_count_without_capitals(configure: Configure, folder: Path) -> None:
+def test_file_endings_are_not_case_sensitive(configure: Configure, folder: Path) -> None:
     for name in ("A.CSV", "b.csv", "c.Txt", "d.csv.GZ"):
         content = LOG.encode()
         (folder / name).write_bytes(gzip.compress(content) if name.endswith("GZ") else content)
@@ -108,7 +108,7 @@ def test_columns_of_hive_folders(configure: Configure, folder: Path, kind: str) 
     assert read(configure(folder / "*" / "*" / "*", kind=kind)).num_rows == 3
 
 
-def test_identifiers_in_bytes_are_the_usual_text_of_a_uuid(configure: Configure, folder: Path) -> None:
+def test_identifiers_in_bytes_are_read_as_the_text_of_a_uuid(configure: Configure, folder: Path) -> None:
     ids = [uuid.UUID(int=7), None, uuid.uuid4()]
     raw = [None if i is None else i.bytes for i in ids]
     texts = [None if i is None else str(i) for i in ids]
@@ -127,7 +127,7 @@ def test_categories_and_large_texts_are_texts(configure: Configure, folder: Path
         assert read(configure(folder / "t.parquet", kind="parquet"))["customer"].to_pylist() == ["ann", "bob"]
 
 
-def test_no_word_of_a_csv_is_missing_by_itself(configure: Configure) -> None:
+def test_no_word_in_a_csv_is_missing_by_default(configure: Configure) -> None:
     table = read(configure(HEADER + "NA,None,n/a\n,,\n"))
     assert table.to_pylist() == [
         {"customer": "NA", "when": "None", "paid": "n/a"},
@@ -144,7 +144,7 @@ def test_two_columns_of_one_name_are_refused(refused: Refused, configure: Config
     assert read(configure(really, keep=["paid.1"]))["paid.1"].to_pylist() == ["2"]
 
 
-def test_blanks_around_names_do_not_count(configure: Configure, refused: Refused, folder: Path) -> None:
+def test_blanks_around_names_are_ignored(configure: Configure, refused: Refused, folder: Path) -> None:
     spaced = " customer ,when,paid\u00a0\nann,2024-01-01,1\n"
     assert read(configure(spaced)).column_names == ["customer", "when", "paid"]
     as_written = {"user_id": " customer ", "timestamp": "when", "amount": "paid"}
@@ -174,7 +174,7 @@ def test_a_separator_at_the_end_of_each_row(configure: Configure, refused: Refus
 
 
 @pytest.mark.parametrize(("separator", "name"), [(";", "`;`"), ("\t", "a tab"), ("|", "`|`")])
-def test_a_wrong_separator_is_asked_about(
+def test_a_wrong_separator_is_refused_with_the_probable_one(
     refused: Refused, configure: Configure, separator: str, name: str
 ) -> None:
     text = HEADER.replace(",", separator) + separator.join(["ann", "2024-01-01", "9,5"]) + "\n"
@@ -215,18 +215,20 @@ def packed(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["gzip", "bz2", "xz", "zstd", "zip"])
-def test_a_packed_file_is_known_by_its_content(configure: Configure, folder: Path, name: str) -> None:
+def test_a_compressed_file_is_recognised_by_its_content(
+    configure: Configure, folder: Path, name: str
+) -> None:
     file = folder / "orders.csv"
     file.write_bytes(packed(name))
     assert read(configure(file)).equals(read(configure(LOG)))
 
 
-def test_a_plain_file_with_the_ending_of_a_packed_one(configure: Configure, folder: Path) -> None:
+def test_an_uncompressed_file_with_the_ending_of_a_compressed_one(configure: Configure, folder: Path) -> None:
     (folder / "orders.csv.gz").write_text(LOG)
     assert read(configure(folder / "orders.csv.gz")).num_rows == 3
 
 
-def test_what_a_file_really_is(refused: Refused, folder: Path) -> None:
+def test_a_file_of_another_kind_is_refused_with_its_kind(refused: Refused, folder: Path) -> None:
     file = folder / "orders.csv"
     write(file)
     assert "this is a Parquet file, not text; set data.source.kind to parquet" in refused(file)
@@ -248,7 +250,7 @@ def test_utf_16_with_its_encoding(configure: Configure, folder: Path) -> None:
     assert read(configure(folder / "t.csv", options={"encoding": "utf-16"})).num_rows == 3
 
 
-def test_types_of_several_files_become_one_where_nothing_is_lost(configure: Configure, folder: Path) -> None:
+def test_types_of_several_files_become_a_common_type_without_loss(configure: Configure, folder: Path) -> None:
     write(folder / "a.parquet", customer=pa.array([1, 2**62]), paid=pa.array([1, 2], pa.int32()))
     write(folder / "b.parquet", customer=pa.array(["x", "07"]), paid=[0.5, None])
     write(folder / "c.parquet", customer=pa.nulls(2), paid=pa.array([3, 4]))
@@ -257,7 +259,9 @@ def test_types_of_several_files_become_one_where_nothing_is_lost(configure: Conf
     assert table["paid"].to_pylist() == [1, 2, 0.5, None, 3, 4]
 
 
-def test_types_that_cannot_become_one_name_column_types_and_files(refused: Refused, folder: Path) -> None:
+def test_types_without_a_common_type_are_refused_with_column_and_files(
+    refused: Refused, folder: Path
+) -> None:
     write(folder / "a.parquet", customer=pa.array([1.5, 2.5]))
     write(folder / "b.parquet")
     message = refused(folder, kind="parquet")
@@ -266,7 +270,7 @@ def test_types_that_cannot_become_one_name_column_types_and_files(refused: Refus
     assert "b.parquet: cannot be read: Integer value" in refused(folder, kind="parquet")
 
 
-def test_old_timestamps_of_spark_do_not_wrap(configure: Configure, folder: Path) -> None:
+def test_old_timestamps_of_spark_do_not_overflow(configure: Configure, folder: Path) -> None:
     moments = pa.array([0, 253_000_000_000], pa.timestamp("s"))  # 1970 and 9987
     table = pa.table({"customer": ["a", "b"], "when": moments.cast(pa.timestamp("us")), "paid": [1.0, 2.0]})
     pq.write_table(table, folder / "t.parquet", use_deprecated_int96_timestamps=True)
@@ -276,7 +280,7 @@ def test_old_timestamps_of_spark_do_not_wrap(configure: Configure, folder: Path)
     ]
 
 
-def test_chunks_come_one_after_the_other(configure: Configure, folder: Path) -> None:
+def test_chunks_are_read_one_after_the_other(configure: Configure, folder: Path) -> None:
     rows = 1_100_000
     table = pa.table(
         {
@@ -299,14 +303,14 @@ def test_chunks_come_one_after_the_other(configure: Configure, folder: Path) -> 
     assert len(reading.sha256) == 64
 
 
-def test_a_wide_table_comes_in_shorter_chunks(configure: Configure) -> None:
+def test_chunks_of_a_wide_table_have_fewer_rows(configure: Configure) -> None:
     header = "customer,when,paid," + ",".join(f"c{i}" for i in range(997)) + "\n"
     row = "ann,2024-01-01,1," + ",".join("1" for _ in range(997)) + "\n"
     sizes = [chunk.num_rows for chunk in open_source(configure(header + row * 12_000)).chunks()]
     assert sizes == [10_000, 2_000]
 
 
-def test_the_first_rows_alone_are_read_for_a_sample(configure: Configure, folder: Path) -> None:
+def test_only_the_first_rows_are_read_for_a_sample(configure: Configure, folder: Path) -> None:
     (folder / "a.csv").write_text(LOG)
     (folder / "b.csv").write_text("not a table at all\n")
     reading = open_source(configure(folder), limit=2)

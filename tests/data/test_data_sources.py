@@ -1,4 +1,4 @@
-"""What a source may be, and what is said of one that cannot be used."""
+"""The kinds of sources, and the errors for sources that cannot be used."""
 
 import gzip
 import hashlib
@@ -12,12 +12,12 @@ from typing import Any
 import fsspec
 import pandas as pd
 import pytest
-from support.data_tables import LOG, Configure, cdnow, read
 
 from core.errors import DataError
 from data.config import DataConfig
 from data.sample import sample_user_ids
 from data.source.sources import CDNOW_SHA256
+from support.data_tables import LOG, Configure, cdnow, read
 
 Refused = Callable[..., str]
 
@@ -41,7 +41,7 @@ def test_cdnow_is_read_from_the_wheel_and_checked() -> None:
     assert raw.table["customer_id"][0].as_py() == "00001"
 
 
-def test_the_package_that_carries_cdnow_is_never_imported() -> None:
+def test_the_package_with_the_cdnow_file_is_never_imported() -> None:
     script = (
         "import sys; from data.config import DataConfig; from data.source.sources import open_source;"
         "config = DataConfig(shape='transactions', source={'kind': 'cdnow'}, expectations=());"
@@ -150,7 +150,7 @@ def test_an_empty_table(refused: Refused, table: str) -> None:
     assert "table.csv" in refused(table)
 
 
-def test_a_missing_column_names_those_there_are_and_the_close_one(refused: Refused) -> None:
+def test_a_missing_column_is_refused_with_the_existing_ones_and_a_similar_one(refused: Refused) -> None:
     message = refused("Customer,when,payd\nann,2024-01-01,1\n")
     assert "no column 'customer' (did you mean 'Customer'?)" in message
     assert "there are Customer, when, payd" in message
@@ -193,7 +193,7 @@ def test_a_wrong_mapping_is_an_error_of_the_config(
         configure(LOG, **change)
 
 
-def test_a_labelled_table_cannot_keep_duplicates(configure: Configure) -> None:
+def test_duplicates_keep_is_refused_for_a_labelled_table(configure: Configure) -> None:
     with pytest.raises(ValueError, match="one row a user_id"):
         configure(LOG, shape="labelled", duplicates="keep")
 

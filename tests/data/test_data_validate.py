@@ -1,4 +1,4 @@
-"""The suite: written in the config by Great Expectations' own names, judged in silence."""
+"""Validation: expectations with their names in Great Expectations, and the results."""
 
 import json
 import socket
@@ -7,10 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from support.data_tables import AS_OF
 
 from core.errors import DataError
-from data.judge.validate import failed, validate
+from data.judge.outcomes import failed
+from data.judge.validate import validate
+from support.data_tables import AS_OF
 
 
 def records(**columns: Any) -> pa.Table:
@@ -29,7 +30,7 @@ def records(**columns: Any) -> pa.Table:
 
 @pytest.fixture(params=[4_000_000, 2], autouse=True)
 def rows_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether rows are judged all at once or some at a time is not to be seen."""
+    """Batches of rows give the same results as all rows at once."""
     monkeypatch.setattr("data.judge.validate.ROWS_AT_ONCE", request.param)
 
 
@@ -88,7 +89,7 @@ def test_expectations_that_hold(expectation: dict[str, Any]) -> None:
         ({"type": "expect_column_values_to_be_between", "column": "nope", "min_value": 0}, "no column nope"),
     ],
 )
-def test_expectations_that_fail_say_what_was_found(expectation: dict[str, Any], found: str) -> None:
+def test_failed_expectations_report_what_was_found(expectation: dict[str, Any], found: str) -> None:
     result = outcome(expectation)
     assert not result["success"]
     assert result["found"].startswith(found)
@@ -99,7 +100,7 @@ def test_an_expectation_that_cannot_be_judged_has_failed() -> None:
     assert not result["success"] and result["found"].startswith("cannot be judged: ")
 
 
-def test_no_outcome_tells_an_identifier_or_a_text() -> None:
+def test_no_outcome_contains_an_identifier_or_a_text() -> None:
     suite = [
         {"type": "expect_column_values_to_match_regex", "column": "user_id", "regex": "^x"},
         {"type": "expect_column_value_lengths_to_equal", "column": "user_id", "value": 9},
@@ -110,12 +111,12 @@ def test_no_outcome_tells_an_identifier_or_a_text() -> None:
         {"type": "expect_column_most_common_value_to_be_in_set", "column": "segment", "value_set": ["x"]},
     ]
     outcomes = validate(records(), suite, AS_OF)
-    told = json.dumps([o["found"] for o in outcomes])
+    shown = json.dumps([o["found"] for o in outcomes])
     assert len(failed(outcomes)) == len(suite)
-    assert not any(text in told for text in ("ann-01", "bob-02", "cid-03", "gold", "brass"))
+    assert not any(text in shown for text in ("ann-01", "bob-02", "cid-03", "gold", "brass"))
 
 
-def test_optional_expectations_wait_for_their_column() -> None:
+def test_optional_expectations_are_skipped_without_their_column() -> None:
     optional = {"type": "expect_column_to_exist", "column": "target", "optional": True}
     assert not any(o["column"] == "target" for o in validate(records(), [optional], AS_OF))
     present = {
@@ -127,7 +128,7 @@ def test_optional_expectations_wait_for_their_column() -> None:
     assert not outcome(present)["success"]
 
 
-def test_the_future_begins_at_as_of_whatever_the_config_says() -> None:
+def test_rows_from_as_of_on_fail_whatever_the_config_contains() -> None:
     after = validate(records(), [], datetime(2024, 3, 1, 0, 0, 1, tzinfo=UTC))
     assert failed(after) == []
     at = failed(validate(records(), [], datetime(2024, 3, 1, tzinfo=UTC)))
@@ -136,15 +137,15 @@ def test_the_future_begins_at_as_of_whatever_the_config_says() -> None:
     ]
 
 
-def test_outcomes_come_in_the_order_of_the_config() -> None:
+def test_outcomes_are_in_the_order_of_the_config() -> None:
     suite = [
         {"type": "expect_table_row_count_to_be_between", "min_value": 1},
         {"type": "expect_column_to_exist", "column": "timestamp"},
         {"type": "expect_column_to_exist", "column": "age"},
     ]
-    asked = validate(records(), suite, AS_OF)[-3:]
-    assert [o["expectation"] for o in asked] == [e["type"] for e in suite]
-    assert [o["column"] for o in asked] == ["", "timestamp", "age"]
+    configured = validate(records(), suite, AS_OF)[-3:]
+    assert [o["expectation"] for o in configured] == [e["type"] for e in suite]
+    assert [o["column"] for o in configured] == ["", "timestamp", "age"]
 
 
 @pytest.mark.parametrize(
@@ -159,13 +160,13 @@ def test_outcomes_come_in_the_order_of_the_config() -> None:
         ),
     ],
 )
-def test_a_wrongly_written_expectation(expectation: dict[str, Any], complaint: str) -> None:
+def test_an_invalid_expectation_is_refused(expectation: dict[str, Any], complaint: str) -> None:
     with pytest.raises(DataError, match=r"data\.expectations: ") as error:
         validate(records(), [expectation], AS_OF)
     assert complaint.replace("?", "") in str(error.value) and "\n" not in str(error.value)
 
 
-def test_nothing_is_printed_and_nobody_is_called(
+def test_nothing_is_printed_and_no_connection_is_opened(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_network(*address: object) -> None:

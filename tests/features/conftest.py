@@ -6,20 +6,20 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from support.feature_records import CONFIG, cdnow
 
 from features.spec import FeaturesConfig
+from support.feature_records import CONFIG, cdnow
 
 SpecFactory = Callable[..., FeaturesConfig]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_spec() -> SpecFactory:
-    """The shipped spec with everybody eligible, with keys replaced."""
+    """The shipped spec, with all customers eligible and the given keys replaced."""
 
     def make(**changes: Any) -> FeaturesConfig:
-        everybody = yaml.safe_load(CONFIG.read_text()) | {"threads": 2, "eligible": None}
-        return FeaturesConfig.model_validate(everybody | changes)
+        shipped = yaml.safe_load(CONFIG.read_text()) | {"threads": 2, "eligible": None}
+        return FeaturesConfig.model_validate(shipped | changes)
 
     return make
 

@@ -1,4 +1,4 @@
-"""Names in expressions: the column asked for is read, in exact case, or the spec is refused."""
+"""Names in expressions: the named column is read, in exact case, or the spec is refused."""
 
 import tempfile
 from datetime import UTC, datetime
@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from support.feature_records import write_labelled, write_transactions
 
 from core.errors import FeatureError
 from features.build import build_features
 from features.reads import quoted, reading
 from features.spec import FeaturesConfig, columns_read
+from support.feature_records import write_labelled, write_transactions
 
 names = st.text("aAbBxX_ \"'#.äÄß0", min_size=1, max_size=6)
 templates = st.sampled_from(
@@ -36,7 +36,7 @@ def whole(name: str, **settings) -> dict:
 
 
 @given(templates, names, names)
-def test_columns_are_those_that_are_written_whatever_their_spelling(template, one, other):
+def test_expressions_read_the_columns_with_exactly_their_names(template, one, other):
     sql = template.format(quoted(one), quoted(other))
     assert columns_read(spec_of(whole("f", sql=sql))) == {one, other}
     aliases = {one: "first", other: "second" if other != one else "first"}
@@ -44,7 +44,7 @@ def test_columns_are_those_that_are_written_whatever_their_spelling(template, on
     assert reading(bound).columns == set(aliases.values())
 
 
-def test_our_own_columns_are_none_of_the_source():
+def test_computed_columns_are_not_columns_of_the_source():
     logs = spec_of(
         whole("a", sql="min(age_days) + max(gap_days) + sum(amount)"),
         whole("b", sql="count(*) filter (Shop = 'web')"),
@@ -59,29 +59,29 @@ spellings = st.sampled_from(["v", "V", "value", "Value", "VALUE", "Target", "x y
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(spellings, min_size=1, max_size=6, unique=True), st.data())
-def test_of_columns_that_differ_in_case_the_one_asked_for_is_read(columns, data):
-    """Each column holds a number of its own; every feature has to find the one of its name."""
-    asked = data.draw(st.lists(st.sampled_from(columns), min_size=1, max_size=4))
+def test_of_columns_that_differ_in_case_the_named_one_is_read(columns, data):
+    """Each column contains a different number; every feature has to read the one of its name."""
+    names = data.draw(st.lists(st.sampled_from(columns), min_size=1, max_size=4))
     days = pd.to_datetime(["2020-01-01", "2020-02-01", "2020-03-01"], utc=True)
     own = {name: [100.0 * (place + 1)] * 3 for place, name in enumerate(columns)}
     keys = {"user_id": ["u_a", "u_b", "u_c"], "event_timestamp": days, "target": [0, 1, 0]}
     table = pd.DataFrame(keys | own)
     log = pd.DataFrame({"user_id": "u_a", "timestamp": days, "amount": 1.0, "quantity": 1.0} | own)
-    expected = {f"f{place}": own[name][0] for place, name in enumerate(asked)}
+    expected = {f"f{place}": own[name][0] for place, name in enumerate(names)}
     with tempfile.TemporaryDirectory() as folder:
-        by_row = [whole(f"f{place}", sql=quoted(name)) for place, name in enumerate(asked)]
+        by_row = [whole(f"f{place}", sql=quoted(name)) for place, name in enumerate(names)]
         files = write_labelled(Path(folder) / "table", table)
         build_features(spec_of(*by_row), files)
         built = pd.read_parquet(files.snapshots)[list(expected)].drop_duplicates()
         assert built.to_dict("records") == [expected]
-        by_log = [whole(f"f{place}", sql=f"max({quoted(name)})") for place, name in enumerate(asked)]
+        by_log = [whole(f"f{place}", sql=f"max({quoted(name)})") for place, name in enumerate(names)]
         files = write_transactions(Path(folder) / "log", log)
         build_features(spec_of(*by_log), files, as_of=[datetime(2020, 2, 15, tzinfo=UTC)], labels=False)
         assert pd.read_parquet(files.snapshots)[list(expected)].to_dict("records") == [expected]
 
 
-def test_amount_beside_our_amount(tmp_path):
-    """A source may bring `Amount` and map another column to our `amount`."""
+def test_a_further_column_amount_in_another_case(tmp_path):
+    """A source may have `Amount`, and map another column to the standard `amount`."""
     log = pd.DataFrame(
         {
             "user_id": ["u_a", "u_a"],
@@ -101,7 +101,7 @@ def test_amount_beside_our_amount(tmp_path):
         build_features(spec_of(whole("f", sql="sum(AMOUNT)")), files, as_of=moment, labels=False)
 
 
-def test_the_target_is_no_feature(tmp_path):
+def test_the_target_cannot_be_a_feature(tmp_path):
     table = pd.DataFrame(
         {
             "user_id": ["u_a", "u_b"],
@@ -121,7 +121,7 @@ def test_the_target_is_no_feature(tmp_path):
     "name",
     ["user_id", "event_timestamp", "created_timestamp", "churned", "entity_row", "target", "USER_ID"],
 )
-def test_a_feature_with_a_name_of_ours_is_refused(name):
+def test_a_feature_with_a_standard_name_is_refused(name):
     with pytest.raises(ValidationError, match=f"feature {name}: this name is reserved for a standard column"):
         spec_of(whole(name, sql="sum(amount)"))
     ratio = {"name": name, "numerator": "a", "denominator": "a"}

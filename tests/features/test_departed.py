@@ -1,4 +1,4 @@
-"""Customers who left: out of the source, or not eligible any more. The online store forgets them."""
+"""Departed customers (erased from the source, or not eligible any more) are removed from the online store."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from support.feature_records import CONFIG, write_transactions
-from support.servers.online_stores import redis_server
 
 from core.workspace import Workspace
 from features.build import build_features
 from features.parity import read_online
 from features.spec import FeaturesConfig
 from features.store import ONLINE_VARIABLE, materialize, open_store, serving_environment
+from support.feature_records import CONFIG, write_transactions
+from support.servers.redis_servers import redis_server
 
 SHIPPED = yaml.safe_load(CONFIG.read_text()) | {"threads": 1, "horizon_days": 30, "eligible": None}
 
@@ -40,7 +40,7 @@ def log_of(*users: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["user_id", "timestamp"]).assign(amount=10.0, quantity=1.0)
 
 
-def known(spec: FeaturesConfig, files: Workspace, users: list[str]) -> list[str]:
+def found_online(spec: FeaturesConfig, files: Workspace, users: list[str]) -> list[str]:
     found = read_online(spec, open_store(spec, files), users)["total_purchases"]
     return [user for user, purchases in zip(users, found, strict=True) if purchases is not None]
 
@@ -48,32 +48,32 @@ def known(spec: FeaturesConfig, files: Workspace, users: list[str]) -> list[str]
 USERS = [f"u_{number:032x}" for number in range(8)]
 
 
-def test_who_is_erased_or_not_eligible_any_more_is_removed(tmp_path, online):
+def test_erased_and_not_eligible_customers_are_removed(tmp_path, online):
     spec = spec_of(online)
     files = write_transactions(tmp_path / "var", log_of(*USERS))
     build_features(spec, files)
     assert materialize(spec, files) == 8
-    assert known(spec, files, USERS) == USERS
+    assert found_online(spec, files, USERS) == USERS
 
     log = log_of(*USERS)
-    write_transactions(tmp_path / "var", log[log["user_id"] != USERS[0]])  # the newest row leaves with them
+    write_transactions(tmp_path / "var", log[log["user_id"] != USERS[0]])  # the newest row is removed too
     build_features(spec, files)
-    said: list[str] = []
-    assert materialize(spec, files, said.append) == 7
-    assert known(spec, files, USERS) == USERS[1:]
-    assert "online: 1 customers removed who departed or are not eligible" in said
+    messages: list[str] = []
+    assert materialize(spec, files, messages.append) == 7
+    assert found_online(spec, files, USERS) == USERS[1:]
+    assert "online: 1 customers removed who departed or are not eligible" in messages
 
     strict = spec_of(online, eligible="recency_days <= 95")
     build_features(strict, files)
     materialize(strict, files)
     snapshots = pd.read_parquet(files.snapshots)
     newest = snapshots[snapshots["event_timestamp"] == snapshots["event_timestamp"].max()]
-    assert known(strict, files, USERS) == sorted(newest["user_id"]) == USERS[1:5]
-    assert materialize(strict, files, said.append) == 4
-    assert said[-1] == "online: 0 customers removed who departed or are not eligible"
+    assert found_online(strict, files, USERS) == sorted(newest["user_id"]) == USERS[1:5]
+    assert materialize(strict, files, messages.append) == 4
+    assert messages[-1] == "online: 0 customers removed who departed or are not eligible"
 
 
-def test_two_workspaces_on_one_redis_leave_each_other_alone(tmp_path):
+def test_two_workspaces_on_one_redis_do_not_affect_each_other(tmp_path):
     with redis_server(tmp_path) as server:
         spec = spec_of(server.online)
         one = write_transactions(tmp_path / "one", log_of(*USERS[:4]))
@@ -81,14 +81,14 @@ def test_two_workspaces_on_one_redis_leave_each_other_alone(tmp_path):
         for files in (one, other):
             build_features(spec, files)
         assert (materialize(spec, one), materialize(spec, other), materialize(spec, one)) == (4, 6, 4)
-        assert known(spec, one, USERS) == USERS[:4]
-        assert known(spec, other, USERS) == USERS[2:]
+        assert found_online(spec, one, USERS) == USERS[:4]
+        assert found_online(spec, other, USERS) == USERS[2:]
         named = spec_of(server.online, project="shop")
         assert materialize(named, one) == 4
-        assert known(spec, other, USERS) == USERS[2:]
+        assert found_online(spec, other, USERS) == USERS[2:]
 
 
-def test_nothing_of_an_erased_customer_stays_in_the_file(tmp_path):
+def test_no_byte_of_an_erased_customer_remains_in_the_file(tmp_path):
     """Also not in pages that SQLite marks as free."""
     spec = spec_of({"type": "sqlite", "path": "online.db"})
     files = write_transactions(tmp_path / "var", log_of(*USERS))

@@ -1,4 +1,4 @@
-"""The feature store on the real log: registered, materialised, read back in time and online."""
+"""The feature store on the real log: registered, materialised, read point-in-time and online."""
 
 import json
 import os
@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from support.feature_records import CONFIG, cdnow, write_labelled, write_transactions
 
 from core.errors import FeatureError
 from features.build import build_features
@@ -37,6 +36,7 @@ from features.store import (
     serving_yaml,
 )
 from handlers.store.packed import Layout
+from support.feature_records import CONFIG, cdnow, write_labelled, write_transactions
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = FeaturesConfig.model_validate(yaml.safe_load(CONFIG.read_text()))
@@ -68,7 +68,7 @@ def test_offline_and_online_agree_exactly_for_a_thousand_customers(files):
     assert report.agree
 
 
-def test_parity_names_the_feature_that_differs(own_files):
+def test_parity_reports_the_feature_that_differs(own_files):
     materialize(SPEC, own_files)
     store = open_store(SPEC, own_files)
     snapshots = pd.read_parquet(own_files.snapshots)
@@ -95,18 +95,18 @@ def test_training_set_is_the_labels_with_their_own_snapshots(files):
 def test_point_in_time_equals_merge_asof_between_snapshots(files):
     snapshots = pd.read_parquet(files.snapshots)
     rng = np.random.default_rng(3)
-    asked = snapshots[["user_id", "event_timestamp"]].sample(5000, random_state=3)
-    asked["event_timestamp"] += pd.to_timedelta(rng.integers(0, 35 * 86_400, len(asked)), unit="s")
-    asked["event_timestamp"] = asked["event_timestamp"].astype("datetime64[us, UTC]")
-    found = point_in_time(SPEC, open_store(SPEC, files), pa.Table.from_pandas(asked, preserve_index=False))
+    entities = snapshots[["user_id", "event_timestamp"]].sample(5000, random_state=3)
+    entities["event_timestamp"] += pd.to_timedelta(rng.integers(0, 35 * 86_400, len(entities)), unit="s")
+    entities["event_timestamp"] = entities["event_timestamp"].astype("datetime64[us, UTC]")
+    found = point_in_time(SPEC, open_store(SPEC, files), pa.Table.from_pandas(entities, preserve_index=False))
     expected = pd.merge_asof(
-        asked.reset_index(names="row").sort_values("event_timestamp"),
+        entities.reset_index(names="row").sort_values("event_timestamp"),
         snapshots.sort_values("event_timestamp"),
         on="event_timestamp",
         by="user_id",
         tolerance=SPEC.ttl,
     )
-    expected = expected.set_index("row").loc[asked.index]
+    expected = expected.set_index("row").loc[entities.index]
     for name in (feature.name for feature in SPEC.features):
         np.testing.assert_array_equal(found[name].to_numpy(), expected[name].to_numpy())
 
@@ -121,7 +121,7 @@ def test_rows_without_a_fresh_snapshot_are_refused(files):
         point_in_time(SPEC, open_store(SPEC, files), pa.Table.from_pandas(late, preserve_index=False))
 
 
-def test_a_correction_made_later_stays_out_of_the_past(own_files):
+def test_a_later_correction_does_not_change_the_past(own_files):
     """A second row for the same moment, created the day after, must not reach a label of that moment."""
     snapshots = pq.read_table(own_files.snapshots)
     corrected = snapshots.to_pandas()
@@ -133,7 +133,7 @@ def test_a_correction_made_later_stays_out_of_the_past(own_files):
     assert 99 not in training_set(SPEC, own_files)["total_purchases"].to_numpy()
 
 
-def test_materialize_again_takes_the_new_values_and_serves_the_definitions(own_files):
+def test_materialize_again_writes_the_new_values_and_definitions(own_files):
     assert materialize(SPEC, own_files) == materialize(SPEC, own_files) == 200
     store = open_store(SPEC, own_files)
     service = store.get_feature_service(SPEC.service)
@@ -145,7 +145,7 @@ def test_materialize_again_takes_the_new_values_and_serves_the_definitions(own_f
     assert store.get_entity(SPEC.entity).join_key == "user_id"
 
 
-def test_everybody_who_is_materialized_is_packed_for_the_server(own_files):
+def test_all_materialized_customers_are_packed_for_the_server(own_files):
     materialize(SPEC, own_files)
     layout = Layout([(feature.name, feature.dtype) for feature in SPEC.features])
     table = f"{PROJECT}_{SPEC.view}"
@@ -158,7 +158,7 @@ def test_everybody_who_is_materialized_is_packed_for_the_server(own_files):
     assert pack(SPEC, own_files) == 0
 
 
-def test_an_unknown_customer_reads_as_nothing(files):
+def test_an_unknown_customer_has_only_nulls(files):
     assert set(map(tuple, read_online(SPEC, open_store(SPEC, files), ["u_" + "0" * 32]).values())) == {
         (None,)
     }
@@ -175,8 +175,8 @@ def test_a_store_for_another_spec_or_none_is_refused(own_files):
         materialize(other, own_files)
 
 
-def test_the_archive_s_yaml_serves_where_the_project_is_not_installed(files, tmp_path):
-    """As in the .mar: addresses from the environment, on-demand code from the registry alone."""
+def test_the_archive_s_yaml_works_where_the_project_is_not_installed(files, tmp_path):
+    """As in the .mar: addresses from the environment, and the on-demand code from the registry."""
     (tmp_path / "feature_store.yaml").write_text(serving_yaml(SPEC, files))
     assert str(files.root) not in serving_yaml(SPEC, files)
     user_id = pq.read_table(files.snapshots, columns=["user_id"])["user_id"][0].as_py()
@@ -203,7 +203,7 @@ def test_the_archive_s_yaml_serves_where_the_project_is_not_installed(files, tmp
     assert answer == read_online(SPEC, open_store(SPEC, files), [user_id])
 
 
-def test_the_derivation_needs_nothing_and_passes_null_on():
+def test_the_derivation_uses_no_outer_name_and_null_gives_null():
     namespace = {"__builtins__": {"zip": zip, "float": float, "max": max}}
     exec(derivation(SPEC), namespace)  # noqa: S102
     inputs = {"total_purchases": [3, None, 2, 5], "tenure_months": [0.5, 2.0, None, 7.0]}
@@ -237,7 +237,7 @@ def test_the_repo_s_yaml_is_the_archive_s(files):
     assert committed == yaml.safe_load(serving_yaml(SPEC, files))
 
 
-def test_secrets_of_a_platform_stay_out_of_the_archive(files):
+def test_the_archive_contains_no_secrets_of_a_platform(files):
     production = SPEC.model_copy(
         update={
             "online_store": {"type": "redis", "connection_string": "cache:6379,password=hidden"},
@@ -263,8 +263,8 @@ def test_show_describes_the_newest_snapshot(files):
     assert gap["description"] == "mean days between purchases"
 
 
-def test_of_a_panel_each_row_is_learned_from_and_the_newest_is_served(tmp_path):
-    """A row a customer and month, far beyond the ttl apart for some, and times to the microsecond."""
+def test_each_row_of_a_panel_is_a_training_row_and_the_newest_is_online(tmp_path):
+    """One row per customer and month, with times to the microsecond, and some gaps beyond the TTL."""
     draw = np.random.default_rng(5)
     rows = [
         (f"u_{customer:032x}", pd.Timestamp("2019-01-01", tz="UTC") + pd.Timedelta(int(us), "us"))
@@ -297,7 +297,7 @@ def test_of_a_panel_each_row_is_learned_from_and_the_newest_is_served(tmp_path):
     assert materialize(steady, files) == table[table["balance"] > 0]["user_id"].nunique()
 
 
-def test_a_labelled_table_goes_the_same_road(tmp_path):
+def test_a_labelled_table_is_built_materialized_and_read(tmp_path):
     """Categorical columns, rows observed on different days, no derived feature."""
     days = pd.to_datetime(["2019-01-01"] * 30 + ["2019-06-01"] * 20, utc=True)
     table = pd.DataFrame(

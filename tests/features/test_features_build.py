@@ -1,4 +1,4 @@
-"""Building snapshots: the real log, reproducible bytes, and errors that name what to correct."""
+"""Building snapshots: the real log, reproducible bytes, and errors that state what to correct."""
 
 import json
 from datetime import UTC, datetime
@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 from pydantic import ValidationError
-from support.feature_records import records_part, write_labelled, write_manifest, write_transactions
 
 from core.errors import FeatureError
 from features import log, purchases
 from features.build import build_features
 from features.database import write_parquet
 from features.show import describe
+from support.feature_records import records_part, write_labelled, write_manifest, write_transactions
 
 DEC, JUN, JUL = (datetime(*month, 1, tzinfo=UTC) for month in ((1997, 12), (1998, 6), (1998, 7)))
 
@@ -68,8 +68,8 @@ def test_the_real_log_gives_the_published_rows(tmp_path, cdnow_log, make_spec):
     ]
 
 
-def test_the_shipped_rule_leaves_the_long_gone_out(tmp_path, cdnow_log, make_spec):
-    """Nobody whose last purchase is 446 days ago is judged, scored or held online any more."""
+def test_the_shipped_rule_excludes_customers_who_left_long_ago(tmp_path, cdnow_log, make_spec):
+    """Customers whose last purchase was 446 days ago are not judged, scored or stored online."""
     files = write_transactions(tmp_path, cdnow_log)
     record = build_features(make_spec(eligible="auto"), files)
     assert (record["eligible"], record["not_eligible_rows"]) == ("recency_days <= 365", 72_785)
@@ -81,7 +81,7 @@ def test_the_shipped_rule_leaves_the_long_gone_out(tmp_path, cdnow_log, make_spe
     assert len(labels.merge(snapshots, on=["user_id", "event_timestamp"])) == len(labels)
 
 
-def test_who_is_eligible_is_a_condition_over_features(small, make_spec):
+def test_eligibility_is_a_condition_over_features(small, make_spec):
     for condition, message in (
         ("recency <= 3", r"of the features there is no column 'recency'; did you mean recency_days"),
         ("Recency_days <= 3", "there is no column 'Recency_days'"),
@@ -113,7 +113,7 @@ def test_a_description_changes_no_digest_and_a_rule_does(make_spec):
 
 
 def test_bytes_depend_on_the_rows_only(small, make_spec, monkeypatch):
-    """Not on threads, nor on how the work is cut."""
+    """They do not depend on threads or on the ranges of customers."""
     build_features(make_spec(threads=1), small)
     expected = built_bytes(small)
     monkeypatch.setattr(log, "RANGE_ROWS", 500)
@@ -121,10 +121,10 @@ def test_bytes_depend_on_the_rows_only(small, make_spec, monkeypatch):
     assert built_bytes(small) == expected
 
 
-def test_past_the_memory_limit_it_spills_to_the_same_bytes(tmp_path, cdnow_log, make_spec, monkeypatch):
+def test_beyond_the_memory_limit_the_bytes_are_the_same(tmp_path, cdnow_log, make_spec, monkeypatch):
     copies = [cdnow_log.assign(user_id=cdnow_log["user_id"] + str(copy)) for copy in range(4)]
     files = write_transactions(tmp_path, pd.concat(copies))
-    monkeypatch.setattr(log, "RANGE_ROWS", 10**9)  # all in one piece, more than fits
+    monkeypatch.setattr(log, "RANGE_ROWS", 10**9)  # one range, which does not fit into memory
     build_features(make_spec(), files, as_of=[DEC])
     expected = built_bytes(files)
     spilled = []
@@ -142,7 +142,7 @@ def test_past_the_memory_limit_it_spills_to_the_same_bytes(tmp_path, cdnow_log, 
     assert "\n" not in str(caught.value)
 
 
-def test_asked_moments_and_unlabelled_ones(small, make_spec):
+def test_requested_times_and_unlabelled_ones(small, make_spec):
     record = build_features(make_spec(), small, as_of=[DEC])
     assert record["snapshots"] == record["labelled_snapshots"] == ["1997-12-01T00:00:00+00:00"]
     record = build_features(make_spec(), small, as_of=[JUN, DEC], labels=False)
@@ -156,7 +156,7 @@ def test_a_moment_before_the_first_customer_is_refused(tmp_path, cdnow_log, make
         build_features(make_spec(), files, as_of=[datetime(1996, 6, 1, tzinfo=UTC)])
 
 
-def test_a_refused_build_leaves_the_old_one(small, make_spec):
+def test_a_refused_build_does_not_change_the_old_one(small, make_spec):
     build_features(make_spec(), small)
     before = built_bytes(small)
     with pytest.raises(FeatureError, match="last as_of with a label is 1998-04-02"):
@@ -167,7 +167,7 @@ def test_a_refused_build_leaves_the_old_one(small, make_spec):
     assert len(list(small.features.parent.glob("version-*"))) == 1
 
 
-def test_two_builds_at_once_and_what_a_killed_one_left(small, make_spec):
+def test_two_builds_at_once_and_the_leftovers_of_a_killed_one(small, make_spec):
     leftover = small.features.parent / "version-of-a-killed-run"
     leftover.mkdir(parents=True)
     with (
@@ -193,7 +193,7 @@ def test_two_builds_at_once_and_what_a_killed_one_left(small, make_spec):
         ({"dtype": "float64", "sql": "max(user_id::DOUBLE)"}, "feature bad: Conversion Error"),
     ],
 )
-def test_a_wrong_expression_is_one_clear_line(small, make_spec, feature, message):
+def test_a_wrong_expression_is_refused_in_one_line(small, make_spec, feature, message):
     spec = with_feature(make_spec, name="bad", **feature)
     with pytest.raises(FeatureError, match=message) as caught:
         build_features(spec, small)
@@ -223,7 +223,7 @@ def test_an_expression_may_read_a_further_column(tmp_path, cdnow_log, make_spec)
     assert set(pq.read_table(files.snapshots)["home_shop"].to_pylist()) == {"web", "store"}
 
 
-def test_inputs_that_are_missing_or_do_not_belong_together(small, make_spec):
+def test_missing_or_inconsistent_inputs_are_refused(small, make_spec):
     pq.write_table(pq.read_table(records_part(small)).slice(0, 100), records_part(small))
     with pytest.raises(FeatureError, match=r"100 rows, its manifest \d+; .*churn ingest"):
         build_features(make_spec(), small)
@@ -242,7 +242,7 @@ def test_an_unsorted_log_is_refused(small, make_spec):
         build_features(make_spec(), small)
 
 
-def test_too_little_memory_says_so(small, make_spec):
+def test_too_little_memory_is_reported(small, make_spec):
     with pytest.raises(FeatureError, match=r"memory_limit"):
         build_features(make_spec(memory_limit="1 potato"), small)
 
@@ -260,7 +260,7 @@ CUSTOMERS = pd.DataFrame(
 )
 
 
-def test_a_labelled_table_keeps_its_rows_and_times(tmp_path, make_spec):
+def test_snapshots_of_a_labelled_table_have_its_rows_and_times(tmp_path, make_spec):
     files = write_labelled(tmp_path, CUSTOMERS)
     features = [
         {"name": "tenure", "dtype": "int64", "default": 0},
@@ -283,7 +283,7 @@ def test_a_labelled_table_keeps_its_rows_and_times(tmp_path, make_spec):
         build_features(spec, files, as_of=[DEC])
 
 
-def test_a_column_the_table_lacks_is_named_with_close_ones(tmp_path, make_spec):
+def test_an_absent_column_is_refused_with_similar_names(tmp_path, make_spec):
     files = write_labelled(tmp_path, CUSTOMERS)
     with pytest.raises(FeatureError, match="feature tenur: there is no column 'tenur'; did you mean tenure"):
         build_features(with_feature(make_spec, name="tenur", dtype="float64"), files)

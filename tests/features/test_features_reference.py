@@ -1,4 +1,4 @@
-"""The shipped features and labels against a second implementation: plain pandas, one customer at a time."""
+"""Compares the shipped features and labels with a second implementation in pandas, customer by customer."""
 
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -10,10 +10,10 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from support.feature_records import CONFIG, write_transactions
 
 from features.build import build_features
 from features.spec import FeaturesConfig
+from support.feature_records import CONFIG, write_transactions
 
 SPEC = FeaturesConfig.model_validate(
     yaml.safe_load(CONFIG.read_text()) | {"threads": 1, "horizon_days": 30, "eligible": None}
@@ -72,11 +72,11 @@ purchase = st.tuples(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(purchase, min_size=1, max_size=40))
-@example([(0, 100 * US_A_DAY, 1.0, 1)])  # first seen exactly at as_of: not known yet
+@example([(0, 100 * US_A_DAY, 1.0, 1)])  # first purchase exactly at as_of: not known yet
 @example([(0, 5, 1.0, 1), (0, 5, 2.5, 1), (1, 99 * US_A_DAY, 3.0, 2)])  # the same moment; a single purchase
-@example([(0, 0, 1.0, 1), (0, 130 * US_A_DAY, 1.0, 1)])  # back exactly at the horizon's end: too late
+@example([(0, 0, 1.0, 1), (0, 130 * US_A_DAY, 1.0, 1)])  # a purchase at the end of the horizon: too late
 def test_duckdb_agrees_with_pandas(purchases):
-    purchases = [(9, 0, 1.0, 1), *purchases]  # somebody is known from the first day on
+    purchases = [(9, 0, 1.0, 1), *purchases]  # one customer is known from the first day on
     log = pd.DataFrame(purchases, columns=["user", "us", "amount", "quantity"])
     log["user_id"] = log["user"].map(lambda user: f"u_{user:032x}")
     log["timestamp"] = pd.Timestamp(START) + pd.to_timedelta(log["us"], unit="us")
@@ -91,5 +91,5 @@ def test_duckdb_agrees_with_pandas(purchases):
         assert at_moment["user_id"].tolist() == expected["user_id"].tolist()
         for name in expected.columns[1:]:
             ours, theirs = (t[name].to_numpy(dtype=float) for t in (at_moment, expected))
-            # sums in another order differ in the last bits; a spread of equal gaps is such a bit, squared
+            # sums in another order differ in the last bits; the variance of equal gaps is the square of that
             assert ours == pytest.approx(theirs, rel=1e-11, abs=1e-6, nan_ok=True), name

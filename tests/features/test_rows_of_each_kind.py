@@ -1,4 +1,4 @@
-"""Purchases, returns and the dead: features, labels and eligibility against plain pandas.
+"""Purchases, returns and departed customers: features, labels and eligibility, compared with pandas.
 
 The log is made: orders, refunds, days on which much happens at the same moment, customers with returns only,
 and records in several parts, as a base and its deliveries leave them.
@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from support.feature_records import CONFIG, records_part, write_manifest
 
 from core.workspace import Workspace
 from features import log as log_module
 from features.build import build_features
 from features.spec import FeaturesConfig
+from support.feature_records import CONFIG, records_part, write_manifest
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 END = START + timedelta(days=900)
@@ -43,7 +43,7 @@ def spec_with(**settings) -> FeaturesConfig:
 
 
 def made_log(customers: int = 1_400, seed: int = 3) -> pd.DataFrame:
-    """Rows in the order of a source: nothing is sorted."""
+    """Unsorted rows, as in a source."""
     draw = np.random.default_rng(seed)
     rows = []
     for customer in range(customers):
@@ -51,9 +51,9 @@ def made_log(customers: int = 1_400, seed: int = 3) -> pd.DataFrame:
         until = min(900, begins + draw.exponential(250))
         day = float(begins)
         while day < until:
-            # hours repeat, and so do moments of one customer
+            # hours repeat, and so do times of a customer
             us = int(day) * US_A_DAY + int(draw.integers(0, 3)) * US_A_DAY // 4
-            returned = draw.random() < 0.12 or customer % 97 == 0  # some only ever bring back
+            returned = draw.random() < 0.12 or customer % 97 == 0  # some customers have only returns
             amount = float(draw.integers(-9_000, -100) if returned else draw.integers(100, 9_000)) / 100
             rows.append((customer, us, amount, -1.0 if returned else float(draw.integers(1, 5)), returned))
             if draw.random() < 0.08:
@@ -74,7 +74,7 @@ def write_in_parts(root, log: pd.DataFrame, parts: list[pd.DataFrame]) -> Worksp
         table = pa.Table.from_pandas(ordered, preserve_index=False)
         place = table.schema.get_field_index("timestamp")
         table = table.set_column(place, "timestamp", table["timestamp"].cast(pa.timestamp("us", tz="UTC")))
-        if number % 2:  # a delivery's columns may stand in another order
+        if number % 2:  # a delivery may have its columns in another order
             table = table.select(list(reversed(table.column_names)))
         pq.write_table(table, records_part(files, f"part-{number:03}.parquet"))
     write_manifest(files, "transactions", len(log), START, END)
@@ -88,7 +88,7 @@ def log() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def parts(log) -> list[pd.DataFrame]:
-    """A base, and nineteen deliveries of random rows; rows of equal time keep the order of their parts."""
+    """A base, and nineteen deliveries of random rows; rows of equal time are in the order of their parts."""
     part = np.where(
         np.random.default_rng(8).random(len(log)) < 0.6, 0, np.random.default_rng(9).integers(1, 20, len(log))
     )
@@ -178,8 +178,8 @@ def test_a_thousand_customers_agree_with_pandas(tmp_path, log, parts, monkeypatc
     assert (excluded > 100) == (eligible is not None)
     assert (record["eligible"], record["rows"]) == (eligible, len(built))
     if eligible is not None:
-        everybody = build_features(spec_with(returns_count_as_life=True), files, as_of=AS_OF)
-        assert record["not_eligible_rows"] == everybody["rows"] - record["rows"]
+        unrestricted = build_features(spec_with(returns_count_as_life=True), files, as_of=AS_OF)
+        assert record["not_eligible_rows"] == unrestricted["rows"] - record["rows"]
 
 
 def test_bytes_depend_on_the_rows_and_not_on_their_parts(tmp_path, log, parts, monkeypatch):
@@ -193,8 +193,8 @@ def test_bytes_depend_on_the_rows_and_not_on_their_parts(tmp_path, log, parts, m
     assert one.labels.read_bytes() == many.labels.read_bytes()
 
 
-def test_a_range_opens_only_the_parts_that_hold_its_customers(tmp_path, log):
-    """Base parts in ranges of customers, as ingest writes them, cost no merge."""
+def test_a_range_opens_only_the_parts_with_its_customers(tmp_path, log):
+    """Base parts with ranges of customers, as ingest writes them, need no merge."""
     users = sorted(log["user_id"].unique())
     halves = [log[log["user_id"] < users[700]], log[log["user_id"] >= users[700]]]
     files = write_in_parts(tmp_path, log, halves)
@@ -209,8 +209,8 @@ def test_a_range_opens_only_the_parts_that_hold_its_customers(tmp_path, log):
     ]
 
 
-def test_a_refund_a_return_only_customer_and_a_dead_one(tmp_path):
-    """The smallest log in which all three appear, by hand."""
+def test_a_refund_a_customer_with_only_returns_and_a_departed_one(tmp_path):
+    """The smallest log with all three, with expected values by hand."""
     day = timedelta(days=1)
     rows = [
         ("u_buyer", START, 50.0, False),
@@ -233,5 +233,5 @@ def test_a_refund_a_return_only_customer_and_a_dead_one(tmp_path):
     assert labels(returns_count_as_life=True) == {"u_buyer": 0, "u_dead": 1, "u_refunded": 0}
     build_features(spec_with(eligible="recency_days <= 60"), files, as_of=[START + 120 * day])
     found = pd.read_parquet(files.snapshots)
-    assert found["user_id"].tolist() == ["u_buyer"]  # the refund is no sign of life
+    assert found["user_id"].tolist() == ["u_buyer"]  # a refund does not make a customer eligible
     assert found["recency_days"].tolist() == [25.0]

@@ -1,4 +1,4 @@
-"""Which moments are looked at, and which of them may carry a label."""
+"""The times of snapshots, and which of them have labels."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -19,7 +19,7 @@ def test_months_from_a_horizon_after_the_start_to_the_end(make_spec):
     assert len(plan.labelled) == 13
 
 
-def test_the_end_is_a_snapshot_even_between_two_ticks(make_spec):
+def test_the_end_is_a_snapshot_even_between_two_scheduled_ones(make_spec):
     end = datetime(1998, 6, 17, tzinfo=UTC)
     plan = schedule(make_spec(), START, end)
     assert plan.snapshots[-2:] == (datetime(1998, 6, 1, tzinfo=UTC), end)
@@ -33,7 +33,7 @@ def test_weeks_are_mondays_and_first_is_respected(make_spec):
     assert {b - a for a, b in zip(plan.labelled, plan.labelled[1:], strict=False)} == {timedelta(weeks=1)}
 
 
-def test_a_horizon_that_ends_with_the_log_is_finished(make_spec):
+def test_a_horizon_that_ends_with_the_log_is_complete(make_spec):
     moment = END - timedelta(days=90)
     assert schedule_of([moment], make_spec(), START, END, labels=True).labelled == (moment,)
 
@@ -47,7 +47,7 @@ def test_a_horizon_that_ends_with_the_log_is_finished(make_spec):
         (datetime(1998, 1, 1), False, r"no time zone; write it as 1998-01-01T00:00:00\+00:00"),
     ],
 )
-def test_moments_that_cannot_be_answered_are_refused(make_spec, requested, labels, message):
+def test_times_without_data_are_refused(make_spec, requested, labels, message):
     with pytest.raises(FeatureError, match=message):
         schedule_of([requested], make_spec(), START, END, labels)
 
@@ -57,6 +57,6 @@ def test_too_short_a_log_is_refused_with_the_remedy(make_spec):
         schedule(make_spec(), START, START + timedelta(days=179))
 
 
-def test_a_first_that_is_no_date_is_named(make_spec):
+def test_a_first_that_is_not_a_date_is_refused(make_spec):
     with pytest.raises(FeatureError, match=r"snapshots\.first: 'spring'"):
         schedule(make_spec(snapshots={"first": "spring"}), START, END)

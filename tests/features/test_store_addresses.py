@@ -1,4 +1,4 @@
-"""Addresses with signs that mean something to YAML, to a shell or to a pattern arrive as they are."""
+"""Addresses with special characters of YAML, shells or patterns are not changed."""
 
 import os
 from datetime import UTC, datetime
@@ -7,8 +7,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from support.feature_records import CONFIG, write_transactions
-from support.servers.online_stores import bundle_of, redis_server
 
 from core.workspace import Workspace
 from features.build import build_features
@@ -18,8 +16,11 @@ from features.project import PROJECT, project_of
 from features.spec import FeaturesConfig
 from features.store import materialize, serving_environment, serving_yaml
 from handlers.store.config import read_store_config
-from handlers.store.reader import open_features
+from handlers.store.opening import open_features
 from handlers.store.redis_address import Node, Tls, address_of
+from support.feature_records import CONFIG, write_transactions
+from support.servers.online_stores import bundle_of
+from support.servers.redis_servers import redis_server
 
 SHIPPED = yaml.safe_load(CONFIG.read_text()) | {"threads": 1, "eligible": None}
 NAMES = ["team #1", "a: b", "[1]*", 'it\'s "so" $HOME', "tab, {x}=1", "größe 100%"]
@@ -34,7 +35,7 @@ def some(request):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_workspace_of_any_name_is_trained_on_and_served_from(tmp_path, some, name, monkeypatch):
+def test_a_workspace_of_any_name_can_be_trained_and_served(tmp_path, some, name, monkeypatch):
     spec = FeaturesConfig.model_validate(SHIPPED)
     files = write_transactions(tmp_path / name, some)
     build_features(spec, files)
@@ -55,7 +56,7 @@ addresses = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), m
 
 
 @given(addresses, addresses)
-def test_what_a_variable_holds_reaches_the_server_unchanged(tmp_path_factory, registry, online):
+def test_the_value_of_a_variable_is_not_changed(tmp_path_factory, registry, online):
     folder = tmp_path_factory.mktemp("archive")
     store = {"type": "redis", "connection_string": "hidden"}
     spec = FeaturesConfig.model_validate(SHIPPED | {"online_store": store})
@@ -109,7 +110,7 @@ def test_redis_with_an_odd_password_is_written_and_read(tmp_path, some, password
     assert vectors.status == ("ok", "ok")
 
 
-def test_a_project_for_each_workspace_on_a_shared_store(tmp_path):
+def test_each_workspace_on_a_shared_store_has_its_own_project(tmp_path):
     own = FeaturesConfig.model_validate(SHIPPED)
     redis = FeaturesConfig.model_validate(
         SHIPPED | {"online_store": {"type": "redis", "connection_string": "cache:6379"}}
@@ -123,4 +124,4 @@ def test_a_project_for_each_workspace_on_a_shared_store(tmp_path):
     before = {"project": PROJECT, "online_store": {"type": "redis"}}
     one.feast.mkdir(parents=True)
     (one.feast / "feature_store.yaml").write_text(yaml.safe_dump(before))
-    assert project_of(redis, one) == PROJECT  # as releases before called it
+    assert project_of(redis, one) == PROJECT  # as in earlier releases

@@ -1,4 +1,4 @@
-"""When the breaker opens, how long it stays so, and that it always lets the store be tried again."""
+"""When the circuit breaker opens, how long it remains open, and that it always allows another read."""
 
 import pytest
 from hypothesis import given
@@ -9,8 +9,8 @@ from handlers.store.breaker import Decision, Rule, State, after, decide
 RULE = Rule(failures_in_a_row=3, window=10, failure_share=0.5, first_wait_s=0.25, longest_wait_s=2.0)
 
 
-def told(outcomes: str, state: State | None = None, now: float = 0.0) -> State:
-    """After reads that succeeded (+) or failed (-)."""
+def state_after(outcomes: str, state: State | None = None, now: float = 0.0) -> State:
+    """The state after reads that succeeded (+) or failed (-)."""
     state = state or State()
     for outcome in outcomes:
         state = after(state, outcome == "+", now, RULE)
@@ -25,24 +25,24 @@ def told(outcomes: str, state: State | None = None, now: float = 0.0) -> State:
         ("---", "open"),
         ("--+--", "closed"),
         ("++++---", "open"),
-        ("+-+-+-+-+", "closed"),  # nine are no window yet
+        ("+-+-+-+-+", "closed"),  # nine reads are fewer than the window
         ("+-+-+-+-+-", "open"),
         ("++-+--++-+", "closed"),
     ],
 )
 def test_it_opens_after_failures_in_a_row_or_too_large_a_share(outcomes: str, phase: str) -> None:
-    assert decide(told(outcomes), 0.0).phase == phase
+    assert decide(state_after(outcomes), 0.0).phase == phase
 
 
-def test_an_open_breaker_says_when_to_come_back_and_then_lets_one_probe_through() -> None:
-    state = told("---", now=100.0)
+def test_an_open_breaker_returns_the_wait_and_then_allows_one_probe() -> None:
+    state = state_after("---", now=100.0)
     assert decide(state, 100.1) == Decision(False, pytest.approx(0.15), "open")
     assert decide(state, 100.25) == Decision(True, 0.0, "half_open")
     assert decide(after(state, True, 100.3, RULE), 100.3).phase == "closed"
 
 
 def test_each_failed_probe_doubles_the_wait_up_to_the_longest() -> None:
-    state, now, waits = told("---"), 0.0, []
+    state, now, waits = state_after("---"), 0.0, []
     for _ in range(6):
         waits.append(state.wait_s)
         now += state.wait_s
@@ -50,15 +50,15 @@ def test_each_failed_probe_doubles_the_wait_up_to_the_longest() -> None:
     assert waits == [0.25, 0.5, 1.0, 2.0, 2.0, 2.0]
 
 
-def test_after_it_closed_the_past_is_forgotten() -> None:
-    closed = after(told("---"), True, 1.0, RULE)
-    assert decide(told("--", closed), 1.0).phase == "closed"
-    assert told("---", closed).wait_s == RULE.first_wait_s
-    assert told("---", closed).times_opened == 2
+def test_a_closed_breaker_ignores_earlier_failures() -> None:
+    closed = after(state_after("---"), True, 1.0, RULE)
+    assert decide(state_after("--", closed), 1.0).phase == "closed"
+    assert state_after("---", closed).wait_s == RULE.first_wait_s
+    assert state_after("---", closed).times_opened == 2
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), max_size=200))
-def test_the_store_is_always_tried_again_within_the_longest_wait(history: list[tuple[bool, float]]) -> None:
+def test_a_read_is_allowed_again_within_the_longest_wait(history: list[tuple[bool, float]]) -> None:
     state, now = State(), 0.0
     for succeeded, pause in history:
         now += pause
@@ -80,6 +80,6 @@ def test_the_store_is_always_tried_again_within_the_longest_wait(history: list[t
         {"first_wait_s": 0.0},
     ],
 )
-def test_a_rule_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+def test_an_invalid_rule_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Rule(**wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A bundle that is not what it says, or not for this feature store, is refused in one line."""
+"""A bundle with wrong content, or for another feature store, is refused with a message of one line."""
 
 import hashlib
 import json
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.served_bundle import SPEC, ServedBundle
 
 from handlers.bundle import BundleError, check_store, digest_of_spec, read_bundle
+from support.served_bundle import SPEC, ServedBundle
 
 
 @pytest.fixture
@@ -33,7 +33,9 @@ def test_handler_and_feature_spec_agree_on_the_digest() -> None:
 
 
 def test_a_bundle_whose_digest_covers_descriptions_stays_usable(model_dir: Path) -> None:
-    """As releases before wrote it: no eligibility, no kinds of rows, and the whole spec in the digest."""
+    """As earlier releases wrote it: without eligibility and kinds of rows, and with a digest of the whole
+    spec.
+    """
     spec = SPEC.contract()
     del spec["eligible"], spec["returns_count_as_life"]
     spec["features"] = [{k: v for k, v in f.items() if k != "over"} for f in spec["features"]]
@@ -65,7 +67,7 @@ def test_a_wrong_bundle_is_refused(model_dir: Path, changes: dict[str, Any], com
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{"])
-def test_a_bundle_that_is_no_object_is_refused(model_dir: Path, text: str) -> None:
+def test_a_bundle_that_is_not_an_object_is_refused(model_dir: Path, text: str) -> None:
     (model_dir / "bundle.json").write_text(text)
     with pytest.raises(BundleError, match=r"^bundle\.json: "):
         read_bundle(model_dir)

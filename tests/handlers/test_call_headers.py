@@ -1,4 +1,4 @@
-"""What is read out of the headers of a request."""
+"""Reading the headers of a request into a `Call`."""
 
 import struct
 
@@ -12,7 +12,7 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def block(headers: dict[str, str]) -> bytes:
-    """As TorchServe's frontend sends them to the worker."""
+    """The headers as TorchServe's frontend sends them to the worker."""
     texts = [text.encode() for header in headers.items() for text in header]
     return b"".join(struct.pack("!i", len(text)) + text for text in texts)
 
@@ -43,14 +43,14 @@ def block(headers: dict[str, str]) -> bytes:
         ({"X-Churn-Probe": "gateway", "explain": "False"}, Call("theirs", probe="gateway")),
     ],
 )
-def test_a_block_of_headers_says_what_torchserve_s_own_objects_say(
+def test_a_block_of_headers_is_read_like_torchserve_s_own_objects(
     headers: dict[str, str], call: Call
 ) -> None:
     assert call_of(_fields(block(headers)), "theirs") == call
     assert call_of(_encoded(headers), "theirs") == call
 
 
-def test_a_block_that_is_no_list_says_nothing() -> None:
+def test_an_invalid_block_counts_as_no_headers() -> None:
     assert call_of(_fields(b"\x00\x00\x00\x09abc"), "theirs") == Call("theirs")
 
 
@@ -66,5 +66,5 @@ def test_a_block_that_is_no_list_says_nothing() -> None:
         TRACE + "\r\nx: y",
     ],
 )
-def test_what_is_no_trace_context_is_as_if_it_had_not_come(sent: str) -> None:
+def test_an_invalid_trace_context_is_ignored(sent: str) -> None:
     assert call_of(_encoded({"traceparent": sent, "explain": "False"}), "theirs").traceparent == ""

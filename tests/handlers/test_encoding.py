@@ -1,3 +1,5 @@
+"""Feature columns are converted to numbers and codes of categories."""
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,7 @@ from handlers.scoring.encoding import encode
 VOCABULARY = {"segment": ("gold", "silver"), "city": ("Bern",)}
 
 
-def test_missing_and_unknown_have_a_code_and_a_number_of_their_own() -> None:
+def test_missing_and_unknown_values_are_encoded() -> None:
     columns = {
         "spend": [1, None, 2.5],
         "orders": np.array([1, 2, 3]),
@@ -23,7 +25,7 @@ def test_missing_and_unknown_have_a_code_and_a_number_of_their_own() -> None:
     assert codes.tolist() == [[2, 1], [0, 0], [0, 1]]
 
 
-def test_where_training_saw_missing_ones_they_differ_from_unknown_ones() -> None:
+def test_missing_categories_of_the_training_data_differ_from_unknown_ones() -> None:
     columns = {"segment": ["silver", None, "lead", float("nan")]}
 
     codes = encode(columns, (), {"segment": ("gold", "silver", None)})[1]
@@ -31,7 +33,7 @@ def test_where_training_saw_missing_ones_they_differ_from_unknown_ones() -> None
     assert codes[:, 0].tolist() == [2, 3, 0, 3]
 
 
-def test_either_kind_may_be_absent() -> None:
+def test_numbers_or_categories_may_be_absent() -> None:
     numbers, codes = encode({"spend": [1.0, 2.0]}, ("spend",), {})
     assert numbers.shape == (2, 1)
     assert codes.shape == (2, 0)
@@ -41,11 +43,11 @@ def test_either_kind_may_be_absent() -> None:
     assert codes.tolist() == [[1]]
 
 
-def test_a_column_that_is_absent_is_named() -> None:
+def test_the_error_names_an_absent_column() -> None:
     with pytest.raises(KeyError, match="spend"):
         encode({"city": ["Bern"]}, ("spend",), {"city": ("Bern",)})
 
 
-def test_text_is_no_number() -> None:
+def test_text_in_a_numeric_column_is_an_error() -> None:
     with pytest.raises(ValueError, match="many"):
         encode({"spend": ["many"]}, ("spend",), {})

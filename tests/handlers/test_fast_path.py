@@ -1,4 +1,4 @@
-"""The short way gives what the long way gives, to the byte, or leaves it to the long way."""
+"""The fast path gives the same results as `protocols`, byte for byte, or leaves the request to it."""
 
 import json
 from typing import Any
@@ -21,27 +21,27 @@ SPACES = st.text(" \t\r\n", max_size=2)
 SCORES = st.floats(0, 1) | st.sampled_from([5e-324, 0.1 + 0.2, 1e-7, 1.0, 0.0])
 
 
-def by(way: Any, body: bytes, rules: Rules) -> Any:
+def by(parser: Any, body: bytes, rules: Rules) -> Any:
     try:
-        return way(body, rules, Call())
+        return parser(body, rules, Call())
     except BadRequest as error:
         return str(error)
 
 
-def the_long_way(body: bytes, rules: Rules, call: Call) -> Request:
+def by_protocols(body: bytes, rules: Rules, call: Call) -> Request:
     return parse({"body": body}, rules, call)
 
 
 @given(IDS, SPACES, SPACES, st.booleans(), st.booleans(), st.sampled_from([INTEGER, STRING]))
-def test_a_body_that_is_read_is_read_alike(
+def test_a_body_that_is_read_becomes_the_same_request(
     user_id: int | str, one: str, two: str, v1: bool, ascii_only: bool, rules: Rules
 ) -> None:
-    said = json.dumps(user_id, ensure_ascii=ascii_only)
-    instance = f'{{{one}"user_id"{two}:{one}{said}{two}}}'
+    name = json.dumps(user_id, ensure_ascii=ascii_only)
+    instance = f'{{{one}"user_id"{two}:{one}{name}{two}}}'
     text = f'{two}{{"instances":{one}[{two}{instance}{one}]}}{two}' if v1 else f"{one}{instance}{two}"
     found = by(fast_path.read, text.encode(), rules)
     if found is not None:
-        assert found == by(the_long_way, text.encode(), rules)
+        assert found == by(by_protocols, text.encode(), rules)
     plain = isinstance(user_id, int) or (user_id.isascii() and user_id.isalnum())
     if plain and 0 < len(str(user_id)) <= 18:
         assert found is not None
@@ -75,12 +75,12 @@ def test_a_body_that_is_read_is_read_alike(
         b'{"user_id": 123456789012345678901234567890}',
     ],
 )
-def test_every_other_body_is_left_to_the_long_way(body: bytes) -> None:
+def test_all_other_bodies_are_left_to_protocols(body: bytes) -> None:
     for rules in (INTEGER, STRING):
         assert fast_path.read(body, rules, Call()) is None
 
 
-def test_explanations_and_what_is_no_body_of_bytes_are_left_too() -> None:
+def test_explanations_and_bodies_that_are_not_bytes_are_left_too() -> None:
     assert fast_path.read(b'{"user_id": 1}', INTEGER, Call(explain=True)) is None
     assert fast_path.read({"user_id": 1}, INTEGER, Call()) is None
     assert fast_path.read(None, INTEGER, Call()) is None
@@ -92,23 +92,23 @@ def test_explanations_and_what_is_no_body_of_bytes_are_left_too() -> None:
     st.floats(0.01, 0.99),
     st.text(max_size=12),
 )
-def test_an_answer_from_the_template_has_the_long_way_s_bytes(
-    protocol: Any, asked: list[tuple[int | str, float]], threshold: float, version: str
+def test_an_answer_from_the_template_has_the_bytes_of_protocols(
+    protocol: Any, customers: list[tuple[int | str, float]], threshold: float, version: str
 ) -> None:
-    asked = asked[:1] if protocol == "native" else asked
-    request = Request(protocol, tuple(user_id for user_id, _ in asked), (), PLAIN)
+    customers = customers[:1] if protocol == "native" else customers
+    request = Request(protocol, tuple(user_id for user_id, _ in customers), (), PLAIN)
     outcomes = [
         Prediction(score, "High Risk" if score > threshold else "Low Risk", threshold, "ok")
-        for _, score in asked
+        for _, score in customers
     ]
     template = fast_path.Template("churn", version, threshold)
     assert template.fits(request)
-    assert template.answer(request, [score for _, score in asked]) == respond(
+    assert template.answer(request, [score for _, score in customers]) == respond(
         request, outcomes, "churn", version
     )
 
 
-def test_what_asks_for_more_does_not_fit() -> None:
+def test_requests_for_more_than_scores_do_not_fit() -> None:
     template = fast_path.Template("churn", "1", 0.5)
     assert not template.fits(Request("native", (1,), (), SHOWN))
     assert not template.fits(Request("v2", (1,), (), PLAIN))

@@ -1,4 +1,4 @@
-"""Opening the store: what is refused, what is read without Feast, and that it is quick."""
+"""Opening the store: which stores are refused, which are read without Feast, and how long it takes."""
 
 import os
 import shutil
@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.served_bundle import REPOSITORY
-from support.servers.online_stores import NOW, SPEC, FilledStore, bundle_of, filled_store
 
 from handlers.bundle import BundleError
 from handlers.store.config import read_store_config
-from handlers.store.reader import open_features
+from handlers.store.opening import open_features
 from handlers.store.registry import service_tags
+from support.served_bundle import REPOSITORY
+from support.servers.online_stores import NOW, SPEC, FilledStore, bundle_of, filled_store
 
 FULL = {"orders": 3, "spend": 12.5, "tenure": 0.25, "segment": "gold", "visits": 0, "town": "Oslo"}
 
@@ -53,19 +53,19 @@ def test_a_service_or_a_registry_that_is_not_there_is_refused(store: FilledStore
     assert not (copy / "registry.db").exists()
 
 
-def test_a_service_of_another_project_is_not_ours(copy: Path) -> None:
+def test_a_service_of_another_project_is_not_used(copy: Path) -> None:
     yaml_of(copy, "project: tiny", "project: other")
     with pytest.raises(BundleError, match="no FeatureService online_v1"):
         open_features(copy, bundle_of())
 
 
-def test_a_registry_that_is_none_is_refused(copy: Path) -> None:
+def test_a_file_that_is_not_a_registry_is_refused(copy: Path) -> None:
     (copy / "registry.db").write_bytes(b"\x3f\xff not a registry")
     with pytest.raises(BundleError, match="its registry file is not one"):
         open_features(copy, bundle_of())
 
 
-def test_an_unset_variable_is_named_and_a_set_one_put_in(copy: Path) -> None:
+def test_an_unset_variable_is_reported_and_a_set_one_is_expanded(copy: Path) -> None:
     yaml_of(copy, "registry: registry.db", "registry: ${TINY_REGISTRY}")
     with pytest.raises(BundleError, match="the environment variable TINY_REGISTRY is not set"):
         open_features(copy, bundle_of(), {})
@@ -75,14 +75,14 @@ def test_an_unset_variable_is_named_and_a_set_one_put_in(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "project: [", "project: tiny", "online_store: 3\nproject: a"])
-def test_a_yaml_that_says_nothing_of_use_is_refused(copy: Path, text: str) -> None:
+def test_a_yaml_without_the_required_keys_is_refused(copy: Path, text: str) -> None:
     (copy / "feature_store.yaml").write_text(text)
     with pytest.raises(BundleError, match=r"feature_store\.yaml"):
         open_features(copy, bundle_of())
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", ""])
-def test_a_timeout_that_is_none_is_named(store: FilledStore, value: str) -> None:
+def test_an_invalid_timeout_is_refused(store: FilledStore, value: str) -> None:
     with pytest.raises(BundleError, match="CHURN_STORE_TIMEOUT_MS"):
         open_features(store.folder, bundle_of(), {"CHURN_STORE_TIMEOUT_MS": value})
 
@@ -115,7 +115,7 @@ sys.modules["sqlalchemy"] = None
 import json
 from pathlib import Path
 from handlers.bundle import Bundle
-from handlers.store.reader import open_features
+from handlers.store.opening import open_features
 from datetime import datetime
 spec, folder, now = json.loads(sys.argv[1]), Path(sys.argv[2]), datetime.fromisoformat(sys.argv[3])
 bundle = Bundle("1", Path("none"), "user_id", "string", spec, sys.argv[4], ("orders",), {}, 0.5)

@@ -1,4 +1,4 @@
-"""Thousands of hostile bodies through the predictor in mixed batches: neighbours never notice."""
+"""Thousands of hostile bodies in mixed batches do not change the answers to other requests."""
 
 import itertools
 import json
@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from handlers.loading import load
+from handlers.predictor import Predictor
 from support import hostile_bodies
 from support.hostile_bodies import Hostile
 from support.served_bundle import FRESH, NOW, ServedBundle
-
-from handlers.predictor import Predictor, load
 
 BODIES, BATCH = 2400, 24
 REFUSED = {400, 404, 413}
@@ -30,12 +31,12 @@ def predictor(bundle: ServedBundle) -> Predictor:
 
 @pytest.fixture(scope="module")
 def alone(predictor: Predictor) -> dict[int, float]:
-    """Each customer's score, asked for alone."""
-    ask = predictor.answer
-    return {i: score_of(ask([{"body": hostile_bodies.good(i, 0).body}])[0].body) for i in FRESH}
+    """The score of each customer in a batch of its own."""
+    answer = predictor.answer
+    return {i: score_of(answer([{"body": hostile_bodies.good(i, 0).body}])[0].body) for i in FRESH}
 
 
-def test_good_neighbours_of_hostile_bodies_get_their_own_scores(
+def test_good_requests_beside_hostile_bodies_get_their_own_scores(
     predictor: Predictor, alone: dict[int, float]
 ) -> None:
     stream = hostile_bodies.requests(seed=4)
@@ -43,7 +44,7 @@ def test_good_neighbours_of_hostile_bodies_get_their_own_scores(
         hostile = list(itertools.islice(stream, BATCH))
         friends = [hostile_bodies.good(FRESH[(number + i) % len(FRESH)], i) for i in range(4)]
         mixed = [*hostile[:3], friends[0], *hostile[3:9], *friends[1:3], *hostile[9:], friends[3]]
-        hold(predictor, mixed, alone)
+        check(predictor, mixed, alone)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -52,11 +53,11 @@ def test_no_value_anywhere_breaks_a_batch(
     predictor: Predictor, alone: dict[int, float], bodies: list[bytes], protocol: int
 ) -> None:
     friend = hostile_bodies.good(7, protocol)
-    hold(predictor, [*(Hostile("strategy", body) for body in bodies), friend], alone)
+    check(predictor, [*(Hostile("strategy", body) for body in bodies), friend], alone)
 
 
 FORMS: list[dict[str, Any]] = [
-    # what TorchServe hands over for forms, queries and empty requests: names of the sender's choice
+    # Rows that TorchServe makes of forms, queries and empty requests; the client chooses the names.
     {},
     {"user_id": "1"},
     {"user_id": b"1", "data": b""},
@@ -83,8 +84,8 @@ def test_a_row_of_any_form_is_answered(
     assert score_of(fine.body) == alone[3]
 
 
-def hold(predictor: Predictor, requests: Sequence[Hostile], alone: dict[int, float]) -> None:
-    """All answers are strict JSON; a hostile request is refused or harmless, a good one gets its score."""
+def check(predictor: Predictor, requests: Sequence[Hostile], alone: dict[int, float]) -> None:
+    """Checks that all answers are strict JSON, and that good requests get their scores."""
     answers = predictor.answer([{"body": request.body} for request in requests])
     assert len(answers) == len(requests)
     for request, answer in zip(requests, answers, strict=True):

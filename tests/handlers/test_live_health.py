@@ -1,4 +1,4 @@
-"""A real TorchServe while its feature store is away: ready, degraded, and saying so."""
+"""A real TorchServe without its feature store stays ready, and reports that it is degraded."""
 
 import time
 from pathlib import Path
@@ -6,16 +6,16 @@ from typing import Any
 
 import httpx
 import pytest
-from support.served_bundle import ServedBundle, files_of
 
 from handlers.identity import NOBODY
 from serving.config import ServingConfig
 from serving.torchserve.server import TorchServe
 from serving.torchserve.tokens import Tokens
+from support.served_bundle import ServedBundle, files_of
 
 
 def health(server: TorchServe) -> dict[str, Any]:
-    """As the management API passes it on from a worker."""
+    """The state of a worker from the management API."""
     answer = httpx.get(
         f"{server.management}/models/{server.model_name}",
         params={"customized": "true"},
@@ -37,7 +37,7 @@ def predict(server: TorchServe, user_id: int | str) -> httpx.Response:
     )
 
 
-def test_ready_does_not_follow_the_store(bundle: ServedBundle, tmp_path: Path) -> None:
+def test_a_worker_is_ready_without_its_store(bundle: ServedBundle, tmp_path: Path) -> None:
     database = tmp_path / "online.db"
     database.write_bytes(Path(bundle.environment["CHURN_FEAST_ONLINE"]).read_bytes())
     environment = bundle.environment | {"CHURN_FEAST_ONLINE": str(database)}
@@ -48,8 +48,8 @@ def test_ready_does_not_follow_the_store(bundle: ServedBundle, tmp_path: Path) -
         began = time.monotonic()
         while time.monotonic() - began < 3:
             assert predict(server, NOBODY).status_code == 200
-            [known] = predict(server, 1).json()["predictions"]
-            assert known["status"] == "degraded"
+            [answer] = predict(server, 1).json()["predictions"]
+            assert answer["status"] == "degraded"
             alive = httpx.get(
                 f"{server.inference}/ping",
                 headers=Tokens.headers(server.tokens.inference),
@@ -63,12 +63,12 @@ def test_ready_does_not_follow_the_store(bundle: ServedBundle, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("body", [b'{"user_id": 1}', b""])
-def test_a_client_s_header_asks_for_nothing(body: bytes) -> None:
-    """Only TorchServe's own command has the header and no body at all."""
+def test_a_header_of_a_client_is_no_command(body: bytes) -> None:
+    """Only TorchServe's own command has the header and no body."""
     import struct
 
     from handlers.churn_handler import is_description
-    from handlers.torchserve.worker_socket import WorkerRequest
+    from handlers.torchserve.batch_message import WorkerRequest
 
     block = b"".join(struct.pack("!i", len(part)) + part for part in (b"describe", b"True"))
     assert is_description(WorkerRequest(b"id", block, {}))

@@ -1,4 +1,4 @@
-"""The prediction log as a topic: over librdkafka's own broker, and its first bytes over real TLS."""
+"""The prediction log as a topic, with librdkafka's own broker, and its first bytes over real TLS."""
 
 import ctypes
 import json
@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.served_bundle import NOW
-from support.servers.tls_files import TlsFiles, tls_files
-from test_prediction_log import ORIGIN, records, until
 
 from handlers.bundle import BundleError
 from handlers.records.kafka import KafkaTopic
 from handlers.records.log import PredictionLog
 from handlers.records.settings import kafka_security, open_log
+from support.prediction_records import ORIGIN, records
+from support.served_bundle import NOW
+from support.servers.tls_files import TlsFiles, tls_files
+from support.waits import within
 
 kafka = pytest.importorskip("confluent_kafka")
 LOG = "CHURN_PREDICTION_LOG"
@@ -29,7 +30,7 @@ LOG = "CHURN_PREDICTION_LOG"
 
 @pytest.fixture
 def broker() -> Iterator[str]:
-    """Where librdkafka's own broker listens, which speaks the protocol on loopback."""
+    """The address of librdkafka's own broker, which implements the protocol on loopback."""
     producer = kafka.Producer({"test.mock.num.brokers": 1})
     [address] = [f"{b.host}:{b.port}" for b in producer.list_topics(timeout=10).brokers.values()]
     yield address
@@ -63,7 +64,7 @@ def test_kafka_gets_every_record_as_json(broker: str) -> None:
     log = PredictionLog(lambda: topic, ORIGIN)
     log.append(replace(records(1, 2), trace_ids=("a" * 32, None)))
     log.append(records(3))
-    until(lambda: topic.delivered == 3, 20)
+    within(20, lambda: topic.delivered == 3)
     log.close()
     assert log.counts() == {"handed": 3, "written": 3, "dropped": 0, "waiting": 0}
     messages = consumed(broker, 3)
@@ -75,7 +76,7 @@ def test_kafka_gets_every_record_as_json(broker: str) -> None:
     assert datetime.fromisoformat(values[0]["time"]) == NOW
 
 
-def test_kafka_that_is_away_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_records_without_a_broker_are_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     topic = KafkaTopic("127.0.0.1:1", "predictions")
     log = PredictionLog(lambda: topic, ORIGIN)
     log.append(records(1, 2))
@@ -85,7 +86,7 @@ def test_kafka_that_is_away_is_counted_and_said_once(caplog: pytest.LogCaptureFi
 
 
 def consumed(broker: str, count: int) -> list[Any]:
-    """So many messages of the topic, or those that came within 20 s."""
+    """This number of messages of the topic, or those that arrive within 20 s."""
     consumer = kafka.Consumer(
         {"bootstrap.servers": broker, "group.id": "test", "auto.offset.reset": "earliest"}
     )
@@ -99,7 +100,7 @@ def consumed(broker: str, count: int) -> list[Any]:
 
 
 def end_for_good(topic: KafkaTopic) -> None:
-    """What an idempotent producer does when a broker has lost records that it acknowledged."""
+    """Ends the producer as if a broker had lost records that it had acknowledged."""
     [library] = (Path(kafka.__file__).parent.parent / "confluent_kafka.libs").glob("librdkafka*")
     end = ctypes.CDLL(str(library)).rd_kafka_test_fatal_error
     end.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p]
@@ -107,30 +108,30 @@ def end_for_good(topic: KafkaTopic) -> None:
     assert end(handle, kafka.KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, b"records were lost") == 0
 
 
-def test_a_producer_that_has_ended_is_replaced_and_the_log_goes_on(
+def test_a_producer_that_has_ended_is_replaced_and_the_log_continues(
     broker: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     topic = KafkaTopic(broker, "predictions")
     log = PredictionLog(lambda: topic, ORIGIN, take_every_s=0.01)
     log.append(records(1))
-    until(lambda: topic.delivered == 1, 20)
+    within(20, lambda: topic.delivered == 1)
     end_for_good(topic)
-    until(lambda: topic.renewals == 1, 20)
+    within(20, lambda: topic.renewals == 1)
     log.append(records(2, 3))
-    until(lambda: topic.delivered == 3, 20)
+    within(20, lambda: topic.delivered == 3)
     log.close()
     assert log.counts() == {"handed": 3, "written": 3, "dropped": 0, "waiting": 0}
     assert sorted(json.loads(m.value())["request_id"] for m in consumed(broker, 3)) == ["1", "2", "3"]
     assert "OUT_OF_ORDER_SEQUENCE_NUMBER" in caplog.text
 
 
-def test_what_a_producer_that_has_ended_still_held_is_counted_as_lost() -> None:
+def test_records_in_a_producer_that_has_ended_are_counted_as_lost() -> None:
     topic = KafkaTopic("127.0.0.1:1", "predictions")
     log = PredictionLog(lambda: topic, ORIGIN, take_every_s=0.01, close_timeout_s=1.0)
     log.append(records(1, 2))
-    until(lambda: log.counts()["waiting"] == 0)
+    within(10, lambda: log.counts()["waiting"] == 0)
     end_for_good(topic)
-    until(lambda: topic.renewals == 1)
+    within(10, lambda: topic.renewals == 1)
     assert log.counts() == {"handed": 2, "written": 0, "dropped": 2, "waiting": 0}
     log.close()
 
@@ -155,7 +156,7 @@ def test_what_a_producer_that_has_ended_still_held_is_counted_as_lost() -> None:
         ),
     ],
 )
-def test_security_that_does_not_fit_together_is_named(more: dict[str, str], complaint: str) -> None:
+def test_contradictory_security_settings_are_named(more: dict[str, str], complaint: str) -> None:
     environment = {f"{LOG}_KAFKA": "localhost:9093/predictions"}
     environment |= {f"{LOG}_KAFKA_{name}": value for name, value in more.items()}
     with pytest.raises(BundleError, match=complaint) as raised:
@@ -163,7 +164,7 @@ def test_security_that_does_not_fit_together_is_named(more: dict[str, str], comp
     assert "s3cret" not in str(raised.value)
 
 
-def test_a_password_comes_from_a_file_that_nobody_else_reads(tmp_path: Path) -> None:
+def test_a_password_is_read_from_a_file_that_others_cannot_read(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("s3cret\n")
     environment = {
@@ -184,7 +185,7 @@ def test_a_password_comes_from_a_file_that_nobody_else_reads(tmp_path: Path) -> 
 
 
 class TlsListener:
-    """The TLS of a broker: accepts one connection, and keeps the client's name and its first frame."""
+    """Accepts one TLS connection, and records the client's name and its first frame."""
 
     def __init__(self, files: TlsFiles) -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -215,7 +216,7 @@ class TlsListener:
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-def test_a_broker_is_spoken_to_over_tls_by_those_who_trust_it(tmp_path: Path, trusted: bool) -> None:
+def test_a_client_connects_over_tls_to_a_broker_that_it_trusts(tmp_path: Path, trusted: bool) -> None:
     files, others = tls_files(tmp_path / "a"), tls_files(tmp_path / "b")
     listener = TlsListener(files)
     environment = {
@@ -229,11 +230,11 @@ def test_a_broker_is_spoken_to_over_tls_by_those_who_trust_it(tmp_path: Path, tr
     assert log is not None
     with closing(listener.socket):
         if trusted:
-            until(lambda: listener.frame)
+            within(10, lambda: listener.frame)
             assert b"rdkafka" in listener.frame  # ApiVersions names the client
             assert dict(part[0] for part in listener.client["subject"])["commonName"] == "churn"
         else:
-            until(listener.refused.is_set)
+            within(10, listener.refused.is_set)
             assert not listener.frame
     log._close_timeout_s = 0.1
     log.close()

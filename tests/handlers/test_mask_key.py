@@ -1,4 +1,4 @@
-"""Another mask key is noticed before anybody is answered, and a key is replaced without a gap."""
+"""A wrong mask key is detected before a request is answered, and a key can be replaced while servers run."""
 
 import hashlib
 import json
@@ -7,18 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.served_bundle import KEY, NOW, ServedBundle
 
 from handlers.bundle import BundleError
 from handlers.identity import key_check, mask
+from handlers.loading import load
 from handlers.mask_key import read_mask_key
-from handlers.predictor import Predictor, load
+from handlers.predictor import Predictor
+from support.served_bundle import KEY, NOW, ServedBundle
 
 OTHER = b"another key, of 32 bytes and more, too"
 BOTH = {"CHURN_MASK_KEY": OTHER.decode(), "CHURN_MASK_KEY_PREVIOUS": KEY.decode()}
 
 
-def test_it_comes_from_a_file_or_the_environment(tmp_path: Path) -> None:
+def test_the_key_is_read_from_a_file_or_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_bytes(KEY + b"\n")
     file.chmod(0o600)
@@ -38,7 +39,7 @@ def test_it_comes_from_a_file_or_the_environment(tmp_path: Path) -> None:
         (BOTH | {"CHURN_MASK_KEY_PREVIOUS": "y" * 40}, "found CHURN_MASK_KEY u_.*CHURN_MASK_KEY_PREVIOUS u_"),
     ],
 )
-def test_a_key_that_cannot_be_the_one_is_refused(environment: dict[str, str], complaint: str) -> None:
+def test_a_wrong_key_is_refused(environment: dict[str, str], complaint: str) -> None:
     with pytest.raises(BundleError, match=complaint) as raised:
         read_mask_key(environment, key_check(KEY))
     assert OTHER.decode() not in str(raised.value)
@@ -68,10 +69,10 @@ def test_two_models_run_side_by_side_while_the_key_is_replaced(bundle: ServedBun
     )
     assert (old.mask_key, new.mask_key) == (KEY, OTHER)
 
-    def asked_for(predictor: Predictor, body: object) -> int:
+    def status_of(predictor: Predictor, body: object) -> int:
         return predictor.answer([{"body": json.dumps(body).encode()}])[0].http_status
 
-    # the store holds customers as the old key spells them; whoever is masked already passes as they are
-    assert asked_for(old, {"user_id": 1}) == asked_for(new, {"user_id": mask("1", KEY)}) == 200
-    assert asked_for(new, {"user_id": 1}) == 404
+    # The store contains customers masked with the old key; masked identifiers are used unchanged.
+    assert status_of(old, {"user_id": 1}) == status_of(new, {"user_id": mask("1", KEY)}) == 200
+    assert status_of(new, {"user_id": 1}) == 404
     assert hashlib.sha256(KEY).hexdigest() not in json.dumps(content)

@@ -1,4 +1,4 @@
-"""The reads by hand give what Feast's `get_online_features` gives, on stores that Feast has filled."""
+"""Direct reads return the same as Feast's `get_online_features`, from stores that Feast has filled."""
 
 import math
 import os
@@ -14,6 +14,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from handlers.store import wire
+from handlers.store.config import read_store_config
+from handlers.store.opening import open_features
+from handlers.store.reader import OnlineFeatures
+from handlers.store.registry import service_tags
 from support.servers.online_stores import (
     NOW,
     SPEC,
@@ -21,13 +27,8 @@ from support.servers.online_stores import (
     bundle_of,
     filled_store,
     key_of,
-    redis_server,
 )
-
-from handlers.store import wire
-from handlers.store.config import read_store_config
-from handlers.store.reader import OnlineFeatures, open_features
-from handlers.store.registry import service_tags
+from support.servers.redis_servers import redis_server
 
 # isort: split
 from feast.infra.key_encoding_utils import serialize_entity_key
@@ -42,7 +43,7 @@ NUMBERS = (
 WHOLE = st.sampled_from([0, 1, -1, 127, 128, 2**31, -(2**31), 2**63 - 1, -(2**63)]) | st.integers(
     -(2**63), 2**63 - 1
 )
-# names of features inside a text, and texts longer than one byte of length can say
+# names of features inside a text, and texts whose length needs more than one byte
 TEXTS = st.text(max_size=40) | st.sampled_from(
     ["", "spend", "orders", "xtown\x12\x03abc", "a" * 127, "b" * 128, "ü" * 300, "\x00", ")"]
 )
@@ -94,7 +95,7 @@ def assert_as_feast(store: FilledStore, features: OnlineFeatures, ids: list[str]
     names = list(response.proto.metadata.feature_names.val)
     known = response.proto.results[names.index("spend")]
     for at, moment in enumerate(ours.timestamps):
-        if moment is None:  # Redis: Feast says that it is there, and of 1970
+        if moment is None:  # for Redis, Feast returns nulls with a time in 1970
             assert known.statuses[at] == 3 or known.event_timestamps[at].seconds == 0
         else:
             assert moment == known.event_timestamps[at].ToDatetime(tzinfo=UTC)
@@ -103,7 +104,7 @@ def assert_as_feast(store: FilledStore, features: OnlineFeatures, ids: list[str]
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(customers=st.lists(st.tuples(ROWS, AGES), min_size=1, max_size=8))
-def test_every_value_is_feast_s(store: FilledStore, features: OnlineFeatures, customers: Any) -> None:
+def test_every_value_equals_feast_s(store: FilledStore, features: OnlineFeatures, customers: Any) -> None:
     ids = []
     for row, age in customers:
         ids.append(f"u_{next(FRESH_ID)}_é")
@@ -113,7 +114,7 @@ def test_every_value_is_feast_s(store: FilledStore, features: OnlineFeatures, cu
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=st.tuples(st.none() | NUMBERS, st.none() | NUMBERS))
-def test_a_derived_feature_is_that_of_the_on_demand_view(
+def test_a_derived_feature_equals_that_of_the_on_demand_view(
     store: FilledStore, features: OnlineFeatures, parts: Any
 ) -> None:
     user_id = f"d_{next(FRESH_ID)}"
@@ -123,21 +124,21 @@ def test_a_derived_feature_is_that_of_the_on_demand_view(
     assert bits(found) == bits(expected)
 
 
-def test_many_customers_at_once_each_get_their_own(store: FilledStore, features: OnlineFeatures) -> None:
+def test_each_of_many_customers_gets_their_own_values(store: FilledStore, features: OnlineFeatures) -> None:
     rows = {
         f"m_{number}": FULL | {"orders": number, "spend": None if number % 3 == 0 else number / 7}
         for number in range(700)
     }
     store.write(rows)
-    ids = [f"m_{number}" for number in range(750)]  # the last fifty are nobody
+    ids = [f"m_{number}" for number in range(750)]  # the last fifty are unknown
     vectors = features.read(ids[::-1], NOW)
     assert vectors.status[:50] == ("unknown",) * 50
     assert vectors.columns["orders"][50:] == list(range(700))[::-1]
     assert_as_feast(store, features, ids[::-1])
 
 
-def test_an_older_write_is_what_feast_makes_of_it(store: FilledStore, features: OnlineFeatures) -> None:
-    """SQLite lets an older row replace a newer one, Redis does not: we tell what is there."""
+def test_an_older_write_has_the_same_effect_as_in_feast(store: FilledStore, features: OnlineFeatures) -> None:
+    """In SQLite an older row replaces a newer one, in Redis it does not."""
     store.write({"late": FULL | {"orders": 2}}, NOW - timedelta(days=1))
     store.write({"late": FULL | {"orders": 1}}, NOW - timedelta(days=9))
     assert_as_feast(store, features, ["late"])
@@ -154,7 +155,7 @@ def test_a_feature_that_was_never_written_is_missing_and_counted(
     assert_as_feast(store, features, ["lacking", "whole", "nobody"])
     vectors = features.read(["lacking", "whole", "nobody"], NOW)
     assert vectors.missing == {"orders": 1, "segment": 1}
-    assert vectors.columns["orders"] == [0, 3, None]  # the default that training saw, too
+    assert vectors.columns["orders"] == [0, 3, None]  # the default, as in training
     assert vectors.columns["segment"] == [None, "gold", None]
 
 
@@ -173,11 +174,11 @@ def test_rows_of_a_feature_no_longer_in_the_spec_change_nothing(
     assert (vectors.status, vectors.columns["spend"]) == (("ok", "unknown"), [12.5, None])
 
 
-def test_parts_of_different_ages_are_as_old_as_the_oldest(
+def test_the_time_of_a_vector_is_that_of_its_oldest_value(
     store: FilledStore, features: OnlineFeatures
 ) -> None:
     if store.online["type"] == "redis":
-        pytest.skip("Redis keeps one time for the whole vector")
+        pytest.skip("Redis stores one time for the whole vector")
     store.write({"mixed": FULL}, NOW - timedelta(days=30))
     store.write({"mixed": {"orders": 9}}, NOW - timedelta(days=2))
     vectors = features.read(["mixed"], NOW)
@@ -187,7 +188,7 @@ def test_parts_of_different_ages_are_as_old_as_the_oldest(
 @pytest.mark.parametrize(
     "broken", [b"\xff\xff", b"\x12\x7fabc", b")123", b"\x12\x02\xff\xfe", b" \xff", b"\x98\x01\x00"]
 )
-def test_bytes_that_are_no_value_cost_one_customer(
+def test_damaged_bytes_affect_one_customer(
     store: FilledStore, features: OnlineFeatures, broken: bytes
 ) -> None:
     store.write({"broken": FULL, "before": FULL, "after": FULL})
@@ -228,17 +229,17 @@ def overwrite(store: FilledStore, user_id: str, feature: str, content: bytes) ->
 
 
 @given(st.text())
-def test_entity_keys_are_feast_s(user_id: str) -> None:
+def test_entity_keys_equal_those_of_feast(user_id: str) -> None:
     try:
         expected = serialize_entity_key(key_of(user_id))
     except (UnicodeEncodeError, ValueError):
-        return  # a lone surrogate, which the door refuses
+        return  # a lone surrogate, which is refused with the request
     assert wire.key_of(wire.key_prefix("user_id"), user_id) == expected
 
 
 @settings(max_examples=500)
 @given(st.binary(max_size=24))
-def test_what_we_read_of_any_bytes_is_what_protobuf_reads(content: bytes) -> None:
+def test_any_bytes_are_read_as_by_protobuf(content: bytes) -> None:
     try:
         ours = wire.value(content)
     except wire.Corrupt:
@@ -249,7 +250,7 @@ def test_what_we_read_of_any_bytes_is_what_protobuf_reads(content: bytes) -> Non
 
 
 @given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)))
-def test_timestamps_are_protobuf_s(moment: datetime) -> None:
+def test_timestamps_equal_those_of_protobuf(moment: datetime) -> None:
     stamp = Timestamp()
     stamp.FromDatetime(moment)
     assert abs(wire.timestamp(stamp.SerializeToString()) - moment.replace(tzinfo=UTC)) <= timedelta(
@@ -257,7 +258,7 @@ def test_timestamps_are_protobuf_s(moment: datetime) -> None:
     )
 
 
-def test_a_store_laid_out_otherwise_is_read_by_feast(tmp_path: Path) -> None:
+def test_a_store_with_another_layout_is_read_by_feast(tmp_path: Path) -> None:
     store = filled_store(tmp_path, {"type": "sqlite", "path": "online.db"})
     store.write({"a": FULL, "b": FULL | {"spend": None}})
     with closing(sqlite3.connect(store.database)) as connection, connection:
@@ -265,10 +266,10 @@ def test_a_store_laid_out_otherwise_is_read_by_feast(tmp_path: Path) -> None:
     assert open_features(tmp_path, bundle_of()).reader.name == "feast"
     with closing(sqlite3.connect(store.database)) as connection, connection:
         connection.execute("ALTER TABLE tiny_user_features RENAME COLUMN taken_at TO event_ts")
-    unusual = filled_store(
+    other = filled_store(
         tmp_path / "other", {"type": "sqlite", "path": str(store.database), "vector_enabled": True}
     )
-    features = open_features(unusual.folder, bundle_of(), dict(os.environ, CHURN_STORE_TIMEOUT_MS="20000"))
+    features = open_features(other.folder, bundle_of(), dict(os.environ, CHURN_STORE_TIMEOUT_MS="20000"))
     assert features.reader.name == "feast"
     vectors = features.read(["a", "nobody", "b"], NOW)
     assert vectors.status == ("ok", "unknown", "ok")
@@ -276,6 +277,6 @@ def test_a_store_laid_out_otherwise_is_read_by_feast(tmp_path: Path) -> None:
     assert vectors.timestamps[0] == NOW - timedelta(days=1)
 
 
-def test_the_registry_s_tags_are_those_that_feast_reads(store: FilledStore) -> None:
+def test_the_registry_s_tags_equal_those_that_feast_reads(store: FilledStore) -> None:
     config = read_store_config(store.folder, {})
     assert service_tags(config, SPEC.service) == store.feast.get_feature_service(SPEC.service).tags

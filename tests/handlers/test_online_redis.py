@@ -1,4 +1,4 @@
-"""Redis with TLS, users, sentinels and clusters is read by hand, as Feast has written it."""
+"""Direct reads from Redis with TLS, users, sentinels and clusters, as Feast has written it."""
 
 import time
 from collections.abc import Iterator
@@ -8,6 +8,12 @@ from typing import Any
 
 import pytest
 from redis import Redis
+
+from handlers.store.opening import open_features
+from handlers.store.reader import FeatureStoreUnavailable, OnlineFeatures
+from handlers.store.redis_address import address_of
+from handlers.store.redis_servers import SLOTS, slot_of
+from handlers.store.stored import UnknownLayout
 from support.servers.online_stores import NOW, FilledStore, bundle_of, filled_store, key_of
 from support.servers.redis_servers import (
     RedisCluster,
@@ -16,14 +22,9 @@ from support.servers.redis_servers import (
     plain_redis,
     sentinels,
     tls_redis,
-    until,
 )
 from support.servers.tls_files import tls_files
-
-from handlers.store.reader import FeatureStoreUnavailable, OnlineFeatures, open_features
-from handlers.store.redis_address import address_of
-from handlers.store.redis_servers import SLOTS, slot_of
-from handlers.store.stored import UnknownLayout
+from support.waits import within
 
 # isort: split
 from feast.infra.key_encoding_utils import serialize_entity_key
@@ -37,7 +38,7 @@ MANY = {f"m{number}": FULL | {"orders": number} for number in range(300)}
 def opened(store: FilledStore, timeout_ms: int = 5_000) -> Iterator[OnlineFeatures]:
     environment = {"CHURN_STORE_TIMEOUT_MS": str(timeout_ms)}
     features = open_features(store.folder, bundle_of(store.spec), environment)
-    assert features.reader.name == "redis", "by Feast, not by hand"
+    assert features.reader.name == "redis", "read by Feast, not directly"
     try:
         yield features
     finally:
@@ -45,7 +46,7 @@ def opened(store: FilledStore, timeout_ms: int = 5_000) -> Iterator[OnlineFeatur
 
 
 def written(folder: Path, connection: str, **more: Any) -> FilledStore:
-    """By Feast itself, with the same address."""
+    """A store that Feast itself has written, with the same address."""
     store = filled_store(folder, {"type": "redis", "connection_string": connection, **more})
     store.write(MANY)
     return store
@@ -85,13 +86,13 @@ def test_tls_with_a_client_s_certificate(tmp_path: Path) -> None:
                 assert failure(features).startswith(reason)
 
 
-def test_a_certificate_of_another_host_is_refused_unless_any_will_do(
+def test_a_certificate_of_another_host_is_refused_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import socket
 
     files = tls_files(tmp_path / "tls")
-    # a name for 127.0.0.1 that the certificate does not have
+    # a name of 127.0.0.1 that is not in the certificate
     resolve = socket.getaddrinfo
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, *rest, **more: resolve("127.0.0.1", *rest, **more)
@@ -132,7 +133,7 @@ def test_a_user_who_may_only_read(tmp_path: Path) -> None:
             assert failure(features) == "WRONGPASS"
 
 
-def test_the_master_that_sentinels_name_also_after_a_failover(tmp_path: Path) -> None:
+def test_the_master_of_the_sentinels_is_read_also_after_a_failover(tmp_path: Path) -> None:
     with sentinels(tmp_path, "s3cret", "watch") as servers:
         connection = f"127.0.0.1:{servers.sentinel},password=s3cret,sentinel_password=watch"
         dead = free_ports(1)[0]
@@ -141,11 +142,11 @@ def test_the_master_that_sentinels_name_also_after_a_failover(tmp_path: Path) ->
         with opened(store, 1_000) as features:
             read(features)
             with Redis(port=servers.ports[1], password="s3cret") as replica:
-                until(lambda: replica.dbsize() == len(MANY))
+                within(30, lambda: replica.dbsize() == len(MANY))
             servers.master.kill()
             servers.master.wait()
             began = time.monotonic()
-            # meanwhile those whom this worker has read are answered
+            # meanwhile last known values of customers are used
             while set((vectors := features.read(["m1"], NOW)).status) != {"ok"}:
                 assert vectors.status == ("degraded",)
                 assert time.monotonic() - began < 30
@@ -157,7 +158,7 @@ def test_the_master_that_sentinels_name_also_after_a_failover(tmp_path: Path) ->
             {"type": "redis", "connection_string": connection, **named, "sentinel_master": "other"},
         )
         with opened(unknown) as features:
-            assert failure(features) == "the sentinel does not know other"
+            assert failure(features) == "the sentinel has no master other"
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +171,7 @@ def in_cluster(folder: Path, masters: RedisCluster) -> FilledStore:
     return written(folder, f"127.0.0.1:{masters.ports[0]}", redis_type="redis_cluster")
 
 
-def test_a_cluster_is_asked_at_the_node_of_each_customer(tmp_path: Path, masters: RedisCluster) -> None:
+def test_each_customer_of_a_cluster_is_read_from_their_node(tmp_path: Path, masters: RedisCluster) -> None:
     store = in_cluster(tmp_path, masters)
     assert all(masters.client(number).dbsize() > 50 for number in range(3))
     with opened(store) as features:
@@ -178,9 +179,7 @@ def test_a_cluster_is_asked_at_the_node_of_each_customer(tmp_path: Path, masters
         assert features.stats()["failures"] == 0
 
 
-def test_a_slot_that_moves_is_followed_while_it_moves_and_after(
-    tmp_path: Path, masters: RedisCluster
-) -> None:
+def test_a_moved_slot_is_read_during_and_after_the_move(tmp_path: Path, masters: RedisCluster) -> None:
     store = in_cluster(tmp_path, masters)
     keys = {user: serialize_entity_key(key_of(user)) + b"tiny" for user in MANY}
     with opened(store) as features:
@@ -200,7 +199,7 @@ def test_a_slot_that_moves_is_followed_while_it_moves_and_after(
         assert features.stats()["failures"] == 0
 
 
-def test_a_key_s_slot_is_redis_own() -> None:
+def test_the_slot_of_a_key_equals_that_of_redis() -> None:
     for key in (b"", b"a", b"{a}b", b"x{a}b{c}", b"{}a", b"a{", b"a}{b}", bytes(range(256))):
         assert slot_of(key) == key_slot(key)
 
@@ -216,6 +215,6 @@ def test_a_key_s_slot_is_redis_own() -> None:
         {"something": 1},
     ],
 )
-def test_what_this_reader_does_not_know_is_left_to_feast(online: dict[str, Any]) -> None:
+def test_unsupported_settings_are_read_by_feast(online: dict[str, Any]) -> None:
     with pytest.raises(UnknownLayout):
         address_of({"type": "redis", "connection_string": "a:1"} | online)

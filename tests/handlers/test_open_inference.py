@@ -1,4 +1,5 @@
-"""Open Inference Protocol v2 as its clients send it: named outputs, columns, raw bytes, messages, gzip."""
+"""Open Inference Protocol v2 in the forms that clients send: named outputs, columns, raw bytes, messages,
+gzip."""
 
 import gzip
 import json
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as oip
 
+from handlers.protocol.json_answers import refuse
 from handlers.protocol.messages import (
     Answer,
     BadRequest,
@@ -29,7 +31,7 @@ from handlers.protocol.messages import (
     UnsupportedEncoding,
     Wants,
 )
-from handlers.protocol.protocols import carried, parse, refuse, respond
+from handlers.protocol.protocols import carried, parse, respond
 
 RULES = Rules("integer", 5, model_name="churn", model_version="v7")
 TEXTS = replace(RULES, id_type="string")
@@ -59,22 +61,22 @@ def names(request: Request) -> list[str]:
 
 
 @pytest.mark.parametrize("data", [[[1], [2]], [1, 2]])
-def test_a_column_is_as_good_as_a_list(data: Any) -> None:
+def test_a_column_is_read_like_a_list(data: Any) -> None:
     assert read(body(data, tensor={"shape": [2, 1]})).user_ids == (1, 2)
     assert read(body([1, 2], tensor={"shape": [2]})).user_ids == (1, 2)
 
 
-def test_outputs_come_as_named_and_in_that_order() -> None:
-    def asked(*outputs: str) -> Request:
+def test_an_answer_has_the_named_outputs_in_their_order() -> None:
+    def named(*outputs: str) -> Request:
         return read(body([1], outputs=[{"name": name} for name in outputs]))
 
-    assert names(asked("churn_probability")) == ["churn_probability"]
-    assert names(asked("status", "churn_probability")) == ["status", "churn_probability"]
-    assert names(asked("reasons", "user_id", "features")) == ["reasons", "user_id", "features"]
-    assert asked("reasons").wants == Wants(reasons=3)
-    assert asked("explanation").wants == Wants(explanation=True)
-    assert names(asked()) == ["churn_probability", "prediction", "threshold", "status", "user_id"]
-    # what is not named is not worked out either
+    assert names(named("churn_probability")) == ["churn_probability"]
+    assert names(named("status", "churn_probability")) == ["status", "churn_probability"]
+    assert names(named("reasons", "user_id", "features")) == ["reasons", "user_id", "features"]
+    assert named("reasons").wants == Wants(reasons=3)
+    assert named("explanation").wants == Wants(explanation=True)
+    assert names(named()) == ["churn_probability", "prediction", "threshold", "status", "user_id"]
+    # Outputs that are not named are not computed.
     assert read(body([1], outputs=[{"name": "status"}], parameters={"reasons": 3})).wants == Wants()
 
 
@@ -84,7 +86,7 @@ def test_reasons_by_name_are_limited_like_those_by_parameter() -> None:
 
 
 def binary(values: bytes, datatype: str = "INT64", n: int = 2, **more: Any) -> tuple[bytes, Call]:
-    """As tritonclient and the KServe SDK send a numpy array by default."""
+    """A body in the form in which tritonclient and the KServe SDK send a numpy array by default."""
     tensor = {"name": "user_id", "shape": [n], "datatype": datatype}
     text = json.dumps(
         {"inputs": [tensor | {"parameters": {"binary_data_size": len(values)}}], **more}
@@ -92,13 +94,13 @@ def binary(values: bytes, datatype: str = "INT64", n: int = 2, **more: Any) -> t
     return text + values, Call(json_length=len(text))
 
 
-def test_numbers_and_texts_come_as_raw_bytes() -> None:
+def test_numbers_and_texts_are_read_from_raw_bytes() -> None:
     assert read(*binary(np.array([1, -(2**63)]).tobytes())).user_ids == (1, -(2**63))
     texts = b"".join(struct.pack("<I", len(t)) + t for t in ("Zoë".encode(), b"a"))
     assert read(*binary(texts, "BYTES"), TEXTS).user_ids == ("Zoë", "a")
 
 
-def test_raw_tensors_go_back_behind_the_json_with_the_same_bits() -> None:
+def test_raw_tensors_of_an_answer_follow_the_json_with_the_same_bits() -> None:
     content, call = binary(np.array([1, 2]).tobytes(), parameters={"binary_data_output": True})
     answer = answered(read(content, call))
     assert answer.content_type == "application/octet-stream"
@@ -117,7 +119,7 @@ def test_raw_tensors_go_back_behind_the_json_with_the_same_bits() -> None:
     assert np.frombuffer(answer.body[-16:], dtype=np.int64).tolist() == [1, 2]
 
 
-def test_each_output_says_for_itself_whether_it_goes_as_bytes() -> None:
+def test_each_output_is_json_or_bytes_as_requested() -> None:
     wanted = [
         {"name": "status", "parameters": {"binary_data": False}},
         {"name": "churn_probability", "parameters": {"binary_data": True}},
@@ -147,7 +149,7 @@ def test_each_output_says_for_itself_whether_it_goes_as_bytes() -> None:
         (binary(b"1234", "FP32"), "inputs[0].datatype: expected INT64 or BYTES"),
     ],
 )
-def test_bad_raw_bytes_are_refused_with_the_field(sent: tuple[bytes, Call], complaint: str) -> None:
+def test_the_error_about_bad_raw_bytes_names_the_field(sent: tuple[bytes, Call], complaint: str) -> None:
     with pytest.raises(BadRequest) as refusal:
         read(*sent)
     assert complaint in str(refusal.value)
@@ -186,22 +188,22 @@ def response(answer: Answer) -> oip.ModelInferResponse:
 def test_a_message_with_typed_contents_is_answered_with_typed_contents(compress: str) -> None:
     request = read(*message(infer(id="q"), compress))
     assert (request.user_ids, request.id) == ((1, 2), "q")
-    said = response(answered(request))
-    assert (said.model_name, said.model_version, said.id) == ("churn", "v7", "q")
-    score, decision, _, _, user = said.outputs
+    answer = response(answered(request))
+    assert (answer.model_name, answer.model_version, answer.id) == ("churn", "v7", "q")
+    score, decision, _, _, user = answer.outputs
     assert list(score.contents.fp64_contents) == [SCORED.churn_probability] * 2
     assert list(decision.contents.bytes_contents) == [b"Low Risk"] * 2
     assert (list(user.shape), list(user.contents.int64_contents)) == ([2], [1, 2])
-    assert not said.raw_output_contents
+    assert not answer.raw_output_contents
 
 
 def test_a_message_with_raw_contents_is_answered_with_raw_contents() -> None:
     request = read(*message(infer(None, raw_input_contents=[np.array([1, 2]).tobytes()])))
     assert request.user_ids == (1, 2)
-    said = response(answered(request))
-    assert len(said.raw_output_contents) == len(said.outputs) == 5
-    assert np.frombuffer(said.raw_output_contents[0]).tolist() == [SCORED.churn_probability] * 2
-    assert not said.outputs[0].HasField("contents")
+    answer = response(answered(request))
+    assert len(answer.raw_output_contents) == len(answer.outputs) == 5
+    assert np.frombuffer(answer.raw_output_contents[0]).tolist() == [SCORED.churn_probability] * 2
+    assert not answer.outputs[0].HasField("contents")
 
 
 def test_a_message_names_its_outputs_and_parameters() -> None:
@@ -231,7 +233,9 @@ def test_texts_in_a_message_are_utf8() -> None:
         (infer(inputs=[]), "inputs: expected a list of exactly one tensor"),
     ],
 )
-def test_a_bad_message_is_refused_with_the_field(request_: oip.ModelInferRequest, complaint: str) -> None:
+def test_the_error_about_a_bad_message_names_the_field(
+    request_: oip.ModelInferRequest, complaint: str
+) -> None:
     with pytest.raises(BadRequest) as refusal:
         read(*message(request_))
     assert complaint in str(refusal.value)
@@ -239,14 +243,14 @@ def test_a_bad_message_is_refused_with_the_field(request_: oip.ModelInferRequest
 
 def test_another_model_or_version_is_not_served() -> None:
     assert read(*message(infer(model_version="v7"))).user_ids == (1, 2)
-    for asked in ({"model_name": "other"}, {"model_version": "v6"}):
+    for named in ({"model_name": "other"}, {"model_version": "v6"}):
         with pytest.raises(NotServed, match="not served here"):
-            read(*message(infer(**asked)))
+            read(*message(infer(**named)))
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60), st.sampled_from(["ModelInfer", "Predictions"]), st.booleans())
-def test_no_bytes_break_the_reading_of_messages(content: bytes, rpc: str, frame: bool) -> None:
+def test_arbitrary_bytes_only_raise_bad_request(content: bytes, rpc: str, frame: bool) -> None:
     sent = struct.pack(">BI", 0, len(content)) + content if frame else content
     try:
         read(sent, Call(rpc=rpc))
@@ -261,7 +265,7 @@ def test_a_refusal_over_grpc_is_a_status_and_a_reason() -> None:
     assert carried(refuse(Refusal(404, "x")), Call()).content_type == "application/json"
 
 
-def test_torchserve_s_own_grpc_carries_a_native_body() -> None:
+def test_a_native_body_in_torchserve_s_own_grpc_message() -> None:
     native = b'{"user_id": 1}'
     entry = b"\x0a\x04body\x12" + bytes([len(native)]) + native
     content = b"\x0a\x05churn" + b"\x1a" + bytes([len(entry)]) + entry
@@ -291,7 +295,7 @@ def test_compressed_bodies_are_read(encoding: str, content: bytes) -> None:
     assert read(content, Call(encoding=encoding)).user_ids == (1,)
 
 
-def test_other_compression_is_refused_by_the_header_s_name() -> None:
+def test_the_error_about_other_compression_names_the_header() -> None:
     for encoding in ("br", "zstd", "gzip, gzip", "\u202e\n"):
         with pytest.raises(UnsupportedEncoding, match=r"^Content-Encoding: .* send gzip, deflate") as refusal:
             read(PLAIN, Call(encoding=encoding))
@@ -299,20 +303,20 @@ def test_other_compression_is_refused_by_the_header_s_name() -> None:
         assert "\n" not in str(refusal.value)
 
 
-def test_what_is_not_compressed_as_the_header_says_is_refused() -> None:
+def test_a_body_that_contradicts_content_encoding_is_refused() -> None:
     for content in (PLAIN, gzip.compress(PLAIN)[:-4], gzip.compress(PLAIN) + b"x", b""):
         with pytest.raises(BadRequest, match="Content-Encoding"):
             read(content, Call(encoding="gzip"))
 
 
-def test_a_bomb_is_never_made() -> None:
+def test_decompression_stops_at_the_limit() -> None:
     with pytest.raises(TooLarge, match="more than 1048576 bytes"):
         read(gzip.compress(b" " * 50_000_000), Call(encoding="gzip"))
 
 
-def test_a_byte_order_mark_is_no_fault() -> None:
+def test_a_byte_order_mark_is_accepted() -> None:
     assert read(b"\xef\xbb\xbf" + PLAIN).user_ids == (1,)
 
 
-def test_a_lone_instance_needs_no_list() -> None:
+def test_one_instance_needs_no_list() -> None:
     assert read({"instances": {"user_id": 1}}).user_ids == (1,)

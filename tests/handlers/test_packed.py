@@ -1,4 +1,4 @@
-"""Packed vectors are what Feast's table says, or they are not there."""
+"""A packed row equals the rows of Feast's table, or it does not exist."""
 
 import math
 import multiprocessing
@@ -19,15 +19,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.servers.online_stores import NOW, SPEC, FilledStore, bundle_of, filled_store, key_of
 
 from features import packing
 from features.spec import Feature, FeaturesConfig
 from handlers.scoring.encoding import encode
-from handlers.store.packed import MOST_EXACT, Layout, PackedColumns
+from handlers.store.columns import PackedColumns
+from handlers.store.opening import open_features
+from handlers.store.packed import MOST_EXACT, Layout
 from handlers.store.policies import Policies
-from handlers.store.reader import OnlineFeatures, open_features
+from handlers.store.reader import OnlineFeatures
 from handlers.store.stored import Stored
+from support.servers.online_stores import NOW, SPEC, FilledStore, bundle_of, filled_store, key_of
 
 # isort: split
 from feast.infra.key_encoding_utils import serialize_entity_key
@@ -69,7 +71,7 @@ def read(features: OnlineFeatures, *ids: str) -> Stored:
 
 
 @given(st.lists(ROW, min_size=1, max_size=8))
-def test_what_is_packed_comes_out_again(rows: list[tuple[Any, ...]]) -> None:
+def test_packed_values_are_read_unchanged(rows: list[tuple[Any, ...]]) -> None:
     columns = packed(rows)
     for at, name in enumerate(LAYOUT.names):
         assert list(map(bits, columns[name])) == [bits(row[at]) for row in rows]
@@ -81,8 +83,8 @@ def test_what_is_packed_comes_out_again(rows: list[tuple[Any, ...]]) -> None:
 
 
 @given(st.lists(ROW, min_size=1, max_size=8))
-def test_the_network_is_given_the_same_numbers(rows: list[tuple[Any, ...]]) -> None:
-    """By whole arrays and by columns of values, with derived features and after the policies."""
+def test_packed_and_plain_columns_give_the_network_the_same_numbers(rows: list[tuple[Any, ...]]) -> None:
+    """As whole arrays and as lists of values, with derived features, after the policies."""
     columns = packed(rows)
     ids, moments = [str(at) for at in range(len(rows))], [NOW - timedelta(days=1)] * len(rows)
     policies = Policies(lenient().contract())
@@ -111,7 +113,7 @@ def test_the_network_is_given_the_same_numbers(rows: list[tuple[Any, ...]]) -> N
 
 
 def lenient() -> FeaturesConfig:
-    """Null stays null, so that nobody needs a default."""
+    """A spec without defaults, so that null remains null."""
     return SPEC.model_copy(
         update={"features": tuple(f.model_copy(update={"default": None}) for f in SPEC.features)}
     )
@@ -137,10 +139,10 @@ store.write({{"far": {full!r}}}, NOW - timedelta(days=1))
 """
 
 
-def test_writer_and_server_may_stand_in_different_time_zones(
+def test_writer_and_server_may_have_different_time_zones(
     store: FilledStore, features: OnlineFeatures
 ) -> None:
-    """Feast's own seconds are local time of the writer: New York's are hours away from ours."""
+    """Feast stores local time of the writer. In New York it differs from ours by hours."""
     root = Path(__file__).resolve().parents[2]
     path = [str(root), str(root / "tests")]
     script = ZONED.format(path=path, folder=str(store.folder), full=FULL)
@@ -148,8 +150,8 @@ def test_writer_and_server_may_stand_in_different_time_zones(
     assert read(features, "far").timestamps == [NOW - timedelta(days=1)]
 
 
-def test_a_table_whose_name_only_looks_like_ours_stays(store: FilledStore) -> None:
-    other = f"{store.table.replace('_', 'x')}__packed_of_somebody_else"
+def test_a_table_with_a_similar_name_is_not_dropped(store: FilledStore) -> None:
+    other = f"{store.table.replace('_', 'x')}__packed_of_another_table"
     with closing(sqlite3.connect(store.database)) as connection, connection:
         connection.execute(f'CREATE TABLE "{other}" (entity_key BLOB)')
         connection.execute(f'CREATE TABLE "{store.table}__packed_old" (entity_key BLOB)')
@@ -163,7 +165,7 @@ def test_a_table_whose_name_only_looks_like_ours_stays(store: FilledStore) -> No
 @pytest.mark.parametrize(
     ("at", "value"), [(0, MOST_EXACT + 1), (0, -MOST_EXACT - 1), (0, 1.0), (1, 1), (4, True)]
 )
-def test_what_does_not_fit_is_not_packed(at: int, value: Any) -> None:
+def test_values_that_do_not_fit_are_not_packed(at: int, value: Any) -> None:
     columns = {name: [own, own] for name, own in FULL.items()}
     columns[LAYOUT.names[at]][1] = value
     fits, other = LAYOUT.pack(columns, [MOMENT] * 2)
@@ -173,9 +175,19 @@ def test_what_does_not_fit_is_not_packed(at: int, value: Any) -> None:
 def test_a_whole_number_too_large_for_a_double_keeps_its_last_digit(
     store: FilledStore, features: OnlineFeatures
 ) -> None:
-    store.write({"large": FULL | {"orders": 2**63 - 1}, "usual": FULL})
+    store.write({"large": FULL | {"orders": 2**63 - 1}, "small": FULL})
     assert store.packed() == 1
-    assert read(features, "large", "usual", "nobody").columns["orders"] == [2**63 - 1, 3, None]
+    assert read(features, "large", "small", "nobody").columns["orders"] == [2**63 - 1, 3, None]
+
+
+def test_customers_without_a_feature_of_the_spec_are_not_packed(store: FilledStore) -> None:
+    with closing(sqlite3.connect(store.database)) as connection, connection:
+        connection.execute(
+            f"INSERT INTO {store.table} (entity_key, feature_name, value, event_ts) "
+            "VALUES (?, 'retired', ?, 1)",
+            [serialize_entity_key(key_of("a")), b" \x01"],
+        )
+    assert store.pack() == 0
 
 
 def test_all_packed_is_read_as_arrays_and_a_mixture_as_values(
@@ -192,8 +204,8 @@ def test_all_packed_is_read_as_arrays_and_a_mixture_as_values(
     assert mixed.timestamps == [NOW - timedelta(days=1), None, *[NOW - timedelta(days=1)] * 2]
 
 
-def test_whoever_writes_the_packed_row_goes_with_it(store: FilledStore, features: OnlineFeatures) -> None:
-    """Feast, an UPDATE, an INSERT, a DELETE by hand: each is seen at once."""
+def test_any_write_deletes_the_packed_row(store: FilledStore, features: OnlineFeatures) -> None:
+    """By Feast, or by an UPDATE, INSERT or DELETE of the test; each is effective at once."""
     store.write({"a": FULL, "b": FULL})
     store = replace(store, packs=False)
     key = serialize_entity_key(key_of("a"))
@@ -230,7 +242,7 @@ def test_whoever_writes_the_packed_row_goes_with_it(store: FilledStore, features
 
 
 @pytest.mark.parametrize("change", ["insert", "update", "delete"])
-def test_without_all_its_triggers_nothing_packed_is_trusted(
+def test_packed_rows_are_ignored_unless_all_triggers_exist(
     store: FilledStore, features: OnlineFeatures, change: str
 ) -> None:
     store.write({"a": FULL})
@@ -241,7 +253,7 @@ def test_without_all_its_triggers_nothing_packed_is_trusted(
     found = read(features, "a")
     assert not isinstance(found.columns, PackedColumns)
     assert found.columns["orders"] == [9]
-    store.prepare()  # the packed rows of before are not believed again
+    store.prepare()  # earlier packed rows are not used again
     assert (store.packed(), read(features, "a").columns["orders"]) == (0, [9])
     assert (store.pack(), read(features, "a").columns["orders"]) == (1, [9])
 
@@ -250,7 +262,7 @@ def test_without_all_its_triggers_nothing_packed_is_trusted(
     "broken",
     ["numbers = x'00'", "numbers = ''", "texts = x'ff'", "texts = '[]'", "texts = NULL", "texts = 1"],
 )
-def test_packed_rows_that_are_none_leave_the_word_to_feasts_own(
+def test_damaged_packed_rows_are_replaced_by_those_of_feast(
     store: FilledStore, features: OnlineFeatures, broken: str
 ) -> None:
     store.write({"a": FULL, "b": FULL | {"orders": 5}})
@@ -264,7 +276,7 @@ def test_packed_rows_that_are_none_leave_the_word_to_feasts_own(
     assert vectors.columns["orders"] == [3, None, 5]
 
 
-def test_a_table_that_feast_has_made_anew_is_believed_alone(
+def test_packed_rows_are_ignored_after_feast_made_its_table_again(
     store: FilledStore, features: OnlineFeatures
 ) -> None:
     store.write({"a": FULL})
@@ -281,22 +293,22 @@ def test_another_spec_has_another_table(store: FilledStore, features: OnlineFeat
     store.write({"a": FULL})
     other = [*LAYOUT.features, ("age", "int64")]
     packing.prepare(store.database, store.table, other)
-    assert packing.pack(store.database, store.table, other, "user_id") == 1
+    assert packing.pack(store.database, store.table, other) == 1
     with closing(sqlite3.connect(store.database)) as connection:
         names = {
             name for (name,) in connection.execute("SELECT name FROM sqlite_master") if "__packed_" in name
         }
     assert all(Layout(other).digest in name for name in names)
-    found = read(features, "a")  # of the spec of before, as Feast's table says
+    found = read(features, "a")  # the earlier spec is read from Feast's table
     assert not isinstance(found.columns, PackedColumns)
     assert found.columns["orders"] == [3]
     packing.prepare(store.database, store.table, other)
     with closing(sqlite3.connect(store.database)) as connection:
         [(count,)] = connection.execute(f'SELECT count(*) FROM "{Layout(other).table(store.table)}"')
-    assert count == 1  # preparing what is prepared changes nothing
+    assert count == 1  # a second `prepare` changes nothing
 
 
-def test_packed_later_is_read_from_then_on(tmp_path: Path) -> None:
+def test_a_table_that_is_packed_later_is_used_at_once(tmp_path: Path) -> None:
     store = filled_store(tmp_path, {"type": "sqlite", "path": "online.db"})
     store.write({"a": FULL})
     features = open_features(tmp_path, bundle_of(), {"CHURN_STORE_TIMEOUT_MS": "20000"})
@@ -308,25 +320,25 @@ def test_packed_later_is_read_from_then_on(tmp_path: Path) -> None:
 
 
 def write_on(folder: Path, online: dict[str, Any], until: float) -> None:
-    """A writer in a process of its own: all features of a customer always say the same number."""
+    """A writer in a separate process. It writes the same number into all features of a customer."""
     store, number = FilledStore(folder, online), 0
     while time.time() < until:
         number += 1
         for who in range(4):
-            store.write({f"w{who}": all_saying(number)})
+            store.write({f"w{who}": all_equal(number)})
 
 
-def all_saying(number: int) -> dict[str, Any]:
+def all_equal(number: int) -> dict[str, Any]:
     kinds = {"int64": int, "float64": float, "string": str}
     return {feature.name: kinds[feature.dtype](number) for feature in SPEC.features}
 
 
-def test_nobody_ever_reads_something_old_or_half_while_others_write_and_pack(
+def test_no_read_is_old_or_partial_while_others_write_and_pack(
     store: FilledStore, features: OnlineFeatures
 ) -> None:
     for who in range(4):
-        store.write({f"w{who}": all_saying(0)})
-    until = time.time() + 120  # a busy machine takes long to start a process
+        store.write({f"w{who}": all_equal(0)})
+    until = time.time() + 120  # a busy machine needs long to start a process
     writer = multiprocessing.get_context("spawn").Process(
         target=write_on, args=(store.folder, dict(store.online), until)
     )
@@ -351,7 +363,7 @@ def test_nobody_ever_reads_something_old_or_half_while_others_write_and_pack(
         writer.join(10)
 
 
-def test_numbers_alone_need_no_texts(tmp_path: Path) -> None:
+def test_a_spec_without_texts_is_packed(tmp_path: Path) -> None:
     spec = SPEC.model_copy(
         update={"features": (Feature(name="spend", dtype="float64"), Feature(name="tenure", dtype="float64"))}
     )

@@ -1,21 +1,21 @@
-"""What the spec's policies make of old, missing and unknown features."""
+"""The spec's policies on old, missing and unknown features."""
 
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from support.servers.online_stores import NOW, SPEC
 
 from features.spec import Feature, FeaturesConfig
 from handlers.store.policies import Policies, Vectors
 from handlers.store.stored import Stored
+from support.servers.online_stores import NOW, SPEC
 
 FRESH, OLD = NOW - timedelta(days=1), NOW - timedelta(days=36)
 
 
 def applied(moments: list[datetime | None], spec: FeaturesConfig = SPEC, **values: Any) -> Vectors:
-    """Of customers who have 3 orders, 10.0 spent in 2.0 months and so on, but for `values`."""
+    """The vectors of customers with 3 orders, 10.0 spent in 2.0 months and so on, except for `values`."""
     whole = {
         "orders": 3,
         "spend": 10.0,
@@ -38,7 +38,7 @@ def with_policy(name: str, policy: str, **view: str) -> FeaturesConfig:
     return SPEC.model_copy(update={"features": features, **view})
 
 
-def test_a_whole_fresh_vector_is_given_as_it_is() -> None:
+def test_a_complete_fresh_vector_is_not_changed() -> None:
     vectors = applied([FRESH])
     assert vectors.status == ("ok",)
     assert (vectors.reasons, vectors.missing) == ((), {})
@@ -57,20 +57,20 @@ def test_a_whole_fresh_vector_is_given_as_it_is() -> None:
         (NOW + timedelta(minutes=5, microseconds=1), "stale"),
     ],
 )
-def test_fresh_is_from_the_ttl_to_what_clocks_may_differ(moment: datetime, status: str) -> None:
+def test_a_vector_is_fresh_from_the_ttl_to_the_tolerance_of_clocks(moment: datetime, status: str) -> None:
     assert applied([moment]).status == (status,)
 
 
-def test_the_reason_says_how_old_or_how_far_in_the_future() -> None:
+def test_the_reason_states_the_age_or_the_time_in_the_future() -> None:
     vectors = applied([OLD, NOW + timedelta(hours=1), None])
     assert vectors.reasons == (
         "features are 36 days old, more than the 35 that the spec allows",
         "features are dated 3600 s in the future: a clock is wrong",
-        "the feature store does not know this customer",
+        "this customer is not in the feature store",
     )
 
 
-def test_stale_features_are_answered_refused_or_put_aside() -> None:
+def test_stale_features_are_used_refused_or_replaced() -> None:
     given = {
         policy: applied([OLD, FRESH], SPEC.model_copy(update={"on_stale": policy}))
         for policy in ("degrade", "refuse", "default")
@@ -109,9 +109,7 @@ def test_a_cold_start_is_every_default_or_null() -> None:
         ("spend", "refuse", "refused", None),
     ],
 )
-def test_a_missing_feature_does_what_the_spec_says_of_it(
-    name: str, policy: str, status: str, value: Any
-) -> None:
+def test_a_missing_feature_follows_its_policy(name: str, policy: str, status: str, value: Any) -> None:
     vectors = applied([FRESH, None], with_policy(name, policy), **{name: None})
     assert vectors.status == (status, "unknown")
     assert vectors.columns[name][0] == value
@@ -119,14 +117,14 @@ def test_a_missing_feature_does_what_the_spec_says_of_it(
     assert vectors.reasons[0] == (None if status == "ok" else f"{name} is missing")
 
 
-def test_old_and_incomplete_says_both() -> None:
+def test_the_reasons_of_an_old_and_incomplete_vector_are_both_reported() -> None:
     vectors = applied([OLD], with_policy("spend", "degrade"), spend=None)
     assert vectors.status == ("stale",)
     assert vectors.reasons[0] is not None
     assert vectors.reasons[0].endswith("that the spec allows; spend is missing")
 
 
-def test_a_refused_customer_has_no_features_left() -> None:
+def test_a_refused_customer_has_no_features() -> None:
     vectors = applied([FRESH], with_policy("spend", "refuse"), spend=None)
     assert {column[0] for column in vectors.columns.values()} == {None}
 
@@ -149,7 +147,7 @@ def test_policies_are_part_of_the_contract_and_of_its_digest() -> None:
 
 
 @pytest.mark.parametrize("key", ["on_stale", "on_unknown", "when_down"])
-def test_an_unknown_policy_is_refused_by_name(key: str) -> None:
+def test_an_unknown_policy_is_refused(key: str) -> None:
     with pytest.raises(ValidationError, match=key):
         FeaturesConfig.model_validate(SPEC.model_dump() | {key: "shrug"})
     with pytest.raises(ValidationError, match="on_missing"):

@@ -1,4 +1,4 @@
-"""The handler's whole road on a real feature store and a real exported program, without a server."""
+"""All stages of the predictor, with a real feature store and a real exported program, without a server."""
 
 import json
 import logging
@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.served_bundle import FRESH, KEY, NOW, REPOSITORY, SPEC, STALE, UNKNOWN, ServedBundle
 
 from handlers import predictor as predictor_module
 from handlers import telemetry
 from handlers.bookkeeping import Bookkeeping
 from handlers.bundle import BundleError
 from handlers.identity import NOBODY, THROUGH_GATEWAY, mask
-from handlers.predictor import Predictor, load
+from handlers.loading import load
+from handlers.predictor import Predictor
 from handlers.protocol.messages import Call
 from handlers.records.record import Records
 from handlers.store.reader import FeatureStoreUnavailable, OnlineFeatures, Vectors
 from handlers.telemetry import Telemetry
+from support.served_bundle import FRESH, KEY, NOW, REPOSITORY, SPEC, STALE, UNKNOWN, ServedBundle
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,8 @@ def predictor(bundle: ServedBundle) -> Predictor:
 
 
 @dataclass(frozen=True)
-class Stand:
-    """In the store's place, for what a real store does not do on demand."""
+class ReplacedStore:
+    """Replaces the store in tests of behaviour that a real store does not show on demand."""
 
     store: OnlineFeatures
 
@@ -47,7 +48,7 @@ class Stand:
 
 
 class RecordedLog:
-    """In the prediction log's place."""
+    """Replaces the prediction log."""
 
     def __init__(self) -> None:
         self.records: list[Records] = []
@@ -56,11 +57,11 @@ class RecordedLog:
         self.records.append(records)
 
 
-def with_features(predictor: Predictor, stand: Stand) -> Predictor:
-    return replace(predictor, features=stand, telemetry=Telemetry())  # type: ignore[arg-type]
+def with_features(predictor: Predictor, store: ReplacedStore) -> Predictor:
+    return replace(predictor, features=store, telemetry=Telemetry())  # type: ignore[arg-type]
 
 
-def ask(predictor: Predictor, *bodies: Any) -> list[tuple[int, Any]]:
+def answers_to(predictor: Predictor, *bodies: Any) -> list[tuple[int, Any]]:
     rows = [{"body": body if isinstance(body, bytes) else json.dumps(body).encode()} for body in bodies]
     return [(answer.http_status, json.loads(answer.body)) for answer in predictor.answer(rows)]
 
@@ -69,9 +70,9 @@ def v2(ids: list[int]) -> dict[str, Any]:
     return {"inputs": [{"name": "user_id", "shape": [len(ids)], "datatype": "INT64", "data": ids}]}
 
 
-def test_the_answer_holds_the_features_of_the_store(bundle: ServedBundle, predictor: Predictor) -> None:
+def test_the_answer_contains_the_features_of_the_store(bundle: ServedBundle, predictor: Predictor) -> None:
     row = bundle.customers.set_index("user_id").loc[mask("3", KEY)]
-    [(code, answer)] = ask(predictor, {"user_id": 3})
+    [(code, answer)] = answers_to(predictor, {"user_id": 3})
     assert code == 200
     assert answer["user_id"] == 3
     assert answer["features"] == {
@@ -84,11 +85,11 @@ def test_the_answer_holds_the_features_of_the_store(bundle: ServedBundle, predic
     assert answer["prediction"] == ("High Risk" if answer["churn_probability"] > 0.5 else "Low Risk")
 
 
-def test_a_customer_gets_the_same_bits_by_every_protocol_and_in_every_batch(predictor: Predictor) -> None:
-    alone = {i: ask(predictor, {"user_id": i})[0][1]["churn_probability"] for i in FRESH}
+def test_a_customer_gets_the_same_bits_in_each_protocol_and_batch(predictor: Predictor) -> None:
+    alone = {i: answers_to(predictor, {"user_id": i})[0][1]["churn_probability"] for i in FRESH}
     for size in (2, 3, 7, 16, 63, 64, 65, 100, 200):
         ids = np.random.default_rng(size).permutation(FRESH)[:size].tolist()
-        answers = ask(
+        answers = answers_to(
             predictor,
             {"instances": [{"user_id": i} for i in ids]},
             v2(ids),
@@ -100,14 +101,14 @@ def test_a_customer_gets_the_same_bits_by_every_protocol_and_in_every_batch(pred
         assert [answer["churn_probability"] for _, answer in answers[2:]] == expected[:5]
 
 
-def test_raw_and_masked_ids_are_the_same_customer(predictor: Predictor) -> None:
+def test_raw_and_masked_ids_name_the_same_customer(predictor: Predictor) -> None:
     masked = mask("3", KEY)
-    (_, raw), (_, known) = ask(predictor, {"user_id": 3}, {"user_id": masked})
-    assert known == raw | {"user_id": masked}
+    (_, raw), (_, of_masked) = answers_to(predictor, {"user_id": 3}, {"user_id": masked})
+    assert of_masked == raw | {"user_id": masked}
 
 
 def test_old_features_are_marked_and_unknown_customers_refused(predictor: Predictor) -> None:
-    stale, unknown, several = ask(
+    stale, unknown, several = answers_to(
         predictor,
         {"user_id": STALE[0]},
         {"user_id": UNKNOWN},
@@ -118,14 +119,14 @@ def test_old_features_are_marked_and_unknown_customers_refused(predictor: Predic
     assert [one.get("error") for one in several[1]] == ["unknown user_id", None, "unknown user_id"]
 
 
-def test_the_ttl_ends_exactly_where_the_spec_says(bundle: ServedBundle, predictor: Predictor) -> None:
+def test_the_ttl_is_that_of_the_spec_to_the_microsecond(bundle: ServedBundle, predictor: Predictor) -> None:
     taken = NOW - timedelta(days=1)
     for age, status in ((timedelta(days=35), "ok"), (timedelta(days=35, microseconds=1), "stale")):
         aged = replace(predictor, clock=lambda age=age: taken + age)
-        assert ask(aged, {"user_id": 1})[0][1]["status"] == status
+        assert answers_to(aged, {"user_id": 1})[0][1]["status"] == status
 
 
-def test_the_clock_offset_moves_the_handlers_time(predictor: Predictor, bundle: ServedBundle) -> None:
+def test_the_clock_offset_changes_the_time_of_the_handler(predictor: Predictor, bundle: ServedBundle) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in bundle.store_environment.items():
             patch.setenv(name, value)
@@ -136,12 +137,12 @@ def test_the_clock_offset_moves_the_handlers_time(predictor: Predictor, bundle: 
 def test_a_batch_is_one_read_of_distinct_customers(predictor: Predictor) -> None:
     reads = []
 
-    class Counted(Stand):
+    class Counted(ReplacedStore):
         def read(self, ids: Sequence[str], now: datetime) -> Vectors:
             reads.append(list(ids))
             return super().read(ids, now)
 
-    ask(
+    answers_to(
         with_features(predictor, Counted(predictor.features)),
         {"user_id": 1},
         b"{bad",
@@ -151,8 +152,8 @@ def test_a_batch_is_one_read_of_distinct_customers(predictor: Predictor) -> None
     assert reads == [[mask("1", KEY), mask("2", KEY)]]
 
 
-def test_a_dead_store_is_a_503_for_those_who_need_it(predictor: Predictor) -> None:
-    class Down(Stand):
+def test_without_the_store_requests_that_need_it_get_a_503(predictor: Predictor) -> None:
+    class Down(ReplacedStore):
         def read(self, ids: Sequence[str], now: datetime) -> Vectors:
             error = FeatureStoreUnavailable("OperationalError")
             error.retry_after_s = 2.5
@@ -167,33 +168,33 @@ def test_a_dead_store_is_a_503_for_those_who_need_it(predictor: Predictor) -> No
         "code": "feature_store_unavailable",
     }
     assert bad.http_status == 400
-    # a batch in which nobody is to be read does not ask the store
-    assert [code for code, _ in ask(down, b"{bad", {"user_id": "x"})] == [400, 400]
+    # The store is not read for a batch without customers.
+    assert [code for code, _ in answers_to(down, b"{bad", {"user_id": "x"})] == [400, 400]
 
 
-def test_a_score_that_is_no_number_is_refused_alone(
+def test_only_the_customer_without_a_finite_score_is_refused(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def first_is_nan(columns: Any) -> Any:
         return np.array([np.nan, 0.25])
 
     monkeypatch.setattr(predictor.scorer, "score", first_is_nan)
-    broken, fine = ask(predictor, {"user_id": 1}, {"user_id": 2})
+    broken, fine = answers_to(predictor, {"user_id": 1}, {"user_id": 2})
     assert (broken[0], broken[1]["churn_probability"], broken[1]["code"]) == (503, None, "no_score")
     assert (fine[0], fine[1]["churn_probability"]) == (200, 0.25)
 
 
 @pytest.mark.parametrize("listed", ["instances", "body"])
-def test_a_score_that_is_no_number_in_a_list_is_no_200(
+def test_a_score_that_is_not_finite_refuses_the_whole_list(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, listed: str
 ) -> None:
-    """As a 200 with an `error` in it no gateway would ask stable instead, and no rule would count it."""
+    """With status 200 the gateway would not try the stable variant, and no rule would count the error."""
     counted = replace(predictor, telemetry=Telemetry())
     monkeypatch.setattr(counted.scorer, "score", lambda columns: np.array([0.25, np.inf, 0.5]))
     customers = [{"user_id": 1}, {"user_id": 2}]
     body = {"instances": customers} if listed == "instances" else customers
     answer = counted.answer([{"body": json.dumps(body).encode()}, {"body": b'{"user_id": 3}'}])
-    # the lone customer is read first
+    # The single customer is read first.
     assert [one.http_status for one in answer] == [503, 200]
     assert json.loads(answer[0].body)["code"] == "no_score"
     assert json.loads(answer[0].body)["error"].startswith(f"{listed}[0]: ")
@@ -204,9 +205,7 @@ def test_a_score_that_is_no_number_in_a_list_is_no_200(
     assert "no finite score for 1 of 3 rows" in caplog.text
 
 
-def test_health_says_whether_it_answers_and_apart_from_that_how_the_store_does(
-    bundle: ServedBundle, tmp_path: Path
-) -> None:
+def test_health_reports_the_worker_and_the_store_separately(bundle: ServedBundle, tmp_path: Path) -> None:
     database = tmp_path / "online.db"
     database.write_bytes(Path(bundle.environment["CHURN_FEAST_ONLINE"]).read_bytes())
     environment = bundle.environment | {"CHURN_FEAST_ONLINE": str(database)}
@@ -214,28 +213,30 @@ def test_health_says_whether_it_answers_and_apart_from_that_how_the_store_does(
     healthy = {"healthy": True, "reader": "sqlite", "breaker": "closed"}
     version = {"model_version": "0123456789ab"}
     assert loaded.health() == {"live": True, "ready": True, "degraded": False, "store": healthy, **version}
-    assert ask(loaded, {"user_id": 1})[0][1]["status"] == "ok"
+    assert answers_to(loaded, {"user_id": 1})[0][1]["status"] == "ok"
     database.unlink()
-    # what the gateway's health check asks, and whom this worker has read
+    # The gateway's health check, a customer whom this worker has read, and another one.
     probe = {"instances": [{"user_id": NOBODY}]}
-    answers = ask(loaded, probe, {"user_id": 1}, {"user_id": 2})
+    answers = answers_to(loaded, probe, {"user_id": 1}, {"user_id": 2})
     assert [code for code, _ in answers] == [200, 200, 503]
     assert answers[1][1]["status"] == "degraded"
-    assert [code for code, _ in ask(loaded, probe)] == [200]
+    assert [code for code, _ in answers_to(loaded, probe)] == [200]
     assert [loaded.health()[name] for name in ("live", "ready", "degraded")] == [True, True, True]
     assert loaded.health()["store"]["healthy"] is False
-    # and a worker that starts while the store is away is ready, too
+    # A worker that starts without the store is ready as well.
     late = load(bundle.model_dir, environment, "churn")
-    assert (ask(late, probe)[0][0], late.health()["degraded"]) == (200, True)
+    assert (answers_to(late, probe)[0][0], late.health()["degraded"]) == (200, True)
 
 
-def test_a_read_without_a_server_equals_what_was_written(bundle: ServedBundle, predictor: Predictor) -> None:
+def test_features_are_read_as_they_were_written(bundle: ServedBundle, predictor: Predictor) -> None:
     written = bundle.customers
     ids = written["user_id"].tolist()
     vectors = predictor.features.read(ids, NOW)
     for feature in SPEC.features:
-        kept = written[feature.name].astype(object).where(written[feature.name].notna(), None).tolist()
-        assert list(vectors.columns[feature.name]) == kept
+        written_values = (
+            written[feature.name].astype(object).where(written[feature.name].notna(), None).tolist()
+        )
+        assert list(vectors.columns[feature.name]) == written_values
     assert set(vectors.timestamps) == {NOW - timedelta(days=1), NOW - timedelta(days=60)}
     assert all(t is not None and t.tzinfo is UTC for t in vectors.timestamps)
 
@@ -244,7 +245,7 @@ def test_a_read_without_a_server_equals_what_was_written(bundle: ServedBundle, p
     ("without", "complaint"),
     [("CHURN_FEAST_ONLINE", "CHURN_FEAST_ONLINE is not set"), ("CHURN_MASK_KEY", "no mask key")],
 )
-def test_a_missing_variable_is_named(
+def test_the_error_names_a_missing_variable(
     bundle: ServedBundle, monkeypatch: pytest.MonkeyPatch, without: str, complaint: str
 ) -> None:
     environment = {name: value for name, value in bundle.environment.items() if name != without}
@@ -257,54 +258,54 @@ def test_a_missing_variable_is_named(
         load(bundle.model_dir, environment, "churn")
 
 
-def test_a_what_if_question_changes_only_what_it_gives(predictor: Predictor) -> None:
+def test_a_what_if_question_changes_only_the_given_features(predictor: Predictor) -> None:
     question = {"user_id": 3, "features": {"total_purchases": 0}}
-    (_, asked), (_, as_is), (_, several) = ask(
+    (_, what_if), (_, as_is), (_, several) = answers_to(
         predictor, question, {"user_id": 3}, {"instances": [{"user_id": 3}, question, {"user_id": 4}]}
     )
-    assert asked["overridden"] == ["total_purchases"]
+    assert what_if["overridden"] == ["total_purchases"]
     changed = {"total_purchases": 0, "purchase_frequency": 0.0}
-    assert asked["features"] == as_is["features"] | changed
-    assert asked["churn_probability"] != as_is["churn_probability"]
+    assert what_if["features"] == as_is["features"] | changed
+    assert what_if["churn_probability"] != as_is["churn_probability"]
     assert "overridden" not in as_is
-    first, what_if, other = several["predictions"]
+    first, listed, other = several["predictions"]
     assert first["churn_probability"] == as_is["churn_probability"]
-    assert what_if["churn_probability"] == asked["churn_probability"]
+    assert listed["churn_probability"] == what_if["churn_probability"]
     assert other["user_id"] == 4
     assert "overridden" not in other
 
 
-def test_a_what_if_question_equals_a_customer_who_has_these_values(predictor: Predictor) -> None:
-    (_, real) = ask(predictor, {"user_id": 3})[0]
+def test_a_what_if_question_equals_a_customer_with_these_values(predictor: Predictor) -> None:
+    (_, real) = answers_to(predictor, {"user_id": 3})[0]
     stored = {f.name: real["features"][f.name] for f in SPEC.features}
-    (_, same), (_, nobody) = ask(
+    (_, same), (_, unknown) = answers_to(
         predictor, {"user_id": 8, "features": stored}, {"user_id": UNKNOWN, "features": stored}
     )
-    assert same["churn_probability"] == real["churn_probability"] == nobody["churn_probability"]
-    assert nobody["status"] == "unknown"
+    assert same["churn_probability"] == real["churn_probability"] == unknown["churn_probability"]
+    assert unknown["status"] == "unknown"
 
 
-def test_the_age_of_the_features_is_told_on_request(predictor: Predictor) -> None:
-    asked = {"instances": [{"user_id": 3}, {"user_id": STALE[0]}], "parameters": {"features": True}}
-    (_, told), (_, untold) = ask(predictor, asked, {"user_id": 3})
-    assert [one["feature_age_s"] for one in told["predictions"]] == [86400, 60 * 86400]
-    assert told["predictions"][0]["features"] == untold["features"]
-    assert "feature_age_s" not in untold
+def test_an_answer_has_the_age_of_the_features_on_request(predictor: Predictor) -> None:
+    request = {"instances": [{"user_id": 3}, {"user_id": STALE[0]}], "parameters": {"features": True}}
+    (_, with_age), (_, without) = answers_to(predictor, request, {"user_id": 3})
+    assert [one["feature_age_s"] for one in with_age["predictions"]] == [86400, 60 * 86400]
+    assert with_age["predictions"][0]["features"] == without["features"]
+    assert "feature_age_s" not in without
 
 
-def test_an_unknown_customer_needs_every_stored_feature(predictor: Predictor) -> None:
-    code, refused = ask(predictor, {"user_id": UNKNOWN, "features": {"total_purchases": 1}})[0]
+def test_a_question_about_an_unknown_customer_needs_all_stored_features(predictor: Predictor) -> None:
+    code, refused = answers_to(predictor, {"user_id": UNKNOWN, "features": {"total_purchases": 1}})[0]
     assert (code, refused["error"]) == (404, "unknown user_id")
 
 
-def test_a_null_is_a_value_too(predictor: Predictor) -> None:
-    _, answer = ask(predictor, {"user_id": 3, "features": {"tenure_months": None}})[0]
+def test_null_is_a_value(predictor: Predictor) -> None:
+    _, answer = answers_to(predictor, {"user_id": 3, "features": {"tenure_months": None}})[0]
     assert answer["features"]["tenure_months"] is None
     assert answer["features"]["purchase_frequency"] is None
 
 
-def test_statuses_of_the_store_decide_who_is_scored(predictor: Predictor) -> None:
-    class Policies(Stand):
+def test_the_status_of_features_decides_who_is_scored(predictor: Predictor) -> None:
+    class Policies(ReplacedStore):
         def read(self, ids: Sequence[str], now: datetime) -> Vectors:
             vectors = super().read(ids, now)
             return replace(
@@ -315,7 +316,7 @@ def test_statuses_of_the_store_decide_who_is_scored(predictor: Predictor) -> Non
             )
 
     judged = with_features(predictor, Policies(predictor.features))
-    (_, body) = ask(judged, {"instances": [{"user_id": 1}, {"user_id": 2}, {"user_id": 3}]})[0]
+    (_, body) = answers_to(judged, {"instances": [{"user_id": 1}, {"user_id": 2}, {"user_id": 3}]})[0]
     fine, degraded, refused = body["predictions"]
     assert (fine["status"], "status_reason" in fine) == ("ok", False)
     assert (degraded["status"], degraded["status_reason"]) == ("degraded", "total_purchases is missing")
@@ -326,8 +327,8 @@ def test_statuses_of_the_store_decide_who_is_scored(predictor: Predictor) -> Non
     assert counters["churn_score_count", ("", "")] == 2
 
 
-def test_who_is_refused_because_the_store_is_down_may_ask_again(predictor: Predictor) -> None:
-    class Recalled(Stand):
+def test_a_customer_refused_without_the_store_may_try_again(predictor: Predictor) -> None:
+    class Recalled(ReplacedStore):
         def read(self, ids: Sequence[str], now: datetime) -> Vectors:
             vectors = super().read(ids, now)
             reasons = ("last known values", "the feature store cannot be read now")
@@ -348,14 +349,14 @@ def test_who_is_refused_because_the_store_is_down_may_ask_again(predictor: Predi
 
 def test_a_spec_may_score_unknown_customers(predictor: Predictor) -> None:
     bundle = replace(predictor.bundle, spec={**predictor.bundle.spec, "on_unknown": "score"})
-    code, answer = ask(replace(predictor, bundle=bundle), {"user_id": UNKNOWN})[0]
+    code, answer = answers_to(replace(predictor, bundle=bundle), {"user_id": UNKNOWN})[0]
     assert (code, answer["status"]) == (200, "unknown")
     assert 0 < answer["churn_probability"] < 1
 
 
 def test_reasons_explain_the_answer(predictor: Predictor) -> None:
-    asked = {"user_id": 3, "parameters": {"reasons": 2, "features": False}}
-    answers = predictor.answer([{"body": json.dumps(asked).encode()}] * 2, [Call(), Call(explain=True)])
+    request = {"user_id": 3, "parameters": {"reasons": 2, "features": False}}
+    answers = predictor.answer([{"body": json.dumps(request).encode()}] * 2, [Call(), Call(explain=True)])
     plain, explained = (json.loads(answer.body) for answer in answers)
     assert len(plain["reasons"]) == 2
     assert "explanation" not in plain
@@ -368,17 +369,17 @@ def test_reasons_explain_the_answer(predictor: Predictor) -> None:
     assert list(why["attributions"]) == [f.name for f in SPEC.features]
 
 
-def test_an_archive_without_a_reference_says_so(predictor: Predictor) -> None:
+def test_an_archive_without_a_reference_refuses_reasons(predictor: Predictor) -> None:
     bare = replace(predictor, explainer=replace(predictor.explainer, reference={}), telemetry=Telemetry())
     assert not bare.explainer.can_explain
-    refused, fine = ask(bare, {"user_id": 3, "parameters": {"reasons": True}}, {"user_id": 3})
+    refused, fine = answers_to(bare, {"user_id": 3, "parameters": {"reasons": True}}, {"user_id": 3})
     assert (refused[0], refused[1]["code"]) == (503, "no_reference")
     assert bare.telemetry.snapshot()[0]["churn_errors_total", ("", "", telemetry.NO_REFERENCE)] == 1
     assert "has no reference for total_purchases; package the model again" in refused[1]["error"]
     assert fine[0] == 200
 
 
-def test_a_bug_costs_one_request_and_is_counted(
+def test_a_bug_refuses_one_request_and_is_counted(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     original = predictor_module.protocols.parse
@@ -401,7 +402,7 @@ def test_a_bug_costs_one_request_and_is_counted(
     assert "13" not in caplog.text.replace(":13", "")
 
 
-def test_bookkeeping_never_takes_an_answer_back(
+def test_an_error_of_bookkeeping_does_not_change_answers(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any, **__: Any) -> None:
@@ -410,22 +411,26 @@ def test_bookkeeping_never_takes_an_answer_back(
     counted = replace(predictor, telemetry=Telemetry())
     monkeypatch.setattr(counted.telemetry, "observe", broken)
     monkeypatch.setattr(Bookkeeping, "_count_vectors", broken)
-    code, _ = ask(counted, {"user_id": "x"})[0]
+    code, _ = answers_to(counted, {"user_id": "x"})[0]
     assert code == 400
 
 
-def test_our_own_questions_are_answered_and_counted_nowhere(predictor: Predictor) -> None:
-    """Health checks and warming up ask for nobody: alone, in a batch, and beside customers of that batch."""
+def test_probes_are_answered_and_only_counted_as_probes(predictor: Predictor) -> None:
+    """Health checks and warm-up requests, in a batch of their own and in one with requests of customers."""
     log = RecordedLog()
     counted = replace(predictor, telemetry=Telemetry("v", "canary"), log=log)  # type: ignore[arg-type]
     common, probe = ("v", "canary"), {"instances": [{"user_id": NOBODY}]}
     before = counted.telemetry.snapshot()[0]
-    expected = ask(predictor, probe)[0]
-    assert ask(counted, probe, probe) == [expected, expected]
+    expected = answers_to(predictor, probe)[0]
+    assert answers_to(counted, probe, probe) == [expected, expected]
     after = counted.telemetry.snapshot()[0]
     assert {name for (name, _), value in (after.items() - before.items()) if value} == {"churn_probes_total"}
     customer = {"instances": [{"user_id": FRESH[0]}]}
-    assert ask(counted, probe, customer, probe) == [expected, ask(predictor, customer)[0], expected]
+    assert answers_to(counted, probe, customer, probe) == [
+        expected,
+        answers_to(predictor, customer)[0],
+        expected,
+    ]
     counts = counted.telemetry.snapshot()[0]
     assert counts["churn_requests_total", (*common, "v1", "200")] == 1
     assert counts["churn_feature_vectors_total", (*common, "ok")] == 1
@@ -433,7 +438,7 @@ def test_our_own_questions_are_answered_and_counted_nowhere(predictor: Predictor
     assert counts["churn_request_seconds_count", common] == 1
     assert counts["churn_probes_total", (*common, "direct")] == 4
     assert [len(records.user_ids) for records in log.records] == [1]
-    # a gateway has counted this one, and only this one is taken off its counts
+    # Only a probe that the gateway has counted may be subtracted from its counts.
     body = json.dumps(probe).encode()
     counted.answer([{"body": body}, {"body": body}], [Call(probe=THROUGH_GATEWAY), Call(probe="else")])
     counts = counted.telemetry.snapshot()[0]
@@ -441,9 +446,9 @@ def test_our_own_questions_are_answered_and_counted_nowhere(predictor: Predictor
     assert counts["churn_probes_total", (*common, "direct")] == 5
 
 
-def test_metrics_count_what_was_answered(predictor: Predictor) -> None:
+def test_metrics_count_requests_features_and_scores(predictor: Predictor) -> None:
     counted = replace(predictor, telemetry=Telemetry("v", "canary"))
-    ask(counted, {"user_id": 1}, b"?", {"instances": [{"user_id": STALE[0]}, {"user_id": UNKNOWN}]})
+    answers_to(counted, {"user_id": 1}, b"?", {"instances": [{"user_id": STALE[0]}, {"user_id": UNKNOWN}]})
     counters, _ = counted.telemetry.snapshot()
     common = ("v", "canary")
     assert counters["churn_requests_total", (*common, "native", "200")] == 1

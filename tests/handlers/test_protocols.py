@@ -1,4 +1,4 @@
-"""Bodies: what is read out of a good one, and what a bad one is told."""
+"""Bodies of all protocols: the requests that are read from them, their answers, and errors about bad ones."""
 
 import base64
 import json
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from handlers.protocol.json_answers import refuse
 from handlers.protocol.messages import (
     Answer,
     BadRequest,
@@ -20,7 +21,7 @@ from handlers.protocol.messages import (
     Rules,
     Wants,
 )
-from handlers.protocol.protocols import parse, refuse, respond
+from handlers.protocol.protocols import parse, respond
 
 MASKED = "u_" + "0a" * 16
 
@@ -41,7 +42,7 @@ def v2(data: Any, shape: Any = None, datatype: Any = "INT64", **more: Any) -> di
     return {"inputs": [tensor | more]}
 
 
-def test_native_v1_and_v2_ask_for_the_same_customers() -> None:
+def test_native_v1_and_v2_request_the_same_customers() -> None:
     assert read({"user_id": 1}) == Request("native", (1,), wants=SHOWN)
     assert read([{"user_id": 1}, {"user_id": 2}]) == Request("native_list", (1, 2))
     assert read({"instances": [{"user_id": 1}, {"user_id": 2}]}) == Request("v1", (1, 2))
@@ -55,7 +56,7 @@ def test_a_decoded_body_and_a_form_file_are_read_like_raw_bytes() -> None:
     assert parse({"data": bytearray(b'{"user_id": 1}')}, RULES) == alone
 
 
-def test_masked_ids_are_taken_whatever_the_declared_type() -> None:
+def test_masked_ids_are_accepted_with_any_declared_type() -> None:
     assert read({"user_id": MASKED}).user_ids == (MASKED,)
     assert read(v2([MASKED], datatype="BYTES")).user_ids == (MASKED,)
 
@@ -67,7 +68,7 @@ def test_masked_ids_are_taken_whatever_the_declared_type() -> None:
         (b"", "body: not JSON at character 0"),
         (b"\xff", "body: not UTF-8"),
         (b'{"user_id": NaN}', "body: NaN is not JSON"),
-        (b'{"user_id": 1, "user_id": 2}', 'body: the key "user_id" stands twice'),
+        (b'{"user_id": 1, "user_id": 2}', 'body: the key "user_id" occurs twice'),
         (b"[" * 100_000, "body: nested too deeply"),
         (b'{"user_id": ' + b"9" * 5000 + b"}", "body: not JSON: a number with too many digits"),
         (7, "body: expected a JSON object, found an integer"),
@@ -97,7 +98,7 @@ def test_masked_ids_are_taken_whatever_the_declared_type() -> None:
         (v2([1]) | {"outputs": [{"name": "nope"}]}, "outputs[0].name: expected one of churn_probability"),
         (v2([1]) | {"outputs": [{"name": ["status"]}]}, "outputs[0].name: expected one of"),
         (v2([1]) | {"outputs": ["status"]}, "outputs[0]: expected an object, found a string"),
-        (v2([1]) | {"outputs": [{"name": "status"}] * 2}, 'outputs[1].name: "status" is asked for twice'),
+        (v2([1]) | {"outputs": [{"name": "status"}] * 2}, 'outputs[1].name: "status" is requested twice'),
         (v2([]), "inputs[0].data: empty"),
         (v2("1", shape=[1]), "inputs[0].data: expected a list"),
         (v2([1, True]), "inputs[0].data[1]: expected INT64, found a boolean"),
@@ -225,7 +226,7 @@ def test_a_refusal_for_now_says_when_to_ask_again() -> None:
     assert refuse(UNKNOWN).headers == {}
 
 
-def test_what_if_values_are_taken_with_their_customer() -> None:
+def test_what_if_values_belong_to_their_customer() -> None:
     given = {"orders_30d": 0, "spend_30d": 2, "segment": None}
     alone = read({"user_id": 1, "features": given})
     assert alone.overrides == (given,)
@@ -263,14 +264,14 @@ def test_a_what_if_value_of_another_type_is_refused(features: Any, complaint: st
         assert (where + complaint) in str(refusal.value)
 
 
-def test_an_infinite_number_is_refused_however_it_is_written() -> None:
+def test_an_infinite_number_is_refused() -> None:
     with pytest.raises(BadRequest, match=r"features\.spend_30d: expected a finite number"):
         read(b'{"user_id": 1, "features": {"spend_30d": 1e999}}')
 
 
-def test_more_is_answered_on_request() -> None:
-    asked = {"parameters": {"features": True, "reasons": True}}
-    assert read({"instances": [{"user_id": 1}]} | asked).wants == Wants(True, 3, age=True)
+def test_parameters_request_more_than_the_score() -> None:
+    parameters = {"parameters": {"features": True, "reasons": True}}
+    assert read({"instances": [{"user_id": 1}]} | parameters).wants == Wants(True, 3, age=True)
     assert read({"user_id": 1, "parameters": {"features": False, "reasons": 5}}).wants == Wants(False, 5)
     assert read({"instances": [{"user_id": 1}]}, call=Call(explain=True)).wants == Wants(False, 3, True)
     assert read({"instances": [{"user_id": 1}]}).wants == Wants()
@@ -284,19 +285,19 @@ def test_more_is_answered_on_request() -> None:
         ({"user_id": 1, "parameters": 1}, "parameters: expected an object, found an integer"),
         ({"user_id": 1, "parameters": {"feature": True}}, 'parameters: unknown key "feature"'),
         ({"user_id": 1, "parameters": {"features": 1}}, "parameters.features: expected true or false"),
-        ({"user_id": 1, "parameters": {"reasons": -1}}, "parameters.reasons: expected true, false or how"),
-        ({"user_id": 1, "parameters": {"reasons": "3"}}, "parameters.reasons: expected true, false or how"),
+        ({"user_id": 1, "parameters": {"reasons": -1}}, "parameters.reasons: expected true, false or the"),
+        ({"user_id": 1, "parameters": {"reasons": "3"}}, "parameters.reasons: expected true, false or the"),
         ([{"user_id": 1, "parameters": {}}], 'body[0]: unknown key "parameters"'),
-        (v2([1]) | {"inputs": v2([1])["inputs"] * 2}, "have room in a native or v1 body"),
+        (v2([1]) | {"inputs": v2([1])["inputs"] * 2}, "question in a native or v1 body"),
     ],
 )
-def test_a_wrong_wish_is_refused(body: Any, complaint: str) -> None:
+def test_wrong_parameters_are_refused(body: Any, complaint: str) -> None:
     with pytest.raises(BadRequest) as refusal:
         read(body)
     assert complaint in str(refusal.value)
 
 
-def test_reasons_for_very_many_are_refused() -> None:
+def test_reasons_for_too_many_customers_are_refused() -> None:
     rules = replace(RULES, max_instances=1000)
     body = {"instances": [{"user_id": 1}] * 21, "parameters": {"reasons": True}}
     with pytest.raises(BadRequest, match="21 customers; reasons for at most 20 a request"):
@@ -304,7 +305,7 @@ def test_reasons_for_very_many_are_refused() -> None:
     assert len(parse({"body": body | {"parameters": {}}}, rules).user_ids) == 21
 
 
-def test_grpc_bytes_come_in_base64_and_raw_tensors_not_at_all() -> None:
+def test_torchserve_s_grpc_passes_bytes_in_base64_and_no_raw_tensors() -> None:
     encoded = base64.b64encode(MASKED.encode()).decode()
     assert read(v2([encoded], datatype="BYTES"), call=Call(grpc=True)).user_ids == (MASKED,)
     with pytest.raises(BadRequest, match=r"send typed contents.*drops raw_input_contents"):
@@ -317,7 +318,7 @@ WHY = Explanation({"orders_30d": -0.5}, 0.25, -0.25, 0.0, "exact")
 EXPLAINED = replace(PLAIN, reasons=("orders lower the risk",), explanation=WHY, overridden=("orders_30d",))
 
 
-def test_reasons_and_explanations_stand_where_the_protocol_has_room() -> None:
+def test_reasons_and_explanations_in_each_protocol() -> None:
     wants = Wants(False, 3, True)
     why = {
         "base_log_odds": 0.25,

@@ -1,13 +1,13 @@
-"""The program that scores is the exported one to the bit, whichever way it is called."""
+"""Scores have the bits of the exported program, in recordings and in calls of any size."""
 
 import logging
 
 import numpy as np
 import pytest
 import torch
-from support.served_bundle import SEGMENTS, SPEC, ServedBundle
 
 from handlers.scoring.program import CHUNK, Scorer, calls, recorded
+from support.served_bundle import SEGMENTS, SPEC, ServedBundle
 
 
 def test_scores_are_the_exported_programs_to_the_bit(bundle: ServedBundle) -> None:
@@ -34,7 +34,7 @@ def test_scores_are_the_exported_programs_to_the_bit(bundle: ServedBundle) -> No
 def test_a_recording_with_other_bits_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
     class Undecided(torch.nn.Module):
         def forward(self, numbers: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-            # a branch that a recording freezes the way it went first
+            # A recording always takes the branch of its first call.
             return numbers.nansum(1) if float(numbers.nansum()) > 0 else numbers.nansum(1) * 2
 
     undecided = Undecided()
@@ -43,7 +43,7 @@ def test_a_recording_with_other_bits_is_not_used(caplog: pytest.LogCaptureFixtur
     assert "gives other bits" in caplog.text
 
 
-def test_a_program_that_cannot_be_recorded_is_called_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_program_that_cannot_be_recorded_is_used_itself(caplog: pytest.LogCaptureFixture) -> None:
     class Refusing(torch.nn.Module):
         def forward(self, numbers: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
             if torch.jit.is_tracing():
@@ -56,9 +56,9 @@ def test_a_program_that_cannot_be_recorded_is_called_as_it_is(caplog: pytest.Log
     assert "cannot be recorded" in caplog.text
 
 
-def test_smaller_calls_serve_only_where_they_give_the_same_bits() -> None:
+def test_smaller_calls_are_used_only_if_they_give_the_same_bits() -> None:
     class Rounding(torch.nn.Module):
-        """Rounds otherwise in calls of few rows, as matrix products may."""
+        """Rounds differently in calls with few rows, as matrix products may."""
 
         def __init__(self, below: int) -> None:
             super().__init__()

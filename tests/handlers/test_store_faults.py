@@ -1,4 +1,4 @@
-"""What happens to a read when the store is slow, locked, gone or back: real files and real servers."""
+"""Reads from a store that is slow, locked, stopped or started again, with real files and real servers."""
 
 import os
 import signal
@@ -12,26 +12,26 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
+from handlers.identity import NOBODY
+from handlers.store.breaker import Rule
+from handlers.store.feast_reader import FeastReader
+from handlers.store.opening import open_features
+from handlers.store.reader import FeatureStoreUnavailable, OnlineFeatures
+from handlers.store.stored import Stored
 from support.servers.online_stores import (
     NOW,
     SPEC,
     FilledStore,
-    RedisServer,
     bundle_of,
     filled_store,
-    redis_server,
 )
+from support.servers.redis_servers import RedisServer, redis_server
 from support.stalls import Stalls
-
-from handlers.identity import NOBODY
-from handlers.store.breaker import Rule
-from handlers.store.online_feast import FeastReader
-from handlers.store.reader import FeatureStoreUnavailable, OnlineFeatures, open_features
-from handlers.store.stored import Stored
 
 TIMEOUT_MS = 250
 SLACK_S = 0.35
-"""What a busy machine may add to a read's own time, beside its stalls."""
+"""Tolerance for a busy machine, in addition to its measured stalls."""
 FULL = {"orders": 3, "spend": 12.5, "tenure": 0.25, "segment": "gold", "visits": 0, "town": "Oslo"}
 REFUSING = SPEC.model_copy(update={"when_down": "refuse"})
 
@@ -84,7 +84,7 @@ def refused_within(features: OnlineFeatures, seconds: float, *ids: str) -> Featu
 
 
 def wait_until_read(features: OnlineFeatures, *ids: str, seconds: float = 10.0) -> float:
-    """Seconds until a read of `ids` comes from the store again."""
+    """Seconds until `ids` are read from the store again."""
     began = time.monotonic()
     while time.monotonic() - began < seconds:
         try:
@@ -116,23 +116,23 @@ def locked_by_another_process(database: Path) -> Iterator[None]:
         process.stdout.close()
 
 
-def test_a_locked_sqlite_file_is_waited_for_no_longer_than_the_timeout(sqlite_store: FilledStore) -> None:
+def test_a_read_of_a_locked_sqlite_file_ends_at_the_timeout(sqlite_store: FilledStore) -> None:
     features = opened(sqlite_store)
     with locked_by_another_process(sqlite_store.database):
         refused_within(features, TIMEOUT_MS / 1000, "a")
-        assert opened(sqlite_store).reader.name == "sqlite"  # a start at the wrong moment is no refusal
+        assert opened(sqlite_store).reader.name == "sqlite"  # opening does not fail while the file is locked
     wait_until_read(features, "a", "b")
 
 
-def test_a_deleted_sqlite_file_is_noticed_and_a_new_one_read(sqlite_store: FilledStore) -> None:
+def test_a_deleted_sqlite_file_is_detected_and_a_new_one_is_read(sqlite_store: FilledStore) -> None:
     features = opened(sqlite_store)
     assert features.read(["a"], NOW).status == ("ok",)
-    kept = sqlite_store.database.read_bytes()
+    content = sqlite_store.database.read_bytes()
     sqlite_store.database.unlink()
     assert features.read(["a"], NOW).status == ("degraded",)
     refused_within(features, 0, "b")
-    assert not sqlite_store.database.exists()  # reading does not make an empty one
-    sqlite_store.database.write_bytes(kept)
+    assert not sqlite_store.database.exists()  # a read does not create an empty file
+    sqlite_store.database.write_bytes(content)
     wait_until_read(features, "a", "b")
 
 
@@ -145,7 +145,7 @@ def test_a_file_replaced_by_another_is_read_from_then_on(sqlite_store: FilledSto
     assert features.read(["a"], NOW).columns["orders"] == [8]
 
 
-def test_what_is_no_database_is_a_store_that_cannot_be_read(sqlite_store: FilledStore) -> None:
+def test_a_file_that_is_not_a_database_is_an_unavailable_store(sqlite_store: FilledStore) -> None:
     features = opened(sqlite_store)
     size = sqlite_store.database.stat().st_size
     sqlite_store.database.unlink()
@@ -162,7 +162,7 @@ def test_a_long_statement_is_interrupted(sqlite_store: FilledStore) -> None:
     wait_until_read(opened(sqlite_store, timeout_ms=20_000), *(f"m{number}" for number in range(3000)))
 
 
-def test_a_dead_redis_is_refused_fast_and_used_again_when_it_is_back(
+def test_reads_of_a_stopped_redis_are_refused_fast_until_it_works_again(
     redis_store: FilledStore, server: RedisServer
 ) -> None:
     features = opened(redis_store)
@@ -170,7 +170,7 @@ def test_a_dead_redis_is_refused_fast_and_used_again_when_it_is_back(
     server.stop()
     for _ in range(6):
         refused_within(features, 0.05, "b")
-    assert features.stats()["breaker_open"] == 1
+    assert features.stats()["breaker_opened"] == 1
     assert features.stats()["refused_fast"] >= 3
     server.start()
     redis_store.write({"a": FULL, "b": FULL})
@@ -178,7 +178,7 @@ def test_a_dead_redis_is_refused_fast_and_used_again_when_it_is_back(
     assert features.stats()["breaker_open"] == 0
 
 
-def test_a_restart_between_two_reads_costs_none(redis_store: FilledStore, server: RedisServer) -> None:
+def test_a_restart_between_two_reads_fails_no_read(redis_store: FilledStore, server: RedisServer) -> None:
     features = opened(redis_store, timeout_ms=2000)
     assert features.read(["a"], NOW).status == ("ok",)
     server.stop()
@@ -207,7 +207,7 @@ def test_a_redis_that_hangs_delays_a_read_by_the_timeout_and_no_more(
             assert known.status == ("degraded",)
             assert known.reasons == ("the feature store cannot be read now: last known values",)
             assert known.columns["orders"] == [3]
-        # the breaker kept nearly all of them from waiting
+        # nearly all reads were refused by the breaker without a wait
         assert features.stats()["failures"] < 15 < features.stats()["refused_fast"]
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
@@ -232,8 +232,9 @@ def test_redis_with_a_password_and_a_database_number(tmp_path: Path, server: Red
     assert str(error) == "WRONGPASS"
 
 
-def test_a_key_that_holds_no_hash_costs_one_customer(redis_store: FilledStore, server: RedisServer) -> None:
+def test_a_key_that_is_not_a_hash_affects_one_customer(redis_store: FilledStore, server: RedisServer) -> None:
     from redis import Redis
+
     from support.servers.online_stores import key_of
 
     # isort: split
@@ -246,12 +247,12 @@ def test_a_key_that_holds_no_hash_costs_one_customer(redis_store: FilledStore, s
 
 
 class Slow:
-    """A store that needs time for each customer, and gives up at the deadline as every reader does."""
+    """A store that needs time for each customer, and stops at the deadline like every reader."""
 
     def __init__(self, features: OnlineFeatures, seconds_each: float) -> None:
         self.reader, self.seconds_each = features.reader, seconds_each
         self.name, self.sizes = self.reader.name, list[int]()
-        features.reader = self
+        features.guarded.reader = self
 
     def read(self, ids: Sequence[str], deadline: float) -> Stored:
         self.sizes.append(len(ids))
@@ -267,17 +268,17 @@ class Slow:
 
 def test_a_long_list_has_the_time_of_several_reads_and_opens_no_breaker(sqlite_store: FilledStore) -> None:
     features = opened(sqlite_store)
-    Slow(features, TIMEOUT_MS / 1000 / 500)  # 500 customers would take all of the time
+    Slow(features, TIMEOUT_MS / 1000 / 500)  # 500 customers would take the whole timeout
     for _ in range(3):
         vectors = features.read(["a", *(f"m{number}" for number in range(1000)), "b"], NOW)
         assert (vectors.status[0], vectors.status[-1], vectors.lost) == ("ok", "ok", frozenset())
     assert features.stats()["failures"] == 0
 
 
-def test_a_long_list_that_is_too_slow_costs_its_own_customers_alone(
+def test_a_long_list_that_is_too_slow_affects_only_its_own_customers(
     sqlite_store: FilledStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("handlers.store.reader.LONGEST_S", 0.3)
+    monkeypatch.setattr("handlers.store.reader.BATCH_TIMEOUT_S", 0.3)
     features = opened(sqlite_store)
     slow = Slow(features, TIMEOUT_MS / 1000 / 300)
     for _ in range(5):
@@ -287,15 +288,15 @@ def test_a_long_list_that_is_too_slow_costs_its_own_customers_alone(
         assert {0, 1} & vectors.lost == set() != vectors.lost
     assert features.stats()["failures"] == 5
     assert features.stats()["breaker_opened"] == 0
-    # what a lone customer does not get in time is another matter
+    # a timeout of a single customer does open the breaker
     slow.seconds_each = 1.0
     for _ in range(3):
         assert features.read(["a"], NOW).status == ("degraded",)
     assert features.stats()["breaker_open"] == 1
 
 
-def test_nobody_is_unknown_and_no_failure_while_the_store_is_down(sqlite_store: FilledStore) -> None:
-    """So a health check, which asks for nobody, passes: this worker answers."""
+def test_the_id_of_health_checks_is_unknown_while_the_store_is_down(sqlite_store: FilledStore) -> None:
+    """A health check, which requests NOBODY, therefore passes: this worker can answer."""
     features = opened(sqlite_store)
     assert features.healthy
     assert features.read(["a", NOBODY], NOW).status == ("ok", "unknown")
@@ -312,7 +313,7 @@ def test_nobody_is_unknown_and_no_failure_while_the_store_is_down(sqlite_store: 
     assert features.stats()["healthy"] == 0
 
 
-def test_what_a_policy_refuses_is_refused_by_it_while_the_store_is_down(tmp_path: Path) -> None:
+def test_policies_apply_while_the_store_is_down(tmp_path: Path) -> None:
     strict = SPEC.model_copy(
         update={"features": tuple(f.model_copy(update={"on_missing": "refuse"}) for f in SPEC.features)}
     )
@@ -327,7 +328,7 @@ def test_what_a_policy_refuses_is_refused_by_it_while_the_store_is_down(tmp_path
     assert "tenure is missing" in str(vectors.reasons[1])
 
 
-def test_last_known_vectors_stand_in_within_the_ttl_only(sqlite_store: FilledStore) -> None:
+def test_last_known_vectors_are_used_within_the_ttl_only(sqlite_store: FilledStore) -> None:
     sqlite_store.write({"old": FULL}, NOW - timedelta(days=34))
     features = opened(sqlite_store)
     features.read(["a", "old"], NOW)
@@ -354,20 +355,20 @@ def test_a_spec_that_forbids_it_gets_no_last_known_values(tmp_path: Path) -> Non
     assert features.stats()["last_known_customers"] == 0
 
 
-def test_only_so_many_customers_are_remembered_and_the_latest_stay(sqlite_store: FilledStore) -> None:
+def test_the_cache_is_bounded_and_retains_the_latest_customers(sqlite_store: FilledStore) -> None:
     from handlers.store.last_known import LastKnown
 
     cache = LastKnown(["orders"], customers=2)
     for user_id in ("a", "b", "a", "c"):
-        cache.keep([user_id], Stored({"orders": [1]}, [NOW]))
+        cache.add([user_id], Stored({"orders": [1]}, [NOW]))
     assert len(cache) == 2
     assert cache.recall(["a", "b", "c"]).timestamps == [NOW, None, NOW]
-    cache.keep(["a"], Stored({"orders": [None]}, [None]))  # the store has forgotten them
+    cache.add(["a"], Stored({"orders": [None]}, [None]))  # the customer is not in the store any more
     assert cache.recall(["a"]).timestamps == [None]
 
 
 class Hanging:
-    """Feast's interface over a store that answers when it is told to."""
+    """Feast's interface to a store whose answer is controlled by the test."""
 
     def __init__(self) -> None:
         self.released = False
@@ -378,8 +379,8 @@ class Hanging:
         raise sqlite3.OperationalError("no such table: secret_table")
 
 
-def test_feast_itself_is_waited_for_no_longer_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handlers.store.online_feast.FIRST_READ_S", 0.05)
+def test_a_read_by_feast_itself_ends_at_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handlers.store.feast_reader.FIRST_READ_S", 0.05)
     store = Hanging()
     reader = FeastReader(store, None, ["orders"], "user_id")  # type: ignore[arg-type]
     features = OnlineFeatures(reader, bundle_of(), 0.1, Rule(failures_in_a_row=99))

@@ -1,11 +1,10 @@
-"""What a worker tells Prometheus: sums, buckets and lines that TorchServe reads."""
+"""Metrics of a worker: sums, buckets, and lines that TorchServe reads."""
 
 import re
 from pathlib import Path
 
 import pytest
 import yaml
-from support.served_bundle import REPOSITORY
 
 from handlers.telemetry import (
     COUNTERS,
@@ -18,8 +17,9 @@ from handlers.telemetry import (
     torchserve_metrics,
     worker_name,
 )
+from support.served_bundle import REPOSITORY
 
-# as org.pytorch.serve.metrics.Metric reads a line of a worker
+# The pattern with which org.pytorch.serve.metrics.Metric reads a line of a worker.
 READ_BY_TORCHSERVE = re.compile(
     r"\s*([\w\s]+)\.([\w\s]+):([0-9\-,.e]+)\|#([^|]*)(\|#type:([^|]*))?\|#hostname:([^,]+),([^,]+)(,(.*))?"
 )
@@ -34,9 +34,9 @@ def read(lines: list[str]) -> dict[tuple[str, str], float]:
     return found
 
 
-def test_a_histogram_is_sent_as_prometheus_counts_it() -> None:
+def test_a_histogram_is_sent_as_counters_of_prometheus() -> None:
     telemetry = Telemetry("v1", "stable")
-    telemetry.observe(SCORE, 0.05)  # a bound belongs to its bucket
+    telemetry.observe(SCORE, 0.05)  # a bucket includes its upper bound
     telemetry.observe(SCORE, 0.06, times=2)
     telemetry.observe_all(SCORE, [0.99, 1.0])
     sent = read(telemetry.lines(0.0))
@@ -48,7 +48,7 @@ def test_a_histogram_is_sent_as_prometheus_counts_it() -> None:
     assert sent["churn_request_seconds_bucket", f"{labels},le:+Inf"] == 0
 
 
-def test_only_what_changed_is_sent_again_and_as_an_increment() -> None:
+def test_only_changes_are_sent_as_increments() -> None:
     telemetry = Telemetry("v", "s", worker="9000")
     counts = {"handed": 5, "written": 3, "dropped": 0, "waiting": 2}
     telemetry.watch_log(lambda: counts, lambda: 4)
@@ -81,7 +81,7 @@ def test_a_label_cannot_break_a_line() -> None:
     read(lines)
 
 
-def test_torchserve_is_told_the_same_names_and_labels() -> None:
+def test_torchserve_s_configuration_has_the_same_names_and_labels() -> None:
     config = yaml.safe_load((REPOSITORY / "configs" / "torchserve" / "metrics.yaml").read_text())
     assert config["model_metrics"] == torchserve_metrics()
     stated = [name for kind in config["ts_metrics"].values() for name in (one["name"] for one in kind)]
@@ -90,7 +90,7 @@ def test_torchserve_is_told_the_same_names_and_labels() -> None:
     assert "metrics_config=${metrics_config}" in properties
 
 
-def test_names_are_ours_and_stand_once() -> None:
+def test_names_have_our_prefix_and_are_defined_once() -> None:
     names = [metric.name for metric in (*COUNTERS, *GAUGES, *HISTOGRAMS)]
     assert len(set(names)) == len(names)
     assert all(name.startswith("churn_") for name in names)
@@ -100,7 +100,7 @@ def test_names_are_ours_and_stand_once() -> None:
         assert source.count(f'"{name}"') == 1, f"{name} is written down twice"
 
 
-def test_a_worker_is_named_by_its_socket() -> None:
+def test_the_name_of_a_worker_is_in_its_socket() -> None:
     arguments = ["model_service_worker.py", "--sock-type", "unix", "--sock-name", "/run/.ts.sock.9001"]
     assert worker_name(arguments) == "9001"
     assert worker_name(["pytest"]) == "0"

@@ -1,4 +1,4 @@
-"""Whole messages hold what TorchServe's own code reads and writes, however the bytes arrive."""
+"""Messages are read and written as by TorchServe's own code, in whatever pieces they arrive."""
 
 import importlib.util
 import json
@@ -15,14 +15,14 @@ from ts.context import Context, RequestProcessor
 from ts.service import Service
 
 from handlers.torchserve import worker_socket
-from handlers.torchserve.worker_socket import (
+from handlers.torchserve.batch_message import (
     PartialBatch,
     WorkerRequest,
     WorkerResponse,
     header_fields,
     response_message,
-    take_over,
 )
+from handlers.torchserve.worker_socket import take_over
 
 
 def messages_module() -> ModuleType:
@@ -84,7 +84,7 @@ COUNT = 6
 
 @pytest.fixture(autouse=True)
 def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As configs/torchserve says."""
+    """As in configs/torchserve."""
     monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")
 
 
@@ -100,7 +100,7 @@ def taken_over(
 
 
 def received(retrieve: Callable[[Any], Any], pieces: Sequence[bytes]) -> list[Any]:
-    """All messages that are read from a real socket on which `pieces` arrive one after the other."""
+    """All messages that are read from a real socket when `pieces` arrive one after the other."""
     ours, theirs = socket.socketpair()
 
     def send() -> None:
@@ -126,19 +126,19 @@ def cut(sizes: Callable[[], int]) -> list[bytes]:
     return pieces
 
 
-def as_torchserve(asked: WorkerRequest) -> dict[str, Any]:
-    """A request of ours in the shape that TorchServe's own reader gives it."""
+def as_torchserve(request: WorkerRequest) -> dict[str, Any]:
+    """A request in the form of TorchServe's own reader."""
     return {
-        "requestId": bytearray(asked.server_id),
+        "requestId": bytearray(request.server_id),
         "headers": [
             {"name": bytearray(name), "value": bytearray(value)}
-            for name, value in header_fields(asked.headers)
+            for name, value in header_fields(request.headers)
         ],
-        "parameters": [(name, bytearray(value)) for name, value in asked.row.items()],
+        "parameters": [(name, bytearray(value)) for name, value in request.row.items()],
     }
 
 
-def test_any_pieces_give_the_messages_of_torchserve() -> None:
+def test_messages_in_any_pieces_are_those_of_torchserve() -> None:
     expected = received(messages_module().retrieve_msg, [STREAM])
     assert [command for command, _ in expected] == [b"L", b"I", b"I", b"I", b"I", b"L"]
     assert expected[2][1][3]["parameters"][0]["value"] == bytearray(BODIES[3])
@@ -156,7 +156,7 @@ def test_any_pieces_give_the_messages_of_torchserve() -> None:
         ]
 
 
-def test_a_message_may_end_anywhere_and_go_on() -> None:
+def test_a_message_may_be_interrupted_anywhere() -> None:
     message = predict(BODIES[:3])
     for length in range(1, len(message)):
         ours, theirs = socket.socketpair()
@@ -188,14 +188,14 @@ def test_answers_are_the_bytes_of_torchserve() -> None:
     expected = messages_module().create_predict_response(
         [answer.body for answer in answers], ids, "Prediction success", 200, context=context
     )
-    asked = [WorkerRequest(name.encode(), b"", {}) for name in ids.values()]
-    assert response_message(asked, answers) == bytes(expected)
-    # and by the way that the worker goes
-    _, service = taken_over(lambda asked: answers)
-    assert service.predict(None, asked) == bytes(expected)
+    requests = [WorkerRequest(name.encode(), b"", {}) for name in ids.values()]
+    assert response_message(requests, answers) == bytes(expected)
+    # The worker calls `predict`.
+    _, service = taken_over(lambda requests: answers)
+    assert service.predict(None, requests) == bytes(expected)
 
 
-def test_one_call_reaches_the_kernel() -> None:
+def test_a_message_is_read_with_one_call_of_the_kernel() -> None:
     class Counted:
         def __init__(self) -> None:
             self.rest, self.calls = predict([b'{"user_id": 1}'] * 16), 0
@@ -212,19 +212,19 @@ def test_one_call_reaches_the_kernel() -> None:
 
 
 def bytes_looked_at(message: bytes, piece_bytes: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many bytes the parser is given and the buffer copies, call by call, for one message."""
+    """How many bytes the parser gets and the buffer copies, in all calls for one message."""
     looked_at = 0
-    go_on, fill = PartialBatch.go_on, worker_socket.Buffered._fill
+    parse, fill = PartialBatch.parse, worker_socket.Buffered._fill
 
-    def counted_go_on(self: PartialBatch, held: bytes, at: int) -> int:
+    def counted_parse(self: PartialBatch, buffer: bytes, at: int) -> int:
         nonlocal looked_at
-        looked_at += len(held) - at
-        return go_on(self, held, at)
+        looked_at += len(buffer) - at
+        return parse(self, buffer, at)
 
     def counted_fill(self: Any, end: int) -> None:
         nonlocal looked_at
         fill(self, end)
-        looked_at += len(self._held)
+        looked_at += len(self._buffer)
 
     class Pieces:
         def __init__(self) -> None:
@@ -236,7 +236,7 @@ def bytes_looked_at(message: bytes, piece_bytes: int, monkeypatch: pytest.Monkey
             return piece
 
     with monkeypatch.context() as patch:
-        patch.setattr(PartialBatch, "go_on", counted_go_on)
+        patch.setattr(PartialBatch, "parse", counted_parse)
         patch.setattr(worker_socket.Buffered, "_fill", counted_fill)
         _, batch = taken_over()[0].retrieve_msg(Pieces())
     assert sum(len(one.row["body"]) for one in batch) > 0.9 * len(message)
@@ -244,9 +244,7 @@ def bytes_looked_at(message: bytes, piece_bytes: int, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("piece_bytes", [1_460, 65_536, 300_000])
-def test_work_grows_with_the_message_and_not_with_its_square(
-    piece_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_work_is_linear_in_the_size_of_the_message(piece_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for requests in (4, 32):
         message = predict([b"x" * 1_048_576] * requests)
         assert bytes_looked_at(message, piece_bytes, monkeypatch) < 8 * len(message)
@@ -254,16 +252,18 @@ def test_work_grows_with_the_message_and_not_with_its_square(
     assert bytes_looked_at(many, piece_bytes, monkeypatch) < 12 * len(many)
 
 
-def test_what_the_handler_raises_costs_one_request_and_no_worker(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_of_the_handler_refuses_one_request_and_does_not_end_the_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     requests = [WorkerRequest(b"%d" % number, b"", {"body": b"secret"}) for number in range(4)]
     fine = WorkerResponse(200, b"{}", [])
 
-    def answer(asked: Sequence[WorkerRequest]) -> list[WorkerResponse]:
+    def answer(requests: Sequence[WorkerRequest]) -> list[WorkerResponse]:
         responses = []
-        for request in asked:
+        for request in requests:
             if request.server_id == b"1":
                 raise ValueError(request.row)
-            # neither is there a status 999 in HTTP nor a lone surrogate in UTF-8
+            # HTTP has no status 999, and UTF-8 has no lone surrogate.
             odd = {b"2": WorkerResponse(999, b"{}", []), b"3": WorkerResponse(200, b"{}", [("a", "\ud800")])}
             responses.append(odd.get(request.server_id, fine))
         return responses
@@ -289,7 +289,7 @@ def test_two_connections_do_not_mix() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 40])
-def test_the_end_of_the_connection_ends_the_worker_as_ever(length: int) -> None:
+def test_the_end_of_the_connection_ends_the_worker(length: int) -> None:
     worker, _ = taken_over()
     ours, theirs = socket.socketpair()
     theirs.sendall(predict([b"{}"])[:length])
@@ -300,10 +300,10 @@ def test_the_end_of_the_connection_ends_the_worker_as_ever(length: int) -> None:
     ours.close()
 
 
-def test_headers_that_are_no_list_are_an_error() -> None:
+def test_an_invalid_block_of_headers_is_an_error() -> None:
     message = predict([b"{}"])[1:]
     batch = PartialBatch()
-    assert (batch.go_on(message, 0), batch.at) == (0, len(message))
+    assert (batch.parse(message, 0), batch.at) == (0, len(message))
     [one] = batch.requests
     assert header_fields(one.headers) == [(b"x-request-id", b"0"), (b"a", b"")]
     for broken in (one.headers[:-1], one.headers + b"\x00", b"\xff\xff\xff\xfe" + one.headers):
@@ -311,11 +311,11 @@ def test_headers_that_are_no_list_are_an_error() -> None:
             header_fields(broken)
 
 
-def test_another_torchserve_is_left_alone() -> None:
+def test_another_version_of_torchserve_is_not_changed() -> None:
     messages, worker = messages_module(), ModuleType("worker")
     worker.retrieve_msg = before = messages.retrieve_msg  # type: ignore[attr-defined]
     service = type("Service", (Service,), {})
-    assert not take_over(worker, messages, service, "0.13.0", lambda asked: [])
-    assert not take_over(worker, SimpleNamespace(), service, "0.12.0", lambda asked: [])  # type: ignore[arg-type]
+    assert not take_over(worker, messages, service, "0.13.0", lambda requests: [])
+    assert not take_over(worker, SimpleNamespace(), service, "0.12.0", lambda requests: [])  # type: ignore[arg-type]
     assert worker.retrieve_msg is before
     assert service.predict is Service.predict

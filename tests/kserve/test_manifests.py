@@ -1,4 +1,4 @@
-"""The manifests of kserve/: they render, they fit the schemas, and they say what the code says."""
+"""The manifests of kserve/: they render, they fit the schemas, and they agree with the code."""
 
 import re
 import shutil
@@ -13,9 +13,6 @@ import yaml
 from jsonschema import Draft202012Validator
 from kubernetes.client import ApiClient
 from prometheus_client import CollectorRegistry, generate_latest
-from support.kube import knative, standard
-from support.kube.api_server import Object, unknown
-from support.kube.cluster import FIRST, SECOND, THIRD, client, cluster, config, crd
 
 from churn.cli import parser
 from churn.settings import load_settings
@@ -26,8 +23,11 @@ from rollout.config import KServeConfig, Notify
 from rollout.health import Health, Standing
 from rollout.notify import notifier
 from rollout.store import Store
-from rollout.targets.knative import Knative
-from rollout.targets.standard import Standard
+from rollout.targets.kserve.knative import Knative
+from rollout.targets.kserve.standard import Standard
+from support.kube import knative, standard
+from support.kube.api_server import Object, unknown
+from support.kube.cluster import FIRST, SECOND, THIRD, client, cluster, config, crd
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KSERVE = REPOSITORY / "kserve"
@@ -102,7 +102,7 @@ def test_every_kserve_object_fits_the_full_crd_strictly(overlay: str) -> None:
         assert list(unknown(schema, content)) == []
 
 
-def test_every_other_object_is_what_the_kubernetes_client_knows(overlay: str) -> None:
+def test_every_other_object_is_valid_for_the_kubernetes_client(overlay: str) -> None:
     """There and back through its types: a field that it does not know would be gone."""
     api = ApiClient()
     for content in rendered(overlay):
@@ -121,7 +121,7 @@ def test_the_knative_overlays_hold_nothing_that_knative_refuses() -> None:
         assert not flags & set(predictor)
 
 
-def test_sizes_are_those_asked_for() -> None:
+def test_sizes_are_those_required() -> None:
     def scale(overlay: str) -> list[Any]:
         part = only(overlay, "InferenceService")["spec"]["predictor"]
         return [part.get(key) for key in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")]
@@ -142,7 +142,7 @@ def test_names_are_those_of_the_code(overlay: str) -> None:
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     (container,) = runtime["spec"]["containers"]
     assert container["image"].rpartition("/")[2] == f"churn-serve:{version}"
-    assert "--tag churn-serve " in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    assert "IMAGES ?= churn-serve churn-train\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     gateway = yaml.safe_load((REPOSITORY / "configs" / "gateway.yaml").read_text(encoding="utf-8"))
     assert service["spec"]["predictor"]["timeout"] == gateway["timeout_s"]
 
@@ -167,7 +167,7 @@ def test_ports_and_probes_are_those_of_the_image(overlay: str) -> None:
         for part in rule["ports"]
     }
     assert not {8081, 7071} & open_ports
-    # and nobody is reached of whom the platform has not said so
+    # and no host is reachable that the platform has not named
     assert all(rule.get("to") for rule in only(overlay, "NetworkPolicy", "churn-predictor")["spec"]["egress"])
 
 
@@ -238,14 +238,14 @@ def test_a_pod_may_do_nothing_that_it_need_not(overlay: str) -> None:
     assert selectors == [{"serving.kserve.io/inferenceservice": "churn"}] * 3
 
 
-def test_the_controller_starts_as_the_manifest_says_and_is_probed_where_it_answers(
+def test_the_controller_starts_by_its_manifest_and_answers_its_probes(
     overlay: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pod = only(overlay, "Deployment")["spec"]["template"]
     (container,) = pod["spec"]["containers"]
     values = {part["name"]: part.get("value", f"sqlite:///{part['name']}.db") for part in container["env"]}
-    asked = set(re.findall(r"\$\{(\w+)\}", CONTROLLER.read_text(encoding="utf-8")))
-    assert set(values) == asked
+    named = set(re.findall(r"\$\{(\w+)\}", CONTROLLER.read_text(encoding="utf-8")))
+    assert set(values) == named
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     arguments = parser().parse_args(container["args"])
@@ -273,7 +273,7 @@ def test_the_controller_starts_as_the_manifest_says_and_is_probed_where_it_answe
     assert only(overlay, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["port"] == port["name"]
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert container["image"].rpartition("/")[2] == f"churn-train:{version}"
-    assert "--tag churn-train " in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    assert "IMAGES ?= churn-serve churn-train\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 
 
 def test_the_production_profile_shares_its_rollouts_with_the_controller() -> None:
@@ -286,17 +286,17 @@ def test_the_production_profile_shares_its_rollouts_with_the_controller() -> Non
     assert "['optional-dependencies']['postgres']" in images
 
 
-def test_alerts_of_the_controller_ask_for_what_it_says(tmp_path: Path) -> None:
+def test_alerts_of_the_controller_use_its_metrics(tmp_path: Path) -> None:
     health = Health()
     standing = Standing(Store(f"sqlite:///{tmp_path}/rollout.db"), "churn", health, notifier(Notify()))
     registry = CollectorRegistry()
     registry.register(standing)
-    said = generate_latest(registry).decode()
+    page = generate_latest(registry).decode()
     rules = only("standard", "PrometheusRule")["spec"]["groups"][1]["rules"]
     assert len(rules) >= 5
     for rule in rules:
-        asked = re.findall(r"churn_rollout_\w+", rule["expr"])
-        assert asked and all(f"# TYPE {name.removesuffix('_total')}" in said for name in asked), rule
+        named = re.findall(r"churn_rollout_\w+", rule["expr"])
+        assert named and all(f"# TYPE {name.removesuffix('_total')}" in page for name in named), rule
 
 
 def test_alerts_ask_for_metrics_labels_and_values_that_the_server_has() -> None:
@@ -311,9 +311,9 @@ def test_alerts_ask_for_metrics_labels_and_values_that_the_server_has() -> None:
     rules = only("standard", "PrometheusRule")["spec"]["groups"][0]["rules"]
     assert len(rules) >= 5
     for rule in rules:
-        asked = re.findall(r"(churn_\w+)(?:\{(\w+)=~?\"([^\"]+)\"\})?", rule["expr"])
-        assert asked, rule["alert"]
-        for name, label, value in asked:
+        named = re.findall(r"(churn_\w+)(?:\{(\w+)=~?\"([^\"]+)\"\})?", rule["expr"])
+        assert named, rule["alert"]
+        for name, label, value in named:
             assert name in declared, rule["alert"]
             if label:
                 assert label in declared[name], rule["alert"]

@@ -30,7 +30,7 @@ CONFIGS = {
     "periodic": PLAIN.model_copy(update={"numeric_embedding": "periodic", "scaling": "quantile"}),
 }
 ROOMS = ("core", "model", "training", "features", "data", "handlers", "churn", "tabm", "rtdl_num_embeddings")
-"""Nor the packages that the network is made with."""
+"""Packages that the network is built with, which are not importable there either."""
 
 
 def made(cardinalities: tuple[int, ...], config: ModelConfig = PLAIN) -> Program:
@@ -106,7 +106,7 @@ def test_the_same_network_gives_the_same_bytes_without_paths_of_this_machine(tmp
 
 
 @pytest.mark.parametrize("name", ["of a log", "of a table"])
-def test_it_runs_where_this_repository_cannot_be_imported(tmp_path: Path, name: str) -> None:
+def test_the_exported_program_runs_without_this_repository(tmp_path: Path, name: str) -> None:
     program = made((3, 5), CONFIGS[name])
     export_program(program, tmp_path / "model.pt2")
     np.savez(tmp_path / "rows.npz", numeric=numbers(7), codes=codes(7, (3, 5)))
@@ -142,7 +142,7 @@ def test_a_checkpoint_restores_the_network_from_plain_tensors(tmp_path: Path, na
     )
 
 
-def test_a_program_that_gives_no_number_is_not_exported(tmp_path: Path) -> None:
+def test_a_program_that_returns_nan_is_not_exported(tmp_path: Path) -> None:
     program = made(())
     torch.nn.init.constant_(program.members[0].deep[-1].bias, torch.nan)  # type: ignore[union-attr, index]
 

@@ -14,7 +14,7 @@ TABM = MLP.model_copy(
 )
 
 
-def test_an_unknown_category_moves_nothing_before_training() -> None:
+def test_an_unknown_category_has_no_effect_before_training() -> None:
     torch.manual_seed(0)
     network = Network(2, (3,), MLP)
 
@@ -22,7 +22,7 @@ def test_an_unknown_category_moves_nothing_before_training() -> None:
     assert network.embeddings[0].weight[1:].abs().min() > 0
 
 
-def test_a_tabm_answers_for_each_submodel_while_it_learns() -> None:
+def test_a_tabm_returns_a_logit_per_submodel_in_training_mode() -> None:
     numeric, codes = torch.randn(50, 2), torch.randint(0, 4, (50, 1))
     network = Network(2, (3,), TABM, learn_bins(numeric, TABM))
 
@@ -30,7 +30,7 @@ def test_a_tabm_answers_for_each_submodel_while_it_learns() -> None:
     assert network.eval()(numeric, codes).shape == (50,)
 
 
-def test_bins_survive_columns_that_say_nothing() -> None:
+def test_bins_of_constant_columns_are_valid() -> None:
     columns = torch.stack(
         [torch.zeros(100), (torch.arange(100) > 97).float(), torch.linspace(-1e6, 1e6, 100)], dim=1
     )
@@ -41,7 +41,7 @@ def test_bins_survive_columns_that_say_nothing() -> None:
     assert network(columns * 1e3, torch.zeros(100, 0, dtype=torch.int64)).isfinite().all()
 
 
-def test_stacking_hears_who_has_something_to_say() -> None:
+def test_stacking_gives_weight_to_informative_paths_only() -> None:
     draw = np.random.default_rng(0)
     truth = draw.normal(size=20_000)
     churned = (draw.random(20_000) < expit(truth)).astype(int)
@@ -50,7 +50,7 @@ def test_stacking_hears_who_has_something_to_say() -> None:
     against, _ = Blend.stack(draw.normal(size=20_000) - truth, 2 * truth, churned)
 
     assert torch.allclose(alone.weights, torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64), atol=0.06)
-    assert against.weights[0] == 0.0  # a path that is wrong is silenced, not turned round
+    assert against.weights[0] == 0.0  # a path that is wrong gets weight 0, not a negative weight
     assert abs(float(against.weights[1]) - 0.5) < 0.05
 
 
@@ -69,10 +69,10 @@ def test_the_wide_path_solves_logistic_regression() -> None:
     theirs = LogisticRegression(tol=1e-8).fit(np.hstack([numeric, np.eye(4)[codes[:, 0]][:, 1:]]), churned)
     ours = wide.numeric.weight.detach().numpy()[0]
     assert np.abs(ours - theirs.coef_[0, :3]).max() < 1e-3
-    assert wide.effects[0].weight[0] == 0.0  # unknown stays without effect
+    assert wide.effects[0].weight[0] == 0.0  # an unknown category has no effect
 
 
-def test_platt_scaling_repairs_overconfidence_and_keeps_the_order() -> None:
+def test_platt_scaling_corrects_overconfidence_and_preserves_the_ranking() -> None:
     draw = np.random.default_rng(0)
     truth = draw.normal(size=20_000)
     churned = (draw.random(20_000) < expit(truth)).astype(int)
@@ -83,4 +83,4 @@ def test_platt_scaling_repairs_overconfidence_and_keeps_the_order() -> None:
     assert abs(float(calibration.shift) + 1 / 3) < 0.05
     assert Calibration().is_identity
     assert not calibration.is_identity
-    assert float(Calibration.platt(-truth, churned).slope) > 0  # a reversed score is not mended by stealth
+    assert float(Calibration.platt(-truth, churned).slope) > 0  # a reversed score is not corrected

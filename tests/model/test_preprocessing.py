@@ -7,7 +7,7 @@ from model.preprocessing import Preprocessing
 ROWS = np.array([[0.0, 10.0, np.nan], [3.0, 1000.0, 5.0], [8.0, 1e7, 7.0], [1.0, -50.0, 9.0]])
 
 
-def test_training_rows_come_out_standardised_with_gaps_at_the_mean() -> None:
+def test_training_rows_are_standardised_with_missing_values_at_the_mean() -> None:
     preprocessing = Preprocessing.fit(ROWS)
 
     out = preprocessing(torch.from_numpy(ROWS))
@@ -20,12 +20,12 @@ def test_training_rows_come_out_standardised_with_gaps_at_the_mean() -> None:
     assert out[:, 3].tolist() == [1.0, 0.0, 0.0, 0.0]  # its indicator, the only one
 
 
-def test_log1p_keeps_the_sign_and_can_be_left_out() -> None:
+def test_log1p_preserves_the_sign_and_is_optional() -> None:
     signed = Preprocessing.fit(ROWS)(torch.from_numpy(ROWS))[:, 1]
     plain = Preprocessing.fit(ROWS, log1p=False)(torch.from_numpy(ROWS))[:, 1]
 
     assert signed.argsort().tolist() == plain.argsort().tolist() == [3, 0, 1, 2]
-    assert plain[2] > 1.7 > signed[2]  # one huge amount does not crowd the others out
+    assert plain[2] > 1.7 > signed[2]  # a huge amount does not dominate the others
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -34,7 +34,7 @@ def test_a_missing_value_never_reaches_the_network(bad: float) -> None:
 
     out = Preprocessing.fit(ROWS)(torch.from_numpy(row))
 
-    assert out.tolist() == [[0.0, 0.0, 0.0, 1.0]]  # no indicator where training had no gap
+    assert out.tolist() == [[0.0, 0.0, 0.0, 1.0]]  # no indicator: complete in training
 
 
 def test_constant_and_empty_columns_are_harmless() -> None:
@@ -46,14 +46,14 @@ def test_constant_and_empty_columns_are_harmless() -> None:
 
 
 def test_large_values_are_standardised_in_double_precision() -> None:
-    rows = 1e9 + np.arange(8.0)[:, None]  # float32 cannot tell these apart
+    rows = 1e9 + np.arange(8.0)[:, None]  # these values are equal in float32
 
     out = Preprocessing.fit(rows, log1p=False)(torch.from_numpy(rows))
 
     assert len(out.unique()) == 8
 
 
-def test_nothing_lies_beyond_ten_standard_deviations() -> None:
+def test_all_outputs_are_within_ten_standard_deviations() -> None:
     flag = np.zeros((100_000, 1))
     flag[7] = 1.0  # 316 standard deviations
     preprocessing = Preprocessing.fit(flag, log1p=False)

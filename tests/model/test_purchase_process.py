@@ -33,7 +33,7 @@ def process(numeric: NDArray[np.float64]) -> PurchaseProcess:
     return PurchaseProcess.fit(numeric, vars(FITTED), (1, 2, 3), (1.0, MONTH, 1.0), HORIZON)
 
 
-def test_it_says_what_the_reference_says() -> None:
+def test_probabilities_equal_those_of_the_reference() -> None:
     numeric = rows()
     frequency, age = numeric[:, 1] - 1, numeric[:, 2] * MONTH
     recency = np.maximum(age - numeric[:, 3], 0)
@@ -45,32 +45,32 @@ def test_it_says_what_the_reference_says() -> None:
     np.testing.assert_allclose(silent, logit(FITTED.churn(frequency, recency, age, HORIZON)), atol=1e-9)
 
 
-def test_columns_are_standardised_and_a_gap_is_the_mean() -> None:
+def test_columns_are_standardised_and_a_missing_value_is_the_mean() -> None:
     numeric = rows()
     preprocessing = Preprocessing.fit(numeric, process=process(numeric))
     gaps = numeric[:4].copy()
     gaps[[0, 1, 2], [1, 2, 3]] = np.nan
     gaps[3, 2] = np.inf
 
-    said = preprocessing(torch.from_numpy(numeric))[:, -3:].numpy()
+    outputs = preprocessing(torch.from_numpy(numeric))[:, -3:].numpy()
 
-    np.testing.assert_allclose(said.mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(said.std(axis=0), 1, atol=1e-5)
+    np.testing.assert_allclose(outputs.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(outputs.std(axis=0), 1, atol=1e-5)
     assert preprocessing.outputs == 4 + 3
-    unsaid = preprocessing(torch.from_numpy(gaps))[:, -3:].numpy()
-    assert (unsaid[[0, 1, 3]] == 0).all()
-    # without a recency the rate is still known
-    np.testing.assert_array_equal(unsaid[2], [0, said[2, 1], 0])
+    outputs_with_gaps = preprocessing(torch.from_numpy(gaps))[:, -3:].numpy()
+    assert (outputs_with_gaps[[0, 1, 3]] == 0).all()
+    # the rate does not need the recency
+    np.testing.assert_array_equal(outputs_with_gaps[2], [0, outputs[2, 1], 0])
 
 
 @pytest.mark.parametrize("numeric", [np.zeros((3, 4)), np.full((3, 4), -1e9), np.full((3, 4), 1e9)])
-def test_impossible_customers_do_not_break_a_score(numeric: NDArray[np.float64]) -> None:
-    said = process(rows())(torch.from_numpy(numeric))
+def test_impossible_inputs_give_a_finite_score(numeric: NDArray[np.float64]) -> None:
+    outputs = process(rows())(torch.from_numpy(numeric))
 
-    assert torch.isfinite(said).all()
+    assert torch.isfinite(outputs).all()
 
 
-def test_the_exported_program_and_the_checkpoint_carry_it(tmp_path: Path) -> None:
+def test_the_exported_program_and_the_checkpoint_contain_it(tmp_path: Path) -> None:
     numeric, codes = rows(), np.zeros((500, 0), np.int64)
     config = ModelConfig(
         architecture="mlp", hidden=(8,), dropout=0.0, numeric_embedding="none", wide=False, seeds=(0,)
@@ -86,5 +86,5 @@ def test_the_exported_program_and_the_checkpoint_carry_it(tmp_path: Path) -> Non
     )
     np.testing.assert_array_equal(score(Program.load(tmp_path / "members.ckpt"), numeric, codes), expected)
     moved = numeric.copy()
-    moved[:, 3] /= 2  # another recency must reach the score through the process alone, too
+    moved[:, 3] /= 2  # another recency has to change the score, also through the process alone
     assert not np.allclose(score(program, moved, codes), expected)

@@ -1,4 +1,4 @@
-"""The trees as tensors predict what the libraries predict that grew them."""
+"""Trees as tensors give the same predictions as the libraries that grew them."""
 
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def test_the_tensors_equal_catboost(tmp_path: Path, depth: int, from_average: bo
     model.save_model(str(tmp_path / "model.json"), format="json")
     trees = Trees(())
     trees.load(from_catboost((tmp_path / "model.json").read_text()))
-    # values on the borders themselves too
+    # also values that equal a border
     borders = np.unique(trees.threshold[trees.threshold != 0].numpy())
     inputs = np.vstack([numeric, *(np.full((1, 4), border) for border in borders)]).astype(np.float32)
 
@@ -83,7 +83,7 @@ def test_the_tensors_equal_catboost(tmp_path: Path, depth: int, from_average: bo
     assert np.abs(ours - theirs).max() < 1e-9
 
 
-def test_trees_that_found_no_split_say_the_mean() -> None:
+def test_trees_without_a_split_return_the_mean() -> None:
     churned = np.repeat([0.0, 1.0], [30, 10])
     booster = lightgbm.train(
         {"objective": "binary", "verbosity": -1}, lightgbm.Dataset(np.zeros((40, 4)), churned), 3
@@ -97,7 +97,7 @@ def test_trees_that_found_no_split_say_the_mean() -> None:
     assert logit.tolist() == pytest.approx([np.log(10 / 30)] * 2)
 
 
-def test_rates_of_what_is_rare_or_says_nothing_stay_at_the_mean() -> None:
+def test_rates_of_rare_or_uninformative_categories_are_near_the_mean() -> None:
     draw = np.random.default_rng(0)
     codes = np.column_stack([np.arange(1, 4001), np.r_[np.repeat([1, 2], 1999), 3, 3]])
     churned = (draw.random(4000) < np.where(codes[:, 1] == 1, 0.2, 0.6)).astype(float)
@@ -109,7 +109,7 @@ def test_rates_of_what_is_rare_or_says_nothing_stay_at_the_mean() -> None:
     assert abs(kind[0] - churned.mean()) < 1e-6  # never seen
 
 
-def test_a_row_does_not_teach_its_own_rate() -> None:
+def test_the_rate_of_a_training_row_excludes_its_own_label() -> None:
     codes = np.arange(1, 1001)[:, None]
     churned = np.random.default_rng(0).integers(0, 2, 1000).astype(float)
 

@@ -5,8 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.kube import standard
-from support.kube.cluster import client, cluster, config, service
 from test_deploy import HELD, PROGRAM, VERSION, deployed, pack, report_of
 
 from churn.settings import Settings, load_settings
@@ -15,8 +13,10 @@ from pipelines.context import Context
 from pipelines.rollout import open_store
 from rollout.errors import RolloutError
 from rollout.reconcile import differs
-from rollout.targets.standard import Standard
+from rollout.targets.kserve.standard import Standard
 from rollout.targets.target import Candidate
+from support.kube import standard
+from support.kube.cluster import client, cluster, config, service
 from training.gates import write_report
 
 NEXT = Candidate("s3://models/churn/next", "f" * 64, "ffffffffffff")
@@ -29,7 +29,7 @@ def context(tmp_path: Path) -> Context:
     report = report_of(PROGRAM, HELD)
     write_report(report, settings.files)
     pack(settings, {"passed": True, "digest": report.digest, "overrides": []})
-    return Context(settings, datetime(2026, 3, 1, tzinfo=UTC), lambda said: None, "ada")
+    return Context(settings, datetime(2026, 3, 1, tzinfo=UTC), lambda message: None, "ada")
 
 
 def serving(uri: str) -> dict[str, object]:
@@ -75,7 +75,7 @@ def test_what_cannot_be_read_back_is_named_by_a_copy_of_it(context: Context) -> 
         assert newest is not None and (newest.by, newest.outcome) == ("ada", "deployed by hand")
 
 
-def test_a_target_that_serves_nothing_yet_is_said_so(context: Context) -> None:
+def test_a_target_that_serves_nothing_yet_is_an_error(context: Context) -> None:
     with cluster(standard.Standard(), serving(""), schemas=False) as server:
         target = Standard(config(), client(server))
         with pytest.raises(RolloutError, match="serves nothing yet"):

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from support.servers.object_store import ObjectStore
 
 from churn.cli import main
 from churn.settings import Settings, load_settings
@@ -24,6 +23,7 @@ from handlers.bundle import digest_of_spec
 from pipelines.context import Context
 from pipelines.deploy import Deployed, deploy
 from pipelines.model_store import ModelStore
+from support.servers.object_store import ObjectStore
 from training.archive.signing import SUFFIX, load_signing_key, sign, signature_file
 from training.archive.verify import verify_archive
 from training.gates import GateReport, Verdict, write_report
@@ -124,7 +124,7 @@ def test_a_model_that_failed_is_not_deployed(settings: Settings) -> None:
     assert "auroc 0.70 is below 0.8" in str(error) and error.exit_code == 3
 
 
-def test_a_report_that_only_says_that_it_passed_did_not(settings: Settings) -> None:
+def test_a_report_without_verdicts_that_states_passed_has_not_passed(settings: Settings) -> None:
     text = report_of(PROGRAM, FELL).to_json().replace('"passed": false', '"passed": true', 1)
     assert json.loads(text)["passed"] is True
     (settings.files.gate_report / "gate_report.json").write_text(text)
@@ -150,7 +150,7 @@ def test_an_archive_that_names_no_report_is_refused(settings: Settings) -> None:
     assert "names no gate report" in str(error) and error.exit_code == 2
 
 
-def test_an_archive_whose_bundle_says_that_it_failed_is_refused(settings: Settings) -> None:
+def test_an_archive_whose_bundle_states_a_failure_is_refused(settings: Settings) -> None:
     digest = report_of(PROGRAM, HELD).digest
     pack(settings, {"passed": False, "digest": digest})
     assert refusal(settings).exit_code == 3
@@ -163,7 +163,7 @@ def test_an_unsigned_archive_is_refused(settings: Settings) -> None:
     assert "unsigned" in str(error) and error.exit_code == 2
 
 
-def test_an_archive_of_a_stranger_is_refused(settings: Settings) -> None:
+def test_an_archive_of_an_unknown_signer_is_refused(settings: Settings) -> None:
     settings.files.trusted_signers.write_text("")
     error = refusal(settings)
     assert "unknown key" in str(error) and error.exit_code == 2
@@ -259,7 +259,7 @@ def test_what_somebody_changed_in_the_store_is_not_deployed(settings: Settings, 
     assert first.candidate.path.read_bytes() == b"something else"
 
 
-def test_a_full_store_holds_nothing_of_it(settings: Settings, tmp_path: Path) -> None:
+def test_a_full_store_contains_no_part_of_a_failed_write(settings: Settings, tmp_path: Path) -> None:
     store = tmp_path / "store"
     with largest_file(1000), pytest.raises(PackagingError, match=r"File too large.*make room") as caught:
         deployed(settings, str(store))
@@ -339,11 +339,11 @@ class Rotten(MemoryFileSystem):  # type: ignore[misc]
         return bytes(super().cat_file(path, start, end, **given)) + b"!"
 
 
-@pytest.mark.parametrize(("kind", "said"), [(Full, "No space left"), (Rotten, "gave back other bytes")])
-def test_a_store_that_fails_half_way_is_left_empty(kind: type[Any], said: str) -> None:
+@pytest.mark.parametrize(("kind", "message"), [(Full, "No space left"), (Rotten, "returned other bytes")])
+def test_a_store_that_fails_half_way_is_left_empty(kind: type[Any], message: str) -> None:
     fsspec.register_implementation(kind.protocol, kind, clobber=True)
     store = ModelStore(f"{kind.protocol}://models")
-    with pytest.raises(PackagingError, match=said):
+    with pytest.raises(PackagingError, match=message):
         store.put("v1", {"a": b"1", "b": b"2", "c": b"3"})
     assert kind.store == {}
 

@@ -78,7 +78,7 @@ def test_only_what_changed_is_done_again(workspace: Path) -> None:
     (workspace / "sum.txt").unlink()
     assert run() == ["add"]
     (workspace / "doubled.txt").write_text("edited by hand")
-    assert run() == ["double"]  # mended to what it was, so what follows still stands
+    assert run() == ["double"]  # the result is the same as before, so later steps are still valid
     assert run(force=True) == ["double", "add"]
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ TABLE = REPOSITORY.parent / "shared" / "data" / "Telco-Customer-Churn.csv"
 pytestmark = pytest.mark.skipif(not TABLE.is_file(), reason="the Telco table is not beside the repository")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _mask_key() -> Iterator[None]:
+    """The test rows follow from the masked names, and so from this key."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHURN_MASK_KEY", "k" * 40)
+        yield
+
+
 @pytest.fixture(scope="module")
 def settings_flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     values = [
@@ -27,7 +36,8 @@ def settings_flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         f"data.source.uri={TABLE}",
         "tuning.trials=0",
         "model.seeds=[0]",
-        "training.baselines=[base_rate, random_forest]",
+        "training.baselines=[base_rate, logistic_regression]",
+        "training.cross_validation=2",
     ]
     overlay = ["--config", str(REPOSITORY / "examples" / "telco.yaml")]
     return [*overlay, *(word for value in values for word in ("--set", value))]
@@ -43,11 +53,23 @@ def test_the_run_ends_with_answers_about_real_customers(workspace: Workspace) ->
     record = json.loads(workspace.run_record.read_text())
     assert record["gates"]["passed"] and len(record["answers"]) == 5
     assert record["data"]["id_type"] == "string" and record["data"]["customers"] == 7043
-    assert record["metrics"]["log_loss"] < 0.44 < record["baselines"]["base_rate"]["log_loss"]
+    rows = json.loads((workspace.training / "metrics.json").read_text())["rows"]
+    assert sum(rows.values()) == 7043
+    assert 0.19 < rows["test"] / 7043 < 0.21  # by a hash of each customer, so nearly the share
+    assert record["metrics"]["log_loss"] < 0.425  # 5-fold: .4126 with a spread of .012
+    assert record["metrics"]["log_loss"] < record["baselines"]["logistic_regression"]["log_loss"] + 0.002
+    assert record["metrics"]["auroc"] > 0.835
+
+
+def test_rules_for_one_snapshot_and_no_groups_do_not_judge(workspace: Workspace) -> None:
+    """Nothing known beats logistic regression here, and 1,400 rows cannot tell a tie from a win."""
+    report = json.loads((workspace.gate_report / "gate_report.json").read_text())
+    assert report["passed"]
+    assert {"stability", "fairness"} <= {v["rule"] for v in report["verdicts"] if v["value"] is None}
 
 
 def test_serve_and_predict_with_categorical_inputs(workspace: Workspace, settings_flags: list[str]) -> None:
-    """Both commands as a person uses them: one terminal serves, another asks, Ctrl-C ends it."""
+    """Both commands as a user runs them: one terminal serves, another sends requests, Ctrl-C ends it."""
     served = subprocess.Popen(
         [
             sys.executable,
@@ -65,18 +87,18 @@ def test_serve_and_predict_with_categorical_inputs(workspace: Workspace, setting
         text=True,
     )
     try:
-        asked = f"{wait_for(served, workspace)}/v1/models/churn:predict"
+        url = f"{wait_for(served, workspace)}/v1/models/churn:predict"
         key = {"x-api-key": workspace.api_key.read_text().strip()}
         body = {
             "instances": [{"user_id": "7590-VHVEG"}, {"user_id": "nobody"}],
             "parameters": {"features": True},
         }
-        assert httpx.post(asked, json=body, timeout=30).status_code == 401
-        known, unknown = httpx.post(asked, json=body, headers=key, timeout=30).json()["predictions"]
+        assert httpx.post(url, json=body, timeout=30).status_code == 401
+        known, unknown = httpx.post(url, json=body, headers=key, timeout=30).json()["predictions"]
         assert known["features"]["Contract"] == "Month-to-month" and known["features"]["tenure"] == 1
         assert known["status"] == "ok" and 0 < known["churn_probability"] < 1
         assert unknown["error"] == "unknown user_id" and unknown["churn_probability"] is None
-        assert _refused(asked, {"instances": [{"user_id": 7590}]}, key)
+        assert _refused(url, {"instances": [{"user_id": 7590}]}, key)
         assert main(["predict", "7590-VHVEG", "5575-GNVDE", "--json", *settings_flags]) == 0
         assert main(["predict", "nobody", *settings_flags]) == 1
     finally:
@@ -85,8 +107,8 @@ def test_serve_and_predict_with_categorical_inputs(workspace: Workspace, setting
     assert not (workspace.serving / "server.json").exists()
 
 
-def _refused(asked: str, body: dict[str, Any], key: dict[str, str]) -> bool:
-    return httpx.post(asked, json=body, headers=key, timeout=30).status_code == 400
+def _refused(url: str, body: dict[str, Any], key: dict[str, str]) -> bool:
+    return httpx.post(url, json=body, headers=key, timeout=30).status_code == 400
 
 
 def wait_for(served: subprocess.Popen[str], workspace: Workspace) -> str:

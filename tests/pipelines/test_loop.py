@@ -1,7 +1,7 @@
-"""The whole loop through the front door on the real log: real files, a real store, a real server.
+"""The whole loop by its commands on the real log: real files, a real store, a real server.
 
-Small settings (one member, one epoch, no study, a shorter plan of the canary) keep it short; nothing else
-differs from `make run`.
+Small settings (one member, one epoch, no trees, no study, a shorter plan of the canary) keep it short;
+nothing else differs from `make run`. The run of test_labelled_loop.py has trees.
 """
 
 import hashlib
@@ -31,9 +31,9 @@ from features.history import point_in_time
 from features.store import open_store, serving_environment
 from handlers.bundle import read_bundle
 from handlers.identity import is_masked, mask
-from handlers.store.reader import open_features
+from handlers.store.opening import open_features
 from model.program import Program, score
-from pipelines.champion import champion
+from pipelines.candidates import champion
 from pipelines.live import customers_online
 from pipelines.served import Served
 from training.learn.inputs import Inputs
@@ -46,6 +46,7 @@ PLAN = [{"weight": 0, "mirror": True, "min_s": 4, "max_s": 120, "min_requests": 
 SMALL = [
     "tuning.trials=0",
     "model.seeds=[0]",
+    "model.trees=false",
     "training.epochs=1",
     "training.baselines=[base_rate, logistic_regression]",
     "training.cross_validation=1",
@@ -83,7 +84,7 @@ def record_of(settings: Settings) -> dict[str, Any]:
     return record
 
 
-def test_the_record_tells_what_is_there(ran: dict[str, Any], settings: Settings) -> None:
+def test_the_record_describes_the_run(ran: dict[str, Any], settings: Settings) -> None:
     archive = Path(ran["archive"]["path"])
     assert hashlib.sha256(archive.read_bytes()).hexdigest() == ran["archive"]["sha256"]
     assert ran["gates"]["passed"] and set(ran["baselines"]) == {"base_rate", "logistic_regression"}
@@ -123,16 +124,16 @@ def test_the_report_tells_how_it_got_there(ran: dict[str, Any]) -> None:
 def test_the_champion_can_be_brought_to_a_server_whatever_became_of_the_store(
     ran: dict[str, Any], settings: Settings, tmp_path: Path
 ) -> None:
-    kept = champion(settings)
-    assert kept is not None and kept.sha256 == ran["archive"]["sha256"]
-    lost = [kept.path.parents[1], Path(ran["archive"]["path"])]
+    found = champion(settings)
+    assert found is not None and found.sha256 == ran["archive"]["sha256"]
+    lost = [found.path.parents[1], Path(ran["archive"]["path"])]
     for path in lost:
         path.rename(tmp_path / path.name)
     try:
-        said: list[str] = []
-        fetched = champion(settings, said.append)
-        assert fetched is not None and said == ["fetching version 1 from the registry"]
-        assert hashlib.sha256(fetched.path.read_bytes()).hexdigest() == kept.sha256
+        messages: list[str] = []
+        fetched = champion(settings, messages.append)
+        assert fetched is not None and messages == ["fetching version 1 from the registry"]
+        assert hashlib.sha256(fetched.path.read_bytes()).hexdigest() == found.sha256
     finally:
         for path in lost:
             (tmp_path / path.name).rename(path)
@@ -281,7 +282,7 @@ def test_a_moment_that_was_never_built_is_computed_and_changes_nothing(
     assert churn("score", "--as-of", "2050-01-01", "--out", str(out), overrides=overrides) == 2
 
 
-def test_names_are_added_for_who_holds_the_mask_key(
+def test_source_identifiers_are_added_with_the_mask_key(
     ran: dict[str, Any],
     settings: Settings,
     overrides: list[str],
@@ -321,7 +322,7 @@ def test_an_archive_verifies_until_it_is_changed(
 
 
 @pytest.mark.slow
-def test_a_canary_that_is_taken_back_ends_the_run_with_its_reason(
+def test_a_canary_that_is_rolled_back_ends_the_run_with_its_reason(
     ran: dict[str, Any], overrides: list[str], settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The same model packaged anew beside the champion, with a plan that it cannot fulfil."""
@@ -332,10 +333,10 @@ def test_a_canary_that_is_taken_back_ends_the_run_with_its_reason(
     assert churn("package", overrides=overrides) == 0
     assert churn("run", overrides=impatient) == 3
 
-    trial, said = record_of(settings)["rollout"], " ".join(capfd.readouterr().err.split())
+    trial, messages = record_of(settings)["rollout"], " ".join(capfd.readouterr().err.split())
     assert trial["phase"] == "rolled_back" and "no sufficient evidence within 3 s" in trial["outcome"]
     assert trial["stable"]["sha256"] == ran["archive"]["sha256"] != trial["candidate"]["sha256"]
-    assert "churn: the canary of version" in said and "no sufficient evidence within 3 s" in said
+    assert "churn: the canary of version" in messages and "no sufficient evidence within 3 s" in messages
     assert trial["replay"]["failed"] == 0
     assert Registry(settings.training).champion() == before
     served = Served(settings, "ada", datetime.now(UTC))()
@@ -344,22 +345,26 @@ def test_a_canary_that_is_taken_back_ends_the_run_with_its_reason(
 
 
 @pytest.mark.timeout(1200)
-def test_what_was_deleted_is_made_anew(ran: dict[str, Any], overrides: list[str], settings: Settings) -> None:
+@pytest.mark.parametrize("trained", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_what_was_deleted_is_made_anew(
+    ran: dict[str, Any], overrides: list[str], settings: Settings, trained: bool
+) -> None:
+    """`trained`: the checkpoint is still there, and the model is not trained again."""
     assert churn("run", "--no-rollout", overrides=overrides) == 0
     before = record_of(settings)
     lost = [
         settings.files.feast / "online.db",
         settings.files.root / "mlflow.db",
         Path(before["archive"]["path"]),
-        settings.files.training / "members.ckpt",
     ]
-    for file in lost:
+    for file in lost if trained else [*lost, settings.files.training / "members.ckpt"]:
         file.unlink()
     # a process of its own: this one still has the deleted database open
     flags = [word for override in overrides for word in ("--set", override)]
     subprocess.run([sys.executable, "-m", "churn", "run", "--no-rollout", *flags], check=True, timeout=900)
     after = record_of(settings)
-    assert after["skipped"] == ["ingest", "features", "training set", "tune"]
+    kept = ["ingest", "features", "training set", "tune", *(["train"] if trained else [])]
+    assert after["skipped"][: len(kept)] == kept and {"online store", "package"}.isdisjoint(after["skipped"])
     made = Path(after["archive"]["path"])
     assert made.is_file() and hashlib.sha256(made.read_bytes()).hexdigest() == after["archive"]["sha256"]
     with closing(sqlite3.connect(settings.files.root / "mlflow.db")) as database:
@@ -369,14 +374,14 @@ def test_what_was_deleted_is_made_anew(ran: dict[str, Any], overrides: list[str]
     assert scores[0] == scores[1]
 
 
-def test_a_forgotten_customer_is_nowhere_and_does_not_come_back(
+def test_a_forgotten_customer_is_in_no_file_and_is_not_ingested_again(
     ran: dict[str, Any], overrides: list[str], settings: Settings
 ) -> None:
     files = settings.files
-    (asked,) = customers_online(settings, 1)
-    name = mask(str(asked), load_key(settings.data, files))
+    (customer,) = customers_online(settings, 1)
+    name = mask(str(customer), load_key(settings.data, files))
     assert name in known_names(files.snapshots)
-    assert churn("forget", str(asked), "--reason", "request 17", overrides=overrides) == 0
+    assert churn("forget", str(customer), "--reason", "request 17", overrides=overrides) == 0
 
     proof = json.loads(next(files.erasures.glob("*.json")).read_text())
     assert (proof["reason"], proof["remaining"], proof["removed"]["online store"]) == ("request 17", 0, 1)

@@ -13,7 +13,7 @@ HOLDS = (
 SIZE = 200 * 2**20
 
 
-def test_a_child_counts_and_what_it_shares_counts_once() -> None:
+def test_memory_of_a_child_counts_and_shared_pages_count_once() -> None:
     with PeakMemory(interval_s=0.05) as alone:
         time.sleep(0.3)
     with PeakMemory(interval_s=0.05) as together:

@@ -42,6 +42,6 @@ def test_a_version_that_goes_while_it_is_linked_is_left_for_the_new_one(
     assert [(own / name).read_text() for name in ("rows", "parts/0")] == ["new", "new"]
 
 
-def test_nothing_to_pin_is_said(tmp_path: Path) -> None:
+def test_nothing_to_pin_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         link_version(tmp_path / "none", tmp_path / "own")

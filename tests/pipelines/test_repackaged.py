@@ -1,4 +1,4 @@
-"""On a cluster metrics tell models by their version: another archive of the same program is no candidate."""
+"""Metrics of a cluster are labelled with the version, so a second archive of a program is no candidate."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_a_repackaged_program_is_refused_on_a_cluster(tmp_path: Path, target: st
     assert pipeline.start(context(tmp_path, target), NEXT, "a new model").candidate == NEXT
 
 
-def test_on_this_machine_slots_tell_archives_apart(tmp_path: Path) -> None:
+def test_on_this_machine_slots_distinguish_archives(tmp_path: Path) -> None:
     assert pipeline.start(context(tmp_path, "envoy"), REPACKAGED, "packaged again").candidate == REPACKAGED
 
 

@@ -1,4 +1,4 @@
-"""The page about a rollout says what was decided, when and why, and stands alone."""
+"""The page of a rollout shows what was decided, when and why, and needs no other file."""
 
 import json
 import re
@@ -132,11 +132,11 @@ def test_the_record_is_json_and_names_nobody() -> None:
     assert "bad" not in record["decisions"][2]["numbers"]
 
 
-@pytest.mark.parametrize(("record", "said"), [(promoted(), "Promoted"), (rolled_back(), "Rolled back")])
-def test_every_decision_stands_there_with_its_reason(record: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("record", "outcome"), [(promoted(), "Promoted"), (rolled_back(), "Rolled back")])
+def test_every_decision_is_shown_with_its_reason(record: dict[str, Any], outcome: str) -> None:
     html = section(record)
     text = " ".join(unescape(re.sub(r"<svg.*?</svg>|<[^>]+>", " ", html, flags=re.DOTALL)).split())
-    assert text.startswith(f"The canary {said}")
+    assert text.startswith(f"The canary {outcome}")
     for decision in record["decisions"]:
         assert decision["reason"] in text
     for rule in record["rules"]:
@@ -145,7 +145,7 @@ def test_every_decision_stands_there_with_its_reason(record: dict[str, Any], sai
     assert "trained on <March>" not in html
 
 
-def test_numbers_of_both_variants_stand_side_by_side() -> None:
+def test_numbers_of_both_variants_are_side_by_side() -> None:
     html = section(rolled_back())
     cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", html, re.S)]
     one_percent = next(row for row in cells if row and row[0] == "1 %")
@@ -161,7 +161,7 @@ def test_the_pictures_show_what_happened() -> None:
         assert end in drawn and "shadow" in drawn
 
 
-def test_a_first_deployment_says_that_it_compares_nothing() -> None:
+def test_a_first_deployment_states_that_nothing_is_compared() -> None:
     first = report_record(rollout_of("promoted", "fine", 6, None), [], evidence_of(6))
     assert "nothing to compare it with" in section({**first, "decisions": promoted()["decisions"]})
     assert "beside aaaaaaaaaaaa as stable" in section(promoted())

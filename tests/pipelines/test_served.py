@@ -15,6 +15,7 @@ from pipelines.rehearsal import _registry
 from pipelines.rollout import open_store
 from pipelines.served import Served
 from rollout.registry import ModelRegistry, OthersRegistry
+from rollout.state import Change
 from rollout.targets.target import Candidate
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -58,7 +59,7 @@ def test_a_change_is_recorded_when_it_serves_and_can_be_taken_back(settings: Set
     assert stable(settings).sha256 == first.sha256
     served.changed(archive, "bob", NOW + timedelta(hours=1))
     assert stable(settings).sha256 == second.sha256
-    before = open_store(settings).serving(settings.serving.model_name)
+    before = open_store(settings).reversible(settings.serving.model_name)
     assert before is not None and before.previous is not None and before.previous.sha256 == first.sha256
     assert before.by == "bob"
 
@@ -68,10 +69,10 @@ def test_what_is_stable_is_found_wherever_it_lies_and_its_loss_is_recorded(
     tmp_path: Path,
 ) -> None:
     first = repacked(settings, "one")
-    lies = Served(settings, "ada", NOW)()
+    archive = Served(settings, "ada", NOW)()
     next(settings.files.model_store.glob("*.mar")).unlink()
     moved = settings.files.model_store / "elsewhere"
-    shutil.move(lies.parent, moved)
+    shutil.move(archive.parent, moved)
     assert Served(settings, "ada", NOW)().parent == moved
     shutil.rmtree(moved)
     second = repacked(settings, "two")
@@ -91,9 +92,9 @@ def test_a_rehearsal_changes_no_registry_that_others_share(
     allowed: bool,
 ) -> None:
     training = settings.training.model_copy(update={"tracking_uri": uri.format(root=settings.files.root)})
-    context = Context(settings.model_copy(update={"training": training}), NOW, lambda said: None, "ada")
+    context = Context(settings.model_copy(update={"training": training}), NOW, lambda message: None, "ada")
     assert isinstance(_registry(context, None), ModelRegistry if allowed else OthersRegistry)
     served = _registry(replace(context), Candidate("a", "b" * 64, "c" * 12))
     assert isinstance(served, OthersRegistry)
-    said = served.follow(Candidate("x", "y" * 64, "z" * 12), None, "me", NOW, "why", {})
-    assert said == "the registry is left as it is: version cccccccccccc is what customers are answered by"
+    state = served.follow(Change(Candidate("x", "y" * 64, "z" * 12), None, "me", NOW, "why"), {})
+    assert state == "the registry is left as it is: version cccccccccccc serves customers"

@@ -7,6 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from core.errors import ServingError
+from rollout.again import judge_again
+from rollout.controller import Controller
+from rollout.errors import LeaseHeld, RolloutError
+from rollout.notify import Notice
+from rollout.state import Change, Event, RequestKind, Rollout
+from rollout.targets.target import Candidate
 from support.file_target import (
     NEW,
     OLD,
@@ -20,14 +28,6 @@ from support.file_target import (
     plan,
     store_in,
 )
-
-from core.errors import ServingError
-from rollout.again import judge_again
-from rollout.controller import Controller
-from rollout.errors import LeaseHeld, RolloutError
-from rollout.notify import Notice
-from rollout.state import Asked, Event, Rollout
-from rollout.targets.target import Candidate
 
 
 class Clock:
@@ -51,12 +51,13 @@ class Trial:
         self.target, self.observer = FileTarget(folder, self.store), FileObserver(folder)
         self.registry = FileRegistry(folder)
         self.notices: list[Notice] = []
-        self.id = self.store.start("churn", NEW, OLD, self.config, "ada", "march", self.clock.now).id
+        self.id = self.store.start("churn", Change(NEW, OLD, "ada", self.clock.now, "march"), self.config).id
         self.controller = self.another()
 
     def another(self, **more: Any) -> Controller:
         plain: dict[str, Any] = {
             "store": self.store,
+            "target": self.target,
             "clock": self.clock,
             "sleep": self.clock.sleep,
             "notify": self.notices.append,
@@ -84,8 +85,8 @@ class Trial:
             rollout = self.controller.tick(self.id)
         return rollout
 
-    def ask(self, what: Asked, reason: str = "because") -> None:
-        self.store.ask(self.id, what, "bob", reason, self.clock.now)
+    def ask(self, what: RequestKind, reason: str = "because") -> None:
+        self.store.request(self.id, what, "bob", reason, self.clock.now)
 
     def history(self) -> list[Event]:
         return self.store.history(self.id)
@@ -160,7 +161,7 @@ def test_a_canary_that_is_never_ready_ends_with_the_targets_word(trial: Trial, f
     assert done.phase == "rolled_back" and "not ready within 5 s" in done.outcome
 
 
-def test_pause_stops_the_stage_and_its_clock_and_resume_goes_on(trial: Trial) -> None:
+def test_pause_stops_the_stage_and_its_clock_and_resume_continues_it(trial: Trial) -> None:
     since = trial.until("stage", 1).since
     trial.ask("pause", "call centre is closed")
     assert trial.ticks(1).paused
@@ -171,11 +172,11 @@ def test_pause_stops_the_stage_and_its_clock_and_resume_goes_on(trial: Trial) ->
     resumed = trial.ticks(1)
     assert not resumed.paused and resumed.since > since
     assert trial.until("stage", 2)
-    told = [(e.action, e.who, e.reason) for e in trial.history() if e.who == "bob"]
-    assert told == [("pause", "bob", "bob: call centre is closed"), ("resume", "bob", "bob: because")]
+    events = [(e.action, e.who, e.reason) for e in trial.history() if e.who == "bob"]
+    assert events == [("pause", "bob", "bob: call centre is closed"), ("resume", "bob", "bob: because")]
 
 
-def test_abort_takes_the_canary_out_and_says_who_wanted_it(trial: Trial) -> None:
+def test_abort_removes_the_canary_and_records_who_requested_it(trial: Trial) -> None:
     trial.until("stage", 2)
     trial.ask("abort", "calls rose")
     done = trial.controller.run(trial.id)
@@ -183,9 +184,11 @@ def test_abort_takes_the_canary_out_and_says_who_wanted_it(trial: Trial) -> None
     assert trial.target.observe().canary is None
 
 
-def test_an_abort_is_next_whatever_was_asked_before_it_and_nobody_is_left_waiting(trial: Trial) -> None:
+def test_an_abort_is_next_whatever_was_requested_before_and_no_request_is_left_waiting(trial: Trial) -> None:
     trial.until("stage", 1)
-    waiting = [trial.store.ask(trial.id, what, "bob", "", trial.clock.now) for what in ("pause", "promote")]
+    waiting = [
+        trial.store.request(trial.id, what, "bob", "", trial.clock.now) for what in ("pause", "promote")
+    ]
     trial.ask("abort", "calls rose")
     done = trial.ticks(1)
     assert (done.phase, done.outcome) == ("aborted", "bob: calls rose")
@@ -194,7 +197,7 @@ def test_an_abort_is_next_whatever_was_asked_before_it_and_nobody_is_left_waitin
     assert [trial.store.answer(request) for request in waiting] == [end.sequence] * 2
 
 
-def test_a_promotion_asked_for_while_the_target_is_away_does_not_happen_when_it_is_back(trial: Trial) -> None:
+def test_a_promotion_requested_while_the_target_is_unreachable_does_not_happen_later(trial: Trial) -> None:
     trial.until("stage", 0)
     trial.target.unreachable.touch()
     trial.ask("promote", "we know it")
@@ -225,7 +228,7 @@ def test_a_promotion_that_is_stuck_is_judged_reported_and_can_be_aborted(trial: 
     assert trial.target.observe().stable == OLD.sha256 and trial.registry.champions() == []
 
 
-def test_a_stuck_promotion_that_harms_goes_back(trial: Trial, folder: Path) -> None:
+def test_a_stuck_promotion_that_harms_is_taken_back(trial: Trial, folder: Path) -> None:
     trial.controller = trial.another(target=Unpromoted(folder, trial.store))
     assert trial.until_pending("promoting")
     (folder / "errors.json").write_text('{"watch": 3}')
@@ -235,7 +238,7 @@ def test_a_stuck_promotion_that_harms_goes_back(trial: Trial, folder: Path) -> N
 
 
 def test_an_abort_after_the_target_has_promoted_brings_the_previous_one_back(trial: Trial) -> None:
-    """The candidate is stable at the target, and the record does not say so yet."""
+    """The candidate is stable at the target, and the record does not state it yet."""
     trial.registry.unreachable.touch()
     assert trial.until_pending("promoting")
     assert trial.target.observe().stable == NEW.sha256
@@ -246,24 +249,18 @@ def test_an_abort_after_the_target_has_promoted_brings_the_previous_one_back(tri
     assert trial.target.observe().stable == OLD.sha256
 
 
-def test_back_is_recorded_when_the_target_shows_it_and_not_when_it_said_yes(
-    trial: Trial, folder: Path
-) -> None:
-    class Deaf(FileTarget):
-        def rollback(self) -> None:
-            """Says nothing, does nothing."""
-
+def test_a_roll_back_is_recorded_only_when_the_target_shows_it(trial: Trial) -> None:
     trial.until("stage", 1)
-    trial.controller._target = Deaf(folder, trial.store)
-    trial.ask("abort", "calls rose")
-    rollout = trial.ticks(2)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(trial.target, "rollback", lambda: None)  # succeeds and changes nothing
+        trial.ask("abort", "calls rose")
+        rollout = trial.ticks(2)
     assert rollout.phase == "rolling_back" and "still gives the canary 5 %" in rollout.trouble
-    trial.controller._target = trial.target
     assert trial.ticks(2).phase == "aborted"
     assert trial.target.observe().canary is None
 
 
-def test_what_was_counted_is_kept_and_only_when_it_has_changed(trial: Trial) -> None:
+def test_counts_are_stored_and_only_when_they_have_changed(trial: Trial) -> None:
     trial.until("stage", 1)
     trial.ask("pause")
     trial.ticks(10)
@@ -303,7 +300,7 @@ def test_a_lease_is_renewed_while_an_action_takes_longer_than_it_lasts(folder: P
             seen.append(percent)
             super().set_weight(percent, mirror)
 
-    id = store.start("churn", NEW, OLD, config, "ada", "march", now()).id
+    id = store.start("churn", Change(NEW, OLD, "ada", now(), "march"), config).id
     made = controller(folder, config, store=store, target=Slow(folder, store))
     while not seen:
         made.tick(id)
@@ -332,7 +329,7 @@ def test_a_promoted_model_can_be_taken_back_after_its_end(trial: Trial) -> None:
         trial.store.reopen(again, "bob", "once more", trial.clock.now)
 
 
-def test_out_of_reach_keeps_the_weight_then_goes_on(trial: Trial, folder: Path) -> None:
+def test_while_unreachable_the_weight_stays_then_it_continues(trial: Trial, folder: Path) -> None:
     trial.until("stage", 1)
     trial.target.unreachable.touch()
     trial.ticks(3)
@@ -383,7 +380,7 @@ def test_a_registry_out_of_reach_does_not_hold_traffic_up(trial: Trial) -> None:
     assert "the registry does not follow yet" in watch.reason
 
 
-def test_a_weight_that_somebody_raised_is_set_back_in_a_window_of_its_own(trial: Trial) -> None:
+def test_a_weight_that_was_raised_by_hand_is_corrected_in_a_window_of_its_own(trial: Trial) -> None:
     trial.until("stage", 1)
     trial.target.set_weight(80)
     corrected = trial.ticks(1)
@@ -432,7 +429,7 @@ def test_a_database_out_of_reach_stops_progress_but_not_the_way_back(trial: Tria
         trial.controller.tick(trial.id)
     target = FileTarget(folder)
     assert target.observe().weight == 5
-    trial.controller._target._store = None  # type: ignore[attr-defined]  # the test's own record is in there
+    trial.target._store = None  # in which the target records its changes
     (folder / "errors.json").write_text('{"5": 3}')
     with pytest.raises(RolloutError):
         trial.controller.tick(trial.id)
@@ -444,7 +441,7 @@ def test_a_database_out_of_reach_stops_progress_but_not_the_way_back(trial: Tria
     assert done.phase == "rolled_back" and "any_error: 3 errors" in done.outcome
 
 
-def test_a_rollout_keeps_the_plan_it_was_started_with(trial: Trial) -> None:
+def test_a_rollout_has_the_plan_it_was_started_with(trial: Trial) -> None:
     changed = plan(stages=[{"weight": 100, "max_s": 1}])
     rollout = trial.store.load(trial.id)
     assert [stage.weight for stage in rollout.planned(changed).stages] == [0, 5, 50, 100]

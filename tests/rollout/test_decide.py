@@ -10,7 +10,7 @@ from rollout.config import RolloutConfig
 from rollout.decide import Decision, Observation, decide
 from rollout.evidence import Arm, Evidence, Window
 from rollout.rules.rule import Answer, Verdict
-from rollout.state import Asked, Request, Rollout, plan_of
+from rollout.state import Request, RequestKind, Rollout, plan_of
 from rollout.targets.target import Candidate, TargetState
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -65,19 +65,19 @@ def look(
 ) -> Observation:
     evidence = Evidence((Window(5, canary=Arm(requests=requests), stable=Arm(requests=1900)),))
     verdicts = tuple(
-        Verdict(f"rule{number}", answer, f"says {answer}", {"rate": 0.5})
+        Verdict(f"rule{number}", answer, f"answers {answer}", {"rate": 0.5})
         for number, answer in enumerate(answers)
     )
     plain = Observation(NOON + timedelta(seconds=seconds), seen or target(), evidence, verdicts)
     return replace(plain, **more)  # type: ignore[arg-type]
 
 
-def request(what: Asked) -> Request:
+def request(what: RequestKind) -> Request:
     return Request(1, NOON, what, "ada", "because")
 
 
-def after(rollout: Rollout, seen: Observation, asked: Request | None = None) -> Decision:
-    decision = decide(CONFIG, rollout, seen, asked)
+def after(rollout: Rollout, seen: Observation, request: Request | None = None) -> Decision:
+    decision = decide(CONFIG, rollout, seen, request)
     assert decision.reason, decision
     return decision
 
@@ -97,7 +97,7 @@ def test_a_stage_that_is_passed_advances_with_its_numbers() -> None:
     [
         (look(seconds=9), "9 of 10 s"),
         (look(requests=49), "49 of 50 requests"),
-        (look(answers=("advance", "not_yet")), "rule1: says not_yet"),
+        (look(answers=("advance", "not_yet")), "rule1: answers not_yet"),
     ],
 )
 def test_a_stage_waits_for_what_it_lacks(seen: Observation, awaited: str) -> None:
@@ -109,10 +109,10 @@ def test_the_last_stage_leads_to_promotion() -> None:
     assert after(at(stage=2), look(seen=target(100))).action == "promote"
 
 
-def test_one_rule_that_says_so_rolls_back_whatever_the_others_say() -> None:
+def test_one_rule_that_answers_so_rolls_back_whatever_the_others_answer() -> None:
     decision = after(at(), look(answers=("advance", "roll_back", "not_yet")))
     assert (decision.action, decision.ending) == ("roll_back", "rolled_back")
-    assert decision.reason == "rule1: says roll_back"
+    assert decision.reason == "rule1: answers roll_back"
 
 
 def test_harm_is_not_waited_for_until_the_stage_is_old_enough() -> None:
@@ -122,7 +122,7 @@ def test_harm_is_not_waited_for_until_the_stage_is_old_enough() -> None:
 @pytest.mark.parametrize(
     ("plan", "action"), [("roll_back", "roll_back"), ("pause", "pause"), ("advance", "advance")]
 )
-def test_a_stage_without_enough_evidence_does_what_the_plan_says_at_its_end(plan: str, action: str) -> None:
+def test_a_stage_without_enough_evidence_does_what_the_plan_states_at_its_end(plan: str, action: str) -> None:
     config = CONFIG.model_copy(update={"on_timeout": plan})
     lacking = look(seconds=100, requests=3)
     decision = decide(config, at(), lacking)
@@ -140,30 +140,30 @@ def test_a_shadow_stage_of_a_target_that_cannot_mirror_is_over_after_its_time() 
 # a target that is not as recorded
 
 
-def test_a_canary_that_is_gone_is_a_roll_back_to_finish_with_what_rules_say_of_it() -> None:
+def test_a_canary_that_is_gone_is_a_roll_back_to_finish_with_the_verdicts_on_it() -> None:
     decision = after(at(), look(seen=target(0, canary=None, ready=False), answers=("roll_back",)))
     assert decision.action == "roll_back"
-    assert "the target has no canary" in decision.reason and "rule0: says roll_back" in decision.reason
+    assert "the target has no canary" in decision.reason and "rule0: answers roll_back" in decision.reason
 
 
 def test_a_canary_without_its_weight_is_a_roll_back_to_finish() -> None:
     assert after(at(), look(seen=target(0))).action == "roll_back"
-    assert after(at(), look(seen=target(0, asked=0))).action == "roll_back"
+    assert after(at(), look(seen=target(0, intended=0))).action == "roll_back"
 
 
 def test_a_canary_that_lost_its_weight_by_failing_is_given_some_seconds() -> None:
-    failed = look(seen=target(0, asked=5, ready=False))
+    failed = look(seen=target(0, intended=5, ready=False))
     assert after(at(unready_since=NOON + timedelta(seconds=19)), failed).action == "wait"
     assert after(at(unready_since=NOON + timedelta(seconds=5)), failed).action == "roll_back"
 
 
 @pytest.mark.parametrize("weight", [3, 50])
-def test_a_weight_that_nobody_decided_is_set_again(weight: int) -> None:
+def test_a_weight_that_was_not_decided_is_corrected(weight: int) -> None:
     decision = after(at(), look(seen=target(weight)))
     assert decision.action == "correct" and f"{weight} % where 5 %" in decision.reason
 
 
-def test_a_target_that_never_keeps_its_weight_is_rolled_back_in_the_end() -> None:
+def test_a_target_that_never_retains_its_weight_is_rolled_back_in_the_end() -> None:
     assert after(at(), look(seconds=100, seen=target(50))).action == "roll_back"
 
 
@@ -215,7 +215,7 @@ def test_a_canary_that_dies_is_rolled_back_after_seconds_not_looks_and_never_adv
 # out of reach
 
 
-def test_out_of_reach_keeps_the_weight_and_waits() -> None:
+def test_while_unreachable_the_weight_stays_and_it_waits() -> None:
     lost = look(target=None, trouble="target file: refused")
     assert after(at(), lost).action == "unreachable"
     since = at(unreached_since=NOON)
@@ -228,7 +228,7 @@ def test_nothing_advances_without_fresh_evidence() -> None:
     assert after(at(unreached_since=NOON), replace(blind, at=NOON + timedelta(seconds=5))).action == "wait"
 
 
-def test_back_in_reach_in_time_goes_on() -> None:
+def test_reachable_again_in_time_continues() -> None:
     assert after(at(unreached_since=NOON), look(seconds=19)).action == "reachable"
 
 
@@ -249,7 +249,7 @@ def test_an_action_that_failed_is_tried_again_until_the_time_is_up() -> None:
 # what people ask
 
 
-def test_pause_keeps_the_weight_but_harm_is_still_taken_back() -> None:
+def test_during_a_pause_the_weight_stays_but_harm_is_still_taken_back() -> None:
     assert after(at(), look(), request("pause")).action == "pause"
     assert after(at(paused=True), look()).action == "wait"
     assert after(at(paused=True), look(seconds=1000)).action == "wait"
@@ -262,18 +262,18 @@ def test_resume_only_of_what_is_paused() -> None:
     assert refused.action == "refuse" and refused.answers is not None
 
 
-def test_promote_skips_the_rest_and_says_who_and_what() -> None:
+def test_promote_skips_the_rest_and_records_who_and_what() -> None:
     decision = after(at(stage=1), look(requests=0), request("promote"))
     assert decision.action == "promote" and decision.reason == "ada: because (skips the stages of 100 %)"
 
 
-def test_nobody_can_promote_a_canary_that_is_not_ready() -> None:
+def test_a_canary_that_is_not_ready_cannot_be_promoted() -> None:
     dead = look(seen=target(5, ready=False, detail="loading"))
     refused = after(at(), dead, request("promote"))
     assert refused.action == "refuse" and "not ready: loading" in refused.reason
 
 
-def test_abort_goes_back_at_once_even_where_nothing_can_be_reached() -> None:
+def test_abort_rolls_back_at_once_even_where_nothing_can_be_reached() -> None:
     for seen in (look(), look(target=None, trouble="x"), look(answers=("roll_back",))):
         decision = after(at(), seen, request("abort"))
         assert (decision.action, decision.ending) == ("roll_back", "aborted")
@@ -283,14 +283,14 @@ def test_abort_goes_back_at_once_even_where_nothing_can_be_reached() -> None:
 # promotion and after
 
 
-def test_a_promotion_is_finished_whatever_rules_say_now() -> None:
+def test_a_promotion_is_finished_whatever_rules_answer_now() -> None:
     seen = look(19, answers=("roll_back",), seen=target(0, canary=None, stable=NEW.sha256))
     assert after(at("promoting", 2, pending=6), seen).action == "redo"
 
 
 def test_a_promotion_that_stable_has_not_made_room_for_is_still_judged() -> None:
     decision = after(at("promoting", 2, pending=6), look(answers=("roll_back",), seen=target(100)))
-    assert (decision.action, decision.reason) == ("roll_back", "rule0: says roll_back")
+    assert (decision.action, decision.reason) == ("roll_back", "rule0: answers roll_back")
 
 
 def test_a_promotion_can_be_aborted_at_every_moment() -> None:
@@ -305,12 +305,12 @@ def test_a_promotion_can_be_aborted_at_every_moment() -> None:
 
 @pytest.mark.parametrize("what", ["pause", "resume", "promote"])
 @pytest.mark.parametrize("phase", ["promoting", "rolling_back"])
-def test_what_cannot_be_done_now_is_refused_and_holds_nothing_up(what: Asked, phase: str) -> None:
+def test_what_cannot_be_done_now_is_refused_and_holds_nothing_up(what: RequestKind, phase: str) -> None:
     decision = after(at(phase, 2, pending=6), look(), request(what))
     assert decision.action == "refuse" and decision.answers is not None
 
 
-def test_a_promotion_asked_for_while_the_target_is_away_is_refused_not_saved_for_later() -> None:
+def test_a_promotion_requested_while_the_target_is_unreachable_is_refused_not_saved_for_later() -> None:
     refused = after(at(), look(target=None, trouble="no route"), request("promote"))
     assert refused.action == "refuse" and "cannot be reached: no route; ask again" in refused.reason
 
@@ -339,7 +339,7 @@ def test_a_promoted_model_that_harms_falls_back() -> None:
     assert (decision.action, decision.ending) == ("fall_back", "rolled_back")
 
 
-def test_without_a_previous_model_harm_is_told_and_nothing_is_moved() -> None:
+def test_without_a_previous_model_harm_is_reported_and_nothing_is_moved() -> None:
     first = at("watching", 2, promoted=True, previous=None)
     harmed = look(seen=PROMOTED, answers=("roll_back",))
     assert "nothing to fall back to" in after(first, harmed).reason

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
+from rollout.controller import FAULT_POINTS
+from rollout.state import Change, Rollout
 from support.file_target import (
     NEW,
     OLD,
@@ -22,13 +25,10 @@ from support.file_target import (
     store_in,
 )
 
-from rollout.controller import FAULT_POINTS
-from rollout.state import Rollout
-
 ENDS = {
     "good": ("promoted", 100, [["new"]]),
     "bad": ("rolled_back", 50, [[]]),
-    # a controller that died while it promoted is followed by one that judges before it goes on
+    # a controller that died while it promoted is followed by one that judges before it continues
     "late": ("rolled_back", 100, [["new", "old"], []]),
 }
 """What the canary is like -> the end, the most of the customers that it may have, the champions."""
@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def control(folder: Path, id: str, dies_at: str | None, times_before: int) -> None:
-    """Run a controller; it kills itself where it is told to, and nothing of it is left to clean up."""
+    """Run a controller that kills itself at `point`, without any cleaning up."""
     left = times_before
 
     def faults(point: str) -> None:
@@ -77,7 +77,7 @@ class Ordeal:
         self.folder, self.canary = folder, canary
         (folder / "errors.json").write_text(ERRORS[canary])
         self.store = store_in(folder, plan())
-        self.id = self.store.start("churn", NEW, OLD, plan(), "ada", "march", now()).id
+        self.id = self.store.start("churn", Change(NEW, OLD, "ada", now(), "march"), plan()).id
         self.killed = 0
 
     def through(self, deaths: Sequence[tuple[str, int]]) -> Rollout:
@@ -85,12 +85,16 @@ class Ordeal:
             process = PROCESSES.Process(target=control, args=(self.folder, self.id, point, before))
             process.start()
             process.join(60)
+            if process.is_alive():
+                process.kill()
+                process.join()
+                pytest.fail(f"a controller did not end within 60 s after {point}")
             assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
             self.killed += process.exitcode == -signal.SIGKILL
         return self.store.load(self.id)
 
     def check(self) -> None:
-        """The right end, never more customers than were decided, and a history that tells all of it."""
+        """The right end, never more customers than were decided, and a complete history."""
         phase, most, champions = ENDS[self.canary]
         rollout, history = self.store.load(self.id), self.store.history(self.id)
         target = FileTarget(self.folder)
@@ -117,7 +121,7 @@ def without_repeats(values: Sequence[int]) -> list[int]:
 
 
 @pytest.mark.parametrize(("canary", "point"), CASES)
-def test_killed_there_the_next_one_goes_on(folder: Path, canary: str, point: str) -> None:
+def test_killed_there_the_next_one_continues(folder: Path, canary: str, point: str) -> None:
     ordeal = Ordeal(folder, canary)
     ordeal.through([(point, 0)])
     assert ordeal.killed == 1
@@ -126,7 +130,7 @@ def test_killed_there_the_next_one_goes_on(folder: Path, canary: str, point: str
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("canary", "point"), [case for case in CASES if case[1] not in ONCE])
-def test_killed_there_twice_the_third_one_goes_on(folder: Path, canary: str, point: str) -> None:
+def test_killed_there_twice_the_third_one_continues(folder: Path, canary: str, point: str) -> None:
     ordeal = Ordeal(folder, canary)
     ordeal.through([(point, 0), (point, 0)])
     assert ordeal.killed == (1 if (canary, point) == JUDGED_FIRST else 2)
@@ -150,7 +154,7 @@ def test_killed_at_every_point_in_turn(folder: Path, canary: str) -> None:
     ordeal.check()
 
 
-def test_the_next_one_says_whose_place_it_took(folder: Path) -> None:
+def test_the_next_one_records_which_one_it_replaced(folder: Path) -> None:
     ordeal = Ordeal(folder, "good")
     ordeal.through([("weight_acted", 1)])
     (taken,) = [event for event in ordeal.store.history(ordeal.id) if event.action == "take_over"]
@@ -158,13 +162,13 @@ def test_the_next_one_says_whose_place_it_took(folder: Path) -> None:
 
 
 def test_every_point_is_passed_by_some_rollout(folder: Path) -> None:
-    """Else a point could be renamed and no test would kill anybody there any more."""
+    """Else a point could be renamed and no test would kill a controller there any more."""
     seen: list[str] = []
     for canary in ENDS:
         here = folder / canary
         here.mkdir()
         (here / "errors.json").write_text(ERRORS[canary])
         store = store_in(here, plan())
-        id = store.start("churn", NEW, OLD, plan(), "ada", "march", now()).id
+        id = store.start("churn", Change(NEW, OLD, "ada", now(), "march"), plan()).id
         controller(here, plan(), store=store, faults=seen.append).run(id)
     assert set(seen) == set(FAULT_POINTS)

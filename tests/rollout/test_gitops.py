@@ -6,15 +6,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from test_kube_rollouts import Trial, opened
+
+from rollout.reconcile import differs
+from rollout.targets.kserve.knative import Knative
+from rollout.targets.kserve.standard import Standard
 from support.file_target import memory_folder, now, plan, store_in
 from support.kube import knative, standard
 from support.kube.api_server import ApiServer
 from support.kube.cluster import FIRST, SECOND, client, cluster, config, found
-from test_kube_rollouts import Trial, opened
-
-from rollout.reconcile import differs
-from rollout.targets.knative import Knative
-from rollout.targets.standard import Standard
 
 MODES = {"knative": (knative.Knative, Knative), "standard": (standard.Standard, Standard)}
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
+
+from handlers.identity import NOBODY, PROBE_HEADER, THROUGH_GATEWAY
+from rollout.targets.kserve.cluster import ClusterError
+from rollout.targets.kserve.knative import Knative
+from rollout.targets.target import Candidate
 from support.kube.api_server import ApiServer, Object
 from support.kube.cluster import DOCUMENTED, FIRST, SECOND, THIRD, client, cluster, config, found, service
 from support.kube.knative import Knative as Controller
-
-from handlers.identity import NOBODY, PROBE_HEADER, THROUGH_GATEWAY
-from rollout.targets.cluster import ClusterError
-from rollout.targets.knative import Knative
-from rollout.targets.target import Candidate
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_rollout_sends_one_patch_a_step_and_nothing_else(server: ApiServer, ta
     assert (state.weight, state.canary, state.stable) == (0, None, SECOND.sha256)
 
 
-def test_customers_get_no_more_of_the_canary_than_was_asked(
+def test_customers_get_no_more_of_the_canary_than_was_set(
     server: ApiServer, target: Knative, controller: Controller
 ) -> None:
     up(target, SECOND)
@@ -117,7 +117,7 @@ def test_a_rollback_moves_traffic_first_and_then_takes_the_model_out(
     assert out["spec"]["predictor"]["model"] == {"storageUri": FIRST.archive}
     state = target.observe()
     assert (state.weight, state.canary, state.stable) == (0, None, FIRST.sha256)
-    # whoever takes the percentage away now promotes what is stable anyway
+    # removing the percentage now promotes what is stable already
     content = copy.deepcopy(found(server))
     del content["spec"]["predictor"]["canaryTrafficPercent"]
     server.store.put("serving.kserve.io", "inferenceservices", content)
@@ -195,7 +195,9 @@ def test_restore_brings_the_previous_revision_back_without_a_new_pod(
     assert target.observe().stable == FIRST.sha256
 
 
-def test_restore_of_an_older_one_goes_the_way_of_a_canary(target: Knative, controller: Controller) -> None:
+def test_restore_of_an_older_one_is_a_rollout_without_judgement(
+    target: Knative, controller: Controller
+) -> None:
     for candidate in (SECOND, THIRD):
         up(target, candidate)
         target.promote(candidate)
@@ -205,7 +207,7 @@ def test_restore_of_an_older_one_goes_the_way_of_a_canary(target: Knative, contr
     assert all(sum(shares.values()) == 100 for shares in controller.traffic)
 
 
-def test_the_next_rollout_after_a_rollback_keeps_the_last_good_one(
+def test_the_next_rollout_after_a_rollback_has_the_same_previous_one(
     target: Knative, controller: Controller
 ) -> None:
     up(target, SECOND)
@@ -249,25 +251,25 @@ def test_a_step_back_of_kserve_s_own_is_found_out_and_mended(target: Knative, co
     assert all(not shares.get(THIRD.archive) for shares in controller.traffic)
 
 
-def test_mirroring_is_not_there_and_it_says_so(server: ApiServer, target: Knative) -> None:
+def test_mirroring_is_not_supported_and_reported_as_off(server: ApiServer, target: Knative) -> None:
     up(target, SECOND)
     target.set_weight(0, mirror=True)
     state = target.observe()
     assert (target.can_mirror, state.mirror, state.weight, state.ready) == (False, False, 0, True)
 
 
-def test_a_canary_is_asked_for_a_prediction_where_it_can_be_reached(
+def test_a_canary_gets_a_prediction_request_where_it_can_be_reached(
     server: ApiServer, controller: Controller
 ) -> None:
-    asked: list[tuple[str | None, str, Any]] = []
+    requests: list[tuple[str | None, str, Any]] = []
     answers = [503, 200]
 
     class Ingress(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             assert self.headers[PROBE_HEADER] == THROUGH_GATEWAY, "or it counts like a customer's"
-            asked.append((self.headers["Host"], self.path, body))
-            self.send_response(answers[min(len(asked), 2) - 1])
+            requests.append((self.headers["Host"], self.path, body))
+            self.send_response(answers[min(len(requests), 2) - 1])
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -284,17 +286,17 @@ def test_a_canary_is_asked_for_a_prediction_where_it_can_be_reached(
         target.deploy(SECOND)
         controller.ready_after = lambda uri: 1
         server.settle()
-        assert not asked  # not before its own probes are content
+        assert not requests  # not before its own probes succeed
         first, second = target.observe(), target.observe()
-        questions = len(asked)
-        assert target.observe().ready and len(asked) == questions, "once it has answered, its traffic speaks"
+        sent = len(requests)
+        assert target.observe().ready and len(requests) == sent, "it has answered once"
     finally:
         ingress.shutdown()
         ingress.server_close()
         thread.join()
     assert first.detail == "latest-churn-predictor.churn.example answers 503 to a question for a prediction"
     assert (first.ready, second.ready) == (False, True)
-    assert asked[0] == (
+    assert requests[0] == (
         "latest-churn-predictor.churn.example",
         "/v1/models/churn:predict",
         {"instances": [{"user_id": NOBODY}]},
@@ -322,18 +324,20 @@ def other_mode(content: Object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (never_rolled_out, "no revision has been rolled out yet"),
         (other_mode, "runs in Standard mode, and rollout.target is knative; set it to standard"),
     ],
 )
-def test_a_service_that_cannot_be_rolled_out_is_refused(change: Callable[[Object], None], said: str) -> None:
+def test_a_service_that_cannot_be_rolled_out_is_refused(
+    change: Callable[[Object], None], message: str
+) -> None:
     content = service("Knative")
     change(content)
     controller = Controller(ready_after=lambda uri: None if uri.endswith("never") else 2)
     with cluster(controller, content) as server:
-        with pytest.raises(ClusterError, match=said):
+        with pytest.raises(ClusterError, match=message):
             Knative(config(), client(server)).deploy(SECOND)
         assert server.writes() == []
 
@@ -346,7 +350,7 @@ def test_an_archive_of_this_machine_is_refused(server: ApiServer, target: Knativ
     assert server.writes() == []
 
 
-def test_a_canary_that_somebody_has_exchanged_is_not_given_what_the_other_earned(
+def test_a_canary_that_was_exchanged_does_not_get_the_weight_of_the_other(
     server: ApiServer, target: Knative
 ) -> None:
     up(target, SECOND)
@@ -370,6 +374,6 @@ def test_a_canary_that_somebody_has_exchanged_is_not_given_what_the_other_earned
 
 
 def test_a_service_that_is_not_there_is_named_with_the_remedy(server: ApiServer) -> None:
-    missing = config().model_copy(update={"name": "nobody"})
-    with pytest.raises(ClusterError, match=r"InferenceService churn/nobody: is not there; apply an overlay"):
+    missing = config().model_copy(update={"name": "absent"})
+    with pytest.raises(ClusterError, match=r"InferenceService churn/absent: is not there; apply an overlay"):
         Knative(missing, client(server)).observe()

@@ -1,18 +1,18 @@
-"""How many pods a revision keeps while a canary has a share: the minimum of its PodAutoscaler, and back."""
+"""The minimum of a revision's PodAutoscaler while a canary has a share, and after."""
 
 import pytest
+
+from rollout.targets.kserve.cluster import POD_AUTOSCALER
+from rollout.targets.kserve.marks import REPLICAS
+from rollout.targets.kserve.revision_pods import BEFORE, MIN_SCALE, RevisionPods, raised, restored
 from support.kube import knative
 from support.kube.cluster import client, cluster
-
-from rollout.targets.cluster import POD_AUTOSCALER
-from rollout.targets.knative_pods import BEFORE, MIN_SCALE, RevisionPods, held, let_go
-from rollout.targets.manifests import REPLICAS
 
 STABLE = "churn-predictor-00001"
 
 
 @pytest.mark.parametrize("own", [{MIN_SCALE: "3"}, {}])
-def test_a_minimum_only_grows_and_then_goes_back_to_what_it_was(own: dict[str, str]) -> None:
+def test_a_minimum_only_grows_and_is_restored_at_the_end(own: dict[str, str]) -> None:
     autoscaler = {"metadata": {"annotations": dict(own)}}
 
     def carry_out(patch: dict[str, dict[str, dict[str, str | None]]] | None) -> None:
@@ -22,20 +22,20 @@ def test_a_minimum_only_grows_and_then_goes_back_to_what_it_was(own: dict[str, s
             if text is not None:
                 autoscaler["metadata"]["annotations"][name] = text
 
-    carry_out(held(autoscaler, 5, came=8))
-    carry_out(held(autoscaler, 7, came=99))
+    carry_out(raised(autoscaler, 5, stable_at_start=8))
+    carry_out(raised(autoscaler, 7, stable_at_start=99))
     assert autoscaler["metadata"]["annotations"] == {
         MIN_SCALE: "7",
         BEFORE: own.get(MIN_SCALE, ""),
         REPLICAS: "8",
     }
-    assert held(autoscaler, 6) is None
-    carry_out(let_go(autoscaler))
+    assert raised(autoscaler, 6) is None
+    carry_out(restored(autoscaler))
     assert autoscaler["metadata"]["annotations"] == own
-    assert let_go(autoscaler) is None
+    assert restored(autoscaler) is None
 
 
-def test_somebody_who_writes_at_the_same_time_is_not_overwritten() -> None:
+def test_a_write_at_the_same_time_is_not_overwritten() -> None:
     """A patch of metadata carries the version that was read, too."""
     with cluster(knative.Knative()) as server:
         pods = RevisionPods(client(server))
@@ -49,5 +49,5 @@ def test_somebody_who_writes_at_the_same_time_is_not_overwritten() -> None:
         server.settle(3)
         assert (pods.running(STABLE), pods.few(STABLE, 9)) == (9, None)
         assert pods.few(STABLE, 10) == f"revision {STABLE}: 9 of 10 pods are up"
-        pods.let_go(STABLE)
-        pods.let_go("gone")
+        pods.release(STABLE)
+        pods.release("gone")

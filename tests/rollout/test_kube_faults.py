@@ -1,5 +1,6 @@
 """What an API server can do to a rollout, in both modes: be silent, refuse, be written to by others."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -7,13 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
-from kubernetes.client import CustomObjectsApi
-from support.kube import knative, standard
-from support.kube.api_server import ApiServer, unknown
-from support.kube.cluster import FIRST, SECOND, client, cluster, config, crd, found
+from kubernetes.client import ApiClient, Configuration, CustomObjectsApi
 
 from core.errors import ServingError
-from rollout.targets.cluster import (
+from rollout.targets.kserve.cluster import (
     CONFLICTS,
     INFERENCE_SERVICE,
     Cluster,
@@ -21,8 +19,11 @@ from rollout.targets.cluster import (
     ClusterUnreachable,
     connect,
 )
-from rollout.targets.knative import Knative
-from rollout.targets.standard import Standard
+from rollout.targets.kserve.knative import Knative
+from rollout.targets.kserve.standard import Standard
+from support.kube import knative, standard
+from support.kube.api_server import ApiServer, unknown
+from support.kube.cluster import FIRST, SECOND, client, cluster, config, crd, found
 
 
 @dataclass
@@ -68,7 +69,7 @@ def whole_rollout(setting: Setting) -> None:
     assert setting.target.observe().stable == SECOND.sha256
 
 
-def test_somebody_else_writes_before_every_write_of_ours(setting: Setting) -> None:
+def test_another_client_writes_before_every_write_of_ours(setting: Setting) -> None:
     setting.server.conflict_first = True
     whole_rollout(setting)
     setting.target.restore(FIRST)
@@ -77,7 +78,7 @@ def test_somebody_else_writes_before_every_write_of_ours(setting: Setting) -> No
     assert patches.count(409) >= patches.count(200) > 0
 
 
-def test_somebody_who_never_stops_writing_is_told_of(setting: Setting) -> None:
+def test_a_client_that_never_stops_writing_is_reported(setting: Setting) -> None:
     setting.up()
     setting.server.foreign_writes = 10_000
     with pytest.raises(
@@ -113,10 +114,10 @@ def test_every_patch_names_the_version_that_was_read(setting: Setting) -> None:
 
 
 @pytest.mark.parametrize("way", ["silent", "gone"])
-def test_no_api_server_is_said_in_one_line_and_nothing_moves(setting: Setting, way: str) -> None:
+def test_no_api_server_is_one_line_and_nothing_changes(setting: Setting, way: str) -> None:
     setting.up()
     setting.target.set_weight(5)
-    asks: list[Callable[[], object]] = [
+    calls: list[Callable[[], object]] = [
         setting.target.observe,
         lambda: setting.target.deploy(SECOND),
         lambda: setting.target.set_weight(25),
@@ -126,9 +127,9 @@ def test_no_api_server_is_said_in_one_line_and_nothing_moves(setting: Setting, w
     ]
 
     def all_fail() -> None:
-        for ask in asks:
+        for call in calls:
             with pytest.raises(ClusterUnreachable, match="the API server does not answer") as raised:
-                ask()
+                call()
             assert "\n" not in str(raised.value)
             assert isinstance(raised.value, ServingError)
 
@@ -144,8 +145,18 @@ def test_no_api_server_is_said_in_one_line_and_nothing_moves(setting: Setting, w
     assert setting.target.observe().weight == 25
 
 
-def test_an_api_server_that_goes_while_traffic_is_moving_is_waited_for(setting: Setting) -> None:
-    """The minute of an outage, shortened: the wait goes on where it was."""
+def test_an_api_server_that_accepts_and_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{Cluster.__module__}.REQUEST_TIMEOUT_S", (0.2, 0.2))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        configuration = Configuration(host=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        configuration.retries = False
+        target = Standard(config(), Cluster(ApiClient(configuration), "churn"))
+        with pytest.raises(ClusterUnreachable, match="the API server does not answer"):
+            target.observe()
+
+
+def test_an_api_server_that_stops_while_traffic_is_moving_is_waited_for(setting: Setting) -> None:
+    """The minute of an outage, shortened: the wait continues."""
     setting.up()
     server, patched = setting.server, threading.Event()
     take = server._patch
@@ -167,7 +178,7 @@ def test_an_api_server_that_goes_while_traffic_is_moving_is_waited_for(setting: 
     thread.start()
     try:
         setting.target.set_weight(10)
-    except ClusterUnreachable:  # the answer to the patch itself was lost: the controller asks again
+    except ClusterUnreachable:  # the answer to the patch was lost: the controller repeats it
         thread.join()
         setting.target.set_weight(10)
     finally:
@@ -176,7 +187,7 @@ def test_an_api_server_that_goes_while_traffic_is_moving_is_waited_for(setting: 
     assert setting.highest == 10
 
 
-def test_answers_that_are_lost_are_asked_for_again_and_done_once(setting: Setting) -> None:
+def test_changes_whose_answer_is_lost_are_repeated_and_made_once(setting: Setting) -> None:
     def again(action: Callable[[], object]) -> None:
         for lost in range(3):
             setting.server.lose_answers = 1 if lost < 2 else 0
@@ -214,7 +225,7 @@ def test_readiness_that_flaps_is_seen_and_never_promoted_over(setting: Setting) 
     assert setting.controller.traffic[-1].get(SECOND.archive, 0) == 0
 
 
-def test_an_account_without_the_role_is_told_which(setting: Setting) -> None:
+def test_an_account_without_the_role_gets_its_name(setting: Setting) -> None:
     setting.server.rules = []
     with pytest.raises(
         ClusterError, match="may not get inferenceservices in churn; bind the Role churn-rollout"
@@ -234,7 +245,7 @@ def test_an_account_without_the_role_is_told_which(setting: Setting) -> None:
         setting.target.deploy(SECOND)
 
 
-def test_what_the_webhook_says_reaches_the_person(setting: Setting) -> None:
+def test_the_message_of_the_webhook_is_shown(setting: Setting) -> None:
     with pytest.raises(ClusterError, match=r"refuses the change: .*model\.name must not be set") as raised:
         client(setting.server).change(
             INFERENCE_SERVICE,
@@ -244,7 +255,7 @@ def test_what_the_webhook_says_reaches_the_person(setting: Setting) -> None:
     assert not isinstance(raised.value, ClusterUnreachable)
 
 
-def test_what_the_schema_says_reaches_the_person(setting: Setting) -> None:
+def test_the_message_of_the_schema_is_shown(setting: Setting) -> None:
     if crd("inferenceservices") is None:
         pytest.skip("KServe's CRDs are not here: set CHURN_KSERVE_CRDS to their folder")
     api = client(setting.server)
@@ -252,7 +263,7 @@ def test_what_the_schema_says_reaches_the_person(setting: Setting) -> None:
         api.change(INFERENCE_SERVICE, "churn", lambda s: {"spec": {"predictor": {"minReplicas": "four"}}})
     with pytest.raises(ClusterError, match=r'unknown field "spec\.predictor\.canaryPercent"'):
         api.change(INFERENCE_SERVICE, "churn", lambda s: {"spec": {"predictor": {"canaryPercent": 4}}})
-    # what hand-written canaries fall over: the full CRD asks for the model's name, the webhook for none
+    # a contradiction: the full CRD requires the model's name, and the webhook refuses any
     nameless = {
         "trafficPercent": 1,
         "predictor": {"name": "v2", "model": {"modelFormat": {"name": "pytorch"}}},
@@ -276,7 +287,8 @@ def test_every_object_that_a_rollout_makes_fits_the_schema_strictly(setting: Set
 
 
 def test_a_server_in_trouble_is_no_refusal(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    """429 and 5xx say nothing about the change: the controller waits, as for a server that is silent."""
+    """After 429 and 5xx the state of the change is unknown: the controller waits, as for a server that is
+    silent."""
     from kubernetes.client.exceptions import ApiException
 
     def busy(*_: object, **__: object) -> None:

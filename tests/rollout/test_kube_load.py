@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_kube_rollouts import Trial
+
+from rollout.targets.kserve.knative import Knative
+from rollout.targets.kserve.marks import REPLICAS
+from rollout.targets.kserve.revision_pods import BEFORE, MIN_SCALE
+from rollout.targets.kserve.standard import Standard
 from support.file_target import memory_folder, store_in
 from support.kube import knative, standard
 from support.kube.cluster import FIRST, SECOND, client, cluster, config, service
 from support.kube.load import Load
-from test_kube_rollouts import Trial
-
-from rollout.targets.knative import Knative
-from rollout.targets.knative_pods import BEFORE, MIN_SCALE
-from rollout.targets.manifests import REPLICAS
-from rollout.targets.standard import Standard
 
 STAGES = [{"weight": weight, "max_s": 60, "min_requests": 10} for weight in (0, 1, 25, 50, 100)]
 
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 @contextmanager
 def under_load(folder: Path, mode: str, load: Load, most: int = 20, **settings: Any) -> Iterator[Trial]:
-    """Eight pods of stable by load, where minReplicas says two."""
+    """Eight pods of stable by load, where minReplicas is two."""
     content = service(mode.title())
     content["spec"]["predictor"] |= {"minReplicas": 2, "maxReplicas": most}
     model = knative.Knative(load=load) if mode == "knative" else standard.Standard(load=load)
@@ -51,7 +51,7 @@ def actions(trial: Trial, id: str) -> list[str]:
 
 @pytest.mark.parametrize(("errors", "phase"), [("{}", "promoted"), ('{"50": 3}', "rolled_back")])
 @pytest.mark.parametrize("most", [10, 20])
-def test_nobody_is_sent_to_pods_that_cannot_carry_it_on_the_way_there_and_back(
+def test_there_are_always_enough_pods_for_the_traffic_on_the_way_there_and_back(
     folder: Path, mode: str, errors: str, phase: str, most: int
 ) -> None:
     (folder / "errors.json").write_text(errors)

@@ -1,7 +1,6 @@
 """Whole rollouts by the real controller on a cluster, in both modes of KServe."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -9,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rollout.config import RolloutConfig
+from rollout.controller import Controller
+from rollout.state import Change, Rollout
+from rollout.targets.kserve.knative import Knative
+from rollout.targets.kserve.standard import Standard
 from support.file_target import FileObserver, FileRegistry, controller, memory_folder, now, plan, store_in
 from support.kube import knative, standard
 from support.kube.api_server import ApiServer
 from support.kube.cluster import FIRST, SECOND, client, cluster, config
-
-from rollout.config import RolloutConfig
-from rollout.controller import Controller
-from rollout.state import Rollout
-from rollout.targets.knative import Knative
-from rollout.targets.standard import Standard
+from support.waits import within
 
 
 class Died(BaseException):
@@ -49,7 +49,7 @@ class Trial:
 
     def start(self) -> str:
         store = store_in(self.folder, self.plan)
-        return store.start("churn", SECOND, FIRST, self.plan, "ada", "march", now()).id
+        return store.start("churn", Change(SECOND, FIRST, "ada", now(), "march"), self.plan).id
 
     def run(self) -> Rollout:
         return self.controller().run(self.start())
@@ -135,7 +135,7 @@ def test_conflicts_on_every_write(stack: ExitStack, folder: Path, mode: str) -> 
 
 
 def away(trial: Trial, seconds: float) -> Callable[[str], None]:
-    """The API server goes as soon as 5 % of the customers have the candidate, and comes back by itself."""
+    """The API server stops as soon as 5 % of the customers have the candidate, and starts again."""
     back = threading.Timer(seconds, lambda: setattr(trial.server, "down", False))
 
     def go(point: str) -> None:
@@ -147,7 +147,7 @@ def away(trial: Trial, seconds: float) -> Callable[[str], None]:
 
 
 def test_an_api_server_that_is_away_for_a_while(stack: ExitStack, folder: Path, mode: str) -> None:
-    """A minute, shortened as the plan's own times are: the weight stays, then it goes on."""
+    """A minute, shortened as the plan's own times are: the weight stays, then the rollout continues."""
     trial = opened(stack, folder, mode)
     done = trial.controller(faults=away(trial, 1)).run(trial.start())
     assert done.phase == "promoted", done.outcome
@@ -177,16 +177,15 @@ def test_a_canary_that_never_is_ready(stack: ExitStack, folder: Path, mode: str)
 
 
 def test_a_canary_whose_readiness_flaps(stack: ExitStack, folder: Path, mode: str) -> None:
-    """Whatever it comes to, nobody gets more of it than was decided, and it ends."""
+    """It ends, whatever the result is, and the canary never gets more than was decided."""
     trial = opened(stack, folder, mode)
     trial.settings["reach_timeout_s"] = 2
 
     def flap() -> None:
-        while trial.seen[-1] != 5:
-            time.sleep(0.002)
+        within(60, lambda: trial.seen[-1] == 5)
         trial.model.flapping.add(SECOND.archive)
 
-    thread = threading.Thread(target=flap)
+    thread = threading.Thread(target=flap, daemon=True)
     thread.start()
     done = trial.run()
     thread.join()
@@ -203,8 +202,8 @@ def test_a_release_that_routes_nothing(stack: ExitStack, folder: Path) -> None:
     trial.settings["reach_timeout_s"] = 1
     done = trial.run()
     assert done.phase == "rolled_back"
-    told = [event.reason for event in store_in(folder, trial.plan).history(done.id)]
-    assert any("KServe 0.20 starts canaries and routes nothing" in reason for reason in told)
+    reasons = [event.reason for event in store_in(folder, trial.plan).history(done.id)]
+    assert any("KServe 0.20 starts canaries and routes nothing" in reason for reason in reasons)
     assert trial.seen == [0]
 
 
@@ -216,7 +215,7 @@ BACK = ("back_acted", "back_recorded")
 @pytest.mark.parametrize(
     ("point", "errors"), [(p, "") for p in POINTS + FORWARD] + [(p, '{"50": 3}') for p in POINTS + BACK]
 )
-def test_a_controller_that_dies_is_followed_by_one_that_goes_on(
+def test_a_controller_that_dies_is_followed_by_one_that_continues(
     stack: ExitStack, folder: Path, mode: str, point: str, errors: str
 ) -> None:
     trial = opened(stack, folder, mode)

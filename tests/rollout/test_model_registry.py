@@ -12,6 +12,7 @@ from churn.commands.registry import _writing
 from churn.settings import Settings, load_settings
 from rollout.errors import RolloutError
 from rollout.registry import ModelRegistry, locked_by
+from rollout.state import Change
 from rollout.store import Store
 from rollout.targets.target import Candidate
 from training.quiet import quiet
@@ -42,10 +43,10 @@ def registry(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Mod
 
 
 def follow(registry: ModelRegistry, stable: Candidate, previous: Candidate | None = None) -> str:
-    return registry.follow(stable, previous, "rollout r", WHEN, "because", {"seconds": 3.0})
+    return registry.follow(Change(stable, previous, "rollout r", WHEN, "because"), {"seconds": 3.0})
 
 
-def test_a_rollout_that_is_taken_back_names_what_serves_whoever_was_champion_before(
+def test_a_rollout_that_is_taken_back_names_what_serves_whichever_was_champion_before(
     registry: ModelRegistry,
 ) -> None:
     """Serve A; a rehearsal makes B the champion; C is rolled out after A and taken back."""
@@ -60,7 +61,9 @@ def test_a_rollout_that_is_taken_back_names_what_serves_whoever_was_champion_bef
     ]  # fmt: skip
 
 
-def test_nothing_is_written_where_it_stands_so_and_a_stranger_is_reported(registry: ModelRegistry) -> None:
+def test_nothing_is_written_where_aliases_agree_and_an_unknown_archive_is_reported(
+    registry: ModelRegistry,
+) -> None:
     follow(registry, B, A)
     written = len(registry._registry.history())
     assert follow(registry, B, A) == "version 2 is the champion"
@@ -92,12 +95,12 @@ def test_a_command_cannot_name_a_champion_that_does_not_serve(
 ) -> None:
     known: Registry = registry._registry
     with _writing(settings, known, "2"):
-        """Nothing is recorded as stable yet: whoever is champion serves first."""
-    Store(settings.rollout.database).served_at_once("churn", A, None, "ada", "by hand", WHEN)
+        """Nothing is recorded as stable yet: the champion serves first."""
+    Store(settings.rollout.database).served_at_once("churn", Change(A, None, "ada", WHEN, "by hand"))
     with _writing(settings, known, "1"):
         """It is what serves."""
     with (
-        pytest.raises(RolloutError, match="version 2 is not what customers are answered by"),
+        pytest.raises(RolloutError, match="not by version 2"),
         _writing(settings, known, "2"),
     ):
         raise AssertionError("not reached")

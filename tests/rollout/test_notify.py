@@ -1,4 +1,4 @@
-"""Notices over real connections: what arrives, and that a sink in trouble is nobody else's."""
+"""Notices over real connections: what arrives, and a failing sink that does not affect the others."""
 
 import json
 import socket
@@ -73,22 +73,22 @@ def server(status: int = 200) -> Iterator[tuple[str, list[Any]]]:
 
 def test_a_webhook_gets_the_decision_with_reason_and_numbers() -> None:
     with server() as (url, got):
-        told = notifier(Notify(webhook=url))
-        told(NOTICE)
-        told.close()
+        sender = notifier(Notify(webhook=url))
+        sender(NOTICE)
+        sender.close()
     (record,) = got
     assert record["rollout"] == "r-1" and record["candidate"]["version"] == "aaaaaaaaaaaa"
     assert record["action"] == "roll_back" and record["at"] == NOW.isoformat()
     assert record["numbers"] == {"error_rate.canary": 0.03}  # JSON has no NaN
     assert record["verdicts"][0]["answer"] == "roll_back"
-    assert told.sent == {"log": 1, "webhook": 1} and not told.failed
+    assert sender.sent == {"log": 1, "webhook": 1} and not sender.failed
 
 
 def test_slack_gets_its_own_format_with_its_special_characters_escaped() -> None:
     with server() as (url, got):
-        told = notifier(Notify(slack=url))
-        told(NOTICE)
-        told.close()
+        sender = notifier(Notify(slack=url))
+        sender(NOTICE)
+        sender.close()
     (message,) = got
     assert "3 % &lt;is&gt; more than 1 % &amp; harm" in message["text"]
     assert message["blocks"][0]["type"] == "section" and ":rewind:" in message["blocks"][0]["text"]["text"]
@@ -96,47 +96,47 @@ def test_slack_gets_its_own_format_with_its_special_characters_escaped() -> None
 
 def test_the_log_has_a_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="churn.rollout")
-    told = notifier(Notify())
-    told(NOTICE)
-    told.close()
+    sender = notifier(Notify())
+    sender(NOTICE)
+    sender.close()
     assert "churn aaaaaaaaaaaa: roll back, 0 %: error_rate" in caplog.text
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/refused", "no address at all", "http://[::bad"])
-def test_a_sink_that_fails_is_counted_and_the_others_hear(url: str) -> None:
+def test_a_sink_that_fails_is_counted_and_the_others_get_the_notice(url: str) -> None:
     with server() as (good, got):
-        told = notifier(Notify(webhook=url, slack=good))
-        told(NOTICE)
-        told.close()
+        sender = notifier(Notify(webhook=url, slack=good))
+        sender(NOTICE)
+        sender.close()
     assert len(got) == 1
-    assert told.failed == {"webhook": 1} and told.sent == {"log": 1, "slack": 1}
+    assert sender.failed == {"webhook": 1} and sender.sent == {"log": 1, "slack": 1}
 
 
-def test_a_sink_that_says_no_is_counted() -> None:
+def test_a_sink_that_refuses_is_counted() -> None:
     with server(500) as (url, _):
-        told = notifier(Notify(webhook=url))
-        told(NOTICE)
-        told.close()
-    assert told.failed == {"webhook": 1}
+        sender = notifier(Notify(webhook=url))
+        sender(NOTICE)
+        sender.close()
+    assert sender.failed == {"webhook": 1}
 
 
-def test_a_sink_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify, "TIMEOUT_S", 0.5)
+def test_a_sink_that_hangs_delays_no_rollout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "TIMEOUT_S", 5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()  # connects, and never answers
-        told = notifier(Notify(webhook=f"http://127.0.0.1:{silent.getsockname()[1]}/"))
+        sender = notifier(Notify(webhook=f"http://127.0.0.1:{silent.getsockname()[1]}/"))
         began = time.monotonic()
         for _ in range(notify.WAITING + 5):
-            told(NOTICE)
-        assert time.monotonic() - began < 0.4
-        assert told.dropped >= 3
-        told.close(0.2)
+            sender(NOTICE)
+        assert time.monotonic() - began < 4, "one notice that is waited for takes 5 s"
+        assert sender.dropped >= 3
+        sender.close(0.2)
         assert time.monotonic() - began < 5
 
 
 def test_a_secret_in_an_address_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    told = notifier(Notify(slack="http://127.0.0.1:1/services/T0/SECRET"))
-    told(NOTICE)
-    told.close()
+    sender = notifier(Notify(slack="http://127.0.0.1:1/services/T0/SECRET"))
+    sender(NOTICE)
+    sender.close()
     assert "slack got no notice" in caplog.text and "SECRET" not in caplog.text

@@ -1,6 +1,7 @@
 """The prediction log as evidence: each row read once, in its window, each customer counted once."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rollout.config import RolloutConfig
 from rollout.counts import quantile
 from rollout.observers.envoy_stats import EPOCH, between
 from rollout.observers.live import LiveObserver
+from rollout.observers.log_rows import Labels
 from rollout.observers.observer import Opened
 from rollout.observers.prediction_log import PredictionLogReader
 
@@ -27,8 +29,18 @@ SECOND = timedelta(seconds=1)
 HORIZON = timedelta(days=90)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What is logged of the customers of a batch, besides their scores."""
+
+    status: str = "ok"
+    country: str = "CH"
+    spend: float | None = 1.0
+    what_if: bool = False
+
+
 class Worker:
-    """Writes the log as a worker does, one batch a call."""
+    """Writes the log as a worker does, one batch in each call."""
 
     def __init__(self, folder: Path, variant: str, window_s: float = 3600, offset: timedelta = 0 * SECOND):
         self._origin = Origin(
@@ -45,11 +57,8 @@ class Worker:
         at: datetime,
         users: Sequence[str],
         scores: Sequence[float],
-        status: str = "ok",
+        answer: Answer = Answer(),
         requests: Sequence[str] | None = None,
-        country: str = "CH",
-        spend: float | None = 1.0,
-        what_if: bool = False,
     ) -> None:
         rows = range(len(users))
         records = Records(
@@ -59,10 +68,10 @@ class Worker:
             rows=rows,
             user_ids=users,
             timestamps=[at] * len(users),
-            status=[status] * len(users),
+            status=[answer.status] * len(users),
             scores=scores,
-            columns={"country": [country] * len(users), "spend": [spend] * len(users)},
-            overridden=dict.fromkeys(rows, ("spend",)) if what_if else {},
+            columns={"country": [answer.country] * len(users), "spend": [answer.spend] * len(users)},
+            overridden=dict.fromkeys(rows, ("spend",)) if answer.what_if else {},
         )
         self.sink.write(to_arrow([records], self._origin, self._schema))
 
@@ -138,7 +147,8 @@ def test_a_customer_counts_once_in_a_window_by_the_first_answer(tmp_path: Path) 
 
 
 def test_a_look_costs_no_more_for_rows_that_were_seen(tmp_path: Path) -> None:
-    """One row a customer and window is held, and what was read ten minutes ago is dropped."""
+    """One row for each customer and window is in memory, and rows that were read ten minutes ago are
+    dropped."""
     reader, worker = PredictionLogReader(tmp_path), Worker(tmp_path, "stable")
     for minute in range(30):
         worker.log(BEGUN + minute * 60 * SECOND, [f"u{n}" for n in range(20)], [0.1 + minute / 100] * 20)
@@ -146,19 +156,19 @@ def test_a_look_costs_no_more_for_rows_that_were_seen(tmp_path: Path) -> None:
         arm = reader.logged(window()).stable
         assert (arm.customers, set(arm.scores)) == (20, {0.1})
     assert sum(len(chunk.score) for chunk in reader._chunks) <= 20 * 12
-    assert all(folded.rows is None or len(folded.rows.score) == 20 for folded in reader._windows.values())
+    assert all(found.rows is None or len(found.rows.score) == 20 for found in reader._windows.values())
     later = reader.logged(window(None, begun_s=25 * 60)).stable
     assert later.customers == 20 and set(later.scores) == {0.35}, "a window that begins anew has its rows"
 
 
 def test_what_was_wrong_with_features_is_counted(tmp_path: Path) -> None:
     reader, worker = PredictionLogReader(tmp_path, ["country"]), Worker(tmp_path, "canary")
-    worker.log(BEGUN, ["a"], [0.1], status="stale")
-    worker.log(BEGUN, ["b"], [0.2], status="degraded")
-    worker.log(BEGUN, ["c"], [0.3], status="unknown", country="DE")
-    worker.log(BEGUN, ["d"], [0.4], spend=None)
-    worker.log(BEGUN, [NOBODY], [0.5], status="unknown")  # Envoy's question, no customer
-    worker.log(BEGUN, ["e"], [0.6], what_if=True)  # not from the customer's own features
+    worker.log(BEGUN, ["a"], [0.1], Answer("stale"))
+    worker.log(BEGUN, ["b"], [0.2], Answer("degraded"))
+    worker.log(BEGUN, ["c"], [0.3], Answer("unknown", country="DE"))
+    worker.log(BEGUN, ["d"], [0.4], Answer(spend=None))
+    worker.log(BEGUN, [NOBODY], [0.5], Answer("unknown"))  # Envoy's health check, no customer
+    worker.log(BEGUN, ["e"], [0.6], Answer(what_if=True))  # not by the customer's own features
     reader.read(BEGUN)
     arm = reader.logged(window()).canary
     assert (arm.customers, arm.missing, arm.stale, arm.degraded) == (4, 2, 1, 1)
@@ -184,18 +194,17 @@ def test_a_shadow_pairs_the_same_request_and_customer(tmp_path: Path) -> None:
 
 def test_outcomes_join_the_predictions_that_were_made_a_horizon_before(tmp_path: Path) -> None:
     offset = timedelta(days=-10_000)  # a replayed past
-    reader = PredictionLogReader(tmp_path / "log", clock_offset=offset)
+    file = tmp_path / "labels.parquet"
+    reader = PredictionLogReader(tmp_path / "log", (), offset, Labels(file, HORIZON, offset))
     worker = Worker(tmp_path / "log", "canary", offset=offset)
     worker.log(BEGUN, ["a", "b", "c"], [0.9, 0.2, 0.5])
     reader.read(BEGUN)
-    file = tmp_path / "labels.parquet"
-    reader.labels(file, HORIZON)
     assert len(reader.logged(window()).canary.labelled.scores) == 0, "none are known yet"
     known = BEGUN + offset + HORIZON
     moments = [known + timedelta(hours=1), known, known - HORIZON]  # the last is of a prediction long ago
     labels = pd.DataFrame({"user_id": ["a", "b", "c"], "event_timestamp": moments, "churned": [1, 0, 1]})
     labels.to_parquet(file)
-    reader.labels(file, HORIZON)
+    reader.read(BEGUN)
     labelled = reader.logged(window()).canary.labelled
     assert dict(zip(labelled.scores, labelled.churned, strict=True)) == {0.9: 1.0, 0.2: 0.0}
 
@@ -225,7 +234,7 @@ def test_counters_are_differences_and_begin_anew_with_envoy() -> None:
     assert between(before, before, "canary", 10).p99_ms is None
 
 
-def test_a_quantile_lies_in_its_bucket() -> None:
+def test_a_quantile_is_in_its_bucket() -> None:
     latency = {1.0: 0, 2.0: 98, 10.0: 100}
     assert quantile(latency, 0.99) == approx(6.0)
     assert quantile(latency, 0.49) == approx(1.5)
@@ -248,7 +257,7 @@ def test_both_sources_make_one_evidence(tmp_path: Path) -> None:
         full = Opened(100, False, later, before=observer.mark())
         for user in range(20):
             made.who(user)
-        # the first window was never closed: its counts end where the next begins
+        # the first window was never closed: its counts end where the next one begins
         evidence = observer.observe([shadow, full], later + SECOND)
     first, second = evidence.windows
     assert (first.stable.requests, first.canary.requests, len(first.pairs)) == (30, 30, 30)
@@ -258,7 +267,7 @@ def test_both_sources_make_one_evidence(tmp_path: Path) -> None:
     assert second.weight == 100
 
 
-def test_a_gateway_that_is_gone_is_said(tmp_path: Path) -> None:
+def test_a_gateway_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
     config = RolloutConfig.model_validate({"stages": [{"weight": 100, "max_s": 1}]})
     with split(tmp_path) as made:
         observer = LiveObserver(made.gateway, None, config)

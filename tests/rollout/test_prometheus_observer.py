@@ -1,4 +1,4 @@
-"""Evidence from a cluster's Prometheus: a real one, that scrapes what the handler would say."""
+"""Evidence from a cluster's Prometheus: a real one, that scrapes metrics as the handler writes them."""
 
 import subprocess
 from collections.abc import Iterator
@@ -149,22 +149,22 @@ def test_looks_read_on_and_windows_do_not_count_each_other_s_requests(
 Page = dict[tuple[object, ...], float]
 
 
-def gateway_page(kind: str, asked: int, failed: int) -> Page:
+def gateway_page(kind: str, requests: int, failed: int) -> Page:
     """Of stable twice as many, none of which failed; of services that are not ours many that did."""
     found: Page = {}
     stable, canary = "churn-predictor-00001", "churn-predictor-00002"
     requests_name, latency, code, to_ms = COUNTED[kind]
-    for namespace, name, requests, errors in (
-        ("churn", stable, 2 * asked, 0),
-        ("churn", canary, asked, failed),
-        ("churn", f"else-{canary}", 9 * asked, asked),
-        ("churn-staging", canary, 9 * asked, asked),
+    for namespace, name, count, errors in (
+        ("churn", stable, 2 * requests, 0),
+        ("churn", canary, requests, failed),
+        ("churn", f"else-{canary}", 9 * requests, requests),
+        ("churn-staging", canary, 9 * requests, requests),
     ):
         labels = NAMES[kind](namespace, name)
-        found[(requests_name, *labels, (code, "200"))] = requests - errors
+        found[(requests_name, *labels, (code, "200"))] = count - errors
         found[(requests_name, *labels, (code, "503"))] = errors
-        for edge, count in ((25.0, requests - 1), (1000.0, requests), (float("inf"), requests)):
-            found[(latency, *labels, ("le", f"{edge / to_ms:g}".replace("inf", "+Inf")))] = max(count, 0)
+        for edge, within in ((25.0, count - 1), (1000.0, count), (float("inf"), count)):
+            found[(latency, *labels, ("le", f"{edge / to_ms:g}".replace("inf", "+Inf")))] = max(within, 0)
     return found
 
 
@@ -225,14 +225,14 @@ def test_a_gateway_counts_what_never_reached_a_handler(pods: Exporters, tmp_path
             canary, stable = found.canary, found.stable
             assert (canary.requests, canary.errors) == (50, 10), f"{kind}: without our own two questions"
             assert (stable.requests, stable.errors, stable.latency_ms[25.0]) == (104, 0, 103), kind
-            assert canary.customers == 40, "whom the handler scored, it knows alone"
+            assert canary.customers == 40, "only the handler counts scored customers"
         (plain,) = seen(url, [window])
     assert (plain.canary.requests, plain.canary.errors) == (40, 0)
 
 
 @needs_prometheus
 def test_a_failure_that_a_gateway_hid_by_asking_again_is_one(pods: Exporters, tmp_path: Path) -> None:
-    """Envoy counts a second try that helped; of Istio's only the handler knows."""
+    """Envoy counts retries that succeeded; with Istio only the handler counts the failure."""
     _, new = both_versions(pods)
     hidden = ("envoy_cluster_upstream_rq_retry_success", *NAMES["envoy"]("churn", "churn-predictor-00002"))
     pods.page("envoy", {**gateway_page("envoy", 0, 0), hidden: 0})
@@ -252,7 +252,7 @@ def test_a_failure_that_a_gateway_hid_by_asking_again_is_one(pods: Exporters, tm
 
 
 @needs_prometheus
-def test_a_gateway_that_cannot_tell_the_versions_apart_is_refused(pods: Exporters, tmp_path: Path) -> None:
+def test_a_gateway_that_cannot_separate_the_versions_is_refused(pods: Exporters, tmp_path: Path) -> None:
     """Envoy Gateway has one cluster for all backends of a rule."""
     _, new = both_versions(pods)
     of_a_rule = (("envoy_cluster_name", "httproute/churn/churn/rule/0"), ("envoy_response_code", "200"))
@@ -274,7 +274,7 @@ def test_a_gateway_that_cannot_tell_the_versions_apart_is_refused(pods: Exporter
 
 
 @needs_prometheus
-def test_it_is_asked_over_tls_by_password_or_token(pods: Exporters, tmp_path: Path) -> None:
+def test_queries_over_tls_with_password_or_token(pods: Exporters, tmp_path: Path) -> None:
     both_versions(pods)
     certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
     subprocess.run(
@@ -310,7 +310,7 @@ def test_it_is_asked_over_tls_by_password_or_token(pods: Exporters, tmp_path: Pa
 
 
 @needs_prometheus
-def test_nobody_who_scrapes_is_no_evidence_and_not_a_healthy_canary(pods: Exporters, tmp_path: Path) -> None:
+def test_without_scrapes_there_is_no_evidence_and_no_healthy_canary(pods: Exporters, tmp_path: Path) -> None:
     both_versions(pods)
     with prometheus(tmp_path, pods, [Job("workers", {STABLE_POD: ("elsewhere", "churn")})]) as url:
         pods.settle(STABLE_POD)

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support.file_target import NEW, OLD, FileRegistry, FileTarget, memory_folder, plan, store_in
 
-from rollout.projections import Projection
+from rollout.database.projections import Projection
 from rollout.reconcile import Reconciler
+from rollout.state import Change
 from rollout.targets.target import Candidate
+from support.file_target import NEW, OLD, FileRegistry, FileTarget, memory_folder, plan, store_in
 
 
 class Idle:
@@ -29,7 +30,7 @@ class Idle:
 
     def record(self, stable: Candidate) -> None:
         before = self.store.stable("churn")
-        self.store.served_at_once("churn", stable, before, "ada", "by hand", self.now)
+        self.store.served_at_once("churn", Change(stable, before, "ada", self.now, "by hand"))
 
     def shown(self) -> dict[str, Projection]:
         return {found.name: found for found in self.store.projections("churn")}
@@ -50,7 +51,7 @@ def test_a_registry_that_names_another_champion_is_mended_and_one_that_is_away_l
     idle.record(OLD)
     idle.passes(1)
     assert idle.shown()["registry"].agrees
-    idle.registry._file.write_text(NEW.sha256 + "\n")  # by hand, or by a rehearsal of somebody else
+    idle.registry._file.write_text(NEW.sha256 + "\n")  # by hand, or by a rehearsal of another machine
     idle.registry.unreachable.touch()
     idle.passes(16)
     assert not idle.shown()["registry"].agrees
@@ -90,7 +91,7 @@ def test_a_change_that_is_just_being_recorded_is_no_difference(idle: Idle) -> No
     assert idle.registry.champions() == ["new"]
 
 
-def test_a_canary_that_no_rollout_knows_and_a_target_that_is_away_are_reported(idle: Idle) -> None:
+def test_a_canary_of_no_rollout_and_an_unreachable_target_are_reported(idle: Idle) -> None:
     idle.record(OLD)
     idle.target.deploy(NEW)
     idle.target.set_weight(5)

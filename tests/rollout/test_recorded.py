@@ -84,7 +84,7 @@ def test_only_blocks_that_are_over_are_judged() -> None:
     assert seen.canary.requests == 50
     assert seen.canary.blocks.edges_ms == (5.0, 300.0, 900.0, math.inf), "empty ones too"
     assert seen.canary.blocks.slower(250).events.tolist() == [2, 2]
-    assert seen.canary.blocks.slower(800).asked.tolist() == [20, 20]
+    assert seen.canary.blocks.slower(800).total.tolist() == [20, 20]
     assert seen.canary.blocks.requests.tolist() == [20, 20]
     assert seen.canary.blocks.errors.tolist() == [1, 1], "customers, where they are known"
     over = replace(SHADOW, ended=at(5))
@@ -109,7 +109,7 @@ def test_a_count_that_is_a_little_late_is_no_new_proxy() -> None:
     assert grown(before, now) == {"canary.errors": 1.0, "canary.failing": -1.0}
 
 
-def test_a_look_that_could_not_be_saved_is_given_again_and_a_new_controller_goes_on() -> None:
+def test_a_look_that_could_not_be_saved_is_returned_again_and_a_new_controller_continues() -> None:
     first = Recorded(Growing(), CONFIG)
     first.observe([SHADOW], at(1))
     first.saved()
@@ -127,7 +127,7 @@ def test_a_look_that_could_not_be_saved_is_given_again_and_a_new_controller_goes
     assert seen.canary.requests == 40 and seen.canary.customers == 40
 
 
-def test_nothing_that_did_not_change_is_kept() -> None:
+def test_what_did_not_change_is_not_stored() -> None:
     (window,) = Growing().observe([SHADOW], at(5)).windows
     assert grown(counted(window), counted(window)) == {}
     assert not any("user" in name for name in counted(window))
@@ -178,6 +178,6 @@ def test_after_promotion_it_is_judged_as_the_watch_was() -> None:
 
 
 @pytest.mark.parametrize("number", [0.0, 1.0, 0.00005, 0.25])
-def test_scores_are_kept_to_four_digits(number: float) -> None:
+def test_scores_are_stored_to_four_digits(number: float) -> None:
     (looks,) = counted(Window(1, canary=Arm(scores=np.array([number]))))
     assert float(looks.rpartition(".")[2]) / 10_000 == pytest.approx(number, abs=5e-5)

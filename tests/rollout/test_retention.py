@@ -1,52 +1,27 @@
 """Counts of old rollouts go, decisions stay, and a database of an older release is brought up to date."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
-from support.file_target import NEW, OLD, memory_folder, plan
-from support.servers.postgres import postgres
 
-from rollout import tables
-from rollout.database import _locked
+from rollout.database import tables
+from rollout.database.connection import locked
 from rollout.retention import Retention
-from rollout.state import Event, Rollout
+from rollout.state import Change, Event, Rollout
 from rollout.store import Store
+from support.file_target import NEW, OLD, plan
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as address:
-        yield address
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database in which there is nothing yet."""
-    if request.param == "sqlite":
-        with memory_folder(tmp_path) as folder:
-            yield f"sqlite:///{folder}/rollout.db"
-        return
-    address = request.getfixturevalue("server")
-    name = f"r{abs(hash(request.node.name)) % 10**9}"
-    engine = sqlalchemy.create_engine(address + "studies", isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
-    yield address + name
-
-
 def observed(store: Store, model: str, ended: datetime | None) -> Rollout:
     """A rollout with three looks, that ended then or still runs."""
-    rollout = store.start(model, NEW, OLD, plan(), "ada", "march", NOW - timedelta(days=200))
+    rollout = store.start(model, Change(NEW, OLD, "ada", NOW - timedelta(days=200), "march"), plan())
     looks = {NOW - timedelta(days=200, seconds=-n): {"requests": n} for n in range(3)}
     store.save_observation(rollout, {"at": "then"}, looks)
     if ended is None:
@@ -84,7 +59,9 @@ def test_a_database_of_the_first_release_is_brought_up_to_date(uri: str) -> None
     config = Config()
     config.set_main_option("script_location", str(Path(tables.__file__).parent / "migrations"))
     local = uri.startswith("sqlite")
-    with _locked(uri, local) as connection:
+    if local:
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir()
+    with locked(uri, local) as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
         connection.execute(

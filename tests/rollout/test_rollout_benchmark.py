@@ -1,4 +1,4 @@
-"""The benchmark judges thousands of rollouts at once: it must say what the rules say of each."""
+"""The benchmark judges thousands of rollouts at once: it must agree with the rules for each."""
 
 import math
 from pathlib import Path
@@ -133,7 +133,7 @@ def test_a_threshold_rule_stops_at_its_last_allowed_failure() -> None:
     assert stopped(seen, 2, True, 2).tolist() == [40, np.inf]
 
 
-def test_tuning_keeps_the_false_alarms_that_it_was_given() -> None:
+def test_tuning_stays_within_the_given_false_alarms() -> None:
     quiet = simulated(CONFIG.stages, (0.01, 0.01), False, 1000, seed=1)
     harm = simulated(CONFIG.stages, (0.03, 0.01), False, 1000, seed=2)
     rule = tuned([quiet], harm, (8, 16), True, 0.05)

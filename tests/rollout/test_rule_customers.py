@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from support.rollout_evidence import arm, beta_scores, scored, seen, then
 
 from rollout.config import DecisionRate, FeatureHealth, ScoreShift, Segments
 from rollout.evidence import Arm, Evidence, Window
@@ -13,6 +12,7 @@ from rollout.rules.features import FeatureHealthRule
 from rollout.rules.rule import Rule
 from rollout.rules.score_shift import ScoreShiftRule
 from rollout.rules.segments import SegmentsRule
+from support.rollout_evidence import arm, beta_scores, scored, seen, then
 
 FEATURES = FeatureHealthRule(FeatureHealth(tolerance=0.01))
 SCORES = ScoreShiftRule(ScoreShift(tolerance=0.05))

@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from support.rollout_evidence import arm, seen, then, timed
 
 from rollout.aftermath import after_promotion
 from rollout.config import ErrorRate
 from rollout.evidence import Arm, Evidence, Window
 from rollout.rules.blocks import before_after
 from rollout.rules.error_rate import ErrorRateRule, dealt
+from support.rollout_evidence import arm, seen, then, timed
 
 RULE = ErrorRateRule(ErrorRate(tolerance=0.0))
 ALPHA = 0.01
@@ -87,7 +87,7 @@ def failing(requests: int, rate: float) -> Arm:
     return timed(np.full(requests, 5.0), errors=errors)
 
 
-def test_a_client_who_asks_again_and_again_is_one_event_and_not_a_hundred() -> None:
+def test_a_client_that_retries_a_hundred_times_is_one_event() -> None:
     """One customer of the canary fails on every request, as she would on stable, and her client retries."""
     retried = seen(arm(9900, failing=0), arm(100, errors=60, failing=1), weight=1)
     assert RULE.judge(retried, ALPHA).answer == "advance"
@@ -97,7 +97,7 @@ def test_a_client_who_asks_again_and_again_is_one_event_and_not_a_hundred() -> N
     assert RULE.judge(many, ALPHA).answer == "roll_back"
 
 
-def test_failing_customers_are_shared_out_by_the_weight_and_not_by_who_asks_most() -> None:
+def test_failing_customers_are_expected_by_the_weight_and_not_by_their_requests() -> None:
     """The canary's few customers ask a hundred times each: of requests it has 90 %, of customers a tenth."""
     one = Window(10, stable=arm(1000, errors=9, failing=9), canary=arm(9000, errors=900, failing=9))
     counts = dealt(one)

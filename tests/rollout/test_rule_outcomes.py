@@ -4,21 +4,21 @@ import math
 
 import numpy as np
 import pytest
-from support.rollout_evidence import arm, labelled, seen
 
 from rollout.config import Outcomes
 from rollout.evidence import Arm
 from rollout.rules.outcomes import OutcomesRule
+from support.rollout_evidence import arm, labelled, seen
 
 RULE = OutcomesRule(Outcomes(log_loss_tolerance=0.01, calibration_tolerance=0.05))
 ALPHA = 0.01
 
 
-def outcomes(seed: int, rows: int, told: float = 1.0, noise: float = 0.0) -> Arm:
-    """Customers who churn with a probability p, and are scored `told` times p and a bit of noise."""
+def outcomes(seed: int, rows: int, factor: float = 1.0, noise: float = 0.0) -> Arm:
+    """Customers who churn with a probability p, and whose scores are `factor` times p plus noise."""
     random = np.random.default_rng(seed)
     truth = random.beta(2, 5, rows)
-    scores = np.clip(truth * told + random.normal(0, noise, rows) if noise else truth * told, 0, 1)
+    scores = np.clip(truth * factor + random.normal(0, noise, rows) if noise else truth * factor, 0, 1)
     return labelled(scores, random.random(rows) < truth)
 
 
@@ -34,15 +34,15 @@ def test_a_model_as_good_may_go_on() -> None:
     assert verdict.numbers["log_loss"] == pytest.approx(verdict.numbers["stable_log_loss"], abs=0.05)
 
 
-@pytest.mark.parametrize("told", [0.4, 1.8])
-def test_scores_too_low_or_too_high_for_what_happened_are_found(told: float) -> None:
-    verdict = RULE.judge(seen(outcomes(1, 3000), outcomes(2, 3000, told)), ALPHA)
+@pytest.mark.parametrize("factor", [0.4, 1.8])
+def test_scores_too_low_or_too_high_for_what_happened_are_found(factor: float) -> None:
+    verdict = RULE.judge(seen(outcomes(1, 3000), outcomes(2, 3000, factor)), ALPHA)
     assert verdict.answer == "roll_back"
     assert abs(verdict.numbers["gap"]) > abs(verdict.numbers["stable_gap"]) + 0.05
 
 
 def test_a_worse_log_loss_is_found_though_calibrated_on_average() -> None:
-    """Everybody gets a score that has nothing to do with her."""
+    """Scores that are independent of the customer."""
     blind = outcomes(2, 6000).labelled
     shuffled = labelled(np.random.default_rng(9).permutation(blind.scores), blind.churned)
     verdict = RULE.judge(seen(outcomes(1, 6000), shuffled), ALPHA)

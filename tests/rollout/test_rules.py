@@ -1,4 +1,4 @@
-"""All rules together: who is asked, what each may spend, and that trouble is never a yes."""
+"""All rules together: which judge, what each may spend, and that an error is never `advance`."""
 
 import json
 import math
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.rollout_evidence import beta_scores, scored, seen
 
 from churn.settings import load_settings
 from rollout.config import RolloutConfig, Rules, Stage
@@ -14,6 +13,7 @@ from rollout.evidence import Arm, Evidence
 from rollout.rules import RULES, judge_all, rules_of, shares
 from rollout.rules.answer import Found, answer
 from rollout.rules.rule import Verdict
+from support.rollout_evidence import beta_scores, scored, seen
 
 PLAIN = load_settings().rollout
 SHIPPED = PLAIN.model_copy(update={"labels": Path("labels.parquet"), "segments": ("country",)})
@@ -28,7 +28,7 @@ def test_a_rule_that_has_nothing_to_judge_has_no_part_of_alpha() -> None:
     names = [rule.name for rule in rules_of(PLAIN)]
     assert names == [name for name in RULES if name not in ("outcomes", "segments")]
     assert shares(rules_of(PLAIN), 0.01)["error_rate"] == pytest.approx(0.01 * 4 / 9)
-    # on a cluster nobody knows the customers, whatever is configured for one machine
+    # on a cluster customers are not known, whatever is configured for one machine
     cluster = SHIPPED.model_copy(update={"target": "knative"})
     assert [rule.name for rule in rules_of(cluster)] == names
 
@@ -70,7 +70,7 @@ def test_numbers_can_always_be_written_as_json() -> None:
 
 
 def test_evidence_that_is_not_a_number_is_never_a_yes() -> None:
-    for found in (Found(math.nan, "said"), Found(0.0, "said", numbers={"canary": math.nan})):
+    for found in (Found(math.nan, "text"), Found(0.0, "text", numbers={"canary": math.nan})):
         verdict = answer("rule", found, 0.01)
         assert verdict.answer == "not_yet"
         assert "not a number" in verdict.reason
@@ -83,7 +83,7 @@ class Broken:
         raise ZeroDivisionError("by nothing")
 
 
-def test_a_rule_that_cannot_judge_says_so() -> None:
+def test_a_rule_that_cannot_judge_answers_not_yet() -> None:
     (verdict,) = judge_all((Broken(),), Evidence(), 0.01)
     assert verdict.answer == "not_yet"
     assert "ZeroDivisionError: by nothing" in verdict.reason
@@ -99,12 +99,12 @@ def test_infinite_or_missing_numbers_anywhere_are_never_a_yes() -> None:
 
 
 def test_a_hundred_thousand_customers_are_judged_within_a_tick() -> None:
-    """Times here are noisy: a tick is a second, and the bound generous."""
-    from time import perf_counter
+    """Of processor time, for other processes may take the machine; a tick is a second."""
+    from time import process_time
 
     rows = 100_000
     stable, canary = scored(beta_scores(1, rows)), scored(beta_scores(2, rows))
     pairs = np.random.default_rng(0).normal(0, 0.01, rows)
-    start = perf_counter()
+    start = process_time()
     judge_all(rules_of(SHIPPED), seen(stable, canary, pairs=pairs), 0.01)
-    assert perf_counter() - start < 10
+    assert process_time() - start < 1

@@ -5,16 +5,18 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
+
+from rollout.targets.kserve.cluster import ClusterError
+from rollout.targets.kserve.http_routes import routed
+from rollout.targets.kserve.sizes import size
+from rollout.targets.kserve.standard import Standard
+from rollout.targets.kserve.standard_patches import predictor_name
+from rollout.targets.target import Candidate, NotYet
 from support.kube.api_server import ApiServer, Object
 from support.kube.cluster import DOCUMENTED, FIRST, SECOND, THIRD, client, cluster, config, found, service
 from support.kube.load import Load
 from support.kube.standard import DEPLOYMENT, ROUTE
 from support.kube.standard import Standard as Controller
-
-from rollout.targets.cluster import ClusterError
-from rollout.targets.manifests import predictor_name, size
-from rollout.targets.standard import Standard, routed
-from rollout.targets.target import Candidate, NotYet
 
 NEW = predictor_name(SECOND)
 
@@ -45,13 +47,13 @@ def up(target: Standard, candidate: Candidate) -> None:
 
 def entries(server: ApiServer) -> list[tuple[int, int] | str]:
     """What each patch made of the canary: weight and pods."""
-    said: list[tuple[int, int] | str] = []
+    seen: list[tuple[int, int] | str] = []
     for body in server.writes():
         canaries = body["spec"]["canary"]
-        said.append(
+        seen.append(
             (canaries[0]["trafficPercent"], canaries[0]["predictor"]["minReplicas"]) if canaries else "none"
         )
-    return said
+    return seen
 
 
 def pods(server: ApiServer, name: str) -> tuple[str, int, Object]:
@@ -112,7 +114,7 @@ def _comparable(spec: Object, names: dict[str, str] | None = None) -> Object:
     return spec
 
 
-def test_customers_get_no_more_of_the_canary_than_was_asked(target: Standard, controller: Controller) -> None:
+def test_customers_get_no_more_of_the_canary_than_was_set(target: Standard, controller: Controller) -> None:
     up(target, SECOND)
     for weight in (1, 10, 50):
         target.set_weight(weight)
@@ -136,7 +138,7 @@ def test_promotion_restarts_no_pod_and_loses_no_request(
     assert controller.unserved == 0
 
 
-def test_promotion_from_any_weight_goes_through_all_customers(
+def test_promotion_from_any_weight_is_through_100_percent(
     server: ApiServer, target: Standard, controller: Controller
 ) -> None:
     up(target, SECOND)
@@ -202,7 +204,7 @@ def test_a_release_that_routes_nothing_is_found_out_before_anything_is_believed(
         with pytest.raises(ClusterError, match=r"KServe 0\.20 starts canaries and routes nothing"):
             target.set_weight(10)
         echo = found(server)["status"]["canaryStatuses"][0]
-        assert (echo["ready"], echo["trafficPercent"]) == (True, 10)  # what it says of itself
+        assert (echo["ready"], echo["trafficPercent"]) == (True, 10)  # its own status
         assert target.observe().weight == 0
         target.rollback()
         assert controller.traffic == [{FIRST.archive: 100}]
@@ -232,7 +234,7 @@ def test_pods_that_never_come_up_get_nothing() -> None:
         assert controller.traffic == [{FIRST.archive: 100}]
 
 
-def test_a_canary_whose_pods_die_has_no_traffic_and_is_told_from_one_taken_back(
+def test_a_canary_whose_pods_die_has_no_traffic_and_differs_from_one_taken_back(
     server: ApiServer, target: Standard, controller: Controller
 ) -> None:
     up(target, SECOND)
@@ -240,7 +242,7 @@ def test_a_canary_whose_pods_die_has_no_traffic_and_is_told_from_one_taken_back(
     controller.ready_after = lambda uri: None if uri == SECOND.archive else 2
     server.settle()
     state = target.observe()
-    assert (state.weight, state.asked, state.ready) == (0, 25, False)
+    assert (state.weight, state.intended, state.ready) == (0, 25, False)
     assert controller.traffic[-1] == {FIRST.archive: 100}
     target.rollback()
     assert target.observe().canary is None
@@ -253,7 +255,7 @@ def test_no_routes_no_rollout() -> None:
         assert server.writes() == []
 
 
-def test_a_second_canary_is_nobody_s_business_but_a_person_s(server: ApiServer, target: Standard) -> None:
+def test_a_second_canary_is_left_to_a_person(server: ApiServer, target: Standard) -> None:
     up(target, SECOND)
     content = copy.deepcopy(found(server))
     other = copy.deepcopy(content["spec"]["canary"][0])
@@ -284,7 +286,7 @@ def test_a_service_of_the_other_mode_is_refused() -> None:
         Standard(config(), client(server)).observe()
 
 
-def test_mirroring_is_not_there_and_it_says_so(target: Standard) -> None:
+def test_mirroring_is_not_supported_and_is_reported_as_off(target: Standard) -> None:
     up(target, SECOND)
     target.set_weight(0, mirror=True)
     state = target.observe()
@@ -333,7 +335,7 @@ def sized(percent: int, pods: int, at: int = 0, before: int = 8, most: int | Non
     ("percent", "canary", "minimum"),
     [(0, 1, 9), (1, 1, 9), (12, 1, 9), (13, 2, 10), (50, 4, 12), (100, 8, 16)],
 )
-def test_a_share_has_the_pods_that_ran_for_it_and_stable_keeps_its_own(
+def test_a_share_has_the_pods_that_ran_for_it_and_stable_retains_its_own(
     percent: int, canary: int, minimum: int
 ) -> None:
     assert sized(percent, pods=8) == (canary, minimum)
@@ -349,7 +351,7 @@ def test_a_size_follows_the_load_and_not_an_autoscaler_that_shrinks_late() -> No
 
 @pytest.mark.parametrize("weight", [5, 50, 100])
 def test_a_stable_that_an_autoscaler_has_grown_is_replaced_without_overload(weight: int) -> None:
-    """8 pods by load where minReplicas says 2."""
+    """8 pods by load where minReplicas is 2."""
     load = Load(units=5.6)
     content = service("Standard")
     content["spec"]["predictor"] |= {"minReplicas": 2, "maxReplicas": 20}

@@ -1,4 +1,4 @@
-"""Envoy's split: the same customer always meets the same variant, and a bad canary costs nobody an answer."""
+"""Envoy's split: the same customer always meets the same variant, and a bad canary loses no answer."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from math import inf, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from rollout.observers.envoy_stats import between, totals
 from rollout.observers.failures import FailureReader
 from rollout.observers.observer import Opened
 from serving.config import GatewayConfig
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Key
+from serving.gateway.process import Gateway
 
 from support.servers.upstreams import Split, split  # isort: skip
+from support.waits import within  # isort: skip
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +43,12 @@ def test_who_is_on_the_canary_stays_there_as_its_weight_grows(both: Split) -> No
     for weight in (0, 1, 5, 25, 50, 100):
         both.gateway.set_canary_weight(weight)
         chosen = both.of_the_canary()
-        assert chosen == both.of_the_canary(), "asked again, the same variant"
+        assert chosen == both.of_the_canary(), "the same variant at the second request"
         assert before <= chosen
-        assert abs(len(chosen) - 2 * weight) <= 25
+        # three standard deviations; 1 % is seen among more customers, for it is not 0 % and not 3 %
+        users = range(1000) if weight == 1 else range(200)
+        share, found = weight / 100, chosen | both.of_the_canary(users[200:])
+        assert abs(len(found) - share * len(users)) <= 3 * sqrt(len(users) * share * (1 - share))
         assert both.gateway.split().weight == weight
         before = chosen
     assert len(before) == 200
@@ -62,7 +67,7 @@ def test_every_protocol_names_the_same_customer(both: Split) -> None:
     assert chosen == by(infer, lambda u: {"id": "1", "inputs": [{**tensor, "data": [u, 7]}]})
     assert chosen == by(infer, lambda u: {"inputs": [{**tensor, "data": [[u], [7]]}]})
     assert chosen == by("/predictions/churn", lambda u: [{"features": {"orders": 1}, "user_id": u}])
-    # and a caller may say it in a header, for a body that does not
+    # and a client may name the customer in a header, where the body does not
     other = {"user_id": 1}
     assert chosen == {u for u in range(60) if both.who(0, body=other, x_churn_user=str(u)) == "canary"}
 
@@ -75,10 +80,10 @@ def test_any_text_is_a_customer(both: Split, user: str) -> None:
 
 def test_a_body_without_a_customer_is_split_by_chance(both: Split) -> None:
     both.gateway.set_canary_weight(50)
-    assert {both.who(0, body={"nobody": 1}) for _ in range(60)} == {"stable", "canary"}
+    assert {both.who(0, body={"other": 1}) for _ in range(60)} == {"stable", "canary"}
 
 
-def test_a_variant_can_be_asked_for_by_name(both: Split) -> None:
+def test_a_variant_can_be_requested_by_name(both: Split) -> None:
     assert {both.who(user, x_churn_variant="canary") for user in range(20)} == {"canary"}
     both.gateway.set_canary_weight(100)
     assert {both.who(user, x_churn_variant="stable") for user in range(20)} == {"stable"}
@@ -88,20 +93,18 @@ def test_a_variant_can_be_asked_for_by_name(both: Split) -> None:
     assert (answer.status_code, answer.json()) == (400, {"error": "x-churn-variant: stable or canary"})
 
 
-def test_neither_header_goes_on_to_a_worker_or_into_the_log(both: Split) -> None:
+def test_neither_header_reaches_a_worker_or_the_log(both: Split) -> None:
     both.who(1, x_churn_user="secret-customer", x_churn_variant="canary", x_request_id="looked-for")
     for header in ("x-churn-user", "x-churn-variant"):
         assert header not in both.canary.seen[-1]
-    deadline = time.monotonic() + 15
-    while "looked-for" not in both.log.read_text() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert "looked-for" in both.log.read_text()
+    within(15, lambda: "looked-for" in both.log.read_text())
     assert "secret-customer" not in both.log.read_text()
 
 
-def test_without_a_key_no_variant_can_be_asked_for(tmp_path: Path) -> None:
+def test_without_a_key_no_variant_can_be_requested(tmp_path: Path) -> None:
     key = Key("one", hashlib.sha256(b"good").hexdigest(), "")
-    with split_with_keys(tmp_path, key) as (url, canary):
+    with split(tmp_path, GatewayConfig(), (key,), api_key="good") as made:
+        url, canary = made.gateway.url, made.canary
         for headers in ({}, {"x-api-key": "guessed"}):
             refused = httpx.post(
                 f"{url}/predictions/churn",
@@ -111,35 +114,32 @@ def test_without_a_key_no_variant_can_be_asked_for(tmp_path: Path) -> None:
             )
             assert refused.status_code == 401
         assert canary.seen == []
-        told = {"x-api-key": "good", "x-churn-variant": "canary"}
-        answer = httpx.post(f"{url}/predictions/churn", json={"user_id": 1}, headers=told, trust_env=False)
+        headers = {"x-api-key": "good", "x-churn-variant": "canary"}
+        answer = httpx.post(f"{url}/predictions/churn", json={"user_id": 1}, headers=headers, trust_env=False)
         assert answer.json() == {"who": "canary"}
         assert canary.seen[0]["authorization"] == "Bearer token-of-canary", "its own, not the caller's key"
 
 
-def test_a_shadow_gets_copies_and_answers_nobody(both: Split) -> None:
+def test_a_shadow_gets_copies_and_its_answers_are_dropped(both: Split) -> None:
     both.gateway.set_canary_weight(0, mirror=True)
     both.canary.seen.clear()
     both.canary.status = 500
     assert {both.who(user, x_request_id=f"copied-{user}") for user in range(40)} == {"stable"}
     wanted = {f"copied-{user}" for user in range(40)}
-    deadline = time.monotonic() + 5
-    while len(both.canary.seen) < 40 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert {one["x-request-id"] for one in both.canary.seen} == wanted
+    within(5, lambda: {one["x-request-id"] for one in both.canary.seen} == wanted)
     both.gateway.set_canary_weight(0)
     both.canary.seen.clear()
     both.of_the_canary(range(20))
     assert both.canary.seen == []
 
 
-def test_a_slow_shadow_keeps_nobody_waiting(both: Split) -> None:
+def test_a_slow_shadow_delays_no_answer(both: Split) -> None:
     both.gateway.set_canary_weight(0, mirror=True)
-    both.canary.delay_s = 3
+    both.canary.delay_s = 10
     began = time.monotonic()
     for user in range(30):
         both.who(user)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10, "one copy that is waited for takes as long"
 
 
 @pytest.mark.parametrize("status", [500, 503])
@@ -154,7 +154,7 @@ def test_whom_the_canary_fails_stable_answers_and_it_counts(both: Split, status:
     assert (stable.requests, stable.errors) == (100 - canary.requests, 0)
 
 
-def test_a_failing_customer_is_one_however_often_the_client_asks_again(both: Split) -> None:
+def test_a_failing_customer_counts_once_however_often_the_client_retries(both: Split) -> None:
     """Customers, by a checksum, and no identifier: in the file that Envoy writes while there is a canary."""
     reader, windows = FailureReader(), []
     both.gateway.set_canary_weight(50)
@@ -165,15 +165,15 @@ def test_a_failing_customer_is_one_however_often_the_client_asks_again(both: Spl
     for _ in range(6):
         assert both.who(mine[0]) == both.who(mine[1]) == "stable"
     both.who(3, x_churn_user=str(mine[0]))  # the same customer, as her client names her
-    assert within(5, lambda: _failing(reader, both, windows) == (0, 2))
-    # in the next stage neither is anybody new
+    within(5, lambda: _failing(reader, both, windows) == (0, 2))
+    # in the next stage neither is a new one
     now = datetime.now(UTC)
     windows = [replace(windows[0], ended=now), Opened(100, False, now)]
     both.gateway.set_canary_weight(100)
     for user in (mine[0], mine[1], mine[2], 1_000_001):
         both.who(user)
     both.canary.status = 200
-    assert within(5, lambda: _failing(reader, both, windows) == (0, 2, 0, 2))
+    within(5, lambda: _failing(reader, both, windows) == (0, 2, 0, 2))
     named = {line["who"] for line in _lines(both)} - {""}
     assert len(named) >= 4 and all(re.fullmatch("[0-9a-f]{16}", who) for who in named)
     shadow = [Opened(0, True, windows[0].begun)]
@@ -196,12 +196,13 @@ def test_slow_requests_are_counted_by_the_objective(both: Split) -> None:
     for user in range(40):
         both.canary.delay_s = 1.2 if user < 2 else 0.0
         both.who(user)
-    time.sleep(1.5)  # histograms are brought up to date twice a second
+    # Envoy adds to its histograms twice a second
+    within(10, lambda: between(before, totals(both.gateway), "canary", 800).latency_ms.get(inf) == 40)
     counted = between(before, totals(both.gateway), "canary", 800)
     assert (counted.requests, counted.slow) == (40, 2)
     assert counted.p99_ms is not None
     assert 1000 <= counted.p99_ms <= 2000
-    assert counted.latency_ms[float("inf")] == 40
+    assert counted.latency_ms[inf] == 40
 
 
 def settled(gateway: Gateway) -> dict[str, float]:
@@ -220,12 +221,12 @@ def test_a_dead_canary_s_customers_are_answered_by_stable(tmp_path: Path) -> Non
         assert {made.who(user) for user in range(20)} == {"canary"}
         made.canary.die()
         assert {made.who(user) for user in range(50)} == {"stable"}
-        assert within(10, lambda: set(made.gateway.hosts("canary").values()) == {"FAILING"})
+        within(10, lambda: set(made.gateway.hosts("canary").values()) == {"FAILING"})
         refused = made.client.post(
             "/predictions/churn", json={"user_id": 1}, headers={"x-churn-variant": "canary"}
         )
-        assert refused.status_code == 503, "who asks for the canary by name is not given another's answer"
-        # a dead shadow is nobody's harm either
+        assert refused.status_code == 503, "a request for the canary by name gets no answer of stable"
+        # a dead shadow does no harm either
         made.gateway.set_canary_weight(0, mirror=True)
         assert {made.who(user) for user in range(50)} == {"stable"}
 
@@ -237,50 +238,5 @@ def test_weights_and_mirroring_survive_the_death_of_envoy(tmp_path: Path) -> Non
         made.gateway.stop()
         made.gateway.start()
         assert (made.gateway.split().weight, made.gateway.split().mirror) == (25, False)
-        assert within(10, lambda: made.client.get("/v2/health/ready").status_code == 200)
+        within(10, lambda: made.client.get("/v2/health/ready").status_code == 200)
         assert made.of_the_canary() == chosen
-
-
-def within(seconds: float, condition: Any) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
-
-
-class split_with_keys:
-    """A gateway that asks for a key; yields its url and the canary."""
-
-    def __init__(self, folder: Path, key: Key) -> None:
-        self._folder, self._key = folder, key
-
-    def __enter__(self) -> tuple[str, Any]:
-        from support.served_bundle import files_of
-        from support.servers.upstreams import Answering
-
-        from serving.config import ServingConfig
-        from serving.gateway.gateway import Gateway
-
-        stable, canary = Answering("stable"), Answering("canary")
-        stable.start(), canary.start()
-        self._gateway = Gateway(GatewayConfig(), ServingConfig(), files_of(self._folder))
-        self._gateway.start()
-        self._gateway.serve({}, (self._key,))
-        self._gateway.set_upstream("stable", stable.upstream)
-        self._gateway.set_upstream("canary", canary.upstream)
-        with_key = {"x-api-key": "good"}
-        assert within(
-            10,
-            lambda: (
-                httpx.get(
-                    f"{self._gateway.url}/v2/models/churn", headers=with_key, trust_env=False
-                ).status_code
-                == 200
-            ),
-        )
-        return self._gateway.url, canary
-
-    def __exit__(self, *_: object) -> None:
-        self._gateway.stop()

@@ -11,9 +11,9 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from support.servers.upstreams import Split, split
 
 from rollout.observers.envoy_stats import between, totals
+from support.servers.upstreams import Split, split
 
 USERS = [*range(60), 2**40, -7]
 NAMES = ["Zoë-1", "a/b", 'with "quotes"', "back\\slash", "line\nbreak", "𝄞-2", "tab\t", "é" * 40, "x", "u_1"]
@@ -32,7 +32,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Split]:
 
 @pytest.fixture(scope="module")
 def plain(both: Split) -> dict[Any, str]:
-    """Who answers each customer, asked for in the simplest way."""
+    """The variant of each customer, by the simplest request."""
     found: dict[Any, str] = {user: both.who(user) for user in (*USERS, *NAMES)}
     assert {found[user] for user in USERS} == {"stable", "canary"}
     return found
@@ -83,7 +83,7 @@ def test_json_may_spell_a_customer_in_any_way(
         lambda user: {"outputs": [{"name": "data"}], "inputs": [{"data": [[user]], **TENSOR}]},
     ],
 )
-def test_what_stands_before_the_customer_changes_nothing(
+def test_fields_before_the_customer_change_nothing(
     both: Split, plain: dict[Any, str], body: Callable[[int], Any]
 ) -> None:
     found = {u: who(both.client, "/v2/models/churn/infer", json.dumps(body(u)).encode()) for u in USERS}

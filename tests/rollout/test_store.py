@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,88 +11,66 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from support.file_target import NEW, OLD, memory_folder, plan
-from support.servers.postgres import postgres
 
 from rollout.errors import LeaseHeld, Overtaken, RolloutError
 from rollout.observers.observer import Opened
 from rollout.rules.rule import Verdict
-from rollout.state import Event, Rollout
+from rollout.state import Change, Event, Rollout
 from rollout.store import Store
+from support.file_target import NEW, OLD, plan
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PROCESSES = multiprocessing.get_context("fork")
 RACERS = 6
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as address:
-        yield address
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database in which there is nothing yet."""
-    if request.param == "sqlite":
-        with memory_folder(tmp_path) as folder:
-            yield f"sqlite:///{folder}/not-yet/rollout.db"
-        return
-    address = request.getfixturevalue("server")
-    name = f"r{abs(hash(request.node.name)) % 10**9}"
-    engine = sqlalchemy.create_engine(address + "studies", isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
-    yield address + name
-
-
 def start(store: Store, model: str = "churn") -> Rollout:
-    return store.start(model, NEW, OLD, plan(), "ada", "march", NOW)
+    return store.start(model, Change(NEW, OLD, "ada", NOW, "march"), plan())
 
 
 def race(act: Callable[..., None], *arguments: Any) -> list[str]:
-    """What each of several processes that begin at one moment has to say, `act(say, *arguments)`."""
-    said, go = PROCESSES.Queue(), PROCESSES.Event()
+    """The messages of several processes that begin at the same moment: each calls `act(report,
+    *arguments)`."""
+    reports, go = PROCESSES.Queue(), PROCESSES.Event()
 
     def runner() -> None:
         go.wait(30)
         try:
-            act(said.put, *arguments)
+            act(reports.put, *arguments)
         except Exception as error:
-            said.put(f"{type(error).__name__}: {error}")
+            reports.put(f"{type(error).__name__}: {error}")
 
     racers = [PROCESSES.Process(target=runner) for _ in range(RACERS)]
     for racer in racers:
         racer.start()
     go.set()
-    answers = [said.get(timeout=60) for _ in racers]
+    answers = [reports.get(timeout=60) for _ in racers]
     for racer in racers:
         racer.join(30)
     return answers
 
 
-def open_it(say: Callable[[str], None], uri: str) -> None:
-    say(str(Store(uri).newest("churn")))
+def open_it(report: Callable[[str], None], uri: str) -> None:
+    report(str(Store(uri).newest("churn")))
 
 
-def start_one(say: Callable[[str], None], uri: str) -> None:
+def start_one(report: Callable[[str], None], uri: str) -> None:
     store = Store(uri)
     try:
         start(store)
     except RolloutError as error:
-        say(f"refused: {error}")
+        report(f"refused: {error}")
     else:
-        say("started")
+        report("started")
 
 
-def take(say: Callable[[str], None], uri: str, now: datetime) -> None:
+def take(report: Callable[[str], None], uri: str, now: datetime) -> None:
     try:
         Store(uri).take_lease("churn", f"holder {os.getpid()}", now)
     except LeaseHeld:
-        say("refused")
+        report("refused")
     else:
-        say("taken")
+        report("taken")
 
 
 def test_processes_that_open_a_new_database_together_all_succeed(uri: str) -> None:
@@ -101,9 +79,9 @@ def test_processes_that_open_a_new_database_together_all_succeed(uri: str) -> No
 
 def test_only_one_of_many_starts_a_rollout(uri: str) -> None:
     Store(uri)
-    said = race(start_one, uri)
-    assert said.count("started") == 1, said
-    assert all("is running; wait for its end" in one for one in said if one != "started"), said
+    reports = race(start_one, uri)
+    assert reports.count("started") == 1, reports
+    assert all("is running; wait for its end" in one for one in reports if one != "started"), reports
 
 
 def test_only_one_of_many_gets_a_free_lease(uri: str) -> None:
@@ -159,7 +137,7 @@ def test_state_and_history_change_together_or_not_at_all(uri: str) -> None:
     assert not store.load(begun.id).paused
 
 
-def test_nobody_without_the_lease_can_write(uri: str) -> None:
+def test_only_the_holder_of_the_lease_can_write(uri: str) -> None:
     store = Store(uri, lease_s=10)
     begun = start(store)
     store.take_lease("churn", "one", NOW)
@@ -218,25 +196,25 @@ def test_what_is_stable_follows_from_the_rollouts(uri: str) -> None:
     promoted = store.save(replace(begun, phase="promoted", ended=NOW), Event(NOW, "finish", "good"))
     assert store.stable("churn") == NEW
     store.reopen(promoted, "bob", "offers fail", NOW)
-    request = store.asked(begun.id)
+    request = store.next_request(begun.id)
     assert request is not None and (request.what, request.why) == ("abort", "bob: offers fail")
     back = store.load(begun.id)
     store.save(
         replace(back, phase="rolled_back", ended=NOW), Event(NOW, "end", "offers fail"), answers=request
     )
-    assert store.stable("churn") == OLD and store.asked(begun.id) is None
+    assert store.stable("churn") == OLD and store.next_request(begun.id) is None
     assert store.answer(request) == 4
 
 
-def test_requests_wait_in_the_order_in_which_they_were_asked(uri: str) -> None:
+def test_requests_wait_in_the_order_in_which_they_were_made(uri: str) -> None:
     store = Store(uri)
     id = start(store).id
-    store.ask(id, "pause", "bob", "lunch", NOW)
-    store.ask(id, "resume", "bob", "", NOW)
-    first = store.asked(id)
+    store.request(id, "pause", "bob", "lunch", NOW)
+    store.request(id, "resume", "bob", "", NOW)
+    first = store.next_request(id)
     assert first is not None and first.what == "pause"
     store.save(store.load(id), Event(NOW, "pause", "x"), answers=first)
-    second = store.asked(id)
+    second = store.next_request(id)
     assert second is not None and second.what == "resume" and second.why == "asked by bob"
 
 
@@ -257,7 +235,7 @@ def test_the_tables_are_those_of_the_newest_migration(uri: str) -> None:
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    from rollout import tables
+    from rollout.database import tables
 
     Store(uri)
     config = Config()

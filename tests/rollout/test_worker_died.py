@@ -1,11 +1,11 @@
-"""What TorchServe says when a worker died over a request reaches nobody as an error of the request."""
+"""TorchServe's answer when a worker died is not reported to the client as an error of the request."""
 
 from pathlib import Path
 
 from support.servers.upstreams import split
 
 
-def test_a_worker_s_death_is_a_503_that_says_when_to_come_back(tmp_path: Path) -> None:
+def test_a_worker_s_death_is_a_503_with_retry_after(tmp_path: Path) -> None:
     with split(tmp_path) as made:
         for status in (500, 503, 507):
             made.stable.status = status

@@ -1,4 +1,4 @@
-"""Beside a real TorchServe: explanations, request ids, metrics at its address, and the prediction log."""
+"""A real TorchServe: explanations, request ids, metrics and the prediction log."""
 
 import json
 import signal
@@ -13,13 +13,13 @@ import pandas as pd
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.served_bundle import KEY, STALE, UNKNOWN, ServedBundle, files_of
 
 from handlers.identity import mask
 from handlers.records.segments import complete
 from serving.config import ServingConfig
 from serving.torchserve.server import TorchServe
 from serving.torchserve.tokens import Tokens
+from support.served_bundle import KEY, STALE, UNKNOWN, ServedBundle, files_of
 
 
 @dataclass
@@ -71,7 +71,7 @@ def served(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> It
         yield Running(server, log)
 
 
-def test_explanations_are_answered_at_their_own_addresses(served: Running) -> None:
+def test_explanations_have_paths_of_their_own(served: Running) -> None:
     native = served.post("/explanations/churn", {"user_id": 3}).json()
     assert native["reasons"][0].startswith(
         ("purchases so far", "tenure_months", "avg_purchase", "customer_s")
@@ -87,7 +87,7 @@ def test_explanations_are_answered_at_their_own_addresses(served: Running) -> No
     assert "reasons" not in plain["predictions"][0]
 
 
-def test_a_what_if_question_is_answered(served: Running) -> None:
+def test_a_request_may_override_features(served: Running) -> None:
     answer = served.post("/predictions/churn", {"user_id": 3, "features": {"total_purchases": 0}}).json()
     assert answer["overridden"] == ["total_purchases"]
     assert answer["features"]["purchase_frequency"] == 0
@@ -103,15 +103,15 @@ def test_a_request_keeps_its_id(served: Running) -> None:
     assert odd.headers["x-churn-request-id"] == odd.headers["x-request-id"]
 
 
-def test_what_was_answered_stands_in_torchserves_metrics(served: Running) -> None:
-    asked = [
+def test_answers_are_counted_in_the_metrics_of_torchserve(served: Running) -> None:
+    bodies = [
         {"user_id": 5},
         {"instances": [{"user_id": STALE[0]}, {"user_id": UNKNOWN}]},
         b"{bad",
     ]
-    time.sleep(2.5)  # what came before has been sent
+    time.sleep(2.5)  # the metrics of earlier requests are sent by then
     before = served.samples()
-    for body in asked:
+    for body in bodies:
         served.post("/predictions/churn", body)
     deadline = time.monotonic() + 10
     done = sample(before, "churn_request_seconds_count") + 3
@@ -148,7 +148,7 @@ def test_what_was_answered_stands_in_torchserves_metrics(served: Running) -> Non
 
 
 def test_the_log_is_complete_after_kill_9_and_after_a_clean_stop(served: Running) -> None:
-    """The last test of this module: the server is stopped."""
+    """This must be the last test of the module, because it stops the server."""
     ids = [f"before-{number}" for number in range(5)]
     for request_id in ids:
         served.post("/predictions/churn", {"user_id": 9}, **{"x-request-id": request_id})
@@ -168,5 +168,5 @@ def test_the_log_is_complete_after_kill_9_and_after_a_clean_stop(served: Running
     written = pd.read_parquet(served.log)
     found = written["request_id"].value_counts()
     assert [found.get(request_id, 0) for request_id in ids + later] == [1] * 10
-    kept = written[written["request_id"] == "after-0"].iloc[0]
-    assert (kept["user_id"], kept["status"], kept["variant"]) == (mask("9", KEY), "ok", "stable")
+    row = written[written["request_id"] == "after-0"].iloc[0]
+    assert (row["user_id"], row["status"], row["variant"]) == (mask("9", KEY), "ok", "stable")

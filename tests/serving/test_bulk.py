@@ -1,4 +1,4 @@
-"""Scoring in bulk: the server's bits, however many rows a call has."""
+"""Bulk scoring gives the same bits as the server, for any number of rows in a call."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from support.served_bundle import SEGMENTS, ServedBundle
 
 from handlers.bundle import Bundle, read_bundle
 from handlers.scoring.program import CHUNK, Scorer
 from serving.offline.bulk import BulkScorer
+from support.served_bundle import SEGMENTS, ServedBundle
 
 
 @pytest.fixture
@@ -28,33 +28,33 @@ def columns(rows: int, content: Bundle) -> dict[str, NDArray[Any]]:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 255, 4096, 9_001])
-def test_a_score_has_the_bits_that_the_server_answers(rows: int, content: Bundle) -> None:
-    asked = columns(rows, content)
-    served = Scorer(content.program, content.numeric, content.vocabulary).score(asked)
+def test_scores_have_the_same_bits_as_the_servers(rows: int, content: Bundle) -> None:
+    inputs = columns(rows, content)
+    served = Scorer(content.program, content.numeric, content.vocabulary).score(inputs)
 
-    assert np.array_equal(BulkScorer(content).score(asked), served)
+    assert np.array_equal(BulkScorer(content).score(inputs), served)
 
 
-def test_calls_that_round_otherwise_are_not_used(content: Bundle) -> None:
-    """As on a machine whose kernels for many rows add in another order."""
-    asked = columns(9_001, content)
-    served = Scorer(content.program, content.numeric, content.vocabulary).score(asked)
+def test_calls_that_round_differently_are_not_used(content: Bundle) -> None:
+    """A machine may have kernels that add many rows in another order."""
+    inputs = columns(9_001, content)
+    served = Scorer(content.program, content.numeric, content.vocabulary).score(inputs)
     scorer = BulkScorer(content)
     program = scorer._program
 
-    def rounds_otherwise(numbers: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    def rounds_differently(numbers: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         found = program(numbers, codes)
         return found if len(found) == CHUNK else torch.nextafter(found, torch.ones(()).double())
 
-    scorer._program = rounds_otherwise  # type: ignore[assignment]
-    assert np.array_equal(scorer.score(asked), served)
+    scorer._program = rounds_differently  # type: ignore[assignment]
+    assert np.array_equal(scorer.score(inputs), served)
     assert scorer.sizes == ()
 
 
-def test_a_call_that_rounds_otherwise_later_is_noticed(content: Bundle) -> None:
-    asked = columns(3 * 4096, content)
+def test_a_later_call_that_rounds_differently_is_detected(content: Bundle) -> None:
+    inputs = columns(3 * 4096, content)
     scorer = BulkScorer(content)
-    served = scorer.score(asked)
+    served = scorer.score(inputs)
     if not scorer.sizes:
         pytest.skip("this machine rounds differently in all larger calls")
     program = scorer._program
@@ -65,4 +65,4 @@ def test_a_call_that_rounds_otherwise_later_is_noticed(content: Bundle) -> None:
         )
     )
 
-    assert np.array_equal(scorer.score(asked), served)
+    assert np.array_equal(scorer.score(inputs), served)

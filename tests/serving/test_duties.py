@@ -1,16 +1,16 @@
-"""What the supervisor cannot do now it does later, and meanwhile the service goes on: with real processes."""
+"""The supervisor repeats a duty that failed, and meanwhile requests are answered; with real processes."""
 
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from support.served_bundle import ServedBundle
-from support.servers.stack import Stack, supervisor_of, ticking, within
 
-import serving.gateway.gateway
+import serving.gateway.log_rotation
+import serving.gateway.process
 import serving.supervisor
 from core.errors import ServingError
 from serving.archive import Archive
@@ -18,13 +18,16 @@ from serving.client import running
 from serving.config import ServingConfig
 from serving.restarts import RestartPolicy
 from serving.torchserve.server import TorchServe, Upstream
+from support.served_bundle import ServedBundle
+from support.servers.stack import Stack, supervisor_of, ticking
+from support.waits import within
 
-ASKED = {"user_id": 1}
+BODY = {"user_id": 1}
 
 
 @pytest.fixture(scope="module")
 def environment(bundle: ServedBundle) -> dict[str, str]:
-    """Of the workers: a test changes it, and the next worker is started with it."""
+    """The workers' environment. When a test changes it, the next worker gets the change."""
     return dict(bundle.environment)
 
 
@@ -37,15 +40,15 @@ def stack(
     def server(archive: Archive, name: str) -> TorchServe:
         return TorchServe(ServingConfig(), archive, dict(environment), made.files, name)
 
-    made.supervisor._server = server
+    made.supervisor.servers = replace(made.supervisor.servers, stable=server)
     with made.supervisor, ticking(made.supervisor):
         yield made
 
 
 def status(stack: Stack) -> int:
-    """0: nobody listens."""
+    """The status of a prediction; 0 when the connection is refused."""
     try:
-        return stack.post("/predictions/churn", json=ASKED).status_code
+        return stack.post("/predictions/churn", json=BODY).status_code
     except httpx.TransportError:
         return 0
 
@@ -57,7 +60,7 @@ def answers(stack: Stack) -> bool:
 def test_a_renewal_that_fails_does_not_end_the_service(
     stack: Stack, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The feature registry is away: no worker starts. The present one is good for another day."""
+    """Without the feature registry no worker starts. The tokens of the present server are valid for a day."""
     ours, first = stack.supervisor, stack.supervisor.model
     monkeypatch.setattr(serving.supervisor, "warm_up", lambda server: 0)
     monkeypatch.setattr(serving.supervisor, "RENEWALS", RestartPolicy(first_wait_s=0.5, longest_wait_s=0.5))
@@ -94,7 +97,7 @@ def test_a_list_of_keys_that_cannot_be_read_changes_nothing(stack: Stack) -> Non
 def test_an_access_log_that_cannot_be_moved_changes_nothing(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving.supervisor, "LOG_BYTES", 0)
+    monkeypatch.setattr(serving.gateway.log_rotation, "LOG_BYTES", 0)
     moved = stack.supervisor.gateway.access_log.with_suffix(".1.log")
     (moved / "in the way").mkdir(parents=True)
     within(15, lambda: answers(stack) and moved.name in running(stack.files)["reason"])
@@ -105,7 +108,7 @@ def test_an_access_log_that_cannot_be_moved_changes_nothing(
 
 
 def test_the_gateway_does_not_wait_for_torchserve(stack: Stack) -> None:
-    """Both die; each has a back-off of its own, and TorchServe starts in the background."""
+    """Both processes are killed. Each has its own waits, and TorchServe starts in the background."""
     ours = stack.supervisor
     model, gateway = ours.model, ours.gateway.pid
     os.kill(model.pid, signal.SIGKILL)
@@ -120,8 +123,8 @@ def test_an_upstream_that_never_answers_does_not_stay_in_the_slot(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway, good = stack.supervisor.gateway, stack.supervisor.model.upstream
-    monkeypatch.setattr(serving.gateway.gateway, "APPLIED_WITHIN_S", 1.5)
-    with pytest.raises(ServingError, match="did not take its new endpoints"):
-        gateway.set_upstream("stable", Upstream(9, 9, "nobody's"))
+    monkeypatch.setattr(serving.gateway.process, "APPLIED_WITHIN_S", 1.5)
+    with pytest.raises(ServingError, match="did not apply its new endpoints"):
+        gateway.set_upstream("stable", Upstream(9, 9, "another-token"))
     within(5, lambda: set(gateway.hosts("stable")) == {good.inference_port})
     assert {answers(stack) for _ in range(20)} == {True}

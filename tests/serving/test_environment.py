@@ -1,25 +1,25 @@
-"""A server that we start gets the variables on a list, and none of the secrets of our own environment."""
+"""A started server gets the variables on a list, and no secret of the parent's environment."""
 
 from pathlib import Path
 
 import psutil
 import pytest
-from support.served_bundle import ServedBundle
-from support.servers.stack import supervisor_of
 
 from serving.config import ServingConfig
 from serving.environment import SYSTEM, WORKER, passed_on
+from support.served_bundle import ServedBundle
+from support.servers.stack import supervisor_of
 
 SECRETS = {
     "CHURN_SIGNING_KEY": "-----BEGIN PRIVATE KEY-----",
     "MLFLOW_TRACKING_PASSWORD": "of the registry",
     "AWS_SECRET_ACCESS_KEY": "of the bucket",
     "PGPASSWORD": "of the database",
-    "SOMETHING_ELSE": "that nobody listed",
+    "SOMETHING_ELSE": "not on the list",
 }
 
 
-def test_only_what_is_listed_is_passed_on() -> None:
+def test_only_listed_variables_are_passed_on() -> None:
     ours = {
         **SECRETS,
         "PATH": "/bin",
@@ -32,7 +32,7 @@ def test_only_what_is_listed_is_passed_on() -> None:
     assert set(passed_on((*WORKER, "AWS_*"), ours)) == {*passed_on(WORKER, ours), "AWS_SECRET_ACCESS_KEY"}
 
 
-def test_no_process_of_a_server_has_a_secret_of_ours(
+def test_no_process_of_a_server_has_a_secret_of_its_parent(
     bundle: ServedBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in SECRETS.items():
@@ -47,7 +47,7 @@ def test_no_process_of_a_server_has_a_secret_of_ours(
 
 
 def test_budgets_come_from_the_serving_config(bundle: ServedBundle, tmp_path: Path) -> None:
-    """Also where our own environment names another: the list passes it on, and the config goes before it."""
+    """Also when the environment has other values: they are passed on, and the config has precedence."""
     assert set(passed_on(WORKER, {"CHURN_BATCH_ROWS": "1", "CHURN_MAX_EXPLAINED": "1"})) == {
         "CHURN_BATCH_ROWS",
         "CHURN_MAX_EXPLAINED",
@@ -56,7 +56,7 @@ def test_budgets_come_from_the_serving_config(bundle: ServedBundle, tmp_path: Pa
     with made.supervisor as ours:
         [worker] = psutil.Process(ours.model.pid).children()
         assert worker.environ()["CHURN_BATCH_ROWS"] == "7"
-        asked = {"instances": [{"user_id": i} for i in (1, 2, 3)], "parameters": {"reasons": True}}
-        answer = made.post("/v1/models/churn:predict", json=asked)
+        body = {"instances": [{"user_id": i} for i in (1, 2, 3)], "parameters": {"reasons": True}}
+        answer = made.post("/v1/models/churn:predict", json=body)
         assert answer.status_code == 400
         assert answer.json()["error"].endswith("reasons for at most 2 a request")

@@ -1,113 +1,112 @@
-"""Harm done to the real processes: what is answered meanwhile, and afterwards (docs/serving.md, Faults)."""
+"""Faults of the real processes: the answers during the fault and after it (docs/serving.md, Faults)."""
 
 import os
 import resource
 import shutil
 import signal
 import sqlite3
-import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
-import redis
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from support.served_bundle import FRESH, ServedBundle, changed_archive, files_of, make_archive
-from support.servers.house import Clients, acknowledged, free_port, house, logged
 
 from core.errors import ArchiveError, ServingError
 from handlers import telemetry
 from handlers.records.log import TAKE_EVERY_S
 from serving.config import ServingConfig
 from serving.torchserve.server import TorchServe
+from support.served_bundle import FRESH, ServedBundle, changed_archive, files_of, make_archive
+from support.servers.redis_servers import RedisServer, redis_server
+from support.servers.under_fault import Clients, acknowledged, logged, under_fault
+from support.waits import within
 from training.archive.signing import read_signers, sign, trust_line
 from training.archive.verify import verify_archive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 BACK_WITHIN_S = 60
-"""A worker's start costs about 5 s on an idle machine; the machine of a test is not idle."""
+"""A worker starts in about 5 s on an idle machine; the machine of a test is not idle."""
 REFUSED_WITHIN_S = 2.0
 
 
 def test_kill_9_of_the_worker(bundle: ServedBundle, tmp_path: Path) -> None:
-    with house(bundle.archive, bundle.environment, tmp_path) as served:
+    with under_fault(bundle, tmp_path) as served:
         with Clients(served.url) as clients:
-            until(lambda: len(clients.answers) > 200)
+            within(30, lambda: len(clients.answers) > 200)
             killed, first = time.monotonic(), served.worker()
             first.kill()
             served.wait_for(200, BACK_WITHIN_S)
             seen = len(clients.answers)
-            until(lambda: len(clients.answers) > seen + 200)
+            within(30, lambda: len(clients.answers) > seen + 200)
         assert served.worker().pid != first.pid
         assert refusals_are_documented(clients)
         assert clients.answers[-1].status == 200
-    told = acknowledged(clients.answers)
-    lost = set(told) - set(logged(served.log))
-    # at most what was handed to the log's writer in the window before the kill
-    assert all(killed - TAKE_EVERY_S - 1 < told[request_id] < killed + 0.5 for request_id in lost)
+    acknowledged_at = acknowledged(clients.answers)
+    lost = set(acknowledged_at) - set(logged(served.log))
+    # at most the records that the log's writer got in the window before the kill
+    assert all(killed - TAKE_EVERY_S - 1 < acknowledged_at[request_id] < killed + 0.5 for request_id in lost)
 
 
 def test_kill_9_of_the_jvm(bundle: ServedBundle, tmp_path: Path) -> None:
-    with house(bundle.archive, bundle.environment, tmp_path) as served:
+    with under_fault(bundle, tmp_path) as served:
         with Clients(served.url) as clients:
-            until(lambda: len(clients.answers) > 200)
+            within(30, lambda: len(clients.answers) > 200)
             killed, first, worker = time.monotonic(), served.jvm, served.worker()
             os.kill(first, signal.SIGKILL)
-            until(lambda: served.jvm != first, BACK_WITHIN_S)
+            within(BACK_WITHIN_S, lambda: served.jvm != first)
             served.wait_for(200, BACK_WITHIN_S)
             seen = len(clients.answers)
-            until(lambda: len(clients.answers) > seen + 200)
+            within(30, lambda: len(clients.answers) > seen + 200)
         assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
         assert refusals_are_documented(clients)
         assert clients.answers[-1].status == 200
-    told = acknowledged(clients.answers)
-    lost = set(told) - set(logged(served.log))
-    assert all(killed - TAKE_EVERY_S - 1 < told[request_id] < killed + 0.5 for request_id in lost)
+    acknowledged_at = acknowledged(clients.answers)
+    lost = set(acknowledged_at) - set(logged(served.log))
+    assert all(killed - TAKE_EVERY_S - 1 < acknowledged_at[request_id] < killed + 0.5 for request_id in lost)
 
 
 def test_an_orderly_stop_loses_no_record(bundle: ServedBundle, tmp_path: Path) -> None:
     with (
-        house(bundle.archive, bundle.environment, tmp_path) as served,
+        under_fault(bundle, tmp_path) as served,
         Clients(served.url) as clients,
     ):
-        until(lambda: len(clients.answers) > 500)
+        within(30, lambda: len(clients.answers) > 500)
     assert clients.statuses() == {200}
     assert sorted(logged(served.log)) == sorted(acknowledged(clients.answers))
 
 
-@pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
 def test_kill_9_of_redis(bundle: ServedBundle, tmp_path: Path) -> None:
     with store_in_redis(bundle, tmp_path) as (cache, archive, environment):
-        with house(archive, environment, tmp_path) as served:
+        with under_fault(bundle, tmp_path, lambda: archive, **environment) as served:
             assert served.one(1).status == 200
             with Clients(served.url, number=1) as clients:
-                until(lambda: len(clients.answers) > 20)
-                cache.kill()
-                # whom this worker has read before is answered from that, and says so; a stranger is refused
-                until(lambda: served.one(1).body.get("status") == "degraded")
+                within(30, lambda: len(clients.answers) > 20)
+                cache.stop()
+                # for customers that this worker has read before, it answers with the last known values;
+                # others are a 503
+                within(30, lambda: served.one(1).body.get("status") == "degraded")
                 begun = time.monotonic()
                 stranger = served.one(FRESH[-1])
                 assert (stranger.status, stranger.body["code"]) == (503, telemetry.STORE_DOWN)
                 assert stranger.retry_after is not None
                 assert time.monotonic() - begun < REFUSED_WITHIN_S
                 cache.start()
-                until(lambda: served.one(1).body.get("status") == "ok")
+                within(30, lambda: served.one(1).body.get("status") == "ok")
             assert refusals_are_documented(clients)
             served.wait_for(200, 5, FRESH[-1])
         assert set(acknowledged(clients.answers)) <= set(logged(served.log))
 
 
-@pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
-def test_redis_stands_still_for_5_seconds(bundle: ServedBundle, tmp_path: Path) -> None:
+def test_redis_is_suspended_for_5_seconds(bundle: ServedBundle, tmp_path: Path) -> None:
     with (
         store_in_redis(bundle, tmp_path) as (cache, archive, environment),
-        house(archive, environment, tmp_path) as served,
+        under_fault(bundle, tmp_path, lambda: archive, **environment) as served,
     ):
         assert served.one(1).status == 200
         cache.process.suspend()
@@ -123,14 +122,14 @@ def test_redis_stands_still_for_5_seconds(bundle: ServedBundle, tmp_path: Path) 
         finally:
             cache.process.resume()
         assert served.wait_for(200, 10, FRESH[-1]) < 5
-        until(lambda: served.one(1).body["status"] == "ok")
+        within(30, lambda: served.one(1).body["status"] == "ok")
 
 
 def test_sqlite_is_locked(bundle: ServedBundle, tmp_path: Path) -> None:
     online = tmp_path / "online.db"
     shutil.copyfile(bundle.root / "online.db", online)
     environment = {**bundle.environment, "CHURN_FEAST_ONLINE": str(online)}
-    with house(bundle.archive, environment, tmp_path) as served:
+    with under_fault(bundle, tmp_path, **environment) as served:
         assert served.one(1).status == 200
         with closing(sqlite3.connect(online, isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
@@ -143,25 +142,24 @@ def test_sqlite_is_locked(bundle: ServedBundle, tmp_path: Path) -> None:
             assert (known.status, known.body["status"]) == (200, "degraded")
             other.execute("ROLLBACK")
         served.wait_for(200, 5, FRESH[-1])
-        until(lambda: served.one(1).body["status"] == "ok")
+        within(30, lambda: served.one(1).body["status"] == "ok")
 
 
-def test_no_room_for_the_prediction_log(bundle: ServedBundle, tmp_path: Path) -> None:
-    """No file of the worker may grow any more: to a writer the same as a full disk."""
-    with house(bundle.archive, bundle.environment, tmp_path) as served:
+def test_a_full_disk_under_the_prediction_log(bundle: ServedBundle, tmp_path: Path) -> None:
+    """The files of the worker cannot grow. For a writer, that is the same as a full disk."""
+    with under_fault(bundle, tmp_path) as served:
         with Clients(served.url) as clients:
-            until(lambda: len(clients.answers) > 200)
+            within(30, lambda: len(clients.answers) > 200)
             worker = served.worker()
             worker.rlimit(resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
             seen = len(clients.answers)
-            until(lambda: len(clients.answers) > seen + 500)
-            waiting = time.monotonic() + 10
-            until(lambda: time.monotonic() > waiting)
+            within(30, lambda: len(clients.answers) > seen + 500)
+            time.sleep(10)
             worker.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             seen = len(clients.answers)
-            until(lambda: len(clients.answers) > seen + 200)
+            within(30, lambda: len(clients.answers) > seen + 200)
         assert clients.statuses() == {200}
-        assert "the prediction log cannot be written" in served.said()
+        assert "the prediction log cannot be written" in served.output()
         dropped = served.counted("churn_log_records_total", outcome="dropped")
     assert len(set(acknowledged(clients.answers)) - set(logged(served.log))) == dropped == 0
 
@@ -173,7 +171,7 @@ def test_no_room_for_the_prediction_log(bundle: ServedBundle, tmp_path: Path) ->
 )
 def test_a_clock_that_is_wrong(bundle: ServedBundle, tmp_path: Path, ahead: timedelta, status: str) -> None:
     offset = float(bundle.environment["CHURN_CLOCK_OFFSET_S"]) + ahead.total_seconds()
-    with house(bundle.archive, bundle.environment, tmp_path, CHURN_CLOCK_OFFSET_S=str(offset)) as served:
+    with under_fault(bundle, tmp_path, CHURN_CLOCK_OFFSET_S=str(offset)) as served:
         answer = served.one(1)
         assert (answer.status, answer.body["status"]) == (200, status)
         assert ("status_reason" in answer.body) == (status != "ok")
@@ -184,19 +182,19 @@ def test_an_archive_that_must_not_be_served_changes_nothing(bundle: ServedBundle
     cut = tmp_path / "cut" / "tiny.mar"
     cut.parent.mkdir()
     cut.write_bytes(bundle.archive.read_bytes()[:-5000])
-    with house(bundle.archive, bundle.environment, tmp_path) as served:
+    with under_fault(bundle, tmp_path) as served:
         with Clients(served.url) as clients:
-            until(lambda: len(clients.answers) > 50)
+            within(30, lambda: len(clients.answers) > 50)
             for archive in (wrong_spec, cut):
                 with pytest.raises(ServingError):
                     served.supervisor.replace(archive)
             seen = len(clients.answers)
-            until(lambda: len(clients.answers) > seen + 50)
+            within(30, lambda: len(clients.answers) > seen + 50)
         assert clients.statuses() == {200}
 
 
 def test_an_archive_that_is_not_trusted_changes_nothing(bundle: ServedBundle, tmp_path: Path) -> None:
-    """Unsigned, signed by a stranger, and changed after it was signed."""
+    """Without a signature, signed with an unknown key, and changed after it was signed."""
     ours, stranger = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     list_of_signers = tmp_path / "signers"
     list_of_signers.write_text(trust_line("us", ours.public_key()))
@@ -208,7 +206,7 @@ def test_an_archive_that_is_not_trusted_changes_nothing(bundle: ServedBundle, tm
             verify_archive(next_archive, read_signers(list_of_signers))
         return bundle.archive
 
-    with house(bundle.archive, bundle.environment, tmp_path, newest) as served:
+    with under_fault(bundle, tmp_path, newest) as served:
         first, checked[0] = served.jvm, True
         for key, changed, complaint in (
             (None, False, "unsigned"),
@@ -235,40 +233,11 @@ def test_a_cut_archive_is_refused_at_the_start(bundle: ServedBundle, tmp_path: P
         TorchServe(ServingConfig(), cut, bundle.environment, files_of(tmp_path)).__enter__()
 
 
-class Cache:
-    """A redis-server that can be killed and started again, with its data."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port, self._folder = free_port(), folder
-        self.process: psutil.Popen
-
-    def start(self) -> None:
-        where = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
-        kept = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
-        self.process = psutil.Popen(["redis-server", *where, *kept], stdout=subprocess.DEVNULL)
-        with redis.Redis(port=self.port) as client:
-            until(lambda: _answers(client))
-
-    def kill(self) -> None:
-        if self.process.is_running():
-            self.process.kill()
-            self.process.wait()
-
-
-def _answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except (redis.ConnectionError, redis.BusyLoadingError):
-        return False
-
-
 @contextmanager
-def store_in_redis(bundle: ServedBundle, folder: Path) -> Iterator[tuple[Cache, Path, dict[str, str]]]:
-    """The bundle's customers in a Redis of our own; an archive and an environment that read them there."""
-    (folder / "redis").mkdir()
-    cache = Cache(folder / "redis")
-    cache.start()
-    try:
+def store_in_redis(bundle: ServedBundle, folder: Path) -> Iterator[tuple[RedisServer, Path, dict[str, str]]]:
+    """The bundle's customers in a private Redis, and an archive and an environment that use it."""
+    options = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
+    with redis_server(folder / "redis", *options) as cache:
         model_dir = shutil.copytree(bundle.model_dir, folder / "redis-model")
         yaml = model_dir / "feature_store.yaml"
         online = '{type: redis, connection_string: "${CHURN_FEAST_ONLINE}"}'
@@ -280,8 +249,6 @@ def store_in_redis(bundle: ServedBundle, folder: Path) -> Iterator[tuple[Cache, 
         environment = {**bundle.environment, "CHURN_FEAST_ONLINE": f"127.0.0.1:{cache.port}"}
         _fill(bundle, folder / "redis-repo", yaml.read_text(), environment)
         yield cache, make_archive(model_dir, folder / "redis-store" / "tiny.mar"), environment
-    finally:
-        cache.kill()
 
 
 def _fill(bundle: ServedBundle, repository: Path, config: str, environment: dict[str, str]) -> None:
@@ -298,14 +265,7 @@ def _fill(bundle: ServedBundle, repository: Path, config: str, environment: dict
 
 
 def refusals_are_documented(clients: Clients) -> bool:
-    """Nothing but scores, and 503 with Retry-After."""
+    """All answers are scores or 503 with Retry-After."""
     odd = [one for one in clients.answers if one.status != 200 and (one.status != 503 or not one.retry_after)]
     assert not odd, odd[:5]
     return True
-
-
-def until(condition: Callable[[], bool], within_s: float = 30) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not so within {within_s:g} s"
-        time.sleep(0.02)

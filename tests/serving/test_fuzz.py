@@ -1,7 +1,7 @@
-"""100,000 hostile requests against a real server, with good ones beside them all the time.
+"""100,000 hostile requests to a real server, and good requests at the same time.
 
-Half go to TorchServe itself and half through the gateway, the door for strangers. Tricks with paths, methods
-and headers are the gateway's to stop: TorchServe's own router answers some of them with a 500.
+Half of them are sent to TorchServe itself and half to the gateway. Requests with manipulated paths, methods
+and headers are all sent to the gateway, which refuses them: TorchServe's router answers some with a 500.
 
 FUZZ_REQUESTS sets their number, FUZZ_SEED the stream.
 """
@@ -20,15 +20,15 @@ import grpc
 import httpx
 import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as oip
+
+from handlers import telemetry
+from serving.config import GatewayConfig, ServingConfig
+from serving.gateway.process import Gateway
+from serving.torchserve.server import TorchServe
 from support import hostile_bodies, hostile_grpc
 from support.hostile_bodies import Hostile
 from support.served_bundle import FRESH, ServedBundle, files_of
 from support.servers.raw_http import Connection, Cut, Response
-
-from handlers import telemetry
-from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
-from serving.torchserve.server import TorchServe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -36,10 +36,10 @@ REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "100000"))
 SEED = int(os.environ.get("FUZZ_SEED", "4"))
 ATTACKERS, FRIENDS = 24, 8
 BUG = telemetry.INTERNAL
-"""The code of the handler's 503 for what nobody thought of: fit for production, and a defect here."""
+"""The code of the handler's 503 for an unexpected exception. In this test it is a defect."""
 FOR_THE_GATEWAY = {"path", "header"}
 MAY_BE_CUT = {"large", "many", "compressed", "nested", "path", "header"}
-"""Larger than the server takes, or not HTTP: it may hang up before the body's end instead of answering."""
+"""Larger than the limit, or not HTTP: the server may close the connection before the end of the body."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Served:
     def direct(self) -> Connection:
         return _connection(self.server.inference, {"Authorization": f"Bearer {self.server.tokens.inference}"})
 
-    def door(self) -> Connection:
+    def through_gateway(self) -> Connection:
         return _connection(self.gateway.url, {})
 
     def workers(self) -> list[int]:
-        """Their process ids: a worker that died has been replaced by another."""
+        """The workers' process ids. They change when a worker dies and another one replaces it."""
         answer = httpx.get(
             f"{self.server.management}/models/churn",
             headers={"Authorization": f"Bearer {self.server.tokens.management}"},
@@ -91,11 +91,11 @@ def test_no_hostile_request_kills_a_worker_or_touches_a_neighbour(served: Served
     statuses: Counter[int] = found["statuses"]
     assert sum(statuses.values()) >= REQUESTS - found["cut"]
     assert {200, 400, 404} <= set(statuses)
-    # what came of it, for the report of this proof (pytest -s)
+    # the counts, for the report of this test (pytest -s)
     print({"statuses": dict(statuses), "cut": found["cut"], "good": found["friends"]})
 
 
-# what a client did wrong, said in gRPC's words; UNAVAILABLE is the documented 503
+# gRPC statuses for errors of a client; UNAVAILABLE is the documented 503
 REFUSALS = {
     *(grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND),
     *(grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.UNIMPLEMENTED),
@@ -116,7 +116,7 @@ def test_no_hostile_grpc_message_kills_a_worker_or_touches_a_neighbour(served: S
 async def besieged_by_grpc(
     served: Served, expected: dict[int, float]
 ) -> tuple[list[str], Counter[grpc.StatusCode]]:
-    """Every fourth message is a good one and must get its customer's score."""
+    """Every fourth message is valid and must get its customer's score."""
     stream = itertools.islice(enumerate(hostile_grpc.messages(SEED)), max(400, REQUESTS // 20))
     statuses: Counter[grpc.StatusCode] = Counter()
     defects: list[str] = []
@@ -124,15 +124,15 @@ async def besieged_by_grpc(
     async def attack(channel: grpc.aio.Channel) -> None:
         call = channel.unary_unary(hostile_grpc.METHOD)
         for number, message in stream:
-            status, said = await _outcome(call, message)
+            status, answer = await _outcome(call, message)
             statuses[status] += 1
-            if not _refused_well(status, said) and hostile_grpc.readable(message):
-                defects.append(f"{status.name} {said!r:.200}: {message!r:.300}")
+            if not _refused_well(status, answer) and hostile_grpc.readable(message):
+                defects.append(f"{status.name} {answer!r:.200}: {message!r:.300}")
             if number % 4 == 0:
                 user_id = FRESH[number % len(FRESH)]
-                status, said = await _outcome(call, hostile_grpc.infer([user_id]).SerializeToString())
-                if status is not grpc.StatusCode.OK or _score(said) != expected[user_id]:
-                    defects.append(f"customer {user_id} got {status.name} {said!r:.200}")
+                status, answer = await _outcome(call, hostile_grpc.infer([user_id]).SerializeToString())
+                if status is not grpc.StatusCode.OK or _score(answer) != expected[user_id]:
+                    defects.append(f"customer {user_id} got {status.name} {answer!r:.200}")
 
     address = served.gateway.url.removeprefix("http://")
     async with grpc.aio.insecure_channel(address) as first, grpc.aio.insecure_channel(address) as second:
@@ -140,13 +140,13 @@ async def besieged_by_grpc(
     return defects, statuses
 
 
-def _refused_well(status: grpc.StatusCode, said: Any) -> bool:
-    """Also in TorchServe's own words for a model or version that is not there, and for a NaN that its JSON
-    writer throws at: it answers INTERNAL and UNKNOWN before any worker is asked.
+def _refused_well(status: grpc.StatusCode, answer: Any) -> bool:
+    """TorchServe itself answers INTERNAL for an unknown model or version, and UNKNOWN for a NaN, at which its
+    JSON writer raises an exception, before a worker gets the request.
     """
     if status is grpc.StatusCode.INTERNAL:
-        return "NotFoundException" in said
-    return status in REFUSALS or (status is grpc.StatusCode.UNKNOWN and not said)
+        return "NotFoundException" in answer
+    return status in REFUSALS or (status is grpc.StatusCode.UNKNOWN and not answer)
 
 
 async def _outcome(call: Any, message: bytes) -> tuple[grpc.StatusCode, Any]:
@@ -162,7 +162,7 @@ def _score(answer: bytes) -> float:
 
 
 async def besieged(served: Served, expected: dict[int, float]) -> dict[str, Any]:
-    """Attackers share one stream of hostile requests; friends ask until it has ended."""
+    """Hostile clients share one stream of requests. Good clients send requests until it has ended."""
     stream = itertools.islice(hostile_bodies.requests(SEED), REQUESTS)
     statuses: Counter[int] = Counter()
     defects: list[str] = []
@@ -171,11 +171,11 @@ async def besieged(served: Served, expected: dict[int, float]) -> dict[str, Any]
 
     async def attack(from_outside: bool) -> None:
         nonlocal cut
-        direct, door = served.direct(), served.door()
+        direct, gateway = served.direct(), served.through_gateway()
         for request in stream:
-            connection = door if from_outside or request.kind in FOR_THE_GATEWAY else direct
+            connection = gateway if from_outside or request.kind in FOR_THE_GATEWAY else direct
             try:
-                answer = await ask(connection, request)
+                answer = await send(connection, request)
             except Cut:
                 cut += 1
                 if request.kind not in MAY_BE_CUT:
@@ -186,19 +186,19 @@ async def besieged(served: Served, expected: dict[int, float]) -> dict[str, Any]
             else:
                 statuses[answer.status] += 1
                 if complaint := wrong_with(answer):
-                    where = "gateway" if connection is door else "direct"
+                    where = "gateway" if connection is gateway else "direct"
                     defects.append(f"{where} {answer.status} {complaint}: {shown(request)}")
         await direct.close()
-        await door.close()
+        await gateway.close()
 
     async def befriend(first: int) -> None:
         nonlocal friends
-        connection = served.door() if first % 2 else served.direct()
+        connection = served.through_gateway() if first % 2 else served.direct()
         for number in itertools.count(first):
             if done.is_set():
                 break
             user_id = FRESH[number % len(FRESH)]
-            answer = await ask(connection, hostile_bodies.good(user_id, number))
+            answer = await send(connection, hostile_bodies.good(user_id, number))
             friends += 1
             if answer.status != 200 or score_in(answer) != expected[user_id]:
                 defects.append(f"customer {user_id} got {answer.status}: {answer.body[:200]!r}")
@@ -212,7 +212,7 @@ async def besieged(served: Served, expected: dict[int, float]) -> dict[str, Any]
 
 
 def wrong_with(answer: Response) -> str | None:
-    """What an answer to a hostile request must not be."""
+    """Why an answer to a hostile request is a defect; empty when it is none."""
     if answer.status == 503:
         code = json.loads(answer.body).get("code")
         documented = "retry-after" in answer.headers and code not in (None, BUG)
@@ -224,13 +224,13 @@ def wrong_with(answer: Response) -> str | None:
     return None
 
 
-async def ask(connection: Connection, request: Hostile) -> Response:
+async def send(connection: Connection, request: Hostile) -> Response:
     return await connection.ask(request.method, request.path, request.headers, request.body, request.chunk)
 
 
 async def scores_alone(served: Served) -> dict[int, float]:
     connection = served.direct()
-    scores = {i: score_in(await ask(connection, hostile_bodies.good(i, 0))) for i in FRESH}
+    scores = {i: score_in(await send(connection, hostile_bodies.good(i, 0))) for i in FRESH}
     await connection.close()
     return scores
 

@@ -1,4 +1,4 @@
-"""The gateway over a real TorchServe: who gets in, what is refused and how, what others cannot reach."""
+"""The gateway with a real TorchServe: authentication, refusals, and what clients cannot reach."""
 
 import hashlib
 import json
@@ -10,8 +10,6 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from support.served_bundle import ServedBundle
-from support.servers.stack import Stack, supervisor_of, ticking, within
 
 from churn.settings import load_settings
 from core.errors import ServingError
@@ -19,8 +17,11 @@ from serving.client import key_for, predict, running
 from serving.config import GatewayConfig
 from serving.gateway.keys import Keys, digest
 from serving.torchserve.tokens import Tokens
+from support.served_bundle import ServedBundle
+from support.servers.stack import Stack, supervisor_of, ticking
+from support.waits import within
 
-ASKED = {"user_id": 1}
+BODY = {"user_id": 1}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def stack(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield made
 
 
-def test_without_a_good_key_nothing_is_answered(stack: Stack) -> None:
+def test_without_a_valid_key_every_path_is_a_401(stack: Stack) -> None:
     for headers in (
         {},
         {"x-api-key": "guessed"},
@@ -42,19 +43,19 @@ def test_without_a_good_key_nothing_is_answered(stack: Stack) -> None:
             ("GET", "/v2/models/churn"),
             ("GET", "/nowhere"),
         ):
-            answer = httpx.request(method, stack.url + path, headers=headers, json=ASKED, trust_env=False)
+            answer = httpx.request(method, stack.url + path, headers=headers, json=BODY, trust_env=False)
             assert answer.status_code == 401, (headers, path)
             assert answer.headers["www-authenticate"].startswith("Bearer")
             assert "API key" in answer.json()["error"]
     for headers in ({"x-api-key": stack.key}, {"authorization": f"Bearer {stack.key}"}):
-        answer = httpx.post(stack.url + "/predictions/churn", headers=headers, json=ASKED, trust_env=False)
+        answer = httpx.post(stack.url + "/predictions/churn", headers=headers, json=BODY, trust_env=False)
         assert answer.status_code == 200
-    # whoever balances load holds no key, and learns no more than this
+    # load balancers have no key; these answers contain nothing else
     assert httpx.get(stack.url + "/v2/health/live", trust_env=False).json() == {"live": True}
     assert httpx.get(stack.url + "/v2/health/ready", trust_env=False).json() == {"ready": True}
 
 
-def test_health_is_what_it_says_without_a_key(stack: Stack) -> None:
+def test_health_needs_no_key_and_follows_the_worker(stack: Stack) -> None:
     def answer(path: str) -> tuple[int, object]:
         got = httpx.get(stack.url + path, trust_env=False)
         return got.status_code, got.json()
@@ -63,7 +64,7 @@ def test_health_is_what_it_says_without_a_key(stack: Stack) -> None:
     assert answer("/readyz") == answer("/healthz") == (200, {"ready": True})
     gateway, upstream = stack.supervisor.gateway, stack.supervisor.model.upstream
     gateway.set_upstream("stable", None)
-    try:  # the gateway lives, and has nobody who answers
+    try:  # the gateway is alive, and no server can answer
         within(5, lambda: answer("/readyz") == (503, {"ready": False}))
         assert answer("/healthz") == (503, {"ready": False})
         assert answer("/livez") == (200, {"live": True})
@@ -72,11 +73,11 @@ def test_health_is_what_it_says_without_a_key(stack: Stack) -> None:
     within(10, lambda: answer("/readyz")[0] == 200)
 
 
-def test_keys_come_and_go_while_the_gateway_runs(stack: Stack) -> None:
+def test_keys_are_added_and_revoked_while_the_gateway_runs(stack: Stack) -> None:
     keys = {name: stack.keys.add(name, datetime.now(UTC)) for name in ("short", "other")}
 
     def status(name: str) -> int:
-        return stack.post("/predictions/churn", json=ASKED, headers={"x-api-key": keys[name]}).status_code
+        return stack.post("/predictions/churn", json=BODY, headers={"x-api-key": keys[name]}).status_code
 
     within(5, lambda: status("short") == status("other") == 200)
     stack.keys.revoke("short")
@@ -85,7 +86,9 @@ def test_keys_come_and_go_while_the_gateway_runs(stack: Stack) -> None:
 
 
 def test_lua_hashes_like_the_standard_library(stack: Stack) -> None:
-    """Keys of every length around SHA-256's block boundary get in: their digests are hashlib's."""
+    """Keys of all lengths around the block size of SHA-256 are accepted, so their digests are those of
+    hashlib.
+    """
     names = [f"length-{length}" for length in range(1, 140)]
     entries = json.loads(stack.files.api_keys.read_text())["keys"]
     texts = {name: (name * 30)[: int(name[7:])] for name in names}
@@ -105,14 +108,14 @@ def test_lua_hashes_like_the_standard_library(stack: Stack) -> None:
         stack.files.api_keys.write_text(before)
 
 
-def test_management_and_metrics_are_not_there(stack: Stack) -> None:
+def test_management_and_metrics_cannot_be_reached(stack: Stack) -> None:
     paths = ("/models", "/models/churn", "/metrics", "/ping", "/api-description", "/token?type=inference")
     tricks = ("/predictions/../models", "/predictions/%2e%2e/models", "//models", "/predictions/churn/1.0")
     for path in (*paths, *tricks, "/stats", "/quitquitquit"):
         for method in ("GET", "POST", "PUT", "DELETE"):
             assert stack.ask(method, path).status_code in (400, 404), (method, path)
     assert stack.ask("GET", "/predictions/churn").status_code == 405
-    # nor does Envoy's own admin API listen where others could ask it to stop
+    # Envoy's admin API, which can stop it, is a private socket file
     assert httpx.post(stack.supervisor.gateway.metrics + "/quitquitquit", trust_env=False).status_code == 404
     assert stack.supervisor.gateway.admin.socket.stat().st_mode & 0o777 == 0o600
 
@@ -121,11 +124,11 @@ def test_only_the_gateway_can_be_reached_from_elsewhere(bundle: ServedBundle, tm
     address = _own_address()
     if address is None:
         pytest.skip("this machine has no address but loopback")
-    # a host of its own: the port is taken on the other addresses alone; TLS is on, since others reach it
+    # another loopback address: all other addresses refuse connections; TLS is on
     made = supervisor_of(bundle, tmp_path, GatewayConfig(host=address))
     with made.supervisor:
         assert made.url.startswith("https://")
-        assert made.post("/predictions/churn", json=ASKED).status_code == 200
+        assert made.post("/predictions/churn", json=BODY).status_code == 200
         model = made.supervisor.model
         for url in (model.management, model.metrics, model.inference, made.supervisor.gateway.metrics):
             port = url.rpartition(":")[2]
@@ -148,11 +151,11 @@ def test_an_archive_from_outside_the_store_is_refused_with_the_token_too(
     with httpx.Client(
         base_url=model.management, headers=Tokens.headers(model.tokens.management), trust_env=False
     ) as client:
-        answer = client.post("/models", params={"url": f"file://{bundle.model_dir}/x.mar"})
+        before = client.get("/models").json()
+        answer = client.post("/models", params={"url": bundle.archive.as_uri(), "model_name": "second"})
         assert answer.status_code in (400, 404, 405)
-    assert (
-        httpx.get(model.management + "/models", trust_env=False).status_code == 400
-    )  # and without it nothing
+        assert client.get("/models").json() == before
+    assert httpx.get(model.management + "/models", trust_env=False).status_code == 400  # without the token
 
 
 def test_readiness_and_metadata_are_completed(stack: Stack) -> None:
@@ -165,14 +168,14 @@ def test_readiness_and_metadata_are_completed(stack: Stack) -> None:
     answer = stack.post("/v2/models/churn/infer", json={"inputs": [tensor]}).json()
     assert metadata["versions"] == [answer["model_version"]]
     assert [(t["name"], t["datatype"]) for t in metadata["inputs"]] == [("user_id", "INT64")]
-    told = {t["name"]: t["datatype"] for t in metadata["outputs"]}
-    assert told == {t["name"]: t["datatype"] for t in answer["outputs"]}
+    declared = {t["name"]: t["datatype"] for t in metadata["outputs"]}
+    assert declared == {t["name"]: t["datatype"] for t in answer["outputs"]}
 
 
-def test_a_request_id_comes_back(stack: Stack) -> None:
-    given = stack.post("/predictions/churn", json=ASKED, headers={"x-request-id": "mine-1"})
+def test_the_request_id_is_returned(stack: Stack) -> None:
+    given = stack.post("/predictions/churn", json=BODY, headers={"x-request-id": "mine-1"})
     assert given.headers["x-request-id"] == "mine-1"
-    made = stack.post("/predictions/churn", json=ASKED)
+    made = stack.post("/predictions/churn", json=BODY)
     assert len(made.headers["x-request-id"]) >= 16
     assert given.headers["content-type"] == "application/json"
 
@@ -183,10 +186,10 @@ def test_a_large_body_is_refused(stack: Stack) -> None:
     assert "serving.max_request_bytes" in answer.json()["error"]
 
 
-def test_the_access_log_says_who_and_how_but_nothing_of_the_customer(stack: Stack) -> None:
+def test_the_access_log_names_the_key_and_never_the_customer(stack: Stack) -> None:
     stack.post("/predictions/churn?user_id=987654321", json={"user_id": 123456789})
     stack.ask("GET", "/customers/987654321")
-    stack.post("/predictions/churn", json=ASKED, headers={"x-request-id": "in-the-log"})
+    stack.post("/predictions/churn", json=BODY, headers={"x-request-id": "in-the-log"})
     log = stack.files.serving / "logs" / "gateway.log"
     within(15, lambda: "in-the-log" in log.read_text())
     text = log.read_text()
@@ -207,8 +210,8 @@ def test_the_access_log_says_who_and_how_but_nothing_of_the_customer(stack: Stac
         assert secret not in text
 
 
-def test_prometheus_reads_the_gateway_s_numbers(stack: Stack) -> None:
-    stack.post("/predictions/churn", json=ASKED)
+def test_prometheus_reads_the_gateway_s_metrics(stack: Stack) -> None:
+    stack.post("/predictions/churn", json=BODY)
     text = httpx.get(stack.supervisor.gateway.metrics + "/metrics", trust_env=False).text
     assert 'envoy_cluster_upstream_rq_xx{envoy_response_code_class="2",envoy_cluster_name="stable"}' in text
     assert "envoy_http_downstream_rq_time_bucket" in text
@@ -234,7 +237,7 @@ def test_requests_split_by_weight_without_a_restart(stack: Stack) -> None:
 
     def canary_share() -> float:
         before = _count(gateway.metrics, "canary")
-        for user in range(1, 61):  # one customer alone would always meet the same variant
+        for user in range(1, 61):  # a single customer would always get the same variant
             assert stack.post("/predictions/churn", json={"user_id": user}).status_code == 200
         return (_count(gateway.metrics, "canary") - before) / 60
 
@@ -258,9 +261,9 @@ def _count(metrics: str, slot: str) -> float:
 def test_a_list_of_keys_that_others_can_read_is_refused(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     keys.add("one", datetime.now(UTC))
-    with pytest.raises(ServingError, match="there is one already"):
+    with pytest.raises(ServingError, match="the name is in use"):
         keys.add("one", datetime.now(UTC))
-    with pytest.raises(ServingError, match="there are one"):
+    with pytest.raises(ServingError, match="names of keys: one"):
         keys.revoke("two")
     with pytest.raises(ServingError, match="a name is 1 to 64"):
         keys.add("no good", datetime.now(UTC))
@@ -269,13 +272,13 @@ def test_a_list_of_keys_that_others_can_read_is_refused(tmp_path: Path) -> None:
         keys.all()
 
 
-def test_keys_can_be_off_on_loopback_alone() -> None:
+def test_keys_can_be_off_on_loopback_only() -> None:
     assert not GatewayConfig(keys=False).keys
     with pytest.raises(ValueError, match="keys cannot be off on 0"):
         GatewayConfig(keys=False, host="0.0.0.0")  # noqa: S104
 
 
-def test_a_taken_port_is_named_with_its_key(bundle: ServedBundle, tmp_path: Path) -> None:
+def test_the_error_for_a_port_in_use_names_the_setting(bundle: ServedBundle, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         made = supervisor_of(bundle, tmp_path, GatewayConfig(port=port))
@@ -285,8 +288,8 @@ def test_a_taken_port_is_named_with_its_key(bundle: ServedBundle, tmp_path: Path
             made.supervisor.__enter__()
 
 
-def test_churn_serve_has_a_port_of_its_own() -> None:
-    """Clients and load balancers are configured with it; the class itself leaves the choice to the system."""
+def test_churn_serve_has_a_constant_port() -> None:
+    """Clients and load balancers are configured with it. The default of the class lets the system choose."""
     assert load_settings().gateway.port == 8080
     assert GatewayConfig().port == 0
 

@@ -1,4 +1,4 @@
-"""Too many requests, and no answer in time, as gRPC clients see them through the gateway; and deflate."""
+"""gRPC statuses of the gateway for too many requests and for timeouts; compression."""
 
 import gzip
 import json
@@ -10,11 +10,12 @@ from collections.abc import Iterator
 import grpc
 import psutil
 import pytest
-from support import hostile_grpc
-from support.served_bundle import ServedBundle
-from support.servers.stack import Stack, supervisor_of, within
 
 from serving.config import GatewayConfig
+from support import hostile_grpc
+from support.served_bundle import ServedBundle
+from support.servers.stack import Stack, supervisor_of
+from support.waits import within
 
 BURST = 8
 BODY = json.dumps([{"user_id": i} for i in range(1, 41)]).encode()
@@ -69,11 +70,11 @@ def test_a_compressed_body_is_read(stack: Stack, encoding: str, content: bytes) 
     within(10, lambda: stack.post("/predictions/churn", content=content, headers=headers).status_code == 200)
 
 
-def test_who_accepts_deflate_alone_gets_an_answer_that_is_not_compressed(stack: Stack) -> None:
-    def asked(accepted: str) -> str | None:
+def test_a_client_that_accepts_only_deflate_gets_an_uncompressed_answer(stack: Stack) -> None:
+    def encoding(accepted: str) -> str | None:
         answer = stack.post("/predictions/churn", content=BODY, headers={"accept-encoding": accepted})
         assert len(answer.json()) == 40 if answer.status_code == 200 else answer.status_code == 429
         return answer.headers.get("content-encoding") if answer.status_code == 200 else "429"
 
-    within(10, lambda: asked("deflate") is None)
-    within(10, lambda: asked("deflate, gzip") == "gzip")
+    within(10, lambda: encoding("deflate") is None)
+    within(10, lambda: encoding("deflate, gzip") == "gzip")

@@ -1,4 +1,4 @@
-"""API keys: how long they are good, for what, how often, and how they are changed without a cut request."""
+"""API keys: their validity, scopes and quotas, and rotation without a refused request."""
 
 import asyncio
 import json
@@ -11,23 +11,24 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from support.served_bundle import files_of
-from support.servers.stack import within
 
 from core.errors import ServingError
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
+from serving.gateway.envoy.rate_limit import request_cost
 from serving.gateway.key_use import KeyUse
-from serving.gateway.keys import SCOPES, Key, Keys, digest, request_cost
+from serving.gateway.keys import SCOPES, Key, Keys, digest
+from serving.gateway.process import Gateway
+from support.served_bundle import files_of
+from support.waits import within
 
 NOW = datetime.now(UTC)
-ASKED = {"user_id": 1}
+BODY = {"user_id": 1}
 PREDICT, EXPLAIN = "/predictions/churn", "/v1/models/churn:explain"
 
 
 @contextmanager
 def gateway(folder: Path, config: GatewayConfig | None = None) -> Iterator[Gateway]:
-    """Envoy alone: what it refuses it refuses before it looks for a server (503: there is none)."""
+    """Envoy without a server. A key is checked first; an accepted request is then a 503."""
     with Gateway(config or GatewayConfig(), ServingConfig(), files_of(folder)) as ours:
         yield ours
 
@@ -39,7 +40,7 @@ def status(ours: Gateway, key: str, path: str = "/v2", **request: object) -> int
 
 
 def many(url: str, keys: Sequence[str], at_once: int = 32) -> Counter[int]:
-    """One GET with each key, over some connections: how often each status was answered."""
+    """Send one GET with each key over several connections; return status -> number of answers."""
     place, found = urlsplit(url), Counter[int]()
 
     async def client(mine: Sequence[str]) -> None:
@@ -51,15 +52,15 @@ def many(url: str, keys: Sequence[str], at_once: int = 32) -> Counter[int]:
             found[int(head.split()[1])] += 1
         writer.close()
 
-    async def everybody() -> None:
+    async def all_keys() -> None:
         await asyncio.gather(*(client(keys[number::at_once]) for number in range(at_once)))
 
-    asyncio.run(everybody())
+    asyncio.run(all_keys())
     return found
 
 
-def test_ten_thousand_keys_hold_their_limits(tmp_path: Path) -> None:
-    """Each may ask once in a thousand seconds; none gets a second answer because others asked meanwhile."""
+def test_ten_thousand_keys_have_limits_of_their_own(tmp_path: Path) -> None:
+    """Each key has a quota of one request in 1,000 s. Requests of other keys do not give it a second one."""
     texts = [f"key-{number:05}" for number in range(10_000)]
     keys = [Key(text, digest(text), "", requests_per_s=0.001) for text in texts]
     with gateway(tmp_path, GatewayConfig(requests_per_s=1, burst=1000)) as ours:
@@ -79,12 +80,12 @@ def test_too_many_requests_of_one_key_are_refused(tmp_path: Path) -> None:
         answers = many(ours.url, [eager] * 40)
         assert 5 <= answers[200] <= 10 and answers[200] + answers[429] == 40
         refused = httpx.get(ours.url + "/v2", headers={"x-api-key": eager}, trust_env=False)
-        if refused.status_code == 429:  # else a second has passed
+        if refused.status_code == 429:  # otherwise the next second has begun
             assert refused.headers["retry-after"] == "1"
         assert status(ours, other) == 200
 
 
-def test_a_key_has_a_quota_of_its_own(tmp_path: Path) -> None:
+def test_a_key_may_have_its_own_quota(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     slow, normal = keys.add("slow", NOW, requests_per_s=10), keys.add("normal", NOW)
     with gateway(tmp_path, GatewayConfig(requests_per_s=1000, burst=2000)) as ours:
@@ -104,7 +105,7 @@ def test_a_key_has_a_quota_of_its_own(tmp_path: Path) -> None:
     ]
 
 
-def test_who_guesses_is_limited_and_holds_up_nobody(tmp_path: Path) -> None:
+def test_attempts_with_unknown_keys_are_limited_and_do_not_affect_known_keys(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     known, fresh = keys.add("known", NOW), keys.add("fresh", NOW)
     with gateway(tmp_path) as ours:
@@ -113,13 +114,13 @@ def test_who_guesses_is_limited_and_holds_up_nobody(tmp_path: Path) -> None:
         guesses = many(ours.url, [f"guess-{number}" for number in range(5000)])
         assert guesses[401] < 200 and guesses[429] > 4800
         refused = httpx.get(ours.url + "/v2", headers={"x-api-key": "guess"}, trust_env=False)
-        if refused.status_code == 429:  # else a second has passed
+        if refused.status_code == 429:  # otherwise the next second has begun
             assert refused.headers["retry-after"] == "1"
         assert many(ours.url, [known] * 50) == {200: 50}
         within(5, lambda: status(ours, fresh) == 200)
 
 
-def test_a_key_ends(tmp_path: Path) -> None:
+def test_a_key_expires(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     now = datetime.now(UTC)
     ends, ended = keys.add("ends", now, now + timedelta(seconds=2)), keys.add("ended", now, now)
@@ -133,10 +134,10 @@ def test_a_key_ends(tmp_path: Path) -> None:
         assert "expired" in refused.json()["error"]
 
 
-def test_scopes_say_what_a_key_may_ask(tmp_path: Path) -> None:
+def test_scopes_limit_the_requests_of_a_key(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     every = {scope: keys.add(scope, NOW, scopes=[scope]) for scope in SCOPES}
-    served = 503  # nobody is there to answer it
+    served = 503  # the gateway has no server in this test
     named = {"x-churn-variant": "canary"}
     with gateway(tmp_path) as ours:
         ours.serve({}, keys.all())
@@ -146,9 +147,9 @@ def test_scopes_say_what_a_key_may_ask(tmp_path: Path) -> None:
             ("explain", 403, served, 403),
             ("variant", 403, 403, 403),
         ):
-            assert status(ours, every[scope], PREDICT, json=ASKED) == predicts
-            assert status(ours, every[scope], EXPLAIN, json={"instances": [ASKED]}) == explains
-            assert status(ours, every[scope], PREDICT, json=ASKED, headers=named) == chooses
+            assert status(ours, every[scope], PREDICT, json=BODY) == predicts
+            assert status(ours, every[scope], EXPLAIN, json={"instances": [BODY]}) == explains
+            assert status(ours, every[scope], PREDICT, json=BODY, headers=named) == chooses
             assert status(ours, every[scope]) == 200
         refused = httpx.post(ours.url + EXPLAIN, headers={"x-api-key": every["predict"]}, json={})
         assert refused.json() == {"error": "this API key has no scope `explain`"}
@@ -165,7 +166,7 @@ def test_scopes_say_what_a_key_may_ask(tmp_path: Path) -> None:
         (b"\x00\x00\x00\x00\x09 ... reasons", {"content-type": "application/grpc"}),
     ],
 )
-def test_reasons_cannot_be_asked_for_in_a_body_without_the_scope(
+def test_a_body_cannot_request_reasons_without_the_scope(
     shared: tuple[Gateway, dict[str, str]], body: bytes, headers: dict[str, str]
 ) -> None:
     ours, keys = shared
@@ -182,7 +183,7 @@ def test_reasons_cannot_be_asked_for_in_a_body_without_the_scope(
         assert (refused.status_code, taken.status_code) == (403, 503)
 
 
-def test_a_long_list_without_reasons_is_taken(shared: tuple[Gateway, dict[str, str]]) -> None:
+def test_a_long_list_without_reasons_is_accepted(shared: tuple[Gateway, dict[str, str]]) -> None:
     ours, keys = shared
     body = {"instances": [{"user_id": f"Zoë-{number}"} for number in range(1000)]}
     assert status(ours, keys["predict"], "/v1/models/churn:predict", json=body) == 503
@@ -202,7 +203,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, 
         yield ours, made
 
 
-def test_a_key_is_rotated_without_a_cut_request(tmp_path: Path) -> None:
+def test_a_key_is_rotated_without_a_refused_request(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     old = keys.add("client", NOW, scopes=["predict"], requests_per_s=50)
     with gateway(tmp_path) as ours:
@@ -210,22 +211,22 @@ def test_a_key_is_rotated_without_a_cut_request(tmp_path: Path) -> None:
         new = keys.rotate("client", datetime.now(UTC), timedelta(seconds=4))
         ours.serve({}, keys.all())
         within(5, lambda: status(ours, new) == 200)
-        assert status(ours, old) == 200, "clients change over while both are good"
+        assert status(ours, old) == 200, "both keys are valid while clients change to the new one"
         within(8, lambda: status(ours, old) == 401)
         assert status(ours, new) == 200
     first, second = keys.all()
     assert (second.scopes, second.requests_per_s, second.expires) == (("predict",), 50, None)
     assert first.expires is not None
-    # what has ended is dropped by the next change
+    # the next change removes expired keys
     keys.rotate("client", datetime.now(UTC) + timedelta(days=1), timedelta(days=1))
     assert len(keys.all()) == 2
     keys.revoke("client")
     assert keys.all() == ()
-    with pytest.raises(ServingError, match="there is none of this name"):
+    with pytest.raises(ServingError, match="no valid key"):
         keys.rotate("client", NOW, timedelta(days=1))
 
 
-def test_the_last_use_of_a_key_is_known(tmp_path: Path) -> None:
+def test_the_last_use_of_a_key_is_recorded(tmp_path: Path) -> None:
     keys, files = Keys(tmp_path / "keys.json"), files_of(tmp_path)
     used = keys.add("used", NOW)
     keys.add("never", NOW)
@@ -242,11 +243,11 @@ def test_the_last_use_of_a_key_is_known(tmp_path: Path) -> None:
         assert used not in use.log.read_text()
         before = use.last()
         use.fold()
-        ours.reopen_log()
+        ours.admin.reopen_logs()
         assert use.last() == before
 
 
-def test_a_list_of_before_these_fields_is_read(tmp_path: Path) -> None:
+def test_a_list_without_the_newer_fields_is_read(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     keys = Keys(file)
     keys.add("old", NOW)
@@ -256,7 +257,7 @@ def test_a_list_of_before_these_fields_is_read(tmp_path: Path) -> None:
     assert keys.all()[0].scopes == SCOPES
     content["keys"][0]["scopes"] = ["everything"]
     file.write_text(json.dumps(content))
-    with pytest.raises(ServingError, match="not our list of keys"):
+    with pytest.raises(ServingError, match="not a list of keys"):
         keys.all()
 
 

@@ -1,4 +1,4 @@
-"""Who is connected when the gateway closes is answered, also where the server has not accepted yet."""
+"""When the gateway closes, all connected clients get an answer, also those not accepted yet."""
 
 import logging
 import os
@@ -13,17 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.served_bundle import files_of
-from support.servers.stack import within
 
 from core.errors import ServingError
+from serving.addresses import hold_port
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
+from serving.gateway.process import Gateway
 from serving.process.listener import Row, not_accepted, refuse_newcomers, rows
-from serving.process.owned import hold_port
+from support.served_bundle import files_of
+from support.waits import within
 
 REQUEST = b"GET /v2/health/live HTTP/1.1\r\nHost: churn\r\n\r\n"
-# accepts nobody until told to, then answers all who wait
+# accepts no connection until a line is read from standard input, then answers all waiting clients
 SERVER = """
 import socket, sys
 listener = socket.socket(int(sys.argv[2]))
@@ -76,7 +76,7 @@ def go_on(process: subprocess.Popen[bytes]) -> None:
 
 
 def connected(host: str, port: int) -> bool:
-    """Whether the kernel shakes hands with a newcomer."""
+    """Whether the kernel completes the handshake of a new connection."""
     try:
         socket.create_connection((host, port), timeout=10).close()
     except ConnectionRefusedError:
@@ -84,7 +84,7 @@ def connected(host: str, port: int) -> bool:
     return True
 
 
-def test_newcomers_are_refused_and_those_who_wait_are_served(host: str) -> None:
+def test_new_connections_are_refused_and_waiting_ones_are_served(host: str) -> None:
     with server(host) as (process, port):
         early = [socket.create_connection((host, port), timeout=10) for _ in range(3)]
         early[0].sendall(b"sent before")
@@ -102,7 +102,7 @@ def test_newcomers_are_refused_and_those_who_wait_are_served(host: str) -> None:
 
 
 def test_a_handshake_that_has_begun_is_completed(host: str) -> None:
-    """With TCP_DEFER_ACCEPT the kernel leaves it at its second step until the client has sent something."""
+    """With TCP_DEFER_ACCEPT the kernel does not complete the handshake until the client has sent data."""
     with server(host, defer_accept_s=10) as (process, port):
         client = socket.create_connection((host, port), timeout=10)
         assert not_accepted(process.pid, port) == 1
@@ -114,32 +114,32 @@ def test_a_handshake_that_has_begun_is_completed(host: str) -> None:
         client.close()
 
 
-def test_what_the_system_says_of_sockets() -> None:
+def test_the_kernel_s_table_of_sockets_is_parsed() -> None:
     found = list(rows(TABLE))
     assert found[0] == Row(8080, 0x0A, 7, 4711)
-    # seven wait to be accepted, one is shaking hands, one has been accepted
+    # seven connections wait to be accepted, one is in its handshake, one is accepted
     assert [row.clients for row in found] == [7, 1, 0]
 
 
 def test_a_process_that_does_not_listen_there() -> None:
-    with pytest.raises(OSError, match="has no socket that listens at port 1"):
+    with pytest.raises(OSError, match="does not listen on port 1"):
         refuse_newcomers(os.getpid(), 1)
 
 
-def test_a_port_that_is_held_takes_nobody() -> None:
-    """Or a client that comes between two servers would be connected, and cut."""
+def test_a_held_port_refuses_connections() -> None:
+    """Otherwise a client could connect between two servers, and its connection would be cut."""
     with hold_port(0, "") as held, pytest.raises(ConnectionRefusedError):
         socket.create_connection(held.getsockname())
 
 
-def test_the_gateway_answers_all_who_came_before_it_closed(host: str, tmp_path: Path) -> None:
+def test_the_gateway_answers_all_connections_from_before_it_closed(host: str, tmp_path: Path) -> None:
     with gateway(host, tmp_path) as ours:
         port = int(ours.url.rpartition(":")[2])
-        os.kill(ours.pid, signal.SIGSTOP)  # it accepts nobody, as on a machine that is too busy
+        os.kill(ours.pid, signal.SIGSTOP)  # it accepts no connection, as on an overloaded machine
         early = [socket.create_connection((host, port), timeout=10) for _ in range(20)]
         for client in early:
             client.sendall(REQUEST)
-        closing = threading.Thread(target=ours.close)
+        closing = threading.Thread(target=ours.connections.close)
         closing.start()
         within(5, lambda: not connected(host, port))
         os.kill(ours.pid, signal.SIGCONT)
@@ -148,19 +148,19 @@ def test_the_gateway_answers_all_who_came_before_it_closed(host: str, tmp_path: 
             assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
             client.close()
         assert not connected(host, port)
-        assert ours.wait_until_quiet(10)
+        assert ours.connections.wait_until_quiet(10)
 
 
-def test_a_client_that_kept_its_connection_asks_once_more(tmp_path: Path) -> None:
+def test_a_client_with_an_open_connection_sends_one_more_request(tmp_path: Path) -> None:
     with gateway("127.0.0.1", tmp_path) as ours:
         port = int(ours.url.rpartition(":")[2])
         asking, silent = (socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(2))
         for client in (asking, silent):
             client.sendall(REQUEST)
             assert b"connection: close" not in client.recv(4096)
-        ours.close()
+        ours.connections.close()
         quiet: list[bool] = []
-        waiting = threading.Thread(target=lambda: quiet.append(ours.wait_until_quiet(10)))
+        waiting = threading.Thread(target=lambda: quiet.append(ours.connections.wait_until_quiet(10)))
         waiting.start()
         time.sleep(0.5)
         asking.sendall(REQUEST)
@@ -173,19 +173,19 @@ def test_a_client_that_kept_its_connection_asks_once_more(tmp_path: Path) -> Non
             client.close()
 
 
-def test_where_the_system_does_not_let_us_the_gateway_closes_all_the_same(
+def test_the_gateway_closes_also_when_the_system_refuses_the_duplicate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("serving.process.listener.PIDFD_GETFD", 100_000)
     with gateway("127.0.0.1", tmp_path) as ours, caplog.at_level(logging.INFO, "churn.gateway"):
-        ours.close()
+        ours.connections.close()
         assert "may be cut: [Errno 38] pidfd_getfd: Function not implemented" in caplog.text
         assert not connected("127.0.0.1", int(ours.url.rpartition(":")[2]))
-        assert ours.wait_until_quiet(10)
+        assert ours.connections.wait_until_quiet(10)
 
 
 @contextmanager
 def gateway(host: str, folder: Path) -> Iterator[Gateway]:
-    """Without a TorchServe: it answers for itself."""
+    """Without a TorchServe; Envoy itself answers."""
     with Gateway(GatewayConfig(keys=False, host=host), ServingConfig(), files_of(folder)) as ours:
         yield ours

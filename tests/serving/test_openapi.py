@@ -1,4 +1,4 @@
-"""The OpenAPI document: served, in docs/, and true of real answers."""
+"""The OpenAPI document: in docs/, at the gateway, and correct for real answers."""
 
 import itertools
 import json
@@ -13,11 +13,11 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi import checks
-from support.served_bundle import ServedBundle
-from support.servers.stack import Stack, supervisor_of
 
 from serving.config import GatewayConfig, ServingConfig
 from serving.gateway.openapi import document
+from support.served_bundle import ServedBundle
+from support.servers.stack import Stack, supervisor_of
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 CALLS = int(os.environ.get("OPENAPI_CALLS", "10000"))
@@ -37,7 +37,7 @@ def stack(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield made
 
 
-def test_the_document_in_docs_is_the_present_one() -> None:
+def test_the_document_in_docs_is_current() -> None:
     """`python -m serving.gateway.openapi > docs/openapi.json` writes it."""
     found = json.loads(DOCUMENT.read_text(encoding="utf-8"))
     assert found == document("churn", {}, ServingConfig().max_instances)
@@ -63,7 +63,7 @@ def test_a_path_that_the_gateway_refuses_is_a_400_in_json(stack: Stack, path: st
     assert answer.json()["error"].startswith("path: ")
 
 
-def hold_against(stack: Stack, calls: int) -> int:
+def check_against(stack: Stack, calls: int) -> int:
     """Make at least so many calls, right ones and wrong ones, of all operations. Returns how many.
 
     An operation that takes few different requests makes fewer than its share: the others then make up for it
@@ -85,7 +85,7 @@ def hold_against(stack: Stack, calls: int) -> int:
 
 
 def _ask_often(stack: Stack, operation: Any, calls: int, number: int) -> int:
-    """Up to `calls` calls of one operation; how many were answered. `number`: the seed."""
+    """Make up to `calls` calls of one operation; return how many were answered. `number`: the seed."""
     modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
     cases = st.one_of(operation.as_strategy(generation_mode=mode) for mode in modes)
     answered = 0
@@ -98,22 +98,22 @@ def _ask_often(stack: Stack, operation: Any, calls: int, number: int) -> int:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    def ask(case: Any) -> None:
+    def send(case: Any) -> None:
         nonlocal answered
         response = case.call(base_url=stack.url, headers=stack.headers)
         case.validate_response(response, checks=CHECKED, headers=stack.headers)
         answered += 1
 
-    given(case=cases)(ask)()
+    given(case=cases)(send)()
     return answered
 
 
-def test_real_answers_are_those_that_the_document_allows(stack: Stack) -> None:
-    assert hold_against(stack, 340) >= 340
+def test_real_answers_conform_to_the_document(stack: Stack) -> None:
+    assert check_against(stack, 340) >= 340
 
 
 @pytest.mark.slow
-def test_no_answer_of_10_000_is_one_that_the_document_does_not_allow(stack: Stack) -> None:
-    made = hold_against(stack, CALLS)
-    print(f"{made:,} answers held against the document")
+def test_10_000_real_answers_conform_to_the_document(stack: Stack) -> None:
+    made = check_against(stack, CALLS)
+    print(f"{made:,} answers checked against the document")
     assert made >= CALLS

@@ -1,4 +1,4 @@
-"""The reaper ends what it started, whatever happens to its parent: shown with small processes."""
+"""The reaper ends the processes that it started, however its parent ends; with small processes."""
 
 import os
 import signal
@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from serving.process.owned import REAPER
+from support.waits import within
 
-# a leader and a child of it; the stubborn pair only ends by KILL
+# a leader and its child; the stubborn pair ends only by SIGKILL
 TREE = "sleep 300 & echo child $!; wait"
 STUBBORN = "trap '' TERM; sh -c 'sleep 300; sleep 300' & echo child $!; sleep 300; sleep 300"
 PARENT = """
@@ -30,23 +31,14 @@ def command(folder: Path, script: str, *remove: Path) -> list[str]:
 
 
 def child_of(folder: Path) -> int:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        words = (folder / "output").read_text().split() if (folder / "output").exists() else []
-        if len(words) >= 2:
-            return int(words[1])
-        time.sleep(0.02)
-    raise AssertionError("the tree did not start")
+    def words() -> list[str]:
+        return (folder / "output").read_text().split()[1:]
+
+    return int(within(30, words, "the tree did not start", ignored=FileNotFoundError)[0])
 
 
-def assert_gone(*pids: int, within_s: float = 15) -> None:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        left = [pid for pid in pids if _runs(pid)]
-        if not left:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"still running: {left}")
+def assert_gone(*pids: int, within_s: float = 60) -> None:
+    within(within_s, lambda: not any(_runs(pid) for pid in pids), "processes still run")
 
 
 def _runs(pid: int) -> bool:
@@ -73,7 +65,7 @@ def owned(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, int, P
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_nothing_outlives_the_parent(
+def test_no_process_outlives_the_parent(
     owned: tuple[subprocess.Popen[bytes], int, int, Path], tmp_path: Path, number: signal.Signals
 ) -> None:
     parent, reaper, leader, scratch = owned
@@ -84,14 +76,14 @@ def test_nothing_outlives_the_parent(
     assert not scratch.exists()
 
 
-def test_a_killed_reaper_takes_the_server_with_it(
+def test_a_killed_reaper_ends_the_server_too(
     owned: tuple[subprocess.Popen[bytes], int, int, Path], tmp_path: Path
 ) -> None:
     _, reaper, leader, _ = owned
     child = child_of(tmp_path)
     os.kill(reaper, signal.SIGKILL)
     assert_gone(leader)
-    # only a server's own worker notices that its server went; this child is none
+    # a TorchServe worker ends when its server ends; this child does not
     os.kill(child, signal.SIGKILL)
 
 
@@ -114,7 +106,7 @@ def start(folder: Path, script: str) -> tuple[subprocess.Popen[bytes], int]:
     return reaper, leader
 
 
-def test_what_ignores_term_is_killed(tmp_path: Path) -> None:
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     reaper, leader = start(tmp_path, STUBBORN)
     child = child_of(tmp_path)
     assert reaper.stdin is not None
@@ -123,7 +115,7 @@ def test_what_ignores_term_is_killed(tmp_path: Path) -> None:
     assert_gone(leader, child, within_s=1)
 
 
-def test_when_the_server_ends_its_children_do_and_its_exit_code_is_ours(tmp_path: Path) -> None:
+def test_when_the_server_ends_its_children_end_and_its_exit_code_is_passed_on(tmp_path: Path) -> None:
     reaper, leader = start(tmp_path, "sleep 300 & echo child $!; exit 7")
     child = child_of(tmp_path)
     assert reaper.wait(15) == 7
@@ -132,7 +124,7 @@ def test_when_the_server_ends_its_children_do_and_its_exit_code_is_ours(tmp_path
     assert_gone(leader, child, within_s=1)
 
 
-def test_a_command_that_is_not_there_ends_at_once(tmp_path: Path) -> None:
+def test_a_missing_command_ends_at_once(tmp_path: Path) -> None:
     arguments = [sys.executable, "-I", "-S", str(REAPER), str(tmp_path / "output"), "--", "/nowhere/java"]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reaper:
         assert reaper.wait(15) == 127

@@ -1,4 +1,4 @@
-"""Every call of the clients that people have, through the gateway; all read the same scores to the bit."""
+"""Every call of common clients, through the gateway; all get the same bits of the scores."""
 
 import importlib
 import json
@@ -16,12 +16,12 @@ import grpc
 import httpx
 import pytest
 from grpc_tools import protoc
+
+from handlers.identity import mask
 from support import hostile_grpc
 from support.clients.run import outcomes_of
 from support.served_bundle import KEY, UNKNOWN, ServedBundle
 from support.servers.stack import Stack, supervisor_of
-
-from handlers.identity import mask
 
 IDS = list(range(1, 41))
 
@@ -43,7 +43,7 @@ def expected(stack: Stack) -> list[float]:
 
 @pytest.fixture(scope="module")
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ModuleType]]:
-    """What grpcio-tools makes of the protos inside TorchServe's own jar."""
+    """The stubs that grpcio-tools generates from the protos in TorchServe's jar."""
     folder = tmp_path_factory.mktemp("stubs")
     home = find_spec("ts")
     assert home is not None and home.origin is not None
@@ -98,9 +98,9 @@ def test_v1_explain(stack: Stack) -> None:
 CLIENTS = {"tritonclient": "triton_calls", "KServe SDK": "kserve_calls", "curl": "curl_calls"}
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "clients.md"
 ROW = re.compile(r"^\| ([^|]+?) \| ([^|]+?) \| (yes|no)[^|]* \| (yes|no)[^|]* \|$", re.MULTILINE)
-"""Client, call, whether it is answered through the gateway, and by TorchServe alone."""
+"""Client, call, and whether it works through the gateway and with TorchServe alone."""
 PARTS: dict[str, Any] = {
-    # calls whose answers hold no score for each of the customers
+    # calls whose answers have no scores of customers
     "outputs": ["status", "churn_probability"],
     "request_outputs": ["status", "churn_probability"],
     "request_id": "q",
@@ -115,7 +115,7 @@ def documented(gateway: bool) -> dict[tuple[str, str], bool]:
 
 
 def is_right(call: str, found: Any, expected: list[float]) -> bool:
-    """Whether what a client was given is what it asked for: its scores have the bits of all others."""
+    """Whether the client got what it requested; scores have the expected bits."""
     part = next((part for name, part in PARTS.items() if name in call), None)
     return found is True or found in (part, expected, expected[:1])
 
@@ -132,21 +132,21 @@ def outcomes(address: str, headers: dict[str, str], grpc_address: str) -> dict[A
 
 def test_every_call_of_each_client_through_the_gateway(stack: Stack, expected: list[float]) -> None:
     found = outcomes(address(stack), stack.headers, address(stack))
-    wrong = {call: said for call, said in found.items() if not is_right(call[1], said, expected)}
+    wrong = {call: answer for call, answer in found.items() if not is_right(call[1], answer, expected)}
     assert wrong == {}
     if shutil.which("curl"):
         assert set(found) == set(documented(True))
 
 
-def test_what_torchserve_alone_answers_is_what_the_document_says(stack: Stack, expected: list[float]) -> None:
+def test_the_document_is_correct_for_torchserve_alone(stack: Stack, expected: list[float]) -> None:
     upstream = stack.supervisor.model.upstream
     alone, over_grpc = (f"127.0.0.1:{port}" for port in (upstream.inference_port, upstream.grpc_port))
     found = outcomes(alone, {"authorization": f"Bearer {upstream.token}"}, over_grpc)
-    right = {call: is_right(call[1], said, expected) for call, said in found.items()}
+    right = {call: is_right(call[1], answer, expected) for call, answer in found.items()}
     assert right == {call: yes for call, yes in documented(False).items() if call in found}
 
 
-def test_grpc_says_why_in_its_own_statuses(stack: Stack) -> None:
+def test_refusals_over_grpc_have_their_statuses(stack: Stack) -> None:
     def refusal(method: str, message: bytes, metadata: Sequence[tuple[str, str]]) -> tuple[Any, str]:
         with grpc.insecure_channel(address(stack)) as channel, pytest.raises(grpc.RpcError) as refused:
             channel.unary_unary(method)(message, metadata=metadata, timeout=30)
@@ -169,7 +169,7 @@ def test_grpc_says_why_in_its_own_statuses(stack: Stack) -> None:
     assert refusal(health + "Watch", b"", key(stack)) == (code.UNIMPLEMENTED, "no such path")
 
 
-def test_other_compression_is_refused_by_the_name_of_its_header(stack: Stack) -> None:
+def test_the_refusal_of_another_compression_names_the_header(stack: Stack) -> None:
     refused = stack.post(
         "/v1/models/churn:predict",
         content=b"x",
@@ -179,7 +179,7 @@ def test_other_compression_is_refused_by_the_name_of_its_header(stack: Stack) ->
     assert "Content-Encoding" in refused.json()["error"]
 
 
-def test_a_version_that_does_not_run_is_not_served(stack: Stack) -> None:
+def test_another_version_is_a_404(stack: Stack) -> None:
     body = {"inputs": [{"name": "user_id", "shape": [1], "datatype": "INT64", "data": [1]}]}
     for method, path in (("POST", "infer"), ("GET", "ready"), ("GET", "")):
         path = f"/v2/models/churn/versions/other/{path}".rstrip("/")
@@ -187,7 +187,7 @@ def test_a_version_that_does_not_run_is_not_served(stack: Stack) -> None:
         assert (refused.status_code, "version" in refused.json()["error"]) == (404, True), path
 
 
-def test_balancers_ask_by_head_and_browsers_read_what_is_allowed(stack: Stack) -> None:
+def test_head_is_answered_and_405_names_the_allowed_methods(stack: Stack) -> None:
     for path in ("/v2/health/live", "/v2/health/ready"):
         answer = httpx.head(stack.url + path, trust_env=False)
         assert (answer.status_code, answer.content) == (200, b"")
@@ -195,7 +195,7 @@ def test_balancers_ask_by_head_and_browsers_read_what_is_allowed(stack: Stack) -
     assert stack.post("/v2/health/live").headers["allow"] == "GET, HEAD"
 
 
-def test_trace_context_goes_through_and_comes_back(stack: Stack) -> None:
+def test_the_trace_context_is_passed_on_and_returned(stack: Stack) -> None:
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     for sent, back in ((trace, trace), ("nonsense", None)):
         answer = stack.post("/predictions/churn", json={"user_id": 1}, headers={"traceparent": sent})
@@ -204,13 +204,13 @@ def test_trace_context_goes_through_and_comes_back(stack: Stack) -> None:
     assert "traceparent" not in stack.post("/predictions/churn", json={"user_id": 1}).headers
 
 
-def test_large_answers_are_compressed_for_whom_asks(stack: Stack) -> None:
+def test_large_answers_are_compressed_on_request(stack: Stack) -> None:
     body = [{"user_id": i} for i in IDS]
-    asked = stack.post("/predictions/churn", json=body, headers={"accept-encoding": "gzip"})
+    compressed = stack.post("/predictions/churn", json=body, headers={"accept-encoding": "gzip"})
     plain = stack.post("/predictions/churn", json=body, headers={"accept-encoding": "identity"})
-    assert asked.headers["content-encoding"] == "gzip"
+    assert compressed.headers["content-encoding"] == "gzip"
     assert "content-encoding" not in plain.headers
-    assert asked.json() == plain.json()
+    assert compressed.json() == plain.json()
 
 
 def test_torchserve_s_own_grpc(stack: Stack, expected: list[float], stubs: dict[str, ModuleType]) -> None:
@@ -221,7 +221,7 @@ def test_torchserve_s_own_grpc(stack: Stack, expected: list[float], stubs: dict[
         stub = stubs["inference_pb2_grpc"].InferenceAPIsServiceStub(channel)
         answer = stub.Predictions(request, metadata=key(stack), timeout=30)
         assert [entry["churn_probability"] for entry in json.loads(answer.prediction)] == expected
-        # without a key, and with TorchServe's token in its place
+        # without a key, and with TorchServe's token instead
         for metadata in ((), (("authorization", "Bearer guessed"),)):
             with pytest.raises(grpc.RpcError) as refused:
                 stub.Predictions(request, metadata=metadata, timeout=30)

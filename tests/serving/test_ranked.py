@@ -1,4 +1,4 @@
-"""The ranked list: in order, complete, and never half written."""
+"""The ranked list: in order, complete, and written atomically."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +13,13 @@ from serving.offline.ranked import check_target, write_ranked
 
 
 def batches(values: list[float | None], ids: list[str] | None = None) -> list[pa.RecordBatch]:
-    """Two rows a batch."""
+    """Batches of two rows."""
     names = ids or [f"u_{number}" for number in range(len(values))]
     whole = pa.record_batch({"user_id": names, "expected_value": pa.array(values, pa.float64())})
     return [whole.slice(start, 2) for start in range(0, len(values), 2)]
 
 
-def test_the_best_offer_comes_first_ties_by_name_and_unknown_ones_last(tmp_path: Path) -> None:
+def test_order_by_expected_value_then_name_with_nulls_last(tmp_path: Path) -> None:
     out = tmp_path / "list.parquet"
     done = write_ranked(batches([1.0, None, 3.0, 2.0, 3.0], ["e", "a", "d", "c", "b"]), out)
 
@@ -30,7 +30,7 @@ def test_the_best_offer_comes_first_ties_by_name_and_unknown_ones_last(tmp_path:
     assert [file.name for file in tmp_path.iterdir()] == ["list.parquet"]
 
 
-def test_top_keeps_the_first(tmp_path: Path) -> None:
+def test_top_limits_the_rows(tmp_path: Path) -> None:
     out = tmp_path / "list.csv"
     done = write_ranked(batches([1.0, 5.0, 3.0]), out, top=2)
 
@@ -54,7 +54,7 @@ def test_more_than_fits_into_memory_is_sorted_on_disk(tmp_path: Path) -> None:
     assert found["expected_value"].is_monotonic_decreasing
 
 
-def test_what_goes_wrong_leaves_the_old_list(tmp_path: Path) -> None:
+def test_an_error_leaves_the_old_list(tmp_path: Path) -> None:
     out = tmp_path / "list.parquet"
     write_ranked(batches([1.0]), out)
     before = out.read_bytes()
@@ -69,12 +69,12 @@ def test_what_goes_wrong_leaves_the_old_list(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["list.parquet"]
 
 
-def test_nobody_to_score_is_said(tmp_path: Path) -> None:
+def test_an_empty_list_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ServingError, match="no customer"):
         write_ranked([], tmp_path / "list.parquet")
 
 
 @pytest.mark.parametrize("name", ["list.xlsx", "list", "missing/list.csv"])
-def test_a_target_that_cannot_be_is_refused_before_anything_is_done(tmp_path: Path, name: str) -> None:
+def test_a_target_that_cannot_be_written_is_refused_first(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="--out"):
         check_target(tmp_path / name)

@@ -1,4 +1,4 @@
-"""When a process that ended is started again: pure decisions on a made-up clock."""
+"""When an ended process is started again: pure functions, with times as arguments."""
 
 from serving.restarts import ProcessState, RestartPolicy, due, ended, not_started, started
 
@@ -11,8 +11,8 @@ def test_a_process_that_ran_well_is_started_again_at_once() -> None:
     assert not started(state, 101.0).down
 
 
-def test_one_that_ends_soon_after_each_start_waits_twice_as_long_each_time() -> None:
-    """A start that succeeds is no proof that it runs: only a steady time is."""
+def test_the_wait_doubles_when_a_process_ends_soon_after_each_start() -> None:
+    """A successful start does not reset the failures; only a steady time does."""
     state, now, waits = ProcessState(started_at=0.0), 100.0, []
     for _ in range(10):
         state = ended(state, now, POLICY)
@@ -37,5 +37,5 @@ def test_a_start_that_fails_waits_before_the_next() -> None:
     assert state.restarts == 1, "attempts are no restarts"
 
 
-def test_a_long_row_of_failures_stays_at_the_longest_wait() -> None:
+def test_after_many_failures_the_wait_is_the_longest() -> None:
     assert RestartPolicy().wait_after(10_000) == 30.0

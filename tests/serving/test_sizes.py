@@ -1,4 +1,4 @@
-"""What the gateway buffers is bounded, whatever clients send and however slowly they do."""
+"""The gateway's buffers are limited, whatever clients send and however slowly."""
 
 import socket
 import time
@@ -9,23 +9,23 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 import pytest
-from support.served_bundle import files_of
-from support.servers.stack import within
 
 from core.errors import ServingError
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
+from serving.gateway.process import Gateway
 from serving.sizes import SizeBudget
+from support.served_bundle import files_of
+from support.waits import within
 
 MIB = 2**20
 MEMORY = 160 * MIB
 LOOK_S = 0.1
-"""Envoy looks at its heap so often; on a full machine less often, so that 45 MB come at a time."""
+"""Between two of Envoy's checks of its heap, so much may arrive: 45 MB on a busy machine."""
 LIVE = "/v2/health/live"
 
 
 def test_bodies_that_never_end_do_not_fill_the_memory(tmp_path: Path) -> None:
-    """800 clients send 900 KB of a megabyte each, and stop: 720 MB, if all of it were held."""
+    """800 clients send 900 KB of a megabyte each and then stop: 720 MB if Envoy buffered all of it."""
     config = GatewayConfig(keys=False, max_memory_bytes=MEMORY)
     with Gateway(config, ServingConfig(), files_of(tmp_path)) as ours, ExitStack() as connections:
         place, process = urlsplit(ours.url), psutil.Process(ours.pid)
@@ -46,11 +46,11 @@ def test_bodies_that_never_end_do_not_fill_the_memory(tmp_path: Path) -> None:
                 socket.create_connection((place.hostname, place.port), timeout=5)
             )
             client.settimeout(0.2)
-            with suppress(OSError):  # refused, or Envoy reads no more of it
+            with suppress(OSError):  # refused, or Envoy has stopped reading
                 client.sendall(head + b" " * 900_000)
             held.append(process.memory_info().rss)
         assert live() in (0, 503)
-        # above the heap: what came until Envoy looked again, and what was freed and not given back yet
+        # above the heap: what arrived between two checks, and freed memory that was not returned yet
         assert max(held) < 2.5 * MEMORY
         connections.close()
         within(20, lambda: live() == 200)

@@ -1,4 +1,4 @@
-"""TLS at the gateway: on by default for other machines; with files given or made; clients' certificates."""
+"""TLS at the gateway: on for other machines; configured or generated files; certificates of clients."""
 
 import ssl
 from collections.abc import Sequence
@@ -14,15 +14,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from support.served_bundle import ServedBundle, files_of
-from support.servers.stack import supervisor_of, within
 
 from churn.settings import load_settings
 from core.errors import ServingError
 from serving.client import key_for, predict, running
 from serving.config import GatewayConfig, ServingConfig, Tls
-from serving.gateway.gateway import Gateway
-from serving.gateway.tls import own_client, own_pair
+from serving.gateway.process import Gateway
+from serving.gateway.tls import generated_pair, own_client
+from support.served_bundle import ServedBundle, files_of
+from support.servers.stack import supervisor_of
+from support.waits import within
 
 NOW = datetime.now(UTC)
 ON = Tls(enabled=True)
@@ -84,7 +85,7 @@ def _signed(
     return made.public_bytes(Encoding.PEM).decode(), pem
 
 
-def test_it_is_on_where_others_reach_the_gateway() -> None:
+def test_tls_is_on_when_other_machines_reach_the_gateway() -> None:
     assert GatewayConfig(host="0.0.0.0").uses_tls  # noqa: S104
     assert GatewayConfig(host="192.0.2.1").uses_tls
     assert not GatewayConfig().uses_tls
@@ -96,7 +97,7 @@ def test_it_is_on_where_others_reach_the_gateway() -> None:
         Tls(enabled=False, client_ca=Path("ca.crt"))
 
 
-def test_a_pair_is_made_for_local_use_and_found_again(tmp_path: Path) -> None:
+def test_a_pair_is_generated_for_local_use_and_used_again(tmp_path: Path) -> None:
     with gateway(tmp_path) as ours:
         assert ours.url.startswith("https://127.0.0.1:")
         with trusting(ours) as client:
@@ -108,7 +109,7 @@ def test_a_pair_is_made_for_local_use_and_found_again(tmp_path: Path) -> None:
         assert ours.certificate is not None
         first = ours.certificate.read_text()
         assert ours.certificate.with_name("gateway.key").stat().st_mode & 0o777 == 0o600
-        # whoever verifies names does so by the file
+        # clients that verify names use the file
         strict = ssl.create_default_context(cafile=str(ours.certificate))
         for name in ("127.0.0.1", "localhost"):
             port = urlsplit(ours.url).port
@@ -137,7 +138,7 @@ def test_grpc_is_on_the_same_port(tmp_path: Path) -> None:
         )
 
 
-def test_certificates_of_clients_are_asked_for(tmp_path: Path) -> None:
+def test_certificates_of_clients_are_required(tmp_path: Path) -> None:
     ours_ca, other_ca = Authority("ours"), Authority("another")
     ca = tmp_path / "ca.crt"
     ca.write_text(ours_ca.pem)
@@ -156,8 +157,8 @@ def test_certificates_of_clients_are_asked_for(tmp_path: Path) -> None:
                 status(files)
 
 
-def test_new_files_are_taken_without_a_restart_and_bad_ones_are_not(tmp_path: Path) -> None:
-    first, second = own_pair(["127.0.0.1"], NOW), own_pair(["127.0.0.1"], NOW)
+def test_new_files_are_applied_without_a_restart_and_bad_ones_are_not(tmp_path: Path) -> None:
+    first, second = generated_pair(["127.0.0.1"], NOW), generated_pair(["127.0.0.1"], NOW)
     certificate, key = pem_files(tmp_path, "given", *first)
     with gateway(tmp_path, Tls(enabled=True, certificate=certificate, private_key=key)) as ours:
         pid = ours.pid
@@ -173,7 +174,7 @@ def test_new_files_are_taken_without_a_restart_and_bad_ones_are_not(tmp_path: Pa
             ServingError, match=r"gateway\.tls\.private_key is not the key of this certificate"
         ):
             ours.refresh_tls(NOW)
-        assert not ours.refresh_tls(NOW), "said once, until the files change"
+        assert not ours.refresh_tls(NOW), "the error is raised once, until the files change"
         assert shown() == first[0].strip()
         key.write_text(second[1])
         assert ours.refresh_tls(NOW)
@@ -181,7 +182,7 @@ def test_new_files_are_taken_without_a_restart_and_bad_ones_are_not(tmp_path: Pa
         assert ours.pid == pid
 
 
-def test_the_own_pair_is_made_anew_before_it_ends(tmp_path: Path) -> None:
+def test_the_pair_is_generated_again_before_it_ends(tmp_path: Path) -> None:
     with gateway(tmp_path) as ours:
         assert ours.certificate is not None
         before = ours.certificate.read_text()
@@ -195,7 +196,7 @@ def test_the_own_pair_is_made_anew_before_it_ends(tmp_path: Path) -> None:
     [(0o644, None, "chmod 600"), (0o600, "nonsense", "not PEM"), (0o600, "", "not PEM")],
 )
 def test_a_bad_key_file_is_named(tmp_path: Path, mode: int, content: str | None, complaint: str) -> None:
-    certificate, key = pem_files(tmp_path, "given", *own_pair(["127.0.0.1"], NOW))
+    certificate, key = pem_files(tmp_path, "given", *generated_pair(["127.0.0.1"], NOW))
     if content is not None:
         key.write_text(content)
     key.chmod(mode)
@@ -203,7 +204,7 @@ def test_a_bad_key_file_is_named(tmp_path: Path, mode: int, content: str | None,
         gateway(tmp_path, Tls(enabled=True, certificate=certificate, private_key=key)).start()
 
 
-def test_the_workspace_s_own_client_asks_over_tls(bundle: ServedBundle, tmp_path: Path) -> None:
+def test_the_workspace_s_own_client_uses_tls(bundle: ServedBundle, tmp_path: Path) -> None:
     made = supervisor_of(bundle, tmp_path, GatewayConfig(tls=ON))
     with made.supervisor:
         record = running(made.files)

@@ -1,4 +1,4 @@
-"""A real TorchServe with a real archive: protocols, neighbours in a batch, and what stays when it stops."""
+"""A real TorchServe with a real archive: protocols, requests in a batch, and what is left after a stop."""
 
 import asyncio
 import json
@@ -12,8 +12,6 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from support.served_bundle import UNKNOWN, ServedBundle, files_of, make_archive
-from support.servers.stack import within
 
 from core.errors import ServingError
 from core.workspace import Workspace
@@ -21,17 +19,19 @@ from serving.client import predict, running
 from serving.config import ServingConfig
 from serving.torchserve.server import TorchServe
 from serving.torchserve.tokens import Tokens
+from support.served_bundle import UNKNOWN, ServedBundle, files_of, make_archive
+from support.waits import within
 
-# the shipped handler, which also writes down how many requests it was handed at once
+# the shipped handler, which also records the number of requests in each batch
 COUNTED = """
 
 import os as _os
 _answer = ChurnHandler.answer
 
-def _counted(self, asked):
+def _counted(self, requests):
     with open(_os.environ["BATCH_SIZES"], "a") as file:
-        file.write(f"{len(asked)}\\n")
-    return _answer(self, asked)
+        file.write(f"{len(requests)}\\n")
+    return _answer(self, requests)
 
 ChurnHandler.answer = _counted
 """
@@ -58,7 +58,7 @@ class Running:
 
 @pytest.fixture(scope="module")
 def served(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    # a blank and a letter beyond ASCII: paths go through a properties file, a pattern and a URL
+    # a space and a letter outside of ASCII: paths are part of a properties file, a pattern and a URL
     folder = tmp_path_factory.mktemp("with blank é")
     model_dir = shutil.copytree(bundle.model_dir, folder / "model")
     handler = model_dir / "churn_handler.py"
@@ -96,7 +96,7 @@ def test_every_protocol_gives_the_same_bits(served: Running) -> None:
 
 BAD: list[dict[str, Any]] = [
     {"content": b"{bad"},
-    # seen only when the handler gets the bytes: a JSON reader keeps the second and says nothing
+    # detected only when the handler gets the bytes: a JSON reader uses the second key without an error
     {"content": b'{"user_id": 1, "user_id": 2}', "headers": {"Content-Type": "application/json"}},
     {"json": {"user_id": True}},
     {"json": {"instances": []}},
@@ -107,7 +107,7 @@ BAD: list[dict[str, Any]] = [
 BAD_PLACES = range(3, 64, 9)
 
 
-def test_bad_requests_never_touch_their_neighbours(served: Running) -> None:
+def test_bad_requests_do_not_affect_others_in_the_batch(served: Running) -> None:
     alone = [served.post("/predictions/churn", json={"user_id": i}).content for i in range(1, 58)]
     before = len(served.batch_sizes())
     mixed: list[dict[str, Any]] = [{"json": {"user_id": i}} for i in range(1, 58)]
@@ -139,7 +139,7 @@ def test_an_unknown_customer(served: Running) -> None:
     assert served.post("/v2/models/churn/infer", json=v2([1, UNKNOWN])).status_code == 404
 
 
-def test_the_client_asks_the_server_that_runs(served: Running) -> None:
+def test_the_client_finds_the_running_server(served: Running) -> None:
     record = running(served.files)
     assert record["inference"] == served.server.inference
     assert psutil.Process(record["pid"]).name() == "java"
@@ -150,7 +150,7 @@ def test_the_client_asks_the_server_that_runs(served: Running) -> None:
         served.predict("one")
 
 
-def test_the_server_is_shut(served: Running) -> None:
+def test_the_server_needs_its_tokens(served: Running) -> None:
     listening = {
         connection.laddr.ip
         for process in _tree(served.server.pid)
@@ -161,7 +161,7 @@ def test_the_server_is_shut(served: Running) -> None:
     for url in (served.server.inference + "/ping", served.server.management + "/models"):
         for headers in ({}, {"authorization": "Bearer guessed"}):
             assert httpx.get(url, headers=headers, trust_env=False).status_code == 400
-    # the inference token, which the gateway holds, is none for management
+    # the gateway's inference token is not valid for management
     assert httpx.get(served.server.management + "/models", headers=served.headers).status_code == 400
     key_file = Path(running(served.files)["key_file"])
     assert (key_file.stat().st_mode & 0o777, key_file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
@@ -171,7 +171,7 @@ def test_the_server_is_shut(served: Running) -> None:
 
 
 def test_no_archive_can_be_added(served: Running, bundle: ServedBundle) -> None:
-    """Not by a stranger, and with the token neither from outside the store nor from inside it."""
+    """Not without a token, and with it neither from outside of the store nor from inside."""
     with httpx.Client(
         base_url=served.server.management,
         headers=Tokens.headers(served.server.tokens.management),
@@ -183,7 +183,7 @@ def test_no_archive_can_be_added(served: Running, bundle: ServedBundle) -> None:
         assert [model["modelName"] for model in client.get("/models").json()["models"]] == ["churn"]
 
 
-def test_no_id_and_no_feature_value_stands_in_the_logs(served: Running) -> None:
+def test_logs_contain_no_id_and_no_feature_value(served: Running) -> None:
     served.post("/predictions/churn", json={"user_id": 123123123})
     served.post("/predictions/churn", content=b'{"user_id": 456456456')
     answer = served.post("/predictions/churn", json={"user_id": 3}).json()
@@ -192,7 +192,7 @@ def test_no_id_and_no_feature_value_stands_in_the_logs(served: Running) -> None:
         assert secret not in written
 
 
-def test_a_second_server_runs_beside_and_stops_alone(
+def test_a_second_server_runs_beside_the_first_and_stops_by_itself(
     served: Running, bundle: ServedBundle, tmp_path: Path
 ) -> None:
     files = files_of(tmp_path)
@@ -225,6 +225,7 @@ with TorchServe(ServingConfig(), archive, environment, files) as server:
 """
 
 
+@pytest.mark.slow  # test_supervisor.py asserts it of TorchServe behind its supervisor
 def test_kill_9_of_the_parent_leaves_no_process(bundle: ServedBundle, tmp_path: Path) -> None:
     files = files_of(tmp_path)
     parent = subprocess.Popen(
@@ -235,15 +236,17 @@ def test_kill_9_of_the_parent_leaves_no_process(bundle: ServedBundle, tmp_path: 
     assert parent.stdin is not None and parent.stdout is not None
     parent.stdin.write(json.dumps(bundle.environment).encode())
     parent.stdin.close()
-    processes = _tree(int(parent.stdout.readline()))
-    assert len(processes) == 2
-    scratch = Path(processes[0].cwd())
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    _, left = psutil.wait_procs(processes, timeout=15)
+    try:
+        processes = _tree(int(parent.stdout.readline()))
+        assert len(processes) == 2
+        scratch = Path(processes[0].cwd())
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+    _, left = psutil.wait_procs(processes, timeout=60)
     assert not left
-    # the reaper tidies up once the last process has ended
+    # the reaper removes the files after the last process has ended
     within(5, lambda: not scratch.exists() and not (files.serving / "server.json").exists())
 
 

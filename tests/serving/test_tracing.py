@@ -1,15 +1,16 @@
-"""Spans of a real worker behind the real gateway, as an OTLP receiver gets them; the trace in the log."""
+"""Spans of a real worker behind the real gateway at an OTLP receiver; the trace in the prediction log."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.served_bundle import ServedBundle
-from support.servers.otlp_receiver import Receiver, receiving
-from support.servers.stack import Stack, supervisor_of, within
 
 from serving.config import ServingConfig, Tracing
+from support.served_bundle import ServedBundle
+from support.servers.otlp_receiver import Receiver, receiving
+from support.servers.stack import Stack, supervisor_of
+from support.waits import within
 
 PARENT = "00f067aa0ba902b7"
 STAGES = ["queue", "read", "score", "write"]
@@ -47,13 +48,15 @@ def stack(
         yield made
 
 
-def ask(stack: Stack, traceparent: str = "", user_id: int = 1) -> int:
+def predict(stack: Stack, traceparent: str = "", user_id: int = 1) -> int:
     headers = {"traceparent": traceparent} if traceparent else {}
     return stack.post("/predictions/churn", json={"user_id": user_id}, headers=headers).status_code
 
 
-def test_a_traced_request_has_its_stages_below_the_callers_span(stack: Stack, receiver: Receiver) -> None:
-    assert ask(stack, traceparent(1)) == 200
+def test_the_stages_of_a_traced_request_are_children_of_the_callers_span(
+    stack: Stack, receiver: Receiver
+) -> None:
+    assert predict(stack, traceparent(1)) == 200
     within(10, lambda: len(receiver.trace(f"{1:032x}")) == 5)
     spans = receiver.trace(f"{1:032x}")
     whole = spans.pop("predict")
@@ -71,18 +74,16 @@ def test_a_traced_request_has_its_stages_below_the_callers_span(stack: Stack, re
     assert receiver.resource["churn.variant"] == "stable"
 
 
-def test_the_callers_decision_not_to_sample_holds_and_chance_decides_without_one(
-    stack: Stack, receiver: Receiver
-) -> None:
+def test_the_caller_decides_about_sampling_and_else_the_ratio(stack: Stack, receiver: Receiver) -> None:
     before = len(receiver.spans)
-    assert ask(stack, traceparent(2, sampled=False)) == 200
-    assert ask(stack) == 200  # sample_ratio is 0
-    assert ask(stack, traceparent(3)) == 200
+    assert predict(stack, traceparent(2, sampled=False)) == 200
+    assert predict(stack) == 200  # sample_ratio is 0
+    assert predict(stack, traceparent(3)) == 200
     within(10, lambda: len(receiver.trace(f"{3:032x}")) == 5)
     assert len(receiver.spans) == before + 5
 
 
-def test_a_client_cannot_say_when_its_request_was_received(stack: Stack, receiver: Receiver) -> None:
+def test_a_client_cannot_set_the_time_of_receipt(stack: Stack, receiver: Receiver) -> None:
     headers = {"traceparent": traceparent(4), "x-churn-received": "1000000000.0"}
     assert stack.post("/predictions/churn", json={"user_id": 1}, headers=headers).status_code == 200
     within(10, lambda: len(receiver.trace(f"{4:032x}")) == 5)
@@ -91,9 +92,9 @@ def test_a_client_cannot_say_when_its_request_was_received(stack: Stack, receive
 
 
 def test_the_prediction_log_names_the_trace(stack: Stack, log: Path) -> None:
-    assert ask(stack, traceparent(5), user_id=5) == 200
-    assert ask(stack, traceparent(6, sampled=False), user_id=6) == 200
-    assert ask(stack, user_id=7) == 200
+    assert predict(stack, traceparent(5), user_id=5) == 200
+    assert predict(stack, traceparent(6, sampled=False), user_id=6) == 200
+    assert predict(stack, user_id=7) == 200
 
     def logged() -> pd.DataFrame:
         files = sorted(log.glob("*/*.parquet"))

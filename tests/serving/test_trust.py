@@ -1,4 +1,4 @@
-"""Who can write where archives lie cannot start code: what was verified is what is loaded, every time."""
+"""Write access to the folder of archives does not suffice to run code: only verified bytes are loaded."""
 
 import hashlib
 import json
@@ -7,20 +7,23 @@ import shutil
 import signal
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from support.served_bundle import ServedBundle, make_archive
-from support.servers.stack import Stack, supervisor_of, ticking, within
 
 import serving.supervisor
 from core.errors import ArchiveError
 from rollout.targets.envoy import EnvoyTarget
 from serving.archive import Archive, ModelArchive
 from serving.config import ServingConfig
+from serving.supervisor import Servers
 from serving.torchserve.server import TorchServe
+from support.served_bundle import ServedBundle, make_archive
+from support.servers.stack import Stack, supervisor_of, ticking
+from support.waits import within
 from training.archive.signing import sign, signature_file
 from training.archive.verify import verify_archive
 
@@ -30,7 +33,7 @@ TRUSTED = {KEY.public_key().public_bytes_raw(): "release"}
 
 @pytest.fixture(scope="module")
 def signed(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle's archive with what a signed one holds besides, in a folder that others may write to."""
+    """The bundle's archive with the other files of a signed one, in a folder that others may write to."""
     folder = tmp_path_factory.mktemp("bucket")
     model_dir = shutil.copytree(bundle.model_dir, folder / "model")
     (model_dir / "sbom.json").write_text("{}")
@@ -44,7 +47,7 @@ def signed(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def _set_version(archive: Path, version: str) -> None:
-    """As packaging writes it: the archiver was called with another one."""
+    """With the values that packaging writes; the archiver was called with others."""
     with zipfile.ZipFile(archive) as old:
         parts = {name: old.read(name) for name in old.namelist()}
     manifest = json.loads(parts["MAR-INF/MANIFEST.json"])
@@ -56,7 +59,7 @@ def _set_version(archive: Path, version: str) -> None:
 
 
 def verifying(bundle: ServedBundle, folder: Path, archive: Path) -> Stack:
-    """As `churn serve` puts it together: its servers verify what they load."""
+    """Servers that verify what they load, as in `churn serve`."""
     made = supervisor_of(bundle, folder)
 
     def verified(path: Path) -> ModelArchive:
@@ -65,13 +68,12 @@ def verifying(bundle: ServedBundle, folder: Path, archive: Path) -> Stack:
     def server(given: Archive, name: str) -> TorchServe:
         return TorchServe(ServingConfig(), given, bundle.environment, made.files, name, verified)
 
-    made.supervisor._server = server
-    made.supervisor._newest = lambda: archive
+    made.supervisor.servers = Servers(lambda: archive, server)
     return made
 
 
 def replaced_by_code(archive: Path, scratch: Path, mark: Path) -> None:
-    """An archive whose handler leaves `mark` when it is imported takes the place of the good one."""
+    """Replace the good archive by one whose handler creates the file `mark` when it is imported."""
     model_dir = shutil.copytree(archive.parent.parent / "model", scratch / "model")
     handler = model_dir / "churn_handler.py"
     lines = handler.read_text().splitlines(keepends=True)
@@ -86,7 +88,7 @@ def replaced_by_code(archive: Path, scratch: Path, mark: Path) -> None:
 def tampered(
     bundle: ServedBundle, signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stack]:
-    """It serves the signed archive, whose file has been replaced since. Whatever happens, no code runs."""
+    """Serves the signed archive, whose file was replaced afterwards. The code in it must never run."""
     monkeypatch.setattr(serving.supervisor, "warm_up", lambda server: 0)
     good, mark = signed.read_bytes(), tmp_path / "code-ran"
     made = verifying(bundle, tmp_path, signed)
@@ -109,7 +111,9 @@ def answers(made: Stack) -> bool:
     return made.post("/predictions/churn", json={"user_id": 1}).status_code == 200
 
 
-def test_a_changed_file_is_not_loaded_after_a_death_or_on_request(tampered: Stack, signed: Path) -> None:
+def test_a_changed_file_is_not_loaded_at_a_restart_or_a_change_of_version(
+    tampered: Stack, signed: Path
+) -> None:
     ours, first = tampered.supervisor, tampered.supervisor.model
     os.kill(first.pid, signal.SIGKILL)
     within(90, lambda: ours.model is not first)
@@ -127,7 +131,7 @@ def test_a_changed_file_is_not_loaded_when_the_tokens_end(tampered: Stack) -> No
     within(90, lambda: ours.model is not first)
 
 
-def test_what_is_changed_between_the_check_and_the_load_is_refused(
+def test_a_change_between_the_check_and_the_load_is_refused(
     bundle: ServedBundle, signed: Path, tmp_path: Path
 ) -> None:
     good, mark = signed.read_bytes(), tmp_path / "code-ran"
@@ -138,7 +142,7 @@ def test_what_is_changed_between_the_check_and_the_load_is_refused(
         replaced_by_code(signed, tmp_path / "evil", mark)
         return signed
 
-    made.supervisor._newest = checked_then_changed
+    made.supervisor.servers = replace(made.supervisor.servers, newest=checked_then_changed)
     try:
         with pytest.raises(ArchiveError, match="was changed"):
             made.supervisor.__enter__()

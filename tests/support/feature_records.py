@@ -1,7 +1,6 @@
 """Canonical records for the feature tests, written as `churn ingest` promises them."""
 
 import hashlib
-import importlib.metadata
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from core.workspace import Workspace
 from handlers.identity import mask
+from support.cdnow import cdnow_log
 
 CONFIG = Path(__file__).parents[2] / "configs" / "features.yaml"
 SCHEMA = pa.schema(
@@ -76,15 +76,7 @@ def write_manifest(files: Workspace, shape: str, rows: int, start: datetime, end
 
 def cdnow() -> pd.DataFrame:
     """The real log, masked with a key of the tests."""
-    package = importlib.metadata.distribution("Lifetimes").files or []
-    source = next(file for file in package if file.name == "CDNOW_master.txt").locate()
-    table = pd.read_csv(str(source), sep=r"\s+")
-    ids = {user: mask(str(user), b"key of the tests") for user in table["customer_id"].unique()}
-    return pd.DataFrame(
-        {
-            "user_id": table["customer_id"].map(ids),
-            "timestamp": pd.to_datetime(table["date"].astype(str), utc=True),
-            "amount": table["dollar_value"].astype(float),
-            "quantity": table["number_of_cds"].astype(float),
-        }
-    )
+    log = cdnow_log()
+    ids = {user: mask(str(int(user)), b"key of the tests") for user in log["customer"].unique()}
+    log = log.assign(user_id=log["customer"].map(ids), timestamp=log["timestamp"].dt.as_unit("ns"))
+    return log[["user_id", "timestamp", "amount", "quantity"]]

@@ -17,10 +17,12 @@ from typing import Any
 
 from core.errors import ServingError
 from rollout.config import RolloutConfig
-from rollout.controller import Controller
+from rollout.controller import Controller, no_fault
 from rollout.evidence import Arm, Evidence, Window
 from rollout.observers.observer import Opened
 from rollout.rules.rule import Verdict
+from rollout.session import Clock, Connections
+from rollout.state import Change
 from rollout.store import Store
 from rollout.targets.target import Candidate, TargetState
 
@@ -157,14 +159,12 @@ class FileRegistry:
         self._file = folder / "registry.jsonl"
         self.unreachable = folder / "no-registry"
 
-    def follow(
-        self, stable: Candidate, previous: Candidate | None, who: str, when: datetime, why: str, numbers: Any
-    ) -> str:
+    def follow(self, change: Change, numbers: Any) -> str:
         if self.unreachable.exists():
             raise ServingError("the registry does not answer")
-        if ([OLD.sha256, *self._lines()])[-1] != stable.sha256:
+        if ([OLD.sha256, *self._lines()])[-1] != change.to.sha256:
             with self._file.open("a") as file:
-                file.write(stable.sha256 + "\n")
+                file.write(change.to.sha256 + "\n")
         return "the registry follows"
 
     def champions(self) -> list[str]:
@@ -204,9 +204,8 @@ def controller(folder: Path, config: RolloutConfig, **more: Any) -> Controller:
     plain: dict[str, Any] = {
         "target": FileTarget(folder, store),
         "observer": FileObserver(folder),
-        "rules": (AnyError(),),
-        "clock": now,
-        "sleep": time.sleep,
         "registry": FileRegistry(folder),
     }
-    return Controller(config, store, **(plain | more))
+    rules, faults = more.pop("rules", (AnyError(),)), more.pop("faults", no_fault)
+    clock = Clock(more.pop("clock", now), more.pop("sleep", time.sleep))
+    return Controller(config, rules, Connections(store, **(plain | more)), clock, faults)

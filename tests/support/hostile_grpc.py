@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as oip
+
 from support.hostile_bodies import ODD_TEXTS
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"

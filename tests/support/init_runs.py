@@ -1,4 +1,4 @@
-"""The whole way of a file: `churn init --yes`, then `churn run --no-rollout`."""
+"""From a file to a prediction: `churn init --yes`, then `churn run --no-rollout`."""
 
 import json
 import os
@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TRUE_REFUSALS = r"gate|too few|too short|single class|nobody|hardly"
-"""Reasons that lie in the data: the model was judged and refused, or there is too little to learn from."""
+TRUE_REFUSALS = r"gate|too few|too short|single class|no customer leaves|hardly"
+"""Reasons in the data: the gates refuse the model, or there are too few rows or classes."""
 
 
 def run_to_a_prediction(file: Path, folder: Path) -> None:
-    """Asserts that the loop ends in an answer of the server, or in one line with a true reason."""
+    """Assert that the loop ends with an answer of the server, or with one line with a reason in the data."""
     overlay = folder / "overlay.yaml"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CHURN_MASK_KEY": "k" * 32}
 

@@ -1,4 +1,4 @@
-"""A model on trial, as the gates step brings it before them."""
+"""Judges a model by the gates, as the step of the loop does it."""
 
 import json
 from functools import partial
@@ -7,6 +7,7 @@ import pandas as pd
 
 from churn.settings import Settings
 from core.workspace import Workspace
+from support.fits import trained_model
 from training.gates import Evidence, GateReport, judge
 from training.gates.champion_scores import score_champion
 from training.gates.collect import collect_evidence
@@ -16,17 +17,9 @@ STORE = "project: churn\n"
 
 
 def evidence_of(settings: Settings, rows: pd.DataFrame, files: Workspace, **given: object) -> Evidence:
-    shape = settings.data.shape
-    given.setdefault("stage", partial(stage, settings.training, settings.features, files, STORE))
-    return collect_evidence(
-        rows,
-        shape,
-        settings.features,
-        settings.training,
-        files,
-        settings.gates,
-        **given,  # type: ignore[arg-type]
-    )
+    model = trained_model(settings, files)
+    given.setdefault("stage", partial(stage, model, STORE))
+    return collect_evidence(rows, model, settings.gates, **given)  # type: ignore[arg-type]
 
 
 def judged(settings: Settings, rows: pd.DataFrame, files: Workspace, **given: object) -> GateReport:

@@ -2,7 +2,6 @@
 
 import hashlib
 from datetime import timedelta
-from importlib.metadata import distribution
 from pathlib import Path
 
 import duckdb
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from features.spec import FeaturesConfig
+from support.cdnow import cdnow_log
 
 SNAPSHOTS = pd.date_range("1997-04-01", "1998-04-01", freq="MS", tz="UTC")
 TELCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "Telco-Customer-Churn.csv"
@@ -17,21 +17,11 @@ TELCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "Telco-Custome
 
 def cdnow_records(customers: int | None) -> pd.DataFrame:
     """The log of the first `customers` (all by default), as records.parquet holds it."""
-    files = distribution("Lifetimes").files or []
-    text = next(file for file in files if file.name == "CDNOW_master.txt").locate()
-    names = ["customer", "date", "quantity", "amount"]
-    raw = pd.read_csv(str(text), sep=r"\s+", header=0, names=names, dtype={"customer": str, "date": str})
+    log = cdnow_log()
     if customers is not None:
-        raw = raw[raw["customer"].astype(int) % (23_570 // customers) == 0]
-    masked = {c: "u_" + hashlib.sha256(c.encode()).hexdigest()[:32] for c in raw["customer"].unique()}
-    records = pd.DataFrame(
-        {
-            "user_id": raw["customer"].map(masked),
-            "timestamp": pd.to_datetime(raw["date"], format="%Y%m%d", utc=True).astype("datetime64[us, UTC]"),
-            "amount": raw["amount"].astype(float),
-            "quantity": raw["quantity"].astype(float),
-        }
-    )
+        log = log[log["customer"].astype(int) % (23_570 // customers) == 0]
+    masked = {c: "u_" + hashlib.sha256(c.encode()).hexdigest()[:32] for c in log["customer"].unique()}
+    records = log.assign(user_id=log["customer"].map(masked))[["user_id", "timestamp", "amount", "quantity"]]
     return records.sort_values(["user_id", "timestamp"], kind="stable", ignore_index=True)
 
 

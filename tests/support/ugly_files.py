@@ -1,4 +1,4 @@
-"""Small made-up tables with the uglinesses of real exports, each with what `churn init` has to find."""
+"""Small synthetic tables with the irregularities of real exports, and what `churn init` has to find."""
 
 import gzip
 from collections.abc import Callable
@@ -17,9 +17,9 @@ class Expected:
     shape: str
     source: dict[str, Any]
     doubts: frozenset[str] = frozenset()
-    """All doubts that the file really leaves open; another one is false."""
+    """All doubts that the file leaves open; each other doubt is false."""
     features: dict[str, str] = field(default_factory=dict)
-    """Feature -> dtype, of those that must be there."""
+    """Feature -> dtype, of the features that must exist."""
     absent: tuple[str, ...] = ()
     """Columns that must not be features."""
     data: dict[str, Any] = field(default_factory=dict)
@@ -36,7 +36,7 @@ def people(rows: int, seed: int) -> pd.DataFrame:
 
 
 def purchases(customers: int, seed: int, days: int = 800, gap: float = 30.0) -> pd.DataFrame:
-    """customer, at, amount: purchases of customers who stop one day."""
+    """Columns customer, at, amount: purchases of customers who stop at some time."""
     draw = np.random.default_rng(seed)
     rows = []
     for customer in range(1, customers + 1):
@@ -317,7 +317,7 @@ def no_header(folder: Path) -> tuple[Path, Expected]:
 
 
 def usage_panel(folder: Path) -> tuple[Path, Expected]:
-    """A row a subscriber and month, `churned_next_month` as 0/1, months as 2023-04."""
+    """A row for each subscriber and month, `churned_next_month` as 0/1, months as 2023-04."""
     t, draw = people(300, 11), np.random.default_rng(11)
     rows = []
     for number, one in enumerate(t.itertuples()):
@@ -374,7 +374,7 @@ def swiss_workbook(folder: Path) -> tuple[Path, Expected]:
 
 
 def either_way(folder: Path) -> tuple[Path, Expected]:
-    """Days up to 12 only, in no order: nothing says whether the month comes first."""
+    """Days up to 12 only, in no order: the order of day and month is open."""
     log, draw = purchases(200, 13), np.random.default_rng(13)
     days, months = draw.integers(1, 13, len(log)), draw.integers(1, 13, len(log))
     years = draw.choice([2021, 2022, 2023], len(log))
@@ -394,7 +394,7 @@ def either_way(folder: Path) -> tuple[Path, Expected]:
 
 
 def short_log(folder: Path) -> tuple[Path, Expected]:
-    """Half a year of a busy shop: 90 days ahead cannot be learned from it."""
+    """Half a year of a shop with many purchases: too short for a horizon of 90 days."""
     log = purchases(500, 14, days=200, gap=9)
     f = pd.DataFrame(
         {"order": log.index + 1, "client": log.customer, "date": log["at"].dt.date, "price": log.amount}
@@ -408,7 +408,7 @@ def short_log(folder: Path) -> tuple[Path, Expected]:
 
 
 def packed_invoices(folder: Path) -> tuple[Path, Expected]:
-    """A folder of gzipped parts: `;`, `31.12.23 18:05`, `12,50 €`, an invoice a row."""
+    """A folder of gzipped parts: `;`, `31.12.23 18:05`, `12,50 €`, an invoice per row."""
     log = purchases(300, 16)
     (folder / "parts").mkdir()
     for number in range(3):
@@ -440,7 +440,7 @@ def packed_invoices(folder: Path) -> tuple[Path, Expected]:
 
 
 def gym_states(folder: Path) -> tuple[Path, Expected]:
-    """Four states of a membership, spelled out; two of them mean that the member left."""
+    """Four states of a membership as words; two of them mean that the member left."""
     t, draw = people(1400, 15), np.random.default_rng(15)
     left = draw.choice(["Cancelled", "Expired"], len(t))
     state = np.where(t.gone, left, draw.choice(["Active", "Paused"], len(t), p=[0.9, 0.1]))

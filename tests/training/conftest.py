@@ -5,10 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from filelock import FileLock
-from support.training_frames import cdnow_frame, cdnow_records
 
 from churn.settings import Settings, load_settings
 from core.workspace import Workspace
+from support.fits import fit_settings
+from support.training_frames import cdnow_frame, cdnow_records
 from training.train import train
 
 SMALL = (
@@ -58,7 +59,7 @@ def trained(shared: Path, small: Settings, rows: pd.DataFrame) -> Workspace:
             shutil.copyfile(shared / "records.parquet", files.records)
             window = {"start": "1997-01-01T00:00:00+00:00", "end": "1998-07-01T00:00:00+00:00"}
             files.manifest.write_text(json.dumps({"id_type": "integer", "window": window}))
-            train(rows, "transactions", small.features, small.model, small.training, files)
+            train(rows, fit_settings(small), files)
     return files
 
 

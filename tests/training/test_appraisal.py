@@ -1,6 +1,7 @@
 """Cross-validation, rolling origin and importance: which rows, what numbers, and where they are shown."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -22,6 +23,7 @@ from training.evaluate.importance import importances, permutation_importance, wi
 from training.learn.fit import fit
 from training.learn.inputs import Inputs
 from training.learn.metrics import evaluate
+from training.learn.resolved import FitSettings
 from training.learn.split import BY_CUSTOMER, BY_TIME, split_rows
 
 SPEC = FeaturesConfig(
@@ -31,6 +33,7 @@ SPEC = FeaturesConfig(
 DAY = timedelta(days=1)
 QUICK = ModelConfig(seeds=(0, 1), architecture="mlp", hidden=(16,), numeric_embedding="none", trees=False)
 TRAINING = TrainingConfig(epochs=2, batch_size=128)
+SETTINGS = FitSettings("labelled", SPEC, QUICK, TRAINING)
 
 
 def table(rows: int, seed: int = 0) -> pd.DataFrame:
@@ -105,41 +108,41 @@ def test_a_panel_is_judged_in_blocks_of_time() -> None:
 def test_mean_and_spread_are_those_of_the_folds_fitted_by_hand() -> None:
     rows = table(1500)
     split = split_rows(rows, "labelled", DAY, TRAINING)
-    fitted = fit(rows.iloc[split.train], None, SPEC, QUICK, TRAINING, shape="labelled")
+    fitted = fit(rows.iloc[split.train], None, SETTINGS)
     assert split.rule == BY_CUSTOMER
 
-    found = cross_validate(rows, split, "labelled", SPEC, fitted, TRAINING)
+    found = cross_validate(rows, split, fitted)
 
     assert found is not None and len(found.folds) == 5
-    one = QUICK.model_copy(update={"seeds": (0,)})
+    one = replace(SETTINGS, model=QUICK.model_copy(update={"seeds": (0,)}))
     expected = []
     for _, learned, judged in folds_of(rows, split, DAY, TRAINING):
-        by_hand = fit(rows.iloc[learned], None, SPEC, one, TRAINING, shape="labelled", chosen=fitted.chosen)
+        by_hand = fit(rows.iloc[learned], None, one, chosen=fitted.chosen)
         expected.append(evaluate(rows["churned"].iloc[judged], by_hand.score(rows.iloc[judged])))
     for name in METRICS:
         values = [metrics[name] for metrics in expected]
         assert found.mean[name] == pytest.approx(np.mean(values), abs=1e-9)
         assert found.spread[name] == pytest.approx(np.std(values, ddof=1), abs=1e-9)
-    assert cross_validate(
-        rows, split, "labelled", SPEC, fitted, TRAINING.model_copy(update={"cross_validation": 0})
-    ) is None  # fmt: skip
+    off = fitted.settings.training.model_copy(update={"cross_validation": 0})
+    without = replace(fitted, settings=replace(fitted.settings, training=off))
+    assert cross_validate(rows, split, without) is None
 
 
 def test_the_cost_of_a_fold_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = table(3000)
     split = split_rows(rows, "labelled", DAY, TRAINING)
-    fitted = fit(rows.iloc[split.train], None, SPEC, QUICK, TRAINING, shape="labelled")
+    fitted = fit(rows.iloc[split.train], None, SETTINGS)
     monkeypatch.setattr(cross_validation, "LEARNED_ROWS", 500)
     monkeypatch.setattr(cross_validation, "JUDGED_ROWS", 200)
-    said: list[str] = []
+    lines: list[str] = []
 
-    found = cross_validate(rows, split, "labelled", SPEC, fitted, TRAINING, said.append)
+    found = cross_validate(rows, split, fitted, lines.append)
 
     assert found is not None
     for fold in found.folds:
         assert abs(fold.learned_rows - 500) < 4 * np.sqrt(500)
         assert abs(fold.judged_rows - 200) < 4 * np.sqrt(200)
-    assert said[0] == "cross-validation: 1 of 5, fold 1"
+    assert lines[0] == "cross-validation: 1 of 5, fold 1"
 
 
 def logit_of(rows: pd.DataFrame) -> np.ndarray:

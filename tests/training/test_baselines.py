@@ -59,7 +59,7 @@ def test_categories_are_one_hot_as_scikit_learn_has_them(cities: int) -> None:
 
 def test_the_sparse_regression_scores_as_the_dense_one(monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = table(2000, 40), table(300, 40, seed=1)
-    task = Task(train, test, Inputs.learn(train, SPEC), timedelta(days=90), (), 0)
+    task = Task(train, test, Inputs.learn(train, SPEC), timedelta(days=90), Path(), 0)
     dense = logistic_regression(task)
     monkeypatch.setattr("training.evaluate.baselines.DENSE_CATEGORIES", 0)
 
@@ -69,8 +69,8 @@ def test_the_sparse_regression_scores_as_the_dense_one(monkeypatch: pytest.Monke
 def test_twenty_thousand_categories_take_little_memory() -> None:
     train, test = table(30_000, 20_000), table(2000, 20_000, seed=1)
     tracemalloc.start()
-    names = ("logistic_regression", "random_forest")
-    scores, _ = fit_baselines(names, train, test, SPEC, "labelled", Path(), seed=0)
+    task = Task(train, test, Inputs.learn(train, SPEC), timedelta(days=90), Path(), 0)
+    scores, _ = fit_baselines(("logistic_regression", "random_forest"), task, "labelled")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 

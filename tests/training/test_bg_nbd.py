@@ -43,7 +43,7 @@ def test_probabilities_follow_the_story() -> None:
     def one(x: float, last: float, age: float) -> np.ndarray:
         return PUBLISHED.alive(np.array([x]), np.array([last]), np.array([age]))
 
-    assert one(0, 0, 39) == 1.0  # the model's known quirk: nobody leaves before a second purchase
+    assert one(0, 0, 39) == 1.0  # in this model no customer leaves before a second purchase
     assert one(5, 38, 39) > 0.85 > 0.1 > one(5, 10, 39)
     few = PUBLISHED.churn(np.array([0.0]), np.array([0.0]), np.array([39.0]), 13)
     many = PUBLISHED.churn(np.array([20.0]), np.array([38.0]), np.array([39.0]), 13)

@@ -1,9 +1,12 @@
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
 
 from churn.settings import Settings
+from support.fits import fit_settings
 from training.learn import calibration_choice
 from training.learn.calibration_choice import choose_calibration, platt_if_better
 from training.train import prepare
@@ -25,11 +28,12 @@ def test_what_harms_on_the_next_judge_is_left_out() -> None:
     assert platt_if_better(judged(3.0, 0), judged(1.0, 1), judged(1.0, 1)).is_identity
 
 
-def test_it_is_chosen_for_the_members_that_ship_and_forward_in_time(
+def test_it_is_chosen_for_all_members_and_forward_in_time(
     small: Settings, rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = small.training.model_copy(update={"calibration": "auto"})
-    ordered, split = prepare(rows, "transactions", small.features, training)
+    settings = fit_settings(small, training=training)
+    ordered, split = prepare(rows, settings)
     fits = []
 
     class Fitted:
@@ -37,14 +41,12 @@ def test_it_is_chosen_for_the_members_that_ship_and_forward_in_time(
             fits[-1].append(some["event_timestamp"])
             return np.full(len(some), 0.5)
 
-    def fit(train: pd.DataFrame, *configs: object, **_: object) -> Fitted:
-        fits.append([train["event_timestamp"], configs[2]])
+    def fit(train: pd.DataFrame, *configs: Any) -> Fitted:
+        fits.append([train["event_timestamp"], configs[1].model])
         return Fitted()
 
     monkeypatch.setattr(calibration_choice, "fit", fit)
-    choose_calibration(
-        ordered, split, "transactions", small.features, small.model, training, lambda message: None
-    )
+    choose_calibration(ordered, split, settings, lambda message: None)
 
     newest_training = ordered.iloc[split.train]["event_timestamp"].max()
     assert fits[0][2].max() == newest_training

@@ -17,7 +17,8 @@ from filelock import FileLock
 
 from churn.settings import CONFIGS, Settings
 from model.program import score
-from training.cli import main
+from support.fits import fit_settings
+from training.cli.command import main
 from training.learn.fit import fit
 from training.learn.module import ChurnModule
 from training.train import prepare
@@ -41,8 +42,8 @@ def filled(shared: Path, rows: pd.DataFrame) -> Path:
         if not folder.exists():
             (folder / "data" / "current").mkdir(parents=True)
             (folder / "data" / "current" / "manifest.json").write_text('{"shape": "transactions"}')
-            kept = rows[rows["user_id"] < "u_7"]
-            kept.iloc[: len(kept) - 1 + len(kept) % 2].to_parquet(
+            chosen = rows[rows["user_id"] < "u_7"]
+            chosen.iloc[: len(chosen) - 1 + len(chosen) % 2].to_parquet(
                 folder / "training-set.parquet", index=False
             )
     return folder
@@ -70,11 +71,11 @@ def process(arguments: Sequence[str], **options: object) -> subprocess.Popen[str
 
 
 def run(arguments: Sequence[str]) -> str:
-    """In a process of its own, as a person does; what it says on stderr."""
+    """In a separate process, as a user runs it; its output on stderr."""
     started = process(arguments)
-    _, said = started.communicate(timeout=300)
-    assert started.returncode == 0, said
-    return said
+    _, output = started.communicate(timeout=300)
+    assert started.returncode == 0, output
+    return output
 
 
 def weights(file: Path) -> dict[str, torch.Tensor]:
@@ -89,15 +90,13 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 @pytest.fixture(scope="module")
 def fitted(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fitted")
-    said = run(command(filled, folder, "fit", *FLAGS))
-    lines = [line for line in said.splitlines() if line.strip()]
-    assert [line.split(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2", "Checkpoint"], said
+    output = run(command(filled, folder, "fit", *FLAGS))
+    lines = [line for line in output.splitlines() if line.strip()]
+    assert [line.split(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2", "Checkpoint"], output
     return folder
 
 
-def test_fit_leaves_a_checkpoint_that_says_all_about_itself(
-    fitted: Path, small: Settings, filled: Path
-) -> None:
+def test_a_checkpoint_contains_all_settings_of_its_fit(fitted: Path, small: Settings, filled: Path) -> None:
     content = torch.load(fitted / "best.ckpt", weights_only=True)["churn"]
 
     assert content["spec"] == small.features.contract()
@@ -131,10 +130,9 @@ def test_on_all_rows_it_is_the_fit_of_churn_train(filled: Path, small: Settings,
     assert main(command(filled, tmp_path, "fit", *FLAGS, "--rows=all")) == 0
     model = small.model.model_copy(update={"hidden": (32,), "seeds": (0, 1)})
     training = small.training.model_copy(update={"epochs": 2, "batch_size": 256, "learning_rate": 0.003})
-    rows, split = prepare(
-        pd.read_parquet(filled / "training-set.parquet"), "transactions", small.features, training
-    )
-    theirs = fit(rows.iloc[split.train], None, small.features, model, training, shape="transactions")
+    settings = fit_settings(small, model=model, training=training)
+    rows, split = prepare(pd.read_parquet(filled / "training-set.parquet"), settings)
+    theirs = fit(rows.iloc[split.train], None, settings)
 
     ours = weights(tmp_path / "best.ckpt")
     assert same(ours, {f"members.{k}": v for k, v in theirs.program.members.state_dict().items()})
@@ -172,11 +170,25 @@ def test_a_killed_fit_resumed_ends_with_the_weights_of_one_that_was_not(filled: 
     assert same(weights(last), weights(tmp_path / "whole" / "last.ckpt"))
 
 
+TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
+
+
+def test_two_processes_score_every_row_once(fitted: Path, filled: Path, tmp_path: Path) -> None:
+    best = f"--ckpt_path={fitted / 'best.ckpt'}"
+    assert main(command(filled, tmp_path, "test", best)) == 0
+    by_one = pd.read_parquet(tmp_path / "test_scores.parquet")
+    assert len(by_one) % 2 == 1
+    run(command(filled, tmp_path, "test", best, *TWO))
+    by_two = pd.read_parquet(tmp_path / "test_scores.parquet")
+    assert list(by_one["user_id"]) == list(by_two["user_id"])
+    assert np.abs(by_one["score"] - by_two["score"]).max() < 1e-7
+
+
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_and_measure_every_row_once(
     fitted: Path, filled: Path, tmp_path: Path
 ) -> None:
-    two = ("--trainer.devices=2", "--trainer.strategy=ddp")
-    run(command(filled, tmp_path, "fit", *FLAGS, *two))
+    run(command(filled, tmp_path, "fit", *FLAGS, *TWO))
     measured = json.loads((tmp_path / "fit.json").read_text())["validation_log_loss"]
     alone = json.loads((fitted / "fit.json").read_text())["validation_log_loss"]
     assert main(command(filled, tmp_path, "validate")) == 0
@@ -184,14 +196,6 @@ def test_two_processes_train_as_one_does_and_measure_every_row_once(
 
     assert measured == pytest.approx(again, abs=1e-7)  # gathered over both, and read by one from the file
     assert measured == pytest.approx(alone, abs=0.002)
-
-    assert main(command(filled, tmp_path, "test")) == 0
-    by_one = pd.read_parquet(tmp_path / "test_scores.parquet")
-    assert len(by_one) % 2 == 1
-    run(command(filled, tmp_path, "test", *two))
-    by_two = pd.read_parquet(tmp_path / "test_scores.parquet")
-    assert list(by_one["user_id"]) == list(by_two["user_id"])
-    assert np.abs(by_one["score"] - by_two["score"]).max() < 1e-7
 
 
 def test_half_precision_learns_as_well(fitted: Path, filled: Path, tmp_path: Path) -> None:
@@ -204,9 +208,9 @@ def test_half_precision_learns_as_well(fitted: Path, filled: Path, tmp_path: Pat
 def test_early_stopping_is_a_flag(filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stopping = ("--early_stopping.patience=1", "--early_stopping.min_delta=1", "--epochs=9")
     assert main(command(filled, tmp_path, "fit", *FLAGS, *stopping)) == 0
-    told = capsys.readouterr().err
-    assert "epoch 2 of 9" in told
-    assert "epoch 3 of 9" not in told
+    shown = capsys.readouterr().err
+    assert "epoch 2 of 9" in shown
+    assert "epoch 3 of 9" not in shown
 
 
 def test_the_printed_config_is_a_config(

@@ -15,11 +15,14 @@ from features.spec import Feature, FeaturesConfig
 from model.config import ModelConfig
 from model.export import export_program, load_program
 from model.wide import Combination, Wide
+from support.fits import fit_settings
 from training.config import TrainingConfig
 from training.learn.boosting import grow_forest
 from training.learn.encoded import tensors
-from training.learn.fit import Task, assemble, prepared
-from training.learn.stacking import StackingChoice
+from training.learn.fit import Task, assemble
+from training.learn.paths import StackingChoice
+from training.learn.resolved import FitSettings
+from training.learn.trainer import prepared
 from training.trees.growth import Growth
 
 SPEC = FeaturesConfig(
@@ -66,7 +69,7 @@ def a_stack(draw: np.random.Generator) -> StackingChoice:
 
 
 def stacked_by_hand(task: Task, chosen: StackingChoice, rows: pd.DataFrame) -> np.ndarray:
-    """Each path made anew from the rows, and the sum that the stack asks for."""
+    """Each path, computed again from the rows, and their weighted sum."""
     contract = task.contract
     inputs, sizes = contract.inputs, contract.inputs.cardinalities
     learned = tensors(rows, inputs, contract.program.preprocessing)
@@ -91,7 +94,7 @@ def test_random_stacks(stacks: int, tmp_path: Path) -> None:
         rows, chosen = a_log(draw), a_stack(draw)
         shape = "transactions" if draw.random() < 0.5 else "labelled"
         with prepared(training):
-            task = assemble(rows, None, SPEC, model, training, shape, chosen)
+            task = assemble(rows, None, FitSettings(shape, SPEC, model, training), chosen)
             program = task.contract.program.eval()
             expected = stacked_by_hand(task, chosen, rows)
         numeric, codes = (torch.from_numpy(part) for part in task.contract.inputs.encode(rows))
@@ -104,17 +107,16 @@ def test_random_stacks(stacks: int, tmp_path: Path) -> None:
 
 
 def test_a_small_log_fits_line_and_deep_path_as_one_logit(small: Settings, rows: pd.DataFrame) -> None:
-    """Both paths say nearly the same of a log: added up instead of weighed, the logits would be doubled."""
+    """Both paths are nearly equal on a log: their sum without weights would be twice the logit."""
     model = small.model.model_copy(update={"wide": None, "seeds": (0,)})
     config = small.training.model_copy(update={"epochs": 2})
-    fitted = training.learn.fit.fit(
-        rows.iloc[:6000], None, small.features, model, config, shape="transactions"
-    )
+    settings = fit_settings(small, model=model, training=config)
+    fitted = training.learn.fit.fit(rows.iloc[:6000], None, settings)
 
-    assert fitted.resolved.model.wide
+    assert fitted.settings.model.wide
     scores, churned = fitted.score(rows.iloc[:6000]), rows.iloc[:6000]["churned"]
     slope = np.polyfit(scores, churned, 1)[0]
     assert 0.85 < slope < 1.2
-    weights = [fitted.resolved.cross_fit[f"weight_{name}"] for name in ("line", "deep")]
+    weights = [fitted.record.cross_fit[f"weight_{name}"] for name in ("line", "deep")]
     assert fitted.program.wide is not None
     assert fitted.program.wide.shares.tolist() == pytest.approx([weights[0], 0.0])

@@ -49,7 +49,7 @@ def test_the_profit_of_a_list_is_counted_by_hand() -> None:
     decision = DecisionConfig(customer_value=100, offer_cost=10, contact_cost=1, acceptance_rate=0.5)
     curve = profit_curve([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.01], decision)
 
-    # a churner brings .5 * (100 - 10) - 1, whoever stays takes the present: -10 - 1
+    # a churner brings .5 * (100 - 10) - 1, a customer who stays takes the present: -10 - 1
     assert (curve.profit * 4).tolist() == [0, 44, 33, 77, 66]
     assert (curve.chosen, curve.best) == (3, 3)
     assert curve.reached == 1.0
@@ -84,8 +84,8 @@ def test_a_column_of_the_features_is_each_customer_s_worth() -> None:
     assert ranking(np.full(5, p), decision, values).tolist() == [4, 0, 2, 1, 3]
     curve = profit_curve(np.ones(5), np.full(5, p), decision, values)
     assert curve.chosen == 3
-    kept = sum(taken * (v - offer) - contact for v in (1000, 200, 45.1))
-    assert curve.profit[curve.chosen] * 5 == pytest.approx(kept)
+    profit = sum(taken * (v - offer) - contact for v in (1000, 200, 45.1))
+    assert curve.profit[curve.chosen] * 5 == pytest.approx(profit)
     assert break_even(decision) == break_even(DecisionConfig(
         customer_value=30, offer_cost=offer, contact_cost=contact, acceptance_rate=taken))  # fmt: skip
     assert customer_values(rows, DecisionConfig()) is None

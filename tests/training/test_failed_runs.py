@@ -1,4 +1,4 @@
-"""A run that could not be written whole says so: none stays RUNNING for ever."""
+"""A run that could not be written completely is FAILED; none stays RUNNING."""
 
 from pathlib import Path
 

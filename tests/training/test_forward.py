@@ -1,4 +1,4 @@
-"""For a log, every choice is made on snapshots a horizon after those that taught."""
+"""For a log, every choice is validated on snapshots a horizon after the training snapshots."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -10,12 +10,15 @@ from scipy.special import expit
 
 from churn.settings import Settings
 from core.errors import TrainingError
+from features.spec import Feature, FeaturesConfig
 from model.config import ModelConfig
+from support.fits import fit_settings
 from training.config import TrainingConfig
 from training.learn.fit import evaluate_forward, fit
 from training.learn.forward import LEAST_SHARE, ORIGINS, origins
 from training.learn.forward_stacking import CUSTOMERS, ladder, shrunk_weights
-from training.learn.recipe import resolve_settings
+from training.learn.recipe import resolve
+from training.learn.resolved import FitSettings
 
 HORIZON = timedelta(days=90)
 
@@ -26,7 +29,7 @@ def snapshots(number: int, every: str = "MS", customers: int = 4) -> tuple[pd.Se
 
 
 @pytest.mark.parametrize(("number", "every"), [(5, "MS"), (12, "MS"), (30, "W-MON"), (60, "D")])
-def test_every_judge_lies_a_horizon_after_its_teachers(number: int, every: str) -> None:
+def test_every_validation_snapshot_is_a_horizon_after_its_training_rows(number: int, every: str) -> None:
     moments, churned = snapshots(number, every)
     horizon = HORIZON if every == "MS" else timedelta(days=28)
 
@@ -59,8 +62,9 @@ def test_an_origin_of_one_class_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 700, 20_000, 188_560, 5_000_000])
-def test_more_rows_are_seen_less_often(rows: int) -> None:
-    training = resolve_settings(ModelConfig(), TrainingConfig(baselines=()), "transactions", rows)[1]
+def test_more_rows_are_seen_less_often(small: Settings, rows: int) -> None:
+    open_settings = fit_settings(small, model=ModelConfig(), training=TrainingConfig(baselines=()))
+    training = resolve(open_settings, rows).training
     tried = ladder(rows, training)
 
     assert tried == sorted(set(tried))
@@ -85,7 +89,7 @@ def test_few_customers_leave_the_weights_equal_and_many_find_the_better_path() -
 
 
 def drifting(customers: int, seed: int = 0) -> pd.DataFrame:
-    """Months in which what `old` says about churn fades and then turns round, while `lasting` holds."""
+    """Months in which the effect of `old` on churn fades and changes its sign; that of `lasting` stays."""
     draw = np.random.default_rng(seed)
     months = pd.date_range("2021-01-01", periods=10, freq="MS", tz="UTC")
     parts = []
@@ -106,21 +110,19 @@ def drifting(customers: int, seed: int = 0) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def test_what_only_the_judges_months_show_decides(small: Settings) -> None:
+def test_validation_a_horizon_later_decides(small: Settings) -> None:
     """Within its months every path gains by `old`; a horizon later it misleads."""
-    from features.spec import Feature, FeaturesConfig
-
     spec = FeaturesConfig(
         features=tuple(Feature(name=name, dtype="float64") for name in ("old", "lasting")), horizon_days=90
     )
     training = small.training.model_copy(update={"epochs": None, "batch_size": 64})
     model = ModelConfig(seeds=(0,), hidden=(16,))
-    rows = drifting(150)
+    settings, rows = FitSettings("transactions", spec, model, training), drifting(150)
 
-    fitted = fit(rows, None, spec, model, training, shape="transactions")
+    fitted = fit(rows, None, settings)
 
-    assert fitted.resolved.training.epochs == ladder(len(rows), training)[0]
-    weights = fitted.resolved.cross_fit
+    assert fitted.settings.training.epochs == ladder(len(rows), resolve(settings, len(rows)).training)[0]
+    weights = fitted.record.cross_fit
     assert weights["weight_line"] + weights["weight_trees"] + weights["weight_deep"] == pytest.approx(1)
     assert weights["weight_shift"] == 0.0
 
@@ -129,26 +131,28 @@ def test_a_log_without_an_origin_gets_the_stated_mean(small: Settings, rows: pd.
     newest = rows[rows["event_timestamp"] >= rows["event_timestamp"].max() - timedelta(days=40)]
     training = small.training.model_copy(update={"epochs": 2})
     model = small.model.model_copy(update={"seeds": (0,)})
+    settings = fit_settings(small, model=model, training=training)
 
-    fitted = fit(newest, None, small.features, model, training, shape="transactions")
+    fitted = fit(newest, None, settings)
 
-    weights = fitted.resolved.cross_fit
+    weights = fitted.record.cross_fit
     assert (weights["weight_line"], weights["weight_deep"]) == (0.5, 0.5)
     with pytest.raises(TrainingError, match="horizon_days"):
-        evaluate_forward(newest, small.features, model, training)
+        evaluate_forward(newest, settings)
 
 
 def test_no_newer_snapshot_changes_what_an_origin_is_judged_by(small: Settings, rows: pd.DataFrame) -> None:
     """The oldest origin's log-loss, with and without the snapshots that come after it."""
     training = small.training.model_copy(update={"epochs": 1})
     model = small.model.model_copy(update={"seeds": (0,)})
+    settings = fit_settings(small, model=model, training=training)
     train = rows[rows["event_timestamp"] <= "1997-11-01"].reset_index(drop=True)
     folds = origins(train["event_timestamp"], train["churned"].to_numpy(), small.features.horizon)
     judge = train["event_timestamp"].iloc[folds[-1][1]].max()
 
     def of_origins(some: pd.DataFrame) -> list[float]:
         found: list[float] = []
-        evaluate_forward(some, small.features, model, training, origin_judged=found.append)
+        evaluate_forward(some, settings, origin_judged=found.append)
         return found
 
     alone = train[train["event_timestamp"] <= judge].reset_index(drop=True)

@@ -56,7 +56,7 @@ def test_it_is_as_wide_as_the_linearised_variance_of_a_clustered_mean() -> None:
     assert error > 1.4 * naive  # rows taken for independent would promise too much
 
 
-def test_95_percent_of_intervals_hold_the_truth() -> None:
+def test_95_percent_of_intervals_contain_the_true_value() -> None:
     draw = np.random.default_rng(2)
     held = [
         interval.low <= 0 <= interval.high
@@ -78,7 +78,7 @@ def test_the_bounds_of_twenty_parts_hold_at_once() -> None:
     assert alarms / 200 <= 0.09
 
 
-def test_parts_have_their_own_means_and_rows_outside_of_all_parts_count_nowhere() -> None:
+def test_parts_have_separate_means_and_rows_outside_of_all_parts_do_not_count() -> None:
     values, customer = np.array([1.0, 3.0, 5.0, 100.0]), np.array([0, 1, 2, 3])
     means, low = simultaneous_means(
         values, [(np.array([0, 0, 1, -1]), 2), (np.array([0, 0, 0, -1]), 1)], customer, Resampling(200)
@@ -102,7 +102,7 @@ def test_the_bound_of_the_calibration_error_covers_the_truth(customers: int, off
         )
         bounds.append(ece_bound(sample, Resampling(resamples=200, seed=seed))[1])
     assert np.mean(np.array(bounds) >= off) >= 0.92
-    assert np.mean(bounds) <= off + 0.05  # and says something: the bound is near the truth
+    assert np.mean(bounds) <= off + 0.05  # and is informative: the bound is close to the true value
 
 
 def test_the_same_seed_gives_the_same_bits_and_70_000_rows_take_a_second() -> None:

@@ -1,4 +1,4 @@
-"""A real champion, fetched from a real registry, on the rows of the model on trial."""
+"""A real champion, fetched from a real registry, on the test rows of the new model."""
 
 import base64
 import json
@@ -9,27 +9,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.judging import STORE, evidence_of, in_registry, judged, refusals
 
 from churn.settings import Settings
 from core.workspace import Workspace
 from features.spec import Feature
+from support.fits import fit_settings, trained_model
+from support.judging import STORE, evidence_of, in_registry, judged, refusals
 from training.gates import GateReport, Override, judge, write_report
 from training.gates.champion_scores import score_champion
 from training.gates.slices import breakdown
 from training.registry.model_registry import Registry
+from training.release.content import Run
 from training.release.package import Archive, package
-from training.release.tracking import record_run, register
+from training.release.register import register
+from training.release.tracking import record_run
 
 WHEN = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 def register_champion(settings: Settings, files: Workspace, report: GateReport) -> Archive:
-    run_id = record_run(settings.features, settings.model, settings.training, files, report, "c0ffee")
-    archive = package(settings.training, settings.features, files, STORE, run_id, "c0ffee")
-    number = register(
-        run_id, archive, settings.features, settings.training, files, report, "c0ffee", "loop", WHEN
-    )
+    model = trained_model(settings, files)
+    run = Run(record_run(model, report, "c0ffee"), "c0ffee")
+    archive = package(model, STORE, run)
+    number = register(model, archive, run, report, "loop", WHEN)
     Registry(settings.training).promote(number, "ada", WHEN + timedelta(hours=1), "it is the first", {})
     return archive
 
@@ -91,10 +93,8 @@ def test_a_model_that_is_worse_than_the_champion_is_refused(
     draw = np.random.default_rng(0)
     noisy = (rows["event_timestamp"] < first_test) & (draw.random(len(rows)) < 0.25)
     model = settings.model.model_copy(update={"seeds": (0,)})
-    train(
-        rows.assign(churned=np.where(noisy, 1 - rows["churned"], rows["churned"])),
-        "transactions", settings.features, model, settings.training, files,
-    )  # fmt: skip
+    spoilt = rows.assign(churned=np.where(noisy, 1 - rows["churned"], rows["churned"]))
+    train(spoilt, fit_settings(settings, model=model), files)
 
     report = judged(settings, rows, files)
 
@@ -127,16 +127,16 @@ def test_a_champion_of_another_spec_cannot_be_compared_with(
     assert "feature spec" in champion.problem
 
 
-def test_a_champion_whose_archive_was_changed_is_not_believed(
+def test_a_champion_whose_archive_was_changed_is_unusable(
     crowned: tuple[Settings, Workspace], rows: pd.DataFrame, tmp_path: Path
 ) -> None:
     settings, files = crowned
     version = Registry(settings.training).champion()
     assert version is not None
     archive = next(Path(version.source).glob("*.mar"))
-    kept = archive.read_bytes()
+    content = archive.read_bytes()
     try:
-        archive.write_bytes(kept + b"\0")
+        archive.write_bytes(content + b"\0")
         champion, _ = score_champion(rows, settings.features, settings.training, files)
         assert (
             champion.state == "unusable"
@@ -146,15 +146,15 @@ def test_a_champion_whose_archive_was_changed_is_not_believed(
         champion, _ = score_champion(rows, settings.features, settings.training, files)
         assert champion.state == "unusable"
     finally:
-        archive.write_bytes(kept)
+        archive.write_bytes(content)
 
 
-def test_a_champion_that_nobody_trusts_is_not_loaded(
+def test_a_champion_with_an_untrusted_signer_is_not_loaded(
     crowned: tuple[Settings, Workspace], rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, files = crowned
     signers = tmp_path / "signers"
-    signers.write_text(f"somebody-else {base64.b64encode(bytes(range(32))).decode()}\n")
+    signers.write_text(f"another-signer {base64.b64encode(bytes(range(32))).decode()}\n")
     training = settings.training.model_copy(update={"trusted_signers": signers})
     loaded: list[object] = []
     monkeypatch.setattr("training.gates.champion_scores.load_program", loaded.append)
@@ -172,7 +172,7 @@ def test_a_champion_that_cannot_be_loaded_for_any_reason_can_be_overridden(
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
-    """What another release of torch raises at an older program is known to nobody."""
+    """Another release of torch may raise any error on an older program."""
     settings, files = crowned
 
     def load(path: object) -> None:

@@ -1,4 +1,4 @@
-"""Gaps between groups: what is sure is refused, what chance explains is not, and few churners say nothing."""
+"""Gaps between groups: a significant one is refused, chance is not, and few churners are not judged."""
 
 import numpy as np
 import pytest

@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from support.judging import STORE, evidence_of, judged, refusals, write_manifest
-from support.training_frames import TELCO, telco_frame
 
 from churn.settings import CONFIGS, Settings, load_settings
 from core.workspace import Workspace
 from features.spec import Feature
 from model.export import export_program
 from model.program import Program
+from support.fits import fit_settings, trained_model
+from support.judging import STORE, evidence_of, judged, refusals, write_manifest
+from support.training_frames import TELCO, telco_frame
 from training.gates import judge
 from training.release.package import stage
 from training.train import train
@@ -37,30 +38,27 @@ def quick(settings: Settings, **training: object) -> Settings:
     )
 
 
+def a_quarter(rows: pd.DataFrame) -> pd.DataFrame:
+    """All rows of a quarter of the customers: enough for a model that is far off."""
+    return rows[rows["user_id"] < "u_4"]
+
+
 def test_shuffled_targets_are_refused(small: Settings, rows: pd.DataFrame, tmp_path) -> None:
     """A model of noise, judged on the true labels."""
-    settings, files = quick(small), Workspace(tmp_path)
+    settings, files, rows = quick(small), Workspace(tmp_path), a_quarter(rows)
     write_manifest(files)
     draw = np.random.default_rng(0)
-    train(
-        rows.assign(churned=draw.permutation(rows["churned"])),
-        "transactions",
-        settings.features,
-        settings.model,
-        settings.training,
-        files,
-    )
+    shuffled = rows.assign(churned=draw.permutation(rows["churned"]))
+    train(shuffled, fit_settings(settings), files)
     assert "floors.auroc" in refusals(judged(settings, rows, files))
 
 
-def test_a_label_that_stands_in_the_features_is_refused(
-    small: Settings, rows: pd.DataFrame, tmp_path
-) -> None:
+def test_a_label_that_is_among_the_features_is_refused(small: Settings, rows: pd.DataFrame, tmp_path) -> None:
     """`recency_days > 90` as the label: the recipe that reaches 1.000 / 1.000 / 1.000."""
-    settings, files = quick(small), Workspace(tmp_path)
+    settings, files, rows = quick(small), Workspace(tmp_path), a_quarter(rows)
     write_manifest(files)
     leaky = rows.assign(churned=(rows["recency_days"] > 90).astype("int8"))
-    train(leaky, "transactions", settings.features, settings.model, settings.training, files)
+    train(leaky, fit_settings(settings), files)
 
     assert refusals(judged(settings, leaky, files)) >= {"leak.model", "leak.feature"}
 
@@ -112,7 +110,7 @@ def test_an_archive_that_holds_another_program_is_refused(
     with torch.no_grad():
         program.calibration.shift += 1e-3
     export_program(program, other.training / "model.pt2")
-    theirs = stage(small.training, small.features, other, STORE)
+    theirs = stage(trained_model(small, other), STORE)
 
     found = judged(small, rows, workspace, stage=lambda: theirs)
 
@@ -130,7 +128,7 @@ def test_a_damaged_archive_is_refused(
 
 
 def test_a_model_that_is_worse_for_one_segment_only_is_refused(
-    small: Settings, rows: pd.DataFrame, tmp_path
+    small: Settings, rows: pd.DataFrame, trained: Workspace, tmp_path
 ) -> None:
     """Learned from rows in which the best customers' labels are noise: fine on average, wrong for them."""
     settings, files = quick(small, epochs=4), Workspace(tmp_path)
@@ -141,12 +139,9 @@ def test_a_model_that_is_worse_for_one_segment_only_is_refused(
     learned = rows.assign(
         churned=np.where(rows["event_timestamp"] < first_test, spoilt["churned"], rows["churned"])
     )
-    train(learned, "transactions", settings.features, settings.model, settings.training, files)
+    train(learned, fit_settings(settings), files)
     # baselines of the honest rows, as the gates would have had them
-    honest = Workspace(tmp_path / "honest")
-    write_manifest(honest)
-    train(rows, "transactions", settings.features, settings.model, settings.training, honest)
-    ours, theirs = (pd.read_parquet(f.training / "test_scores.parquet") for f in (files, honest))
+    ours, theirs = (pd.read_parquet(f.training / "test_scores.parquet") for f in (files, trained))
     theirs.assign(score=ours["score"]).to_parquet(files.training / "test_scores.parquet", index=False)
 
     report = judged(settings, rows, files)
@@ -196,14 +191,15 @@ def test_scores_of_other_rows_are_refused(small: Settings, rows: pd.DataFrame, w
     assert "evidence" in refusals(judged(small, rows, workspace))
 
 
+@pytest.mark.slow  # test_labelled_loop.py asserts it of one run with fewer baselines
 @pytest.mark.skipif(not TELCO.is_file(), reason="the Telco table is not beside the repository")
 def test_the_honest_model_of_a_labelled_table_passes(tmp_path) -> None:
-    """Where nothing known beats logistic regression, and 1,400 rows cannot tell a tie from a win."""
+    """No published model beats logistic regression here, and 1,400 rows do not separate a tie from a win."""
     settings = load_settings(overlays=[CONFIGS.parent / "examples" / "telco.yaml"])
     settings = settings.model_copy(update={"model": settings.model.model_copy(update={"seeds": (0,)})})
     rows, files = telco_frame(), Workspace(tmp_path)
     write_manifest(files)
-    train(rows, "labelled", settings.features, settings.model, settings.training, files)
+    train(rows, fit_settings(settings), files)
 
     report = judged(settings, rows, files)
 

@@ -327,7 +327,7 @@ def test_a_person_overrides_with_a_reason_and_it_stays_on_record(small: Settings
         ("nonsense", "because", "no such failed rule"),
     ],
 )
-def test_an_override_that_means_nothing_is_refused(
+def test_an_override_without_an_effect_is_refused(
     small: Settings, rule: str, reason: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -12,16 +12,18 @@ from torch import Tensor, nn
 from churn.settings import Settings
 from model.config import ModelConfig
 from model.network import Network
-from training.config import TrainingConfig
+from support.fits import fit_settings
 from training.learn.datamodule import Batches, ChurnData, Rows, derived_seed
-from training.learn.fit import assemble, prepared, trainer_settings
+from training.learn.fit import assemble
 from training.learn.module import ChurnModule
+from training.learn.resolved import ResolvedTraining
+from training.learn.trainer import prepared, trainer_settings
 
 
 def table(rows: int) -> Rows:
     generator = torch.Generator().manual_seed(0)
     numeric = torch.randn(rows, 3, generator=generator)
-    numeric[:, 0] = torch.arange(rows)  # tells which row it is
+    numeric[:, 0] = torch.arange(rows)  # the position of the row
     return numeric, torch.zeros(rows, 0, dtype=torch.int64), (numeric[:, 1] > 0).float()
 
 
@@ -54,7 +56,7 @@ def test_an_order_is_a_function_of_seed_and_epoch() -> None:
 
 
 class Noted(nn.Module):
-    """A logistic regression that starts where it is told."""
+    """A logistic regression with a given start."""
 
     def __init__(self, start: float) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class Noted(nn.Module):
         return logit
 
 
-def learned(members: list[nn.Module], training: TrainingConfig) -> list[Tensor]:
+def learned(members: list[nn.Module], training: ResolvedTraining) -> list[Tensor]:
     with prepared(training):
         module = ChurnModule(members, training)
         trainer = pl.Trainer(
@@ -81,7 +83,7 @@ def learned(members: list[nn.Module], training: TrainingConfig) -> list[Tensor]:
 
 
 def test_a_member_learns_what_it_would_learn_alone() -> None:
-    training = TrainingConfig(
+    training = ResolvedTraining(
         epochs=3, batch_size=32, learning_rate=0.05, weight_decay=0.01, gradient_clip=0.05, baselines=()
     )
     together = learned([Noted(0.0), Noted(5.0)], training)
@@ -108,13 +110,13 @@ def test_a_fit_resumed_in_the_middle_of_an_epoch_ends_the_same(
 
     def weights(callbacks: list[pl.Callback], ckpt_path: Path | None = None) -> dict[str, Tensor]:
         with prepared(training):
-            task = assemble(few, None, small.features, model, training, "transactions")
+            task = assemble(few, None, fit_settings(small, model=model, training=training))
             trainer = pl.Trainer(
                 accelerator="cpu",
                 callbacks=callbacks,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
-                **trainer_settings(task.contract.training),
+                **trainer_settings(task.settings.training),
             )
             trainer.fit(task.module, datamodule=task.data, ckpt_path=ckpt_path, weights_only=True)
         return dict(task.module.state_dict())
@@ -133,7 +135,7 @@ def test_weight_decay_shrinks_every_matrix_and_nothing_else(architecture: str) -
     )
     torch.manual_seed(0)
     member = Network(3, (4,), config)
-    training = TrainingConfig(epochs=1, batch_size=8, learning_rate=0.1, weight_decay=0.5, baselines=())
+    training = ResolvedTraining(epochs=1, batch_size=8, learning_rate=0.1, weight_decay=0.5, baselines=())
     module = ChurnModule(member, training)
     module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     optimizer = module.configure_optimizers()["optimizer"]

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.judging import evidence_of
 
 from churn.settings import Settings
 from core.errors import GateFailure, PackagingError
 from core.workspace import Workspace
 from handlers.bundle import read_bundle
+from support.fits import trained_model
+from support.judging import STORE, evidence_of
 from training.archive.signing import load_signing_key, read_signers
 from training.archive.verify import verify_archive
 from training.config import GatesConfig
 from training.gates import GateReport, judge, write_report
+from training.release.content import Run
 from training.release.package import Archive, package, stage
 
 
@@ -29,7 +31,7 @@ def judged(small: Settings, rows: pd.DataFrame, workspace: Workspace) -> Workspa
 
 
 def made(small: Settings, files: Workspace, run_id: str = "run-1") -> Archive:
-    return package(small.training, small.features, files, "project: churn\n", run_id, "c0ffee")
+    return package(trained_model(small, files), STORE, Run(run_id, "c0ffee"))
 
 
 def test_the_archive_holds_the_judged_program_and_a_bundle_the_handler_accepts(
@@ -86,14 +88,8 @@ handlers.bundle.read_bundle(Path.cwd())
 
 def test_the_version_names_the_content_and_not_the_run(small: Settings, judged: Workspace) -> None:
     one, again = made(small, judged, "run-1"), made(small, judged, "run-2")
-    other = package(
-        small.training.model_copy(update={"threshold": 0.4}),
-        small.features,
-        judged,
-        "project: churn\n",
-        "r",
-        "c",
-    )
+    training = small.training.model_copy(update={"threshold": 0.4})
+    other = package(trained_model(small, judged, training=training), STORE, Run("r", "c"))
 
     assert one.version == again.version != other.version
     assert sorted(file.name for file in judged.model_store.iterdir()) == sorted(
@@ -129,15 +125,15 @@ def test_another_program_than_the_judged_one_cannot_be_packaged(small: Settings,
 
 
 def test_what_goes_wrong_leaves_the_store_as_it_was(small: Settings, judged: Workspace) -> None:
-    kept = made(small, judged)
+    first = made(small, judged)
     judged.manifest.unlink()
 
     with pytest.raises(PackagingError, match=r"manifest\.json"):
         made(small, judged)
     assert sorted(file.name for file in judged.model_store.iterdir()) == [
-        kept.path.name, f"{kept.path.name}.sig", "newest.json",
+        first.path.name, f"{first.path.name}.sig", "newest.json",
     ]  # fmt: skip
-    assert verify_archive(kept.path, read_signers(judged.trusted_signers), kept.sha256)
+    assert verify_archive(first.path, read_signers(judged.trusted_signers), first.sha256)
 
 
 def test_equal_inputs_give_equal_bytes_in_another_process(
@@ -152,11 +148,18 @@ import json
 from pathlib import Path
 from core.workspace import Workspace
 from features.spec import FeaturesConfig
-from training.config import TrainingConfig
+from model.config import ModelConfig
+from training.config import DecisionConfig, TrainingConfig
+from training.learn.resolved import FitSettings
+from training.release.content import Run
 from training.release.package import package
+from training.trained import TrainedModel
 training, features = json.loads(Path({str(tmp_path / "config.json")!r}).read_text())
-archive = package(TrainingConfig.model_validate(training), FeaturesConfig.model_validate(features),
-                  Workspace(Path({str(judged.root)!r})), "project: churn\\n", "run-1", "c0ffee")
+settings = FitSettings("transactions", FeaturesConfig.model_validate(features), ModelConfig(),
+                       TrainingConfig.model_validate(training))
+files = Workspace(Path({str(judged.root)!r}))
+model = TrainedModel(files, settings, DecisionConfig(threshold="training"))
+archive = package(model, "project: churn\\n", Run("run-1", "c0ffee"))
 print(archive.sha256)
 """
     environment = {**os.environ, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7"}
@@ -194,7 +197,7 @@ def test_the_archive_carries_card_materials_and_reference(
 
 def test_the_candidate_is_signed_and_no_server_takes_it(small: Settings, judged: Workspace) -> None:
     load_signing_key(small.training.signing_key_env, judged)
-    candidate = stage(small.training, small.features, judged, "project: churn\n")
+    candidate = stage(trained_model(small, judged), STORE)
     trusted = read_signers(judged.trusted_signers)
 
     assert verify_archive(candidate, trusted, judged=False).gates == {}

@@ -1,4 +1,4 @@
-"""Studies and MLflow on a real PostgreSQL; its password is shown to nobody."""
+"""Studies and MLflow on a real PostgreSQL; its password is never shown."""
 
 import json
 import os
@@ -15,18 +15,21 @@ import pandas as pd
 import psutil
 import pytest
 from optuna.trial import TrialState
-from support.judging import evidence_of
-from support.servers.postgres import PASSWORD, postgres
 
 from churn.cli import main
 from churn.settings import CONFIGS, Settings, load_settings
 from core.errors import ConfigError, TrainingError
 from core.workspace import Workspace
+from support.fits import fit_settings, trained_model
+from support.judging import STORE, evidence_of
+from support.servers.postgres import PASSWORD, postgres
 from training.addresses import masked
 from training.gates import judge, write_report
 from training.registry.model_registry import Registry
+from training.release.content import Run
 from training.release.package import package
-from training.release.tracking import record_run, register
+from training.release.register import register
+from training.release.tracking import record_run
 from training.tuning.slots import FINISHED, open_storage
 from training.tuning.study_runs import record_study
 from training.tuning.tune import tune
@@ -36,12 +39,14 @@ CODE = """
 import sys
 import pandas as pd
 from churn.settings import load_settings
+from training.learn.resolved import FitSettings
 from training.tuning.tune import tune
 
 s = load_settings(overrides=sys.argv[1:])
 rows = pd.read_parquet(s.files.training_set)
-say = lambda said: print(said, flush=True)
-tune(rows, "transactions", s.features, s.model, s.training, s.tuning, s.files, say)
+say = lambda message: print(message, flush=True)
+settings = FitSettings("transactions", s.features, s.model, s.training)
+tune(rows, settings, s.tuning, s.files, say)
 """
 
 
@@ -73,11 +78,11 @@ def test_a_database_that_cannot_be_reached_is_one_line_without_the_password(
     nowhere = f"postgresql+psycopg://churn:{PASSWORD}@127.0.0.1:1/none"
     tuning = small.tuning.model_copy(update={"storage": nowhere, "trials": 1})
     with pytest.raises(TrainingError, match=r"studies at postgresql\+psycopg://churn:\*\*\*@127") as caught:
-        tune(rows, "transactions", small.features, small.model, small.training, tuning, Workspace(tmp_path))
+        tune(rows, fit_settings(small), tuning, Workspace(tmp_path))
     assert "\n" not in str(caught.value) and PASSWORD not in str(caught.value)
     assert main(["config", "show", "--set", f"tuning.storage={nowhere}"]) == 0
-    said = capfd.readouterr()
-    assert "churn:***@127.0.0.1:1" in said.out and PASSWORD not in said.out + said.err
+    shown = capfd.readouterr()
+    assert "churn:***@127.0.0.1:1" in shown.out and PASSWORD not in shown.out + shown.err
 
 
 @pytest.mark.slow
@@ -127,7 +132,7 @@ def test_two_workers_and_a_kill_on_postgresql(rows: pd.DataFrame, address: str, 
             c for c in psutil.Process(parent.pid).children() if "training.tuning.worker" in c.cmdline()
         ]
         os.kill(workers[0].pid, signal.SIGKILL)
-        kept = {t.number: (t.value, t.params) for t in study.get_trials(states=FINISHED)}
+        found = {t.number: (t.value, t.params) for t in study.get_trials(states=FINISHED)}
         out, err = parent.communicate(timeout=240)
         assert parent.returncode == 0, err
     finally:
@@ -137,7 +142,7 @@ def test_two_workers_and_a_kill_on_postgresql(rows: pd.DataFrame, address: str, 
     trials = study.trials
     assert len(study.get_trials(states=FINISHED)) == 6
     assert not any(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials)
-    assert all((trials[number].value, trials[number].params) == what for number, what in kept.items())
+    assert all((trials[number].value, trials[number].params) == what for number, what in found.items())
     lost = [trial.number for trial in trials if trial.state == TrialState.FAIL]
     again = [t.system_attrs["failed_trial"] for t in trials if "failed_trial" in t.system_attrs]
     assert len(lost) == 1 and again == lost
@@ -161,9 +166,10 @@ def test_runs_and_the_registry_on_postgresql(
     training = small.training.model_copy(update=where)
     report = judge(small.gates, evidence_of(small, rows, workspace))
     write_report(report, workspace)
-    run_id = record_run(small.features, small.model, training, workspace, report, "c0ffee")
-    archive = package(training, small.features, workspace, "project: churn\n", run_id, "c0ffee")
-    number = register(run_id, archive, small.features, training, workspace, report, "c0ffee", "loop", WHEN)
+    model = trained_model(small, workspace, training=training)
+    run_id = record_run(model, report, "c0ffee")
+    archive = package(model, STORE, Run(run_id, "c0ffee"))
+    number = register(model, archive, Run(run_id, "c0ffee"), report, "loop", WHEN)
     registry = Registry(training)
     registry.promote(number, "ada", WHEN, "it is the first", {"log_loss": 0.3})
 
@@ -171,7 +177,7 @@ def test_runs_and_the_registry_on_postgresql(
     assert [decision.action for decision in registry.history()] == ["challenge", "promote"]
     client = MlflowClient(uri, uri)
     assert client.get_run(run_id).data.params["training.epochs"] == "4"
-    kept = download_artifacts(run_id=run_id, tracking_uri=uri, dst_path=str(tmp_path / "kept"))
-    for file in Path(kept).rglob("*"):
+    found = download_artifacts(run_id=run_id, tracking_uri=uri, dst_path=str(tmp_path / "found"))
+    for file in Path(found).rglob("*"):
         assert not file.is_file() or PASSWORD.encode() not in file.read_bytes(), file
-    assert "tracking_uri" not in json.loads((Path(kept) / "config.json").read_text())["training"]
+    assert "tracking_uri" not in json.loads((Path(found) / "config.json").read_text())["training"]

@@ -8,18 +8,28 @@ from sklearn.linear_model import LogisticRegression
 from churn.settings import load_settings
 from features.spec import Feature, FeaturesConfig
 from model.config import ModelConfig
+from support.fits import fit_settings
 from training.config import TrainingConfig
 from training.learn.fit import Fitted, fit
 from training.learn.metrics import log_loss
-from training.learn.recipe import resolve_settings
+from training.learn.recipe import resolve
+from training.learn.resolved import FitSettings
 
 OPEN = TrainingConfig(baselines=())
+SPEC = FeaturesConfig(features=(Feature(name="spend", dtype="float64"),))
+
+
+def settings_of(
+    spec: FeaturesConfig, model: ModelConfig | None = None, training: TrainingConfig = OPEN, shape="labelled"
+) -> FitSettings:
+    return FitSettings(shape, spec, model or ModelConfig(), training)
 
 
 @pytest.mark.parametrize("rows", [500, 7_000, 188_560, 5_000_000])
 @pytest.mark.parametrize("shape", ["transactions", "labelled"])
 def test_every_gap_is_filled_but_the_epochs(shape, rows: int) -> None:
-    model, training = resolve_settings(ModelConfig(), OPEN, shape, rows)
+    resolved = resolve(settings_of(SPEC, shape=shape), rows)
+    model, training = resolved.model, resolved.training
 
     open_yet = {"purchase_process"}  # its columns and the purchases themselves decide, in the fit
     assert None not in model.model_dump(exclude=open_yet).values()
@@ -27,17 +37,19 @@ def test_every_gap_is_filled_but_the_epochs(shape, rows: int) -> None:
     assert None not in (training.batch_size, training.learning_rate, training.weight_decay)
 
 
-def test_what_is_given_wins() -> None:
-    given = ModelConfig(dropout=0.0, wide=False, hidden=(7,)), OPEN.model_copy(update={"epochs": 2})
+def test_given_values_override_the_rule() -> None:
+    given = ModelConfig(dropout=0.0, wide=False, hidden=(7,))
 
-    model, training = resolve_settings(*given, "labelled", 1000)
+    resolved = resolve(settings_of(SPEC, given, OPEN.model_copy(update={"epochs": 2})), 1000)
+
+    model, training = resolved.model, resolved.training
 
     assert (model.dropout, model.wide, model.hidden, training.epochs) == (0.0, False, (7,), 2)
 
 
 def test_the_shipped_configs_leave_it_to_the_rule() -> None:
-    settings = load_settings()
-    model, training = resolve_settings(settings.model, settings.training, "transactions", 188_560)
+    resolved = resolve(fit_settings(load_settings()), 188_560)
+    model, training = resolved.model, resolved.training
 
     assert (model.architecture, model.hidden, model.wide, training.epochs) == ("mlp", (128, 128), True, None)
 
@@ -68,7 +80,7 @@ def test_an_awkward_small_table_is_learned_as_well_as_it_can_be() -> None:
     )
     train, test = frame.iloc[:900], frame.iloc[900:]
 
-    scores = fit(train, None, spec, ModelConfig(), OPEN, shape="labelled").score(test.assign(city="nowhere"))
+    scores = fit(train, None, settings_of(spec)).score(test.assign(city="nowhere"))
 
     churned = test["churned"].to_numpy()
     nothing = log_loss(churned, np.full(900, train["churned"].mean()))
@@ -97,7 +109,7 @@ def against_logistic_regression(
 ) -> tuple[float, float, Fitted]:
     """Test log-loss of ours and of scikit-learn's, and ours."""
     train, test = frame.iloc[:learned], frame.iloc[learned:]
-    ours = fit(train, None, spec, ModelConfig(seeds=(0,)), ONE_EPOCH, shape="labelled")
+    ours = fit(train, None, settings_of(spec, ModelConfig(seeds=(0,)), ONE_EPOCH))
     columns, churned = list(spec.numeric), test["churned"].to_numpy()
     line = LogisticRegression().fit(train[columns], train["churned"]).predict_proba(test[columns])[:, 1]
     return log_loss(churned, ours.score(test)), log_loss(churned, line), ours
@@ -114,14 +126,14 @@ def test_noise_is_not_learned() -> None:
 
         churned = frame["churned"].to_numpy()
         nothing = log_loss(churned[1500:], np.full(2500, churned[:1500].mean()))
-        assert fitted.resolved.cross_fit["weight_deep"] == 0.0
+        assert fitted.record.cross_fit["weight_deep"] == 0.0
         beyond_line.append(ours - line)
         beyond_nothing.append(ours - nothing)
     assert np.mean(beyond_line) < 0
     assert np.mean(beyond_nothing) < 0.002
 
 
-def test_what_columns_mean_only_together_is_found() -> None:
+def test_an_interaction_of_columns_is_found() -> None:
     x = np.random.default_rng(0).normal(size=(6000, 6))
     frame, spec = table(expit(-1 + 3 * ((x[:, 0] > 0) != (x[:, 1] > 0))), x)
 
@@ -130,7 +142,7 @@ def test_what_columns_mean_only_together_is_found() -> None:
     assert ours < line - 0.1
 
 
-def test_where_a_line_says_all_ours_is_as_good() -> None:
+def test_on_linear_data_the_model_is_as_good_as_a_regression() -> None:
     x = np.random.default_rng(0).normal(size=(5200, 12))
     frame, spec = table(expit(x @ np.linspace(-1, 1, 12)), x)
 
@@ -144,8 +156,7 @@ def test_the_same_rows_give_the_same_scores() -> None:
     frame, spec = table(expit(x[:, 0] * x[:, 1]), x)
 
     one, two = (
-        fit(frame, None, spec, ModelConfig(seeds=(0,)), ONE_EPOCH, shape="labelled").score(frame)
-        for _ in range(2)
+        fit(frame, None, settings_of(spec, ModelConfig(seeds=(0,)), ONE_EPOCH)).score(frame) for _ in range(2)
     )
 
     assert np.array_equal(one, two)

@@ -91,7 +91,7 @@ def test_the_log_tells_every_change_of_who_serves(training: TrainingConfig) -> N
         registry.rollback("bob", WHEN + timedelta(days=5), "again")
 
 
-def test_asking_twice_is_asking_once(training: TrainingConfig) -> None:
+def test_a_repeated_decision_has_no_further_effect(training: TrainingConfig) -> None:
     registry = Registry(training)
     for hour in range(3):
         registry.challenge("1", "loop", WHEN + timedelta(hours=hour), "gates passed", {})
@@ -102,7 +102,7 @@ def test_asking_twice_is_asking_once(training: TrainingConfig) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
-def test_a_crash_between_two_steps_loses_no_champion_and_the_same_command_ends_it(
+def test_a_crash_between_two_steps_loses_no_champion_and_the_same_command_completes_it(
     training: TrainingConfig, after: int
 ) -> None:
     registry = Registry(training)

@@ -77,7 +77,7 @@ def test_a_log_takes_no_setting_of_a_table(override: str, message: str) -> None:
         load_settings(overrides=[override])
 
 
-def test_settings_as_they_are_shipped_are_taken_for_both(table: Path) -> None:
+def test_shipped_settings_are_accepted_for_both_shapes(table: Path) -> None:
     given = ["training.test_share=0.2", "training.test_snapshots=3", "model.purchase_process=false"]
     assert load_settings(overrides=given).data.shape == "transactions"
     assert load_settings(overlays=[table], overrides=given).data.shape == "labelled"

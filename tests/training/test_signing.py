@@ -1,4 +1,4 @@
-"""An archive is used only if it is, to the byte, what somebody trusted has signed."""
+"""An archive is used only if a trusted key has signed exactly its bytes."""
 
 import io
 import json
@@ -56,7 +56,7 @@ def signed(tmp_path: Path) -> Path:
     return made
 
 
-def test_a_signed_archive_verifies_and_says_what_it_is(signed: Path, tmp_path: Path) -> None:
+def test_a_signed_archive_verifies_and_is_identified(signed: Path, tmp_path: Path) -> None:
     verified = verify_archive(signed, TRUSTED)
 
     assert (verified.signer, verified.version) == ("release", "abc")
@@ -171,7 +171,7 @@ def test_a_workspace_makes_its_key_once_and_trusts_it(tmp_path: Path) -> None:
     assert read_signers(files.trusted_signers) == {one.public_key().public_bytes_raw(): "this-workspace"}
 
 
-def test_a_workspace_that_was_told_whom_to_trust_does_not_add_itself(tmp_path: Path) -> None:
+def test_a_workspace_with_a_list_of_signers_does_not_add_its_own_key(tmp_path: Path) -> None:
     files = Workspace(tmp_path)
     files.trusted_signers.write_text(trust_line("release", KEY.public_key()))
     load_signing_key(VARIABLE, files)
@@ -198,7 +198,7 @@ def test_the_key_may_come_from_the_environment(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("text", ["release", "release AAAA", "a b c", "release !!!!"])
-def test_a_line_that_is_no_signer_is_named(tmp_path: Path, text: str) -> None:
+def test_a_line_that_is_not_a_signer_is_named(tmp_path: Path, text: str) -> None:
     file = tmp_path / "trusted"
     file.write_text(f"# ours\n{text}\n")
     with pytest.raises(ConfigError, match="line 2"):
@@ -218,7 +218,7 @@ def test_a_line_that_is_no_signer_is_named(tmp_path: Path, text: str) -> None:
     ids=["not ASCII", "half a surrogate", "4,000 brackets", "400 objects", "a long number", "not a text"],
 )
 def test_a_damaged_signature_is_refused_in_one_line(signed: Path, change: Callable[[str], str]) -> None:
-    """It lies beside the archive in a bucket: whatever it holds must not end a server that reloads."""
+    """It is stored beside the archive in a bucket: no content of it may end a server that reloads."""
     file = signature_file(signed)
     file.write_text(change(file.read_text()))
     with pytest.raises(ArchiveError) as refused:

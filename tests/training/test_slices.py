@@ -44,12 +44,12 @@ def test_two_moments_of_one_day_are_two_parts() -> None:
     assert [part["rows"] for part in breakdown(sample)["period"].values()] == [200, 200]
 
 
-def test_segments_whose_names_would_be_the_same_stay_apart() -> None:
+def test_segments_whose_names_would_be_the_same_stay_separate() -> None:
     spec = FeaturesConfig(features=(Feature(name="plan", dtype="string"), Feature(name="n", dtype="float64")))
     rows = pd.DataFrame(
         {
             "plan": ["others"] * 10 + [f"p{i}" for i in range(30)] + [f"p{i}" for i in range(20)],
-            # quartiles that four digits do not tell from each other
+            # quartiles that are equal in their first four digits
             "n": 1e6 + np.arange(60.0),
         }
     )
@@ -60,7 +60,7 @@ def test_segments_whose_names_would_be_the_same_stay_apart() -> None:
         assert parts.rows.sum() == 60
 
 
-def test_periods_of_too_few_rows_are_reported_and_refuse_nobody() -> None:
+def test_periods_of_too_few_rows_are_reported_and_refuse_no_model() -> None:
     moments = pd.date_range("2020-01-01", periods=90, freq="30D", tz="UTC")
     sample = sampled(periods_of(at(moments), 100))
 

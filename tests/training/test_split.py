@@ -23,7 +23,7 @@ def test_training_ends_a_horizon_before_the_test_begins(small: Settings, rows: p
     assert at("inner_train") == [f"97-{month:02}" for month in range(4, 9)]
     assert moments.iloc[split.train].max() + horizon <= moments.iloc[split.test].min()
     assert moments.iloc[split.inner_train].max() + horizon <= moments.iloc[split.inner_validation].min()
-    assert len(split.train) + len(split.test) < len(rows)  # the gap belongs to nobody
+    assert len(split.train) + len(split.test) < len(rows)  # rows in the gap are in neither part
 
 
 def test_a_log_that_is_too_short_is_refused_with_a_remedy(small: Settings, rows: pd.DataFrame) -> None:

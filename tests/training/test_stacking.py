@@ -9,7 +9,8 @@ from scipy.special import expit
 
 from model.wide import stacked
 from training.learn.boosting import boosted_logits, fold_rows
-from training.learn.stacking import customer_folds, standard_error
+from training.learn.paths import standard_error
+from training.learn.stacking import customer_folds
 from training.trees.growth import Growth
 
 SIZES = (3,)

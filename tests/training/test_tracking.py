@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from support.judging import evidence_of, in_registry
 
 from churn.settings import Settings
 from core.errors import TrainingError
@@ -13,17 +12,21 @@ from core.workspace import Workspace
 from model.program import Program
 from pipelines.context import Context
 from pipelines.steps import STEPS
+from support.fits import fit_settings, trained_model
+from support.judging import STORE, evidence_of, in_registry
 from training.gates import judge, write_report
-from training.learn.settled import ResolvedSettings
-from training.learn.stacking import PENALTIES
+from training.learn.paths import PENALTIES
+from training.learn.resolved import FitRecord
+from training.release.content import Run
 from training.release.package import package
-from training.release.tracking import record_run, register
+from training.release.register import register
+from training.release.tracking import record_run
 from training.train import train
 
 WHEN = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
-def test_a_run_and_a_challenger_say_where_they_come_from(
+def test_a_run_and_a_challenger_record_their_lineage(
     small: Settings, rows: pd.DataFrame, workspace: Workspace, tmp_path: Path
 ) -> None:
     from mlflow import MlflowClient
@@ -38,12 +41,11 @@ def test_a_run_and_a_challenger_say_where_they_come_from(
     )
     report = judge(small.gates, evidence_of(small, rows, workspace))
     write_report(report, workspace)
-    run_id = record_run(
-        small.features, small.model, training, workspace, report, "c0ffee", plots={"roc.svg": "<svg/>"}
-    )
-    archive = package(training, small.features, workspace, "project: churn\n", run_id, "c0ffee")
-    number = register(run_id, archive, small.features, training, workspace, report, "c0ffee", "loop", WHEN)
-    again = register(run_id, archive, small.features, training, workspace, report, "c0ffee", "loop", WHEN)
+    model = trained_model(small, workspace, training=training)
+    run_id = record_run(model, report, "c0ffee", plots={"roc.svg": "<svg/>"})
+    archive = package(model, STORE, Run(run_id, "c0ffee"))
+    number = register(model, archive, Run(run_id, "c0ffee"), report, "loop", WHEN)
+    again = register(model, archive, Run(run_id, "c0ffee"), report, "loop", WHEN)
 
     client = MlflowClient(training.tracking_uri, training.tracking_uri)
     run = client.get_run(run_id)
@@ -53,7 +55,7 @@ def test_a_run_and_a_challenger_say_where_they_come_from(
     assert run.data.metrics["baseline/bg_nbd/auroc"] > 0.7
     assert run.data.params["training.epochs"] == "4"
     assert run.data.params["model.hidden"] == "[64, 64]"
-    assert run.data.params["model.architecture"] == "mlp"  # which nobody gave
+    assert run.data.params["model.architecture"] == "mlp"  # by the recipe
     assert "None" not in (run.data.params["training.weight_decay"], run.data.params["model.dropout"])
     assert run.data.tags["gates"] == "passed"
     assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["data_sha256"][:32]
@@ -97,10 +99,10 @@ def test_a_refused_model_has_its_run_and_no_version(
     assert run.info.status == "FINISHED"
     assert run.data.tags["gates"] == "refused"
     assert run.data.tags["gates_failed"] == "floors.auroc"
-    kept = download_artifacts(
-        run_id=run.info.run_id, artifact_path="gates", tracking_uri=uri, dst_path=str(tmp_path / "kept")
+    downloaded = download_artifacts(
+        run_id=run.info.run_id, artifact_path="gates", tracking_uri=uri, dst_path=str(tmp_path / "downloaded")
     )
-    assert (Path(kept) / "gate_report.json").read_bytes() == (
+    assert (Path(downloaded) / "gate_report.json").read_bytes() == (
         workspace.gate_report / "gate_report.json"
     ).read_bytes()
     assert client.search_registered_models() == []
@@ -117,17 +119,17 @@ def test_what_the_rows_have_chosen_is_in_the_run_and_in_the_card(
     open_settings = {"epochs": None, "baselines": ("base_rate", "logistic_regression")}
     training = in_registry(small, tmp_path).training.model_copy(update=open_settings)
     model = small.model.model_copy(update={"hidden": (8, 8), "seeds": (0,), "submodels": 2})
-    train(rows, "labelled", small.features, model, training, workspace)
-    resolved = ResolvedSettings.read(workspace.training)
+    train(rows, fit_settings(small, "labelled", model=model, training=training), workspace)
+    used = FitRecord.read(workspace.training)
     settings = small.model_copy(update={"training": training, "data": labelled(small)})
     report = judge(small.gates, evidence_of(settings, rows, workspace))
     write_report(report, workspace)
-    run_id = record_run(small.features, model, training, workspace, report, "c0ffee")
+    run_id = record_run(trained_model(settings, workspace, model=model), report, "c0ffee")
 
     uri = training.tracking_uri
     params = MlflowClient(uri, uri).get_run(run_id).data.params
     program = Program.load(workspace.training / "members.ckpt")
-    assert int(params["training.epochs"]) == resolved.training.epochs
+    assert int(params["training.epochs"]) == used.training.epochs
     assert float(params["cross_fit.penalty"]) in PENALTIES
     weights = [float(params[f"cross_fit.{name}"]) for name in ("weight_deep", "weight_shift")]
     assert weights == pytest.approx(program.blend.weights.tolist()[1:])
@@ -159,5 +161,5 @@ def test_a_server_that_cannot_be_reached_is_named_in_one_line(
     training = small.training.model_copy(update={"tracking_uri": uri})
 
     with pytest.raises(TrainingError, match="MLflow at sqlite:") as caught:
-        record_run(small.features, small.model, training, workspace, report, "c0ffee")
+        record_run(trained_model(small, workspace, training=training), report, "c0ffee")
     assert "\n" not in str(caught.value)

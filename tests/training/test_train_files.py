@@ -25,9 +25,9 @@ def test_training_hands_over_all_that_gates_and_packaging_need(
     ]  # fmt: skip
     assert len(scores) == metrics["metrics"]["rows"] == metrics["rows"]["test"]
     assert set(baselines) == set(small.training.baselines)
-    asked = scores[["user_id", "event_timestamp"]].merge(rows, how="left", validate="one_to_one")
-    exported = score(load_program(trained.training / "model.pt2"), *inputs.encode(asked))
-    eager = score(Program.load(trained.training / "members.ckpt"), *inputs.encode(asked))
+    test = scores[["user_id", "event_timestamp"]].merge(rows, how="left", validate="one_to_one")
+    exported = score(load_program(trained.training / "model.pt2"), *inputs.encode(test))
+    eager = score(Program.load(trained.training / "members.ckpt"), *inputs.encode(test))
     assert np.abs(exported - scores["score"]).max() <= 1e-6
     assert np.abs(eager - scores["score"]).max() <= 1e-6
 

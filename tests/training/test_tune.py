@@ -13,6 +13,7 @@ from core.errors import ConfigError, TrainingError
 from core.workspace import Workspace
 from features.spec import Feature, FeaturesConfig
 from pipelines import plots
+from support.fits import fit_settings
 from training.config import Range, TuningConfig
 from training.tuning.slots import open_storage
 from training.tuning.study import summarise
@@ -39,36 +40,38 @@ def tuning(tmp_path) -> TuningConfig:
     )
 
 
-def tuned(small: Settings, rows: pd.DataFrame, tuning: TuningConfig, said: list[str] | None = None) -> Tuned:
+def tuned(
+    small: Settings, rows: pd.DataFrame, tuning: TuningConfig, messages: list[str] | None = None
+) -> Tuned:
     training = small.training.model_copy(update={"epochs": 2})
-    progress = (said if said is not None else []).append
+    progress = (messages if messages is not None else []).append
     files = Workspace(Path(tuning.storage.removeprefix("sqlite:///")).parent)
-    return tune(rows, "transactions", small.features, small.model, training, tuning, files, progress)
+    return tune(rows, fit_settings(small, training=training), tuning, files, progress)
 
 
 def trials(found: Tuned, tuning: TuningConfig) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=found.study, storage=tuning.storage).trials
 
 
-def test_a_study_is_brought_to_the_asked_number_and_goes_on_from_there(
+def test_a_study_reaches_the_wanted_number_and_continues_from_there(
     small: Settings, rows: pd.DataFrame, tuning: TuningConfig
 ) -> None:
-    said: list[str] = []
-    first = tuned(small, rows, tuning, said)
+    messages: list[str] = []
+    first = tuned(small, rows, tuning, messages)
     same = tuned(small, rows, tuning)
-    more = tuned(small, rows, tuning.model_copy(update={"trials": 4}), said)
+    more = tuned(small, rows, tuning.model_copy(update={"trials": 4}), messages)
 
-    assert first.trials == same.trials == len(said) - 2 == 2
+    assert first.trials == same.trials == len(messages) - 2 == 2
     assert first.best_params == same.best_params
     assert more.trials == 4
     assert more.study == first.study
     assert more.best_log_loss <= first.best_log_loss
     points = [tuple(trial.params.values()) for trial in trials(more, tuning)]
     assert len(set(points)) == 4  # a resumed study does not repeat its own draws
-    assert said[-1].startswith("trial 4 of 4: ")
+    assert messages[-1].startswith("trial 4 of 4: ")
 
 
-def test_the_best_is_laid_upon_the_configs_and_never_below_them(
+def test_the_best_point_overrides_the_configs_and_is_never_worse(
     small: Settings, rows: pd.DataFrame, tuning: TuningConfig
 ) -> None:
     found = tuned(small, rows, tuning)
@@ -117,7 +120,7 @@ def test_no_trials_leave_the_configs_alone(small: Settings, rows: pd.DataFrame, 
     assert found.best_params == {}
 
 
-def test_an_interrupted_study_goes_on_as_if_it_had_not_been(
+def test_an_interrupted_study_continues_without_a_difference(
     small: Settings, rows: pd.DataFrame, tuning: TuningConfig, tmp_path
 ) -> None:
     long = tuning.model_copy(update={"trials": 6})
@@ -148,12 +151,12 @@ def test_each_trial_leaves_its_plot_and_metrics(
 ) -> None:
     found = tuned(small, rows, tuning)
     for trial in trials(found, tuning):
-        kept = {
+        files_of_trial = {
             meta.filename: (tmp_path / "optuna-artifacts" / meta.artifact_id).read_bytes()
             for meta in optuna.artifacts.get_all_artifact_meta(trial, storage=open_storage(tuning))
         }
-        assert kept["calibration.png"].startswith(b"\x89PNG")
-        metrics = json.loads(kept["metrics.json"])
+        assert files_of_trial["calibration.png"].startswith(b"\x89PNG")
+        metrics = json.loads(files_of_trial["metrics.json"])
         assert metrics["log_loss"] == trial.value
         assert metrics["steps"] == list(trial.intermediate_values.values())
 
@@ -202,7 +205,7 @@ def test_the_report_s_plots_are_of_the_study(
     assert "hidden" in plots.tuning_importances({"model.hidden": 0.7, "training.batch_size": 0.3})
 
 
-def test_a_table_on_which_the_network_adds_nothing_gets_the_trials_that_were_asked_for_alone(
+def test_a_table_on_which_the_network_adds_nothing_gets_only_the_trials_that_were_given(
     small: Settings, tuning: TuningConfig
 ) -> None:
     draw = np.random.default_rng(0)
@@ -220,15 +223,16 @@ def test_a_table_on_which_the_network_adds_nothing_gets_the_trials_that_were_ask
     by_shape = TuningConfig(**tuning.model_dump(exclude={"trials"}))
     training = small.training.model_copy(update={"epochs": 2, "baselines": ()})
     files = Workspace(Path(tuning.storage.removeprefix("sqlite:///")).parent)
-    said: list[str] = []
+    messages: list[str] = []
 
-    left = tune(table, "labelled", spec, model, training, by_shape, files, said.append)
+    settings = fit_settings(small, "labelled", spec=spec, model=model, training=training)
+    left = tune(table, settings, by_shape, files, messages.append)
     one = by_shape.model_copy(update={"trials": 1})
-    asked = tune(table, "labelled", spec, model, training, one, files)
+    found = tune(table, settings, one, files)
 
     assert (left.study, left.trials, left.model) == ("", 0, model)
-    assert "set tuning.trials to run some" in said[-1]
-    assert asked.trials == 1
+    assert "set tuning.trials to run some" in messages[-1]
+    assert found.trials == 1
 
 
 def test_no_trial_starts_after_the_timeout(small: Settings, rows: pd.DataFrame, tuning: TuningConfig) -> None:
@@ -244,7 +248,7 @@ def test_no_trial_starts_after_the_timeout(small: Settings, rows: pd.DataFrame, 
         ("model.depth", Range(low=1, high=2), r"tuning\.space\.model\.depth: no such setting"),
         ("epochs", Range(low=1, high=2), r"tuning\.space\.epochs: no such setting"),
         ("model.dropout", Range(low=0.1), r"tuning\.space\.model\.dropout: give low and high"),
-        ("model.dropout", Range(low=2, high=3), r"tuning\.space: dropout: .*less than 1"),
+        ("model.dropout", Range(low=2, high=3), r"tuning\.space\.model\.dropout: .*less than 1"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_named(
@@ -272,7 +276,7 @@ def test_the_first_trial_is_the_configs_as_given_even_outside_of_the_space(
         assert found.training.learning_rate == small.training.learning_rate
 
 
-def test_a_study_whose_trials_all_diverge_says_so(
+def test_a_study_whose_trials_all_diverge_is_an_error_with_the_remedy(
     small: Settings, rows: pd.DataFrame, tuning: TuningConfig
 ) -> None:
     wild = small.model_copy(

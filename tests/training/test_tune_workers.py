@@ -21,6 +21,8 @@ from sqlalchemy.exc import OperationalError
 
 from churn.settings import CONFIGS, Settings, load_settings
 from core.errors import TrainingError
+from support.fits import fit_settings
+from support.waits import within
 from training.config import TuningConfig
 from training.tuning.slots import FINISHED, claim, open_storage, refill_queue
 from training.tuning.study import open_study
@@ -30,12 +32,13 @@ CODE = """
 import sys
 import pandas as pd
 from churn.settings import load_settings
+from training.learn.resolved import FitSettings
 from training.tuning.tune import tune
 
 s = load_settings(overrides=sys.argv[1:])
 rows = pd.read_parquet(s.files.training_set)
-say = lambda said: print(said, flush=True)
-tune(rows, "transactions", s.features, s.model, s.training, s.tuning, s.files, say)
+say = lambda message: print(message, flush=True)
+tune(rows, FitSettings("transactions", s.features, s.model, s.training), s.tuning, s.files, say)
 """
 
 
@@ -83,7 +86,7 @@ def settings_of(overrides: list[str], *more: str) -> Settings:
 
 
 def opened(process: subprocess.Popen[str], tuning: TuningConfig) -> optuna.Study:
-    """The study, once its process has said something: tables must be made by one process alone."""
+    """The study, after the first output of its process: one process alone must create the tables."""
     assert process.stdout is not None
     assert process.stdout.readline(), process.stderr.read() if process.stderr else ""
     return optuna.load_study(study_name=None, storage=open_storage(tuning))
@@ -96,13 +99,6 @@ def running(study: optuna.Study) -> list[FrozenTrial]:
 
 def done(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(states=FINISHED)
-
-
-def until(holds: Callable[[], bool], within_s: float = 180) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -119,14 +115,14 @@ def stopped_within_a_trial(process: subprocess.Popen[str], study: optuna.Study) 
 
     def in_a_trial() -> bool:
         victim.suspend()
-        # where it was stopped while it wrote, the database is locked until it goes on
+        # if it was stopped during a write, the database is locked until it continues
         with suppress(OperationalError, StorageInternalError):
             if len(running(study)) == 2:
                 return True
         victim.resume()
         return False
 
-    until(in_a_trial)
+    within(180, in_a_trial)
     return victim
 
 
@@ -137,18 +133,18 @@ def gone(processes: list[psutil.Process]) -> bool:
 def test_a_killed_worker_loses_no_trial_and_the_number_is_exact(
     overrides: list[str], start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    parent = start("tuning.workers=2", "tuning.trials=6", "tuning.grace_s=10")
+    parent = start("tuning.workers=2", "tuning.trials=4", "tuning.grace_s=10")
     study = opened(parent, settings_of(overrides).tuning)
-    until(lambda: len(running(study)) == 2 and len(done(study)) >= 1)
+    within(180, lambda: len(running(study)) == 2 and len(done(study)) >= 1)
     victim = stopped_within_a_trial(parent, study)
     os.kill(victim.pid, signal.SIGKILL)
-    kept = {trial.number: (trial.value, trial.params) for trial in done(study)}
+    before = {trial.number: (trial.value, trial.params) for trial in done(study)}
     assert parent.wait(240) == 0, parent.stderr.read() if parent.stderr else ""
 
     trials = study.trials
-    assert len(done(study)) == 6
+    assert len(done(study)) == 4
     assert not any(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials)
-    for number, what in kept.items():
+    for number, what in before.items():
         assert (trials[number].value, trials[number].params) == what
     lost = [trial for trial in trials if trial.state == TrialState.FAIL]
     again = [trial for trial in trials if "failed_trial" in trial.system_attrs]
@@ -159,23 +155,23 @@ def test_a_killed_worker_loses_no_trial_and_the_number_is_exact(
 
 
 @pytest.mark.slow
-def test_nothing_outlives_a_killed_parent_and_the_study_goes_on(
+def test_no_worker_outlives_a_killed_parent_and_the_study_continues(
     overrides: list[str], start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     s = settings_of(overrides, "tuning.trials=3")
     parent = start("tuning.workers=2", "tuning.trials=5")
     study = opened(parent, s.tuning)
-    until(lambda: len(running(study)) == 2)
+    within(180, lambda: len(running(study)) == 2)
     workers = workers_of(parent)
     parent.kill()
     parent.wait()
-    until(lambda: gone(workers), 30)
+    within(30, lambda: gone(workers))
 
     held = {trial.number for trial in done(study)}
     waiting = [trial for trial in study.get_trials(states=(TrialState.WAITING,)) if trial.params]
     assert len(workers) == len(waiting) == 2  # given back at once, with their points
     rows = pd.read_parquet(s.files.training_set)
-    found = tune(rows, "transactions", s.features, s.model, s.training, s.tuning, s.files)
+    found = tune(rows, fit_settings(s), s.tuning, s.files)
     after = {trial.number for trial in done(study)}
     assert found.trials == len(after) == 3
     assert held <= after
@@ -183,17 +179,17 @@ def test_nothing_outlives_a_killed_parent_and_the_study_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_keeps_what_is_finished_and_gives_the_rest_back(
+def test_ctrl_c_keeps_finished_trials_and_returns_the_others(
     overrides: list[str], start: Callable[..., subprocess.Popen[str]], workers: int
 ) -> None:
     parent = start(f"tuning.workers={workers}", "tuning.trials=40")
     study = opened(parent, settings_of(overrides).tuning)
-    until(lambda: len(done(study)) >= 1 and len(running(study)) == workers)
+    within(180, lambda: len(done(study)) >= 1 and len(running(study)) == workers)
     children = workers_of(parent)
     parent.send_signal(signal.SIGINT)
-    _, said = parent.communicate(timeout=30)
+    _, output = parent.communicate(timeout=30)
 
-    assert said.strip().splitlines()[-1].startswith("KeyboardInterrupt")
+    assert output.strip().splitlines()[-1].startswith("KeyboardInterrupt")
     assert gone(children)
     states = Counter(trial.state for trial in study.trials)
     assert states[TrialState.COMPLETE] >= 1
@@ -205,7 +201,7 @@ def test_a_worker_s_reason_is_ours(overrides: list[str]) -> None:
     s = settings_of(overrides, "tuning.workers=2", "tuning.space={model.depth: {low: 1, high: 2}}")
     rows = pd.read_parquet(s.files.training_set)
     with pytest.raises(TrainingError, match=r"tuning\.space\.model\.depth: no such setting"):
-        tune(rows, "transactions", s.features, s.model, s.training, s.tuning, s.files)
+        tune(rows, fit_settings(s), s.tuning, s.files)
 
 
 @pytest.mark.slow
@@ -216,10 +212,10 @@ def test_workers_that_cannot_live_end_the_study(overrides: list[str], tmp_path: 
     with pytest.raises(
         TrainingError, match=r"workers in a row ended with exit code 1 .*training-set\.parquet"
     ):
-        tune(rows, "transactions", s.features, s.model, s.training, s.tuning, s.files)
+        tune(rows, fit_settings(s), s.tuning, s.files)
 
 
-def test_a_slot_goes_to_one_worker_and_none_beyond_the_asked_number(tmp_path: Path) -> None:
+def test_a_slot_is_claimed_by_one_worker_and_none_beyond_the_wanted_number(tmp_path: Path) -> None:
     tuning = TuningConfig(storage=f"sqlite:///{tmp_path}/o.db", trials=30, space={})
     refill_queue(open_study(open_storage(tuning), "s"), 40)
 
@@ -245,7 +241,7 @@ def test_the_dead_are_noticed_even_before_their_first_heartbeat(tmp_path: Path) 
     storage = open_storage(tuning)
     study = open_study(storage, "s")
     refill_queue(study, 2)
-    assert claim(study, storage, 2) is not None  # and then nothing more is heard of it
+    assert claim(study, storage, 2) is not None  # and it sends no heartbeat
     time.sleep(3)
     refill_queue(study, 2)
 

@@ -1,4 +1,4 @@
-"""Whose loss costs what, where nobody has written it down."""
+"""The value of each customer where the config gives none."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -49,7 +49,7 @@ def test_without_such_a_feature_and_for_a_table_all_are_worth_the_same() -> None
     assert value_at_stake(OPEN, recent, "labelled").customer_value == 100
 
 
-def test_what_is_given_wins() -> None:
+def test_given_values_override_the_rule() -> None:
     assert load_settings(overrides=["decision.customer_value=40"]).decision.customer_value == 40
 
 

@@ -1,4 +1,4 @@
 """Writes, signs, lists (SBOM) and verifies the `.mar` file, without loading a model.
 
-May import: the rooms below training.
+May import: training.config, and the rooms below training.
 """

@@ -48,6 +48,7 @@ class Signed:
 
 
 def signature_file(archive: Path) -> Path:
+    """The path of an archive's signature."""
     return archive.with_name(archive.name + SUFFIX)
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ArchiveError, GateFailure
+from core.workspace import Workspace
 from handlers.bundle import SCHEMA_VERSION, digest_of_spec
 from training.archive.mar import MANIFEST, open_checked, read_json
-from training.archive.signing import Signers, check_signature
+from training.archive.signing import Signers, check_signature, trusted_signers
+from training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,13 @@ class Verified:
         with open_checked(self.content, "archive") as archive:
             archive.extractall(folder)
         return folder
+
+
+def verify_trusted(
+    archive: Path, training: TrainingConfig, files: Workspace, sha256: str | None = None, judged: bool = True
+) -> Verified:
+    """`verify_archive` with the signers that `training.trusted_signers`, or the workspace, names."""
+    return verify_archive(archive, trusted_signers(training.trusted_signers, files), sha256, judged)
 
 
 def verify_archive(

@@ -15,6 +15,7 @@ FILE = "appraisal.json"
 
 
 def write_appraisal(folder: Path, check: CrossValidation | None, importances: Sequence[Importance]) -> None:
+    """Writes FILE into `folder`; `check` is None if cross-validation is switched off."""
     content = {
         "cross_validation": None if check is None else check.content(),
         "importance": [one.content() for one in importances],

@@ -1,6 +1,6 @@
 """Standard models on the same rows. A network that does not beat them is not worth serving."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from features.spec import FeaturesConfig
 from model.preprocessing import Preprocessing
 from training.learn.bg_nbd import BgNbd, purchase_summary
 from training.learn.inputs import Inputs
@@ -28,38 +27,31 @@ DENSE_CATEGORIES = 256
 
 @dataclass(frozen=True)
 class Task:
-    """The training rows and the rows to score."""
+    """The training rows, the rows to score, and what else a baseline may read."""
 
     train: pd.DataFrame
     test: pd.DataFrame
     inputs: Inputs
     horizon: timedelta
     records: Path
+    """The folder of the transaction log, which only bg_nbd reads."""
     seed: int
     jobs: int = 2
 
     @property
     def churned(self) -> NDArray[np.int64]:
+        """Labels of the training rows, [B]."""
         return self.train["churned"].to_numpy(dtype=np.int64)
 
 
 def fit_baselines(
-    names: tuple[str, ...],
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    spec: FeaturesConfig,
-    shape: Shape,
-    records: Path,
-    seed: int = 0,
-    progress: Callable[[str], None] = lambda message: None,
+    names: Sequence[str], task: Task, shape: Shape, progress: Callable[[str], None] = lambda message: None
 ) -> tuple[dict[str, Scores], dict[str, float]]:
     """Test scores [B] of each baseline in `names`, and the seconds of each.
 
-    `records` is the folder of the transaction log, which only bg_nbd reads. A labelled table has no log, so
-    bg_nbd raises ConfigError there.
+    Raises ConfigError for bg_nbd on a labelled table, which has no transaction log.
     """
     refuse_baselines(names, shape)
-    task = Task(train, test, Inputs.learn(train, spec), spec.horizon, records, seed)
     scores: dict[str, Scores] = {}
     seconds: dict[str, float] = {}
     for name in names:

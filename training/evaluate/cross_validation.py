@@ -11,7 +11,7 @@ training rows, so the folds are slightly too good; a model of one member and few
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from time import perf_counter
 from typing import Any
@@ -20,11 +20,10 @@ import numpy as np
 import pandas as pd
 
 from core.errors import TrainingError
-from features.spec import FeaturesConfig
 from training.config import TrainingConfig
 from training.learn.fit import Fitted, fit
 from training.learn.metrics import evaluate
-from training.learn.split import BY_CUSTOMER, BY_SNAPSHOT, Positions, Shape, Split, hashed, newest_share
+from training.learn.split import BY_CUSTOMER, BY_SNAPSHOT, Positions, Split, hashed, newest_share
 
 LEARNED_ROWS = 100_000
 JUDGED_ROWS = 100_000
@@ -53,6 +52,7 @@ class CrossValidation:
 
     @property
     def mean(self) -> dict[str, float]:
+        """Mean of each metric over the folds."""
         return {name: float(np.mean(values)) for name, values in self._values().items()}
 
     @property
@@ -75,16 +75,14 @@ class CrossValidation:
 def cross_validate(
     rows: pd.DataFrame,
     split: Split,
-    shape: Shape,
-    spec: FeaturesConfig,
     fitted: Fitted,
-    training: TrainingConfig,
     progress: Callable[[str], None] = lambda message: None,
 ) -> CrossValidation | None:
     """Evaluates the settings of `fitted` on at most `training.cross_validation` folds of `rows`.
 
     A fold with a single class is left out. None if it is switched off, or no fold is left.
     """
+    spec, training = fitted.settings.spec, fitted.settings.training
     if not training.cross_validation:
         return None
     start = perf_counter()
@@ -93,7 +91,7 @@ def cross_validate(
     found = []
     for number, (name, learned, judged) in enumerate(planned, start=1):
         progress(f"{method}: {number} of {len(planned)}, {name}")
-        fold = _fold(name, rows.iloc[learned], rows.iloc[judged], shape, spec, fitted)
+        fold = _fold(name, rows.iloc[learned], rows.iloc[judged], fitted)
         if fold is not None:
             found.append(fold)
     return CrossValidation(method, tuple(found), perf_counter() - start) if found else None
@@ -147,29 +145,22 @@ def _blocks_of_time(
         yield _between(moments.min(), moments.max()), earlier, judged
 
 
-def _fold(
-    name: str, learned: pd.DataFrame, judged: pd.DataFrame, shape: Shape, spec: FeaturesConfig, fitted: Fitted
-) -> Fold | None:
-    resolved = fitted.resolved
-    assert resolved.model.seeds is not None
-    model = resolved.model.model_copy(
-        # null instead of true: fewer rows may not be enough for a purchase process
-        update={
-            "seeds": resolved.model.seeds[:1],
-            "purchase_process": None if resolved.model.purchase_process else False,
-        }
-    )
-    seed = resolved.training.seed
+def _fold(name: str, learned: pd.DataFrame, judged: pd.DataFrame, fitted: Fitted) -> Fold | None:
+    used = fitted.settings
+    # null instead of true: fewer rows may not be enough for a purchase process
+    process = None if used.model.purchase_process else False
+    model = used.model.model_copy(update={"seeds": used.model.seeds[:1], "purchase_process": process})
+    seed = used.training.seed
     learned = _of_some_customers(learned, LEARNED_ROWS, seed)
     judged = _of_some_customers(judged, JUDGED_ROWS, seed)
     if learned["churned"].nunique() < 2 or judged["churned"].nunique() < 2:
         return None
     try:
-        found = fit(learned, None, spec, model, resolved.training, shape=shape, chosen=fitted.chosen)
+        found = fit(learned, None, replace(used, model=model), chosen=fitted.chosen)
     except TrainingError:  # too few rows for these settings
         return None
     found.program.calibration = fitted.program.calibration
-    metrics = evaluate(judged["churned"], found.score(judged), resolved.training.threshold)
+    metrics = evaluate(judged["churned"], found.score(judged), used.training.threshold)
     if not np.isfinite(metrics["log_loss"]):
         return None
     return Fold(name, len(learned), len(judged), {key: metrics[key] for key in METRICS})

@@ -45,6 +45,7 @@ class Importance:
     """`low` and `high`: 95 % interval by a bootstrap of customers."""
 
     def content(self) -> dict[str, Any]:
+        """The content of the JSON file."""
         return asdict(self)
 
 

@@ -4,8 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
+from core.config import validated
 from core.errors import ConfigError
 from core.workspace import Workspace, replaced_directory
 from training.config import GatesConfig
@@ -97,14 +96,7 @@ def compose(config: GatesConfig) -> dict[str, Rule]:
 def _rule(where: str, name: str, arguments: dict[str, object]) -> Rule:
     if name not in RULES:
         raise ConfigError(f"{where}: no such rule; there are {', '.join(RULES)}")
-    try:
-        return RULES[name].model_validate(arguments)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in (where, *first["loc"]))
-        raise ConfigError(
-            f"{field}: {first['msg'].removeprefix('Value error, ')}; correct or remove it"
-        ) from None
+    return validated(RULES[name], arguments, f"{where}.")
 
 
 def write_report(report: GateReport, files: Workspace, breakdown: Mapping[str, Any] | None = None) -> None:

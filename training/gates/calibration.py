@@ -9,7 +9,7 @@ from training.gates.evidence import Evidence
 from training.gates.rule import Rule
 from training.gates.sample import Sample, Scores
 from training.gates.verdict import Verdict
-from training.learn.metrics import ECE_BINS, calibration_bins
+from training.learn.metrics import ECE_BINS, calibration_bins, calibration_error
 
 
 class Calibrated(Rule):
@@ -51,6 +51,6 @@ def ece_bound(sample: Sample, how: Resampling) -> tuple[float, float]:
     gaps[:, ECE_BINS] = 1.0
 
     def ece(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(np.abs(sums[..., :ECE_BINS]).sum(axis=-1) / sums[..., ECE_BINS])
+        return calibration_error(sums[..., :ECE_BINS], sums[..., ECE_BINS])
 
     return upper_bound(cluster_sums(sample.customer, gaps), ece, how)

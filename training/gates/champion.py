@@ -1,16 +1,13 @@
 """A model may replace the champion only if it is shown not to be worse."""
 
-from typing import Literal
-
 from pydantic import Field
 
-from training.gates.beats_baselines import compare_losses
+from training.gates.compared import ComparedLoss
 from training.gates.evidence import Evidence
-from training.gates.rule import Rule
 from training.gates.verdict import Verdict
 
 
-class NotInferior(Rule):
+class NotInferior(ComparedLoss):
     """Not worse than the champion by more than the margin, on the same rows (non-inferiority).
 
     The whole interval of the paired difference must be below the larger of `margin` and `margin_share` of the
@@ -18,8 +15,6 @@ class NotInferior(Rule):
     there is no champion, the rule passes with that reason.
     """
 
-    metric: Literal["log_loss", "brier"] = "log_loss"
-    margin: float = Field(0.0, ge=0)
     margin_share: float = Field(0.02, ge=0, lt=1)
 
     def judge(self, evidence: Evidence) -> list[Verdict]:
@@ -33,8 +28,4 @@ class NotInferior(Rule):
         if evidence.sample is None or evidence.sample.champion is None:
             return [Verdict.unjudged("champion", f"version {champion.version} was not scored")]
         scores, name = evidence.sample.champion, f"champion version {champion.version}"
-        return [
-            compare_losses(
-                "champion", name, evidence.sample, scores, self.metric, self.margin, self.margin_share, True
-            )
-        ]
+        return [self.compare("champion", name, evidence.sample, scores, may_be_worse=True)]

@@ -14,8 +14,7 @@ from handlers.bundle import BundleError, read_bundle
 from handlers.scoring.encoding import encode
 from model.export import load_program
 from model.program import score
-from training.archive.signing import trusted_signers
-from training.archive.verify import verify_archive
+from training.archive.verify import verify_trusted
 from training.config import TrainingConfig
 from training.gates import Champion
 from training.registry.fetch import fetch
@@ -66,8 +65,7 @@ def align_champion(
 def _verified(version: Version, training: TrainingConfig, files: Workspace, folder: Path) -> Path:
     """The unpacked archive of a version, verified before."""
     archive = fetch(version, training.tracking_uri, folder / "mar")
-    trusted = trusted_signers(training.trusted_signers, files)
-    verified = verify_archive(archive, trusted, version.tags.get("archive_sha256"))
+    verified = verify_trusted(archive, training, files, version.tags.get("archive_sha256"))
     return verified.unpack(folder / "model")
 
 

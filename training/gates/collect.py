@@ -12,13 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from core.errors import PackagingError
-from core.workspace import Workspace
 from features.spec import FeaturesConfig
 from handlers.bundle import BundleError
 from model.export import load_program
 from model.program import Program, score
-from training.archive.signing import trusted_signers
-from training.config import GatesConfig, TrainingConfig
+from training.archive.verify import verify_trusted
+from training.config import GatesConfig
 from training.evaluate.bootstrap import Resampling
 from training.gates import Champion, Evidence, Sample, compose
 from training.gates.champion_scores import align_champion, score_champion
@@ -27,8 +26,8 @@ from training.gates.slices import divide, periods_of, segments_of
 from training.gates.worst_part import Stable
 from training.learn.inputs import Inputs
 from training.learn.metrics import evaluate
-from training.learn.split import Shape
 from training.train import KEYS, prepare
+from training.trained import TrainedModel
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError, BadZipFile,
               BundleError, PackagingError)  # fmt: skip
@@ -42,46 +41,39 @@ Rival = Callable[[pd.DataFrame], tuple[Champion, pd.DataFrame | None]]
 
 @dataclass(frozen=True)
 class Case:
-    """The model to evaluate and the test rows."""
+    """The model to evaluate, the test rows, and the functions that make the rest of the evidence."""
 
     test: pd.DataFrame
-    spec: FeaturesConfig
-    training: TrainingConfig
+    model: TrainedModel
     gates: GatesConfig
-    threshold: float
-    files: Workspace
     stage: Callable[[], Path] | None
     champion: Rival
 
 
 def collect_evidence(
     data: pd.DataFrame,
-    shape: Shape,
-    spec: FeaturesConfig,
-    training: TrainingConfig,
-    files: Workspace,
+    model: TrainedModel,
     gates: GatesConfig,
     stage: Callable[[], Path] | None = None,
     champion: Rival | None = None,
-    threshold: float | None = None,
 ) -> Evidence:
     """Scores the test rows of `data` again, with the exported program, the checkpoint and the champion.
 
-    Metrics are those of the exported program with the labels of `data`. `stage` makes the candidate archive
-    and returns its path; `champion` scores rows with the champion (default: from the registry); `threshold`
-    is the one that is packaged (default: the training's). A file that cannot be read becomes a problem of the
-    evidence, which is always a failed verdict. Raises TrainingError if `data` cannot be split, ConfigError
-    for an unknown segment.
+    Metrics are those of the exported program with the labels of `data`, at the packaged threshold. `stage`
+    makes the candidate archive and returns its path; `champion` scores rows with the champion (default: from
+    the registry). A file that cannot be read becomes a problem of the evidence, which is always a failed
+    verdict. Raises TrainingError if `data` cannot be split, ConfigError for an unknown segment.
     """
-    rows, split = prepare(data, shape, spec, training)
+    settings, files = model.settings, model.files
+    spec, training = settings.spec, settings.training
+    rows, split = prepare(data, settings)
     train, test = rows.iloc[split.train], rows.iloc[split.test]
     rival = champion or (lambda test: score_champion(test, spec, training, files))
-    acted_at = training.threshold if threshold is None else threshold
-    case = Case(test, spec, training, gates, acted_at, files, stage, rival)
+    case = Case(test, model, gates, stage, rival)
     evidence = Evidence(
         program_sha256="",
         rows=len(test),
-        expected_baselines=training.baselines_of(shape),
+        expected_baselines=training.baselines_of(settings.shape),
         expected_groups=tuple(group.column for group in gates.groups),
         single_feature_auroc=single_feature_auroc(train, test, spec, training.seed),
     )
@@ -121,23 +113,25 @@ def single_feature_auroc(
 
 
 def _program(evidence: Evidence, case: Case) -> Evidence:
-    arrays = Inputs.read(case.files.training / "inputs.json").encode(case.test)
-    program = case.files.training / "model.pt2"
+    folder, threshold = case.model.files.training, case.model.threshold
+    arrays = Inputs.read(folder / "inputs.json").encode(case.test)
+    program = folder / "model.pt2"
     exported = score(load_program(program), *arrays)
-    eager = score(Program.load(case.files.training / "members.ckpt"), *arrays)
+    eager = score(Program.load(folder / "members.ckpt"), *arrays)
     churned = case.test["churned"].to_numpy(dtype=np.float64)
+    gates, seed = case.gates, case.model.settings.training.seed
     sample = Sample(
         customer=pd.factorize(case.test["user_id"], sort=True)[0].astype(np.int64),
         churned=churned,
         score=exported,
-        threshold=case.threshold,
-        periods=periods_of(case.test, _rows_of_a_period(case.gates)),
-        how=Resampling(case.gates.resamples, case.gates.confidence, case.training.seed),
+        threshold=threshold,
+        periods=periods_of(case.test, _rows_of_a_period(gates)),
+        how=Resampling(gates.resamples, gates.confidence, seed),
     )
     return replace(
         evidence,
         program_sha256=hashlib.sha256(program.read_bytes()).hexdigest(),
-        metrics=evaluate(churned, exported, case.threshold),
+        metrics=evaluate(churned, exported, threshold),
         program_difference=_difference(exported, eager),
         sample=sample,
     )
@@ -151,7 +145,7 @@ def _rows_of_a_period(gates: GatesConfig) -> int:
 
 
 def _baselines(evidence: Evidence, case: Case) -> Evidence:
-    stored = pd.read_parquet(case.files.training / "test_scores.parquet")
+    stored = pd.read_parquet(case.model.files.training / "test_scores.parquet")
     for key in KEYS:
         if not np.array_equal(stored[key].to_numpy(), case.test[key].to_numpy()):
             raise ValueError("test_scores.parquet is of other rows than these; run `churn train` again")
@@ -173,7 +167,8 @@ def _archive(evidence: Evidence, case: Case) -> Evidence:
     if case.stage is None:
         return evidence
     candidate = case.stage()  # before the signers are read: a new workspace has no signer until it signs
-    measured = measure(candidate, case.test, trusted_signers(case.training.trusted_signers, case.files))
+    training, files = case.model.settings.training, case.model.files
+    measured = measure(verify_trusted(candidate, training, files, judged=False), case.test)
     numbers = {"megabytes": measured.megabytes, "p50_ms": measured.p50_ms, "p95_ms": measured.p95_ms}
     return replace(evidence, packaged_sha256=measured.program_sha256, archive=numbers)
 

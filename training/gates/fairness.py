@@ -82,10 +82,12 @@ class Fair(Rule):
 
 
 def everyone(sample: Sample) -> NDArray[np.bool_]:
+    """Mask [B] of all rows."""
     return np.ones(len(sample.churned), dtype=bool)
 
 
 def churners(sample: Sample) -> NDArray[np.bool_]:
+    """Mask [B] of the customers who churned."""
     return np.asarray(sample.churned == 1)
 
 

@@ -14,8 +14,7 @@ import torch
 
 from handlers.bundle import read_bundle
 from handlers.scoring.program import CHUNK, Scorer
-from training.archive.signing import Signers
-from training.archive.verify import verify_archive
+from training.archive.verify import Verified
 
 BATCHES, WARM_UP = 100, 5
 
@@ -31,14 +30,13 @@ class Measured:
     """`p50_ms`, `p95_ms`: of a batch of CHUNK customers on one thread, as in a TorchServe worker."""
 
 
-def measure(archive: Path, rows: pd.DataFrame, trusted: Signers) -> Measured:
-    """Verifies the candidate `archive`, unpacks it, checks its bundle and times its program on `rows`.
+def measure(archive: Verified, rows: pd.DataFrame) -> Measured:
+    """Unpacks the verified candidate, checks its bundle and times its program on `rows`.
 
-    Raises ArchiveError, BundleError, or an error of torch, for an archive that a server could not load.
+    Raises BundleError, or an error of torch, for an archive that a server could not load.
     """
-    verified = verify_archive(archive, trusted, judged=False)
     with TemporaryDirectory() as scratch:
-        folder = verified.unpack(Path(scratch))
+        folder = archive.unpack(Path(scratch))
         bundle = read_bundle(folder)
         scorer = Scorer(bundle.program, bundle.numeric, bundle.vocabulary)
         digest = hashlib.sha256(bundle.program.read_bytes()).hexdigest()
@@ -50,7 +48,7 @@ def measure(archive: Path, rows: pd.DataFrame, trusted: Signers) -> Measured:
     finally:
         torch.set_num_threads(threads)
     p50, p95 = np.quantile(seconds, [0.5, 0.95]) * 1000
-    return Measured(digest, len(verified.content) / 1e6, float(p50), float(p95))
+    return Measured(digest, len(archive.content) / 1e6, float(p50), float(p95))
 
 
 def _timed(scorer: Scorer, batch: Mapping[str, Any]) -> float:

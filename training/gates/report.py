@@ -40,6 +40,7 @@ class Override:
         return cls(rule, " ".join(reason.split()), who, utc_text(when))
 
     def covers(self, verdict: Verdict) -> bool:
+        """Whether the override applies to this verdict."""
         if verdict.rule.split(".")[0] in NEVER_OVERRIDDEN:
             return False
         return verdict.rule == self.rule or verdict.rule.startswith(f"{self.rule}.")
@@ -59,6 +60,7 @@ class GateReport:
 
     @property
     def passed(self) -> bool:
+        """Whether every failure is overridden; False without verdicts."""
         return bool(self.verdicts) and not self.refusals
 
     @property
@@ -92,6 +94,7 @@ class GateReport:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
+        """The content of gate_report.json; missing numbers are null."""
         content = {
             "passed": self.passed,
             "profile": self.profile,
@@ -105,6 +108,7 @@ class GateReport:
         return json.dumps(content, indent=1)
 
     def to_markdown(self) -> str:
+        """The report for people."""
         lines = [
             f"# Gate report: {self.state.upper()}",
             "",

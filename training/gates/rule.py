@@ -8,6 +8,8 @@ from training.gates.verdict import Verdict
 
 
 class Rule(Config):
+    """A condition on the evidence; its fields are the arguments in `configs/gates.yaml`."""
+
     @abstractmethod
     def judge(self, evidence: Evidence) -> list[Verdict]:
         """A verdict for each number, at least one. Missing or NaN evidence gives a failed verdict."""

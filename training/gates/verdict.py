@@ -18,10 +18,12 @@ class Verdict:
 
     @classmethod
     def at_least(cls, rule: str, what: str, value: float, bound: float) -> Self:
+        """Passes if `value` is finite and not below `bound`."""
         return cls._compared(rule, what, value, bound, value >= bound, ("is at least", "is below"))
 
     @classmethod
     def at_most(cls, rule: str, what: str, value: float, bound: float) -> Self:
+        """Passes if `value` is finite and not above `bound`."""
         return cls._compared(rule, what, value, bound, value <= bound, ("is at most", "is above"))
 
     @classmethod

@@ -55,6 +55,7 @@ class BgNbd:
         return cls(float(r), float(alpha) * unit, float(a), float(b))
 
     def log_likelihood(self, frequency: Floats, recency: Floats, age: Floats) -> float:
+        """Sum over the customers, whose data are [customers] as in `fit`."""
         return float(_log_likelihood(frequency, recency, age, self.r, self.alpha, self.a, self.b).sum())
 
     def alive(self, frequency: Floats, recency: Floats, age: Floats) -> Floats:

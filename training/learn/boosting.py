@@ -19,7 +19,7 @@ from training.learn.datamodule import Rows
 from training.trees import leafwise, symmetric
 from training.trees.growth import FoldRows, Growth, Logits, TrainingRows
 
-LARGE = 50_000
+LARGE_TABLE = 50_000
 """Number of rows from which larger trees are useful, and smaller learning rates would take too long."""
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -28,7 +28,7 @@ Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 def growths(rows: int) -> tuple[Growth, ...]:
     """The shapes to try on `rows` rows; symmetric ones start from zero and from the logistic regression."""
-    if rows >= LARGE:
+    if rows >= LARGE_TABLE:
         leafwise_shapes = Growth(8, 0.1), Growth(63, 0.05), Growth(63, 0.1, randomised=True)
         symmetric_shapes: tuple[Growth, ...] = (Growth(64, 0.15, symmetric=True),)
     else:

@@ -9,12 +9,11 @@ from scipy.special import expit, logit
 
 from features.spec import FeaturesConfig
 from model.calibration import Calibration
-from model.config import ModelConfig
-from training.config import TrainingConfig
 from training.learn.fit import fit
 from training.learn.forward import Fold, origins
 from training.learn.metrics import log_loss
-from training.learn.split import Shape, Split
+from training.learn.resolved import FitSettings
+from training.learn.split import Split
 
 LEAST_SHARE = 0.2
 """Least share of the training rows before the older validation snapshot. Two parameters need fewer rows
@@ -27,13 +26,10 @@ Logits = NDArray[np.float64]
 def choose_calibration(
     rows: pd.DataFrame,
     split: Split,
-    shape: Shape,
-    spec: FeaturesConfig,
-    model: ModelConfig,
-    training: TrainingConfig,
+    settings: FitSettings,
     progress: Callable[[str], None],
 ) -> Calibration:
-    """`training.calibration: auto`: Platt scaling where it lowers log-loss; else the identity.
+    """`training.calibration: auto`: Platt scaling (Platt, 1999) where it lowers log-loss; else the identity.
 
     The logits are those of all members, averaged and stacked as in the packaged program, from a fit to rows
     before the validation snapshot. For a log, the scaling of an older validation snapshot has to lower the
@@ -41,23 +37,23 @@ def choose_calibration(
     one is taken. A log with one origin gets the identity. For a table, the scaling of one half of the
     validation rows has to lower the log-loss of the other half.
     """
-    if training.calibration == "none":
+    if settings.training.calibration == "none":
         return Calibration()
     progress("choosing the calibration")
 
     def scored(fold: Fold) -> tuple[Logits, Labels]:
         learned, judged = (rows.iloc[part] for part in fold)
-        scores = fit(learned, None, spec, model, training, shape=shape).score(judged)
+        scores = fit(learned, None, settings).score(judged)
         return logit(np.clip(scores, 1e-12, 1 - 1e-12)), judged["churned"].to_numpy(dtype=np.int64)
 
-    if shape == "transactions":
-        folds = _forward(rows, split, spec)
+    if settings.shape == "transactions":
+        folds = _forward(rows, split, settings.spec)
         if len(folds) < 2:
             return Calibration()
         newest, older = (scored(fold) for fold in folds)
         return platt_if_better(older, newest, newest)
     logits, churned = scored((split.inner_train, split.inner_validation))
-    learns = np.random.default_rng(training.seed).random(len(churned)) < 0.5
+    learns = np.random.default_rng(settings.training.seed).random(len(churned)) < 0.5
     learned, judged = ((logits[half], churned[half]) for half in (learns, ~learns))
     return platt_if_better(learned, judged, (logits, churned))
 

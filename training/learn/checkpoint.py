@@ -17,10 +17,9 @@ from pydantic import ValidationError
 
 from core.errors import TrainingError
 from features.spec import FeaturesConfig
-from model.config import ModelConfig
 from model.program import Program
-from training.config import TrainingConfig
 from training.learn.inputs import Inputs
+from training.learn.resolved import ResolvedModel, ResolvedTraining
 
 ADDRESSES = {"tracking_uri", "artifacts_uri"}
 """Left out: they belong to the machine, not to the model, and may contain a password."""
@@ -34,8 +33,8 @@ class Contract:
     """Shares its members with the module that trains them."""
     inputs: Inputs
     spec: FeaturesConfig
-    model: ModelConfig
-    training: TrainingConfig
+    model: ResolvedModel
+    training: ResolvedTraining
 
     def content(self) -> dict[str, Any]:
         """What is saved below the key `churn`."""
@@ -64,8 +63,8 @@ class Contract:
                 program=_program(content["program"]),
                 inputs=Inputs.from_content(content["inputs"]),
                 spec=FeaturesConfig.model_validate(content["spec"]),
-                model=ModelConfig.model_validate(content["model"]),
-                training=TrainingConfig.model_validate(content["training"]),
+                model=ResolvedModel.model_validate(content["model"]),
+                training=ResolvedTraining.model_validate(content["training"]),
             )
         except (pickle.UnpicklingError, KeyError, TypeError, RuntimeError, ValidationError) as error:
             why = " ".join(str(error).split())[:120]

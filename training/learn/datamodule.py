@@ -30,6 +30,7 @@ class Order:
         self._epoch = epoch
 
     def positions(self) -> Tensor:
+        """Positions [rows] in the order of this epoch; ascending without a seed."""
         if self._seed is None:
             return torch.arange(self._rows)
         generator = torch.Generator().manual_seed(derived_seed(self._seed, self._epoch))

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
@@ -20,25 +19,22 @@ from scipy.optimize import LinearConstraint, minimize
 from scipy.special import expit
 
 from core.errors import TrainingError
-from features.spec import FeaturesConfig
-from model.config import ModelConfig
-from model.preprocessing import Preprocessing
 from model.wide import Combination
-from training.config import TrainingConfig
 from training.learn.boosting import held_out_logits
 from training.learn.datamodule import Rows
-from training.learn.encoded import learn_preprocessing, tensors
+from training.learn.encoded import EncodedRows, learn_preprocessing, tensors
 from training.learn.forward import Fold, origins
-from training.learn.inputs import Inputs
-from training.learn.stacking import DeepPath, Logits, StackingChoice, best_line, log_loss, standard_error
+from training.learn.metrics import logit_loss, logit_losses
+from training.learn.paths import LEAST_GAIN, DeepPath, Logits, StackingChoice, best_line, standard_error
+from training.learn.recipe import FIRST_STEPS
+from training.learn.resolved import ResolvedTraining
 from training.trees.growth import Growth
 
-FIRST_STEPS, MOST_STEPS = 150, 2_400
+MOST_STEPS = 2_400
 """Optimiser steps of the network: the epochs double from about FIRST_STEPS to about MOST_STEPS."""
 MOST_EPOCHS = 64
-LARGE = 50_000
+LARGE_LOG = 50_000
 """Training rows above which the default is the network alone, and two origins are used."""
-ENOUGH = 1e-4
 CUSTOMERS = 5.0
 """Strength of the shrinkage of the weights to equal ones, as a number of customers."""
 CERTAIN = 2.0
@@ -59,60 +55,55 @@ class ForwardResult:
 
     @property
     def log_loss(self) -> float:
-        return log_loss(self.churned, self.logits)
+        """Mean log-loss of the validation rows, in nats."""
+        return logit_loss(self.churned, self.logits)
 
 
 def choose_forward(
-    train: pd.DataFrame,
-    inputs: Inputs,
-    spec: FeaturesConfig,
-    model: ModelConfig,
-    training: TrainingConfig,
-    preprocessing: Preprocessing,
-    bins: list[list[float]],
+    encoded: EncodedRows,
     callbacks: tuple[pl.Callback, ...] = (),
     origin_judged: Callable[[float], None] = lambda log_loss: None,
 ) -> ForwardResult | None:
-    """Chooses penalty, epochs, trees and weights for the log `train`; a given `training.epochs` stays.
+    """Chooses penalty, epochs, trees and weights for a log; a given `training.epochs` stays.
 
-    `preprocessing` is that of all rows: each origin has the same columns and fits its parameters. Returns
-    None if no snapshot is a horizon after another one. Only `train` is used. `callbacks` are those of the
-    network's trainers; `origin_judged` is called with the network's log-loss at each origin.
+    Only the training rows are used. Each origin has the columns of `encoded` and fits its own parameters.
+    Returns None if no snapshot is a horizon after another one. `callbacks` are those of the network's
+    trainers; `origin_judged` is called with the network's log-loss at each origin.
     Raises TrainingError if the network diverges.
     """
+    train, settings, sizes = encoded.frame, encoded.settings, encoded.inputs.cardinalities
+    training, is_large = settings.training, len(train) > LARGE_LOG
     churned = train["churned"].to_numpy(dtype=np.int64)
-    most = 2 if len(train) > LARGE else 3
-    folds = origins(train["event_timestamp"], churned, spec.horizon, most)
+    folds = origins(train["event_timestamp"], churned, settings.spec.horizon, 2 if is_large else 3)
     if not folds:
         return None
-    rows, places = _laid_out(train, folds, inputs, spec, model, preprocessing)
+    rows, places = _laid_out(encoded, folds)
     customers = np.concatenate([train["user_id"].to_numpy()[judged] for _, judged in folds])
     labels = np.concatenate([churned[judged] for _, judged in folds])
-    search = _Search(rows, places, labels, customers, inputs.cardinalities, training, origin_judged)
-    deep = DeepPath(rows, model, training, bins, inputs.cardinalities, callbacks)
+    search = _Search(rows, places, labels, customers, sizes, training.seed, origin_judged)
+    deep = DeepPath(rows, settings, encoded.bins, sizes, callbacks)
     epochs, of_deep = search.epochs(deep, ladder(len(train), training))
-    if not model.wide:
+    if not settings.model.wide:
         return ForwardResult(StackingChoice(epochs, 1.0, Combination(deep=1.0)), of_deep, labels)
-    penalty, line = best_line(rows, places, labels, inputs.cardinalities)
-    forest, of_trees = search.trees(len(train)) if model.trees else ((), None)
-    weights, logits = search.weights(line, of_deep, of_trees, alone=len(train) > LARGE)
+    penalty, line = best_line(rows, places, labels, sizes)
+    forest, of_trees = search.trees(len(train)) if settings.model.trees else ((), None)
+    weights, logits = search.weights(line, of_deep, of_trees, alone=is_large)
     return ForwardResult(
         StackingChoice(epochs, penalty, weights, forest if weights.trees else ()), logits, labels
     )
 
 
-def short_log(rows: int, training: TrainingConfig) -> StackingChoice:
+def short_log(rows: int, training: ResolvedTraining) -> StackingChoice:
     """For a log too short for validation: the mean of a strongly regularised linear path and a network
     trained for few steps."""
     epochs = training.epochs or ladder(rows, training)[:2][-1]
     return StackingChoice(epochs, 10.0, Combination(line=0.5, deep=0.5))
 
 
-def ladder(rows: int, training: TrainingConfig) -> list[int]:
+def ladder(rows: int, training: ResolvedTraining) -> list[int]:
     """Numbers of epochs to try, ascending; only `training.epochs` if it is given."""
     if training.epochs is not None:
         return [training.epochs]
-    assert training.batch_size is not None
     in_epoch = -(-rows // training.batch_size)
     tried, steps = [], FIRST_STEPS
     while steps <= MOST_STEPS:
@@ -132,7 +123,7 @@ def shrunk_weights(paths: Floats, churned: NDArray[np.int64], customers: int) ->
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         mixed, off = paths @ weights, weights - equal
-        value = float(np.mean(np.logaddexp(0.0, mixed) - churned * mixed) + pull * off @ off)
+        value = logit_loss(churned, mixed) + float(pull * off @ off)
         return value, paths.T @ (expit(mixed) - churned) / len(churned) + 2 * pull * off
 
     one = LinearConstraint(np.ones((1, count)), 1.0, 1.0)
@@ -149,15 +140,16 @@ class _Search:
     customers: NDArray[Any]
     """Of the validation rows, in the order of the folds, like `churned`."""
     sizes: tuple[int, ...]
-    training: TrainingConfig
+    """Number of categories of each column."""
+    seed: int
     origin_judged: Callable[[float], None]
 
     def epochs(self, deep: DeepPath, tried: Sequence[int]) -> tuple[int, Logits]:
-        """The best number of epochs and its logits. The search stops if a doubling gains less than ENOUGH."""
+        """The best number of epochs and its logits; the search ends when a doubling gains too little."""
         best: tuple[int, Logits] | None = None
         for number in tried:
             logits = np.concatenate([self._of_network(deep, fold, number) for fold in self.folds])
-            if best is not None and not self._loss(logits) < self._loss(best[1]) - ENOUGH:
+            if best is not None and not self._loss(logits) < self._loss(best[1]) - LEAST_GAIN:
                 break
             best = number, logits
         assert best is not None
@@ -168,16 +160,16 @@ class _Search:
         if not np.isfinite(logits).all():
             self.origin_judged(float("nan"))
             raise TrainingError("the network diverged: lower training.learning_rate")
-        self.origin_judged(log_loss(self.rows[2].numpy()[fold[1]].astype(np.int64), logits))
+        self.origin_judged(logit_loss(self.rows[2].numpy()[fold[1]].astype(np.int64), logits))
         return logits
 
     def trees(self, rows: int) -> tuple[tuple[tuple[float, Growth], ...], Logits]:
         """The shape with the least log-loss, and its logits."""
         tried = []
         for growth in growths(rows):
-            logits, number = held_out_logits(self.rows, self.folds, growth, self.training.seed, self.sizes)
+            logits, number = held_out_logits(self.rows, self.folds, growth, self.seed, self.sizes)
             found = ((1.0, replace(growth, iterations=number)),)
-            tried.append((log_loss(self.churned, logits), found, logits))
+            tried.append((logit_loss(self.churned, logits), found, logits))
         _, forest, logits = min(tried, key=lambda one: one[0])
         return forest, logits
 
@@ -208,39 +200,29 @@ class _Search:
         return Combination(**dict(zip(paths, weights, strict=True))), logits @ np.array(weights)
 
     def _loss(self, logits: Logits) -> float:
-        return log_loss(self.churned, logits)
+        return logit_loss(self.churned, logits)
 
     def _gains(self, before: Logits, after: Logits, errors: float) -> bool:
-        gain = _losses(before, self.churned) - _losses(after, self.churned)
+        gain = logit_losses(self.churned, before) - logit_losses(self.churned, after)
         return bool(gain.mean() > errors * standard_error(gain, self.customers))
 
 
 def growths(rows: int) -> tuple[Growth, ...]:
     """The shapes of trees to try: small, since thresholds of a log's months do not transfer to the next."""
-    rate = 0.1 if rows > LARGE else 0.05
+    rate = 0.1 if rows > LARGE_LOG else 0.05
     return Growth(4, rate), Growth(10, rate)
 
 
-def _losses(logits: Logits, churned: NDArray[np.int64]) -> Floats:
-    return np.logaddexp(0.0, logits) - churned * logits
-
-
-def _laid_out(
-    train: pd.DataFrame,
-    folds: Sequence[Fold],
-    inputs: Inputs,
-    spec: FeaturesConfig,
-    model: ModelConfig,
-    preprocessing: Preprocessing,
-) -> tuple[Rows, list[Fold]]:
+def _laid_out(encoded: EncodedRows, folds: Sequence[Fold]) -> tuple[Rows, list[Fold]]:
     """The rows of all origins, concatenated, and the folds as positions in them."""
+    train, inputs, final = encoded.frame, encoded.inputs, encoded.preprocessing
     parts, places, start = [], [], 0
     for learned, judged in folds:
-        of_origin = learn_preprocessing(train.iloc[learned], inputs, spec, model, "transactions")
+        of_origin = learn_preprocessing(train.iloc[learned], inputs, encoded.settings)
         # same columns as in the final program: an indicator of gaps that occur only later is 0 here
-        of_origin.flagged = preprocessing.flagged
-        if preprocessing.process is None or of_origin.process is None:
-            of_origin.process = preprocessing.process
+        of_origin.flagged = final.flagged
+        if final.process is None or of_origin.process is None:
+            of_origin.process = final.process
         parts.append(tensors(train.iloc[np.concatenate([learned, judged])], inputs, of_origin))
         middle, end = start + len(learned), start + len(learned) + len(judged)
         places.append((np.arange(start, middle), np.arange(middle, end)))

@@ -32,6 +32,7 @@ class Inputs:
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
+        """Size of the vocabulary of each categorical column."""
         return tuple(len(values) for values in self.vocabulary.values())
 
     def encode(self, rows: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -42,6 +43,7 @@ class Inputs:
         return encode(columns, self.numeric, self.vocabulary)
 
     def to_json(self) -> str:
+        """The content of inputs.json."""
         content = {
             "numeric": list(self.numeric),
             "vocabulary": {k: list(v) for k, v in self.vocabulary.items()},
@@ -51,6 +53,7 @@ class Inputs:
 
     @classmethod
     def read(cls, file: Path) -> Self:
+        """Reads a file that contains the text of `to_json`."""
         return cls.from_content(json.loads(file.read_text(encoding="utf-8")))
 
     @classmethod

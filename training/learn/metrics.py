@@ -62,12 +62,31 @@ def log_loss(churned: NDArray[Any], probability: NDArray[np.float64]) -> float:
     return float(np.mean(log_losses(churned, probability)))
 
 
+def logit_losses(churned: NDArray[Any], logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As `log_losses`, from logits [B]; exact for logits of any size."""
+    return np.asarray(np.logaddexp(0.0, logits) - churned * logits)
+
+
+def logit_loss(churned: NDArray[Any], logits: NDArray[np.float64]) -> float:
+    """The mean of `logit_losses`, in nats."""
+    return float(np.mean(logit_losses(churned, logits)))
+
+
 def calibration_bins(probability: NDArray[np.float64]) -> NDArray[np.int64]:
     """The bin of each score, int64 [B]: one of ECE_BINS of equal width."""
     return np.minimum((probability * ECE_BINS).astype(np.int64), ECE_BINS - 1)
 
 
 def expected_calibration_error(churned: NDArray[np.integer], probability: NDArray[np.float64]) -> float:
-    """Mean absolute difference of score and frequency over ECE_BINS bins, weighted by their rows."""
-    gap = np.bincount(calibration_bins(probability), weights=probability - churned, minlength=ECE_BINS)
-    return float(np.abs(gap).sum() / len(churned))
+    """Mean absolute difference of score and frequency over ECE_BINS bins, weighted by their rows.
+
+    Naeini, Cooper and Hauskrecht (2015), AAAI.
+    """
+    gaps = np.bincount(calibration_bins(probability), weights=probability - churned, minlength=ECE_BINS)
+    return float(calibration_error(gaps, len(churned)))
+
+
+def calibration_error(gaps: NDArray[Any], rows: Any) -> NDArray[np.float64]:
+    """The expected calibration error [...] from `gaps` [..., ECE_BINS], the sum of score minus label in each
+    bin, and the number of rows [...]."""
+    return np.asarray(np.abs(gaps).sum(axis=-1) / rows)

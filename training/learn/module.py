@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from core.errors import TrainingError
-from training.config import TrainingConfig
 from training.learn.checkpoint import Contract
 from training.learn.datamodule import Batch, Batches, Rows, derived_seed
 from training.learn.metrics import evaluate
+from training.learn.resolved import ResolvedTraining
 
 TRAIN_LOSS, VALIDATION_LOSS = "train_log_loss", "validation_log_loss"
 
@@ -38,7 +38,7 @@ class ChurnModule(pl.LightningModule):
     def __init__(
         self,
         members: nn.Module | Sequence[nn.Module],
-        config: TrainingConfig,
+        config: ResolvedTraining,
         contract: Contract | None = None,
     ) -> None:
         super().__init__()
@@ -110,7 +110,6 @@ class ChurnModule(pl.LightningModule):
         ]
         # with a gradient scaler, a fused step would unscale after the clipping
         fused = self.trainer.precision != "16-mixed"
-        assert self.config.learning_rate is not None  # this config is resolved
         optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=fused)
         steps: list[float] = []
 
@@ -234,12 +233,15 @@ class Mean:
         self._sum, self._rows = total, rows
 
     def add(self, total: Tensor, rows: int) -> None:
+        """Adds the sum of the losses of `rows` rows."""
         self._sum = self._sum + total.double()
         self._rows = self._rows + rows
 
     def sums(self) -> Tensor:
+        """Sum of the losses and number of rows, float64 [2]."""
         return torch.tensor([float(self._sum), float(self._rows)], dtype=torch.float64)
 
     @property
     def value(self) -> float:
+        """The mean; NaN without rows."""
         return float(self._sum) / float(self._rows) if self._rows else float("nan")

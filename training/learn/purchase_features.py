@@ -9,27 +9,27 @@ from numpy.typing import NDArray
 
 from core.errors import TrainingError
 from features.spec import FeaturesConfig
-from model.config import ModelConfig
+from model.config import PurchaseColumns
 from model.purchase_process import PurchaseProcess
 from training.learn.bg_nbd import BgNbd
-from training.learn.split import Shape
+from training.learn.resolved import FitSettings
 
 REMEDY = "name another feature, or set model.purchase_process: false"
 
 
 def learn_process(
-    train: pd.DataFrame, numeric: NDArray[np.float64], spec: FeaturesConfig, model: ModelConfig, shape: Shape
+    train: pd.DataFrame, numeric: NDArray[np.float64], settings: FitSettings
 ) -> PurchaseProcess | None:
     """Fits to the training rows and their numbers [B, N]; None if it is switched off or does not apply.
 
     If `model.purchase_process` is left out, a log has one if its spec holds the columns and its purchases fit
     the model. If it is true, TrainingError is raised with the reason why there can be none.
     """
-    configured = model.purchase_process
-    if configured is False or (configured is None and shape == "labelled"):
+    configured = settings.model.purchase_process
+    if configured is False or (configured is None and settings.shape == "labelled"):
         return None
     try:
-        return _learn(train, numeric, spec, model)
+        return _learn(train, numeric, settings.spec, settings.model.purchase_columns)
     except TrainingError:
         if configured:
             raise
@@ -37,9 +37,8 @@ def learn_process(
 
 
 def _learn(
-    train: pd.DataFrame, numeric: NDArray[np.float64], spec: FeaturesConfig, model: ModelConfig
+    train: pd.DataFrame, numeric: NDArray[np.float64], spec: FeaturesConfig, named: PurchaseColumns
 ) -> PurchaseProcess:
-    named = model.purchase_columns
     columns = []
     for field, name in (
         ("purchase_days", named.purchase_days),

@@ -12,24 +12,26 @@ network with embedded numbers, a logistic regression and boosted trees; out-of-f
 
 from typing import Any
 
-from model.config import ModelConfig
-from training.config import TrainingConfig
-from training.learn.split import Shape
+from core.config import Config
+from training.learn.resolved import FitSettings, ResolvedModel, ResolvedSettings, ResolvedTraining
 
-TABLE_STEPS = 150
-"""Optimiser steps at which the search for a table's epochs begins; they double while log-loss falls."""
+FIRST_STEPS = 150
+"""Optimiser steps at which the search for the epochs begins; they double while log-loss falls."""
 
 
-def resolve_settings(
-    model: ModelConfig, training: TrainingConfig, shape: Shape, rows: int
-) -> tuple[ModelConfig, TrainingConfig]:
-    """Both configs with null settings filled in for `rows` training rows.
+def resolve(settings: FitSettings, rows: int) -> ResolvedSettings:
+    """The settings with every gap filled for `rows` training rows; resolved settings are returned unchanged.
 
-    `training.epochs` stays null: it is chosen in the fit.
+    `training.epochs` stays null if it is not given: the fit chooses it.
     """
-    of_model, of_training = _log(rows) if shape == "transactions" else _table(rows)
-    return model.model_copy(update=_gaps(model, of_model)), training.model_copy(
-        update=_gaps(training, of_training)
+    if isinstance(settings, ResolvedSettings):
+        return settings
+    of_model, of_training = _log(rows) if settings.shape == "transactions" else _table(rows)
+    return ResolvedSettings(
+        settings.shape,
+        settings.spec,
+        ResolvedModel.model_validate(_filled(settings.model, of_model)),
+        ResolvedTraining.model_validate(_filled(settings.training, of_training)),
     )
 
 
@@ -62,5 +64,7 @@ def _table(rows: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return model, {"batch_size": batch_size, "learning_rate": 2e-3, "weight_decay": 1e-2}
 
 
-def _gaps(config: ModelConfig | TrainingConfig, rule: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in rule.items() if getattr(config, name) is None}
+def _filled(config: Config, rule: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `config`, those that are null with the value of `rule`."""
+    fields = dict(config)
+    return fields | {name: value for name, value in rule.items() if fields[name] is None}

@@ -68,6 +68,7 @@ class Decision:
 
     @classmethod
     def read(cls, text: str) -> Self:
+        """From the text of its tag."""
         return cls(**json.loads(text))
 
 

@@ -14,6 +14,7 @@ def requirements() -> str:
 
 
 def environment() -> dict[str, str]:
+    """Python, torch and platform, with a digest of all installed packages."""
     return {
         "python": platform.python_version(),
         "torch": version("torch"),

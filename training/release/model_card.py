@@ -8,27 +8,20 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from core.workspace import Workspace
-from features.spec import FeaturesConfig
-from training.config import DecisionConfig, TrainingConfig, ValueColumn
+from training.config import DecisionConfig, ValueColumn
 from training.decision_value import break_even, typical_value
 from training.evaluate.appraisal import read_appraisal
 from training.gates import GateReport
-from training.learn.settled import ResolvedSettings
+from training.learn.resolved import FitRecord
+from training.trained import TrainedModel
 
 SHOWN = ("log_loss", "auroc", "auprc", "brier", "ece")
 WORST = 5
 
 
-def model_card(
-    spec: FeaturesConfig,
-    training: TrainingConfig,
-    decision: DecisionConfig,
-    files: Workspace,
-    report: GateReport,
-    lineage: Mapping[str, str],
-) -> str:
+def model_card(model: TrainedModel, report: GateReport, lineage: Mapping[str, str]) -> str:
     """The model card as Markdown. Raises OSError if a file of the run is missing."""
+    files, spec = model.files, model.settings.spec
     manifest = _read(files.manifest)
     result = _read(files.training / "metrics.json")
     breakdown = _read(files.gate_report / "breakdown.json")
@@ -36,7 +29,7 @@ def model_card(
     window = manifest["window"]
     return "\n".join(
         [
-            f"# Model card: {training.model_name}",
+            f"# Model card: {model.settings.training.model_name}",
             "",
             f"Probability that a customer churns: the label is defined by the data, with a horizon of "
             f"{spec.horizon_days} days where it is derived from purchases.",
@@ -46,7 +39,7 @@ def model_card(
             "Ranking customers for a retention offer, and pricing that offer. Each score is meant as a "
             "frequency. Not meant for decisions about a person's rights or prices, nor for customers without "
             "a row in the feature store.",
-            *_value(decision),
+            *_value(model.decision),
             "",
             "## Data",
             "",
@@ -77,7 +70,7 @@ def model_card(
             "As it was used: settings that were not given depend on the rows (training/learn/recipe.py, "
             "training/learn/stacking.py).",
             "",
-            *_table(("setting", "value"), ResolvedSettings.read(files.training).params().items()),
+            *_table(("setting", "value"), FitRecord.read(files.training).params().items()),
             "",
             "## Limits",
             "",

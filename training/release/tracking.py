@@ -1,4 +1,4 @@
-"""MLflow: the run that documents a training, and the registered version with the archive.
+"""Records a training as a run in MLflow.
 
 It uses only the client: no process-wide tracking address, no active run, no job runner.
 """
@@ -7,45 +7,28 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
-from datetime import datetime
 from math import isfinite
 from pathlib import Path
 from time import time_ns
 from typing import Any
 
 from core.workspace import Workspace
-from features.spec import FeaturesConfig
-from model.config import ModelConfig
-from training.archive.signing import signature_file
-from training.config import DecisionConfig, TrainingConfig
 from training.evaluate.appraisal import appraisal_metrics
 from training.gates import GateReport
 from training.gates.slices import flat
 from training.learn.checkpoint import ADDRESSES
-from training.learn.inputs import Inputs
-from training.learn.settled import ResolvedSettings
+from training.learn.resolved import FitRecord
 from training.registry.mlflow_client import client_of, experiment_of, failed_on_error, mlflow_errors
-from training.registry.model_registry import Registry
 from training.release.environment import environment, requirements
 from training.release.model_card import model_card
-from training.release.package import Archive
-
-DECISIVE = ("log_loss", "auroc", "auprc", "brier", "ece", "rows")
-"""Metrics that are recorded with a decision about a version."""
+from training.trained import TrainedModel
 
 BATCH = 900
 """MLflow takes at most 1,000 metrics in one call."""
 
 
 def record_run(
-    spec: FeaturesConfig,
-    model: ModelConfig,
-    training: TrainingConfig,
-    files: Workspace,
-    report: GateReport,
-    git_sha: str,
-    decision: DecisionConfig | None = None,
-    plots: Mapping[str, str] | None = None,
+    model: TrainedModel, report: GateReport, git_sha: str, plots: Mapping[str, str] | None = None
 ) -> str:
     """Records a finished run with everything needed to repeat the last training, and its results; its id.
 
@@ -58,13 +41,13 @@ def record_run(
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
+    files, training = model.files, model.settings.training
     manifest = files.manifest.read_bytes()
     result = json.loads((files.training / "metrics.json").read_text(encoding="utf-8"))
-    resolved = ResolvedSettings.read(files.training)
+    used = FitRecord.read(files.training)
     data_sha256 = hashlib.sha256(manifest).hexdigest()
-    tags = _lineage(spec, files, report, git_sha) | {"mlflow.source.git.commit": git_sha}
+    tags = lineage_of(model, report, git_sha) | {"mlflow.source.git.commit": git_sha}
     tags |= {f"environment.{name}": value for name, value in environment().items()}
-    decision = decision or DecisionConfig()
     with mlflow_errors(training.tracking_uri), tempfile.TemporaryDirectory() as scratch:
         client = client_of(training.tracking_uri)
         experiment = experiment_of(client, training)
@@ -72,7 +55,7 @@ def record_run(
         with failed_on_error(client, run_id):
             client.log_batch(
                 run_id,
-                params=[Param(key, str(value)) for key, value in resolved.params().items()],
+                params=[Param(key, str(value)) for key, value in used.params().items()],
                 tags=[RunTag(key, value) for key, value in tags.items()],
             )
             _log_metrics(client, run_id, _metrics(result, files))
@@ -89,9 +72,9 @@ def record_run(
             client.log_artifact(run_id, str(files.manifest), "data")
             client.log_artifacts(run_id, str(files.gate_report.resolve()), "gates")
             folder = Path(scratch)
-            _write(folder / "config.json", _configs(spec, model, training, decision))
+            _write(folder / "config.json", _configs(model))
             _write(folder / "requirements.txt", requirements())
-            _write(folder / "model_card.md", model_card(spec, training, decision, files, report, tags))
+            _write(folder / "model_card.md", model_card(model, report, tags))
             for name, svg in (plots or {}).items():
                 _write(folder / "plots" / name, svg)
             client.log_artifacts(run_id, str(folder))
@@ -108,93 +91,15 @@ def _log_metrics(client: Any, run_id: str, metrics: Mapping[str, float]) -> None
         client.log_batch(run_id, metrics=found[start : start + BATCH])
 
 
-def register(
-    run_id: str,
-    archive: Archive,
-    spec: FeaturesConfig,
-    training: TrainingConfig,
-    files: Workspace,
-    report: GateReport,
-    git_sha: str,
-    who: str,
-    when: datetime,
-) -> str:
-    """Registers the .mar as a version of the model with the alias `challenger`; the version's number.
-
-    An archive that is already registered has the same version as before. The alias changes by a decision in
-    the registry's log, whose reason contains the overrides of the gates, if there are any. Raises
-    TrainingError if the tracking server cannot be reached.
-    """
-    tags = _lineage(spec, files, report, git_sha) | {
-        "model_version": archive.version,
-        "archive_sha256": archive.sha256,
-    }
-    with mlflow_errors(training.tracking_uri):
-        client = client_of(training.tracking_uri)
-        name = training.model_name
-        if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name)
-        known = [
-            version.version
-            for version in client.search_model_versions(f"name = '{name}'")
-            if version.tags.get("archive_sha256") == archive.sha256
-        ]
-        number = str(known[0]) if known else _new_version(client, name, run_id, archive, files, tags)
-    metrics = json.loads((files.training / "metrics.json").read_text(encoding="utf-8"))["metrics"]
-    numbers = {key: metrics[key] for key in DECISIVE if metrics.get(key) is not None}
-    Registry(training).challenge(number, who, when, _why(report), numbers)
-    return number
-
-
-def numbers_of(training: TrainingConfig, run_id: str) -> dict[str, float]:
-    """The metrics of a run that are recorded with a decision about its version."""
-    with mlflow_errors(training.tracking_uri):
-        metrics = client_of(training.tracking_uri).get_run(run_id).data.metrics
-    return {key: metrics[key] for key in DECISIVE if key in metrics}
-
-
-def _why(report: GateReport) -> str:
-    if not report.overrides:
-        return f"gates {report.state} (profile {report.profile})"
-    overridden = "; ".join(f"{o.rule} by {o.who}: {o.reason}" for o in report.overrides)
-    return f"gates overridden (profile {report.profile}): {overridden}"
-
-
-def _new_version(
-    client: Any, name: str, run_id: str, archive: Archive, files: Workspace, tags: Mapping[str, str]
-) -> str:
-    """Logs the archive with an MLmodel file beside it, which contains the model's signature."""
-    from mlflow.models import Model
-
-    with tempfile.TemporaryDirectory() as scratch:
-        inputs = Inputs.read(files.training / "inputs.json")
-        description = Model(artifact_path="mar", run_id=run_id, signature=signature(inputs))
-        description.save(str(Path(scratch) / "MLmodel"))
-        client.log_artifact(run_id, str(Path(scratch) / "MLmodel"), "mar")
-    for file in (archive.path, signature_file(archive.path)):
-        client.log_artifact(run_id, str(file), "mar")
-    source = f"{client.get_run(run_id).info.artifact_uri}/mar"
-    return str(client.create_model_version(name, source=source, run_id=run_id, tags=dict(tags)).version)
-
-
-def signature(inputs: Inputs) -> Any:
-    """An mlflow ModelSignature: the feature vector in, the probability out."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-
-    numbers = [ColSpec(DataType.double, name, required=False) for name in inputs.numeric]
-    texts = [ColSpec(DataType.string, name, required=False) for name in inputs.vocabulary]
-    return ModelSignature(Schema([*numbers, *texts]), Schema([ColSpec(DataType.double, "churn_probability")]))
-
-
-def _lineage(spec: FeaturesConfig, files: Workspace, report: GateReport, git_sha: str) -> dict[str, str]:
+def lineage_of(model: TrainedModel, report: GateReport, git_sha: str) -> dict[str, str]:
+    """The tags of a run and of a version: gates, program, data, spec and code, by their digests."""
     lineage = {
         "gates": report.state,
         "gates_profile": report.profile,
         "gates_digest": report.digest,
         "program_sha256": report.program_sha256,
-        "data_sha256": hashlib.sha256(files.manifest.read_bytes()).hexdigest(),
-        "spec_digest": spec.digest(),
+        "data_sha256": hashlib.sha256(model.files.manifest.read_bytes()).hexdigest(),
+        "spec_digest": model.settings.spec.digest(),
         "git_sha": git_sha,
     }
     if report.failures:
@@ -204,15 +109,14 @@ def _lineage(spec: FeaturesConfig, files: Workspace, report: GateReport, git_sha
     return lineage
 
 
-def _configs(
-    spec: FeaturesConfig, model: ModelConfig, training: TrainingConfig, decision: DecisionConfig
-) -> str:
+def _configs(model: TrainedModel) -> str:
     """The settings as given, as JSON, without addresses, which may contain passwords."""
+    settings, spec = model.settings, model.settings.spec
     content = {
         "features": spec.contract() | {"snapshots": spec.snapshots.model_dump(mode="json")},
-        "model": model.model_dump(mode="json"),
-        "training": training.model_dump(mode="json", exclude=ADDRESSES),
-        "decision": decision.model_dump(mode="json"),
+        "model": settings.model.model_dump(mode="json"),
+        "training": settings.training.model_dump(mode="json", exclude=ADDRESSES),
+        "decision": model.decision.model_dump(mode="json"),
     }
     return json.dumps(content, indent=1)
 

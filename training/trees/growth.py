@@ -28,6 +28,7 @@ class Growth:
 
     @property
     def name(self) -> str:
+        """A name of the shape for records, such as `16_leaves_symmetric`."""
         marks = "_symmetric" * self.symmetric + "_randomised" * self.randomised
         return f"{self.leaves}_leaves{marks}" + "_from_line" * self.from_line
 

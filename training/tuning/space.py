@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
+from core.config import validated
 from core.errors import ConfigError
 from model.config import ModelConfig
 from training.config import Range, TrainingConfig
+from training.learn.resolved import FitSettings
 
 if TYPE_CHECKING:
     import optuna
@@ -28,14 +28,15 @@ def suggest(trial: "optuna.Trial", key: str, within: Range) -> Any:
     return trial.suggest_float(key, within.low, within.high, log=within.log)
 
 
-def apply(
-    chosen: dict[str, Any], model: ModelConfig, training: TrainingConfig
-) -> tuple[ModelConfig, TrainingConfig]:
-    """The configs with the values of `chosen` (`{"model.dropout": 0.2, ...}`).
+def apply(chosen: Mapping[str, Any], settings: FitSettings) -> FitSettings:
+    """The settings with the values of `chosen` (`{"model.dropout": 0.2, ...}`).
 
     Raises ConfigError for an unknown setting or an invalid value.
     """
-    trees: dict[str, dict[str, Any]] = {"model": model.model_dump(), "training": training.model_dump()}
+    trees: dict[str, dict[str, Any]] = {
+        "model": settings.model.model_dump(),
+        "training": settings.training.model_dump(),
+    }
     for key, value in chosen.items():
         section, _, field = key.partition(".")
         if field not in trees.get(section, {}):
@@ -43,20 +44,14 @@ def apply(
                 f"tuning.space.{key}: no such setting; write it as model.<field> or training.<field>"
             )
         trees[section][field] = value
-    try:
-        return ModelConfig.model_validate(trees["model"]), TrainingConfig.model_validate(trees["training"])
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"tuning.space: {first['loc'][0]}: {first['msg']}, not {first['input']!r}"
-        ) from None
+    model = validated(ModelConfig, trees["model"], "tuning.space.model.")
+    training = validated(TrainingConfig, trees["training"], "tuning.space.training.")
+    return FitSettings(settings.shape, settings.spec, model, training)
 
 
-def point_of_configs(
-    space: Mapping[str, Range], model: ModelConfig, training: TrainingConfig
-) -> dict[str, Any] | None:
-    """The settings of the configs as a point of the space; None if one of them is outside of it."""
-    trees = {"model": model.model_dump(mode="json"), "training": training.model_dump(mode="json")}
+def point_of_configs(space: Mapping[str, Range], settings: FitSettings) -> dict[str, Any] | None:
+    """The settings as a point of the space; None if one of them is outside of it."""
+    trees = {name: getattr(settings, name).model_dump(mode="json") for name in ("model", "training")}
     point: dict[str, Any] = {}
     for key, within in space.items():
         section, _, field = key.partition(".")

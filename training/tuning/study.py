@@ -6,16 +6,15 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import optuna
 import pandas as pd
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from features.spec import FeaturesConfig
-from model.config import ModelConfig
-from training.config import Range, TrainingConfig, TuningConfig
+from training.config import Range, TuningConfig
+from training.learn.resolved import FitSettings
 from training.tuning.slots import FINISHED, claim, finished, open_storage, run_trial, storage_errors
 from training.tuning.space import point_of_configs
 from training.tuning.trial_code import code_of_a_trial
@@ -29,6 +28,7 @@ FIRST_DRAWS = 4
 
 
 def open_study(storage: RDBStorage, name: str) -> optuna.Study:
+    """The study `name`, created if it does not exist; trials worse than the median are pruned."""
     return optuna.create_study(
         storage=storage,
         study_name=name,
@@ -38,12 +38,24 @@ def open_study(storage: RDBStorage, name: str) -> optuna.Study:
     )
 
 
+@dataclass(frozen=True)
+class StudyQueue:
+    """A study, the database with its slots, and how many trials are wanted."""
+
+    study: optuna.Study
+    storage: RDBStorage
+    tuning: TuningConfig
+    seed: int
+
+    @classmethod
+    def open(cls, storage: RDBStorage, name: str, tuning: TuningConfig, seed: int) -> Self:
+        """The study `name`, which is created if it does not exist."""
+        return cls(open_study(storage, name), storage, tuning, seed)
+
+
 def run_slots(
-    study: optuna.Study,
-    storage: RDBStorage,
+    queue: StudyQueue,
     objective: Callable[[optuna.Trial], float],
-    tuning: TuningConfig,
-    seed: int,
     timeout_s: float | None,
     report: Callable[[FrozenTrial], None],
     idle: Callable[[], None] = lambda: None,
@@ -51,10 +63,12 @@ def run_slots(
     """Runs slots until `tuning.trials` are finished. After `timeout_s` no trial starts, unless none is
     finished yet, since a study needs at least one result.
 
-    The draws of a trial depend on `seed`, its number and the trials before it, not on the process, so an
-    interrupted study continues without a difference. If no slot is free, `idle` is called and the loop waits,
-    since the slot of a worker that dies becomes free again. `report` is called with each trial that ended.
+    The draws of a trial depend on the queue's seed, its number and the trials before it, not on the process,
+    so an interrupted study continues without a difference. If no slot is free, `idle` is called and the loop
+    waits, since the slot of a worker that dies becomes free again. `report` is called with each trial that
+    ended.
     """
+    study, storage, tuning = queue.study, queue.storage, queue.tuning
     deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
     while (done := finished(study)) < tuning.trials and (not done or time.monotonic() < deadline):
         slot = claim(study, storage, tuning.trials)
@@ -63,26 +77,19 @@ def run_slots(
             time.sleep(IDLE_S)
             continue
         study.sampler = optuna.samplers.TPESampler(
-            seed=(seed + slot.number) % 2**32, n_startup_trials=FIRST_DRAWS
+            seed=(queue.seed + slot.number) % 2**32, n_startup_trials=FIRST_DRAWS
         )
         report(run_trial(study, storage, slot, objective))
 
 
-def enqueue_starts(
-    study: optuna.Study,
-    storage: RDBStorage,
-    tuning: TuningConfig,
-    model: ModelConfig,
-    training: TrainingConfig,
-) -> None:
-    """Enqueues the settings of the configs, so that tuning never ends below them; then the last study's best.
+def enqueue_starts(queue: StudyQueue, settings: FitSettings) -> None:
+    """Enqueues the settings as given, so that tuning never ends below them; then the last study's best.
 
-    If the configs are outside of the space, their trial has no parameters and the attribute AS_GIVEN.
+    If the settings are outside of the space, their trial has no parameters and the attribute AS_GIVEN.
     """
-    configs, last = (
-        point_of_configs(tuning.space, model, training),
-        _last_best(storage, tuning, study.study_name),
-    )
+    study, tuning = queue.study, queue.tuning
+    configs = point_of_configs(tuning.space, settings)
+    last = _last_best(queue.storage, tuning, study.study_name)
     if tuning.trials:
         mark = {AS_GIVEN: True} if configs is None else None
         study.enqueue_trial(configs or {}, user_attrs=mark)
@@ -119,16 +126,12 @@ def _contains(within: Range, value: Any) -> bool:
 
 
 def study_name(
-    tuning: TuningConfig,
-    train: pd.DataFrame,
-    validation: pd.DataFrame,
-    spec: FeaturesConfig,
-    model: ModelConfig,
-    training: TrainingConfig,
+    tuning: TuningConfig, train: pd.DataFrame, validation: pd.DataFrame, settings: FitSettings
 ) -> str:
     """The configured name with a digest of the rows, of the settings that are not searched, and of the code
     of a trial: trials of other data or other code do not belong to this study.
     """
+    spec = settings.spec
     columns = (*spec.numeric, *spec.categorical, "churned", "user_id", "event_timestamp")
     digest = hashlib.sha256()
     for rows in (train, validation):
@@ -144,7 +147,8 @@ def study_name(
         "calibration",
         "cross_validation",
     }
-    fixed = [model.model_dump(mode="json"), training.model_dump(mode="json", exclude=elsewhere), searched]
+    model, training = settings.model.model_dump(mode="json"), settings.training
+    fixed = [model, training.model_dump(mode="json", exclude=elsewhere), searched]
     digest.update(json.dumps(fixed, sort_keys=True).encode())
     digest.update(code_of_a_trial().encode())
     return f"{tuning.study}-{digest.hexdigest()[:8]}"
@@ -163,6 +167,7 @@ class Summary:
 
 
 def summarise(name: str, tuning: TuningConfig) -> Summary:
+    """Reads the study `name`. Raises TrainingError if its database cannot be read."""
     with storage_errors(tuning.storage):
         study = optuna.load_study(study_name=name, storage=open_storage(tuning))
         trials = study.get_trials(deepcopy=False, states=FINISHED)
@@ -178,6 +183,7 @@ def summarise(name: str, tuning: TuningConfig) -> Summary:
 
 
 def outcome(trial: FrozenTrial) -> str:
+    """The result of a trial, for a person who waits."""
     if trial.state == TrialState.COMPLETE:
         return f"log-loss {trial.value:.4f}"
     return "pruned" if trial.state == TrialState.PRUNED else "given to another worker"

@@ -7,7 +7,8 @@ paths that would be packaged; a table on the inner validation rows.
 import json
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,11 @@ from numpy.typing import NDArray
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from scipy.special import expit
 
-from features.spec import FeaturesConfig
-from model.config import ModelConfig
-from training.config import TrainingConfig, TuningConfig
+from training.config import Range
 from training.learn.fit import evaluate_forward, fit
 from training.learn.metrics import evaluate
 from training.learn.module import VALIDATION_LOSS
+from training.learn.resolved import FitSettings
 from training.learn.split import Shape, Split
 from training.tuning.space import apply, suggest
 from training.tuning.study import AS_GIVEN
@@ -50,26 +50,22 @@ class Objective:
         self,
         train: pd.DataFrame,
         validation: pd.DataFrame | None,
-        shape: Shape,
-        spec: FeaturesConfig,
-        model: ModelConfig,
-        training: TrainingConfig,
-        tuning: TuningConfig,
+        settings: FitSettings,
+        space: Mapping[str, Range],
         artifacts: Path,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._train, self._validation, self._shape = train, validation, shape
-        self._spec, self._model, self._training = spec, one_member(model), training
-        self._space, self._artifacts, self._stopping = tuning.space, artifacts, stopping
+        self._train, self._validation, self._settings = train, validation, one_member(settings)
+        self._space, self._artifacts, self._stopping = space, artifacts, stopping
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Raises TrialPruned if the trial is worse than the median or its loss is not finite."""
         searched = {} if trial.user_attrs.get(AS_GIVEN) else self._space
         chosen = {key: suggest(trial, key, within) for key, within in searched.items()}
-        model, training = apply(chosen, self._model, self._training)
+        settings = apply(chosen, self._settings)
         pruning = PruningCallback(trial, self._stopping)
         try:
-            scores, churned = self._judged(model, training, pruning)
+            scores, churned = self._judged(settings, pruning)
         except SystemExit as ended:
             if not isinstance(ended.__context__, KeyboardInterrupt):
                 raise
@@ -81,19 +77,18 @@ class Objective:
             raise
         if not np.isfinite(scores).all():
             raise optuna.TrialPruned
-        metrics = evaluate(churned, scores, training.threshold)
+        metrics = evaluate(churned, scores, settings.training.threshold)
         self._upload(trial, metrics | {"steps": pruning.losses}, draw_calibration(churned, scores))
         return metrics["log_loss"]
 
     def _judged(
-        self, model: ModelConfig, training: TrainingConfig, pruning: "PruningCallback"
+        self, settings: FitSettings, pruning: "PruningCallback"
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Scores and labels [B] of the validation rows."""
         if self._validation is None:
-            found = evaluate_forward(self._train, self._spec, model, training, [pruning], pruning.judged)
+            found = evaluate_forward(self._train, settings, [pruning], pruning.judged)
             return expit(found.logits), found.churned
-        rows = self._train, self._validation
-        fitted = fit(*rows, self._spec, model, training, callbacks=[pruning], shape=self._shape)
+        fitted = fit(self._train, self._validation, settings, callbacks=[pruning])
         return fitted.score(self._validation), self._validation["churned"].to_numpy(dtype=np.int64)
 
     def _upload(self, trial: optuna.Trial, metrics: dict[str, Any], plot: bytes | None) -> None:
@@ -110,9 +105,10 @@ class Objective:
                 upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=trial)
 
 
-def one_member(model: ModelConfig) -> ModelConfig:
-    """The config with one member, which is enough to compare points: they differ by more than seeds gain."""
-    return model.model_copy(update={"seeds": (model.seeds or (0,))[:1]})
+def one_member(settings: FitSettings) -> FitSettings:
+    """The settings with one member, enough to compare points: points differ by more than members gain."""
+    seeds = (settings.model.seeds or (0,))[:1]
+    return replace(settings, model=settings.model.model_copy(update={"seeds": seeds}))
 
 
 class PruningCallback(pl.Callback):

@@ -16,6 +16,7 @@ LATEST_END_S = 20.0
 
 
 def main() -> int:
+    """Works on the job until the study is finished; returns the exit code."""
     # standard output is redirected, so that no library can print between the reports
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -42,18 +43,23 @@ def _run(job: dict[str, Any], stopping: threading.Event, reports: IO[str]) -> No
     from features.spec import FeaturesConfig
     from model.config import ModelConfig
     from training.config import TrainingConfig, TuningConfig
+    from training.learn.resolved import FitSettings
     from training.quiet import quiet
     from training.train import prepare
     from training.tuning.slots import open_storage
-    from training.tuning.study import open_study, outcome, run_slots
+    from training.tuning.study import StudyQueue, outcome, run_slots
     from training.tuning.trial import Objective, Stopped, judged_rows
 
     torch.set_num_threads(1)
-    spec, model = FeaturesConfig.model_validate(job["spec"]), ModelConfig.model_validate(job["model"])
-    training = TrainingConfig.model_validate(job["training"])
+    settings = FitSettings(
+        job["shape"],
+        FeaturesConfig.model_validate(job["spec"]),
+        ModelConfig.model_validate(job["model"]),
+        TrainingConfig.model_validate(job["training"]),
+    )
     tuning = TuningConfig.model_validate(job["tuning"])
-    rows, split = prepare(pd.read_parquet(job["rows"]), job["shape"], spec, training)
-    train, validation = judged_rows(rows, split, job["shape"])
+    rows, split = prepare(pd.read_parquet(job["rows"]), settings)
+    judged = judged_rows(rows, split, settings.shape)
     del rows
 
     def report_trial(trial: FrozenTrial) -> None:
@@ -61,36 +67,16 @@ def _run(job: dict[str, Any], stopping: threading.Event, reports: IO[str]) -> No
         if stopping.is_set():
             raise Stopped
 
+    def raise_if_stopping() -> None:
+        if stopping.is_set():
+            raise Stopped
+
     with quiet():
-        storage = open_storage(tuning)
-        study = open_study(storage, job["study"])
-        objective = Objective(
-            train,
-            validation,
-            job["shape"],
-            spec,
-            model,
-            training,
-            tuning,
-            Path(job["artifacts"]),
-            stopping.is_set,
-        )
-
-        def raise_if_stopping() -> None:
-            if stopping.is_set():
-                raise Stopped
-
+        queue = StudyQueue.open(open_storage(tuning), job["study"], tuning, settings.training.seed)
+        artifacts = Path(job["artifacts"])
+        objective = Objective(*judged, settings, tuning.space, artifacts, stopping.is_set)
         try:
-            run_slots(
-                study,
-                storage,
-                objective,
-                tuning,
-                training.seed,
-                job["timeout_s"],
-                report_trial,
-                raise_if_stopping,
-            )
+            run_slots(queue, objective, job["timeout_s"], report_trial, raise_if_stopping)
         except Stopped:
             return
 

@@ -14,12 +14,32 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from core.errors import TrainingError
+from core.workspace import Workspace
 from training.addresses import masked
+from training.learn.resolved import FitSettings
+from training.tuning.study import StudyQueue
 
 POLL_S = 0.5
 END_S = 25.0
 DEATHS_IN_A_ROW = 4
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def job_of(queue: StudyQueue, settings: FitSettings, files: Workspace) -> dict[str, Any]:
+    """What a worker reads from standard input, as JSON."""
+    configs = {
+        "spec": settings.spec,
+        "model": settings.model,
+        "training": settings.training,
+        "tuning": queue.tuning,
+    }
+    return {
+        **{name: config.model_dump(mode="json") for name, config in configs.items()},
+        "rows": str(files.training_set.absolute()),
+        "shape": settings.shape,
+        "study": queue.study.study_name,
+        "artifacts": str(files.trial_artifacts.absolute()),
+    }
 
 
 class Workers:

@@ -8,22 +8,22 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
-from support.served_bundle import ServedBundle
 
 from core.errors import ServingError
 from rollout.observers.envoy_stats import between, totals
 from rollout.observers.observer import Opened
 from rollout.targets.target import Candidate
+from support.served_bundle import ServedBundle
 
-from support.drills.rig import VERSION, Rig, altered, plan, rig, utc_now  # isort: skip
+from support.drills.rig import VERSION, Rig, altered, plan, running_rig, utc_now  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 STABLE = "0123456789ab"
 
 
 @pytest.fixture(scope="module")
-def house(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with rig(bundle, tmp_path_factory.mktemp("target")) as made:
+def rig(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with running_rig(bundle, tmp_path_factory.mktemp("target")) as made:
         yield made
 
 
@@ -33,19 +33,19 @@ def candidate(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def deployed(house: Rig, candidate: Candidate) -> Candidate:
+def deployed(rig: Rig, candidate: Candidate) -> Candidate:
     began = time.monotonic()
-    house.target.deploy(candidate)
-    assert time.monotonic() - began < 5, "nobody waits for TorchServe"
-    state = house.target.observe()
+    rig.target.deploy(candidate)
+    assert time.monotonic() - began < 5, "it does not wait for TorchServe"
+    state = rig.target.observe()
     assert (state.canary, state.ready, state.detail) == (candidate.sha256, False, "TorchServe is starting")
     with pytest.raises(ServingError, match="gets no traffic: TorchServe is starting"):
-        house.target.set_weight(5)
-    house.target.deploy(candidate)  # again: nothing changes
-    while not (state := house.target.observe()).ready:
+        rig.target.set_weight(5)
+    rig.target.deploy(candidate)  # again: nothing changes
+    while not (state := rig.target.observe()).ready:
         assert time.monotonic() - began < 180, state.detail
         time.sleep(0.2)
-    assert (state.weight, state.mirror, state.stable) == (0, False, house.stable.sha256)
+    assert (state.weight, state.mirror, state.stable) == (0, False, rig.stable.sha256)
     return candidate
 
 
@@ -72,12 +72,12 @@ def grpc_version_of(channel: grpc.Channel, user: int) -> str:
     return str(answer[second + 2 : second + 2 + answer[second + 1]].decode())
 
 
-def test_grpc_customers_meet_the_variant_that_http_s_do(house: Rig, deployed: Candidate) -> None:
-    house.target.set_weight(50)
-    before = totals(house.supervisor.gateway)
-    address = house.url.removeprefix("http://")
+def test_grpc_customers_meet_the_variant_that_http_s_do(rig: Rig, deployed: Candidate) -> None:
+    rig.target.set_weight(50)
+    before = totals(rig.supervisor.gateway)
+    address = rig.url.removeprefix("http://")
     with (
-        httpx.Client(base_url=house.url, trust_env=False, timeout=30) as client,
+        httpx.Client(base_url=rig.url, trust_env=False, timeout=30) as client,
         grpc.insecure_channel(address) as channel,
     ):
         users = [*range(1, 40), *range(150, 190)]
@@ -85,19 +85,19 @@ def test_grpc_customers_meet_the_variant_that_http_s_do(house: Rig, deployed: Ca
         by_grpc = {user: grpc_version_of(channel, user) for user in users}
     assert by_http == by_grpc
     assert set(by_http.values()) == {STABLE, VERSION}
-    after = totals(house.supervisor.gateway)
+    after = totals(rig.supervisor.gateway)
     counted = [between(before, after, variant, 250) for variant in ("stable", "canary")]
     assert sum(one.requests for one in counted) == 2 * len(users)
     assert sum(one.errors for one in counted) == 0
 
 
-def test_the_canary_says_so_in_the_log_and_a_shadow_pairs_scores(house: Rig, deployed: Candidate) -> None:
-    observer = house.observer(plan())
+def test_the_canary_is_labelled_in_the_log_and_a_shadow_pairs_scores(rig: Rig, deployed: Candidate) -> None:
+    observer = rig.observer(plan())
     window = Opened(0, True, utc_now(), before=observer.mark())
-    house.target.set_weight(0, mirror=True)
-    house.target.set_weight(0, mirror=True)
-    assert house.target.observe().mirror
-    with httpx.Client(base_url=house.url, trust_env=False, timeout=30) as client:
+    rig.target.set_weight(0, mirror=True)
+    rig.target.set_weight(0, mirror=True)
+    assert rig.target.observe().mirror
+    with httpx.Client(base_url=rig.url, trust_env=False, timeout=30) as client:
         assert {version_of(client, user) for user in range(1, 61)} == {STABLE}
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
@@ -108,22 +108,22 @@ def test_the_canary_says_so_in_the_log_and_a_shadow_pairs_scores(house: Rig, dep
     assert (evidence.stable.requests, evidence.canary.requests) == (60, 60)
     assert (evidence.stable.customers, evidence.canary.customers) == (60, 60)
     assert evidence.pairs.tolist() == [0.0] * 60, "the same program gives the same bits"
-    house.target.set_weight(0)
+    rig.target.set_weight(0)
 
 
-def test_another_archive_under_the_name_is_refused(house: Rig, candidate: Candidate, tmp_path: Path) -> None:
+def test_another_archive_under_the_name_is_refused(rig: Rig, candidate: Candidate, tmp_path: Path) -> None:
     with pytest.raises(ServingError, match="is not the 000000000000 that was judged"):
-        house.target.deploy(replace(candidate, sha256="0" * 64))
+        rig.target.deploy(replace(candidate, sha256="0" * 64))
     with pytest.raises(ServingError, match="No such file"):
-        house.target.promote(replace(candidate, archive=str(tmp_path / "gone.mar")))
-    assert house.target.observe().stable == house.stable.sha256
+        rig.target.promote(replace(candidate, archive=str(tmp_path / "gone.mar")))
+    assert rig.target.observe().stable == rig.stable.sha256
 
 
-def test_rolling_back_may_be_repeated(house: Rig, deployed: Candidate) -> None:
-    house.target.set_weight(25)
+def test_rolling_back_may_be_repeated(rig: Rig, deployed: Candidate) -> None:
+    rig.target.set_weight(25)
     for _ in range(2):
-        house.target.rollback()
-        state = house.target.observe()
+        rig.target.rollback()
+        state = rig.target.observe()
         assert (state.weight, state.mirror, state.canary, state.ready) == (0, False, None, False)
-        assert state.stable == house.stable.sha256
+        assert state.stable == rig.stable.sha256
         assert state.detail == "there is no canary"

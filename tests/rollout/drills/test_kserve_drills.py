@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support.kube.cluster import FIRST, SECOND
 from support.served_bundle import ServedBundle
 
 from support.drills.cluster_rig import on_cluster  # isort: skip
 from support.drills.faults import fails  # isort: skip
-from support.drills.rig import VERSION, Rig, altered, drilled, plan, rig  # isort: skip
+from support.drills.rig import VERSION, Rig, altered, drilled, plan, running_rig  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 STAGES = [
@@ -29,38 +30,38 @@ RULES = {
 
 
 @pytest.fixture(scope="module")
-def house(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with rig(bundle, tmp_path_factory.mktemp("kserve-drills")) as made:
+def rig(bundle: ServedBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with running_rig(bundle, tmp_path_factory.mktemp("kserve-drills")) as made:
         yield made
 
 
 @pytest.mark.parametrize("mode", ["knative", "standard"])
 def test_a_good_candidate_reaches_every_caller(
-    house: Rig, bundle: ServedBundle, tmp_path: Path, mode: str
+    rig: Rig, bundle: ServedBundle, tmp_path: Path, mode: str
 ) -> None:
-    with on_cluster(house, mode, altered(bundle, tmp_path)) as (there, pods):
+    with on_cluster(rig, mode, altered(bundle, tmp_path)) as (there, pods):
         drill = drilled(there, tmp_path, plan(stages=STAGES, rules=RULES), SECOND)
         assert drill.rollout.phase == "promoted", drill.rollout.outcome
-        assert drill.callers.failed == 0, drill.callers.failures[:3]
-        assert set(drill.callers.versions) == {"0123456789ab", VERSION}
+        assert drill.clients.failed == 0, drill.clients.failures[:3]
+        assert set(drill.clients.versions) == {"0123456789ab", VERSION}
         shares = [traffic.get(SECOND.archive, 0) for traffic in pods.model.traffic]
         assert [share for n, share in enumerate(shares) if n == 0 or share != shares[n - 1]] == [
             0, 20, 50, 100,
         ]  # fmt: skip
-        assert house.supervisor.gateway.split().weight == 100
+        assert rig.supervisor.gateway.split().weight == 100
 
 
 @pytest.mark.parametrize("mode", ["knative", "standard"])
 def test_a_candidate_that_fails_is_taken_back(
-    house: Rig, bundle: ServedBundle, tmp_path: Path, mode: str
+    rig: Rig, bundle: ServedBundle, tmp_path: Path, mode: str
 ) -> None:
     candidate = altered(bundle, tmp_path, fails(0.3))
-    with on_cluster(house, mode, candidate) as (there, pods):
+    with on_cluster(rig, mode, candidate) as (there, pods):
         drill = drilled(there, tmp_path, plan(stages=STAGES, rules=RULES), SECOND)
         assert drill.rollout.phase == "rolled_back"
         assert "error_rate" in drill.rollout.outcome
-        assert drill.callers.versions[VERSION] > 0
-        assert drill.callers.failed == 0, drill.callers.failures[:3]
+        assert drill.clients.versions[VERSION] > 0
+        assert drill.clients.failed == 0, drill.clients.failures[:3]
         state = there.target.observe()
         assert (state.canary, state.stable, state.weight) == (None, FIRST.sha256, 0)
         assert pods.model.traffic[-1].get(SECOND.archive, 0) == 0

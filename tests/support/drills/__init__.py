@@ -1,1 +1,1 @@
-"""What rollout drills need: servers, callers that count every answer, and faults."""
+"""What rollout drills need: servers, clients that count every answer, and faults."""

@@ -1,7 +1,7 @@
-"""The model of a cluster whose pods are real: what KServe's split says, Envoy and TorchServe do.
+"""The model of a cluster with real pods: Envoy and TorchServe carry out the split of the modelled KServe.
 
 The targets speak to the API server of tests/support/kube; a pod of the candidate there is a TorchServe here,
-it is ready there when Envoy's question for a prediction is answered here, and callers get the cluster's
+it is ready there when Envoy's question for a prediction is answered here, and clients get the cluster's
 weights.
 """
 
@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from core.errors import ServingError
-from rollout.targets.knative import Knative
-from rollout.targets.manifests import predictor_name
-from rollout.targets.standard import Standard
+from rollout.targets.kserve.knative import Knative
+from rollout.targets.kserve.standard import Standard
+from rollout.targets.kserve.standard_patches import predictor_name
 from rollout.targets.target import Candidate
 from support.kube import knative, standard
 from support.kube.api_server import ApiServer
@@ -22,18 +22,18 @@ from support.kube.cluster import FIRST, SECOND, client, cluster, config
 from support.drills.rig import VERSION, Rig  # isort: skip
 
 ON_TRIAL = replace(SECOND, version=VERSION)
-"""As the cluster knows the archive of `altered`."""
+"""The name of the archive of `altered` in the cluster."""
 
 
 @dataclass
 class Pods:
-    """Runs what the model of the cluster says."""
+    """Runs the servers as the model of the cluster requires."""
 
-    house: Rig
+    rig: Rig
     server: ApiServer
     model: knative.Knative | standard.Standard
     candidate: Candidate
-    """The archive that lies at SECOND's address."""
+    """The archive at SECOND's address."""
     up: bool = False
 
     def ready_after(self, uri: str) -> int | None:
@@ -43,14 +43,14 @@ class Pods:
         with self.server.store.lock:
             share = self.model.traffic[-1].get(SECOND.archive, 0)
             wanted = share > 0 or self._wanted()
-        state = self.house.target.observe()
+        state = self.rig.target.observe()
         self.up = state.ready and state.canary is not None
         if wanted and state.canary is None:
-            self.house.target.deploy(self.candidate)
+            self.rig.target.deploy(self.candidate)
         elif not wanted and state.canary is not None:
-            self.house.target.rollback()
+            self.rig.target.rollback()
         elif self.up and state.weight != share:
-            self.house.target.set_weight(share)
+            self.rig.target.set_weight(share)
 
     @property
     def deployments(self) -> dict[str, str]:
@@ -78,14 +78,14 @@ class Pods:
 
 @contextmanager
 def on_cluster(
-    house: Rig, mode: str, candidate: Candidate, beside: Callable[[Pods], None] = lambda pods: None
+    rig: Rig, mode: str, candidate: Candidate, beside: Callable[[Pods], None] = lambda pods: None
 ) -> Iterator[tuple[Rig, Pods]]:
     """`beside` is called again and again while the pods run."""
     model: knative.Knative | standard.Standard = (
         knative.Knative() if mode == "knative" else standard.Standard()
     )
     with cluster(model) as server:
-        pods = Pods(house, server, model, candidate)
+        pods = Pods(rig, server, model, candidate)
         model.ready_after = pods.ready_after
         over = threading.Event()
 
@@ -100,8 +100,8 @@ def on_cluster(
         kind: type[Knative | Standard] = Knative if mode == "knative" else Standard
         target = kind(config(timeout_s=10), client(server))
         try:
-            yield replace(house, target=target, stable=FIRST), pods
+            yield replace(rig, target=target, stable=FIRST), pods
         finally:
             over.set()
             thread.join()
-            house.target.rollback()
+            rig.target.rollback()

@@ -16,12 +16,13 @@ from support.served_bundle import FRESH
 Changes = Mapping[str, Sequence[tuple[str, str]]]
 """Name of a file of the archive -> what, by what."""
 
-PREDICTOR, HANDLER, SCORING = "handlers/predictor.py", "churn_handler.py", "handlers/scoring/program.py"
+PREDICTOR, ANSWERING = "handlers/predictor.py", "handlers/answering.py"
+HANDLER, SCORING = "churn_handler.py", "handlers/scoring/program.py"
 ANSWERED = "    def _answer(self, request: Request, rows: Sequence[int], scored: Scored) -> Answer:\n"
 SCORED = "                scores[start:stop] = chunk.numpy()[: stop - start]\n        return scores\n"
 CALLED = "        answers = self.predictor.answer(rows, calls)\n"
 BEGUN = "        torch.set_num_threads(1)"
-READ = "vectors = self.features.read(distinct, now)"
+READ = "vectors = self.features.read(ids, now)"
 
 
 def _scored(instead: str) -> Changes:
@@ -32,9 +33,9 @@ def fails(share: float) -> Changes:
     """Not the questions for readiness, or it would be taken back as not ready."""
     refuses = (
         f'        if request.user_ids[0] != "u_" + "0" * 32 and __import__("random").random() < {share}:\n'
-        "            return protocols.refuse(BROKEN)\n"
+        '            return refuse(Refusal(503, "made to fail", "internal", 1))\n'
     )
-    return {PREDICTOR: [(ANSWERED, ANSWERED + refuses)]}
+    return {ANSWERING: [(ANSWERED, ANSWERED + refuses)]}
 
 
 FAILS = fails(0.02)
@@ -47,11 +48,12 @@ SLOW: Changes = {
         )
     ]
 }
-"""Its worker stands still for 1.5 s, every twentieth batch."""
+"""Its worker stops for 1.5 s at every twentieth batch."""
 SHIFTED = _scored("scores * 0.6")
-STALE: Changes = {PREDICTOR: [(READ, READ.replace("now)", "now + timedelta(days=40))"))]}
+OLDER = READ.replace("now)", 'now + __import__("datetime").timedelta(days=40))')
+STALE: Changes = {PREDICTOR: [(READ, OLDER)]}
 MISCALIBRATED = _scored("scores**4")
-"""Right in the order of customers, wrong in what it says of them."""
+"""Scores with the right order and the wrong level."""
 NEVER_READY: Changes = {HANDLER: [(BEGUN, '        __import__("time").sleep(3600)\n' + BEGUN)]}
 REFUSES_TO_LOAD: Changes = {HANDLER: [(BEGUN, '        raise ValueError("no")\n' + BEGUN)]}
 KILLED: Changes = {}
@@ -59,15 +61,15 @@ KILLED: Changes = {}
 
 
 def scores_of(url: str) -> NDArray[np.float64]:
-    """What stable says of the customers that callers ask for."""
-    asked = {"instances": [{"user_id": user} for user in FRESH]}
+    """Stable's scores of the customers in the requests."""
+    body = {"instances": [{"user_id": user} for user in FRESH]}
     with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
-        answers = client.post("/v1/models/churn:predict", json=asked).json()
+        answers = client.post("/v1/models/churn:predict", json=body).json()
     return np.array([one["churn_probability"] for one in answers["predictions"]])
 
 
 def outcomes_by(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Who churned, as often as stable says."""
+    """Outcomes that churn with stable's scores as probabilities."""
     return np.random.default_rng(0).random(len(scores)) < scores
 
 

@@ -1,4 +1,4 @@
-"""A whole rollout here, with real processes: Envoy, two TorchServes, controller, restless callers."""
+"""A whole rollout on this machine, with real processes: Envoy, two TorchServes, controller, and clients."""
 
 import hashlib
 import http.client
@@ -22,18 +22,16 @@ from rollout.controller import Controller
 from rollout.observers.live import LiveObserver
 from rollout.observers.observer import Observer
 from rollout.rules import rules_of
-from rollout.state import Event, Rollout
+from rollout.session import Clock, Connections
+from rollout.state import Change, Event, Rollout
 from rollout.store import Store
 from rollout.targets.envoy import EnvoyTarget
 from rollout.targets.target import Candidate
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
-from serving.gateway.keys import Keys
-from serving.supervisor import Companion, Supervisor, record_file
-from serving.torchserve.server import TorchServe
-from support.served_bundle import FRESH, NOW, ServedBundle, files_of, make_archive
+from serving.supervisor import Companion, Supervisor
+from support.served_bundle import FRESH, NOW, ServedBundle, make_archive
+from support.servers.stack import supervisor_of, ticking
 
-TICK_S = 0.1
 HORIZON = timedelta(days=90)
 VERSION = "ba9876543210"
 
@@ -43,17 +41,18 @@ def utc_now() -> datetime:
 
 
 @dataclass
-class Callers:
-    """Ask for one customer after the other, and count what became of every single request."""
+class Clients:
+    """Send requests for one customer after the other, and count the result of every one."""
 
     url: str
     threads: int = 2
     pause_s: float = 0.02
-    """Both variants and the callers share the cores: more load would measure the machine."""
+    """Both variants and the clients share the cores: more load would measure the machine."""
     sticky: bool = True
-    """False: each request is dealt anew, as KServe's gateways do; the gateway here takes `x-churn-user`."""
+    """False: each request is assigned to a variant independently, as by KServe's gateways: with a random
+    `x-churn-user`."""
     status: Counter[int] = field(default_factory=Counter)
-    """0: no whole answer."""
+    """0: no complete answer."""
     versions: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
@@ -61,8 +60,8 @@ class Callers:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def asking(self) -> Iterator["Callers"]:
-        workers = [threading.Thread(target=self._ask, args=(n,)) for n in range(self.threads)]
+    def sending(self) -> Iterator["Clients"]:
+        workers = [threading.Thread(target=self._send, args=(n,)) for n in range(self.threads)]
         for worker in workers:
             worker.start()
         try:
@@ -73,14 +72,14 @@ class Callers:
                 worker.join()
 
     @property
-    def asked(self) -> int:
+    def sent(self) -> int:
         return sum(self.status.values())
 
     @property
     def failed(self) -> int:
-        return self.asked - self.status[200]
+        return self.sent - self.status[200]
 
-    def _ask(self, first: int) -> None:
+    def _send(self, first: int) -> None:
         place = urlsplit(self.url)
         connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=60)
         for number in itertools.count(first, self.threads):
@@ -88,15 +87,15 @@ class Callers:
                 break
             user = FRESH[number * 7919 % len(FRESH)]
             began = time.monotonic()
-            status, said = self._one(connection, user)
+            status, body = self._one(connection, user)
             took = time.monotonic() - began
             with self._lock:
                 self.status[status] += 1
                 self.slowest_s = max(self.slowest_s, took)
                 if status == 200:
-                    self.versions[json.loads(said)["model_version"]] += 1
+                    self.versions[json.loads(body)["model_version"]] += 1
                 else:
-                    self.failures.append(f"{utc_now():%H:%M:%S.%f} {status} {said[:120]!r}")
+                    self.failures.append(f"{utc_now():%H:%M:%S.%f} {status} {body[:120]!r}")
             time.sleep(self.pause_s)
         connection.close()
 
@@ -120,7 +119,7 @@ class Callers:
 class Rig:
     supervisor: Supervisor
     target: Any
-    """EnvoyTarget, or one that speaks to a cluster."""
+    """EnvoyTarget, or the target of a cluster."""
     files: Any
     log: Path
     offset: timedelta
@@ -136,7 +135,7 @@ class Rig:
 
 
 @contextmanager
-def rig(
+def running_rig(
     bundle: ServedBundle,
     folder: Path,
     objective_ms: float = 800.0,
@@ -144,46 +143,28 @@ def rig(
     gateway: GatewayConfig | None = None,
     companion: Companion | None = None,
 ) -> Iterator[Rig]:
-    """All that `churn serve` runs, looked after as it does. `canary`: variables that only it has."""
-    files, log = files_of(folder), folder / "prediction-log"
-    serving = ServingConfig(prediction_log_window_s=2)
-    config = gateway or GatewayConfig(keys=False, drain_timeout_s=20)
-    offset = NOW - utc_now()
-    common = {
-        **bundle.environment,
+    """All processes of `churn serve`, supervised in the same way. `canary`: environment variables of the
+    canary."""
+    log, offset = folder / "prediction-log", NOW - utc_now()
+    environment = {
         "CHURN_CLOCK_OFFSET_S": str(offset.total_seconds()),
         "CHURN_PREDICTION_LOG": str(log),
         "CHURN_PREDICTION_LOG_WINDOW_S": "2",
+        "CHURN_VARIANT": "stable",
     }
-
-    def maker(variant: str, more: Mapping[str, str]) -> Callable[[Path, str], TorchServe]:
-        environment = {**common, "CHURN_VARIANT": variant, **more}
-        return lambda archive, name: TorchServe(serving, archive, environment, files, name)
-
-    supervisor = Supervisor(
-        config,
-        Gateway(config, serving, files, record_file(files), objective_ms),
-        Keys(folder / "keys.json"),
-        maker("stable", {}),
-        lambda: bundle.archive,
-        files,
-        trial=maker("canary", canary or {}),
+    made = supervisor_of(
+        bundle,
+        folder,
+        gateway or GatewayConfig(keys=False, drain_timeout_s=20),
+        ServingConfig(prediction_log_window_s=2),
+        environment,
+        objective_ms=objective_ms,
+        canary={"CHURN_VARIANT": "canary", **(canary or {})},
         companion=companion,
     )
-    over = threading.Event()
-
-    def look_after() -> None:
-        while not over.wait(TICK_S):
-            supervisor.tick(utc_now())
-
-    with supervisor:
-        thread = threading.Thread(target=look_after)
-        thread.start()
-        try:
-            yield Rig(supervisor, EnvoyTarget(supervisor), files, log, offset, candidate_of(bundle.archive))
-        finally:
-            over.set()
-            thread.join()
+    stable = candidate_of(bundle.archive)
+    with made.supervisor as supervisor, ticking(supervisor):
+        yield Rig(supervisor, EnvoyTarget(supervisor), made.files, log, offset, stable)
 
 
 def candidate_of(archive: Path, version: str = "0123456789ab") -> Candidate:
@@ -193,7 +174,7 @@ def candidate_of(archive: Path, version: str = "0123456789ab") -> Candidate:
 def altered(
     bundle: ServedBundle, folder: Path, changes: Mapping[str, Sequence[tuple[str, str]]] | None = None
 ) -> Candidate:
-    """A real archive of the next version, whose files (name -> what, by what) are not as they should be."""
+    """A real archive of the next version, with replacements (old, new) in its files."""
     model_dir = shutil.copytree(bundle.model_dir, folder / "model")
     described = model_dir / "bundle.json"
     described.write_text(json.dumps(json.loads(described.read_text()) | {"model_version": VERSION}))
@@ -208,32 +189,24 @@ def altered(
 
 
 class Registered:
-    """The versions that were made champion, in order; repeats in a row count once."""
+    """The versions that became champion, in order, without repetitions in a row."""
 
     def __init__(self) -> None:
         self.champions: list[str] = []
 
-    def follow(
-        self,
-        stable: Candidate,
-        previous: Candidate | None,
-        who: str,
-        when: datetime,
-        why: str,
-        numbers: Mapping[str, float],
-    ) -> str:
-        if self.champions[-1:] != [stable.version]:
-            self.champions.append(stable.version)
+    def follow(self, change: Change, numbers: Mapping[str, float]) -> str:
+        if self.champions[-1:] != [change.to.version]:
+            self.champions.append(change.to.version)
         return "the champion"
 
 
 @dataclass
 class Drill:
-    """How one rollout went, and what its callers saw."""
+    """One rollout after its end, and the answers that clients got."""
 
     rollout: Rollout
     history: list[Event]
-    callers: Callers
+    clients: Clients
     champions: list[str]
     seconds: float
 
@@ -249,36 +222,29 @@ def drilled(
     candidate: Candidate,
     meanwhile: Callable[[Rollout], None] = lambda rollout: None,
     labels: Path | None = None,
-    callers: Callers | None = None,
+    clients: Clients | None = None,
 ) -> Drill:
-    """Put `candidate` on trial among restless callers, until it has ended. `meanwhile` sees each tick."""
+    """Roll `candidate` out while clients send requests, until it has ended. `meanwhile` is called at each
+    tick."""
     store, registry = Store(f"sqlite:///{folder}/rollout.db", config.lease_s), Registered()
-    controller = Controller(
-        config,
-        store,
-        rig.target,
-        rig.observer(config, labels),
-        rules_of(config),
-        utc_now,
-        time.sleep,
-        registry,
-    )
-    callers = callers or Callers(rig.url, sticky=rig.sticky)
+    connections = Connections(store, rig.target, rig.observer(config, labels), registry)
+    controller = Controller(config, rules_of(config), connections, Clock(utc_now, time.sleep))
+    clients = clients or Clients(rig.url, sticky=rig.sticky)
     began = time.monotonic()
-    with callers.asking():
-        rollout = store.start("churn", candidate, rig.stable, config, "drill", "a drill", utc_now())
+    with clients.sending():
+        rollout = store.start("churn", Change(candidate, rig.stable, "drill", utc_now(), "a drill"), config)
         while not rollout.over:
             rollout = controller.tick(rollout.id)
             meanwhile(rollout)
             time.sleep(config.tick_s)
             assert time.monotonic() - began < 400, rollout
-        time.sleep(1)  # and stable's customers after it
-    return Drill(rollout, store.history(rollout.id), callers, registry.champions, time.monotonic() - began)
+        time.sleep(1)  # some more requests after its end
+    return Drill(rollout, store.history(rollout.id), clients, registry.champions, time.monotonic() - began)
 
 
 def plan(**changes: Any) -> RolloutConfig:
-    """A plan of seconds; `stages` and all else by override."""
-    usual: dict[str, Any] = {
+    """A plan of some seconds a stage, with `changes`."""
+    default: dict[str, Any] = {
         "stages": [
             {"weight": 0, "mirror": True, "min_s": 3, "max_s": 120, "min_requests": 300},
             {"weight": 5, "min_s": 3, "max_s": 120, "min_requests": 10},
@@ -286,11 +252,11 @@ def plan(**changes: Any) -> RolloutConfig:
             {"weight": 50, "min_s": 3, "max_s": 120, "min_requests": 80},
             {"weight": 100, "min_s": 3, "max_s": 120, "min_requests": 100},
         ],
-        # slow for the machine that runs the tests, not for a customer
+        # what is slow on the machine that runs the tests, not for a customer
         "rules": {"latency": {"objective_ms": 800, "max_p99_ratio": 3.0}},
         "tick_s": 0.5,
         "block_s": 0.5,
         "watch_s": 3,
         "ready_timeout_s": 180,
     }
-    return RolloutConfig.model_validate(usual | changes)
+    return RolloutConfig.model_validate(default | changes)

@@ -52,7 +52,7 @@ class Scraped:
         return {"namespace": NAMESPACE, "name": NAME, "prometheus": named}
 
     def _targets(self, pods: Pods) -> list[dict[str, Any]]:
-        supervisor, names = pods.house.supervisor, pods.deployments
+        supervisor, names = pods.rig.supervisor, pods.deployments
         backends = {
             f"{slot}_backend": f"{NAMESPACE}/{names[slot].removesuffix('-deployment')}/80/da39a3ee5e"
             for slot in BACKENDS
@@ -116,7 +116,7 @@ class Judged(Rig):
         ]
         deadline = time.monotonic() + 60
         while not all(client.query(query) for query in wanted):
-            assert time.monotonic() < deadline, "nobody scrapes"
+            assert time.monotonic() < deadline, "no scrape"
             time.sleep(0.2)
         time.sleep(2)  # what stable has answered just before is among it
 
@@ -136,8 +136,8 @@ class Judged(Rig):
 
 @contextmanager
 def judged_by_prometheus(
-    house: Rig, mode: str, candidate: Any, scraped: Scraped
+    rig: Rig, mode: str, candidate: Any, scraped: Scraped
 ) -> Iterator[tuple[Judged, Pods]]:
-    with on_cluster(house, mode, candidate, scraped.follow) as (there, pods):
+    with on_cluster(rig, mode, candidate, scraped.follow) as (there, pods):
         parts: Mapping[str, Any] = vars(there) | {"sticky": False, "scraped": scraped}
         yield Judged(**parts), pods

@@ -5,7 +5,7 @@ generation, a status that only controllers write, 404, 422 from CRD schemas, 400
 strict validation, 403 from admission and from RBAC, answers that never come. Controllers (knative.py,
 standard.py) run one step before each request, so that everything happens at last and nothing by the clock.
 
-Instead of it: kmock 0.8 serves the API over HTTP, but knows neither resourceVersion nor generation nor
+Instead of it: kmock 0.8 serves the API over HTTP, but has neither resourceVersion nor generation nor
 admission; mockernetes patches the Python client in the process; kwok, envtest and kind (not tried) need
 binaries of kube-apiserver and etcd, which pip does not bring.
 """
@@ -46,12 +46,12 @@ class Call:
     body: Any = None
     code: int = 200
     sent: Object | None = field(default=None, compare=False)
-    """After a write that was taken: the object as it stands then."""
+    """Called after a write, with the object after it."""
 
 
 @dataclass
 class Store:
-    """What etcd holds. All writes go through here, whoever makes them."""
+    """The objects in etcd. All writes are made here."""
 
     objects: dict[Key, Object] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -93,7 +93,7 @@ class Store:
         return self.objects.pop((group, plural, namespace, name), None) is not None
 
     def touch(self, key: Key) -> None:
-        """As somebody else would who writes at the same time."""
+        """A write of another client at the same time."""
         self._write(key, self.objects[key])
 
     def _write(self, key: Key, content: Object) -> None:
@@ -123,7 +123,7 @@ class ApiServer:
         self.lose_answers = 0
         """So many requests are carried out and their answers lost."""
         self.foreign_writes = 0
-        """So many patches find that somebody else has just written."""
+        """So many patches conflict with a write of another client."""
         self.conflict_first = False
         """Every patch finds so at its first try."""
         self.rules: list[Object] | None = None
@@ -241,8 +241,8 @@ class ApiServer:
         else:
             self._tried.discard(written)
         found = self.store.objects[key]
-        asked = (body.get("metadata") or {}).get("resourceVersion")
-        if asked is not None and asked != found["metadata"]["resourceVersion"]:
+        sent = (body.get("metadata") or {}).get("resourceVersion")
+        if sent is not None and sent != found["metadata"]["resourceVersion"]:
             raise Refused(
                 409,
                 "Conflict",

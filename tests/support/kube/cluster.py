@@ -12,7 +12,7 @@ import yaml
 from kubernetes.client import ApiClient, Configuration
 
 from rollout.config import KServeConfig
-from rollout.targets.cluster import Cluster
+from rollout.targets.kserve.cluster import Cluster
 from rollout.targets.target import Candidate
 from support.kube import knative, standard
 from support.kube.api_server import ApiServer, Object
@@ -122,7 +122,7 @@ def config(timeout_s: float = 3.0) -> KServeConfig:
 
 
 def found(server: ApiServer) -> Object:
-    """The InferenceService as it stands."""
+    """The InferenceService now."""
     content = server.store.get("serving.kserve.io", "inferenceservices", "churn", "churn")
     assert content is not None
     return content

@@ -36,8 +36,8 @@ class Knative:
     load: Load | None = None
     """With it an autoscaler sizes each revision, and pods take `starts_in` steps to start."""
     starts_in: int = 6
-    _asked: dict[str, list[int]] = field(default_factory=dict)
-    """Revision -> the pods that it was asked for, step by step."""
+    _requested: dict[str, list[int]] = field(default_factory=dict)
+    """Revision -> the pods that were requested, step by step."""
     _services: dict[str, Object] = field(default_factory=dict)
     _ages: dict[str, int] = field(default_factory=dict)
 
@@ -140,7 +140,7 @@ class Knative:
             ksvc["ready"] = name
 
     def _scaled(self, store: Store, revision: Object, ksvc: Object) -> tuple[int, int]:
-        """Pods that the autoscaler asks for, and those that have had the time to start."""
+        """Pods that the autoscaler requests, and those that have had the time to start."""
         meta, spec = revision["metadata"], revision["spec"]
         routed = [part["percent"] for part in ksvc["status"] if part["revisionName"] == meta["name"]]
         reachable = bool(routed) or meta["name"] == ksvc["created"]
@@ -152,7 +152,7 @@ class Knative:
             return least, least
         now = (revision.get("status") or {}).get("actualReplicas", 0)
         wanted = self.load.replicas(meta["name"], sum(routed), now, least, most)
-        history = self._asked.setdefault(meta["name"], [wanted] * self.starts_in)
+        history = self._requested.setdefault(meta["name"], [wanted] * self.starts_in)
         history.append(wanted)
         return wanted, min(history[-self.starts_in :])
 

@@ -22,7 +22,7 @@ class Load:
     _wanted: dict[str, list[int]] = field(default_factory=dict)
 
     def replicas(self, name: str, share: float, now: int, least: int, most: int) -> int:
-        """What the autoscaler asks for, for a Deployment that gets `share` percent."""
+        """The pods that the autoscaler requests for a Deployment that gets `share` percent."""
         wanted = self._wanted.setdefault(name, [])
         wanted.append(min(max(ceil(self.units * share / 100 / self.target), least), most))
         return max(wanted[-1], max(wanted[-self.shrinks_after :]) if now > wanted[-1] else 0)

@@ -1,8 +1,8 @@
 """What KServe's controller, Deployments and a gateway do with an InferenceService in Standard mode.
 
 After KServe's master of August 2026 (0.21): inference_service_validation.go, canary_controller_test.go and
-httproute_reconciler.go, as the facts of this project tell them. `release="0.20"` makes canaries and routes
-nothing to them, and says in its status that it does.
+httproute_reconciler.go, as this project has documented them. `release="0.20"` makes canaries and routes
+nothing to them, and its status states that it does.
 """
 
 import copy
@@ -36,8 +36,8 @@ class Standard:
     load: Load | None = None
     """With it an autoscaler sizes stable, and pods take `starts_in` steps to start."""
     starts_in: int = 6
-    _asked: dict[str, list[int]] = field(default_factory=dict)
-    """Deployment -> the pods that it was asked for, step by step."""
+    _requested: dict[str, list[int]] = field(default_factory=dict)
+    """Deployment -> the pods that were requested, step by step."""
     _pods: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Deployment -> the storageUri that its pods are of, and their age."""
 
@@ -140,12 +140,12 @@ class Standard:
                 ]  # fmt: skip
             store.put_status(deployment, status)
 
-    def _started(self, name: str, asked: int) -> int:
-        """Pods that were asked for long enough ago; the first come with the Deployment itself."""
+    def _started(self, name: str, requested: int) -> int:
+        """Pods that were requested long enough ago; the first come with the Deployment itself."""
         if self.load is None:
-            return asked
-        history = self._asked.setdefault(name, [asked] * self.starts_in)
-        history.append(asked)
+            return requested
+        history = self._requested.setdefault(name, [requested] * self.starts_in)
+        history.append(requested)
         return min(history[-self.starts_in :])
 
     def _gateway(self, store: Store, service: Object) -> None:

@@ -1,26 +1,26 @@
-"""Clients that ask without a pause and note what became of every single request."""
+"""Connections that send requests without a pause, and counts of what became of every single one."""
 
 import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 
 @dataclass
 class Load:
-    """Counts of what happened; `cut` is a request that was sent and got no whole answer."""
-
     status: Counter[int] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
     scores: set[float] = field(default_factory=set)
     refused: int = 0
-    """Connections that nobody took: nothing was sent."""
+    """Connections that were not accepted: nothing was sent."""
     without_retry_after: int = 0
-    """Answers 503 that did not say when to come back."""
+    """Answers 503 without Retry-After."""
     cut: list[str] = field(default_factory=list)
+    """Errors of requests that were sent and got no whole answer."""
 
     @property
     def answered(self) -> int:
@@ -28,42 +28,47 @@ class Load:
 
 
 @contextmanager
-def under_load(host: str, port: int, key: str, clients: int = 64) -> Iterator[Load]:
-    """`clients` connections, one request on its way on each; every other connects anew each time."""
+def under_load(
+    url: str, key: str = "", users: Sequence[int] = (7,), connections: int = 64, reconnecting: bool = True
+) -> Iterator[Load]:
+    """One request at a time on each connection, about each of `users` in turn.
+
+    `reconnecting`: every other client opens a new connection for each request. Fails the test if a request
+    is still not answered two minutes after the block.
+    """
     load, over = Load(), threading.Event()
-    request = _request(key)
+    place = urlsplit(url)
 
-    async def everybody() -> None:
-        await asyncio.gather(
-            *(_client(host, port, request(number % 2 == 0), load, over) for number in range(clients))
-        )
+    async def every_client() -> None:
+        clients = []
+        for number in range(connections):
+            keeps, first = not reconnecting or number % 2 == 0, number % len(users)
+            requests = [_request(user, key, keeps) for user in [*users[first:], *users[:first]]]
+            clients.append(_client(str(place.hostname), int(place.port or 0), requests, load, over))
+        await asyncio.gather(*clients)
 
-    thread = threading.Thread(target=lambda: asyncio.run(everybody()))
+    thread = threading.Thread(target=lambda: asyncio.run(every_client()))
     thread.start()
     try:
         yield load
     finally:
         over.set()
-        thread.join(60)
+        thread.join(120)
+        assert not thread.is_alive(), "a request was never answered"
 
 
-def _request(key: str):  # type: ignore[no-untyped-def]
-    body = b'{"user_id": 7}'
-
-    def make(keep: bool) -> bytes:
-        return (
-            b"POST /predictions/churn HTTP/1.1\r\nHost: churn\r\nContent-Type: application/json\r\n"
-            + f"x-api-key: {key}\r\nContent-Length: {len(body)}\r\n".encode()
-            + (b"" if keep else b"Connection: close\r\n")
-            + b"\r\n"
-            + body
-        )
-
-    return make
+def _request(user: int, key: str, keeps: bool) -> bytes:
+    body = b'{"user_id": %d}' % user
+    return (
+        b"POST /predictions/churn HTTP/1.1\r\nHost: churn\r\nContent-Type: application/json\r\n"
+        + (f"x-api-key: {key}\r\n".encode() if key else b"")
+        + (b"" if keeps else b"Connection: close\r\n")
+        + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
 
 
-async def _client(host: str, port: int, request: bytes, load: Load, over: threading.Event) -> None:
-    writer = None
+async def _client(host: str, port: int, requests: Sequence[bytes], load: Load, over: threading.Event) -> None:
+    writer, number = None, 0
     while not over.is_set():
         if writer is None:
             try:
@@ -73,7 +78,8 @@ async def _client(host: str, port: int, request: bytes, load: Load, over: thread
                 await asyncio.sleep(0.05)
                 continue
         try:
-            writer.write(request)
+            writer.write(requests[number % len(requests)])
+            number += 1
             await writer.drain()
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
             length = int(head.split("content-length:")[1].split("\r\n")[0])

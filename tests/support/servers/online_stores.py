@@ -1,18 +1,13 @@
-"""Real online stores filled by Feast itself: SQLite files, and redis-server on a port the system chooses."""
+"""Real online stores, in SQLite or Redis, that Feast itself has filled."""
 
-import socket
 import sqlite3
-import subprocess
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from features import packing
 from features.lean_feast import FeatureStore, quiet
@@ -28,7 +23,6 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 
-REDIS = Path("/usr/bin/redis-server")
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SPEC = FeaturesConfig(
     service="online_v1",
@@ -104,7 +98,7 @@ class FilledStore:
         packing.prepare(self.database, self.table, self.layout.features)
 
     def pack(self) -> int:
-        return packing.pack(self.database, self.table, self.layout.features, "user_id")
+        return packing.pack(self.database, self.table, self.layout.features)
 
     def packed(self) -> int:
         """How many customers are."""
@@ -164,63 +158,3 @@ def filled_store(
 
 def key_of(user_id: str) -> EntityKey:
     return EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user_id)])
-
-
-@dataclass
-class RedisServer:
-    """A server of ours, known by its pid; `start` and `stop` as often as a test likes, on one port."""
-
-    port: int
-    folder: Path
-    process: "subprocess.Popen[bytes] | None" = None
-
-    @property
-    def online(self) -> dict[str, Any]:
-        return {"type": "redis", "connection_string": f"127.0.0.1:{self.port}"}
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                str(REDIS),
-                "--port",
-                str(self.port),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--dir",
-                str(self.folder),
-            ],
-            stdout=subprocess.DEVNULL,
-        )
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                    connection.sendall(b"PING\r\n")
-                    if connection.recv(16).startswith(b"+PONG"):
-                        return
-            except OSError:
-                time.sleep(0.05)
-        raise TimeoutError("redis-server does not answer")
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
-
-
-@contextmanager
-def redis_server(folder: Path) -> Iterator[RedisServer]:
-    if not REDIS.exists():
-        pytest.skip(f"{REDIS} is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = RedisServer(port, folder)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()

@@ -3,15 +3,15 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from support.waits import free_port, within
 
 PASSWORD = "s3cret-pass"
 
@@ -34,7 +34,7 @@ def postgres() -> Iterator[str]:
         made = [binaries / "initdb", "-D", folder / "db", "-U", "churn", "--auth=scram-sha-256",
                 f"--pwfile={secret}", "-N", "--no-locale", "-E", "UTF8"]  # fmt: skip
         subprocess.run(made, check=True, capture_output=True, user=who, cwd=folder)
-        port = _free_port()
+        port = free_port()
         command = [binaries / "postgres", "-D", folder / "db", "-p", str(port), "-k", name,
                    "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]  # fmt: skip
         with (folder / "log").open("wb") as log:
@@ -73,15 +73,11 @@ def _another_user() -> str | None:
     return next(name for name in ("postgres", "nobody") if name in names)
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 def _wait(binaries: Path, port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    asked = [binaries / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
-    while subprocess.run(asked, capture_output=True, check=False).returncode:
-        assert server.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
+    command = [binaries / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
+
+    def is_ready() -> bool:
+        assert server.poll() is None, log.read_text()
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    within(60, is_ready, log.read_text)

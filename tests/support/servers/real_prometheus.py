@@ -1,7 +1,6 @@
 """Debian's Prometheus, and workers that it scrapes; skipped where the program is not installed."""
 
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -17,6 +16,7 @@ import pytest
 import yaml
 
 from handlers.telemetry import Telemetry, torchserve_metrics
+from support.waits import free_port, within
 
 PROGRAM = shutil.which("prometheus")
 needs_prometheus = pytest.mark.skipif(
@@ -48,13 +48,10 @@ class Exporters:
         self.pages[pod] = "\n".join(lines) + "\n"
 
     def settle(self, *pods: str) -> None:
-        """Wait until what stands there has been scraped."""
+        """Wait until the present pages have been scraped."""
         begun = {pod: self.scraped.get(pod, 0) for pod in pods}
-        deadline = time.monotonic() + 15
-        while any(self.scraped.get(pod, 0) < begun[pod] + 3 for pod in pods):
-            assert time.monotonic() < deadline, "nobody scrapes"
-            time.sleep(0.05)
-        time.sleep(0.4)  # and written
+        within(15, lambda: all(self.scraped.get(pod, 0) >= begun[pod] + 3 for pod in pods), "nothing scrapes")
+        time.sleep(0.2)  # until the last scrape is written
 
 
 @contextmanager
@@ -117,26 +114,27 @@ def prometheus(
         for job in jobs
         for pod, (namespace, service) in job.pods.items()
     ]
-    with running(folder, scrapes, web) as url:
+    with running(folder, scrapes, web, every_ms=100) as url:
         yield url
 
 
 @contextmanager
 def running(
-    folder: Path, scrapes: Sequence[Mapping[str, Any]], web: Mapping[str, Any] | None = None
+    folder: Path,
+    scrapes: Sequence[Mapping[str, Any]],
+    web: Mapping[str, Any] | None = None,
+    every_ms: int = 400,
 ) -> Iterator[str]:
-    """Scrapes several times a second. `web`: its own TLS and users (--web.config.file)."""
+    """`web`: its own TLS and users (--web.config.file)."""
     assert PROGRAM is not None
     folder.mkdir(parents=True, exist_ok=True)
     config = {
-        "global": {"scrape_interval": "400ms", "scrape_timeout": "400ms"},
+        "global": {"scrape_interval": f"{every_ms}ms", "scrape_timeout": f"{every_ms}ms"},
         "scrape_configs": list(scrapes),
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     (folder / "web.yml").write_text(yaml.safe_dump(dict(web or {})))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     scheme = "https" if web and "tls_server_config" in web else "http"
     process = subprocess.Popen(
         [
@@ -159,13 +157,5 @@ def running(
 
 
 def _wait_until_ready(url: str) -> None:
-    deadline = time.monotonic() + 20
     with httpx.Client(verify=False, timeout=2, trust_env=False) as client:  # noqa: S501  its own certificate
-        while time.monotonic() < deadline:
-            try:
-                if client.get(f"{url}/-/ready").status_code in (200, 401):
-                    return
-            except httpx.HTTPError:
-                pass
-            time.sleep(0.05)
-    raise AssertionError("Prometheus did not start")
+        within(20, lambda: client.get(f"{url}/-/ready").status_code in (200, 401), ignored=httpx.HTTPError)

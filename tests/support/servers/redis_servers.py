@@ -1,22 +1,24 @@
 """Real Redis servers in the ways that production has them: TLS, users, sentinels, a cluster."""
 
+import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from support.servers.online_stores import REDIS
 from support.servers.tls_files import TlsFiles
+from support.waits import free_port, within
 
+REDIS = shutil.which("redis-server")
 SLOTS = 16_384
 
 
@@ -32,39 +34,70 @@ def free_ports(count: int) -> list[int]:
     return found
 
 
+@dataclass
+class RedisServer:
+    """A redis-server on one port of loopback, that `start` and `stop` (a kill) may follow each other on."""
+
+    port: int
+    folder: Path
+    options: Sequence[str] = ("--save", "")
+    process: "psutil.Popen | None" = None
+
+    @property
+    def online(self) -> dict[str, Any]:
+        """Feast's `online_store`."""
+        return {"type": "redis", "connection_string": f"127.0.0.1:{self.port}"}
+
+    def start(self) -> None:
+        self.process = _launched(self.folder, "--port", str(self.port), *self.options)
+        with Redis(port=self.port) as client:
+            within(20, client.ping, ignored=RedisError)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            _kill(self.process)
+        self.process = None
+
+
 @contextmanager
-def started(folder: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A redis-server with these arguments, ended at the end."""
-    if not REDIS.exists():
-        pytest.skip(f"{REDIS} is not installed")
+def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
+    server = RedisServer(free_port(), folder, options or ("--save", ""))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _launched(folder: Path, *arguments: str) -> psutil.Popen:
+    if REDIS is None:
+        pytest.skip("redis-server is not installed")
     folder.mkdir(parents=True, exist_ok=True)
-    command = [str(REDIS), *arguments, "--bind", "127.0.0.1", "--dir", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    command = [REDIS, *arguments, "--bind", "127.0.0.1", "--dir", str(folder)]
+    return psutil.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def _kill(process: psutil.Popen) -> None:
+    with suppress(psutil.NoSuchProcess):  # a test has killed it
+        process.kill()
+    process.wait()
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[psutil.Popen]:
+    """A redis-server with these arguments, killed at the end of the block."""
+    process = _launched(folder, *arguments)
     try:
         yield process
     finally:
-        process.kill()
-        process.wait()
-
-
-def until(happened: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """What `happened` returns once it is true; RedisErrors do not count."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if found := happened():
-                return found
-        except RedisError:
-            pass
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
+        _kill(process)
 
 
 @contextmanager
-def plain_redis(folder: Path, port: int, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+def plain_redis(folder: Path, port: int, *arguments: str) -> Iterator[psutil.Popen]:
     with started(folder, "--port", str(port), "--save", "", *arguments) as process:
         with Redis(port=port) as client:
-            until(client.ping)
+            within(30, client.ping, ignored=RedisError)
         yield process
 
 
@@ -82,13 +115,13 @@ def tls_redis(folder: Path, files: TlsFiles) -> Iterator[int]:
             ssl_certfile=str(files.certificate),
             ssl_keyfile=str(files.key),
         ) as client:
-            until(client.ping)
+            within(30, client.ping, ignored=RedisError)
         yield port
 
 
 @dataclass
 class Sentinels:
-    master: "subprocess.Popen[bytes]"
+    master: psutil.Popen
     ports: Sequence[int]
     """Of master and replica."""
     sentinel: int
@@ -107,7 +140,7 @@ def sentinels(folder: Path, password: str, sentinel_password: str) -> Iterator[S
             started(folder / "other", "--port", str(other), "--save", "", *secret, *replica_of)
         )
         with Redis(port=one, password=password) as client:
-            until(lambda: client.info("replication")["connected_slaves"])
+            within(30, lambda: client.info("replication")["connected_slaves"], ignored=RedisError)
         config = folder / "sentinel" / "sentinel.conf"
         config.parent.mkdir(parents=True)
         config.write_text(
@@ -117,7 +150,7 @@ def sentinels(folder: Path, password: str, sentinel_password: str) -> Iterator[S
         )
         stack.enter_context(started(config.parent, str(config), "--sentinel"))
         with Redis(port=watching, password=sentinel_password) as client:
-            until(lambda: client.sentinel_slaves("churn"))
+            within(30, lambda: client.sentinel_slaves("churn"), ignored=RedisError)
         yield Sentinels(master, (one, other), watching)
 
 
@@ -146,7 +179,7 @@ def cluster(folder: Path) -> Iterator[RedisCluster]:
             made.client(number).execute_command("CLUSTER ADDSLOTSRANGE", first, after - 1)
             made.client(0).execute_command("CLUSTER MEET", "127.0.0.1", ports[number])
         for number in range(3):
-            until(lambda number=number: _is_whole(made.client(number)))
+            within(30, lambda number=number: _is_whole(made.client(number)), ignored=RedisError)
         yield made
 
 

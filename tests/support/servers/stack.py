@@ -1,8 +1,7 @@
-"""A supervised server as `churn serve` runs it: the gateway, TorchServe, and somebody who ticks."""
+"""A supervised server as `churn serve` runs it: gateway, TorchServe, and the regular ticks."""
 
 import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,12 +12,15 @@ import httpx
 
 from core.workspace import Workspace
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Keys, first_key
+from serving.gateway.process import Gateway
 from serving.gateway.tls import own_client
-from serving.supervisor import Supervisor, record_file
+from serving.record import record_file
+from serving.supervisor import Companion, Servers, Supervisor
 from serving.torchserve.server import TorchServe
 from support.served_bundle import ServedBundle, files_of
+
+TICK_S = 0.1
 
 
 @dataclass
@@ -52,20 +54,29 @@ def supervisor_of(
     gateway: GatewayConfig | None = None,
     serving: ServingConfig | None = None,
     environment: Mapping[str, str] | None = None,
+    newest: Callable[[], Path] | None = None,
+    objective_ms: float = 250.0,
+    canary: Mapping[str, str] | None = None,
+    companion: Companion | None = None,
 ) -> Stack:
+    """Not started yet. `environment` is added to the bundle's, and `canary` to that for the canary alone.
+
+    `newest` is the archive to serve, by default the bundle's.
+    """
     gateway, serving = gateway or GatewayConfig(), serving or ServingConfig()
     files, variables = files_of(folder), {**bundle.environment, **(environment or {})}
     keys = Keys(files.api_keys)
-    first_key(keys, files.api_key, datetime.now(UTC))
+    if gateway.keys:
+        first_key(keys, files.api_key, datetime.now(UTC))
+
+    def maker(more: Mapping[str, str]) -> Callable[[Path, str], TorchServe]:
+        return lambda archive, name: TorchServe(serving, archive, {**variables, **more}, files, name)
+
+    servers = Servers(newest or (lambda: bundle.archive), maker({}), maker(canary or {}))
     supervisor = Supervisor(
-        gateway,
-        Gateway(gateway, serving, files, record_file(files)),
-        keys,
-        lambda archive, name: TorchServe(serving, archive, variables, files, name),
-        lambda: bundle.archive,
-        files,
+        Gateway(gateway, serving, files, record_file(files), objective_ms), servers, keys, files, companion
     )
-    return Stack(supervisor, files, keys, files.api_key.read_text().strip())
+    return Stack(supervisor, files, keys, files.api_key.read_text().strip() if gateway.keys else "")
 
 
 @contextmanager
@@ -74,7 +85,7 @@ def ticking(supervisor: Supervisor) -> Iterator[None]:
     over = threading.Event()
 
     def tick() -> None:
-        while not over.wait(0.1):
+        while not over.wait(TICK_S):
             supervisor.tick(datetime.now(UTC))
 
     thread = threading.Thread(target=tick)
@@ -84,13 +95,3 @@ def ticking(supervisor: Supervisor) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-
-
-def within(seconds: float, condition: Any) -> float:
-    """Wait until `condition()`; how long it took."""
-    began = time.monotonic()
-    while time.monotonic() - began < seconds:
-        if condition():
-            return time.monotonic() - began
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s")

@@ -1,4 +1,4 @@
-"""Small HTTP servers that say who they are, in a gateway's slots: for what is Envoy's to decide alone."""
+"""Small HTTP servers that answer with their name, in the slots of a gateway: for what Envoy alone decides."""
 
 import json
 import socket
@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,10 +16,11 @@ import httpx
 
 from handlers.identity import NOBODY
 from serving.config import GatewayConfig, ServingConfig
-from serving.gateway.gateway import Gateway
 from serving.gateway.keys import Key
+from serving.gateway.process import Gateway
 from serving.torchserve.server import Upstream
 from support.served_bundle import files_of
+from support.waits import within
 
 
 @dataclass
@@ -107,25 +108,35 @@ class Split:
 
 
 @contextmanager
-def split(folder: Path, config: GatewayConfig | None = None, keys: tuple[Key, ...] = ()) -> Iterator[Split]:
+def split(
+    folder: Path, config: GatewayConfig | None = None, keys: tuple[Key, ...] = (), api_key: str = ""
+) -> Iterator[Split]:
+    """A gateway before a stable and a canary upstream; its client sends `api_key`."""
     files = files_of(folder)
     stable, canary = Answering("stable"), Answering("canary")
-    stable.start(), canary.start()
-    with Gateway(config or GatewayConfig(keys=False), ServingConfig(), files) as gateway:
+    with ExitStack() as stack:
+        for upstream in (stable, canary):
+            upstream.start()
+            stack.callback(upstream.die)
+        gateway = stack.enter_context(Gateway(config or GatewayConfig(keys=False), ServingConfig(), files))
         gateway.serve({}, keys)
         gateway.set_upstream("stable", stable.upstream)
         gateway.set_upstream("canary", canary.upstream)
-        with httpx.Client(base_url=gateway.url, trust_env=False, timeout=20) as client:
-            made = Split(gateway, stable, canary, client, files.serving / "logs" / "gateway.log")
-            _wait_until_bodies_are_read(made)
-            yield made
+        client = stack.enter_context(httpx.Client(base_url=gateway.url, trust_env=False, timeout=20))
+        if keys:
+            client.headers["x-api-key"] = api_key
+        made = Split(gateway, stable, canary, client, files.serving / "logs" / "gateway.log")
+        _wait_until_bodies_are_read(made)
+        yield made
 
 
 def _wait_until_bodies_are_read(made: Split) -> None:
-    """Envoy takes a new route file on its own time: well before a canary is warm, but not before a test."""
+    """Envoy loads a new route file some time after it was written, and only then reads identifiers."""
     made.gateway.set_canary_weight(50)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if all(len({made.who(user) for _ in range(12)}) == 1 for user in range(3)):
-            break
+    within(
+        10,
+        lambda: all(len({made.who(user) for _ in range(12)}) == 1 for user in range(3)),
+        ignored=AssertionError,
+    )
     made.gateway.set_canary_weight(0)
+    made.stable.seen.clear(), made.canary.seen.clear()

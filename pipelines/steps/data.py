@@ -1,0 +1,36 @@
+"""The steps from the source to the training set."""
+
+from pipelines.context import Context
+from pipelines.steps.depends import columns_read
+
+
+def ingest_source(context: Context) -> None:
+    """Reads, validates and masks the source."""
+    from data.ingest import ingest
+
+    ingest(context.settings.data, context.files, context.as_of, context.progress, columns_read(context))
+
+
+def compute_features(context: Context) -> None:
+    """Computes the snapshots and labels from the records."""
+    from features.build import build_features
+
+    build_features(context.settings.features, context.files, progress=context.progress)
+
+
+def fill_online_store(context: Context) -> None:
+    """Puts the newest snapshot into the online store."""
+    from features.store import materialize
+
+    materialize(context.settings.features, context.files, context.progress)
+
+
+def join_training_set(context: Context) -> None:
+    """Joins labels to the features of their moment; the file appears as a whole."""
+    from features.history import training_set
+
+    rows = training_set(context.settings.features, context.files, context.progress)
+    file = context.files.training_set
+    partial = file.with_suffix(".partial")
+    rows.to_parquet(partial, index=False)
+    partial.replace(file)

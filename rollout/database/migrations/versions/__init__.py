@@ -1,0 +1,1 @@
+"""One migration in each file; their numbers give the order."""

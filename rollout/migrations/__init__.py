@@ -1,1 +1,0 @@
-"""How the tables of `rollout.database` came to be: alembic runs these when a database is opened."""

@@ -1,0 +1,58 @@
+"""How many pods the share of a canary needs."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from rollout.targets.kserve.cluster import Object
+from rollout.targets.kserve.marks import MINIMUM, REPLICAS, mark, predictor
+
+
+@dataclass(frozen=True)
+class Size:
+    """Pods that a share needs."""
+
+    canary: int
+    """Fixed: KServe gives a canary no autoscaler."""
+    minimum: int
+    """Minimum of the predictor. KServe subtracts the canary's ready pods from it, and refuses a canary with
+    more."""
+
+
+def size(service: Object, entry: Object, percent: int, stable_pods: int) -> Size:
+    """The canary gets its share of the pods that all traffic needs.
+
+    That is the number that ran when the canary was deployed, when stable had all traffic. An autoscaler that
+    has not removed pods yet is no sign of load. One that has added pods is, for the share that stable still
+    has. Stable retains pods for all traffic, so that it can take it back, as far as maxReplicas allows beside
+    the canary's.
+    """
+    most = most_replicas(service)
+    at_start = int(mark(entry["predictor"], REPLICAS) or stable_replicas(service))
+    total = pods_for_all(at_start, stable_pods, 100 - int(entry["trafficPercent"]), most)
+    pods = pods_for(percent, total)
+    together = max(total + pods, minimum_before(service, entry))
+    return Size(pods, max(pods, together if most is None else min(together, most)))
+
+
+def pods_for_all(at_start: int, stable_pods: int, stable_share: int, most: int | None) -> int:
+    """The pods that all traffic needs. `at_start`: stable's pods when the canary was deployed; `stable_pods`:
+    those that serve `stable_share` % now."""
+    total = ceil(stable_pods * 100 / stable_share) if stable_pods > at_start and stable_share else at_start
+    return total if most is None else min(total, most)
+
+
+def pods_for(percent: int, total: int) -> int:
+    return max(1, ceil(total * percent / 100))
+
+
+def most_replicas(service: Object) -> int | None:
+    return int(predictor(service).get("maxReplicas") or 0) or None
+
+
+def stable_replicas(service: Object) -> int:
+    return int(predictor(service).get("minReplicas") or 1)
+
+
+def minimum_before(service: Object, entry: Object) -> int:
+    """The predictor's minReplicas before the canary was deployed."""
+    return int(mark(entry["predictor"], MINIMUM) or stable_replicas(service))

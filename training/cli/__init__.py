@@ -1,0 +1,1 @@
+"""The command `python -m training`: Lightning's command line over the settings of this project."""
