@@ -1,0 +1,1 @@
+"""Retraining under control: the governor decides, the ledger records, the runner resumes after a crash."""
