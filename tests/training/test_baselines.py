@@ -10,7 +10,7 @@ import pytest
 from sklearn.preprocessing import OneHotEncoder
 
 from features.spec import Feature, FeaturesConfig
-from training.evaluate.baselines import Task, _joined, fit_baselines, logistic_regression
+from training.evaluate.baselines import Task, _joined, fit_baselines, logistic_regression, random_forest
 from training.learn.inputs import Inputs
 
 SPEC = FeaturesConfig(
@@ -64,6 +64,17 @@ def test_the_sparse_regression_scores_as_the_dense_one(monkeypatch: pytest.Monke
     monkeypatch.setattr("training.evaluate.baselines.DENSE_CATEGORIES", 0)
 
     assert logistic_regression(task) == pytest.approx(dense, abs=2e-3)
+
+
+def test_a_forest_scores_the_same_to_the_bit_with_any_number_of_threads() -> None:
+    train, test = table(2000, 40), table(20_000, 40, seed=1)
+
+    def scores(jobs: int) -> np.ndarray:
+        inputs = Inputs.learn(train, SPEC)
+        return random_forest(Task(train, test, inputs, timedelta(days=90), Path(), 0, jobs=jobs))
+
+    alone = scores(1)
+    assert all(scores(4).tobytes() == alone.tobytes() for _ in range(2))
 
 
 def test_twenty_thousand_categories_take_little_memory() -> None:

@@ -138,6 +138,9 @@ BASELINES: dict[str, Callable[[Task], Scores]] = {
 
 def _scores(estimator: Any, matrix: Callable[[pd.DataFrame], Matrix], task: Task) -> Scores:
     estimator.fit(matrix(task.train), task.churned)
+    if hasattr(estimator, "n_jobs"):
+        # several threads add the votes in the order in which they finish, which changes the last bits
+        estimator.set_params(n_jobs=1)
     return np.asarray(estimator.predict_proba(matrix(task.test))[:, 1], dtype=np.float64)
 
 
