@@ -24,12 +24,18 @@ from support.drills.rig import Clients, Registered, altered, candidate_of, plan,
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 START = """
-import sys from datetime import UTC, datetime from rollout.config import RolloutConfig from rollout.state
-import Change from rollout.store import Store from rollout.targets.target import Candidate uri, archive,
-sha256, stable, stable_sha256, config = sys.argv[1:] config = RolloutConfig.model_validate_json(config) store
-= Store(uri, config.lease_s) candidate, previous = Candidate(archive, sha256, "ba9876543210"),
-Candidate(stable, stable_sha256, "0123456789ab") change = Change(candidate, previous, "me", datetime.now(UTC),
-"from another terminal") print(store.start("churn", change, config).id)
+import sys
+from datetime import UTC, datetime
+from rollout.config import RolloutConfig
+from rollout.state import Change
+from rollout.store import Store
+from rollout.targets.target import Candidate
+uri, archive, sha256, stable, stable_sha256, config = sys.argv[1:]
+config = RolloutConfig.model_validate_json(config)
+store = Store(uri, config.lease_s)
+candidate, previous = Candidate(archive, sha256, "ba9876543210"), Candidate(stable, stable_sha256, "0123456789ab")
+change = Change(candidate, previous, "me", datetime.now(UTC), "from another terminal")
+print(store.start("churn", change, config).id)
 """
 
 
