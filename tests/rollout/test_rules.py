@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from churn.settings import load_settings
-from rollout.config import RolloutConfig, Rules, Stage
+from rollout.config import RolloutConfig, Stage
 from rollout.evidence import COUNTS, Arm, Evidence
-from rollout.rules import RULES, judge_all, rules_of, shares
+from rollout.rules import RULES, Rules, judge_all, rules_of, shares
 from rollout.rules.answer import Found, answer
 from rollout.rules.rule import Verdict
 from support.rollout_evidence import beta_scores, scored, seen
