@@ -82,7 +82,7 @@ def supervised(
 
     Raises ServingError if ports of TorchServe itself are configured: two of them run during a change.
     """
-    from rollout.config import Latency
+    from rollout.rules.latency import Latency
     from serving.gateway.keys import Keys, first_key
     from serving.gateway.process import Gateway
     from serving.record import record_file

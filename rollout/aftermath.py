@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rollout.evidence import Arm, Evidence, Window
-
-COUNTS = ("requests", "errors", "slow", "customers", "missing", "stale", "degraded")
+from rollout.evidence import COUNTS_AFTER_PROMOTION, Arm, Evidence, Window
 
 
 def after_promotion(evidence: Evidence) -> Evidence:
@@ -28,5 +26,5 @@ def _together(arms: Sequence[Arm]) -> Arm:
     """The sum of two arms: counts only, since a sum has no p99."""
     first, second = arms
     failing = None if first.failing is None or second.failing is None else first.failing + second.failing
-    counts = {name: first.__dict__[name] + second.__dict__[name] for name in COUNTS}
+    counts = {name: getattr(first, name) + getattr(second, name) for name in COUNTS_AFTER_PROMOTION}
     return replace(Arm(), **counts, failing=failing, blocks=first.blocks.plus(second.blocks))

@@ -6,6 +6,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from core.config import Config
+from rollout.rules import Rules
+from rollout.rules.latency import Latency
 
 
 class Stage(Config):
@@ -29,69 +31,6 @@ class Stage(Config):
         if self.max_s < self.min_s:
             raise ValueError("max_s: shorter than min_s")
         return self
-
-
-class ErrorRate(Config):
-    tolerance: float = Field(0.0, ge=0, lt=1)
-    """By how much the rate may be higher than stable's."""
-
-
-class Latency(Config):
-    objective_ms: float = Field(250, gt=0)
-    """A request that takes longer is slow."""
-    tolerance: float = Field(0.01, ge=0, lt=1)
-    """By how much the share of slow requests may be larger than stable's."""
-    max_p99_ratio: float = Field(1.5, gt=1)
-    """How many times stable's p99 the canary's may be. Changes below the p99 are no harm to this rule."""
-    min_requests: int = Field(500, gt=0)
-    """Requests to stable before its p99 is known well enough to compare with."""
-
-
-class FeatureHealth(Config):
-    tolerance: float = Field(0.01, ge=0, lt=1)
-    """By how much the shares of missing, stale and degraded customers may be larger than stable's."""
-    min_customers: int = Field(50, gt=0)
-    """Customers whom the canary must have scored over all stages before the rule lets a stage end."""
-
-
-class ScoreShift(Config):
-    tolerance: float = Field(0.05, gt=0, lt=1)
-    """By how much the mean score may differ from stable's (on the same customers, where pairs are known)."""
-    min_customers: int = Field(50, gt=0)
-    """Customers scored by the canary before the rule can let it advance."""
-
-
-class DecisionRate(Config):
-    tolerance: float = Field(0.10, gt=0, lt=1)
-    """By how much the share of `High Risk` may differ from stable's, either way."""
-    min_customers: int = Field(50, gt=0)
-    """Customers scored by the canary before the rule can let it advance."""
-
-
-class Outcomes(Config):
-    log_loss_tolerance: float = Field(0.01, ge=0)
-    """How much higher than stable's the log-loss may be."""
-    calibration_tolerance: float = Field(0.05, gt=0, lt=1)
-    """By how much the distance of mean score and churn rate may be larger than stable's."""
-
-
-class Segments(Config):
-    tolerance: float = Field(0.10, gt=0, lt=1)
-    """By how much a segment's mean score may differ from stable's."""
-    min_customers: int = Field(50, gt=0)
-    """Customers of a segment scored by the canary before it is judged."""
-
-
-class Rules(Config):
-    """null switches a rule off."""
-
-    error_rate: ErrorRate | None = ErrorRate()
-    latency: Latency | None = Latency()
-    features: FeatureHealth | None = FeatureHealth()
-    score_shift: ScoreShift | None = ScoreShift()
-    decision_rate: DecisionRate | None = DecisionRate()
-    outcomes: Outcomes | None = Outcomes()
-    segments: Segments | None = Segments()
 
 
 class Notify(Config):

@@ -1,7 +1,7 @@
 """Evidence as numbers by name, in the form in which the database stores the counts of each look, and back.
 
-Of the proxy: `<variant>.requests`, `.errors`, `.failing`, `.le.<edge in ms>` (requests of that bucket alone).
-Of the prediction log: `.customers`, `.missing`, `.stale`, `.degraded`, `.high_risk`, `.score.<score>`,
+`<variant>.<count>` for each of rollout/evidence.py, COUNTS. Also of the proxy: `.failing`, `.le.<edge in ms>`
+(requests of that bucket alone). Also of the prediction log: `.score.<score>`,
 `.segment.<column=value>.<score>`, `.label.<score>.<0 or 1>`, and `pair.<difference>` of the window. Values
 are counts. Scores are rounded to ten-thousandths, a five-hundredth of the tolerance of rules. There are no
 identifiers.
@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rollout.evidence import Arm, Blocks, Floats, Labelled, Window
+from rollout.evidence import COUNTS, PROXY_COUNTS, Arm, Blocks, Floats, Labelled, Window
 
 Counted = dict[str, float]
 VARIANTS = ("stable", "canary")
-PROXY = ("requests", "errors", "failing", "slow", "le")
+PROXY = (*PROXY_COUNTS, "failing", "le")
 """The first word after the variant in names of the proxy's counts. They only grow, and restart with the
 proxy."""
-PLAIN = ("requests", "errors", "slow", "customers", "missing", "stale", "degraded", "high_risk")
 SCALE = 10_000
 
 
@@ -29,7 +28,7 @@ def counted(window: Window) -> Counted:
     found = _numbers("pair", window.pairs)
     for variant in VARIANTS:
         arm: Arm = getattr(window, variant)
-        found |= {f"{variant}.{name}": float(getattr(arm, name)) for name in PLAIN if getattr(arm, name)}
+        found |= {f"{variant}.{name}": float(getattr(arm, name)) for name in COUNTS if getattr(arm, name)}
         if arm.failing is not None:
             found[f"{variant}.failing"] = float(arm.failing)
         below = 0
@@ -105,7 +104,7 @@ class Tally:
         )
 
     def _arm(self, variant: str, found: Mapping[str, float], size: int, objective_ms: float) -> Arm:
-        plain = {name: max(0, round(found.get(name, 0))) for name in PLAIN}
+        plain = {name: max(0, round(found.get(name, 0))) for name in COUNTS}
         inside = {float(name[3:]): value for name, value in found.items() if name.startswith("le.")}
         latency: dict[float, int] = {}
         for edge in sorted(inside):

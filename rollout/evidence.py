@@ -7,7 +7,8 @@ together.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,38 +90,60 @@ class Blocks:
         )
 
 
+def count(*, of_proxy: bool = False, after_promotion: bool = True) -> Any:
+    """A field of `Arm` with one number. The database stores it and commands show it by the field's name.
+
+    `of_proxy`: it is a counter of the proxy, which only grows, and restarts with the proxy. Other counts are
+    of the prediction log. `after_promotion`: it is also part of the evidence after promotion
+    (rollout/aftermath.py), where rules compare the model with stable's past.
+    """
+    return field(
+        default=0, metadata={"count": True, "of_proxy": of_proxy, "after_promotion": after_promotion}
+    )
+
+
 @dataclass(frozen=True)
 class Arm:
     """Counts of one variant in one window. Zeros where nothing is known."""
 
-    requests: int = 0
+    requests: int = count(of_proxy=True)
     """Requests that the proxy sent to the variant. In a shadow window, mirrored requests count for the
     canary."""
-    errors: int = 0
+    errors: int = count(of_proxy=True)
     """Requests answered with 5xx, cut off, or not answered in time."""
     failing: int | None = None
     """Customers with a failed request. Each counts once a rollout, at the first failure, because clients
     retry. None: not known, as on a cluster, where each request is assigned to a variant independently."""
-    slow: int = 0
+    slow: int = count(of_proxy=True)
     """Requests slower than the plan's latency objective."""
     p99_ms: float | None = None
     latency_ms: Mapping[float, int] = field(default_factory=dict)
     """Histogram of the proxy, cumulative as in Prometheus: edge in ms -> requests that took at most so long.
     It is shown; rules judge `blocks`."""
     blocks: Blocks = field(default_factory=Blocks)
-    customers: int = 0
+    customers: int = count()
     """Scored customers in the prediction log."""
-    missing: int = 0
+    missing: int = count()
     """Scored customers with a feature that the store lacks."""
-    stale: int = 0
-    degraded: int = 0
-    high_risk: int = 0
+    stale: int = count()
+    degraded: int = count()
+    high_risk: int = count(after_promotion=False)
     """Scored customers with the decision `High Risk`."""
     scores: Floats = field(default_factory=none)
     """In the order of time, one for each scored customer."""
     segments: Mapping[str, Floats] = field(default_factory=dict)
     """`column=value` -> the scores of its customers; in the order in which the segments appeared."""
     labelled: Labelled = field(default_factory=Labelled)
+
+
+def _marked(mark: str) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(Arm) if one.metadata.get(mark))
+
+
+COUNTS = _marked("count")
+"""In the order of `Arm`, which is the order of their output."""
+PROXY_COUNTS = _marked("of_proxy")
+COUNTS_AFTER_PROMOTION = _marked("after_promotion")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Row
 
-from rollout.evidence import Arm
+from rollout.evidence import COUNTS, Arm
 from rollout.rules.rule import Verdict
 from rollout.situation import Decision, Observation
 from rollout.state import Event, Rollout
@@ -102,10 +102,9 @@ def observation_record(seen: Observation, decision: Decision, trouble: str = "")
 
 def arm_record(arm: Arm) -> dict[str, Any]:
     """Counts, p99 and mean score of one variant, without data of single customers."""
-    counted = ("requests", "errors", "slow", "customers", "missing", "stale", "degraded", "high_risk")
     p99_ms = arm.p99_ms
     return {
-        **{name: int(getattr(arm, name)) for name in counted},
+        **{name: int(getattr(arm, name)) for name in COUNTS},
         "p99_ms": None if p99_ms is None or not isfinite(p99_ms) else round(float(p99_ms), 3),
         "mean_score": float(arm.scores.mean()) if len(arm.scores) else None,
     }

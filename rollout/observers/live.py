@@ -5,13 +5,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from rollout.config import Latency, RolloutConfig
+from rollout.config import RolloutConfig
 from rollout.evidence import Arm, Evidence, Window
 from rollout.observers.envoy_stats import between, totals
 from rollout.observers.failures import Failing, FailureReader
 from rollout.observers.log_rows import Labels
 from rollout.observers.observer import Opened
 from rollout.observers.prediction_log import Logged, PredictionLogReader
+from rollout.rules.latency import Latency
 from serving.gateway.process import Gateway
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from core.errors import ServingError
 from handlers import telemetry
-from rollout.config import Latency, RolloutConfig
+from rollout.config import RolloutConfig
 from rollout.counts import quantile
 from rollout.evidence import Arm, Evidence, Floats, Window
 from rollout.observers.gateways import Family, blind, gateway, seen_by_the_gateway
@@ -32,6 +32,7 @@ from rollout.observers.series import (
     slower,
     summed,
 )
+from rollout.rules.latency import Latency
 
 SILENT = timedelta(minutes=2)
 """Without a sample for so long, the workers are not scraped any more, and there is no evidence."""

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from rollout.config import Latency, RolloutConfig
+from rollout.config import RolloutConfig
 from rollout.counts import Counted, Tally, counted, grown
 from rollout.evidence import Evidence, Window
 from rollout.observers.observer import Observer, Opened
+from rollout.rules.latency import Latency
 
 Change = dict[str, Counted]
 """Begin of a window -> its counts since the last look."""

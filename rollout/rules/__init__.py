@@ -1,21 +1,37 @@
 """The rules that judge a canary by its live traffic, as `configs/rollout.yaml` configures them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rollout.config import RolloutConfig
+from core.config import Config
 from rollout.evidence import Evidence
 from rollout.rules.answer import unreadable
-from rollout.rules.decision_rate import DecisionRateRule
-from rollout.rules.error_rate import ErrorRateRule
-from rollout.rules.features import FeatureHealthRule
-from rollout.rules.latency import LatencyRule
-from rollout.rules.outcomes import OutcomesRule
+from rollout.rules.decision_rate import DecisionRate, DecisionRateRule
+from rollout.rules.error_rate import ErrorRate, ErrorRateRule
+from rollout.rules.features import FeatureHealth, FeatureHealthRule
+from rollout.rules.latency import Latency, LatencyRule
+from rollout.rules.outcomes import Outcomes, OutcomesRule
 from rollout.rules.rule import Answer, Rule, Verdict
-from rollout.rules.score_shift import ScoreShiftRule
-from rollout.rules.segments import SegmentsRule
+from rollout.rules.score_shift import ScoreShift, ScoreShiftRule
+from rollout.rules.segments import Segments, SegmentsRule
 
-__all__ = ["Answer", "Rule", "Verdict", "judge_all", "rules_of", "shares"]
+if TYPE_CHECKING:
+    from rollout.config import RolloutConfig
+
+__all__ = ["Answer", "Rule", "Rules", "Verdict", "judge_all", "rules_of", "shares"]
+
+
+class Rules(Config):
+    """null switches a rule off."""
+
+    error_rate: ErrorRate | None = ErrorRate()
+    latency: Latency | None = Latency()
+    features: FeatureHealth | None = FeatureHealth()
+    score_shift: ScoreShift | None = ScoreShift()
+    decision_rate: DecisionRate | None = DecisionRate()
+    outcomes: Outcomes | None = Outcomes()
+    segments: Segments | None = Segments()
+
 
 RULES: dict[str, Callable[[Any], Rule]] = {
     "error_rate": ErrorRateRule,
@@ -36,7 +52,7 @@ UNJUDGEABLE = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError
 """Exceptions of arithmetic on damaged evidence."""
 
 
-def rules_of(config: RolloutConfig) -> tuple[Rule, ...]:
+def rules_of(config: "RolloutConfig") -> tuple[Rule, ...]:
     """The rules that are configured and have data, in the order of RULES. Prometheus' counts of a cluster
     contain no customers, and so neither outcomes nor segments."""
     sources = {"outcomes": config.labels, "segments": config.segments}

@@ -1,8 +1,9 @@
 """The share of customers with the decision `High Risk`."""
 
 import numpy as np
+from pydantic import Field
 
-from rollout.config import DecisionRate
+from core.config import Config
 from rollout.evidence import Arm, Evidence
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.events import Kind, problem
@@ -11,6 +12,13 @@ from rollout.statistics.bounded_means import Histogram, excess_mean
 from rollout.statistics.e_values import in_order, mean_evidence
 
 HIGH_RISK = Kind("high-risk customers", lambda arm: arm.customers, lambda arm: arm.high_risk)
+
+
+class DecisionRate(Config):
+    tolerance: float = Field(0.10, gt=0, lt=1)
+    """By how much the share of `High Risk` may differ from stable's, either way."""
+    min_customers: int = Field(50, gt=0)
+    """Customers scored by the canary before the rule can let it advance."""
 
 
 class DecisionRateRule:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic import Field
 
-from rollout.config import ErrorRate
+from core.config import Config
 from rollout.evidence import Arm, Evidence, Floats, Tries, Window
 from rollout.rules.answer import answer, unreadable
 from rollout.rules.blocks import before_after, both
@@ -15,6 +16,11 @@ from rollout.statistics.event_rates import RATIOS, Counts, over_ratios, window_e
 ERRORS = Kind("errors", lambda arm: arm.requests, lambda arm: arm.errors)
 FAILING = Kind("failing customers", lambda arm: arm.errors, lambda arm: arm.failing or 0)
 """There are never more failing customers than failed requests."""
+
+
+class ErrorRate(Config):
+    tolerance: float = Field(0.0, ge=0, lt=1)
+    """By how much the rate may be higher than stable's."""
 
 
 class ErrorRateRule:

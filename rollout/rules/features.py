@@ -1,6 +1,8 @@
 """Customers who were scored with missing or stale features, or by the fallback."""
 
-from rollout.config import FeatureHealth
+from pydantic import Field
+
+from core.config import Config
 from rollout.evidence import Evidence
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.events import Kind, compare, problem
@@ -12,6 +14,13 @@ KINDS = (
     Kind("customers with stale features", lambda arm: arm.customers, lambda arm: arm.stale),
     Kind("degraded answers", lambda arm: arm.customers, lambda arm: arm.degraded),
 )
+
+
+class FeatureHealth(Config):
+    tolerance: float = Field(0.01, ge=0, lt=1)
+    """By how much the shares of missing, stale and degraded customers may be larger than stable's."""
+    min_customers: int = Field(50, gt=0)
+    """Customers whom the canary must have scored over all stages before the rule lets a stage end."""
 
 
 class FeatureHealthRule:

@@ -5,8 +5,9 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 
 import numpy as np
+from pydantic import Field
 
-from rollout.config import Latency
+from core.config import Config
 from rollout.evidence import Arm, Blocks, Evidence, Floats, Tries, Window
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.blocks import before_after, both, one_after_the_other, side_by_side
@@ -18,6 +19,17 @@ from rollout.statistics.sign_test import excess_in_blocks
 SLOW = Kind("slow requests", lambda arm: arm.requests, lambda arm: arm.slow)
 P99 = 0.01
 """The share of requests beyond the p99."""
+
+
+class Latency(Config):
+    objective_ms: float = Field(250, gt=0)
+    """A request that takes longer is slow."""
+    tolerance: float = Field(0.01, ge=0, lt=1)
+    """By how much the share of slow requests may be larger than stable's."""
+    max_p99_ratio: float = Field(1.5, gt=1)
+    """How many times stable's p99 the canary's may be. Changes below the p99 are no harm to this rule."""
+    min_requests: int = Field(500, gt=0)
+    """Requests to stable before its p99 is known well enough to compare with."""
 
 
 class LatencyRule:

@@ -3,8 +3,9 @@
 import math
 
 import numpy as np
+from pydantic import Field
 
-from rollout.config import Outcomes
+from core.config import Config
 from rollout.evidence import Evidence, Floats, Labelled
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.rule import Verdict
@@ -18,6 +19,13 @@ LEAST = -math.log1p(-FLOOR)
 
 BINS = 8192
 """More than for scores: a hundredth of a nat is a five-hundredth of the range of losses."""
+
+
+class Outcomes(Config):
+    log_loss_tolerance: float = Field(0.01, ge=0)
+    """How much higher than stable's the log-loss may be."""
+    calibration_tolerance: float = Field(0.05, gt=0, lt=1)
+    """By how much the distance of mean score and churn rate may be larger than stable's."""
 
 
 class OutcomesRule:

@@ -1,14 +1,22 @@
 """A shift of the mean score."""
 
 import numpy as np
+from pydantic import Field
 
-from rollout.config import ScoreShift
+from core.config import Config
 from rollout.evidence import Evidence, Window
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.rule import Verdict
 from rollout.rules.shifts import Pair, outside, paired_excess, paired_shortfall, window_excess
 from rollout.statistics.bounded_means import mean_interval
 from rollout.statistics.e_values import in_order, mean_evidence
+
+
+class ScoreShift(Config):
+    tolerance: float = Field(0.05, gt=0, lt=1)
+    """By how much the mean score may differ from stable's (on the same customers, where pairs are known)."""
+    min_customers: int = Field(50, gt=0)
+    """Customers scored by the canary before the rule can let it advance."""
 
 
 class ScoreShiftRule:

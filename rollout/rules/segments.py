@@ -1,13 +1,21 @@
 """A shift of the mean score of some customers only."""
 
 import numpy as np
+from pydantic import Field
 
-from rollout.config import Segments
+from core.config import Config
 from rollout.evidence import Evidence, Floats
 from rollout.rules.answer import Found, answer, unreadable
 from rollout.rules.rule import Verdict
 from rollout.rules.shifts import Pair, outside, shift
 from rollout.statistics.e_values import in_order
+
+
+class Segments(Config):
+    tolerance: float = Field(0.10, gt=0, lt=1)
+    """By how much a segment's mean score may differ from stable's."""
+    min_customers: int = Field(50, gt=0)
+    """Customers of a segment scored by the canary before it is judged."""
 
 
 class SegmentsRule:

@@ -9,12 +9,14 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from rollout.aftermath import after_promotion
 from rollout.again import judge_again, looks_again
 from rollout.config import RolloutConfig
-from rollout.counts import counted, grown
-from rollout.evidence import Arm, Evidence, Labelled, Window
+from rollout.counts import Tally, counted, grown
+from rollout.evidence import COUNTS, Arm, Evidence, Labelled, Window
 from rollout.observers.observer import Opened
 from rollout.observers.recorded import Recorded
+from rollout.records import arm_record
 from rollout.rules import judge_all, rules_of
 from rollout.state import Rollout, plan_of
 from rollout.targets.target import Candidate
@@ -75,6 +77,22 @@ def test_what_was_counted_comes_back_as_it_was() -> None:
         assert len(found.labelled.scores) == len(wanted.labelled.scores)
         assert found.labelled.churned.sum() == wanted.labelled.churned.sum()
     assert np.array_equal(seen.pairs, expected.pairs)
+
+
+def test_every_count_is_stored_and_shown_by_its_name() -> None:
+    """The names are those of the rows that earlier releases wrote; a count that a row lacks is 0."""
+    names = ["requests", "errors", "slow", "customers", "missing", "stale", "degraded", "high_risk"]
+    assert list(COUNTS) == names
+    numbers = {name: 9 - number for number, name in enumerate(names)}
+    stored = counted(Window(5, canary=Arm(**numbers)))
+    assert stored == {f"canary.{name}": number for name, number in numbers.items()}
+    tally = Tally(2.0)
+    tally.add({**stored, "canary.of_a_later_release": 3.0}, 1.0)
+    found = tally.window(5, False, 1.0, False, 250.0)
+    assert [arm_record(found.canary)[name] for name in names] == list(numbers.values())
+    assert set(tally.blocks[0]) == {"canary.requests", "canary.errors", "canary.slow"}, "of the proxy alone"
+    (watched,) = after_promotion(Evidence((replace(found, stable=found.canary),))).windows
+    assert [getattr(watched.canary, name) for name in names] == [18, 16, 14, 12, 10, 8, 6, 0]
 
 
 def test_only_blocks_that_are_over_are_judged() -> None:

@@ -5,13 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from rollout.config import DecisionRate, FeatureHealth, ScoreShift, Segments
 from rollout.evidence import Arm, Evidence, Window
-from rollout.rules.decision_rate import DecisionRateRule
-from rollout.rules.features import FeatureHealthRule
+from rollout.rules.decision_rate import DecisionRate, DecisionRateRule
+from rollout.rules.features import FeatureHealth, FeatureHealthRule
 from rollout.rules.rule import Rule
-from rollout.rules.score_shift import ScoreShiftRule
-from rollout.rules.segments import SegmentsRule
+from rollout.rules.score_shift import ScoreShift, ScoreShiftRule
+from rollout.rules.segments import Segments, SegmentsRule
 from support.rollout_evidence import arm, beta_scores, scored, seen, then
 
 FEATURES = FeatureHealthRule(FeatureHealth(tolerance=0.01))

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from rollout.aftermath import after_promotion
-from rollout.config import ErrorRate
 from rollout.evidence import Arm, Evidence, Window
 from rollout.rules.blocks import before_after
-from rollout.rules.error_rate import ErrorRateRule, dealt
+from rollout.rules.error_rate import ErrorRate, ErrorRateRule, dealt
 from support.rollout_evidence import arm, seen, then, timed
 
 RULE = ErrorRateRule(ErrorRate(tolerance=0.0))

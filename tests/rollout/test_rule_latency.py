@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from rollout.config import Latency
 from rollout.evidence import Arm, Blocks, Evidence
-from rollout.rules.latency import LatencyRule
+from rollout.rules.latency import Latency, LatencyRule
 from support.rollout_evidence import EDGES, arm, lognormal, seen, then, timed
 
 RULE = LatencyRule(Latency(objective_ms=250, tolerance=0.01, max_p99_ratio=1.5, min_requests=500))

@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from rollout.config import Outcomes
 from rollout.evidence import Arm
-from rollout.rules.outcomes import OutcomesRule
+from rollout.rules.outcomes import Outcomes, OutcomesRule
 from support.rollout_evidence import arm, labelled, seen
 
 RULE = OutcomesRule(Outcomes(log_loss_tolerance=0.01, calibration_tolerance=0.05))

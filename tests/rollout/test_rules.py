@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from churn.settings import load_settings
-from rollout.config import RolloutConfig, Rules, Stage
-from rollout.evidence import Arm, Evidence
-from rollout.rules import RULES, judge_all, rules_of, shares
+from rollout.config import RolloutConfig, Stage
+from rollout.evidence import COUNTS, Arm, Evidence
+from rollout.rules import RULES, Rules, judge_all, rules_of, shares
 from rollout.rules.answer import Found, answer
 from rollout.rules.rule import Verdict
 from support.rollout_evidence import beta_scores, scored, seen
@@ -91,7 +91,7 @@ def test_a_rule_that_cannot_judge_answers_not_yet() -> None:
 
 def test_infinite_or_missing_numbers_anywhere_are_never_a_yes() -> None:
     good = scored(beta_scores(1, 200))
-    for name in ("requests", "errors", "slow", "customers", "missing", "stale", "degraded", "high_risk"):
+    for name in COUNTS:
         for value in (float("nan"), float("inf"), -1, None):
             broken = Arm(**({**good.__dict__, name: value}))
             answers = {verdict.answer for verdict in judge_all(rules_of(SHIPPED), seen(good, broken), 0.01)}
