@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from handlers.settings import WorkerSettings
+
 MAX_ID_LENGTH = 256
 MAX_TEXT_LENGTH = 1024
-MAX_EXPLAINED = 20
+MAX_EXPLAINED = WorkerSettings.max_explained
 """Default limit of customers in a request for reasons: each needs up to ten calls of the program, and its
 batch waits for them."""
-MAX_BODY_BYTES = 1_048_576
+MAX_BODY_BYTES = WorkerSettings.max_request_bytes
 DEFAULT_REASONS = 3
 JSON = "application/json"
 UserId = int | str
