@@ -1,36 +1,28 @@
 """The feature store of a workspace: its configuration, its definitions, and its newest online values."""
 
 import logging
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
 
 from core.errors import FeatureError
 from core.workspace import Workspace, write_atomically
-from features import packing
 from features.build import read_feature_manifest
-from features.departed import remove_from_redis, remove_from_sqlite
 from features.lean_feast import FeatureStore, quiet
 from features.newest import ROWS, newest
+from features.online_stores import Place, online_store_of
 from features.project import project_of
-from features.repo.definitions import JOIN_KEY, define
+from features.repo.definitions import define
 from features.spec import FeaturesConfig
-from handlers.store.redis_reader import field_of
 
 # isort: split
 from feast.errors import FeatureServiceNotFoundException
 from feast.repo_config import RepoConfig
-from redis.exceptions import RedisError
 
 REGISTRY_VARIABLE = "CHURN_FEAST_REGISTRY"
 ONLINE_VARIABLE = "CHURN_FEAST_ONLINE"
-
-_ADDRESSES = ("path", "connection_string")
-"""Keys of an online store's address. Only the address differs between a workspace and a server."""
 
 log = logging.getLogger("churn.features")
 
@@ -53,7 +45,11 @@ def open_store(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
 
 
 def apply(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
-    """Register the spec's definitions, and write a feature_store.yaml for Feast's command line."""
+    """Register the spec's definitions, and write a feature_store.yaml for Feast's command line.
+
+    Raises FeatureError for an online store from which customers cannot be erased.
+    """
+    online = online_store_of(spec)
     write_atomically(
         files.feast / "feature_store.yaml",
         yaml.safe_dump(_config(spec, files, *_resolved_addresses(spec, files))),
@@ -61,7 +57,7 @@ def apply(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
     store = _connect(spec, files)
     with quiet():
         store.apply(define(spec, files.snapshots).objects())
-    _prepare_for_reads(spec, files)
+    online.prepare(_place(spec, files))
     return store
 
 
@@ -80,7 +76,7 @@ def materialize(spec: FeaturesConfig, files: Workspace, progress: Callable[[str]
         )
     store = apply(spec, files)
     written = 0
-    with _store_errors():
+    with _store_errors(spec):
         for batch in newest(spec, files, record):
             store.write_to_online_store(spec.view, df=batch.to_pandas())
             written += batch.num_rows
@@ -91,8 +87,11 @@ def materialize(spec: FeaturesConfig, files: Workspace, progress: Callable[[str]
 
 
 def remove_departed(spec: FeaturesConfig, files: Workspace) -> str:
-    """Remove departed customers from the online store; return a message with their number."""
-    with _store_errors():
+    """Remove departed customers from the online store; return a message with their number.
+
+    Raises FeatureError for errors of the store, and for a store from which customers cannot be erased.
+    """
+    with _store_errors(spec):
         return _remove_departed(spec, files, open_store(spec, files), read_feature_manifest(files))
 
 
@@ -102,27 +101,16 @@ def _remove_departed(
     """As `remove_departed`, with an open store; errors of the store are not converted."""
     keys = newest(spec, files, record, ["user_id"], rows=100_000)
     present = (user for batch in keys for user in batch["user_id"].to_pylist())
-    project, kind = project_of(spec, files), spec.online_store["type"]
-    if kind == "sqlite":
-        removed = remove_from_sqlite(_database(spec, files), f"{project}_{spec.view}", JOIN_KEY, present)
-    elif kind == "redis":
-        online: Any = store._get_provider().online_store
-        client = online._get_client(store.config.online_store)
-        fields = [field_of(spec.view, feature.name) for feature in spec.features]
-        removed = remove_from_redis(client, project, spec.view, JOIN_KEY, fields, present)
-    else:
-        return (
-            f"online: departed customers were not removed, because a store of type {kind} cannot be searched;"
-            " empty it"
-        )
+    removed = online_store_of(spec).remove_departed(_place(spec, files), store, present)
     return f"online: {removed:,} customers removed who departed or are not eligible"
 
 
 @contextmanager
-def _store_errors() -> Iterator[None]:
+def _store_errors(spec: FeaturesConfig) -> Iterator[None]:
+    errors = online_store_of(spec).errors
     try:
         yield
-    except (sqlite3.Error, RedisError) as error:
+    except errors as error:
         raise FeatureError(f"features.online_store: {error}; check the store and materialize again") from None
 
 
@@ -130,7 +118,7 @@ def serving_yaml(spec: FeaturesConfig, files: Workspace) -> str:
     """The archive's feature_store.yaml. Its addresses are environment variables, which the reader expands."""
     registry = f"${{{REGISTRY_VARIABLE}}}"
     named = registry if isinstance(spec.registry, str) else {**spec.registry, "path": registry}
-    online = {**spec.online_store, _address_key(spec): f"${{{ONLINE_VARIABLE}}}"}
+    online = {**spec.online_store, online_store_of(spec).address_key: f"${{{ONLINE_VARIABLE}}}"}
     return yaml.safe_dump(_config(spec, files, named, online), sort_keys=False)
 
 
@@ -139,7 +127,7 @@ def serving_environment(spec: FeaturesConfig, files: Workspace) -> dict[str, str
     registry, online = _resolved_addresses(spec, files)
     return {
         REGISTRY_VARIABLE: registry if isinstance(registry, str) else str(registry["path"]),
-        ONLINE_VARIABLE: str(online[_address_key(spec)]),
+        ONLINE_VARIABLE: str(online[online_store_of(spec).address_key]),
     }
 
 
@@ -183,38 +171,12 @@ def _resolved_addresses(
     return registry, online
 
 
-def _address_key(spec: FeaturesConfig) -> str:
-    for key in _ADDRESSES:
-        if key in spec.online_store:
-            return key
-    raise FeatureError(f"features.online_store: give its address as {' or '.join(_ADDRESSES)}")
-
-
 def pack(spec: FeaturesConfig, files: Workspace) -> int:
     """Pack the customers who were written since the last call, and return their number. It is 0 unless the
     online store is SQLite."""
-    if spec.online_store["type"] != "sqlite":
-        return 0
-    table = f"{project_of(spec, files)}_{spec.view}"
-    with _store_errors():
-        return packing.pack(_database(spec, files), table, _stored(spec))
+    with _store_errors(spec):
+        return online_store_of(spec).pack(_place(spec, files))
 
 
-def _prepare_for_reads(spec: FeaturesConfig, files: Workspace) -> None:
-    """Enable SQLite's write-ahead log, a property of the file, so that a serving process can read during
-    writes. Create the table for packed vectors (features/packing.py).
-    """
-    if spec.online_store["type"] == "sqlite":
-        table = f"{project_of(spec, files)}_{spec.view}"
-        with closing(sqlite3.connect(_database(spec, files), timeout=60)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f'DROP INDEX IF EXISTS "{table}_read"')  # made by releases without packing
-        packing.prepare(_database(spec, files), table, _stored(spec))
-
-
-def _database(spec: FeaturesConfig, files: Workspace) -> Path:
-    return Path(serving_environment(spec, files)[ONLINE_VARIABLE])
-
-
-def _stored(spec: FeaturesConfig) -> list[tuple[str, str]]:
-    return [(feature.name, feature.dtype) for feature in spec.features]
+def _place(spec: FeaturesConfig, files: Workspace) -> Place:
+    return Place(spec, project_of(spec, files), serving_environment(spec, files)[ONLINE_VARIABLE])

@@ -14,9 +14,6 @@ from handlers.protocol.messages import Answer, Explanation, Outcome, Prediction,
 from handlers.scoring.explain import CLOSE, Explainer, NoReference
 from handlers.telemetry import Telemetry
 
-LIST_FIELDS = {"v1": "instances", "native_list": "body"}
-"""Protocol -> name of the list of customers in its body, each of whom has an answer of their own."""
-
 
 @dataclass(frozen=True)
 class AnswerWriter:
@@ -45,10 +42,10 @@ class AnswerWriter:
             return self._template.answer(request, [scored.scores[row] for row in rows])
         wants = request.wants
         outcomes = [outcome_of(scored, row, self.bundle, wants) for row in rows]
-        if NO_SCORE in outcomes and request.protocol in LIST_FIELDS:
+        if NO_SCORE in outcomes and (field := protocols.PROTOCOLS[request.protocol].list_field):
             # This is a fault of the model, not of one customer. In an answer with status 200 neither the
             # gateway, which would try the stable variant, nor a rule of the rollout would notice it.
-            return refuse(NO_SCORE, f"{LIST_FIELDS[request.protocol]}[{outcomes.index(NO_SCORE)}]: ")
+            return refuse(NO_SCORE, f"{field}[{outcomes.index(NO_SCORE)}]: ")
         if wants.reasons or wants.explanation:
             try:
                 outcomes = self._explained(outcomes, rows, scored, wants)

@@ -7,16 +7,15 @@ from pathlib import Path
 
 from handlers import telemetry
 from handlers.bundle import Bundle, read_bundle
-from handlers.environment import number
 from handlers.identity import PROBE_ID
 from handlers.mask_key import read_mask_key
 from handlers.predictor import Predictor
-from handlers.protocol import budget
-from handlers.protocol.messages import MAX_BODY_BYTES, MAX_EXPLAINED, Rules
+from handlers.protocol.messages import Rules
 from handlers.records.record import Origin
 from handlers.records.settings import open_log
 from handlers.scoring.explain import Explainer
 from handlers.scoring.program import Scorer
+from handlers.settings import WorkerSettings, read_settings
 from handlers.store.opening import open_features
 from handlers.telemetry import Telemetry
 from handlers.tracing import open_tracing
@@ -32,12 +31,10 @@ def load(model_dir: Path, environment: Mapping[str, str], model_name: str) -> Pr
 
     Raises BundleError with one line that states what does not fit together.
     """
+    settings = read_settings(environment)
     bundle = read_bundle(model_dir)
     mask_key = read_mask_key(environment, bundle.key_check)
-    offset = timedelta(seconds=number(environment, "CHURN_CLOCK_OFFSET_S", "0"))
-    variant = environment.get("CHURN_VARIANT") or "stable"
-    rules = read_rules(environment, bundle, model_name)
-    batch_rows = int(number(environment, "CHURN_BATCH_ROWS", str(budget.ROWS), above=0))
+    offset, variant = timedelta(seconds=settings.clock_offset_s), settings.variant
     features = open_features(model_dir, bundle, environment)
     scorer = Scorer(bundle.program, bundle.numeric, bundle.vocabulary)
     origin = Origin(bundle.model_version, bundle.digest, variant, bundle.threshold, input_types(bundle))
@@ -53,11 +50,11 @@ def load(model_dir: Path, environment: Mapping[str, str], model_name: str) -> Pr
         mask_key=mask_key,
         clock=lambda: datetime.now(UTC) + offset,
         model_name=model_name,
-        rules=rules,
+        rules=rules_of(settings, bundle, model_name),
         explainer=Explainer(scorer.score, bundle.spec, bundle.reference),
         telemetry=metrics,
         log=records,
-        batch_rows=batch_rows,
+        batch_rows=settings.batch_rows,
         tracing=open_tracing(environment, model_name, bundle.model_version, variant),
     )
     predictor.answer(PROBE)
@@ -68,21 +65,17 @@ def load(model_dir: Path, environment: Mapping[str, str], model_name: str) -> Pr
     return predictor
 
 
-def read_rules(environment: Mapping[str, str], bundle: Bundle, model_name: str) -> Rules:
-    """What the bodies of requests may contain. Raises BundleError for a limit that is no positive number."""
-
-    def limit(name: str, default: int) -> int:
-        return int(number(environment, name, str(default), above=0))
-
+def rules_of(settings: WorkerSettings, bundle: Bundle, model_name: str) -> Rules:
+    """What the bodies of requests may contain."""
     return Rules(
         id_type=bundle.id_type,
-        max_instances=limit("CHURN_MAX_INSTANCES", 1000),
+        max_instances=settings.max_instances,
         types={feature["name"]: feature["dtype"] for feature in bundle.spec["features"]},
         derived={r["name"]: (r["numerator"], r["denominator"]) for r in bundle.spec["derived"]},
         model_name=model_name,
         model_version=bundle.model_version,
-        max_explained=limit("CHURN_MAX_EXPLAINED", MAX_EXPLAINED),
-        max_body_bytes=limit("CHURN_MAX_REQUEST_BYTES", MAX_BODY_BYTES),
+        max_explained=settings.max_explained,
+        max_body_bytes=settings.max_request_bytes,
     )
 
 

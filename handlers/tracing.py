@@ -1,10 +1,7 @@
 """OpenTelemetry spans of requests. They are off unless the worker's environment names a receiver.
 
-| variable | meaning |
-|---|---|
-| CHURN_OTEL_ENDPOINT | base URL of an OTLP receiver over HTTP, `http://127.0.0.1:4318` |
-| CHURN_OTEL_RATIO | share of the requests without a `traceparent` that are traced; 0.01 |
-| OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES | as OpenTelemetry defines them |
+The settings are in settings.py. OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
+have the meaning that OpenTelemetry defines.
 
 A traced request has a span `predict`, which is a child of the client's span if there is a `traceparent`. In
 it are the spans `queue` (from the gateway's first byte to the worker, if our gateway is in front), `read`,
@@ -21,13 +18,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from handlers.bundle import BundleError
-from handlers.environment import number
 from handlers.protocol.messages import Answer, Call
+from handlers.settings import read_settings, variable_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-ENDPOINT, RATIO = "CHURN_OTEL_ENDPOINT", "CHURN_OTEL_RATIO"
+ENDPOINT = variable_of("otel_endpoint")
 QUEUE, READ, SCORE, WRITE = "queue", "read", "score", "write"
 SEND_TIMEOUT_S = 2
 """How long a stop waits for the last spans; a worker that is stopped has five seconds."""
@@ -42,18 +39,16 @@ def open_tracing(
 
     Raises BundleError, with the name of the variable, for a value that cannot be used.
     """
-    endpoint = environment.get(ENDPOINT)
+    settings = read_settings(environment)
+    endpoint = settings.otel_endpoint
     if not endpoint:
         return None
     if not endpoint.startswith(("http://", "https://")):
         raise BundleError(f"{ENDPOINT}: expected http://host:4318 or https://..., found {endpoint!r}")
-    ratio = number(environment, RATIO, "0.01")
-    if not 0 <= ratio <= 1:
-        raise BundleError(f"{RATIO}: expected a number from 0 to 1, found {ratio:g}")
     named = {} if environment.get("OTEL_SERVICE_NAME") else {"service.name": model_name}
     resource = {**named, "service.version": model_version, "churn.variant": variant}
     try:
-        return Tracing(_provider(endpoint, resource), ratio)
+        return Tracing(_provider(endpoint, resource), settings.otel_ratio)
     except ImportError:
         raise BundleError(f"{ENDPOINT}: not installed: pip install 'churn-prediction[otel]'") from None
 

@@ -13,6 +13,7 @@ import numpy as np
 from core.errors import ServingError
 from core.workspace import Workspace
 from data.mask import load_key
+from handlers.settings import variables
 from pipelines.context import Context, Stages
 
 if TYPE_CHECKING:
@@ -56,9 +57,7 @@ def maker(
         **serving_environment(settings.features, settings.files),
         **_key_environment(settings),
         **_log_environment(settings.serving, files),
-        "CHURN_VARIANT": variant,
-        "CHURN_STORE_TIMEOUT_MS": str(settings.serving.store_timeout_ms),
-        "CHURN_CLOCK_OFFSET_S": str((clock - now).total_seconds()),
+        **variables(variant=variant, clock_offset_s=(clock - now).total_seconds()),
     }
 
     def read(path: Path) -> ModelArchive:
@@ -186,18 +185,11 @@ def masked(settings: Stages, user_ids: Sequence[int | str]) -> list[str]:
 
 
 def _log_environment(serving: "ServingConfig", files: Workspace) -> dict[str, str]:
-    """The variables that configure a worker's prediction log."""
-    if serving.prediction_log_kafka is not None:
-        name = "CHURN_PREDICTION_LOG_KAFKA"
-        security = {key: value for key, value in os.environ.items() if key.startswith(f"{name}_")}
-        return {name: serving.prediction_log_kafka, **security}
-    if not serving.prediction_log:
+    """The variable for a prediction log in the workspace; empty if the config names a topic, or no log."""
+    if serving.prediction_log_kafka is not None or not serving.prediction_log:
         return {}
     files.predictions.mkdir(parents=True, exist_ok=True)
-    return {
-        "CHURN_PREDICTION_LOG": str(files.predictions),
-        "CHURN_PREDICTION_LOG_WINDOW_S": str(serving.prediction_log_window_s),
-    }
+    return variables(prediction_log_folder=files.predictions)
 
 
 def _key_environment(settings: Stages) -> dict[str, str]:

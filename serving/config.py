@@ -28,6 +28,7 @@ class Tracing(Config):
 
 
 class ServingConfig(Config):
+    # Workers get the attributes that have the name of a setting in handlers/settings.py.
     model_name: str = Field("churn", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the model in the paths of requests."""
     host: str = LOOPBACK
@@ -80,6 +81,16 @@ class ServingConfig(Config):
     """Heap of TorchServe's JVM."""
     jvm_parallelism: int = Field(2, gt=0)
     """Threads of the JVM's common pool, which sends the answers."""
+
+    @property
+    def otel_endpoint(self) -> str | None:
+        """The worker's setting of this name (handlers/settings.py)."""
+        return self.tracing.endpoint
+
+    @property
+    def otel_ratio(self) -> float | None:
+        """The worker's setting of this name; None without an endpoint here: the environment may have both."""
+        return None if self.tracing.endpoint is None else self.tracing.sample_ratio
 
     @property
     def batching(self) -> Batching:

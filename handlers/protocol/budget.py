@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from handlers import telemetry
 from handlers.protocol.messages import Refusal, Request
+from handlers.settings import WorkerSettings
 
-ROWS = 65_536
+ROWS = WorkerSettings.batch_rows
 """The default. A thousand calls of the program: some tenths of a second for a network, 1.6 s with trees."""
 BUSY = Refusal(429, "the server cannot score so many customers at once; try again later", telemetry.BUSY, 1)
 

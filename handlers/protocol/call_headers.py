@@ -4,18 +4,19 @@ import re
 from collections.abc import Iterable
 
 from handlers.identity import PROBE_HEADER
-from handlers.protocol.messages import Call
+from handlers.protocol.messages import NO_HEADERS, Call
+from handlers.protocol.protocols import PROTOCOLS
 
 SAFE_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 """Visible ASCII only, since the id is sent back as a header: a line break would cut the answer."""
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context. Another value is ignored."""
 UNIX_TIME = re.compile(rb"[0-9]{1,12}\.[0-9]{1,9}")
-_WANTED = {
+_OF_PROTOCOLS = {name.encode() for protocol in PROTOCOLS.values() for name in protocol.headers}
+_WANTED = _OF_PROTOCOLS | {
     b"x-request-id",
     b"explain",
     b"content-encoding",
-    b"inference-header-content-length",
     b"x-churn-rpc",
     b"grpc-encoding",
     b"traceparent",
@@ -40,13 +41,15 @@ def call_of(headers: Iterable[tuple[bytes, bytes]], server_id: str) -> Call:
     if len(found) < 3 and not found.keys() - {b"x-request-id", b"explain"}:  # as in most requests
         given = request_id if SAFE_REQUEST_ID.fullmatch(request_id) else server_id
         return Call(given, explain == b"True", explain is None)
-    traceparent = _text(found, b"traceparent")
+    traceparent, of_protocol = _text(found, b"traceparent"), NO_HEADERS
+    if not _OF_PROTOCOLS.isdisjoint(found):
+        of_protocol = {name.decode(): _text(found, name) for name in found.keys() & _OF_PROTOCOLS}
     return Call(
         request_id=request_id if SAFE_REQUEST_ID.fullmatch(request_id) else server_id,
         explain=explain == b"True",
         grpc=explain is None,
         encoding=_text(found, b"content-encoding"),
-        json_length=_length(found.get(b"inference-header-content-length")),
+        headers=of_protocol,
         rpc=_text(found, b"x-churn-rpc"),
         grpc_encoding=_text(found, b"grpc-encoding"),
         traceparent=traceparent if TRACEPARENT.fullmatch(traceparent) else "",
@@ -61,10 +64,3 @@ def _text(found: dict[bytes, bytes], name: bytes) -> str:
 
 def _time(value: bytes) -> float:
     return float(value) if UNIX_TIME.fullmatch(value) else 0.0
-
-
-def _length(value: bytes | None) -> int | None:
-    """-1 for a value that is not a length; all protocols refuse it."""
-    if value is None:
-        return None
-    return int(value) if value.isdigit() and len(value) < 10 else -1

@@ -2,9 +2,9 @@
 
 To parse such a body as JSON and write its answer key by key takes longer than to score it. So a body with one
 customer and nothing else is matched by a regular expression, and an answer in which all scores are from
-features that are `ok` is filled into a template. The results are those of `protocols`: the same `Request`,
-and the template is made of an answer that `protocols` wrote. All other bodies and answers, all errors
-included, are left to `protocols`.
+features that are `ok` is filled into a template, if the protocol has a `frame`. The results are those of
+`protocols`: the same `Request`, and the template is made of an answer that `protocols` wrote. All other
+bodies and answers, all errors included, are left to `protocols`.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from handlers.protocol import protocols
 from handlers.protocol.fields import checked_id
+from handlers.protocol.instances import NATIVE, V1
 from handlers.protocol.messages import PLAIN, SHOWN, Answer, Call, Prediction, Request, Rules, UserId
 
 _ID = rb'(?:(-?(?:0|[1-9][0-9]{0,17}))|"([!#-\[\]-~]{1,256})")'  # printable ASCII without quote and backslash
@@ -28,6 +29,8 @@ def _pattern(spaced: bytes) -> re.Pattern[bytes]:
 _NATIVE = _pattern(b" " + _INSTANCE + b" ")
 _V1 = _pattern(rb' \{ "instances" : \[ ' + _INSTANCE + rb" \] \} ")
 
+_NATIVE_NAME, _V1_NAME = NATIVE.name, V1.name
+_FRAMES = {one.name: one.frame for one in protocols.PROTOCOLS.values() if one.frame is not None}
 _SCORE, _USER = 0.12345678901234566, 1234567890123456789
 _DECISIONS: tuple[Literal["Low Risk", "High Risk"], ...] = ("Low Risk", "High Risk")
 
@@ -37,13 +40,12 @@ def read(body: Any, rules: Rules, call: Call) -> Request | None:
 
     Raises BadRequest as `protocols.parse` does.
     """
-    if call.explain or call.encoding or call.rpc or not isinstance(body, bytes):
+    if call.explain or call.encoding or call.rpc or call.headers or not isinstance(body, bytes):
         return None
-    protocol: Literal["v1", "native"]
     if (match := _V1.fullmatch(body)) is not None:
-        protocol, where, wants = "v1", "instances[0]", PLAIN
+        protocol, where, wants = _V1_NAME, "instances[0]", PLAIN
     elif (match := _NATIVE.fullmatch(body)) is not None:
-        protocol, where, wants = "native", "", SHOWN
+        protocol, where, wants = _NATIVE_NAME, "", SHOWN
     else:
         return None
     number, text = match.groups()
@@ -59,7 +61,7 @@ class Template:
         self._instances = [
             _cut(
                 protocols.respond(
-                    Request("native", (_USER,), (), PLAIN),
+                    Request(_NATIVE_NAME, (_USER,), (), PLAIN),
                     [Prediction(_SCORE, decision, threshold, "ok")],
                     model_name,
                     model_version,
@@ -70,7 +72,7 @@ class Template:
 
     def fits(self, request: Request) -> bool:
         """Whether the answer contains scores only. `PLAIN` is compared by identity, which is quicker."""
-        return request.wants is PLAIN and request.protocol != "v2"
+        return request.wants is PLAIN and request.protocol in _FRAMES
 
     def answer(self, request: Request, scores: Sequence[float]) -> Answer:
         """`scores`: a finite score for each user id of `request`, in the same order."""
@@ -80,12 +82,8 @@ class Template:
             before, between, after = instances[score > threshold]
             name = user_id if type(user_id) is int else json.dumps(user_id)
             texts.append(f"{before}{name}{between}{score!r}{after}")
-        body = ", ".join(texts)
-        if request.protocol == "v1":
-            body = f'{{"predictions": [{body}]}}'
-        elif request.protocol == "native_list":
-            body = f"[{body}]"
-        return Answer(200, body.encode())
+        first, last = _FRAMES[request.protocol]
+        return Answer(200, f"{first}{', '.join(texts)}{last}".encode())
 
 
 def _cut(text: str) -> tuple[str, str, str]:

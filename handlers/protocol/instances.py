@@ -2,7 +2,7 @@
 v1."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from handlers.protocol.fields import (
     check_affordable,
@@ -20,8 +20,10 @@ from handlers.protocol.messages import (
     Call,
     Explanation,
     Outcome,
+    Protocol,
     Refusal,
     Request,
+    Route,
     Rules,
     UserId,
     Wants,
@@ -34,12 +36,12 @@ def parse_native(body: Mapping[str, Any], rules: Rules, call: Call) -> Request:
     """
     wants = wants_of(parameters_of(body), call, features=True)
     instance = {name: value for name, value in body.items() if name != "parameters"}
-    return _request("native", [instance], "", rules, wants)
+    return _request(NATIVE, [instance], rules, wants)
 
 
 def parse_list(body: list[Any], rules: Rules, call: Call) -> Request:
     """Several customers in a bare list. Raises BadRequest."""
-    return _request("native_list", countable(body, "body", rules), "body", rules, wants_of({}, call))
+    return _request(NATIVE_LIST, countable(body, "body", rules), rules, wants_of({}, call))
 
 
 def parse_v1(body: Mapping[str, Any], rules: Rules, call: Call) -> Request:
@@ -49,17 +51,11 @@ def parse_v1(body: Mapping[str, Any], rules: Rules, call: Call) -> Request:
     if isinstance(instances, dict):
         instances = [instances]
     wants = wants_of(parameters_of(body), call)
-    return _request("v1", countable(instances, "instances", rules), "instances", rules, wants)
+    return _request(V1, countable(instances, "instances", rules), rules, wants)
 
 
-def _request(
-    protocol: Literal["native", "native_list", "v1"],
-    instances: Sequence[Any],
-    name: str,
-    rules: Rules,
-    wants: Wants,
-) -> Request:
-    lone = protocol == "native"
+def _request(protocol: Protocol, instances: Sequence[Any], rules: Rules, wants: Wants) -> Request:
+    name, lone = protocol.list_field, not protocol.list_field
     user_ids, overrides = [], []
     for position, instance in enumerate(instances):
         where = "" if lone else f"{name}[{position}]"
@@ -75,27 +71,34 @@ def _request(
         else:
             overrides.append({})
     check_affordable(wants, len(user_ids), rules)
-    return Request(protocol, tuple(user_ids), tuple(overrides) if any(overrides) else (), wants)
+    return Request(protocol.name, tuple(user_ids), tuple(overrides) if any(overrides) else (), wants)
 
 
-def answer_instances(request: Request, outcomes: Sequence[Outcome], model_version: str) -> Answer:
-    """The answer in the protocol of the request; `outcomes` has one for each user id, in the same order.
+def answer_native(request: Request, outcomes: Sequence[Outcome], _: str, model_version: str) -> Answer:
+    """The object of the only customer; a refusal has its own HTTP status."""
+    [outcome], [answer] = outcomes, _instance_answers(request, outcomes, model_version)
+    if isinstance(outcome, Refusal):
+        return json_answer(outcome.http_status, answer, headers_of(outcome))
+    return json_answer(200, answer)
 
-    The native body of one customer without a score is answered with the status of the refusal. In a list the
-    refusal takes the place of the customer's answer, and the status is 200.
-    """
-    answers = [
+
+def answer_list(request: Request, outcomes: Sequence[Outcome], _: str, model_version: str) -> Answer:
+    """A list of objects. A refusal takes the place of the customer's answer, and the status is 200."""
+    return json_answer(200, _instance_answers(request, outcomes, model_version))
+
+
+def answer_v1(request: Request, outcomes: Sequence[Outcome], _: str, model_version: str) -> Answer:
+    """`{"predictions": [...]}`, refusals as in `answer_list`."""
+    return json_answer(200, _v1_body(request, _instance_answers(request, outcomes, model_version)))
+
+
+def _instance_answers(
+    request: Request, outcomes: Sequence[Outcome], model_version: str
+) -> list[dict[str, Any]]:
+    return [
         _instance_answer(user_id, outcome, model_version)
         for user_id, outcome in zip(request.user_ids, outcomes, strict=True)
     ]
-    if request.protocol == "native":
-        [outcome] = outcomes
-        if isinstance(outcome, Refusal):
-            return json_answer(outcome.http_status, answers[0], headers_of(outcome))
-        return json_answer(200, answers[0])
-    if request.protocol == "native_list":
-        return json_answer(200, answers)
-    return json_answer(200, _v1_body(request, answers))
 
 
 def _instance_answer(user_id: UserId, outcome: Outcome, model_version: str) -> dict[str, Any]:
@@ -147,3 +150,34 @@ def explained(explanation: Explanation) -> dict[str, Any]:
         "additivity_gap": explanation.additivity_gap,
         "method": explanation.method,
     }
+
+
+NATIVE = Protocol(
+    name="native",
+    parse=parse_native,
+    respond=answer_native,
+    frame=("", ""),
+    routes=(
+        Route("native", "/predictions/{model}"),
+        Route("native-explain", "/explanations/{model}"),
+    ),
+)
+NATIVE_LIST = Protocol(
+    name="native_list",
+    parse=parse_list,
+    respond=answer_list,
+    list_field="body",
+    frame=("[", "]"),
+)
+V1 = Protocol(
+    name="v1",
+    parse=parse_v1,
+    respond=answer_v1,
+    key="instances",
+    list_field="instances",
+    frame=('{"predictions": [', "]}"),
+    routes=(
+        Route("v1-predict", "/v1/models/{model}:predict"),
+        Route("v1-explain", "/v1/models/{model}:explain"),
+    ),
+)

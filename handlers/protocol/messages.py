@@ -3,17 +3,19 @@
 A parser makes a `Request` of a body, the predictor an `Outcome` for each customer, a writer an `Answer`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from handlers.settings import WorkerSettings
+
 MAX_ID_LENGTH = 256
 MAX_TEXT_LENGTH = 1024
-MAX_EXPLAINED = 20
+MAX_EXPLAINED = WorkerSettings.max_explained
 """Default limit of customers in a request for reasons: each needs up to ten calls of the program, and its
 batch waits for them."""
-MAX_BODY_BYTES = 1_048_576
+MAX_BODY_BYTES = WorkerSettings.max_request_bytes
 DEFAULT_REASONS = 3
 JSON = "application/json"
 UserId = int | str
@@ -73,8 +75,8 @@ class Call(NamedTuple):
     """Received by TorchServe's own gRPC server, which passes BYTES of a tensor in base64."""
     encoding: str = ""
     """HTTP's Content-Encoding."""
-    json_length: int | None = None
-    """Inference-Header-Content-Length: bytes of JSON before those of tensors (Triton's binary extension)."""
+    headers: Mapping[str, str] = NO_HEADERS
+    """Headers of the request that a protocol declares in `Protocol.headers`; names are in lower case."""
     rpc: str = ""
     """The gRPC method whose message is the body, passed by the gateway; empty for REST."""
     grpc_encoding: str = ""
@@ -110,7 +112,8 @@ class Output(NamedTuple):
 class Request:
     """The customers of a request, and the form of its answer."""
 
-    protocol: Literal["native", "native_list", "v1", "v2"]
+    protocol: str
+    """`Protocol.name`."""
     user_ids: tuple[UserId, ...]
     """In the order of the request; of the declared type, or already masked."""
     overrides: tuple[Mapping[str, Any], ...] = ()
@@ -175,6 +178,47 @@ class Answer(NamedTuple):
 
 
 Outcome = Prediction | Refusal
+
+
+class Route(NamedTuple):
+    """A path of the gateway to which bodies of a protocol are sent."""
+
+    name: str
+    """Unique; logs and metrics of Envoy contain it."""
+    path: str
+    """With `{model}` in place of the model's name."""
+    torchserve_path: str = ""
+    """The path at TorchServe; empty: the same. `/predictions/{model}` accepts every protocol."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Protocol:
+    """One form of requests and answers; `protocols.PROTOCOLS` lists them all."""
+
+    name: str
+    """Unique; the label `protocol` of `churn_requests_total`."""
+    parse: Callable[[Any, Rules, Call], Request]
+    """The request of a body, which is a JSON value. Raises BadRequest."""
+    respond: Callable[[Request, Sequence[Outcome], str, str], Answer]
+    """The answer of a request with an outcome for each user id, in the same order; then name and version of
+    the model."""
+    key: str = ""
+    """The key by which a JSON object is recognized as a body of this protocol."""
+    list_field: str = ""
+    """The field with the list of customers, if each of them can be refused within an answer of status 200."""
+    frame: tuple[str, str] | None = None
+    """Text before and after the customers' objects, which `, ` separates, in an answer that contains only
+    scores. None: such answers have another form, and `fast_path` leaves them to `respond`."""
+    headers: tuple[str, ...] = ()
+    """Names in lower case of the headers that `is_encoded` and `parse_encoded` read in `Call.headers`."""
+    is_encoded: Callable[[Call], bool] = lambda _: False
+    """Whether `Call.rpc` or `Call.headers` state that the body is of this protocol, in a form that is not
+    JSON."""
+    parse_encoded: Callable[[bytes, Rules, Call], Request] | None = None
+    """The request of such a body. Raises BadRequest."""
+    routes: tuple[Route, ...] = ()
+    """The gateway's paths for HTTP. Each path accepts every protocol."""
+
 
 UNKNOWN_CALL = Call()
 PLAIN = Wants()

@@ -26,6 +26,7 @@ from handlers.protocol.messages import (
     Wants,
 )
 
+NAME = "v2"
 ALWAYS = ("churn_probability", "prediction", "threshold", "status", "user_id")
 """The tensors of the answer if the request names none, in their order."""
 ON_REQUEST = ("features", "reasons", "explanation")
@@ -53,7 +54,7 @@ def parse_infer(body: Mapping[str, Any], rules: Rules, call: Call) -> Request:
     outputs = _outputs(body, call)
     wants = _with_outputs(wants_of(_ours(body), call), outputs)
     check_affordable(wants, len(ids), rules)
-    return Request("v2", ids, (), wants, request_id, datatype, outputs, call.rpc)
+    return Request(NAME, ids, (), wants, request_id, datatype, outputs, call.rpc)
 
 
 def only_input(body: Mapping[str, Any]) -> Mapping[str, Any]:

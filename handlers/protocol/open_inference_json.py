@@ -16,14 +16,14 @@ BINARY = "application/octet-stream"
 
 
 def parse_binary(payload: bytes, rules: Rules, call: Call) -> Request:
-    """A body whose first `call.json_length` bytes are JSON. Raises BadRequest."""
-    assert call.json_length is not None
-    if not 0 < call.json_length <= len(payload):
+    """A body that begins with as many bytes of JSON as the header JSON_LENGTH states. Raises BadRequest."""
+    length = _length(call.headers[JSON_LENGTH.lower()])
+    if not 0 < length <= len(payload):
         raise BadRequest(f"{JSON_LENGTH}: expected a number up to {len(payload)}, the length of the body")
-    body = json_body.decode(payload[: call.json_length])
+    body = json_body.decode(payload[:length])
     if not isinstance(body, dict):
         raise BadRequest(f"body: expected a JSON object, found {json_body.kind(body)}")
-    rest = payload[call.json_length :]
+    rest = payload[length:]
     tensor = only_input(body)
     parameters = tensor.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
@@ -60,6 +60,11 @@ def answer_infer(
     if not binary:
         return Answer(200, text)
     return Answer(200, b"".join((text, *binary)), {JSON_LENGTH: str(len(text))}, BINARY)
+
+
+def _length(text: str) -> int:
+    """The value of the header JSON_LENGTH; -1 for text that is no length."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
 
 
 def _described(tensor: Tensor) -> dict[str, Any]:

@@ -4,8 +4,8 @@
 |---|---|---|
 | native | `{"user_id": 123}`, or a list of these | `instances` |
 | KServe v1 | `{"instances": [{"user_id": 123}]}` | `instances` |
-| Open Inference v2 | `{"inputs": [{"name": "user_id", ...}]}` | `open_inference`, `open_inference_json` |
-| the same over gRPC | ModelInferRequest | `open_inference`, `open_inference_grpc` |
+| Open Inference v2 | `{"inputs": [{"name": "user_id", ...}]}` | `v2`, `open_inference_json` |
+| the same over gRPC | ModelInferRequest | `v2`, `open_inference_grpc` |
 
 Native and v1 accept what-if questions: beside `user_id`, `"features": {"orders_30d": 0}`. With `"parameters":
 {"features": true, "reasons": 3}` the answer contains more than the score; they are beside `user_id` in the
@@ -18,21 +18,22 @@ from typing import Any
 from handlers.protocol import json_body
 from handlers.protocol import open_inference_grpc as grpc
 from handlers.protocol.compression import decompress
-from handlers.protocol.instances import answer_instances, parse_list, parse_native, parse_v1
-from handlers.protocol.json_answers import refuse
+from handlers.protocol.instances import NATIVE, NATIVE_LIST, V1
 from handlers.protocol.messages import (
     UNKNOWN_CALL,
     Answer,
     BadRequest,
     Call,
     Outcome,
-    Prediction,
-    Refusal,
+    Protocol,
     Request,
     Rules,
 )
-from handlers.protocol.open_inference import parse_infer
-from handlers.protocol.open_inference_json import answer_infer, parse_binary
+from handlers.protocol.v2 import V2
+
+PROTOCOLS: Mapping[str, Protocol] = {one.name: one for one in (NATIVE, NATIVE_LIST, V1, V2)}
+"""Name -> protocol. Where a body has the keys of several protocols, the first one parses it."""
+_BY_KEY = [(one.key, one) for one in PROTOCOLS.values() if one.key]
 
 
 def parse(row: Mapping[str, Any], rules: Rules, call: Call = UNKNOWN_CALL) -> Request:
@@ -42,24 +43,24 @@ def parse(row: Mapping[str, Any], rules: Rules, call: Call = UNKNOWN_CALL) -> Re
     payload = _payload(row)
     if call.encoding:
         payload = decompress(_bytes(payload), call.encoding, "Content-Encoding", rules.max_body_bytes)
-    if call.rpc == grpc.INFER:
-        return grpc.parse_message(_bytes(payload), rules, call)
-    if call.json_length is not None:
-        return parse_binary(_bytes(payload), rules, call)
-    return _parse_json(json_body.decode(payload), rules, call)
+    if call.rpc or call.headers:
+        for protocol in PROTOCOLS.values():
+            if protocol.parse_encoded is not None and protocol.is_encoded(call):
+                return protocol.parse_encoded(_bytes(payload), rules, call)
+    body = json_body.decode(payload)
+    if isinstance(body, list):
+        return NATIVE_LIST.parse(body, rules, call)
+    if not isinstance(body, dict):
+        raise BadRequest(f"body: expected a JSON object, found {json_body.kind(body)}")
+    for key, protocol in _BY_KEY:
+        if key in body:
+            return protocol.parse(body, rules, call)
+    return NATIVE.parse(body, rules, call)
 
 
 def respond(request: Request, outcomes: Sequence[Outcome], model_name: str, model_version: str) -> Answer:
     """The answer in the protocol of the request; `outcomes` has one for each user id, in the same order."""
-    if request.protocol != "v2":
-        return answer_instances(request, outcomes, model_version)
-    # A tensor has no place for a refusal, so one refused customer refuses the request.
-    for position, outcome in enumerate(outcomes):
-        if isinstance(outcome, Refusal):
-            return refuse(outcome, f"inputs[0].data[{position}]: ")
-    scored = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
-    write = grpc.answer_message if request.rpc == grpc.INFER else answer_infer
-    return write(request, scored, model_name, model_version)
+    return PROTOCOLS[request.protocol].respond(request, outcomes, model_name, model_version)
 
 
 def carried(answer: Answer, call: Call) -> Answer:
@@ -70,18 +71,6 @@ def carried(answer: Answer, call: Call) -> Answer:
         return grpc.answer_predictions(answer)
     error = str(json_body.decode(answer.body).get("error", "refused"))
     return grpc.refuse_message(answer.http_status, error, answer.headers)
-
-
-def _parse_json(body: Any, rules: Rules, call: Call) -> Request:
-    if isinstance(body, list):
-        return parse_list(body, rules, call)
-    if not isinstance(body, dict):
-        raise BadRequest(f"body: expected a JSON object, found {json_body.kind(body)}")
-    if "instances" in body:
-        return parse_v1(body, rules, call)
-    if "inputs" in body:
-        return parse_infer(body, rules, call)
-    return parse_native(body, rules, call)
 
 
 def _payload(row: Mapping[str, Any]) -> Any:

@@ -2,9 +2,7 @@
 
 | variable | |
 |---|---|
-| CHURN_PREDICTION_LOG | a folder for Parquet segments |
-| CHURN_PREDICTION_LOG_WINDOW_S | seconds after which a segment is closed; 5 |
-| CHURN_PREDICTION_LOG_KAFKA | instead: `host:port/topic`, or `host:port,host:port/topic` |
+| CHURN_PREDICTION_LOG, ..._WINDOW_S, ..._KAFKA | see handlers/settings.py |
 | ..._KAFKA_SECURITY | plaintext (the default), ssl, sasl_ssl or sasl_plaintext |
 | ..._KAFKA_CA | PEM file of trusted authorities |
 | ..._KAFKA_CERTIFICATE, ..._KAFKA_KEY | PEM files of the worker's certificate and its key |
@@ -19,14 +17,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from handlers.bundle import BundleError
-from handlers.environment import number
 from handlers.records.kafka import KafkaTopic
 from handlers.records.log import PredictionLog
 from handlers.records.record import Origin
 from handlers.records.segments import ParquetSegments
 from handlers.secret import secret
+from handlers.settings import read_settings, variable_of
 
-FOLDER, KAFKA = "CHURN_PREDICTION_LOG", "CHURN_PREDICTION_LOG_KAFKA"
+FOLDER, KAFKA = variable_of("prediction_log_folder"), variable_of("prediction_log_kafka")
 SECURITY = ("plaintext", "ssl", "sasl_ssl", "sasl_plaintext")
 MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
 FILES = {"CA": "ssl.ca.location", "CERTIFICATE": "ssl.certificate.location", "KEY": "ssl.key.location"}
@@ -37,13 +35,13 @@ def open_log(environment: Mapping[str, str], origin: Origin) -> PredictionLog | 
 
     Raises BundleError, with the name of the variable, if both are named or the one cannot be used.
     """
-    folder, kafka = environment.get(FOLDER), environment.get(KAFKA)
+    settings = read_settings(environment)
+    folder, kafka = settings.prediction_log_folder, settings.prediction_log_kafka
     if folder and kafka:
         raise BundleError(f"{FOLDER} and {KAFKA}: set one of them")
     if folder:
-        window_s = number(environment, f"{FOLDER}_WINDOW_S", "5", above=0.0)
         path = _writable(Path(folder))
-        return PredictionLog(lambda: ParquetSegments(path, window_s), origin)
+        return PredictionLog(lambda: ParquetSegments(path, settings.prediction_log_window_s), origin)
     if kafka:
         brokers, topic = _topic(kafka)
         security = kafka_security(environment)

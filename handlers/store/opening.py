@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from handlers.bundle import Bundle, check_store
-from handlers.environment import number
+from handlers.settings import read_settings
 from handlers.store.config import StoreConfig, read_store_config
 from handlers.store.reader import OnlineFeatures
 from handlers.store.registry import service_tags
 from handlers.store.stored import Reader, UnknownLayout
-
-TIMEOUT = "CHURN_STORE_TIMEOUT_MS"
 
 
 def open_features(
@@ -27,7 +25,7 @@ def open_features(
     Raises BundleError when the store has another spec, or cannot be opened for a permanent reason.
     """
     environment = os.environ if environment is None else environment
-    timeout_s = number(environment, TIMEOUT, "250", above=0) / 1000
+    timeout_s = read_settings(environment).store_timeout_ms / 1000
     config = read_store_config(model_dir, environment)
     service = str(bundle.spec["service"])
     if (tags := service_tags(config, service)) is not None:

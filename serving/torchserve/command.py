@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from core.errors import ServingError
+from handlers.settings import variables_from
 from serving.config import ServingConfig
 from serving.environment import WORKER, passed_on
 from serving.torchserve.properties import TEMPLATES
@@ -26,15 +27,9 @@ def command(config: ServingConfig, java: Path, scratch: Path) -> list[str]:
 
 
 def worker_environment(config: ServingConfig, java: Path, scratch: Path, logs: Path) -> Mapping[str, str]:
-    tracing = config.tracing
     return {
         **passed_on((*WORKER, *config.pass_environment)),
-        "CHURN_MAX_INSTANCES": str(config.max_instances),
-        "CHURN_MAX_REQUEST_BYTES": str(config.max_request_bytes),
-        "CHURN_MAX_EXPLAINED": str(config.max_explained),
-        "CHURN_BATCH_ROWS": str(config.batch_rows),
-        **({} if tracing.endpoint is None else {"CHURN_OTEL_ENDPOINT": tracing.endpoint}),
-        **({} if tracing.endpoint is None else {"CHURN_OTEL_RATIO": str(tracing.sample_ratio)}),
+        **variables_from(config),
         "OMP_NUM_THREADS": "1",
         "JAVA_HOME": str(java.parent.parent),
         "TMPDIR": str(scratch),

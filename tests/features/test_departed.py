@@ -9,11 +9,19 @@ import pandas as pd
 import pytest
 import yaml
 
+from core.errors import FeatureError
 from core.workspace import Workspace
 from features.build import build_features
 from features.parity import read_online
 from features.spec import FeaturesConfig
-from features.store import ONLINE_VARIABLE, materialize, open_store, serving_environment
+from features.store import (
+    ONLINE_VARIABLE,
+    materialize,
+    open_store,
+    remove_departed,
+    serving_environment,
+    serving_yaml,
+)
 from support.feature_records import CONFIG, write_transactions
 from support.servers.redis_servers import redis_server
 
@@ -43,6 +51,25 @@ def log_of(*users: str) -> pd.DataFrame:
 def found_online(spec: FeaturesConfig, files: Workspace, users: list[str]) -> list[str]:
     found = read_online(spec, open_store(spec, files), users)["total_purchases"]
     return [user for user, purchases in zip(users, found, strict=True) if purchases is not None]
+
+
+@pytest.mark.parametrize(
+    ("online", "complaint"),
+    [
+        (
+            {"type": "milvus", "path": "online.db"},
+            r"^features\.online_store: customers cannot be erased from a store of type milvus; use sqlite",
+        ),
+        ({"type": "redis"}, r"^features\.online_store: give the address of redis as connection_string$"),
+    ],
+)
+def test_a_store_from_which_customers_cannot_be_erased_is_refused(tmp_path, online, complaint):
+    files = write_transactions(tmp_path / "var", log_of(*USERS))
+    build_features(spec_of({"type": "sqlite", "path": "online.db"}), files)
+    for act in (materialize, serving_environment, serving_yaml, remove_departed):
+        with pytest.raises(FeatureError, match=complaint):
+            act(spec_of(online), files)
+    assert not files.feast.exists()
 
 
 USERS = [f"u_{number:032x}" for number in range(8)]

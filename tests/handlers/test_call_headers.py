@@ -8,6 +8,7 @@ from handlers.churn_handler import _encoded, _fields
 from handlers.protocol.call_headers import call_of
 from handlers.protocol.messages import Call
 
+JSON_LENGTH = "inference-header-content-length"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -31,10 +32,10 @@ def block(headers: dict[str, str]) -> bytes:
         ({"Content-Encoding": "gzip", "explain": "False"}, Call("theirs", encoding="gzip")),
         (
             {"Inference-Header-Content-Length": "12", "explain": "False"},
-            Call("theirs", json_length=12),
+            Call("theirs", headers={JSON_LENGTH: "12"}),
         ),
-        ({"inference-header-content-length": "-1", "explain": "False"}, Call("theirs", json_length=-1)),
-        ({"inference-header-content-length": "9" * 99, "explain": "False"}, Call("theirs", json_length=-1)),
+        ({JSON_LENGTH: "-1", "explain": "False"}, Call("theirs", headers={JSON_LENGTH: "-1"})),
+        ({JSON_LENGTH: "9" * 99, "explain": "False"}, Call("theirs", headers={JSON_LENGTH: "9" * 99})),
         (
             {"x-churn-rpc": "ModelInfer", "grpc-encoding": "gzip", "explain": "False"},
             Call("theirs", rpc="ModelInfer", grpc_encoding="gzip"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from handlers.protocol import fast_path
 from handlers.protocol.messages import PLAIN, SHOWN, BadRequest, Call, Prediction, Request, Rules
-from handlers.protocol.protocols import parse, respond
+from handlers.protocol.protocols import PROTOCOLS, parse, respond
 
 INTEGER, STRING = Rules("integer", 1000), Rules("string", 1000)
 IDS = (
@@ -82,6 +82,7 @@ def test_all_other_bodies_are_left_to_protocols(body: bytes) -> None:
 
 def test_explanations_and_bodies_that_are_not_bytes_are_left_too() -> None:
     assert fast_path.read(b'{"user_id": 1}', INTEGER, Call(explain=True)) is None
+    assert fast_path.read(b'{"user_id": 1}', INTEGER, Call(headers={"a-protocol": "x"})) is None
     assert fast_path.read({"user_id": 1}, INTEGER, Call()) is None
     assert fast_path.read(None, INTEGER, Call()) is None
 
@@ -111,4 +112,10 @@ def test_an_answer_from_the_template_has_the_bytes_of_protocols(
 def test_requests_for_more_than_scores_do_not_fit() -> None:
     template = fast_path.Template("churn", "1", 0.5)
     assert not template.fits(Request("native", (1,), (), SHOWN))
-    assert not template.fits(Request("v2", (1,), (), PLAIN))
+
+
+@pytest.mark.parametrize("name", [*PROTOCOLS, "a protocol without a frame"])
+def test_only_answers_of_protocols_with_a_frame_are_made_of_the_template(name: str) -> None:
+    has_frame = name in PROTOCOLS and PROTOCOLS[name].frame is not None
+    assert fast_path.Template("churn", "1", 0.5).fits(Request(name, (1,), (), PLAIN)) is has_frame
+    assert has_frame is (name in ("native", "native_list", "v1"))

@@ -41,6 +41,10 @@ SCORED = Prediction(0.1 + 0.2, "Low Risk", 0.5, "ok", features={"orders": 3}, re
 Tensor = oip.ModelInferRequest.InferInputTensor
 
 
+def json_length(length: int | str) -> Call:
+    return Call(headers={"inference-header-content-length": str(length)})
+
+
 def body(data: Any, **more: Any) -> dict[str, Any]:
     tensor = {"name": "user_id", "shape": [len(data)], "datatype": "INT64", "data": data}
     return {"inputs": [tensor | more.pop("tensor", {})], **more}
@@ -91,7 +95,7 @@ def binary(values: bytes, datatype: str = "INT64", n: int = 2, **more: Any) -> t
     text = json.dumps(
         {"inputs": [tensor | {"parameters": {"binary_data_size": len(values)}}], **more}
     ).encode()
-    return text + values, Call(json_length=len(text))
+    return text + values, json_length(len(text))
 
 
 def test_numbers_and_texts_are_read_from_raw_bytes() -> None:
@@ -137,9 +141,12 @@ def test_each_output_is_json_or_bytes_as_requested() -> None:
 @pytest.mark.parametrize(
     ("sent", "complaint"),
     [
-        ((b"{}", Call(json_length=3)), "Inference-Header-Content-Length: expected a number up to 2"),
-        ((b"{}", Call(json_length=0)), "Inference-Header-Content-Length: expected a number up to 2"),
-        ((b"[]", Call(json_length=2)), "body: expected a JSON object"),
+        ((b"{}", json_length(3)), "Inference-Header-Content-Length: expected a number up to 2"),
+        ((b"{}", json_length(0)), "Inference-Header-Content-Length: expected a number up to 2"),
+        ((b"{}", json_length("2x")), "Inference-Header-Content-Length: expected a number up to 2"),
+        ((b"{}", json_length("²")), "Inference-Header-Content-Length: expected a number up to 2"),
+        ((b"{}", json_length(-1)), "Inference-Header-Content-Length: expected a number up to 2"),
+        ((b"[]", json_length(2)), "body: expected a JSON object"),
         (binary(b"1234567"), "inputs[0]: 7 raw bytes, expected 8 for each INT64"),
         (binary(b"12345678"), "inputs[0].shape: expected [1] or [1, 1]"),
         (binary(b"", n=0), "inputs[0].data: empty"),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from handlers.protocol import protocols
 from handlers.protocol.json_answers import refuse
 from handlers.protocol.messages import (
     Answer,
@@ -16,6 +17,7 @@ from handlers.protocol.messages import (
     Call,
     Explanation,
     Prediction,
+    Protocol,
     Refusal,
     Request,
     Rules,
@@ -340,3 +342,23 @@ def test_reasons_and_explanations_in_each_protocol() -> None:
     tensors = content(respond(Request("v2", (1,), wants=wants), [EXPLAINED], "churn", "v"))["outputs"]
     texts = {tensor["name"]: json.loads(tensor["data"][0]) for tensor in tensors[-2:]}
     assert texts == {"reasons": ["orders lower the risk"], "explanation": why}
+
+
+def test_an_entry_in_the_table_is_all_that_a_protocol_needs_to_be_parsed_and_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def parse_batch(body: Any, rules: Rules, call: Call) -> Request:
+        return Request("batch", tuple(body["batch"]))
+
+    def answer_batch(request: Request, outcomes: Any, model_name: str, model_version: str) -> Answer:
+        return Answer(200, f"{len(outcomes)} of {model_name} {model_version}".encode())
+
+    batch = Protocol("batch", parse_batch, answer_batch, key="batch")
+    monkeypatch.setattr(protocols, "PROTOCOLS", {**protocols.PROTOCOLS, "batch": batch})
+    monkeypatch.setattr(protocols, "_BY_KEY", [*protocols._BY_KEY, ("batch", batch)])
+    request = read({"batch": [1, 2]})
+    assert request == Request("batch", (1, 2))
+    assert respond(request, [PLAIN, PLAIN], "churn", "v").body == b"2 of churn v"
+    assert read({"user_id": 1}).protocol == "native"
+    names = [route.name for one in protocols.PROTOCOLS.values() for route in one.routes]
+    assert len(names) == len(set(names)) == 5

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from handlers.protocol.messages import Route
+from handlers.protocol.protocols import PROTOCOLS
 from serving.config import GatewayConfig
 from serving.gateway.envoy import grpc_routes
 from serving.gateway.envoy.api import (
@@ -106,13 +108,11 @@ def route_configuration(config: GatewayConfig, served: ServedModel) -> dict[str,
 def _routes(config: GatewayConfig, served: ServedModel) -> list[dict[str, Any]]:
     """Envoy takes the first route that matches."""
     model, metadata = served.model, served.metadata
-    to_model = {
-        "native": f"/predictions/{model}",
-        "native-explain": f"/explanations/{model}",
-        "v1-predict": f"/v1/models/{model}:predict",
-        "v1-explain": f"/v1/models/{model}:explain",
-        "v2-infer": f"/v2/models/{model}/infer",
-    }
+    to_model = [
+        Route(route.name, *(path.format(model=model) for path in (route.path, route.torchserve_path)))
+        for protocol in PROTOCOLS.values()
+        for route in protocol.routes
+    ]
     # Open Inference Protocol: a client may name a version, and then no other version answers
     versions = {f"/v2/models/{model}/versions/{version}": version for version in metadata.get("versions", ())}
     ready = [*ready_answers(model), *(f"{path}/ready" for path in versions)]
@@ -127,13 +127,13 @@ def _routes(config: GatewayConfig, served: ServedModel) -> list[dict[str, Any]]:
     }
     destinations = _destinations(config, served.has_canary)
     stable = _Destination({"cluster": "stable", **_timeout(config)})
-    infer = to_model["v2-infer"]
+    [infer] = (route.path for route in to_model if route.name == "v2-infer")
     return [
         _error_for_other_variants(),
         *(
-            _to_cluster(name, path, destination)
+            _to_cluster(route.name, route.path, destination, route.torchserve_path)
             for destination in destinations
-            for name, path in to_model.items()
+            for route in to_model
         ),
         *(_to_cluster("v2-infer-version", f"{path}/infer", stable, infer) for path in versions),
         *(_direct_response(path, content, config) for path, content in answered.items()),
@@ -148,7 +148,7 @@ def _routes(config: GatewayConfig, served: ServedModel) -> list[dict[str, Any]]:
         *grpc_routes.answered_here(model, SERVER, metadata),
         *(
             _error_response(path, 405, "POST here", "POST")
-            for path in (*to_model.values(), *(f"{path}/infer" for path in versions))
+            for path in (*(route.path for route in to_model), *(f"{path}/infer" for path in versions))
         ),
         *(_error_response(path, 405, "GET here", "GET, HEAD") for path in (PATH, *answered, *ready)),
         {

@@ -33,7 +33,8 @@ from rollout.targets.target import Candidate
 uri, archive, sha256, stable, stable_sha256, config = sys.argv[1:]
 config = RolloutConfig.model_validate_json(config)
 store = Store(uri, config.lease_s)
-candidate, previous = Candidate(archive, sha256, "ba9876543210"), Candidate(stable, stable_sha256, "0123456789ab")
+candidate = Candidate(archive, sha256, "ba9876543210")
+previous = Candidate(stable, stable_sha256, "0123456789ab")
 change = Change(candidate, previous, "me", datetime.now(UTC), "from another terminal")
 print(store.start("churn", change, config).id)
 """
