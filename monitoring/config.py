@@ -91,7 +91,7 @@ class MonitoringConfig(Config):
     """Days between two checks, and the length of the window that a check reads."""
     alpha: float = Field(0.003, gt=0, lt=0.5)
     """The largest probability with which a whole history of checks without a change has any page."""
-    min_rows: int = Field(200, gt=0)
+    min_rows: int = Field(50, gt=0)
     """Rows or customers below which a number is not judged."""
     history: int = Field(26, ge=4)
     """Steps and snapshots before the check from which natural variation is measured."""

@@ -21,6 +21,12 @@ RECORDS = frozenset(
 PLACES = {Cause.CORRUPTION: 1, Cause.SKEW: 2, Cause.STALENESS: 2, Cause.HARM: 3, Cause.DRIFT: 4}
 """Where the data are when a finding of this cause is made: 0 records, 1 snapshots, 2 server, 3 outcomes."""
 
+WHOLE_CHECKS = frozenset({"past_customers", "past_rows", "stale", "copied_snapshot"})
+"""Checks whose findings are about all data at their place, so that they explain any other there."""
+
+WHOLE_SUBJECTS = frozenset({"all", "records", "amount"})
+"""A finding about one of these explains those of the same check about a segment."""
+
 FIRST = (
     *("past_customers", "past_rows", "stale", "copied_snapshot", "snapshot_missing"),
     *("column_missing", "column_empty", "column_constant", "newly_null", "nulls", "stuck_at_default"),
@@ -51,12 +57,18 @@ def _explains(earlier: Finding, later: Finding) -> bool:
     """Whether `earlier`, which precedes `later` in the order of places and checks, explains it."""
     if earlier.cause in VETOES and _place(earlier) < _place(later):
         return True
-    return earlier.subject == later.subject and _order(earlier) < _order(later)
+    if _place(earlier) == _place(later):
+        if earlier.check in WHOLE_CHECKS and earlier.cause in VETOES:
+            return True
+        if earlier.check == later.check and earlier.subject in WHOLE_SUBJECTS:
+            return True
+    return earlier.subject == later.subject
 
 
-def _order(finding: Finding) -> tuple[int, int, str, str]:
+def _order(finding: Finding) -> tuple[int, int, str, bool, str]:
     first = FIRST.index(finding.check) if finding.check in FIRST else len(FIRST)
-    return _place(finding), first, finding.check, finding.subject
+    is_part = finding.subject not in WHOLE_SUBJECTS
+    return _place(finding), first, finding.check, is_part, finding.subject
 
 
 def _place(finding: Finding) -> int:

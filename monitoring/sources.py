@@ -56,7 +56,8 @@ class Sources:
             columns=["user_id", *there],
             filter=ds.field("event_timestamp") == pa.scalar(moment.to_pydatetime(), MOMENT),
         )
-        return rows.to_pandas().set_index("user_id")
+        table: pd.DataFrame = rows.to_pandas()
+        return table.set_index("user_id")
 
     def training_rows(self) -> pd.DataFrame | None:
         """The labelled rows whose horizon had passed at `at`, with features; None if there are none."""
@@ -64,7 +65,8 @@ class Sources:
             return None
         known = pa.scalar(self.at - self.spec.horizon, MOMENT)
         rows = ds.dataset(self.training).to_table(filter=ds.field("event_timestamp") <= known)
-        return rows.to_pandas() if rows.num_rows else None
+        table: pd.DataFrame | None = rows.to_pandas() if rows.num_rows else None
+        return table
 
     def labelled(self, moments: Sequence[pd.Timestamp]) -> pd.DataFrame | None:
         """The newest labels whose horizon had passed at `at`, with the features of their moment; None if

@@ -193,7 +193,8 @@ class _Comparison:
 
 def _inputs(spec: FeaturesConfig) -> list[tuple[str, str]]:
     """Name and type of each input of the network."""
-    return [(f.name, f.dtype) for f in spec.features] + [(r.name, "float64") for r in spec.derived]
+    stored: list[tuple[str, str]] = [(feature.name, feature.dtype) for feature in spec.features]
+    return stored + [(ratio.name, "float64") for ratio in spec.derived]
 
 
 def _columns(spec: FeaturesConfig) -> str:

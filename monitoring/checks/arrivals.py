@@ -2,7 +2,7 @@
 
 A step is as long as the window of a check, and the last one ends with it. Customers are the units: each has
 in each step at most one typical amount and one hour, so that a customer with many rows decides no more than
-another.
+another. Volume is the share of returning customers, because how many new ones come depends on campaigns.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,9 @@ from monitoring.findings import Cause, Checked, Finding, Measurement, Severity
 
 SHIFTS = tuple(range(2, 23))
 """Hours by which a profile may be moved. A shift by one hour is not tested: daylight saving time makes it."""
+
+RECENT = 6
+"""Steps that the volume is compared with: it follows the age of the log, so that older steps mislead."""
 
 EVERYTHING = "all"
 
@@ -72,7 +75,7 @@ def properties_of(arrivals: Arrivals, config: MonitoringConfig) -> Iterator[tupl
         amount[user] = rows["amount"].to_numpy()
         columns: dict[tuple[str, str], tuple[Flags, Flags]] = {}
         for name, members in groups.items():
-            known = members & (first <= step)
+            known = members & (first < step)
             columns[name, "more"] = active, known
             columns[name, "fewer"] = ~active, known
             there = members & active & ~np.isnan(amount)
@@ -105,22 +108,27 @@ class Histories:
         found = {}
         for subject, kind, hits, rows in counts[["subject", "kind", "hits", "rows"]].itertuples(index=False):
             if (subject, kind) not in self._of:
-                self._of[subject, kind] = History(
-                    self._margin(kind), self._level, self._config.min_rows, length=self._config.history
-                )
+                self._of[subject, kind] = self.new(kind)
             found[subject, kind] = self._of[subject, kind].add(hits, rows)
         return found
 
-    def _margin(self, kind: str) -> Margin:
-        of = self._config.arrivals
-        return {
-            "more": Margin(of.volume_ratio, is_ratio=True),
-            "fewer": Margin(of.volume_ratio, is_ratio=True, of_rest=True),
-            "amounts_larger": Margin(of.amount_share),
-            "amounts_smaller": Margin(of.amount_share),
-            "duplicates": Margin(of.duplicates),
-            "hours": Margin(of.hours),
-        }[kind]
+    def new(self, kind: str) -> History:
+        """An empty history of this kind."""
+        length = RECENT if kind in ("more", "fewer") else self._config.history
+        return History(margin_of(kind, self._config), self._level, self._config.min_rows, length=length)
+
+
+def margin_of(kind: str, config: MonitoringConfig) -> Margin:
+    """The margin of the null hypothesis of this kind."""
+    of = config.arrivals
+    return {
+        "more": Margin(of.volume_ratio, is_ratio=True),
+        "fewer": Margin(of.volume_ratio, is_ratio=True, of_rest=True),
+        "amounts_larger": Margin(of.amount_share),
+        "amounts_smaller": Margin(of.amount_share),
+        "duplicates": Margin(of.duplicates),
+        "hours": Margin(of.hours),
+    }[kind]
 
 
 def check(counts: pd.DataFrame, config: MonitoringConfig) -> Checked:
@@ -156,8 +164,9 @@ CHECKS = {
 }
 _REMEDY = "compare the delivery with its source before it is used"
 MESSAGES = {
-    "more": "records ({subject}): {share:.1%} of customers have new rows, more than {bound:.1%}; " + _REMEDY,
-    "fewer": "records ({subject}): {share:.1%} of customers have no new rows, more than {bound:.1%}; "
+    "more": "records ({subject}): {share:.1%} of known customers have new rows, more than {bound:.1%}; "
+    + _REMEDY,
+    "fewer": "records ({subject}): {share:.1%} of known customers have no new rows, more than {bound:.1%}; "
     + _REMEDY,
     "amounts_larger": "amount ({subject}): over {ratio:g} times the typical one for {share:.0%} of customers,"
     " more than {bound:.0%}: another unit or currency; " + _REMEDY,

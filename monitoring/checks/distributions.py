@@ -167,13 +167,12 @@ def _parts(reference: pd.Series, window: pd.Series) -> tuple[list[str], NDArray[
             np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(known) else np.array([])
         )
         names = [f"{place + 1} of {len(edges) + 1}" for place in range(len(edges) + 1)]
-        return (
-            [*names, NULL],
-            *(
-                np.where(np.isnan(v), len(names), np.searchsorted(edges, v, side="left"))
-                for v in (reference.to_numpy(dtype=float), window.to_numpy(dtype=float))
-            ),
-        )
+
+        def places(values: pd.Series) -> NDArray[np.int64]:
+            v = values.to_numpy(dtype=float)
+            return np.where(np.isnan(v), len(names), np.searchsorted(edges, v, side="left"))
+
+        return [*names, NULL], places(reference), places(window)
     words = list(reference.dropna().astype(str).value_counts().index[:BINS])
     place = {word: number for number, word in enumerate(words)}
 
@@ -192,5 +191,5 @@ def _shares(parts: NDArray[np.int64], strata: NDArray[np.int64], size: int) -> F
     table = np.zeros((int(strata.max(initial=0)) + 1, size))
     np.add.at(table, (strata, parts), 1.0)
     totals = table.sum(axis=1, keepdims=True)
-    return np.divide(table, totals, out=np.tile(table.sum(axis=0) / max(table.sum(), 1), (len(table), 1)),
-                     where=totals > 0)  # fmt: skip
+    overall = table.sum(axis=0) / max(table.sum(), 1)
+    return np.asarray(np.where(totals > 0, table / np.maximum(totals, 1), overall))

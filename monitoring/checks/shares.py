@@ -25,6 +25,10 @@ LEAST_PAST = 3
 DEVIATIONS = 4.0
 """Median absolute deviations that count as natural: 2.7 standard deviations of normal numbers."""
 
+LONGEST_ALARM = 3
+"""Steps in a row with an alarm after which their shares become the past that later steps are compared with.
+By then a person has learned of the change three times, and a change that stays is no fault."""
+
 MOST_LOG_E = 50.0
 """Limit of the evidence of one step. A smaller e-value is still an e-value, and numbers stay readable."""
 
@@ -105,8 +109,8 @@ class Judged:
 class History:
     """The steps of one share, judged one after the other.
 
-    A step with too few customers is not judged. After an alarm the history begins anew, and the step is no
-    part of the natural variation.
+    A step with too few customers is not judged. After an alarm the evidence begins anew, and the step is no
+    part of the natural variation until the alarm has lasted for LONGEST_ALARM steps.
     """
 
     def __init__(
@@ -122,27 +126,32 @@ class History:
         """`level`: log evidence of an alarm. `baseline`: a known share, for example of the training rows;
         with it the first step is judged already. `most_past`: nothing is judged while the median of the past
         shares is larger. `length`: past steps that natural variation is measured from."""
-        self._margin, self._level, self._min_rows = margin, level, min_rows
+        self.margin, self._level, self._min_rows = margin, level, min_rows
         self._least = LEAST_PAST if baseline is None else 1
         self._past: list[float] = [] if baseline is None else [baseline]
-        self._most_past, self._length = most_past, length
+        self._most_past, self.length = most_past, length
         self._evidence = Evidence()
+        self._alarmed: list[float] = []
 
     def add(self, hits: float, rows: float) -> Judged:
         """Judge one more step: `hits` of `rows` customers have the property."""
         if rows < self._min_rows:
             return Judged(np.nan, np.nan, int(rows), 0.0, False)
-        share, past = float(hits / rows), np.array(self._past[-self._length :])
+        share, past = float(hits / rows), np.array(self._past[-self.length :])
         bound, evidence, is_alarm = np.nan, 0.0, False
         if len(past) >= self._least and np.median(past) <= self._most_past:
-            bound = self._margin.bound(past)
+            bound = self.margin.bound(past)
             log_e = log_e_value(hits, rows, bound)
             evidence = self._evidence.add(log_e)
             is_alarm = evidence >= self._level and log_e > 0
         if is_alarm:
             self._evidence = Evidence()
+            self._alarmed.append(share)
+            if len(self._alarmed) == LONGEST_ALARM:
+                self._past, self._alarmed = self._alarmed, []
         else:
             self._past.append(share)
+            self._alarmed = []
         return Judged(share, float(bound), int(rows), evidence, is_alarm)
 
 

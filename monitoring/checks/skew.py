@@ -64,6 +64,7 @@ def check(skew: pd.DataFrame, config: MonitoringConfig) -> Checked:
             f" ({share:.2%}), cause {cause}; {REMEDIES[cause]}"
         )
         check_name = f"skew_{cause}" if row["source"] == "served" else f"snapshot_{cause}"
+        check_name = "late_rows" if cause == "late_rows" else check_name
         kind = Cause.CORRUPTION if cause == "late_rows" else Cause.SKEW
         findings.append(Finding(check_name, subject, kind, Severity.PAGE, text, numbers))
     return Checked(measured, findings)

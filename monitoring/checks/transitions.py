@@ -150,11 +150,12 @@ class Histories:
         found = {}
         for feature, kind, hits, rows in counts[["subject", "kind", "hits", "rows"]].itertuples(index=False):
             if (feature, kind) not in self._of:
-                self._of[feature, kind] = self._new(feature, kind)
+                self._of[feature, kind] = self.new(feature, kind)
             found[feature, kind] = self._of[feature, kind].add(hits, rows)
         return found
 
-    def _new(self, feature: str, kind: str) -> History:
+    def new(self, feature: str, kind: str) -> History:
+        """An empty history of this feature and kind."""
         of = self._config.transitions
         margin = {
             "newly_null": of.newly_null,
