@@ -1,8 +1,10 @@
 """`churn monitor`: reads what production did, and stores what was measured and found. It starts nothing."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from core.errors import MonitoringError
 from features.records import read_records
 from monitoring.evidence import write_evidence
 from monitoring.findings import Monitored
@@ -33,6 +35,19 @@ def monitor(context: Context, at: datetime, dry_run: bool = False) -> Monitored:
     if not dry_run:
         store.save(run, context.now())
     return run
+
+
+def write_evidently(context: Context, at: datetime, file: Path) -> Sequence[str]:
+    """Write Evidently's page on the newest snapshot against the training rows; returns the features that are
+    left out. Raises MonitoringError when there is nothing to compare."""
+    from monitoring.evidently_report import write_drift_report
+
+    context.progress("writing Evidently's page")
+    sources = sources_of(context.settings, at)
+    moments, training = sources.moments(), sources.training_rows()
+    if not moments or training is None:
+        raise MonitoringError("evidently: no snapshot or no training rows before this time; run `churn run`")
+    return write_drift_report(sources.spec, training, sources.snapshot(moments[-1]), file)
 
 
 def sources_of(settings: Stages, at: datetime) -> Sources:

@@ -202,7 +202,7 @@ def judged(world: World, clean: Ground, config: MonitoringConfig) -> Checked:
         snapshots = world.ground.snapshots.sort_values(["event_timestamp", "user_id"])
         moment_us = snapshots["event_timestamp"].dt.as_unit("us")
         snapshots = snapshots.assign(event_timestamp=moment_us, created_timestamp=moment_us)
-        snapshots.to_parquet(root / "snapshots.parquet", index=False)
+        snapshots.to_parquet(root / "snapshots.parquet", index=False, row_group_size=50_000)
         _write_log(world, moment + AFTER, root / "predictions")
         sources = Sources(
             spec=world.ground.spec,

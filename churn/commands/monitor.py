@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from churn import console
@@ -27,6 +28,7 @@ FAILED = 4
         "churn monitor",
         "churn monitor --as-of 1998-07-01 --dry-run",
         "churn monitor --json --fail-on page",
+        "churn monitor --evidently drift.html",
     ),
     arguments=(
         argument("--as-of", type=moment, metavar="DATE", help="end of the window, UTC; default: now"),
@@ -35,6 +37,9 @@ FAILED = 4
             "--fail-on",
             choices=("page", "ticket"),
             help=f"exit code {FAILED} if there is a finding of this severity or a higher one",
+        ),
+        argument(
+            "--evidently", type=Path, metavar="FILE", help="also write Evidently's drift page; ends in .html"
         ),
         JSON,
     ),
@@ -45,7 +50,12 @@ def monitor(settings: Settings, arguments: Namespace) -> int:
     with console.steps(1) as shown:
         shown.start("monitor")
         context = context_of(settings, shown.describe)
-        run = work.monitor(context, arguments.as_of or context.as_of, arguments.dry_run)
+        at = arguments.as_of or context.as_of
+        run = work.monitor(context, at, arguments.dry_run)
+        left_out = work.write_evidently(context, at, arguments.evidently) if arguments.evidently else ()
+    if left_out:
+        names = ", ".join(left_out)
+        console.err.print(f"{arguments.evidently}: without {names}, which have no values", soft_wrap=True)
     if arguments.json:
         console.out.print_json(json.dumps(record_of(run)))
     else:
