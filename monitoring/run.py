@@ -36,7 +36,8 @@ def collect(sources: Sources, config: MonitoringConfig, earlier: Sequence[Monito
     training = sources.training_rows()
     predictions = Predictions.of(sources.predictions, sources.since, sources.at)
     log = read_arrivals(sources, config)
-    followed = [(moment, sources.snapshot(moment)) for moment in moments[-config.history - 1 :]]
+    # one snapshot and its reference are in memory at a time
+    followed = ((moment, sources.snapshot(moment)) for moment in moments[-config.history - 1 :])
     tables = {
         "ages": _ages(sources, moments, predictions),
         "columns": columns.count(sources.used, training, newest) if newest is not None else columns.EMPTY,

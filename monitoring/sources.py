@@ -65,8 +65,8 @@ class Sources:
             return None
         known = pa.scalar(self.at - self.spec.horizon, MOMENT)
         rows = ds.dataset(self.training).to_table(filter=ds.field("event_timestamp") <= known)
-        table: pd.DataFrame | None = rows.to_pandas() if rows.num_rows else None
-        return table
+        table: pd.DataFrame = rows.to_pandas()
+        return table if len(table) else None
 
     def labelled(self, moments: Sequence[pd.Timestamp]) -> pd.DataFrame | None:
         """The newest labels whose horizon had passed at `at`, with the features of their moment; None if

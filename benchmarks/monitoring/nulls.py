@@ -5,7 +5,7 @@ A customer is drawn with all rows and at all times, so that whatever the custome
 each step. Counts of a drawn history are sums over customers, so that those of all histories are products of
 matrices; they are judged by the code of `churn monitor`.
 
-    make benchmark-monitoring
+    python -m benchmarks.monitoring.nulls --records var/data/current/records
 """
 
 import argparse
