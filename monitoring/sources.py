@@ -78,7 +78,10 @@ class Sources:
             at = pa.scalar(moment.to_pydatetime(), MOMENT)
             labels = ds.dataset(self.labels).to_table(filter=ds.field("event_timestamp") == at).to_pandas()
             if len(labels):
-                return labels.merge(self.snapshot(moment), left_on="user_id", right_index=True)
+                joined: pd.DataFrame = labels.merge(
+                    self.snapshot(moment), left_on="user_id", right_index=True
+                )
+                return joined
         return None
 
     def scores(self) -> pd.DataFrame | None:
@@ -87,4 +90,5 @@ class Sources:
         if rows is None:
             return None
         scores = pd.read_parquet(self.test_scores, columns=["user_id", "event_timestamp", "score"])
-        return rows.merge(scores, on=["user_id", "event_timestamp"])
+        joined: pd.DataFrame = rows.merge(scores, on=["user_id", "event_timestamp"])
+        return joined
