@@ -35,10 +35,9 @@ def test_without_a_fault_there_is_no_page(world: Ground) -> None:
     assert planted(None, world)["pages"] == []
 
 
-@pytest.mark.parametrize("name", FAULTS)
+# the country with a wrong currency has too few customers here; test_arrivals.py has that fault
+@pytest.mark.parametrize("name", [name for name in FAULTS if "currency" not in name])
 def test_a_fault_pages_and_is_named(world: Ground, name: str) -> None:
-    if name == "wrong currency in one country":
-        pytest.skip("the country has too few customers in this part of the log")
     found = planted(name, world)
     assert found["found"], found["pages"]
     assert found["wrong"] == 0, found["pages"]
