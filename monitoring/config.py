@@ -84,6 +84,37 @@ class SkewConfig(Config):
     """Newest moments of features, of those in the log, for which vectors are derived again."""
 
 
+class PerformanceConfig(Config):
+    """Performance of the model on labels, and estimated without labels."""
+
+    matured_days: float = Field(35, gt=0)
+    """Length of the window of predictions, the newest whose horizon has passed, on whose labels metrics are
+    measured."""
+    step_days: float = Field(14, gt=0)
+    """Early labels: length of a step, within which the returns of customers are compared with the scores."""
+    late_days: float = Field(30, gt=0)
+    """Days between two checks of matured labels. Labels of a horizon overlap at so many checks as there are
+    such periods in it; each of these is a history of its own."""
+    tolerance: float = Field(0.02, ge=0)
+    """Loss that a fresh model may avoid without a finding, as a share of the loss of a constant score."""
+    exceptional: float = Field(0.001, gt=0, lt=0.5)
+    """Share of checks that may be exceptional in any way (a campaign, a strike) without a change of the
+    model's world. It limits the evidence of one check."""
+    most_nats: float = Field(9.0, gt=0)
+    """The largest evidence of one check, before the price of exceptional checks is subtracted."""
+    sample: int = Field(20_000, ge=1000)
+    """Most customers of one moment to which a fresh model is fitted."""
+    moments: int = Field(3, ge=2)
+    """Matured moments from which the spread of the churn level is measured; with fewer, an estimate without
+    labels is untrusted."""
+    label_age_days: float = Field(45, gt=0)
+    """So many days after their horizon, the newest matured predictions are too old for an estimate."""
+    unseen_share: float = Field(0.05, gt=0, lt=1)
+    """Share of the customers in regions with almost no matured rows above which an estimate is untrusted."""
+    doubt: float = Field(0.1, gt=0, lt=1)
+    """An estimate is untrusted when labels give this much evidence of a change, long before a finding."""
+
+
 class MonitoringConfig(Config):
     """What is checked, and with which margins. A difference within its margin is never a finding."""
 
@@ -102,6 +133,7 @@ class MonitoringConfig(Config):
     drift: DriftConfig = DriftConfig()
     staleness: StalenessConfig = StalenessConfig()
     skew: SkewConfig = SkewConfig()
+    performance: PerformanceConfig = PerformanceConfig()
 
     def level(self, subjects: int) -> float:
         """Log evidence at which a test raises an alarm that is made for each of `subjects` features or
