@@ -74,7 +74,7 @@ def judge(evidence: Evidence) -> Checked:
     checked += distributions.check(of["distributions"], config)
     checked += skew.check(of["skew"], config)
     if "performance_metrics" in of:  # there were predictions of a model that serves
-        checked += judge_performance(of, config)
+        checked += judge_performance(dict(of), config)
     return arranged(checked)
 
 
