@@ -73,6 +73,11 @@ var/bench/serving-venv/.installed: benchmarks/servers/requirements.txt
 bench-online: install  ## the server's feature read beside Feast's own, on SQLite and Redis
 	$(BIN)/python -m benchmarks.online_read $(ARGS)
 
+bench-monitoring: install  ## false pages in 2,000 null histories, planted faults found, and 10 million predictions
+	$(BIN)/python -m benchmarks.monitoring.nulls
+	$(BIN)/python -m benchmarks.monitoring.faults
+	$(BIN)/python -m benchmarks.monitoring.scale
+
 bench-score: install  ## batch scoring: customers a second on one core, memory at 1, 3 and 10 million rows
 	$(BIN)/python -m benchmarks.score $(ARGS)
 
@@ -103,5 +108,5 @@ lock:  ## write constraints.txt anew from what pip resolves today
 clean:  ## remove what runs have made (var/); the environment stays
 	rm -rf var build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-rollout images docs lock clean
+.PHONY: help install run test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-monitoring bench-rollout images docs lock clean
 .DEFAULT_GOAL := help

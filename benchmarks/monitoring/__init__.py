@@ -1,0 +1,1 @@
+"""How often monitoring raises a false alarm, and which planted faults it finds."""

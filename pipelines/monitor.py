@@ -1,0 +1,91 @@
+"""`churn monitor`: reads what production did, and stores what was measured and found. It starts nothing."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from core.errors import MonitoringError
+from features.records import read_records
+from monitoring.evidence import write_evidence
+from monitoring.findings import Monitored
+from monitoring.performance.check import collect_performance
+from monitoring.predictions import Predictions
+from monitoring.run import collect, judge
+from monitoring.sources import Sources
+from monitoring.stored import MonitorStore
+from pipelines.context import Context, Stages
+from pipelines.performance_inputs import performance_inputs
+from pipelines.rollout import open_store
+
+
+def monitor(context: Context, at: datetime, dry_run: bool = False) -> Monitored:
+    """One run for the window that ends at `at`; with `dry_run` nothing is stored.
+
+    A repeated run for the same time replaces the first one. Raises FeatureError when there are no records.
+    """
+    settings = context.settings
+    context.progress("reading records, snapshots and predictions")
+    store, model = MonitorStore(settings.rollout.database), settings.serving.model_name
+    length = timedelta(days=settings.monitoring.every_days)
+    before = [run for run in store.runs(model, until=at) if run.at < at]
+    sources = sources_of(settings, at)
+    evidence = collect(sources, settings.monitoring, before)
+    version = served_version(settings, sources)
+    inputs = performance_inputs(settings, at, version)
+    if inputs is not None:
+        context.progress("measuring the performance on labels")
+        measured = collect_performance(inputs, settings.monitoring, before)
+        evidence = replace(evidence, tables={**evidence.tables, **measured})
+    context.progress("judging")
+    checked = judge(evidence)
+    digest = "" if dry_run else write_evidence(evidence_folder(settings, at), evidence)
+    run = Monitored(model, at, at - length, version, checked, digest)
+    if not dry_run:
+        store.save(run, context.now())
+    return run
+
+
+def served_version(settings: Stages, sources: Sources) -> str:
+    """The model version that served at the end of the window: by the prediction log, or else the one that is
+    recorded as stable now; empty before the first one."""
+    predictions = Predictions.of(sources.predictions, sources.since, sources.at)
+    if predictions is not None and (version := predictions.version()):
+        return version
+    stable = open_store(settings).stable(settings.serving.model_name)
+    return "" if stable is None else stable.version
+
+
+def write_evidently(context: Context, at: datetime, file: Path) -> Sequence[str]:
+    """Write Evidently's page on the newest snapshot against the training rows; returns the features that are
+    left out. Raises MonitoringError when there is nothing to compare."""
+    from monitoring.evidently_report import write_drift_report
+
+    context.progress("writing Evidently's page")
+    sources = sources_of(context.settings, at)
+    moments, training = sources.moments(), sources.training_rows()
+    if not moments or training is None:
+        raise MonitoringError("evidently: no snapshot or no training rows before this time; run `churn run`")
+    return write_drift_report(sources.spec, training, sources.snapshot(moments[-1]), file)
+
+
+def sources_of(settings: Stages, at: datetime) -> Sources:
+    """The files of the workspace, for the window that ends at `at`."""
+    files = settings.files
+    _, records = read_records(files)
+    return Sources(
+        spec=settings.features,
+        since=at - timedelta(days=settings.monitoring.every_days),
+        at=at,
+        records=records,
+        snapshots=files.snapshots,
+        labels=files.labels,
+        training=files.training_set,
+        test_scores=files.training / "test_scores.parquet",
+        predictions=files.predictions,
+    )
+
+
+def evidence_folder(settings: Stages, at: datetime) -> Path:
+    """The folder of the evidence of the run at this time."""
+    return settings.files.monitoring / f"{at:%Y%m%dT%H%M%S}"
