@@ -132,6 +132,11 @@ class Workspace:
         return self.serving / "predictions"
 
     @property
+    def monitoring(self) -> Path:
+        """The evidence of each monitor run, in a folder named by its time (monitoring/evidence.py)."""
+        return self.root / "monitoring"
+
+    @property
     def reports(self) -> Path:
         return self.root / "reports"
 

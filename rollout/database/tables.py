@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Integer,
     MetaData,
@@ -42,7 +43,7 @@ class Moment(TypeDecorator[datetime]):
 
 VERSION_TABLE = "rollout_version"
 """Not the default `alembic_version`, which MLflow uses: both may share a database."""
-NEWEST = "0003"
+NEWEST = "0004"
 """The newest of rollout/database/migrations/versions."""
 
 TABLES = MetaData()
@@ -151,4 +152,50 @@ PROJECTIONS = Table(
     Column("detail", Text, nullable=False),
     Column("since", Moment, nullable=False),
     PrimaryKeyConstraint("model", "name"),
+)
+
+# one run of the monitor: all that it measured and found, at most once for a model and a time
+MONITOR_RUNS = Table(
+    "monitor_runs",
+    TABLES,
+    Column("model", String(255), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("since", Moment, nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("evidence_sha256", String(64), nullable=False),
+    # when the run ended by the clock, for the age of the last success
+    Column("recorded", Moment, nullable=False),
+    PrimaryKeyConstraint("model", "at"),
+)
+
+MONITOR_MEASUREMENTS = Table(
+    "monitor_measurements",
+    TABLES,
+    Column("model", String(255), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("version", String(64), nullable=False),
+    # null: it could not be measured from so few rows
+    Column("value", Float),
+    Column("rows", Integer, nullable=False),
+    Column("low", Float),
+    Column("high", Float),
+    PrimaryKeyConstraint("model", "at", "name", "subject", "version"),
+)
+
+MONITOR_FINDINGS = Table(
+    "monitor_findings",
+    TABLES,
+    Column("model", String(255), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("check_name", String(64), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("cause", String(16), nullable=False),
+    Column("severity", String(16), nullable=False),
+    Column("message", Text, nullable=False),
+    # the check and the subject of the finding that explains this one; empty if none does
+    Column("explained_by", String(330), nullable=False),
+    Column("numbers", JSON, nullable=False),
+    PrimaryKeyConstraint("model", "at", "check_name", "subject"),
 )
