@@ -10,6 +10,7 @@ from core.config import validated
 from core.errors import ConfigError
 from core.layers import CONFIGS, expand, merge, parse_override, profile_file, read_layer
 from core.workspace import Workspace
+from monitoring.config import MonitoringConfig
 from retraining.config import RetrainConfig
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
@@ -25,6 +26,7 @@ class Settings(Stages):
     gateway: GatewayConfig
     rollout: RolloutConfig
     retrain: RetrainConfig
+    monitoring: MonitoringConfig
     _given: frozenset[str] = PrivateAttr(frozenset())
 
     @property
