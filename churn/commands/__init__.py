@@ -6,6 +6,7 @@ from churn.commands import (
     dashboards,
     data,
     deploy,
+    doctor,
     features,
     forget,
     init,
@@ -71,6 +72,7 @@ COMMANDS: tuple[Command, ...] = (
     keys.list_all,
     keys.revoke,
     predict.predict,
+    doctor.doctor,
     config.show,
 )
 """In the order of `churn --help`."""
