@@ -34,6 +34,8 @@ class Step:
     only if nothing else requires that the step runs again."""
     libraries: tuple[str, ...] = ()
     """Distributions whose version determines the result too."""
+    judges: bool = False
+    """Whether the step may refuse what came before; then a repetition would refuse it again."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,13 @@ def is_done(step: Step, context: Context) -> bool:
     """Whether a run would skip the step."""
     record = _read(context.files.steps).get(step.name, {})
     return _holds(record, _fingerprint(step, context), step, context)
+
+
+def digests_of(step: Step, context: Context) -> dict[str, str | None]:
+    """File or folder of the result, as in the workspace -> its digest; of a large file, size and time."""
+    root = context.files.root
+    paths = step.writes(context)
+    return {path.relative_to(root).as_posix(): _digest(path) for path in paths}
 
 
 def accept(step: Step, context: Context) -> None:

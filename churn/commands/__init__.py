@@ -19,6 +19,8 @@ from churn.commands import (
     retrain_listen,
     score,
     serving,
+    steps,
+    trace,
     training,
     verify,
 )
@@ -39,6 +41,8 @@ COMMANDS: tuple[Command, ...] = (
     training.gates,
     training.package,
     verify.verify,
+    steps.list_all,
+    steps.run,
     deploy.deploy,
     score.score,
     monitor.monitor,
@@ -72,6 +76,7 @@ COMMANDS: tuple[Command, ...] = (
     keys.list_all,
     keys.revoke,
     predict.predict,
+    trace.trace,
     doctor.doctor,
     config.show,
 )
@@ -79,6 +84,7 @@ COMMANDS: tuple[Command, ...] = (
 
 GROUPS = {
     "features": "build, materialize and show features",
+    "steps": "the steps as tasks of an orchestrator",
     "data": "versions of the records",
     "keys": "who may ask the gateway",
     "registry": "versions and aliases",
