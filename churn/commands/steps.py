@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @command(
     "steps list",
     "the steps in order, and which needs which; with --json the graphs for orchestrators",
-    examples=("churn steps list", "churn steps list --json > pipelines/graph.json"),
+    examples=("churn steps list", "churn steps list --json"),
     arguments=(JSON,),
 )
 def list_all(settings: Settings, arguments: Namespace) -> int:

@@ -134,6 +134,19 @@ def test_a_prediction_is_traced_to_its_source_rows_and_a_changed_file_is_named(
         part.write_bytes(sound)
 
 
+def test_the_page_of_the_loop_is_the_same_each_time_and_small(
+    ran: dict[str, Any], settings: Settings, overrides: list[str], tmp_path: Path
+) -> None:
+    pages = [tmp_path / "one.html", tmp_path / "two.html"]
+    for page in pages:
+        assert churn("report", "--out", str(page), "--customers", "5", overrides=overrides) == 0
+    first, second = (page.read_bytes() for page in pages)
+    assert first == second and len(first) < 500_000
+    text = html.unescape(first.decode())
+    assert ran["archive"]["version"] in text and ran["rollout"]["outcome"] in text
+    assert "The 5 of " in text and re.search("(raises|lowers) the risk", text)
+
+
 def traced_proofs(settings: Settings, known: Any) -> list[Proof]:
     """All that is proved about the training data of a prediction."""
     model = find_model(settings, dict(known), settings.files.root / "scratch")
