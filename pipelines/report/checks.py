@@ -76,9 +76,7 @@ def _over_time(runs: Sequence[Monitored]) -> list[Block]:
         return []
     rows = [[Cell(words(key)), *(_mark(found.get(key)) for found in by_run)] for key in keys]
     columns = ("finding", *(f"{run.at:%Y-%m-%d}" for run in shown))
-    return [
-        More(f"{len(keys)} findings over {len(shown)} checks", [Table("Findings over time", columns, rows)])
-    ]
+    return [More(f"Findings over the last {len(shown)} checks", [Table("Findings over time", columns, rows)])]
 
 
 def _mark(found: Finding | None) -> Cell:

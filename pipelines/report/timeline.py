@@ -11,7 +11,8 @@ from pipelines.report.blocks import Block, Cell, Figure, More, Section, Table, T
 from pipelines.report.facts import Facts
 from pipelines.report.svg import wrap
 
-LANES = ("models", "canaries", "checks", "decisions")
+LANES = {"models": "model", "canaries": "canary", "checks": "check", "decisions": "decision"}
+"""The rows of the timeline, and what one event of each is called."""
 WIDTH, LANE, LEFT, RIGHT, TOP = 1000, 46, 90, 26, 16
 LONG_GAP = 0.25
 """A time without any event that is longer than this share of the whole is shown shortened, so that the
@@ -44,7 +45,7 @@ def section(facts: Facts) -> Section:
         " where a model was trained."
     )
     rows = [
-        [Cell(f"{mark.at:%Y-%m-%d %H:%M}"), Cell(mark.lane.removesuffix("s")), Cell(mark.label)]
+        [Cell(f"{mark.at:%Y-%m-%d %H:%M}"), Cell(LANES[mark.lane]), Cell(mark.label)]
         for mark in reversed(marks)
     ]
     blocks: list[Block] = [
@@ -77,7 +78,7 @@ def marks_of(facts: Facts) -> list[Mark]:
             for severity in Severity
         }
         tone = "bad" if counted[Severity.PAGE] else "warn" if counted[Severity.TICKET] else "good"
-        found = ", ".join(f"{count} {severity.value}" for severity, count in counted.items() if count)
+        found = ", ".join(f"{severity.value} {count}" for severity, count in counted.items() if count)
         marks.append(Mark(run.at, "checks", "square", tone, f"check: {found or 'nothing found'}"))
     grades = facts.grades or {}
     for entry in facts.decisions:
@@ -105,7 +106,7 @@ def draw(marks: Sequence[Mark]) -> str:
         f'<text class="{anchor}" x="{scale(at):g}" y="{bottom + 18}">{at:%Y-%m-%d}</text>'
         for at, anchor in scale.labels()
     ]
-    parts += [_drawn(mark, scale, TOP + LANE * LANES.index(mark.lane) + LANE // 2) for mark in marks]
+    parts += [_drawn(mark, scale, TOP + LANE * list(LANES).index(mark.lane) + LANE // 2) for mark in marks]
     count = f"{len(marks)} events from {times[0]:%Y-%m-%d} to {times[-1]:%Y-%m-%d}"
     return wrap("Timeline of the loop", count, WIDTH, height, "".join(parts))
 

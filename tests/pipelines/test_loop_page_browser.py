@@ -45,7 +45,7 @@ def opened(browser: Any, address: str, width: int, **options: Any) -> tuple[Any,
     return page, messages, requests
 
 
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [360, 560, 961, 1280])
 def test_no_error_no_request_and_nothing_wider_than_the_screen(
     browser: Any, address: str, width: int
 ) -> None:
