@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.report.blocks import Block, Cell, More, Section, Table, Text, words
+from pipelines.report.blocks import Block, Cell, More, Section, Table, Text, Tone, words
 from pipelines.report.facts import Facts
 
 DETAILED = 10
@@ -18,7 +18,7 @@ def section(facts: Facts) -> Section:
     rows = []
     for rollout, _ in facts.rollouts:
         length = None if rollout.ended is None else (rollout.ended - rollout.started).total_seconds()
-        tone = "good" if rollout.promoted and not rollout.ending else "bad" if rollout.over else "warn"
+        tone: Tone = "good" if rollout.promoted and not rollout.ending else "bad" if rollout.over else "warn"
         rows.append(
             [
                 Cell(f"{rollout.started:%Y-%m-%d %H:%M}"),
