@@ -25,6 +25,7 @@ CHECKS = (
     Named("prediction log", stores.prediction_log),
     Named("archive", models.archive),
     Named("champion and stable", models.champion),
+    Named("monitor and training", models.checks),
     Named("server", models.server),
     Named("ports", models.ports),
 )

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 from core.errors import ServingError
@@ -53,6 +54,31 @@ def champion(installation: Installation) -> Result:
             remedy,
         )
     return ok(f"version {version.number} (model {stable.version}) is champion and stable")
+
+
+def checks(installation: Installation) -> Result:
+    """The monitor has run lately, and no training was left open by a crash."""
+    from monitoring.stored import MonitorStore
+    from retraining.ledger import Ledger
+
+    settings = installation.settings
+    uri, model = settings.rollout.database, settings.serving.model_name
+    if (file := sqlite_file(uri)) is not None and not file.is_file():
+        return ok("no check has been made yet: churn monitor")
+    if fault := unreachable(uri):
+        return broken(fault, "start the database, or correct rollout.database")
+    run = Ledger(uri).active(model)
+    if run is not None:
+        return warning(
+            f"training {run.id} is open since {run.started:%Y-%m-%d %H:%M} UTC", "churn retrain resume"
+        )
+    newest = MonitorStore(uri).newest(model)
+    if newest is None:
+        return ok("no check has been made yet: churn monitor")
+    age = installation.clock() - newest.at
+    if age > 2 * timedelta(days=settings.monitoring.every_days):
+        return warning(f"the newest check is of {newest.at:%Y-%m-%d}, {age.days} days ago", "churn monitor")
+    return ok(f"the newest check is of {newest.at:%Y-%m-%d}; no training is open")
 
 
 def server(installation: Installation) -> Result:

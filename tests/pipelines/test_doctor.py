@@ -5,7 +5,7 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ from test_deploy import HELD, PROGRAM, pack, report_of
 from churn.cli import main
 from churn.settings import Settings, load_settings
 from data.ingest import ingest
+from monitoring.findings import Checked, Monitored
+from monitoring.stored import MonitorStore
 from pipelines.doctor import machine, models, secret_files, stores
 from pipelines.doctor.check import Check, Installation, Named, Result, State, ok
 from pipelines.doctor.checks import CHECKS
@@ -150,6 +152,16 @@ def test_a_stable_model_that_the_registry_does_not_have_as_champion_is_a_warning
     Served(settings, "ada", NOW)()
     result = checked(models.champion, settings)
     assert result.state is State.WARNING and "no champion" in result.detail
+
+
+def test_a_monitor_that_has_not_run_for_long_is_a_warning(settings: Settings) -> None:
+    store = MonitorStore(settings.rollout.database)
+    days = settings.monitoring.every_days
+    for age, state in ((3 * days, State.WARNING), (days, State.OK)):
+        at = NOW - timedelta(days=age)
+        model = settings.serving.model_name
+        store.save(Monitored(model, at, at - timedelta(days=days), "v1", Checked(), "d" * 64), NOW)
+        assert checked(models.checks, settings).state is state
 
 
 def test_a_package_that_is_not_the_tested_one_is_named(
