@@ -12,7 +12,7 @@ import yaml
 from core.workspace import Workspace
 from support.orchestrators import ROOT, calls_in, churn_program, digests, own_environment, python_of, recorder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # each runner trains
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # each runner trains
 
 KEY = "a mask key for tests of orchestrators"
 SMALL = {
