@@ -92,6 +92,25 @@ bench-history: install  ## what else a log's recipe could read: BG/NBD features,
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.history $(ARGS)
 
+.PHONY: airflow-env kubeflow-env graph lock-orchestrators
+airflow-env: var/orchestrators/airflow/.installed  ## an environment for Airflow, apart from ours: its packages exclude some of ours
+kubeflow-env: var/orchestrators/kubeflow/.installed  ## the same for Kubeflow Pipelines
+
+var/orchestrators/%/.installed: pipelines/%/requirements.txt pipelines/%/constraints.txt
+	$(PYTHON) -m venv var/orchestrators/$*
+	var/orchestrators/$*/bin/python -m pip install --quiet --constraint pipelines/$*/constraints.txt --requirement $<
+	touch $@
+
+graph: install kubeflow-env  ## pipelines/graph.json from the steps, and Kubeflow's YAML from it
+	$(BIN)/churn steps list --json > pipelines/graph.json
+	var/orchestrators/kubeflow/bin/python pipelines/kubeflow/churn_pipelines.py
+
+lock-orchestrators:  ## write the constraints.txt of Airflow and Kubeflow anew
+	set -e; for one in airflow kubeflow; do rm -rf var/lock; $(PYTHON) -m venv var/lock; \
+	  var/lock/bin/python -m pip install --quiet --requirement pipelines/$$one/requirements.txt; \
+	  { echo "# Every package of the environment for $$one, at the version that is tested. Made by \`make lock-orchestrators\`."; \
+	    var/lock/bin/python -m pip freeze; } > pipelines/$$one/constraints.txt; rm -rf var/lock; done
+
 docs: install  ## the site of the documents in var/site; a warning or a broken link fails
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	# Material for MkDocs is maintained until 2027-05-05; the variable silences its notice on each build

@@ -13,7 +13,7 @@ from pipelines.engine import Outcome, Step, run_steps
 from pipelines.live import masked, query_server
 from pipelines.memory import PeakMemory
 from pipelines.rehearsal import failure_of, left_out, rehearse
-from pipelines.report import write_report
+from pipelines.report.run_page import write_report
 from pipelines.steps import STEPS
 
 JUDGED = next(index for index, step in enumerate(STEPS) if step.name == "gates") + 1

@@ -86,7 +86,7 @@ def score_customers(
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".score-", dir=files.root)))
         announce("verifying the archive")
         bundle = _packaged(settings, scratch / "model")
-        built, moment = _snapshot(spec, files, wanted.as_of, scratch / "moment", announce)
+        built, moment = snapshot_at(spec, files, wanted.as_of, scratch / "moment", announce)
         announce("loading the program")
         scorer = BulkScorer(bundle)
         source, total = _customers(spec, built, moment)
@@ -232,7 +232,7 @@ def _packaged(settings: Stages, folder: Path) -> Bundle:
     return bundle
 
 
-def _snapshot(
+def snapshot_at(
     spec: FeaturesConfig,
     files: Workspace,
     as_of: datetime | None,

@@ -16,7 +16,7 @@ def explain(error: ChurnError) -> None:
 
 
 def show_models(record: Any) -> None:
-    from pipelines.report import model_rows
+    from pipelines.report.run_page import model_rows
 
     metrics = {
         "log_loss": "log-loss",

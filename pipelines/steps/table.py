@@ -88,6 +88,7 @@ STEPS = (
         rooms=("training", "handlers"),
         reads=lambda c: [c.files.training / "metrics.json", c.files.training / "model.pt2"],
         writes=lambda c: [c.files.gate_report / "gate_report.json"],
+        judges=True,
     ),
     Step(
         name="package",

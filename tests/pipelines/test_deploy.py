@@ -48,9 +48,15 @@ def report_of(program: bytes, *verdicts: Verdict) -> GateReport:
     return GateReport("default", hashlib.sha256(program).hexdigest(), 1000, verdicts)
 
 
-def pack(settings: Settings, gates: dict[str, Any], program: bytes = PROGRAM, name: str = "churn") -> Path:
+def pack(
+    settings: Settings,
+    gates: dict[str, Any],
+    program: bytes = PROGRAM,
+    name: str = "churn",
+    spec: dict[str, Any] | None = None,
+) -> Path:
     """A small archive whose parts fit together, signed, and noted as the newest."""
-    spec: dict[str, Any] = {"features": []}
+    spec = spec or {"features": []}
     bundle = {
         "schema_version": 1,
         "model_version": VERSION,

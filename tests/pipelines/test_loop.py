@@ -36,6 +36,9 @@ from model.program import Program, score
 from pipelines.candidates import champion
 from pipelines.live import customers_online
 from pipelines.served import Served
+from pipelines.trace.link import Proof
+from pipelines.trace.model import find_model, training_data
+from support.cdnow import cdnow_log
 from training.learn.inputs import Inputs
 from training.registry.model_registry import Registry
 
@@ -92,6 +95,62 @@ def test_the_record_describes_the_run(ran: dict[str, Any], settings: Settings) -
     assert ran["metrics"]["log_loss"] <= 0.437 and ran["metrics"]["auroc"] >= 0.790
     assert 0 < ran["peak_memory_bytes"] < 4 * 2**30
     assert {"ingest", "train", "serve", "report"} <= set(ran["timings_s"])
+
+
+def test_a_prediction_is_traced_to_its_source_rows_and_a_changed_file_is_named(
+    ran: dict[str, Any], settings: Settings, overrides: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = pd.read_parquet(settings.files.root / "rehearsal" / "serving" / "predictions")
+    known = log[log["features_at"].notna()].iloc[0]
+
+    def traced(code: int) -> dict[str, dict[str, Any]]:
+        capsys.readouterr()
+        command = ("trace", known["request_id"], "--customer", known["user_id"], "--json", "--source-ids")
+        assert churn(*command, overrides=overrides) == code
+        return {link["link"]: link for link in json.loads(capsys.readouterr().out)}
+
+    links = traced(0)
+    assert list(links) == [
+        "prediction", "archive", "registered version", "gate report", "MLflow run", "training data",
+        "features", "source rows",
+    ]  # fmt: skip
+    assert all(link["proofs"] for name, link in links.items() if name != "prediction")
+    assert links["archive"]["facts"]["sha256"] == ran["archive"]["sha256"]
+    source = links["source rows"]
+    name = source["facts"]["customer (source)"]
+    assert mask(name, load_key(settings.data, settings.files)) == known["user_id"]
+    bought = cdnow_log()
+    mine = bought[bought["customer"].astype(int) == int(name)]
+    assert source["facts"]["rows"] == len(mine) == known["feature_total_purchases"]
+    assert json.loads(settings.files.named_lists.read_text().splitlines()[-1])["rows"] == 1
+
+    (part,) = parts(settings.files)
+    sound = part.read_bytes()
+    try:
+        part.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+        broken = [proof for proof in traced_proofs(settings, known) if not proof.holds]
+        assert [part.name in proof.statement for proof in broken] == [True]
+    finally:
+        part.write_bytes(sound)
+
+
+def test_the_page_of_the_loop_is_the_same_each_time_and_small(
+    ran: dict[str, Any], settings: Settings, overrides: list[str], tmp_path: Path
+) -> None:
+    pages = [tmp_path / "one.html", tmp_path / "two.html"]
+    for page in pages:
+        assert churn("report", "--out", str(page), "--customers", "5", overrides=overrides) == 0
+    first, second = (page.read_bytes() for page in pages)
+    assert first == second and len(first) < 500_000
+    text = html.unescape(first.decode())
+    assert ran["archive"]["version"] in text and ran["rollout"]["outcome"] in text
+    assert "The 5 of " in text and re.search("(raises|lowers) the risk", text)
+
+
+def traced_proofs(settings: Settings, known: Any) -> list[Proof]:
+    """All that is proved about the training data of a prediction."""
+    model = find_model(settings, dict(known), settings.files.root / "scratch")
+    return list(training_data(settings, model).proofs)
 
 
 def test_the_model_reached_all_customers_by_a_canary(ran: dict[str, Any], settings: Settings) -> None:
