@@ -54,11 +54,14 @@ def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     _add_settings(common, "_of_command", argparse.SUPPRESS)
     groups = {"": top.add_subparsers(title="commands", metavar="COMMAND", required=True)}
+    parsers: dict[str, argparse.ArgumentParser] = {}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
         if group not in groups:
-            group_parser = groups[""].add_parser(group, help=GROUPS[group])
-            groups[group] = group_parser.add_subparsers(metavar="COMMAND", required=True)
+            # a group may be a command, too: `churn monitor` and `churn monitor export`
+            alone = group in parsers
+            group_parser = parsers[group] if alone else groups[""].add_parser(group, help=GROUPS[group])
+            groups[group] = group_parser.add_subparsers(metavar="COMMAND", required=not alone)
         sub = groups[group].add_parser(
             name,
             help=command.help,
@@ -70,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
         for argument in command.arguments:
             sub.add_argument(*argument.names, **argument.options)
         sub.set_defaults(act=command.act)
+        parsers[command.name] = sub
     return top
 
 

@@ -77,8 +77,9 @@ def commands(
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, below in action.choices.items():
-                found = list(commands(below, f"{above}{name} "))
-                yield from found or [(f"{above}{name}", below)]
+                if below.get_default("act") is not None:
+                    yield f"{above}{name}", below
+                yield from commands(below, f"{above}{name} ")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> Iterator[str]:
