@@ -1,0 +1,89 @@
+"""The exporter: a process of its own that serves the metrics of monitoring, retraining and rollouts.
+
+It reads the database at an interval, and a scrape gets the newest reading, so that a slow database delays no
+scrape. While the database is away, the last reading stays, with its time: an alert about a finding does not
+resolve because of that, and `churn_exporter_database_reachable` is 0.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import Metric
+
+from core.errors import ServingError
+from monitoring.exported import Reading, gauge, metrics, read
+from monitoring.stored import MonitorStore
+from rollout.errors import RolloutError
+from rollout.store import Store
+
+log = logging.getLogger("churn.monitor")
+
+
+class Exporter:
+    """Collects the newest reading at each scrape. `interval_s`: seconds between two runs of the monitor."""
+
+    def __init__(self, database: str, model: str, interval_s: float) -> None:
+        self._database, self._model, self._interval_s = database, model, interval_s
+        self._stores: tuple[Store, MonitorStore] | None = None
+        self._reading: Reading | None = None
+        self._failure = ""
+
+    def refresh(self, now: datetime) -> None:
+        """Read the database. A failure is logged once, and again when it changes."""
+        try:
+            if self._stores is None:
+                self._stores = (Store(self._database), MonitorStore(self._database))
+            self._reading = read(*self._stores, self._model, now)
+            self._failure = ""
+        except RolloutError as error:
+            if str(error) != self._failure:
+                log.warning("%s", error)
+            self._failure = str(error)
+
+    def collect(self) -> Iterator[Metric]:
+        reachable = self._reading is not None and not self._failure
+        yield gauge(
+            "churn_exporter_database_reachable",
+            "Whether the database could be read at the last attempt.",
+            {(): float(reachable)},
+        )
+        if (reading := self._reading) is None:
+            return
+        yield gauge(
+            "churn_exporter_last_success_timestamp_seconds",
+            "When the database was read, of which the other metrics are.",
+            {(): reading.at.timestamp()},
+        )
+        yield from metrics(reading, self._interval_s)
+
+
+@contextmanager
+def exporting(exporter: Exporter, address: str) -> Iterator[str]:
+    """Serves the metrics at `address` (host:port; port 0: a free one is chosen) inside the block, and gives
+    the URL. Raises ServingError where nothing can listen there."""
+    registry = CollectorRegistry()
+    registry.register(exporter)
+    host, _, port = address.rpartition(":")
+    try:
+        server, thread = start_http_server(int(port), host, registry)
+    except OSError as error:
+        raise ServingError(
+            f"monitoring.exporter.address {address}: {error.strerror}; choose another port"
+        ) from None
+    try:
+        yield f"http://{host}:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def export(exporter: Exporter, over: threading.Event, refresh_s: float, clock: Callable[[], datetime]) -> None:
+    """Reads the database every `refresh_s` seconds until `over` is set."""
+    while not over.is_set():
+        exporter.refresh(clock())
+        over.wait(refresh_s)
