@@ -76,6 +76,16 @@ class SkewConfig(Config):
     """Newest moments of features, of those in the log, for which vectors are derived again."""
 
 
+class ExporterConfig(Config):
+    """`churn monitor export`: monitoring, retraining and rollouts as metrics for Prometheus."""
+
+    address: str = Field("127.0.0.1:8091", pattern=r"^[^:\s]+:\d+$")
+    """host:port at which metrics are served; port 0: the system chooses. They contain names of features and
+    segments and no value of a customer. Only networks that Prometheus is in should reach the address."""
+    refresh_s: float = Field(15.0, gt=0)
+    """Seconds between two readings of the database."""
+
+
 class MonitoringConfig(Config):
     """What is checked, and with which margins. A difference within its margin is never a finding."""
 
@@ -94,3 +104,4 @@ class MonitoringConfig(Config):
     drift: DriftConfig = DriftConfig()
     staleness: StalenessConfig = StalenessConfig()
     skew: SkewConfig = SkewConfig()
+    exporter: ExporterConfig = ExporterConfig()

@@ -108,7 +108,9 @@ def measured(run: RunRows) -> Iterator[Metric]:
         for suffix, column in parts.items():
             values = {key: float(row[column]) for key, row in rows.items() if row[column] is not None}
             if values:
-                yield gauge(f"churn_measured_{name}{suffix}", f"Measured by the monitor: {column}.", values, labels)
+                yield gauge(
+                    f"churn_measured_{name}{suffix}", f"Measured by the monitor: {column}.", values, labels
+                )
 
 
 def gauge(

@@ -82,7 +82,9 @@ def exporting(exporter: Exporter, address: str) -> Iterator[str]:
         thread.join()
 
 
-def export(exporter: Exporter, over: threading.Event, refresh_s: float, clock: Callable[[], datetime]) -> None:
+def export(
+    exporter: Exporter, over: threading.Event, refresh_s: float, clock: Callable[[], datetime]
+) -> None:
     """Reads the database every `refresh_s` seconds until `over` is set."""
     while not over.is_set():
         exporter.refresh(clock())

@@ -61,7 +61,13 @@ def dashboard_json(dashboard: Dashboard) -> dict[str, Any]:
         "timezone": "utc",
         "graphTooltip": 1,
         "links": [
-            {"type": "dashboards", "title": "Churn", "tags": ["churn"], "asDropdown": True, "icon": "dashboard"}
+            {
+                "type": "dashboards",
+                "title": "Churn",
+                "tags": ["churn"],
+                "asDropdown": True,
+                "icon": "dashboard",
+            }
         ],
         "templating": {
             "list": [{"name": "source", "type": "datasource", "query": "prometheus", "label": "Prometheus"}]
@@ -123,7 +129,10 @@ def _field(panel: Panel) -> dict[str, Any]:
 def _options(kind: str) -> dict[str, Any]:
     calculated = {"calcs": ["lastNotNull"], "fields": "", "values": False}
     choices: Mapping[str, dict[str, Any]] = {
-        "timeseries": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
+        "timeseries": {
+            "legend": {"displayMode": "list", "placement": "bottom"},
+            "tooltip": {"mode": "multi"},
+        },
         "stat": {"reduceOptions": calculated, "textMode": "value_and_name", "colorMode": "value"},
         "table": {"showHeader": True},
     }

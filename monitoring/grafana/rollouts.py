@@ -42,7 +42,9 @@ ROLLOUTS = Dashboard(
         ),
         Panel(
             "Requests by version",
-            queries(("sum by (model_version) (rate(churn_requests_total[$__rate_interval]))", "{{model_version}}")),
+            queries(
+                ("sum by (model_version) (rate(churn_requests_total[$__rate_interval]))", "{{model_version}}")
+            ),
             "The share of the canary grows with the stages.",
             "reqps",
         ),

@@ -42,7 +42,10 @@ def test_each_alert_reaches_those_who_act(alert: Mapping[str, Any]) -> None:
 
 def test_a_page_reaches_pagerduty_and_slack_and_resolves_there() -> None:
     receivers = {receiver["name"]: receiver for receiver in CONFIG["receivers"]}
-    for name, ways in {"pages": ("pagerduty_configs", "slack_configs"), "tickets": ("slack_configs",)}.items():
+    for name, ways in {
+        "pages": ("pagerduty_configs", "slack_configs"),
+        "tickets": ("slack_configs",),
+    }.items():
         for way in ways:
             assert [one["send_resolved"] for one in receivers[name][way]] == [True]
     assert receivers["retraining"]["webhook_configs"][0]["send_resolved"] is False
@@ -50,9 +53,7 @@ def test_a_page_reaches_pagerduty_and_slack_and_resolves_there() -> None:
 
 def test_groups_wait_at_most_five_minutes() -> None:
     """Prometheus looks back five minutes: a longer interval would send what is over."""
-    found = [
-        value for key, value in _leaves(CONFIG["route"]) if key in ("group_wait", "group_interval")
-    ]
+    found = [value for key, value in _leaves(CONFIG["route"]) if key in ("group_wait", "group_interval")]
     assert len(found) == 4
     assert all(int(value[:-1]) * {"s": 1, "m": 60}[value[-1]] <= 300 for value in found)
 
@@ -69,7 +70,9 @@ def test_faults_suppress_symptoms_that_are_alerts_of_ours() -> None:
     causes = {rule["labels"].get("cause") for rule in alerts()}
     pairs = set()
     for rule in CONFIG["inhibit_rules"]:
-        (source, target) = (_matched(rule[f"{side}_matchers"][0], names, causes) for side in ("source", "target"))
+        (source, target) = (
+            _matched(rule[f"{side}_matchers"][0], names, causes) for side in ("source", "target")
+        )
         assert source and target, rule
         pairs |= {(one, other) for one in source for other in target}
     assert ("ChurnModelServerDown", "ChurnGatewayErrorBudgetBurn") in pairs
