@@ -1,7 +1,7 @@
 """The database of rollouts and monitoring as metrics for Prometheus.
 
-`read` reads it, `metrics` computes the metrics from what was read: the newest run of the monitor, retraining by
-its ledger, and rollouts. The names are those that `monitoring/prometheus/rules` and the dashboards use.
+`read` reads it, `metrics` computes the metrics from what was read: the newest run of the monitor, retraining
+by its ledger, and rollouts. The rules in `monitoring/prometheus/rules` and the dashboards use their names.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

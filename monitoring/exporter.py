@@ -5,20 +5,28 @@ scrape. While the database is away, the last reading stays, with its time: an al
 resolve because of that, and `churn_exporter_database_reachable` is 0.
 """
 
+import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import Metric
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from core.errors import ServingError
 from monitoring.exported import Reading, gauge, metrics, read
 from monitoring.stored import MonitorStore
+from monitoring.targets import Target
 from rollout.errors import RolloutError
 from rollout.store import Store
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger("churn.monitor")
 
@@ -62,24 +70,50 @@ class Exporter:
 
 
 @contextmanager
-def exporting(exporter: Exporter, address: str) -> Iterator[str]:
+def exporting(
+    exporter: Exporter, address: str, machine: Callable[[], Sequence[Target]] = list
+) -> Iterator[str]:
     """Serves the metrics at `address` (host:port; port 0: a free one is chosen) inside the block, and gives
-    the URL. Raises ServingError where nothing can listen there."""
+    the URL. Path `/targets` answers with `machine()`, the addresses of this machine's servers.
+
+    Raises ServingError where nothing can listen there.
+    """
     registry = CollectorRegistry()
     registry.register(exporter)
     host, _, port = address.rpartition(":")
     try:
-        server, thread = start_http_server(int(port), host, registry)
+        server = make_server(
+            host, int(port), _application(registry, machine), ThreadingWSGIServer, handler_class=_Quiet
+        )
     except OSError as error:
         raise ServingError(
             f"monitoring.exporter.address {address}: {error.strerror}; choose another port"
         ) from None
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield f"http://{host}:{server.server_port}/metrics"
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _application(registry: CollectorRegistry, machine: Callable[[], Sequence[Target]]) -> "WSGIApplication":
+    metrics_page = make_wsgi_app(registry)
+
+    def answer(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
+        if environ["PATH_INFO"] != "/targets":
+            return metrics_page(environ, start)  # type: ignore[no-any-return]
+        start("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps(list(machine())).encode()]
+
+    return answer
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *arguments: object) -> None:
+        """No log: scrapes come every few seconds."""
 
 
 def export(

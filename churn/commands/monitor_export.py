@@ -35,6 +35,7 @@ DAY_S = 86_400.0
 )
 def export(settings: Settings, arguments: Namespace) -> int:
     from monitoring import exporter
+    from monitoring.targets import targets
 
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
     over = threading.Event()
@@ -43,7 +44,8 @@ def export(settings: Settings, arguments: Namespace) -> int:
     config, model = settings.monitoring.exporter, settings.serving.model_name
     made = exporter.Exporter(settings.rollout.database, model, DAY_S * settings.monitoring.every_days)
     try:
-        with exporter.exporting(made, arguments.address or config.address) as url:
+        address, serving = arguments.address or config.address, settings.files.serving
+        with exporter.exporting(made, address, lambda: targets(serving)) as url:
             console.out.print(f"Metrics until interrupted (Ctrl-C): {url}", soft_wrap=True)
             exporter.export(made, over, config.refresh_s, lambda: datetime.now(UTC))
     finally:

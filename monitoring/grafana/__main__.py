@@ -1,7 +1,6 @@
 """Writes the JSON files of the dashboards anew."""
 
-import json
-from pathlib import Path
+from monitoring.grafana.dashboards import FOLDER, files
 
-from monitoring.grafana.dashboards import DASHBOARDS
-from monitoring.grafana.panels import dashboard_json
+for name, text in files().items():
+    (FOLDER / name).write_text(text, encoding="utf-8")

@@ -1,6 +1,6 @@
 """Parts of a Grafana dashboard as plain data (the JSON model of Grafana 10 and later, schema version 39)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,8 +142,3 @@ def _options(kind: str) -> dict[str, Any]:
 def queries(*parts: str | tuple[str, str]) -> tuple[Query, ...]:
     """Queries from PromQL, or from PromQL and legend."""
     return tuple(Query(part) if isinstance(part, str) else Query(*part) for part in parts)
-
-
-def names(dashboards: Sequence[Dashboard]) -> list[str]:
-    """The names of the files."""
-    return [f"{dashboard.uid}.json" for dashboard in dashboards]

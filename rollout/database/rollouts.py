@@ -47,9 +47,9 @@ class Rollouts(Database):
 
     def phases(self, model: str) -> dict[str, int]:
         """The number of rollouts in each phase."""
-        query = select(ROLLOUTS.c.phase, func.count()).where(ROLLOUTS.c.model == model)
+        query = select(ROLLOUTS.c.phase, func.count().label("n")).where(ROLLOUTS.c.model == model)
         with self._reading() as connection:
-            return {phase: count for phase, count in connection.execute(query.group_by(ROLLOUTS.c.phase))}
+            return {row.phase: row.n for row in connection.execute(query.group_by(ROLLOUTS.c.phase))}
 
     def history(self, id: str) -> list[Event]:
         """All events, the oldest first."""

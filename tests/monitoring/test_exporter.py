@@ -1,5 +1,6 @@
-"""The exporter: what Prometheus reads of runs of the monitor and of rollouts, with the database there and away."""
+"""The exporter: what Prometheus reads of monitoring and rollouts, with the database there and away."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from core.errors import ServingError
 from monitoring.exporter import Exporter, export, exporting
 from monitoring.findings import Cause, Checked, Finding, Measurement, Monitored, Severity
 from monitoring.stored import MonitorStore
+from monitoring.targets import targets
 from rollout.database.projections import Projection
 from rollout.state import Change
 from rollout.store import Store
@@ -204,9 +206,9 @@ def test_an_address_in_use_is_one_line_with_the_setting(folder: Path) -> None:
     exporter = exporter_in(folder)
     with exporting(exporter, "127.0.0.1:0") as url:
         port = httpx.URL(url).port
-        with pytest.raises(ServingError, match=r"monitoring.exporter.address .*choose another port"):
-            with exporting(exporter, f"127.0.0.1:{port}"):
-                pass
+        refused = pytest.raises(ServingError, match=r"monitoring.exporter.address .*choose another port")
+        with refused, exporting(exporter, f"127.0.0.1:{port}"):
+            pass
 
 
 def test_the_command_serves_metrics_and_ends_by_a_signal(tmp_path: Path) -> None:
@@ -225,3 +227,22 @@ def test_the_command_serves_metrics_and_ends_by_a_signal(tmp_path: Path) -> None
         process.kill()
         process.wait()
     shutil.rmtree(tmp_path)
+
+
+def test_prometheus_finds_the_servers_of_this_machine(folder: Path, tmp_path: Path) -> None:
+    records = {
+        "server": {"gateway_metrics": "http://127.0.0.1:9901", "metrics": "http://127.0.0.1:8082"},
+        "torchserve-1": {"metrics": "http://127.0.0.1:8082", "key_file": "/a/file"},
+        "torchserve-canary": {"metrics": "http://127.0.0.1:8083"},
+    }
+    for name, record in records.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    (tmp_path / "written-just-now.json").write_text('{"metr')
+    with exporting(exporter_in(folder), "127.0.0.1:0", lambda: targets(tmp_path)) as url:
+        answer = httpx.get(url.replace("/metrics", "/targets"), trust_env=False)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == [
+        {"targets": ["127.0.0.1:9901"], "labels": {"job": "churn-gateway"}},
+        {"targets": ["127.0.0.1:8082"], "labels": {"job": "churn-workers"}},
+        {"targets": ["127.0.0.1:8083"], "labels": {"job": "churn-workers"}},
+    ]
