@@ -29,7 +29,7 @@ def describe(spec: FeaturesConfig, files: Workspace) -> list[dict[str, Any]]:
         {"feature": r.name, "type": "float64", "default": None, "description": r.description}
         for r in spec.derived
     ]
-    columns = ", ".join([*(quoted(f.name) for f in spec.features), *(_ratio(r) for r in spec.derived)])
+    columns = ", ".join([*(quoted(f.name) for f in spec.features), *(ratio_sql(r) for r in spec.derived)])
     newest = f"event_timestamp = TIMESTAMPTZ '{record['latest']}'"
     where = newest if record["shape"] == "transactions" else "true"
     measures = ", ".join(_measures(str(row["feature"]), str(row["type"])) for row in rows)
@@ -42,7 +42,8 @@ def describe(spec: FeaturesConfig, files: Workspace) -> list[dict[str, Any]]:
     return rows
 
 
-def _ratio(ratio: Ratio) -> str:
+def ratio_sql(ratio: Ratio) -> str:
+    """SQL: a derived feature as a column, from the stored features."""
     top, bottom = (f"{quoted(part)}::DOUBLE" for part in (ratio.numerator, ratio.denominator))
     # greatest() alone would ignore a null denominator
     value = f"CASE WHEN {bottom} IS NOT NULL THEN {top} / greatest({bottom}, {ratio.floor!r}) END"

@@ -16,17 +16,28 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
+class Evidence:
+    """The evidence of a change as checks arrive one after the other."""
+
+    def __init__(self) -> None:
+        self._checks = 0
+        # log of the sum over starts s so far: weight(s) times the product from s on
+        self._started = -np.inf
+
+    def add(self, log_e: float) -> float:
+        """The log evidence after one more check, whose e-value has the natural logarithm `log_e`."""
+        self._checks += 1
+        self._started = np.logaddexp(self._started, _log_weight(self._checks)) + log_e
+        return float(np.logaddexp(self._started, _log_weight_after(self._checks)))
+
+
 def evidence_of_change(log_e_values: Sequence[float]) -> Floats:
     """Log evidence after each check, [checks]; alarm where it reaches log(1/alpha).
 
     `log_e_values` [checks] are natural logarithms, in the order of the checks. A check without data is 0.
     """
-    evidence: list[float] = []
-    started = -np.inf  # log of the sum over starts s so far: weight(s) times the product from s on
-    for check, log_e in enumerate(log_e_values, start=1):
-        started = np.logaddexp(started, _log_weight(check)) + log_e
-        evidence.append(np.logaddexp(started, _log_weight_after(check)))
-    return np.array(evidence)
+    evidence = Evidence()
+    return np.array([evidence.add(log_e) for log_e in log_e_values])
 
 
 def first_alarm(log_e_values: Sequence[float], alpha: float) -> int | None:

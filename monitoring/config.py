@@ -1,8 +1,13 @@
 """The settings in `configs/monitoring.yaml`."""
 
+import math
+
 from pydantic import Field
 
 from core.config import Config
+
+TESTS = 24
+"""Tests that can page, each of them for every feature or segment: they share alpha equally."""
 
 
 class ArrivalsConfig(Config):
@@ -11,7 +16,10 @@ class ArrivalsConfig(Config):
     volume_ratio: float = Field(3.0, gt=1)
     """How many times more or fewer rows or customers than in a typical step are still normal."""
     amount_ratio: float = Field(1.6, gt=1)
-    """How many times larger or smaller the typical amount may be, for all rows and for each segment."""
+    """How many times larger or smaller than in a typical step an amount is suspicious, for all rows and for
+    each segment."""
+    amount_share: float = Field(0.3, gt=0, lt=1)
+    """By how much the share of customers with such amounts may rise."""
     duplicates: float = Field(0.02, gt=0, lt=1)
     """By how much the share of rows that repeat an earlier row in every column may rise."""
     hours: float = Field(0.15, gt=0, lt=1)
@@ -105,3 +113,8 @@ class MonitoringConfig(Config):
     staleness: StalenessConfig = StalenessConfig()
     skew: SkewConfig = SkewConfig()
     exporter: ExporterConfig = ExporterConfig()
+
+    def level(self, subjects: int) -> float:
+        """Log evidence at which a test raises an alarm that is made for each of `subjects` features or
+        segments, so that all tests together have false alarms in a share `alpha` of histories."""
+        return math.log(TESTS * max(subjects, 1) / self.alpha)

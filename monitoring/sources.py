@@ -30,6 +30,8 @@ class Sources:
     """labels.parquet; it may be missing."""
     training: Path
     """The rows that the model was trained on, with the features' columns; it may be missing."""
+    test_scores: Path
+    """The model's scores of its test rows; it may be missing."""
     predictions: Path
     """The folder of the prediction log; it may be missing."""
 
@@ -57,10 +59,30 @@ class Sources:
         return rows.to_pandas().set_index("user_id")
 
     def training_rows(self) -> pd.DataFrame | None:
-        """The rows that the model was trained on, of times before `at`; None if there are none."""
+        """The labelled rows whose horizon had passed at `at`, with features; None if there are none."""
         if not self.training.is_file():
             return None
-        rows = ds.dataset(self.training).to_table(
-            filter=ds.field("event_timestamp") < pa.scalar(self.at, pa.timestamp("us", "UTC"))
-        )
+        known = pa.scalar(self.at - self.spec.horizon, MOMENT)
+        rows = ds.dataset(self.training).to_table(filter=ds.field("event_timestamp") <= known)
         return rows.to_pandas() if rows.num_rows else None
+
+    def labelled(self, moments: Sequence[pd.Timestamp]) -> pd.DataFrame | None:
+        """The newest labels whose horizon had passed at `at`, with the features of their moment; None if
+        there are none."""
+        if not self.labels.is_file():
+            return None
+        known = [moment for moment in moments if moment + self.spec.horizon <= self.at]
+        for moment in reversed(known):
+            at = pa.scalar(moment.to_pydatetime(), MOMENT)
+            labels = ds.dataset(self.labels).to_table(filter=ds.field("event_timestamp") == at).to_pandas()
+            if len(labels):
+                return labels.merge(self.snapshot(moment), left_on="user_id", right_index=True)
+        return None
+
+    def scores(self) -> pd.DataFrame | None:
+        """The champion's scores of its test rows (`score`) with their features; None if there are none."""
+        rows = self.training_rows() if self.test_scores.is_file() else None
+        if rows is None:
+            return None
+        scores = pd.read_parquet(self.test_scores, columns=["user_id", "event_timestamp", "score"])
+        return rows.merge(scores, on=["user_id", "event_timestamp"])

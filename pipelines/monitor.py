@@ -20,16 +20,18 @@ def monitor(context: Context, at: datetime, dry_run: bool = False) -> Monitored:
     """
     settings = context.settings
     context.progress("reading records, snapshots and predictions")
-    evidence = collect(sources_of(settings, at), settings.monitoring)
+    store, model = MonitorStore(settings.rollout.database), settings.serving.model_name
+    length = timedelta(days=settings.monitoring.every_days)
+    earlier = store.runs(model, at - (settings.monitoring.history + 2) * length, at)
+    before = [run for run in earlier if run.at < at]
+    evidence = collect(sources_of(settings, at), settings.monitoring, before)
     context.progress("judging")
     checked = judge(evidence)
-    model = settings.serving.model_name
     stable = open_store(settings).stable(model)
     digest = "" if dry_run else write_evidence(evidence_folder(settings, at), evidence)
-    since = at - timedelta(days=settings.monitoring.every_days)
-    run = Monitored(model, at, since, "" if stable is None else stable.version, checked, digest)
+    run = Monitored(model, at, at - length, "" if stable is None else stable.version, checked, digest)
     if not dry_run:
-        MonitorStore(settings.rollout.database).save(run, context.now())
+        store.save(run, context.now())
     return run
 
 
@@ -45,6 +47,7 @@ def sources_of(settings: Stages, at: datetime) -> Sources:
         snapshots=files.snapshots,
         labels=files.labels,
         training=files.training_set,
+        test_scores=files.training / "test_scores.parquet",
         predictions=files.predictions,
     )
 

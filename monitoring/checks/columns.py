@@ -3,12 +3,17 @@
 These are facts about the data and not estimates, so they need no error rate.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
 from monitoring.config import MonitoringConfig
 from monitoring.findings import Cause, Checked, Finding, Measurement, Severity
+
+COLUMNS = ["feature", "present", "reference_rows", "reference_nulls", "reference_distinct", "window_rows",
+           "window_nulls", "window_distinct"]  # fmt: skip
+EMPTY = pd.DataFrame(columns=COLUMNS)
+"""The counts where there is no snapshot."""
 
 
 def count(used: Sequence[str], reference: pd.DataFrame | None, window: pd.DataFrame) -> pd.DataFrame:
@@ -26,32 +31,29 @@ def count(used: Sequence[str], reference: pd.DataFrame | None, window: pd.DataFr
             }
             for name in used
         ],
-        columns=["feature", "present", "reference_rows", "reference_nulls", "reference_distinct",
-                 "window_rows", "window_nulls", "window_distinct"],
-    )  # fmt: skip
+        columns=COLUMNS,
+    )
 
 
 def check(columns: pd.DataFrame, config: MonitoringConfig) -> Checked:
     """Findings of cause corruption. `columns` is from `count`."""
     findings: list[Finding] = []
     measured: list[Measurement] = []
-    for row in columns.itertuples():
-        rows = int(row.window_rows)
-        share = row.window_nulls / rows if rows and row.present else float("nan")
-        measured.append(Measurement("missing_share", float(share), rows, row.feature))
-        numbers = {"rows": float(rows), "reference_distinct": float(row.reference_distinct)}
-        if not row.present:
-            findings.append(_finding("column_missing", row.feature, numbers, "is not in the newest snapshot"))
+    for row in columns.to_dict("records"):
+        feature, rows, nulls = str(row["feature"]), int(row["window_rows"]), int(row["window_nulls"])
+        share = nulls / rows if rows and row["present"] else float("nan")
+        measured.append(Measurement("missing_share", share, rows, feature))
+        numbers = {"rows": float(rows), "reference_distinct": float(row["reference_distinct"])}
+        if not row["present"]:
+            findings.append(_finding("column_missing", feature, numbers, "is not in the newest snapshot"))
         elif rows < config.min_rows:
             continue
-        elif row.window_nulls == rows and row.reference_nulls < row.reference_rows:
-            findings.append(
-                _finding("column_empty", row.feature, numbers, f"has no value for any of {rows:,} customers")
-            )
-        elif row.window_distinct == 1 and row.reference_distinct > 1 and row.window_nulls == 0:
-            findings.append(
-                _finding("column_constant", row.feature, numbers, f"is the same for all {rows:,} customers")
-            )
+        elif nulls == rows and row["reference_nulls"] < row["reference_rows"]:
+            what = f"has no value for any of {rows:,} customers"
+            findings.append(_finding("column_empty", feature, numbers, what))
+        elif row["window_distinct"] == 1 and row["reference_distinct"] > 1 and nulls == 0:
+            what = f"is the same for all {rows:,} customers"
+            findings.append(_finding("column_constant", feature, numbers, what))
     return Checked(measured, findings)
 
 
@@ -75,8 +77,3 @@ def _finding(check: str, feature: str, numbers: dict[str, float], what: str) -> 
         f"feature {feature} {what}; correct its source, then run `churn features build`",
         numbers,
     )
-
-
-def empty(used: Iterable[str]) -> pd.DataFrame:
-    """The counts where there is no snapshot."""
-    return count(list(used), None, pd.DataFrame()).iloc[:0]

@@ -24,19 +24,20 @@ def check(ages: pd.DataFrame, at: datetime, ttl_days: float, config: MonitoringC
     }
     findings: list[Finding] = []
     measured: list[Measurement] = []
-    for row in ages.itertuples():
-        age = (pd.Timestamp(at) - row.newest) / pd.Timedelta(days=1)  # NaN for an empty source
-        measured.append(Measurement("age_days", float(age), int(row.rows), row.source))
-        limit = limits[row.source]
+    for row in ages.to_dict("records"):
+        source = str(row["source"])
+        age = (pd.Timestamp(at) - row["newest"]) / pd.Timedelta(days=1)  # NaN for an empty source
+        measured.append(Measurement("age_days", float(age), int(row["rows"]), source))
+        limit = limits[source]
         if not age <= limit:
             what = "there are none" if pd.isna(age) else f"the newest are {age:.1f} days old"
             findings.append(
                 Finding(
                     "stale",
-                    row.source,
+                    source,
                     Cause.STALENESS,
                     Severity.PAGE,
-                    f"{row.source}: {what}, more than {limit:g} days; {REMEDIES[row.source]}",
+                    f"{source}: {what}, more than {limit:g} days; {REMEDIES[source]}",
                     {"age_days": float(age), "limit_days": float(limit)},
                 )
             )
