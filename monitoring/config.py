@@ -94,6 +94,14 @@ class SkewConfig(Config):
     """Newest moments of features, of those in the log, for which vectors are derived again."""
 
 
+class PerformanceConfig(Config):
+    """Performance of the model on labels, and estimated without labels."""
+
+    matured_days: float = Field(35, gt=0)
+    """Length of the window of predictions, the newest whose horizon has passed, on whose labels metrics are
+    measured."""
+
+
 class MonitoringConfig(Config):
     """What is checked, and with which margins. A difference within its margin is never a finding."""
 
@@ -113,6 +121,7 @@ class MonitoringConfig(Config):
     drift: DriftConfig = DriftConfig()
     staleness: StalenessConfig = StalenessConfig()
     skew: SkewConfig = SkewConfig()
+    performance: PerformanceConfig = PerformanceConfig()
 
     def level(self, subjects: int) -> float:
         """Log evidence at which a test raises an alarm that is made for each of `subjects` features or

@@ -1,0 +1,145 @@
+"""Predictions with what their customers did afterwards, read by DuckDB with bounded memory.
+
+The label of a prediction is that of features/labels.py: churned is 1 without activity in [features_at,
+features_at + horizon). It is joined only when the horizon has passed. The moment of the features counts and
+not that of the request, since a customer who has come back is asked for more often than one who has not.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from core.errors import MonitoringError
+from data.config import utc_text
+from features.reads import quoted
+from monitoring.performance.inputs import FEATURE, PerformanceInputs
+
+MEMORY_LIMIT = "1500MB"
+"""Of DuckDB, which spills to a temporary folder above it."""
+
+KEYS = ("user_id", "features_at", "model_version", "score")
+
+
+@contextmanager
+def opened(inputs: PerformanceInputs) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with the views `predictions` and `activity`, each customer as a number.
+
+    `predictions` has customer, moment, version, score and the inputs of the model: one row for each customer,
+    moment and version. `activity` has customer and moment. Raises MonitoringError for a missing column.
+    """
+    with tempfile.TemporaryDirectory(prefix="churn-monitor-") as scratch:
+        connection = duckdb.connect()
+        try:
+            connection.execute(f"SET memory_limit='{MEMORY_LIMIT}'; SET temp_directory='{scratch}'")
+            connection.execute("SET TimeZone='UTC'; SET preserve_insertion_order=false")
+            connection.register("log", inputs.predictions)
+            connection.register("records", inputs.activity)
+            connection.execute(f"CREATE VIEW predictions AS {_predictions(connection, inputs)}")
+            connection.execute(
+                f"""CREATE VIEW activity AS SELECT hash(user_id) AS customer, "timestamp" AS moment
+                    FROM records WHERE "timestamp" < TIMESTAMPTZ '{utc_text(inputs.known_until)}'"""
+            )
+            yield connection
+        finally:
+            connection.close()
+
+
+def _predictions(connection: duckdb.DuckDBPyConnection, inputs: PerformanceInputs) -> str:
+    there = {row[0] for row in connection.execute("DESCRIBE log").fetchall()}
+    if missing := [name for name in KEYS if name not in there]:
+        raise MonitoringError(f"prediction log: no column {missing[0]}; it has {', '.join(sorted(there))}")
+    conditions = ["features_at IS NOT NULL", "isfinite(score)",
+                  f"features_at < TIMESTAMPTZ '{utc_text(inputs.at)}'"]  # fmt: skip
+    if "status" in there:
+        conditions.append("status <> 'unknown'")
+    if "overridden" in there:
+        conditions.append("coalesce(len(overridden), 0) = 0")
+    features = ", ".join(
+        f"{quoted(FEATURE + name)} AS {quoted(name)}" if FEATURE + name in there
+        else f"NULL AS {quoted(name)}"
+        for name in inputs_of(inputs)
+    )  # fmt: skip
+    return f"""SELECT hash(user_id) AS customer, features_at AS moment, model_version AS version, score,
+                 {features} FROM log WHERE {" AND ".join(conditions)}"""
+
+
+def inputs_of(inputs: PerformanceInputs) -> tuple[str, ...]:
+    """The inputs of the model, in order."""
+    return (*inputs.spec.numeric, *inputs.spec.categorical)
+
+
+def versions(connection: duckdb.DuckDBPyConnection, after: datetime, until: datetime) -> list[str]:
+    """The model versions with predictions for moments in (after, until], sorted."""
+    rows = connection.execute(
+        f"""SELECT DISTINCT version FROM predictions
+            WHERE {_between("moment", after, until)} ORDER BY version"""
+    ).fetchall()
+    return [str(row[0]) for row in rows]
+
+
+def matured_until(inputs: PerformanceInputs) -> datetime:
+    """The newest moment whose horizon has passed within the known activity."""
+    return min(inputs.at, inputs.known_until) - timedelta(days=inputs.spec.horizon_days)
+
+
+def matured(
+    connection: duckdb.DuckDBPyConnection,
+    inputs: PerformanceInputs,
+    version: str,
+    after: datetime,
+    columns: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Predictions of `version` for moments after `after` whose horizon has passed, with their labels.
+
+    customer (uint64), score, churned (int8) and `columns` of the model's inputs, text as categories.
+    """
+    text = [name for name in columns if name in inputs.spec.categorical]
+    for number, name in enumerate(text):
+        connection.execute(
+            f"""CREATE OR REPLACE TYPE segment_{number} AS
+                ENUM (SELECT DISTINCT {quoted(name)} FROM predictions WHERE {quoted(name)} IS NOT NULL)"""
+        )
+    kinds = {name: f"::segment_{number}" for number, name in enumerate(text)}
+    inner = "".join(f", any_value({quoted(name)}) AS {quoted(name)}" for name in columns)
+    outer = "".join(f", p.{quoted(name)}{kinds.get(name, '')} AS {quoted(name)}" for name in columns)
+    return connection.execute(
+        f"""WITH scored AS (
+              SELECT customer, moment, any_value(score) AS score{inner} FROM predictions
+              WHERE version = ? AND {_between("moment", after, matured_until(inputs))}
+              GROUP BY customer, moment)
+            SELECT p.customer, p.score{outer},
+                   CAST(a.moment IS NULL OR a.moment >= p.moment + INTERVAL {inputs.spec.horizon_days} DAY
+                        AS TINYINT) AS churned
+            FROM scored p ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment""",
+        [version],
+    ).df()
+
+
+def cohort(
+    connection: duckdb.DuckDBPyConnection, inputs: PerformanceInputs, moment: datetime, days: float, most: int
+) -> pd.DataFrame:
+    """The champion's newest prediction of each customer within `days` before `moment`, at most `most`
+    customers, chosen by their number: score, the inputs of the model, and `return_days` from `moment` to the
+    first activity (NaN: none before `known_until`). Ordered by customer."""
+    since = moment - timedelta(days=days)
+    frame = connection.execute(
+        f"""WITH newest AS (
+              SELECT * REPLACE (TIMESTAMPTZ '{utc_text(moment)}' AS moment) FROM predictions
+              WHERE version = ? AND {_between("moment", since, moment)}
+              QUALIFY row_number() OVER (PARTITION BY customer ORDER BY predictions.moment DESC, score) = 1
+              ORDER BY customer LIMIT {int(most)})
+            SELECT p.*, epoch(a.moment - p.moment) / 86400 AS return_days
+            FROM newest p ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment
+            ORDER BY p.customer""",
+        [inputs.version],
+    ).df()
+    return frame.astype({"return_days": np.float64})
+
+
+def _between(column: str, after: datetime, until: datetime) -> str:
+    return f"{column} > TIMESTAMPTZ '{utc_text(after)}' AND {column} <= TIMESTAMPTZ '{utc_text(until)}'"

@@ -1,0 +1,157 @@
+"""Metrics on matured labels: against scikit-learn, against drawn customers, and on rows that allow none."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from churn.settings import load_settings
+from core.errors import MonitoringError
+from features.labels import labels_at
+from monitoring.config import MonitoringConfig
+from monitoring.findings import Measurement
+from monitoring.performance.check import performance
+from monitoring.performance.inputs import PerformanceInputs, log_rows
+from monitoring.performance.intervals import Scores, measured, placements
+from training.config import DecisionConfig
+from training.evaluate.bootstrap import Resampling
+from training.learn.metrics import evaluate
+
+SPEC = load_settings().features
+DECISION = DecisionConfig(customer_value=100.0)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+HORIZON = timedelta(days=SPEC.horizon_days)
+CUSTOMERS = 600
+
+
+def scored(seed: int = 0, customers: int = 500, rows: int = 3) -> Scores:
+    """Customers with several rows and a level of their own."""
+    random = np.random.default_rng(seed)
+    customer = np.repeat(np.arange(customers), rows)
+    level = np.repeat(random.normal(size=customers), rows)
+    score = np.round(1 / (1 + np.exp(-level - random.normal(size=len(level)))), 2)
+    churned = (random.random(len(score)) < 1 / (1 + np.exp(-1.5 * level))).astype(np.int64)
+    return Scores(customer, np.clip(score, 0.01, 0.99), churned)
+
+
+def world(seed: int = 0) -> PerformanceInputs:
+    """Customers who are scored each month for five months by two versions; activity of ten months."""
+    random = np.random.default_rng(seed)
+    rate = random.gamma(0.8, 1 / 60, CUSTOMERS)
+    users = [f"u{number}" for number in range(CUSTOMERS)]
+    scores, activity = [], []
+    for month in range(5):
+        moment = START + timedelta(days=30 * month)
+        frame = pd.DataFrame(
+            {"user_id": users, "event_timestamp": moment, "version": "1" if month < 4 else "2",
+             "score": np.exp(-90 * rate)}
+        )  # fmt: skip
+        scores.append(frame.assign(**dict.fromkeys(SPEC.numeric, 1.0)))
+    for user, one in zip(users, rate, strict=True):
+        days = np.cumsum(random.exponential(1 / one, 40))
+        activity += [(user, START + timedelta(days=float(day))) for day in days[days < 300]]
+    log = log_rows(pd.concat(scores), SPEC.numeric)
+    log["features_at"] = pd.to_datetime(log["features_at"], utc=True)
+    records = pd.DataFrame(activity, columns=["user_id", "timestamp"])
+    at = START + timedelta(days=120) + HORIZON
+    return PerformanceInputs(at, log, records, at, "2", SPEC, DECISION)
+
+
+def of(found: list[Measurement], name: str, version: str, subject: str = "all") -> Measurement:
+    [one] = [m for m in found if (m.name, m.version, m.subject) == (name, version, subject)]
+    return one
+
+
+def test_the_metrics_are_those_of_the_gates() -> None:
+    scores = scored()
+    found, expected = measured(scores, DECISION), evaluate(scores.churned, scores.score)
+    for name, other in (("log_loss_nats", "log_loss"), ("auroc", "auroc"), ("ece", "ece"),
+                        ("churn_rate", "base_rate")):  # fmt: skip
+        assert found[name].value == pytest.approx(expected[other], abs=1e-12)
+
+
+def test_placement_values_are_the_shares_of_pairs() -> None:
+    scores = scored(1, customers=40)
+    p, y = scores.score, scores.churned
+    for row, placed in enumerate(placements(p, y)):
+        others = p[y != y[row]]
+        smaller = np.mean((others < p[row]) + 0.5 * (others == p[row]))
+        assert placed == pytest.approx(smaller if y[row] else 1 - smaller)
+
+
+def test_the_interval_of_auroc_is_that_of_drawn_customers() -> None:
+    """scikit-learn's AUROC of each of 600 draws of customers, without the expansion."""
+    scores = scored(2, customers=300)
+    random = np.random.default_rng(0)
+    rows = np.arange(len(scores.score)).reshape(300, 3)
+    drawn = [rows[random.integers(0, 300, 300)].ravel() for _ in range(600)]
+    low, high = np.quantile(
+        [roc_auc_score(scores.churned[d], scores.score[d]) for d in drawn], [0.025, 0.975]
+    )
+    found = measured(scores, DECISION, Resampling(resamples=1000))["auroc"]
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.006)
+
+
+def test_profit_counts_offers_that_are_expected_to_pay() -> None:
+    scores = Scores(np.arange(3), np.array([0.9, 0.9, 0.1]), np.array([1, 0, 1]))
+    # a saved customer: .3 * (100 - 10) - 1; one who stays anyway: -10 - 1; no offer to the third
+    assert measured(scores, DECISION)["profit"].value == pytest.approx((26 - 11) / 3)
+
+
+def test_one_class_and_no_rows_are_nan_and_no_error() -> None:
+    scores = replace(scored(3), churned=np.ones(1500, dtype=np.int64))
+    found = measured(scores, DECISION)
+    assert np.isnan(found["auroc"].value) and np.isnan(found["lift"].value)
+    assert np.isfinite(found["log_loss_nats"].value) and found["churn_rate"].value == 1
+    nothing = Scores(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
+    assert all(np.isnan(one.value) for one in measured(nothing, DECISION).values())
+
+
+def test_labels_are_those_of_the_features_and_only_after_the_horizon() -> None:
+    inputs = world()
+    found = list(performance(inputs, MonitoringConfig()).measurements)
+    moment = START + timedelta(days=120)  # of version 2: its horizon ends exactly at the check
+    connection = duckdb.connect()
+    log = inputs.activity.rename(columns={"user_id": "user_id#", "timestamp": "timestamp#"})
+    log["timestamp#"] = log["timestamp#"].dt.tz_localize(None)
+    first = pd.DataFrame(
+        {"user_id#": inputs.predictions["user_id"].unique(), "timestamp#": pd.Timestamp("2025-12-31")}
+    )
+    log = pd.concat([first, log])
+    connection.register("log", log)
+    labels = connection.execute(labels_at("log", "log", moment, HORIZON)).df()
+    assert of(found, "late_churn_rate", "2").value == pytest.approx(labels["churned"].mean(), abs=1e-12)
+    assert of(found, "late_churn_rate", "2").rows == CUSTOMERS
+    early = replace(inputs, at=inputs.at - timedelta(seconds=1))
+    assert {one.version for one in performance(early, MonitoringConfig()).measurements} == {"1"}
+
+
+def test_repeated_cold_and_what_if_predictions_do_not_count() -> None:
+    inputs = world()
+    log = inputs.predictions.assign(status="ok", overridden=[[] for _ in range(len(inputs.predictions))])
+    noise = log.assign(score=0.001)
+    more = [log, log.head(300), noise.assign(status="unknown"),
+            noise.assign(overridden=[["recency_days"] for _ in range(len(noise))])]  # fmt: skip
+    again = performance(replace(inputs, predictions=pd.concat(more)), MonitoringConfig())
+    assert again == performance(inputs, MonitoringConfig())
+
+
+def test_segments_are_measured_where_they_have_enough_rows() -> None:
+    inputs = world()
+    log = inputs.predictions.copy()
+    log["feature_orders_30d"] = np.where(np.arange(len(log)) % 10 == 0, 7, 1)
+    config = MonitoringConfig(segments=("orders_30d", "not_a_feature"), min_rows=100)
+    found = list(performance(replace(inputs, predictions=log), config).measurements)
+    assert np.isnan(of(found, "late_auroc", "2", "orders_30d=7").value)
+    assert of(found, "late_auroc", "2", "orders_30d=7").rows == CUSTOMERS // 10
+    assert of(found, "late_auroc", "2", "orders_30d=1").value > 0.5
+
+
+def test_a_log_without_a_column_is_refused_by_name() -> None:
+    inputs = world()
+    with pytest.raises(MonitoringError, match="no column score"):
+        performance(replace(inputs, predictions=inputs.predictions.drop(columns="score")), MonitoringConfig())
