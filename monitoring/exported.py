@@ -8,9 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 
+from monitoring.exported_ledger import ledger_metrics
+from monitoring.families import gauge
 from monitoring.findings import Severity
+from rollout.database.ledger_counts import LedgerCounts, Ledgers
 from rollout.database.monitor_runs import MonitorRuns, RunRows
 from rollout.database.projections import Projection
 from rollout.health import standing_metrics
@@ -35,18 +38,24 @@ class Reading:
     projections: Sequence[Projection]
     controlled: bool
     """Whether a controller holds the lease of the model's rollouts."""
+    ledger: LedgerCounts
 
 
-def read(store: Store, runs: MonitorRuns, model: str, now: datetime) -> Reading:
+class Records(MonitorRuns, Ledgers, Store):
+    """Everything in `rollout.database` that is exported."""
+
+
+def read(records: Records, model: str, now: datetime) -> Reading:
     """Raises RolloutError when the database cannot be reached."""
     return Reading(
         model,
         now,
-        runs.newest_run(model),
-        store.newest(model),
-        store.phases(model),
-        store.projections(model),
-        store.controller(model, now) is not None,
+        records.newest_run(model),
+        records.newest(model),
+        records.phases(model),
+        records.projections(model),
+        records.controller(model, now) is not None,
+        records.ledger_counts(model),
     )
 
 
@@ -60,6 +69,7 @@ def metrics(reading: Reading, interval_s: float) -> Iterator[Metric]:
     yield gauge(
         "churn_rollout_controlled", "Whether a controller holds the lease.", {(): float(reading.controlled)}
     )
+    yield from ledger_metrics(reading.model, reading.ledger)
     phases = {(phase,): float(reading.rollouts.get(phase, 0)) for phase in PHASES}
     yield gauge("churn_rollouts", "All rollouts by phase.", phases, ("phase",))
 
@@ -111,13 +121,3 @@ def measured(run: RunRows) -> Iterator[Metric]:
                 yield gauge(
                     f"churn_measured_{name}{suffix}", f"Measured by the monitor: {column}.", values, labels
                 )
-
-
-def gauge(
-    name: str, text: str, values: Mapping[tuple[str, ...], float], labels: Sequence[str] = ()
-) -> GaugeMetricFamily:
-    """Values by the values of their labels."""
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for key, value in values.items():
-        family.add_metric(key, value)
-    return family

@@ -19,11 +19,10 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from core.errors import ServingError
-from monitoring.exported import Reading, gauge, metrics, read
-from monitoring.stored import MonitorStore
+from monitoring.exported import Reading, Records, metrics, read
+from monitoring.families import gauge
 from monitoring.targets import Target
 from rollout.errors import RolloutError
-from rollout.store import Store
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -36,16 +35,16 @@ class Exporter:
 
     def __init__(self, database: str, model: str, interval_s: float) -> None:
         self._database, self._model, self._interval_s = database, model, interval_s
-        self._stores: tuple[Store, MonitorStore] | None = None
+        self._records: Records | None = None
         self._reading: Reading | None = None
         self._failure = ""
 
     def refresh(self, now: datetime) -> None:
         """Read the database. A failure is logged once, and again when it changes."""
         try:
-            if self._stores is None:
-                self._stores = (Store(self._database), MonitorStore(self._database))
-            self._reading = read(*self._stores, self._model, now)
+            if self._records is None:
+                self._records = Records(self._database)
+            self._reading = read(self._records, self._model, now)
             self._failure = ""
         except RolloutError as error:
             if str(error) != self._failure:

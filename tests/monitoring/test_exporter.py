@@ -19,10 +19,16 @@ from monitoring.exporter import Exporter, export, exporting
 from monitoring.findings import Cause, Checked, Finding, Measurement, Monitored, Severity
 from monitoring.stored import MonitorStore
 from monitoring.targets import targets
+from retraining.config import RetrainConfig
+from retraining.decision import Outcome
+from retraining.ledger import Entry, Grade, Ledger
+from rollout.database.fencing import Fence
 from rollout.database.projections import Projection
 from rollout.state import Change
 from rollout.store import Store
 from support.file_target import NEW, OLD, memory_folder, plan, store_in
+from support.retraining_situations import CORRUPT as CORRUPTION
+from support.retraining_situations import HARM, VERSION, day, evidence, window
 from support.waits import within
 
 NOW = datetime(2026, 3, 1, 2, tzinfo=UTC)
@@ -149,6 +155,57 @@ def test_rollouts_are_exported_as_the_controller_of_a_cluster_does(folder: Path,
     assert value(page_of(exporter), "churn_rollout_controlled") == 1
     exporter.refresh(NOW + timedelta(hours=1))
     assert value(page_of(exporter), "churn_rollout_controlled") == 0, "the lease has expired"
+
+
+def test_the_ledger_of_retraining_is_exported(folder: Path, store: Store) -> None:
+    ledger, exporter, policy = Ledger(f"sqlite:///{folder}/rollout.db"), exporter_in(folder), RetrainConfig()
+    model = {"model": "churn"}
+
+    def wake(at: float, *findings: Finding) -> Entry:
+        found = evidence(window(at, *findings))
+        return ledger.decide(policy, ledger.state("churn", VERSION, day(0)), found, day(at), "cron")
+
+    def page() -> Page:
+        exporter.refresh(NOW)
+        return page_of(exporter)
+
+    assert value(page(), "churn_retraining_vetoed", **model) == 0
+    assert value(page(), "churn_retraining_last_decision_timestamp_seconds", **model) is None
+    wake(40)
+    veto = wake(41, HARM, CORRUPTION)
+    answer = {"action": "vetoed", "trigger": "performance", "obstacle": "veto"}
+    assert value(page(), "churn_retraining_decisions_total", **model, **answer) == 1
+    assert value(page(), "churn_retraining_vetoed", **model) == 1
+    for number, (at, outcome) in enumerate(
+        ((50, Outcome.FAILED), (60, Outcome.FAILED), (70, Outcome.REFUSED))
+    ):
+        granted = wake(at, HARM)
+        now = page()
+        assert value(now, "churn_retraining_vetoed", **model) == 0
+        since = value(now, "churn_retraining_running_since_timestamp_seconds", **model)
+        assert since == value(now, "churn_retraining_last_decision_timestamp_seconds", **model)
+        assert since == day(at).timestamp()
+        assert value(now, "churn_retraining_failures_in_a_row", **model) == number
+        run = ledger.active("churn")
+        assert run is not None
+        ledger.end(
+            Fence("churn", run.id, ledger.take_token("churn", "t", day(at), 10)), outcome, "", day(at + 1)
+        )
+        grade = "right" if number < 1 else "wrong"
+        ledger.save_grade(Grade(granted.number, day(at + 1), grade, "by its labels", {}))
+    ledger.save_grade(Grade(veto.number, day(71), "right", "the rows were wrong", {}))
+    last = page()
+    assert value(last, "churn_retraining_failures_in_a_row", **model) == 0, (
+        "a refused candidate is no failure"
+    )
+    assert value(last, "churn_retraining_running_since_timestamp_seconds", **model) is None
+    assert value(last, "churn_retraining_last_success_timestamp_seconds", **model) == day(71).timestamp()
+    runs = {"running": 0, "rolled_out": 0, "refused": 1, "failed": 2}
+    assert {one: value(last, "churn_retraining_runs", **model, outcome=one) for one in runs} == runs
+    graded = {"action": "yes", "trigger": "performance", "grade": "wrong"}
+    assert value(last, "churn_retraining_grades_total", **model, **graded) == 2
+    assert value(last, "churn_monitor_pages_graded", **model) == 3, "a veto is no page about harm"
+    assert value(last, "churn_monitor_pages_right", **model) == 1
 
 
 def test_the_last_values_stay_with_their_time_while_the_database_is_away(

@@ -1,6 +1,7 @@
-"""From a finding to a person, with Debian's Prometheus and Alertmanager: one page, which resolves, and wake-ups.
+"""From a finding to a person and to the governor, with Debian's Prometheus and Alertmanager.
 
-Messages are sent again, and receivers and Alertmanager are restarted in between.
+One finding is one page, which resolves, and one retraining, although messages are sent again, and receivers
+and Alertmanager are restarted in between.
 """
 
 import threading
@@ -17,7 +18,13 @@ from monitoring.exporter import Exporter, export, exporting
 from monitoring.findings import Cause, Checked, Finding, Monitored, Severity
 from monitoring.stored import MonitorStore
 from support.alert_rules import RULES
-from support.servers.real_alertmanager import Alertmanager, Receivers, alertmanager, needs_alertmanager, receiving
+from support.servers.real_alertmanager import (
+    Alertmanager,
+    Receivers,
+    alertmanager,
+    needs_alertmanager,
+    receiving,
+)
 from support.servers.real_prometheus import needs_prometheus, running
 from support.waits import within
 
@@ -47,7 +54,11 @@ class Paging:
 @contextmanager
 def paging(folder: Path) -> Iterator[Paging]:
     database = f"sqlite:///{folder}/rollout.db"
-    runs, exporter, over = MonitorStore(database), Exporter(database, "churn", 14 * 86_400.0), threading.Event()
+    runs, exporter, over = (
+        MonitorStore(database),
+        Exporter(database, "churn", 14 * 86_400.0),
+        threading.Event(),
+    )
     reading = threading.Thread(target=export, args=(exporter, over, 0.2, lambda: datetime.now(UTC)))
     reading.start()
     try:
@@ -96,7 +107,9 @@ def test_a_finding_becomes_one_page_which_resolves_whatever_restarts(tmp_path: P
         assert receivers.slack == ["ChurnModelHarm (churn)"]
         wakes = receivers.at("/wake")
         assert len(wakes) > 2, "wake-ups are sent again: the governor reads the database at each"
-        assert {alert["labels"]["alertname"] for wake in wakes for alert in wake["alerts"]} == {"ChurnModelHarm"}
+        assert {alert["labels"]["alertname"] for wake in wakes for alert in wake["alerts"]} == {
+            "ChurnModelHarm"
+        }
 
         there.monitor()  # another model serves, and nothing is lost any more
         within(30, lambda: ("resolve", page[1]) in receivers.pages)

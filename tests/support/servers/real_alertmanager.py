@@ -96,7 +96,8 @@ class Alertmanager:
     """The program with a data folder that lasts over `stop` and `start`."""
 
     def __init__(self, folder: Path, receivers: Receivers, wake: str | None = None, wakes_s: int = 1) -> None:
-        """`wake`: the governor's address; None: the receivers' path /wake. `wakes_s`: how often it is woken."""
+        """`wake`: the governor's address; None: the receivers' path /wake. `wakes_s`: seconds between two
+        wake-ups for one alert."""
         self.folder, self.port = folder, free_port()
         self._process: subprocess.Popen[bytes] | None = None
         source = MONITORING / "alertmanager"
