@@ -48,10 +48,27 @@ QUALITY = Dashboard(
         ),
         Panel(
             "Database of the exporter",
-            queries(("max(churn_exporter_database_reachable)", "reachable")),
+            queries(
+                ("max(churn_exporter_database_reachable)", "reachable"),
+                ("time() - max(churn_exporter_last_success_timestamp_seconds)", "seconds since it was read"),
+            ),
             "0: all values on this page are old.",
             kind="stat",
             width=6,
+        ),
+        Panel(
+            "Pages about harm that were right",
+            queries(
+                ("max by (model) (churn_monitor_pages_right)", "right"),
+                ("max by (model) (churn_monitor_pages_graded)", "graded"),
+            ),
+            "A page was right when the training that it asked for was worth its cost.",
+            kind="stat",
+        ),
+        Panel(
+            "Findings of harm",
+            queries(('sum by (check, subject) (churn_monitor_findings{cause="harm"}) or vector(0)', FINDING)),
+            "0 in a healthy system.",
         ),
     ),
 )
@@ -79,6 +96,11 @@ DRIFT = Dashboard(
             "age_days",
             "Newest row of each source; limits: monitoring.staleness.",
             "d",
+        ),
+        measured(
+            "Difference from the training rows",
+            "psi_training",
+            "Population stability index by feature, among customers of equal tenure. Over 0.25 is large.",
         ),
         measured(
             "Share of missing values",
