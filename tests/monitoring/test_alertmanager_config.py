@@ -62,7 +62,9 @@ def test_all_secrets_are_files() -> None:
     secret = re.compile(r"url|key|token|password|credentials|secret")
     for key, value in _leaves(CONFIG):
         if secret.search(key):
-            assert str(value).startswith("secrets/") or value == "http://127.0.0.1:8092/wake", (key, value)
+            assert (
+                str(value).startswith("/etc/alertmanager/secrets/") or value == "http://127.0.0.1:9095/wake"
+            ), (key, value)
 
 
 def test_faults_suppress_symptoms_that_are_alerts_of_ours() -> None:

@@ -96,7 +96,7 @@ def test_a_finding_becomes_one_page_which_resolves_whatever_restarts(tmp_path: P
         receivers.start()
         within(60, lambda: receivers.refused)
         receivers.refusing = False
-        within(60, lambda: receivers.pages and receivers.slack)
+        within(60, lambda: receivers.pages and receivers.slack, lambda: receivers.messages)
         there.alertmanager.restart()
         time.sleep(SETTLED_S)
         there.monitor(HARM)  # the next run finds it again

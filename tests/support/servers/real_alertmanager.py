@@ -24,6 +24,7 @@ PROGRAM = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager"
 needs_alertmanager = pytest.mark.skipif(
     PROGRAM is None, reason="there is no Alertmanager here: apt-get install prometheus-alertmanager"
 )
+SECRETS = "/etc/alertmanager/secrets"
 TIMES = {"group_wait": "1s", "group_interval": "1s"}
 """Instead of the configured ones, so that a test need not wait for minutes."""
 
@@ -102,7 +103,8 @@ class Alertmanager:
         self._process: subprocess.Popen[bytes] | None = None
         source = MONITORING / "alertmanager"
         shutil.copytree(source, folder / "config")
-        config: dict[str, Any] = yaml.safe_load((source / "alertmanager.yml").read_text(encoding="utf-8"))
+        text = (source / "alertmanager.yml").read_text(encoding="utf-8")
+        config: dict[str, Any] = yaml.safe_load(text.replace(SECRETS, f"{folder}/config/secrets"))
         here = f"http://127.0.0.1:{receivers.port}"
         secrets = {"slack_url": f"{here}/slack", "pagerduty_routing_key": "key", "retrain_token": "t" * 32}
         (folder / "config" / "secrets").mkdir()
