@@ -44,12 +44,15 @@ class Exporter:
         try:
             if self._records is None:
                 self._records = Records(self._database)
-            self._reading = read(self._records, self._model, now)
-            self._failure = ""
+            self.accept(read(self._records, self._model, now))
         except RolloutError as error:
             if str(error) != self._failure:
                 log.warning("%s", error)
             self._failure = str(error)
+
+    def accept(self, reading: Reading) -> None:
+        """The reading whose metrics are served from now on."""
+        self._reading, self._failure = reading, ""
 
     def collect(self) -> Iterator[Metric]:
         reachable = self._reading is not None and not self._failure

@@ -1,4 +1,4 @@
-"""The rules of Prometheus as an object of its operator. `python -m monitoring.rules` writes the one of kserve/.
+"""The rules of Prometheus as an object of its operator; `python -m monitoring.rules` writes that of kserve/.
 
 Rules are written once, in `prometheus/rules`. On a cluster another gateway than Envoy may answer, and the
 controller of rollouts is a process of its own: `ON_A_CLUSTER` names the files that apply there.

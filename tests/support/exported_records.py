@@ -29,9 +29,10 @@ def monitored(at: datetime, *findings: Finding, measurements: tuple[Measurement,
     return Monitored("churn", at, at - timedelta(days=14), "v1", checked, "d" * 64)
 
 
-def fill(uri: str, plan: RolloutConfig) -> None:
-    """A run of the monitor, a rollout, two retrainings of which one runs, and grades."""
-    MonitorStore(uri).save(monitored(NOW, *FINDINGS), NOW)
+def fill(uri: str, plan: RolloutConfig, monitors: bool = True) -> None:
+    """A rollout, three retrainings of which one runs, grades, and with `monitors` a run of the monitor."""
+    if monitors:
+        MonitorStore(uri).save(monitored(NOW, *FINDINGS), NOW)
     ledger, policy = Ledger(uri), RetrainConfig()
     for at, outcome in ((40, Outcome.FAILED), (60, Outcome.REFUSED), (80, None)):
         state = ledger.state("churn", VERSION, day(0))
