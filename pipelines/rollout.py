@@ -32,7 +32,8 @@ def start(context: Context, candidate: Candidate, reason: str, fence: "Fence | N
     """Starts the rollout of `candidate` by writing it to the database, where the controller reads it.
 
     The candidate was verified before (pipelines/deploy.py). `fence`: of the retraining run that made it.
-    Raises RolloutError while another rollout runs, if the candidate is stable already, or if nothing is stable to compare with and to return to.
+    Raises RolloutError while another rollout runs, if the candidate is stable already, or
+    if nothing is stable to compare with and to return to.
     """
     settings, here = context.settings, context.settings.rollout.target == ON_THIS_MACHINE
     store, model = open_store(settings), settings.serving.model_name

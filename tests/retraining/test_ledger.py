@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import SQLAlchemyError
 
+from churn.settings import load_settings
 from retraining.config import RetrainConfig
 from retraining.decision import Action, Evidence, Outcome
 from retraining.ledger import Entry, Ledger, derived_again
 from rollout.database.fencing import Fence
 from rollout.errors import LeaseHeld, Overtaken, RolloutError
+from rollout.state import Change
+from rollout.store import Store
 from rollout.targets.target import Candidate
 from support.retraining_situations import CORRUPT, DRIFT, HARM, VERSION, day, evidence, window
 from support.rollout_database import postgres_server, uri  # noqa: F401
@@ -154,3 +157,22 @@ def test_tokens_grow_and_an_older_one_writes_nothing(uri: str) -> None:  # noqa:
     assert ledger.steps(run.id) == [] and ledger.active("churn") == run
     ledger.end(second, Outcome.ROLLED_OUT, "", later)
     assert ledger.active("churn") is None
+
+
+def test_the_start_of_a_rollout_checks_the_token_in_its_own_transaction(uri: str) -> None:  # noqa: F811
+    """The start is refused as a whole: no rollout, no event, and the run names none."""
+    ledger, store, config = Ledger(uri), Store(uri), load_settings().rollout
+    wake(ledger, evidence(window(40, HARM)), 40)
+    run = ledger.active("churn")
+    assert run is not None
+    old = Fence("churn", run.id, ledger.take_token("churn", "a", day(40), 1))
+    new = Fence("churn", run.id, ledger.take_token("churn", "b", day(41), 1))
+    change = Change(Candidate("a.mar", "0" * 64, VERSION), None, "cron", day(41), "retraining")
+    with pytest.raises(Overtaken, match="another process has taken the run over"):
+        store.start("churn", change, config, old)
+    assert store.all("churn") == [] and ledger.runs("churn")[0].rollout is None
+    begun = store.start("churn", change, config, new)
+    assert ledger.runs("churn")[0].rollout == begun.id
+    with pytest.raises(Overtaken, match="has started its rollout or has ended"):
+        store.start("churn", change, config, new)
+    assert [rollout.id for rollout in store.all("churn")] == [begun.id]
