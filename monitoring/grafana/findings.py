@@ -56,6 +56,40 @@ QUALITY = Dashboard(
             kind="stat",
             width=6,
         ),
+        measured(
+            "Log-loss on known outcomes",
+            "late_log_loss_nats",
+            "Of the newest predictions whose horizon has passed, by version and segment; lower is better.",
+            interval=True,
+        ),
+        measured(
+            "AUROC on known outcomes",
+            "late_auroc",
+            "0.5 is a guess, 1 is perfect.",
+            interval=True,
+        ),
+        measured(
+            "Calibration error on known outcomes",
+            "late_ece",
+            "Mean difference of score and churn rate; 0 is perfect.",
+            "percentunit",
+        ),
+        measured(
+            "Lift on known outcomes",
+            "late_lift",
+            "Churn rate among the highest scores, in multiples of the rate of all.",
+        ),
+        measured(
+            "Profit on known outcomes",
+            "late_profit",
+            "Of a customer, in the currency of configs/decision.yaml, when offers follow the scores.",
+        ),
+        measured(
+            "Churn rate",
+            "late_churn_rate",
+            "Share of customers who did not return.",
+            "percentunit",
+        ),
         Panel(
             "Pages about harm that were right",
             queries(

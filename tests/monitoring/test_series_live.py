@@ -8,7 +8,7 @@ scrapes them with the configuration of this repository.
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ from churn.cli import main
 from churn.commands.step import context_of
 from churn.settings import load_settings
 from monitoring.exporter import Exporter, exporting
+from monitoring.findings import Checked, Measurement
 from monitoring.grafana.dashboards import DASHBOARDS
+from monitoring.performance.intervals import METRICS
+from monitoring.stored import MonitorStore
 from monitoring.targets import targets
 from pipelines.steps.data import join_training_set
 from rollout.config import Notify
@@ -60,8 +63,18 @@ def monitored_workspace(folder: Path) -> str:
     settings = load_settings(overrides=[f"workspace={folder}"])
     join_training_set(context_of(settings, lambda message: None))
     assert main(["monitor", "--as-of", AS_OF, *overrides]) == 0
+    add_performance(MonitorStore(settings.rollout.database))
     fill(settings.rollout.database, plan(), monitors=False)
     return settings.rollout.database
+
+
+def add_performance(store: MonitorStore) -> None:
+    """Performance on labels under the names that the monitor gives it. The workspace has no prediction log,
+    to which labels could be joined."""
+    run = store.newest("churn")
+    assert run is not None and run.checked.measurements
+    late = tuple(Measurement(f"late_{name}", 0.5, 300, "all", "v1", 0.4, 0.6) for name in METRICS)
+    store.save(replace(run, checked=run.checked + Checked(late)), datetime.now(UTC))
 
 
 def scrape_configs(exporter: str, controller: str) -> list[dict[str, Any]]:

@@ -1,5 +1,5 @@
-"""Debian's Alertmanager with the configuration of this repository, and receivers in the form of Slack's,
-PagerDuty's and the governor's; skipped where the program is not installed."""
+"""Debian's Alertmanager with the configuration of this repository, and receivers in the form of Slack's
+and PagerDuty's; skipped where the program is not installed."""
 
 import json
 import shutil
@@ -24,6 +24,7 @@ PROGRAM = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager"
 needs_alertmanager = pytest.mark.skipif(
     PROGRAM is None, reason="there is no Alertmanager here: apt-get install prometheus-alertmanager"
 )
+RETRAIN_TOKEN = "t" * 32
 SECRETS = "/etc/alertmanager/secrets"
 TIMES = {"group_wait": "1s", "group_interval": "1s"}
 """Instead of the configured ones, so that a test need not wait for minutes."""
@@ -31,7 +32,7 @@ TIMES = {"group_wait": "1s", "group_interval": "1s"}
 
 @dataclass
 class Receivers:
-    """An HTTP server at `port` that accepts messages by path: /slack, /pagerduty, /wake. It may be away."""
+    """An HTTP server at `port` that accepts messages by path: /slack, /pagerduty. It may be away."""
 
     port: int = field(default_factory=free_port)
     messages: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -96,9 +97,8 @@ def receiving() -> Iterator[Receivers]:
 class Alertmanager:
     """The program with a data folder that lasts over `stop` and `start`."""
 
-    def __init__(self, folder: Path, receivers: Receivers, wake: str | None = None, wakes_s: int = 1) -> None:
-        """`wake`: the governor's address; None: the receivers' path /wake. `wakes_s`: seconds between two
-        wake-ups for one alert."""
+    def __init__(self, folder: Path, receivers: Receivers, wake: str, wakes_s: int = 1) -> None:
+        """`wake`: the governor's address. `wakes_s`: seconds between two wake-ups for one alert."""
         self.folder, self.port = folder, free_port()
         self._process: subprocess.Popen[bytes] | None = None
         source = MONITORING / "alertmanager"
@@ -106,7 +106,11 @@ class Alertmanager:
         text = (source / "alertmanager.yml").read_text(encoding="utf-8")
         config: dict[str, Any] = yaml.safe_load(text.replace(SECRETS, f"{folder}/config/secrets"))
         here = f"http://127.0.0.1:{receivers.port}"
-        secrets = {"slack_url": f"{here}/slack", "pagerduty_routing_key": "key", "retrain_token": "t" * 32}
+        secrets = {
+            "slack_url": f"{here}/slack",
+            "pagerduty_routing_key": "key",
+            "retrain_token": RETRAIN_TOKEN,
+        }
         (folder / "config" / "secrets").mkdir()
         for name, text in secrets.items():
             (folder / "config" / "secrets" / name).write_text(text)
@@ -119,7 +123,7 @@ class Alertmanager:
             for pagerduty in receiver.get("pagerduty_configs", ()):
                 pagerduty["url"] = f"{here}/pagerduty"
             for webhook in receiver.get("webhook_configs", ()):
-                webhook["url"] = wake or f"{here}/wake"
+                webhook["url"] = wake
         (folder / "config" / "alertmanager.yml").write_text(yaml.safe_dump(config, sort_keys=False))
 
     def start(self) -> None:
@@ -160,7 +164,7 @@ class Alertmanager:
 
 
 @contextmanager
-def alertmanager(folder: Path, receivers: Receivers, wake: str | None = None) -> Iterator[Alertmanager]:
+def alertmanager(folder: Path, receivers: Receivers, wake: str) -> Iterator[Alertmanager]:
     folder.mkdir(parents=True, exist_ok=True)
     made = Alertmanager(folder, receivers, wake)
     made.start()
