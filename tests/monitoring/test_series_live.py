@@ -138,14 +138,11 @@ def test_prometheus_scrapes_all_and_evaluates_each_rule(scraped: Scraped) -> Non
 
 
 def test_each_series_and_label_of_rules_and_dashboards_is_scraped(scraped: Scraped) -> None:
-    missing = []
-    for where, expression in expressions().items():
-        missing += [(where, name) for name in series_in(expression) if not scraped.query(f"{name}")]
-        missing += [
-            (where, name, label)
-            for name, label, _ in matchers_in(expression)
-            if not scraped.query(f'{name}{{{label}!=""}}')
-        ]
+    every = list(expressions().values())
+    named = {name for expression in every for name in series_in(expression)}
+    selected = {(name, label) for expression in every for name, label, _ in matchers_in(expression)}
+    queries = [*named, *(f'{name}{{{label}!=""}}' for name, label in selected)]
+    missing = [query for query in queries if not scraped.query(f"count({query})")]
     assert missing == []
 
 
