@@ -12,6 +12,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple, cast, get_args
@@ -24,6 +25,10 @@ from core.config import Config
 from core.layers import CONFIGS
 from features.spec import FeaturesConfig
 from handlers import telemetry
+from monitoring.exported import Reading
+from monitoring.exporter import Exporter
+from rollout.database.ledger_counts import LedgerCounts
+from rollout.database.monitor_runs import RunRows
 from rollout.health import Standing
 from training.gates import RULES
 
@@ -77,8 +82,9 @@ def commands(
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, below in action.choices.items():
-                found = list(commands(below, f"{above}{name} "))
-                yield from found or [(f"{above}{name}", below)]
+                if below.get_default("act") is not None:
+                    yield f"{above}{name}", below
+                yield from commands(below, f"{above}{name} ")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -288,11 +294,37 @@ def metrics_page() -> str:
         lines += _definition(
             f"{family.name}{suffix}", _note(family.type, family._labelnames), family.documentation
         )
+    lines += [
+        "",
+        "## Of the exporter",
+        "",
+        "`churn monitor export` answers at `monitoring.exporter.address`. It has the controller's metrics"
+        " `churn_rollout_phase`, `_running`, `_paused`, `_stuck` and `_agrees`, too. Each measurement of the"
+        " monitor is `churn_measured_NAME` with the labels `model`, `version` and `subject`.",
+        "",
+    ]
+    for family in _exporter_metrics():
+        suffix = "_total" if family.type == "counter" else ""
+        labels = sorted({label for sample in family.samples for label in sample.labels})
+        lines += _definition(f"{family.name}{suffix}", _note(family.type, labels), family.documentation)
     return "\n".join(lines) + "\n"
 
 
 def _note(kind: str, labels: Sequence[str]) -> str:
     return f"{kind}; {', '.join(f'`{label}`' for label in labels)}" if labels else kind
+
+
+def _exporter_metrics() -> Iterator[Any]:
+    """The families of metrics of a database that contains one of everything."""
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    finding = {"check_name": "", "subject": "", "cause": "", "severity": "page"}
+    run = RunRows("", moment, {"recorded": moment}, [], [finding])
+    key = ("", "", "")
+    ledger = LedgerCounts({key: 1}, moment, "", {}, 0, moment, moment, {key: 1})
+    exporter = Exporter("", "", 1.0)
+    exporter.accept(Reading("", moment, run, None, {}, [], False, ledger))
+    shared = {family.name for family in _controller_metrics()}
+    return (family for family in exporter.collect() if family.name not in shared)
 
 
 def _controller_metrics() -> Iterator[Any]:

@@ -25,9 +25,10 @@ MERMAID = re.compile(r"```mermaid\nflowchart TD\n(.*?)```", re.DOTALL)
 
 
 def on_config(config: Any) -> Any:
-    """The decisions are listed in the navigation by their files."""
-    decisions = [f"adr/{path.name}" for path in sorted((ROOT / "docs" / "adr").glob("*.md"))]
-    config.nav = [*config.nav, {"Decisions": decisions}]
+    """Runbooks and decisions are listed in the navigation by their files."""
+    for title, folder in {"Runbooks": "runbooks", "Decisions": "adr"}.items():
+        pages = [f"{folder}/{path.name}" for path in sorted((ROOT / "docs" / folder).glob("*.md"))]
+        config.nav = [*config.nav, {title: pages}]
     return config
 
 

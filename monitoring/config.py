@@ -10,6 +10,16 @@ TESTS = 24
 """Tests that can page, each of them for every feature or segment: they share alpha equally."""
 
 
+class ExporterConfig(Config):
+    """`churn monitor export`: monitoring, retraining and rollouts as metrics for Prometheus."""
+
+    address: str = Field("127.0.0.1:8091", pattern=r"^[^:\s]+:\d+$")
+    """host:port at which metrics are served; port 0: the system chooses. They contain names of features and
+    segments and no value of a customer. Only networks that Prometheus is in should reach the address."""
+    refresh_s: float = Field(15.0, gt=0)
+    """Seconds between two readings of the database."""
+
+
 class ArrivalsConfig(Config):
     """Rows that arrived in the records since the step before."""
 
@@ -128,6 +138,7 @@ class MonitoringConfig(Config):
     """Steps and snapshots before the check from which natural variation is measured."""
     segments: tuple[str, ...] = ()
     """Columns of the records or of the features. Each of their values is judged separately, too."""
+    exporter: ExporterConfig = ExporterConfig()
     arrivals: ArrivalsConfig = ArrivalsConfig()
     transitions: TransitionsConfig = TransitionsConfig()
     drift: DriftConfig = DriftConfig()

@@ -6,7 +6,7 @@ of the model's newest rollout by the database, and the notices that this process
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,9 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from rollout.database.projections import Projection
 from rollout.errors import RolloutError
 from rollout.notify import Notifier
-from rollout.state import END, PHASES
+from rollout.state import END, PHASES, Rollout
 from rollout.store import Store
 
 
@@ -59,20 +60,25 @@ class Standing:
             yield _gauge("database_reachable", "Whether rollout.database answers.", 0)
             return
         yield _gauge("database_reachable", "Whether rollout.database answers.", 1)
-        phases = GaugeMetricFamily("churn_rollout_phase", "1: the newest rollout's phase.", labels=["phase"])
-        for phase in PHASES:
-            phases.add_metric([phase], float(rollout is not None and rollout.phase == phase))
-        yield phases
-        running = rollout is not None and rollout.phase not in END
-        yield _gauge("running", "Whether a rollout runs.", running)
-        yield _gauge("paused", "Whether it waits for a person.", bool(rollout and rollout.paused))
-        yield _gauge("stuck", "Whether what it does again and again fails.", bool(rollout and rollout.stuck))
-        agrees = GaugeMetricFamily(
-            "churn_rollout_agrees", "Whether it is as recorded in the database.", labels=["projection"]
-        )
-        for found in projections:
-            agrees.add_metric([found.name], float(found.agrees))
-        yield agrees
+        yield from standing_metrics(rollout, projections)
+
+
+def standing_metrics(rollout: Rollout | None, projections: Sequence[Projection]) -> Iterator[Metric]:
+    """The state of the newest rollout by the database. `monitoring/exported.py` has the same metrics."""
+    phases = GaugeMetricFamily("churn_rollout_phase", "1: the newest rollout's phase.", labels=["phase"])
+    for phase in PHASES:
+        phases.add_metric([phase], float(rollout is not None and rollout.phase == phase))
+    yield phases
+    running = rollout is not None and rollout.phase not in END
+    yield _gauge("running", "Whether a rollout runs.", running)
+    yield _gauge("paused", "Whether it waits for a person.", bool(rollout and rollout.paused))
+    yield _gauge("stuck", "Whether what it does again and again fails.", bool(rollout and rollout.stuck))
+    agrees = GaugeMetricFamily(
+        "churn_rollout_agrees", "Whether it is as recorded in the database.", labels=["projection"]
+    )
+    for found in projections:
+        agrees.add_metric([found.name], float(found.agrees))
+    yield agrees
 
 
 @contextmanager

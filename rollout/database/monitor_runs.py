@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Table, delete, insert, select
@@ -74,4 +74,4 @@ class MonitorRuns(Database):
             at = connection.execute(query.order_by(MONITOR_RUNS.c.at.desc()).limit(1)).scalar_one_or_none()
         if at is None:
             return None
-        return next(rows for rows in self.run_rows(model, until=at) if rows.at == at)
+        return self.run_rows(model, at - timedelta(microseconds=1), at)[0]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, exists, insert, select, update
+from sqlalchemy import Connection, Select, and_, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from rollout.database.connection import Database
@@ -45,6 +45,12 @@ class Rollouts(Database):
         )
         with self._reading() as connection:
             return [rollout_of(row) for row in connection.execute(query)]
+
+    def phases(self, model: str) -> dict[str, int]:
+        """The number of rollouts in each phase."""
+        query = select(ROLLOUTS.c.phase, func.count().label("n")).where(ROLLOUTS.c.model == model)
+        with self._reading() as connection:
+            return {row.phase: row.n for row in connection.execute(query.group_by(ROLLOUTS.c.phase))}
 
     def history(self, id: str) -> list[Event]:
         """All events, the oldest first."""

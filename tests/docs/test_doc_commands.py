@@ -44,7 +44,8 @@ def test_the_commands_of_a_block_exist(block: Block) -> None:
 def _check_churn(words: list[str]) -> None:
     arguments = cli.parser().parse_args(words)
     profile = getattr(arguments, "profile", "local")
-    overrides = [*arguments.overrides, *arguments.overrides_of_command]
+    later = ("overrides_of_group", "overrides_of_command")
+    overrides = [*arguments.overrides, *(one for name in later for one in getattr(arguments, name, ()))]
     if profile == "local":  # others need variables of the environment
         load_settings(profile, [], overrides)
 

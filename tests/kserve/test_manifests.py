@@ -12,17 +12,12 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from kubernetes.client import ApiClient
-from prometheus_client import CollectorRegistry, generate_latest
 
 from churn.cli import parser
 from churn.settings import load_settings
 from features.store import ONLINE_VARIABLE, REGISTRY_VARIABLE
-from handlers import telemetry
 from handlers.records.settings import KAFKA, kafka_security
-from rollout.config import KServeConfig, Notify
-from rollout.health import Health, Standing
-from rollout.notify import notifier
-from rollout.store import Store
+from rollout.config import KServeConfig
 from rollout.targets.kserve.knative import Knative
 from rollout.targets.kserve.standard import Standard
 from support.kube import knative, standard
@@ -46,6 +41,8 @@ BY_CLIENT = {
 }
 UNCHECKED = {"PodMonitor", "PrometheusRule", "ServiceMonitor"}
 """Of the Prometheus operator, whose schemas are not here."""
+EXPORTER = ("Deployment", "NetworkPolicy", "PodMonitor")
+"""Of kserve/components/monitoring; tests/kserve/test_monitoring_component.py."""
 
 
 @cache
@@ -84,7 +81,7 @@ def test_every_overlay_is_named_here() -> None:
 
 def test_it_renders_with_everything_a_production_install_has(overlay: str) -> None:
     kinds = sorted(content["kind"] for content in rendered(overlay))
-    assert kinds == sorted([*BY_CRD, *BY_CLIENT, *UNCHECKED, "ServiceAccount", "NetworkPolicy"])
+    assert kinds == sorted([*BY_CRD, *BY_CLIENT, *UNCHECKED, "ServiceAccount", "NetworkPolicy", *EXPORTER])
     assert all(
         content["metadata"].get("namespace", "churn") == "churn"
         for content in rendered(overlay)
@@ -241,7 +238,7 @@ def test_a_pod_may_do_nothing_that_it_need_not(overlay: str) -> None:
 def test_the_controller_starts_by_its_manifest_and_answers_its_probes(
     overlay: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pod = only(overlay, "Deployment")["spec"]["template"]
+    pod = only(overlay, "Deployment", "churn-rollout")["spec"]["template"]
     (container,) = pod["spec"]["containers"]
     values = {part["name"]: part.get("value", f"sqlite:///{part['name']}.db") for part in container["env"]}
     named = set(re.findall(r"\$\{(\w+)\}", CONTROLLER.read_text(encoding="utf-8")))
@@ -254,7 +251,10 @@ def test_the_controller_starts_by_its_manifest_and_answers_its_probes(
     mode = "knative" if overlay.startswith("knative") else "standard"
     assert (settings.rollout.target, settings.rollout.kserve.name) == (mode, "churn")
     assert settings.rollout.kserve.prometheus_url
-    assert settings.rollout.kserve.namespace == only(overlay, "Deployment")["metadata"]["namespace"]
+    assert (
+        settings.rollout.kserve.namespace
+        == only(overlay, "Deployment", "churn-rollout")["metadata"]["namespace"]
+    )
     (port,) = container["ports"]
     assert settings.rollout.health_address == f"0.0.0.0:{port['containerPort']}"
     probes = [container[name]["httpGet"] for name in ("livenessProbe", "readinessProbe", "startupProbe")]
@@ -265,12 +265,14 @@ def test_the_controller_starts_by_its_manifest_and_answers_its_probes(
     assert security["runAsNonRoot"] and security["readOnlyRootFilesystem"]
     labels = pod["metadata"]["labels"].items()
     for selector in (
-        only(overlay, "PodMonitor")["spec"]["selector"],
+        only(overlay, "PodMonitor", "churn-rollout")["spec"]["selector"],
         only(overlay, "NetworkPolicy", "churn-rollout")["spec"]["podSelector"],
-        only(overlay, "Deployment")["spec"]["selector"],
+        only(overlay, "Deployment", "churn-rollout")["spec"]["selector"],
     ):
         assert selector["matchLabels"].items() <= labels
-    assert only(overlay, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["port"] == port["name"]
+    assert (
+        only(overlay, "PodMonitor", "churn-rollout")["spec"]["podMetricsEndpoints"][0]["port"] == port["name"]
+    )
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert container["image"].rpartition("/")[2] == f"churn-train:{version}"
     assert "IMAGES ?= churn-serve churn-train\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
@@ -286,42 +288,7 @@ def test_the_production_profile_shares_its_rollouts_with_the_controller() -> Non
     assert "['optional-dependencies']['postgres']" in images
 
 
-def test_alerts_of_the_controller_use_its_metrics(tmp_path: Path) -> None:
-    health = Health()
-    standing = Standing(Store(f"sqlite:///{tmp_path}/rollout.db"), "churn", health, notifier(Notify()))
-    registry = CollectorRegistry()
-    registry.register(standing)
-    page = generate_latest(registry).decode()
-    rules = only("standard", "PrometheusRule")["spec"]["groups"][1]["rules"]
-    assert len(rules) >= 5
-    for rule in rules:
-        named = re.findall(r"churn_rollout_\w+", rule["expr"])
-        assert named and all(f"# TYPE {name.removesuffix('_total')}" in page for name in named), rule
-
-
-def test_alerts_ask_for_metrics_labels_and_values_that_the_server_has() -> None:
-    declared = {
-        metric["name"]: set(metric["dimensions"])
-        for kind in telemetry.torchserve_metrics().values()
-        for metric in kind
-    }
-    values = {"kind": {"bad_request", "feature_store_unavailable", "no_score", "internal", "additivity"}}
-    values["status"] = {"ok", "stale", "unknown", "degraded", "refused"}
-    values["outcome"] = {"handed", "written", "dropped"}
-    rules = only("standard", "PrometheusRule")["spec"]["groups"][0]["rules"]
-    assert len(rules) >= 5
-    for rule in rules:
-        named = re.findall(r"(churn_\w+)(?:\{(\w+)=~?\"([^\"]+)\"\})?", rule["expr"])
-        assert named, rule["alert"]
-        for name, label, value in named:
-            assert name in declared, rule["alert"]
-            if label:
-                assert label in declared[name], rule["alert"]
-                assert label == "code" or set(value.split("|")) <= values[label], rule["alert"]
-        grouped = {
-            part.strip() for by in re.findall(r"by \(([^)]*)\)", rule["expr"]) for part in by.split(",")
-        }
-        assert grouped <= {"model_version", "le"}
+def test_prometheus_scrapes_the_service_of_the_workers() -> None:
     monitor = only("standard", "ServiceMonitor")["spec"]
     service = only("standard", "Service")
     assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()

@@ -124,13 +124,21 @@ def running(
     scrapes: Sequence[Mapping[str, Any]],
     web: Mapping[str, Any] | None = None,
     every_ms: int = 400,
+    more: Mapping[str, Any] | None = None,
+    flags: Sequence[str] = (),
 ) -> Iterator[str]:
-    """`web`: its own TLS and users (--web.config.file)."""
+    """`web`: its own TLS and users (--web.config.file). `more`: further keys of its configuration, for
+    example `rule_files`. Rules are evaluated as often as targets are scraped."""
     assert PROGRAM is not None
     folder.mkdir(parents=True, exist_ok=True)
     config = {
-        "global": {"scrape_interval": f"{every_ms}ms", "scrape_timeout": f"{every_ms}ms"},
+        "global": {
+            "scrape_interval": f"{every_ms}ms",
+            "scrape_timeout": f"{every_ms}ms",
+            "evaluation_interval": f"{every_ms}ms",
+        },
         "scrape_configs": list(scrapes),
+        **(more or {}),
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     (folder / "web.yml").write_text(yaml.safe_dump(dict(web or {})))
@@ -144,6 +152,7 @@ def running(
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
             "--log.level=warn",
+            *flags,
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
