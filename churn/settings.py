@@ -10,6 +10,7 @@ from core.config import validated
 from core.errors import ConfigError
 from core.layers import CONFIGS, expand, merge, parse_override, profile_file, read_layer
 from core.workspace import Workspace
+from replay.config import ReplayConfig
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
 from training.shape_rules import refuse_for_shape
@@ -23,6 +24,7 @@ class Settings(Stages):
     serving: ServingConfig
     gateway: GatewayConfig
     rollout: RolloutConfig
+    replay: ReplayConfig
     _given: frozenset[str] = PrivateAttr(frozenset())
 
     @property

@@ -47,10 +47,10 @@ class Past:
         return float(np.mean(self.losses(trained, at), dtype=np.float64))
 
     def avoidable(self, at: int) -> NDArray[np.float64]:
-        """[rows]: what the model that served would have lost less, had it been trained at that very moment."""
+        """[rows]: what the model that served lost more than one that is trained at that very moment."""
         served = self.losses(int(self.serving[at]), at).astype(np.float64)
         return served - self.losses(at, at).astype(np.float64)
 
     def drift(self) -> float:
-        """The largest stability index of an input now, against the newest training snapshot of the champion."""
+        """The largest stability index of an input now, against the champion's newest training snapshot."""
         return float(self.matrix.drift[self.champion, self.now])

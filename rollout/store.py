@@ -30,10 +30,11 @@ class Store(Stable, Observations, Requests, Leases, Projections):
         super().__init__(uri)
         self._lease_s = lease_s
 
-    def start(self, model: str, change: Change, config: RolloutConfig) -> Rollout:
-        """Begin a rollout, which waits for a controller. Raises RolloutError while another one of the model
-        runs."""
+    def start(self, model: str, change: Change, config: RolloutConfig, id: str | None = None) -> Rollout:
+        """Begin a rollout, which waits for a controller; `id` is unique (default: `new_id`). Raises
+        RolloutError while another one of the model runs."""
         fresh = _fresh(model, change, plan_of(config))
+        fresh = fresh if id is None else replace(fresh, id=id)
         return self._insert(
             fresh, Event(change.at, "start", fresh.reason or f"started by {change.who}", who=change.who)
         )
