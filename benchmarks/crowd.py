@@ -1,9 +1,10 @@
-"""The rules about customers over thousands of rollouts: the same customers ask in stage after stage.
+"""Simulates the rules about customers: the same customers send requests in all stages of a rollout.
 
 A customer has a place in [0, 1), which decides the variant, a score (of twelve), a segment (of three), an
-outcome that one in five times is known at once, and features that may be missing, stale or degraded: all for
-good, so that whoever is on the canary by chance with a low score is there with it in every later stage too.
-The canary is identical. In each window everybody asks with one probability, a part of them before each look.
+outcome that is known at once with a probability of 1/5, and features that may be missing, stale or degraded.
+These are the same in all stages: a customer with a low score who is on the canary by chance is on it in every
+later stage too. The canary is identical to stable. In each window each customer sends a request with one
+probability, a part of them before each look.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,14 +29,14 @@ SCORES = np.array([20, 60, 110, 160, 210, 260, 320, 390, 470, 570, 700, 860]) / 
 """Multiples of bounded.BINS, so that rounding does nothing."""
 SEGMENTS = np.array([0.5, 0.3, 0.2])
 KNOWN = 0.2
-"""Labels that are there at once."""
+"""Share of the labels that are known at once."""
 HIGH_RISK = 0.4
 KINDS = {"missing": 0.02, "stale": 0.01, "degraded": 0.005}
 CUSTOMERS = 3_000
-ASKS = 0.9
-"""Of the customers in a window."""
+REQUEST_RATE = 0.9
+"""Share of the customers who send a request in a window."""
 LOOKS = (0.25, 0.5, 1.0)
-"""Of a window's customers, those who have asked by then."""
+"""Share of a window's customers whose request has arrived at each look."""
 
 _CELLS = (SEGMENTS[:, None, None] * np.full((1, len(SCORES), 1), 1 / len(SCORES))) * np.stack(
     [np.full(len(SCORES), 1 - KNOWN), KNOWN * (1 - SCORES), KNOWN * SCORES], axis=-1
@@ -45,7 +46,7 @@ _CELLS = (SEGMENTS[:, None, None] * np.full((1, len(SCORES), 1), 1 / len(SCORES)
 
 @dataclass
 class Crowd:
-    """Customers of one variant who have asked in the present window. Leading axis: rollouts."""
+    """Customers of one variant with a request in the present window. Leading axis: rollouts."""
 
     cells: Array
     """[..., segment, score, label]"""
@@ -77,7 +78,7 @@ class Crowd:
         return np.concatenate([known[..., 0], known[..., 1]], axis=-1)
 
     def arm(self, rollout: int) -> Arm:
-        """As an observer would report it."""
+        """The counts of one rollout, as an observer reports them."""
         cells = self.cells[rollout].astype(int)
         known = cells[..., 1:].sum(axis=0)  # [score, label]
         return Arm(
@@ -107,37 +108,37 @@ class Simulation:
         self.stages, self.random = config.stages, np.random.default_rng(seed)
         edges = sorted({0, 100, *(stage.weight for stage in config.stages)})
         self.upper = np.array(edges[1:])
-        """Places, by the weights between which they lie."""
+        """Upper ends of the intervals of places between two weights, in percent."""
         parts = np.diff(edges) / 100
         joint = (parts[:, None] * _CELLS.ravel()).ravel()
         drawn = self.random.multinomial(CUSTOMERS, joint, rollouts)
         self.cells = drawn.reshape(rollouts, len(parts), *_CELLS.shape)
         """[rollouts, part, segment, score, label]"""
-        everybody = self.cells.sum(axis=(2, 3, 4))
-        self.bad = {name: self.random.binomial(everybody, rate) for name, rate in KINDS.items()}
+        customers = self.cells.sum(axis=(2, 3, 4))
+        self.bad = {name: self.random.binomial(customers, rate) for name, rate in KINDS.items()}
 
     def looks(self) -> "list[Seen]":
         return [seen for stage in self.stages for seen in self._window(stage)]
 
     def _window(self, stage: Stage) -> list[Seen]:
-        asked, bad = np.zeros_like(self.cells), {name: np.zeros_like(n) for name, n in self.bad.items()}
+        arrived, bad = np.zeros_like(self.cells), {name: np.zeros_like(n) for name, n in self.bad.items()}
         found, before = [], 0.0
         for part in LOOKS:
-            chance = ASKS * (part - before) / (1 - ASKS * before)
-            asked = asked + self.random.binomial(self.cells - asked, chance)
+            chance = REQUEST_RATE * (part - before) / (1 - REQUEST_RATE * before)
+            arrived = arrived + self.random.binomial(self.cells - arrived, chance)
             bad = {name: n + self.random.binomial(self.bad[name] - n, chance) for name, n in bad.items()}
             before = part
-            everybody = np.ones(len(self.upper), dtype=bool)
-            mine = everybody if stage.mirror else self.upper <= stage.weight
-            others = everybody if stage.mirror else ~mine
-            canary, stable = (_crowd(asked, bad, which) for which in (mine, others))
+            all_places = np.ones(len(self.upper), dtype=bool)
+            mine = all_places if stage.mirror else self.upper <= stage.weight
+            others = all_places if stage.mirror else ~mine
+            canary, stable = (_crowd(arrived, bad, which) for which in (mine, others))
             found.append(Seen(stage, part == LOOKS[-1], canary, stable))
         return found
 
 
-def _crowd(asked: NDArray[np.int64], bad: dict[str, NDArray[np.int64]], which: NDArray[np.bool_]) -> Crowd:
+def _crowd(arrived: NDArray[np.int64], bad: dict[str, NDArray[np.int64]], which: NDArray[np.bool_]) -> Crowd:
     counted = {name: n[:, which].sum(axis=1).astype(float) for name, n in bad.items()}
-    return Crowd(asked[:, which].sum(axis=1).astype(float), counted)
+    return Crowd(arrived[:, which].sum(axis=1).astype(float), counted)
 
 
 class Judges:

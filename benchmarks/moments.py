@@ -109,11 +109,11 @@ class Simulation:
             self._answered(one, [*self._stalls(), *machine], canary)
             for one, canary in zip(rates, (True, False), strict=True)
         ]
-        asked, beyond = [one[0] for one in answered], [one[1] for one in answered]
-        failures, raw = self._failures(stage, asked)
+        requests, beyond = [one[0] for one in answered], [one[1] for one in answered]
+        failures, raw = self._failures(stage, requests)
         self.clock += length
         canary, stable = (
-            Variant(asked[which], failures[which], raw[which], beyond[which]) for which in (0, 1)
+            Variant(requests[which], failures[which], raw[which], beyond[which]) for which in (0, 1)
         )
         return Block(stage, watch, last, canary, stable)
 
@@ -144,11 +144,11 @@ class Simulation:
         counts = self.random.poisson(rate * np.maximum(buckets, 0.0)).astype(float)
         return counts.sum(axis=1), counts[:, ::-1].cumsum(axis=1)[:, -2::-1]
 
-    def _failures(self, stage: Stage, asked: list[Array]) -> tuple[list[Array], list[Array]]:
+    def _failures(self, stage: Stage, requests: list[Array]) -> tuple[list[Array], list[Array]]:
         world, length = self.world, self.config.block_s
         chance = [
             self.random.binomial(n.astype(np.int64), rate)
-            for n, rate in zip(asked, (world.canary_error_rate, world.error_rate), strict=True)
+            for n, rate in zip(requests, (world.canary_error_rate, world.error_rate), strict=True)
         ]
         now = (self.asks >= self.clock - world.again) & (self.asks < self.clock + length)
         asking = now[:, : self.broken]
@@ -167,7 +167,7 @@ class Simulation:
         others = [self._first_of(number, stage.weight / 100, side) for side, number in enumerate(chance)]
         counted = [np.asarray(a + b, dtype=float) for a, b in zip(first, others, strict=True)]
         # rules refuse more failing customers than requests
-        return [np.minimum(n, c) for n, c in zip(asked, counted, strict=True)], raw
+        return [np.minimum(n, c) for n, c in zip(requests, counted, strict=True)], raw
 
     def _first_of(self, number: NDArray[np.int64], weight: float, side: int) -> Array:
         """Who of these failures by chance are customers that had not failed before. [rollouts]"""
@@ -270,9 +270,9 @@ class ByRequest:
                     for count in (v.requests, v.raw_failures, v.beyond[:, objective])
                 ]
             )
-            asked, failed, late = (self.totals[[kind, kind + 3]] for kind in range(3))
+            requests, failed, late = (self.totals[[kind, kind + 3]] for kind in range(3))
             self.found = {
-                name: split.look(False, block.last, Counts(asked[0], events[0], asked[1], events[1]))
+                name: split.look(False, block.last, Counts(requests[0], events[0], requests[1], events[1]))
                 for name, split, events in zip(
                     self.found, (self.errors, self.late), (failed, late), strict=True
                 )
@@ -331,5 +331,5 @@ def _dealt(stage: Stage, totals: Array) -> Counts:
     canary, canary_failed, stable, stable_failed = totals
     if stage.mirror:
         return Counts(canary, canary_failed, stable, stable_failed)
-    asked, share = canary + stable, stage.weight / 100
-    return Counts(asked * share, canary_failed, asked * (1 - share), stable_failed)
+    requests, share = canary + stable, stage.weight / 100
+    return Counts(requests * share, canary_failed, requests * (1 - share), stable_failed)

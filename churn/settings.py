@@ -11,6 +11,7 @@ from core.errors import ConfigError
 from core.layers import CONFIGS, expand, merge, parse_override, profile_file, read_layer
 from core.workspace import Workspace
 from replay.config import ReplayConfig
+from retraining.config import RetrainConfig
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
 from training.shape_rules import refuse_for_shape
@@ -25,6 +26,7 @@ class Settings(Stages):
     gateway: GatewayConfig
     rollout: RolloutConfig
     replay: ReplayConfig
+    retrain: RetrainConfig
     _given: frozenset[str] = PrivateAttr(frozenset())
 
     @property

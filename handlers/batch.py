@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from handlers.identity import NOBODY
+from handlers.identity import PROBE_ID
 from handlers.protocol.messages import Call, Refusal, Request
 from handlers.scoring.what_if import WhatIf
 from handlers.store.policies import Vectors
@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     """`time.perf_counter()` when the batch arrived."""
 
     def probes(self) -> set[int]:
-        """Positions of the requests that only ask for NOBODY: health checks, readiness and warm-up."""
+        """Positions of the requests whose only customer is PROBE_ID: health checks, readiness and warm-up."""
         if not any(map(_is_probe, self.requests)):  # as in most batches
             return set()
         return {at for at, request in enumerate(self.requests) if _is_probe(request)}
@@ -34,9 +34,9 @@ class Batch(NamedTuple):
 
 
 def _is_probe(request: Request | Refusal) -> bool:
-    if isinstance(request, Refusal) or not request.user_ids or request.user_ids[0] != NOBODY:
+    if isinstance(request, Refusal) or not request.user_ids or request.user_ids[0] != PROBE_ID:
         return False
-    return all(user_id == NOBODY for user_id in request.user_ids)
+    return all(user_id == PROBE_ID for user_id in request.user_ids)
 
 
 class FeatureRead(NamedTuple):

@@ -4,7 +4,7 @@ import hmac
 import re
 
 MASKED = re.compile(r"u_[0-9a-f]{32}")
-NOBODY = "u_" + "0" * 32
+PROBE_ID = "u_" + "0" * 32
 """A masked identifier that no customer has. Our own requests use it (health, readiness, warm-up). They need a
 whole prediction, but are neither counted as requests of customers nor logged."""
 PROBE_HEADER, THROUGH_GATEWAY = "x-churn-probe", "gateway"

@@ -8,7 +8,7 @@ from pathlib import Path
 from handlers import telemetry
 from handlers.bundle import Bundle, read_bundle
 from handlers.environment import number
-from handlers.identity import NOBODY
+from handlers.identity import PROBE_ID
 from handlers.mask_key import read_mask_key
 from handlers.predictor import Predictor
 from handlers.protocol import budget
@@ -23,7 +23,7 @@ from handlers.tracing import open_tracing
 
 log = logging.getLogger("churn.handler")
 
-PROBE = [{"body": b'{"user_id": "%s"}' % NOBODY.encode()}]
+PROBE = [{"body": b'{"user_id": "%s"}' % PROBE_ID.encode()}]
 
 
 def load(model_dir: Path, environment: Mapping[str, str], model_name: str) -> Predictor:

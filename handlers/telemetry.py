@@ -89,7 +89,7 @@ ERRORS = Metric("churn_errors_total", ("kind",))
 LOGGED = Metric("churn_log_records_total", ("outcome",))
 """Records of the prediction log: handed, written, dropped."""
 PROBES = Metric("churn_probes_total", ("through",))
-"""Requests of our own (handlers/identity.py, NOBODY), which no other metric counts. `through`: `gateway` if
+"""Requests of our own (handlers/identity.py, PROBE_ID), which no other metric counts. `through`: `gateway` if
 the gateway has counted them as well, else `direct`."""
 COUNTERS = (REQUESTS, PREDICTIONS, VECTORS, MISSING, OVERRIDDEN, ERRORS, LOGGED, PROBES)
 

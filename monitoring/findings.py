@@ -57,6 +57,13 @@ class Finding:
     """One sentence for a person, with the numbers and the remedy; no value of a customer."""
     numbers: Mapping[str, float] = field(default_factory=dict)
     """What the decision was made from."""
+    explained_by: str = ""
+    """The finding of which this one is a symptom, as `check:subject`; set by monitoring/severity.py."""
+
+    @property
+    def key(self) -> str:
+        """`check:subject`, unique among the findings of a run."""
+        return f"{self.check}:{self.subject}"
 
     @property
     def vetoes(self) -> bool:

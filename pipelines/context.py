@@ -9,6 +9,7 @@ from core.workspace import Workspace
 from data.config import DataConfig
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
+from retraining.config import RetrainConfig
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
 from training.config import DecisionConfig, GatesConfig, TrainingConfig, TuningConfig
@@ -41,6 +42,8 @@ class Stages(Protocol):
     def gateway(self) -> GatewayConfig: ...
     @property
     def rollout(self) -> RolloutConfig: ...
+    @property
+    def retrain(self) -> RetrainConfig: ...
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self: ...
 

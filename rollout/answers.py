@@ -54,7 +54,9 @@ def _no_way_back(s: Situation) -> str:
     if s.candidate_is_stable:
         return "nothing was stable before it; deploy another archive"
     if s.rollout.phase == "promoting" and s.seen.target is None:
-        return "nothing was stable before it, and the target cannot be asked how far the promotion is"
+        return (
+            "nothing was stable before it, and the progress of the promotion cannot be read from the target"
+        )
     return ""
 
 

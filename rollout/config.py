@@ -235,4 +235,4 @@ def _check_weights(key: str, stages: tuple[Stage, ...]) -> None:
     if weights != sorted(weights):
         raise ValueError(f"{key}: weights must not fall")
     if weights[-1] != 100:
-        raise ValueError(f"{key}: the last weight is 100, so that promotion changes nobody's answer")
+        raise ValueError(f"{key}: the last weight is 100, so that promotion changes no customer's answer")

@@ -161,7 +161,7 @@ class Request:
 
     @property
     def why(self) -> str:
-        return f"{self.who}: {self.reason}" if self.reason else f"asked by {self.who}"
+        return f"{self.who}: {self.reason}" if self.reason else f"requested by {self.who}"
 
 
 def plan_of(config: RolloutConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from handlers.bundle import Bundle
-from handlers.identity import NOBODY
+from handlers.identity import PROBE_ID
 from handlers.store.breaker import Rule
 from handlers.store.guarded_reader import GuardedReader
 from handlers.store.last_known import LastKnown
@@ -109,7 +109,7 @@ class OnlineFeatures:
     ) -> Vectors:
         """The vectors that were read, then last known ones within the TTL. Customers without are `lost`.
 
-        NOBODY, the id of health checks, is unknown whether the store can be read or not.
+        PROBE_ID, the id of health checks, is unknown whether the store can be read or not.
         """
         since = sum(len(part.timestamps) for part in parts)
         recalled = self._last_known.recall(ids[since:])
@@ -119,7 +119,7 @@ class OnlineFeatures:
                 recalled.timestamps[at] = None
                 for column in recalled.columns.values():
                     column[at] = None
-                if ids[since + at] != NOBODY:
+                if ids[since + at] != PROBE_ID:
                     recalled.corrupt[at] = DOWN
                     lost.add(since + at)
         if len(lost) == len(ids):

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from core.errors import ServingError
-from handlers.identity import NOBODY
+from handlers.identity import PROBE_ID
 from rollout.evidence import Floats, Labelled
 from rollout.observers.log_files import FEATURE
 
@@ -69,7 +69,7 @@ def rows_of(table: pa.Table, since: datetime, offset: timedelta, segments: Seque
     that is no feature of the model.
     """
     unwanted = pc.or_(
-        pc.equal(table["user_id"], NOBODY),
+        pc.equal(table["user_id"], PROBE_ID),
         pc.greater(pc.fill_null(pc.list_value_length(table["overridden"]), 0), 0),
     )
     early = pc.less(_times_us(table), microseconds(since) + microseconds(offset))

@@ -6,7 +6,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-from handlers.identity import NOBODY
+from handlers.identity import PROBE_ID
 from serving.torchserve.server import TorchServe
 from serving.torchserve.tokens import Tokens
 
@@ -37,7 +37,7 @@ def warm_up(
 
 def _send(server: TorchServe, requests: int, deadline: float) -> int:
     address = urlsplit(server.inference)
-    body = json.dumps({"instances": [{"user_id": NOBODY}]})
+    body = json.dumps({"instances": [{"user_id": PROBE_ID}]})
     headers = {**Tokens.headers(server.tokens.inference), "content-type": "application/json"}
     connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=5)
     done = 0

@@ -1,4 +1,4 @@
-"""The benchmark of serving times nobody who answers otherwise, and compares within rounds."""
+"""The benchmark of serving times only servers whose answers are equal, and compares within rounds."""
 
 import asyncio
 import json

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from handlers.identity import NOBODY
+from handlers.identity import PROBE_ID
 from serving.config import ServingConfig
 from serving.torchserve.server import TorchServe
 from serving.torchserve.tokens import Tokens
@@ -47,7 +47,7 @@ def test_a_worker_is_ready_without_its_store(bundle: ServedBundle, tmp_path: Pat
         database.unlink()
         began = time.monotonic()
         while time.monotonic() - began < 3:
-            assert predict(server, NOBODY).status_code == 200
+            assert predict(server, PROBE_ID).status_code == 200
             [answer] = predict(server, 1).json()["predictions"]
             assert answer["status"] == "degraded"
             alive = httpx.get(

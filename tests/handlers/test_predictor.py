@@ -18,7 +18,7 @@ from handlers import predictor as predictor_module
 from handlers import telemetry
 from handlers.bookkeeping import Bookkeeping
 from handlers.bundle import BundleError
-from handlers.identity import NOBODY, THROUGH_GATEWAY, mask
+from handlers.identity import PROBE_ID, THROUGH_GATEWAY, mask
 from handlers.loading import load
 from handlers.predictor import Predictor
 from handlers.protocol.messages import Call
@@ -216,7 +216,7 @@ def test_health_reports_the_worker_and_the_store_separately(bundle: ServedBundle
     assert answers_to(loaded, {"user_id": 1})[0][1]["status"] == "ok"
     database.unlink()
     # The gateway's health check, a customer whom this worker has read, and another one.
-    probe = {"instances": [{"user_id": NOBODY}]}
+    probe = {"instances": [{"user_id": PROBE_ID}]}
     answers = answers_to(loaded, probe, {"user_id": 1}, {"user_id": 2})
     assert [code for code, _ in answers] == [200, 200, 503]
     assert answers[1][1]["status"] == "degraded"
@@ -419,7 +419,7 @@ def test_probes_are_answered_and_only_counted_as_probes(predictor: Predictor) ->
     """Health checks and warm-up requests, in a batch of their own and in one with requests of customers."""
     log = RecordedLog()
     counted = replace(predictor, telemetry=Telemetry("v", "canary"), log=log)  # type: ignore[arg-type]
-    common, probe = ("v", "canary"), {"instances": [{"user_id": NOBODY}]}
+    common, probe = ("v", "canary"), {"instances": [{"user_id": PROBE_ID}]}
     before = counted.telemetry.snapshot()[0]
     expected = answers_to(predictor, probe)[0]
     assert answers_to(counted, probe, probe) == [expected, expected]

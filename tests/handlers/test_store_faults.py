@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.identity import NOBODY
+from handlers.identity import PROBE_ID
 from handlers.store.breaker import Rule
 from handlers.store.feast_reader import FeastReader
 from handlers.store.opening import open_features
@@ -296,14 +296,14 @@ def test_a_long_list_that_is_too_slow_affects_only_its_own_customers(
 
 
 def test_the_id_of_health_checks_is_unknown_while_the_store_is_down(sqlite_store: FilledStore) -> None:
-    """A health check, which requests NOBODY, therefore passes: this worker can answer."""
+    """A health check, which requests PROBE_ID, therefore passes: this worker can answer."""
     features = opened(sqlite_store)
     assert features.healthy
-    assert features.read(["a", NOBODY], NOW).status == ("ok", "unknown")
+    assert features.read(["a", PROBE_ID], NOW).status == ("ok", "unknown")
     sqlite_store.database.unlink()
     for _ in range(5):
-        assert features.read([NOBODY], NOW).status == ("unknown",)
-    assert features.read(["a", NOBODY, "b"], NOW).status == ("degraded", "unknown", "refused")
+        assert features.read([PROBE_ID], NOW).status == ("unknown",)
+    assert features.read(["a", PROBE_ID, "b"], NOW).status == ("degraded", "unknown", "refused")
     assert features.health() == {
         "healthy": False,
         "reader": "sqlite",

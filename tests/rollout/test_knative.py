@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from handlers.identity import NOBODY, PROBE_HEADER, THROUGH_GATEWAY
+from handlers.identity import PROBE_HEADER, PROBE_ID, THROUGH_GATEWAY
 from rollout.targets.kserve.cluster import ClusterError
 from rollout.targets.kserve.knative import Knative
 from rollout.targets.target import Candidate
@@ -299,7 +299,7 @@ def test_a_canary_gets_a_prediction_request_where_it_can_be_reached(
     assert requests[0] == (
         "latest-churn-predictor.churn.example",
         "/v1/models/churn:predict",
-        {"instances": [{"user_id": NOBODY}]},
+        {"instances": [{"user_id": PROBE_ID}]},
     )
     state = Knative(reached, client(server)).observe()
     assert not state.ready and "does not answer for latest-churn-predictor" in state.detail

@@ -11,7 +11,7 @@ import pytest
 from pytest import approx
 
 from core.errors import ServingError
-from handlers.identity import NOBODY
+from handlers.identity import PROBE_ID
 from handlers.records.record import Origin, Records, schema_of, to_arrow
 from handlers.records.segments import ParquetSegments
 from rollout.config import RolloutConfig
@@ -167,7 +167,7 @@ def test_what_was_wrong_with_features_is_counted(tmp_path: Path) -> None:
     worker.log(BEGUN, ["b"], [0.2], Answer("degraded"))
     worker.log(BEGUN, ["c"], [0.3], Answer("unknown", country="DE"))
     worker.log(BEGUN, ["d"], [0.4], Answer(spend=None))
-    worker.log(BEGUN, [NOBODY], [0.5], Answer("unknown"))  # Envoy's health check, no customer
+    worker.log(BEGUN, [PROBE_ID], [0.5], Answer("unknown"))  # Envoy's health check, no customer
     worker.log(BEGUN, ["e"], [0.6], Answer(what_if=True))  # not by the customer's own features
     reader.read(BEGUN)
     arm = reader.logged(window()).canary

@@ -215,7 +215,7 @@ def test_requests_wait_in_the_order_in_which_they_were_made(uri: str) -> None:
     assert first is not None and first.what == "pause"
     store.save(store.load(id), Event(NOW, "pause", "x"), answers=first)
     second = store.next_request(id)
-    assert second is not None and second.what == "resume" and second.why == "asked by bob"
+    assert second is not None and second.what == "resume" and second.why == "requested by bob"
 
 
 def test_a_database_that_is_not_there_is_one_line_without_the_password() -> None:

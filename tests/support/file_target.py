@@ -1,7 +1,7 @@
 """A target that is a JSON file, and an observer of it: what the controller's tests split traffic with.
 
 The file is the traffic; it outlives the process that changed it. Beside it grows `changes.jsonl`: every
-change of weight, with what the database said at that moment.
+change of weight, with the state in the database at that moment.
 """
 
 import json
@@ -51,7 +51,7 @@ class FileTarget:
         self._file, self._changes = folder / "traffic.json", folder / "changes.jsonl"
         self._store = store
         self.unreachable = folder / "unreachable"
-        """While this file is there, nothing can be asked."""
+        """While this file is there, nothing can be read."""
         if not self._file.exists():
             self._write(TargetState(0, False, None, OLD.sha256, ready=False))
 

@@ -171,7 +171,7 @@ def _text(dice: random.Random) -> str:
 
 
 def _odd(dice: random.Random) -> bytes:
-    """A value as it stands in a body: JSON, or nearly."""
+    """A value as it is written in a body: JSON, or nearly JSON."""
     return dice.choice(
         [
             lambda: dice.choice(ODD_NUMBERS).encode(),

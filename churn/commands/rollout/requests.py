@@ -57,7 +57,7 @@ def promote(settings: Settings, arguments: Namespace) -> int:
 
 @command(
     "rollout abort",
-    "all customers back to stable, before anything else that was asked; on a cluster this process does it"
+    "all customers back to stable, before any other pending request; on a cluster this process does it"
     " where no controller runs",
     examples=('churn rollout abort --reason "calls rose"',),
     arguments=(REASON,),

@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from handlers.identity import NOBODY, PROBE_HEADER, THROUGH_GATEWAY
+from handlers.identity import PROBE_HEADER, PROBE_ID, THROUGH_GATEWAY
 
 TIMEOUT_S = 5.0
 
@@ -19,7 +19,7 @@ def unanswered(gateway_url: str, canary_url: str, model: str) -> str | None:
     try:
         answer = httpx.post(
             f"{gateway_url.rstrip('/')}/v1/models/{model}:predict",
-            json={"instances": [{"user_id": NOBODY}]},
+            json={"instances": [{"user_id": PROBE_ID}]},
             headers={"Host": host, PROBE_HEADER: THROUGH_GATEWAY},
             timeout=TIMEOUT_S,
             trust_env=False,

@@ -57,5 +57,6 @@ class Revisions:
 
 def shown(shares: dict[str | None, int]) -> str:
     return (
-        ", ".join(f"{(sha256 or 'unmarked')[:12]} {share} %" for sha256, share in shares.items()) or "nobody"
+        ", ".join(f"{(sha256 or 'unmarked')[:12]} {share} %" for sha256, share in shares.items())
+        or "no revision"
     )

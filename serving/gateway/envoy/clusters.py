@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from handlers.identity import NOBODY
+from handlers.identity import PROBE_ID
 from serving.config import GatewayConfig
 from serving.gateway.envoy.api import CANARY_ALONE, HTTP_FILTER, TYPE, overwrite_header
 from serving.gateway.envoy.endpoints import TOKEN
@@ -105,7 +105,7 @@ def _prediction_check(config: GatewayConfig, model: str) -> dict[str, Any]:
 
     TorchServe's own /ping reports "Healthy" before its worker is ready and after the worker died.
     """
-    body = json.dumps({"instances": [{"user_id": NOBODY}]})
+    body = json.dumps({"instances": [{"user_id": PROBE_ID}]})
     interval = f"{config.health_interval_s}s"
     headers = {"authorization": TOKEN_OF_UPSTREAM, "content-type": "application/json"}
     return {

@@ -27,8 +27,8 @@ def scores(answer):
 
 def named(answer):
     """The tensors as they came, in their order."""
-    said = answer.get_response()
-    outputs = said["outputs"] if isinstance(said, dict) else said.outputs
+    body = answer.get_response()
+    outputs = body["outputs"] if isinstance(body, dict) else body.outputs
     return [one["name"] if isinstance(one, dict) else one.name for one in outputs]
 
 

@@ -54,8 +54,8 @@ def postgres() -> Iterator[str]:
 
 
 def _create(binaries: Path, port: int, database: str) -> None:
-    asked = [binaries / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "churn", database]
-    subprocess.run(asked, check=True, capture_output=True, env=os.environ | {"PGPASSWORD": PASSWORD})
+    command = [binaries / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "churn", database]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PGPASSWORD": PASSWORD})
 
 
 def _binaries() -> Path | None:

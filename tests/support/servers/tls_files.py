@@ -19,7 +19,7 @@ class TlsFiles:
 
 
 def tls_files(folder: Path) -> TlsFiles:
-    """For 127.0.0.1 and localhost, as server and as client; the authority's own key is not kept."""
+    """For 127.0.0.1 and localhost, as server and as client; the authority's own key is not stored."""
     folder.mkdir(parents=True, exist_ok=True)
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = _certificate("authority", "authority", authority_key, authority_key, is_authority=True)

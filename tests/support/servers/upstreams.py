@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from handlers.identity import NOBODY
+from handlers.identity import PROBE_ID
 from serving.config import GatewayConfig, ServingConfig
 from serving.gateway.keys import Key
 from serving.gateway.process import Gateway
@@ -50,7 +50,7 @@ class Answering:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 status = 200
-                if NOBODY.encode() not in body:
+                if PROBE_ID.encode() not in body:
                     one.seen.append({name.lower(): value for name, value in self.headers.items()})
                     time.sleep(one.delay_s)
                     status = one.status
