@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import httpx
@@ -15,6 +14,7 @@ from core.errors import ServingError
 from serving.addresses import LOOPBACK, free_port
 from serving.environment import DASHBOARD, passed_on
 from serving.process.owned import OwnedProcess
+from serving.process.running import ServerProcess
 
 POLL_S = 0.2
 HOST = LOOPBACK
@@ -73,7 +73,7 @@ def mlflow_server(tracking_uri: str, artifacts_uri: str) -> Server:
     )
 
 
-class Dashboard:
+class Dashboard(ServerProcess):
     """Starts `server` on `port` (0: the system chooses); `url` answers during the `with` block.
 
     When the block or this process ends in any way, the server and its processes end too. Raises ServingError
@@ -85,7 +85,6 @@ class Dashboard:
 
     def __init__(self, server: Server, port: int, log: Path) -> None:
         self._server, self._port, self._log = server, port, log
-        self._process: OwnedProcess | None = None
 
     def __enter__(self) -> Self:
         port = free_port(self._port, "--port", HOST)
@@ -105,20 +104,6 @@ class Dashboard:
             self.stop()
             raise
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    @property
-    def alive(self) -> bool:
-        return self._process is not None and self._process.alive
-
-    def stop(self) -> None:
-        """End the server and all processes that it started, and wait for that."""
-        if self._process is not None:
-            self._process.stop()
 
     def _wait(self, begin: int) -> None:
         deadline = time.monotonic() + self._server.start_timeout_s

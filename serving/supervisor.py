@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from io import BytesIO
 from itertools import count
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from core.errors import ChurnError, ServingError
@@ -28,6 +27,7 @@ from serving.gateway.keys import Key, Keys
 from serving.gateway.log_rotation import LogRotation
 from serving.gateway.metadata import model_metadata
 from serving.gateway.process import Gateway
+from serving.process.running import Stoppable
 from serving.record import record_file, server_record
 from serving.restarts import ProcessState, RestartPolicy, due, ended, not_started, started
 from serving.torchserve.server import TorchServe
@@ -56,7 +56,7 @@ class Servers:
     """The same for the canary; None: as `stable`."""
 
 
-class Supervisor:
+class Supervisor(Stoppable):
     """Serves the model during the `with` block, as long as `tick` is called several times a second.
 
     Each duty of a tick can fail without the others: the reason is in the record and the log, and a later tick
@@ -122,11 +122,6 @@ class Supervisor:
         self._over.clear()
         self._companion.ensure()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def model(self) -> TorchServe:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -29,6 +28,7 @@ from serving.gateway.live_config import LiveConfig
 from serving.gateway.program import envoy_program
 from serving.gateway.tls import TlsFiles
 from serving.process.owned import OwnedProcess
+from serving.process.running import ServerProcess
 from serving.sizes import SizeBudget
 from serving.torchserve.server import Upstream
 
@@ -45,7 +45,7 @@ class Split:
     mirror: bool
 
 
-class Gateway:
+class Gateway(ServerProcess):
     """Starts Envoy, which listens during the `with` block and forwards requests to what `set_upstream` sets.
 
     However the block or this process ends, Envoy ends too. Raises ServingError when it does not start.
@@ -82,18 +82,12 @@ class Gateway:
         self._live = LiveConfig(config, served, self._tls)
         self._split = Split(0, False)
         self._ports: tuple[int, int] | None = None
-        self._process: OwnedProcess | None = None
         self._lock = threading.RLock()
         """Several threads change slots and keys. Envoy gets one change after the other."""
 
     def __enter__(self) -> Self:
         self.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start Envoy, also again after its end: with the same ports, slots, keys and weights."""
@@ -144,12 +138,7 @@ class Gateway:
 
     def stop(self) -> None:
         """End Envoy at once. Call `connections.close` and `connections.wait_until_quiet` before."""
-        if self._process is not None:
-            self._process.stop()
-
-    @property
-    def alive(self) -> bool:
-        return self._process is not None and self._process.alive
+        super().stop()
 
     def ready(self) -> bool:
         """Whether a worker answered Envoy's last health check with a prediction."""

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from core.workspace import Workspace, write_atomically
@@ -12,6 +11,7 @@ from serving.addresses import base_url
 from serving.archive import Archive, ModelArchive, Reader, read_archive
 from serving.config import ServingConfig
 from serving.process.owned import OwnedProcess
+from serving.process.running import ServerProcess
 from serving.torchserve.command import command, worker_environment
 from serving.torchserve.java import find_java
 from serving.torchserve.management import ManagementApi
@@ -32,7 +32,7 @@ class Upstream:
     token: str = field(repr=False)
 
 
-class TorchServe:
+class TorchServe(ServerProcess):
     """Starts TorchServe with one archive. Inside the `with` block its workers are ready.
 
     However the block or this process ends (an exception, a signal, kill -9), the server and its workers end
@@ -70,7 +70,6 @@ class TorchServe:
         self._environment = environment
         self._record_file = files.serving / f"{name}.json"
         self.log_folder = files.serving / "logs" / ("" if name == "server" else name)
-        self._process: OwnedProcess | None = None
 
     def __enter__(self) -> Self:
         java, archive = find_java(), self.load()
@@ -88,22 +87,6 @@ class TorchServe:
         if self._loaded is None:
             self._loaded = self._read(self.archive)
         return self._loaded
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    @property
-    def alive(self) -> bool:
-        return self._process is not None and self._process.alive
-
-    def stop(self) -> None:
-        """End the server and everything that it started, before this returns. Requests in flight are cut:
-        serving/supervisor.py waits for them first.
-        """
-        if self._process is not None:
-            self._process.stop()
 
     def waiting_requests(self) -> int:
         """How many requests wait for a worker; 0 when TorchServe does not answer."""
