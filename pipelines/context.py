@@ -61,11 +61,11 @@ class Context:
     """Name of the person who gave the command, for the log of decisions."""
     overrides: tuple[tuple[str, str], ...] = ()
     """Gates that are overridden, each with the reason."""
-    known_until: datetime | None = None
-    """In a replay, the moment that is replayed: rows of the source from then on are left out, and features are
-    computed as of it. None: everything in the source is known."""
     clock: Callable[[], datetime] | None = None
     """The clock, for work that takes minutes and needs the current time; None: the time is always `as_of`."""
+    known_until: datetime | None = None
+    """The moment that is replayed: rows of the source from then on are left out, and features are computed as
+    of it. None: everything in the source is known."""
 
     def now(self) -> datetime:
         """The time by the clock, or `as_of` without one."""

@@ -1,4 +1,4 @@
-"""A rollout in simulated time: the controller, the rules and the database of production, customers of a moment.
+"""A rollout in simulated time, with controller, rules and database of production.
 
 Requests come at a constant rate; customers take turns, in an order and a division between the variants that
 depend on a hash of the customer only. The answers are the scores of both programs.
@@ -49,7 +49,8 @@ class InProcessTarget:
     can_mirror = True
 
     def __init__(self, stable: Candidate | None) -> None:
-        self._stable, self._canary = stable, None
+        self._stable = stable
+        self._canary: Candidate | None = None
         self._weight, self._mirror = 0, False
 
     def observe(self) -> TargetState:
@@ -61,7 +62,7 @@ class InProcessTarget:
         return self._stable
 
     def deploy(self, candidate: Candidate) -> None:
-        self._canary: Candidate | None = candidate
+        self._canary = candidate
 
     def set_weight(self, percent: int, mirror: bool = False) -> None:
         self._weight, self._mirror = percent, mirror
@@ -108,7 +109,9 @@ class AnsweredRequests:
             weight=window.weight,
             mirror=window.mirror,
             seconds=(end - window.begun).total_seconds(),
-            stable=_arm(self._stable[stable], self._thresholds[0], len(asked) - requests * (not window.mirror)),
+            stable=_arm(
+                self._stable[stable], self._thresholds[0], len(asked) - requests * (not window.mirror)
+            ),
             canary=_arm(self._canary[canary], self._thresholds[1], requests),
             pairs=self._canary[canary] - self._stable[canary] if window.mirror else np.empty(0),
         )
@@ -129,7 +132,9 @@ class Canaries:
     requests_per_s: float
     seed: int
 
-    def control(self, rollout: Rollout, stable: Candidate | None, answers: Answers, clock: SimulatedClock) -> Rollout:
+    def control(
+        self, rollout: Rollout, stable: Candidate | None, answers: Answers, clock: SimulatedClock
+    ) -> Rollout:
         """Control `rollout` to its end; returns its last state. `stable` serves at its beginning."""
         config = rollout.planned(self.config)
         observer = AnsweredRequests(answers, clock.now(), self.requests_per_s, self.seed)

@@ -35,11 +35,11 @@ class DriftRule(Config):
 class ReplayConfig(Config):
     """The settings of `configs/replay.yaml`."""
 
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default_factory=dict)
     """Keys of `training` with other values in a replay."""
-    model: dict[str, Any] = {}
+    model: dict[str, Any] = Field(default_factory=dict)
     """Keys of `model` with other values in a replay."""
-    rollout: dict[str, Any] = {}
+    rollout: dict[str, Any] = Field(default_factory=dict)
     """Keys of `rollout` with other values in a replay."""
     requests_per_s: float = Field(50.0, gt=0)
     """Requests in a simulated second while a canary is judged; customers take turns."""

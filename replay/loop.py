@@ -6,6 +6,7 @@ harms is taken back, the policy decides, and a model is trained, judged and roll
 moment is read.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,13 +26,14 @@ from replay.ledger import Ledger
 from replay.outcomes import Activity, churned
 from replay.served import Customers, ServedModel, log_answers
 from replay.signals import Answered, losses, measure, paired_losses
+from replay.situation import Situation
 from replay.training import materialise, train_model
-from replay.triggers import Decide, Situation
+from replay.triggers import Decide
+from retraining.decision import Attempt, Outcome
 from rollout.registry import ModelRegistry
 from rollout.state import Change, Rollout
 from rollout.statistics.bounded_means import Histogram, above
 from rollout.store import Store
-from rollout.targets.target import Candidate
 from training.learn.metrics import evaluate
 
 WHO = "replay"
@@ -71,6 +73,7 @@ class Loop:
         self._champion: Champion | None = None
         self._previous: Champion | None = None
         self._answered: list[Answered] = []
+        self._attempts: list[Attempt] = []
         self._tests_of_harm = 0
 
     def run(self, moments: Sequence[datetime], ledger: Ledger) -> None:
@@ -122,17 +125,23 @@ class Loop:
         earlier = [one for one in self._answered if one.moment < moment]
         spec = self._settings.features
         signals = measure(moment, champion.model, earlier, activity, spec, self._files, tolerance=0.01)
-        ledger.write(moment, "measured", **{k: v for k, v in vars(signals).items() if k != "at"})
+        ledger.write(moment, "measured", **signals.record())
         if self._demote(moment, earlier, activity, ledger, clock):
             champion = self._champion
             assert champion is not None
-        situation = Situation(step, champion.model, champion.loss, champion.since, signals)
+        customers = len(earlier[-1].customers.users) if earlier else 0
+        situation = Situation(
+            step, champion.model, champion.loss, champion.since, signals, customers, self._attempts
+        )
         choice = self._decide(situation)
         ledger.write(moment, "decided", train=choice.train, reason=choice.reason, numbers=choice.numbers)
         return choice.train
 
     def _train(self, context: Context, customers: Customers, ledger: Ledger, clock: SimulatedClock) -> None:
         moment = context.as_of
+        self._attempts.append(
+            Attempt(f"{moment:%Y%m%d}", moment, moment, Outcome.ROLLED_OUT, evidence_at=moment)
+        )
         try:
             trained = train_model(context)
         except TrainingError as error:
@@ -143,6 +152,7 @@ class Loop:
             log_loss=trained.loss, version="" if trained.candidate is None else trained.candidate.version,
         )  # fmt: skip
         if trained.candidate is None:
+            self._attempts[-1] = dataclasses.replace(self._attempts[-1], outcome=Outcome.REFUSED)
             return
         candidate = stored(self._settings, trained.candidate.path, trained.candidate.sha256)
         if self._champion is not None and candidate.sha256 == self._champion.model.candidate.sha256:
@@ -202,7 +212,9 @@ class Loop:
         log_e = float(above(Histogram.of(scaled, bins=BINS), np.array([0.5]))[0])
         needed = float(np.log(k * (k + 1) / self._replay.demotion_alpha))
         numbers = {"mean_nats": float(difference.mean()), "log_e": log_e, "needed": needed}
-        ledger.write(moment, "compared", version=champion.model.version, before=previous.model.version, **numbers)
+        ledger.write(
+            moment, "compared", version=champion.model.version, before=previous.model.version, **numbers
+        )
         if log_e < needed:
             return False
         reason = f"the model before loses {difference.mean():.4f} nats less a customer"
@@ -223,7 +235,9 @@ class Loop:
             found = evaluate(outcome, one.scores, one.model.bundle.threshold)
             nats = float(losses(one, activity, horizon).sum())
             shown = {name: found[name] for name in ("log_loss", "auroc", "ece", "base_rate")}
-            ledger.write(one.moment, "came true", version=one.model.version, nats=nats, rows=len(outcome), **shown)
+            ledger.write(
+                one.moment, "came true", version=one.model.version, nats=nats, rows=len(outcome), **shown
+            )
 
     def _reference(self) -> datetime:
         """The newest snapshot of the training rows."""

@@ -51,7 +51,7 @@ class LossMatrix:
     def rows(self) -> NDArray[np.int64]:
         """[T]: customers that are scored at each moment."""
         steps = np.arange(len(self.moments))
-        return np.isfinite(self.losses[steps, steps]).sum(axis=1)
+        return np.asarray(np.isfinite(self.losses[steps, steps]).sum(axis=1))
 
     @cached_property
     def total(self) -> Floats:
@@ -62,7 +62,7 @@ class LossMatrix:
     def mean(self) -> Floats:
         """[T, T]: the loss a customer, in nats; NaN for s > t or without customers."""
         with np.errstate(invalid="ignore"):
-            return self.total / np.isfinite(self.losses).sum(axis=2)
+            return np.asarray(self.total / np.isfinite(self.losses).sum(axis=2))
 
     def resampled_totals(self, draws: int, seed: int) -> Floats:
         """[draws, T, T]: `total` for customers drawn with replacement, with all their rows at once."""

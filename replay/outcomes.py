@@ -23,7 +23,7 @@ class Activity:
         later = self._rows[self._rows["timestamp"] >= moment]
         first = later.groupby("user_id")["timestamp"].min().reindex(list(users))
         days = (first - pd.Timestamp(moment)) / timedelta(days=1)
-        return days.to_numpy(dtype=np.float64)
+        return np.asarray(days, dtype=np.float64)
 
 
 def churned(return_days: Floats, horizon: timedelta) -> NDArray[np.int64]:

@@ -40,7 +40,7 @@ class Past:
                 f"moment {self.now}: the losses of model {trained} at moment {at} are not known yet"
             )
         losses = self.matrix.losses[trained, at]
-        return losses[np.isfinite(losses)]
+        return np.asarray(losses[np.isfinite(losses)])
 
     def loss(self, trained: int, at: int) -> float:
         """The mean of `losses`."""
@@ -50,6 +50,17 @@ class Past:
         """[rows]: what the model that served lost more than one that is trained at that very moment."""
         served = self.losses(int(self.serving[at]), at).astype(np.float64)
         return served - self.losses(at, at).astype(np.float64)
+
+    def ageing(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Age in steps, moment, and what a model of that age lost more than a fresh one, in nats a customer,
+        for all pairs of a training and a later moment whose outcomes are known, [P] each.
+
+        A fresh model is fitted at each moment for comparison, whether it is rolled out or not.
+        """
+        known = len(self.matured)
+        trained, at = np.triu_indices(known, 1)
+        mean = self.matrix.mean[:known, :known]
+        return at - trained, at, mean[trained, at] - mean[at, at]
 
     def drift(self) -> float:
         """The largest stability index of an input now, against the champion's newest training snapshot."""

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from core.errors import ReplayError
-from core.workspace import Workspace
 from pipelines.context import Stages
 from replay.clock import Step, moments
 from replay.config import ReplayConfig
 from replay.loop import replay_policy
-from replay.report import Told, summarised, write_report
+from replay.report import COLUMNS, PolicyResult, summarised, write_report
 from replay.triggers import policy_of
 from replay.workspace import replay_folder, replay_settings
 
@@ -58,13 +57,17 @@ def run_replay(
     if settings.data.shape != "transactions":
         raise ReplayError("data.shape: a replay needs dated transactions, not a labelled table")
     times = moments(asked.first, asked.last, asked.step)
-    rules = {name: policy_of(name, settings.replay) for name in asked.policies}
-    folder = replay_folder(settings, {**asdict(asked), "policies": None, "replay": settings.replay.model_dump()})
-    found: list[Told] = []
+    days = (times[-1] - times[0]) / timedelta(days=len(times) - 1)
+    rules = {name: policy_of(name, settings.replay, settings.retrain, days) for name in asked.policies}
+    folder = replay_folder(
+        settings, {**asdict(asked), "policies": None, "replay": settings.replay.model_dump()}
+    )
+    found: list[PolicyResult] = []
     for name, decide in rules.items():
         own = replay_settings(settings, settings.replay, folder / name.replace(":", "-"), asked.seed)
         ledger = own.files.root / "ledger.jsonl"
         rows = replay_policy(own, settings.replay, decide, times, asked.seed, ledger, progress)
         found.append(summarised(name, rows, settings.replay.costs))
-    report = write_report(folder, asked, found)
-    return Done(folder, report, *_table(found))
+    title = f"Replay of {times[0]:%Y-%m-%d} to {times[-1]:%Y-%m-%d}, {len(times)} steps of a {asked.step}"
+    report = write_report(folder, title, found)
+    return Done(folder, report, COLUMNS, [result.row() for result in found])

@@ -108,7 +108,9 @@ def log_answers(model: ServedModel, customers: Customers, scores: Floats, folder
     batch = to_arrow([records], origin, schema_of(origin))
     day = folder / f"date={customers.moment:%Y-%m-%d}"
     day.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_batches([batch]), day / f"replay-{model.version}.parquet", compression="zstd")
+    pq.write_table(
+        pa.Table.from_batches([batch]), day / f"replay-{model.version}.parquet", compression="zstd"
+    )
     return hashlib.sha256(scores.tobytes()).hexdigest()
 
 

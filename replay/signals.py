@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,11 @@ from core.workspace import Workspace
 from features.spec import FeaturesConfig
 from monitoring.drift import drift_over_time
 from monitoring.early_labels import Cohort, ReturnCurve, avoidable_loss, level
+from replay.matrix import labelled_rows
 from replay.outcomes import Activity, churned
 from replay.served import Customers, ServedModel
+from training.evaluate.baselines import Task, logistic_regression
+from training.learn.inputs import Inputs
 from training.learn.metrics import log_losses
 
 Floats = NDArray[np.float64]
@@ -45,6 +49,8 @@ class Signals:
     matured: datetime | None = None
     """The newest moment whose outcomes are known."""
     matured_version: str = ""
+    matured_trained: datetime | None = None
+    """When that model was trained."""
     matured_loss: float | None = None
     """Of the model that served then, in nats a customer."""
     level_ratio: float | None = None
@@ -53,6 +59,17 @@ class Signals:
     """Log e-value of the last step against "no loss is avoidable" (monitoring/early_labels.py)."""
     early_avoidable: float | None = None
     """Nats a customer that a fresh model would avoid on the last step."""
+    avoidable: Floats | None = None
+    """[customers] of the newest moment with known outcomes: loss of the model that served minus that of a
+    fresh one, in nats. Fresh: a logistic regression on the rows whose outcomes were known at that moment."""
+    avoidable_nats: float | None = None
+    """The mean of `avoidable`."""
+    labels: int = 0
+    """Rows with a known outcome."""
+
+    def record(self) -> dict[str, object]:
+        """The numbers, for the ledger."""
+        return {name: value for name, value in vars(self).items() if name not in ("at", "avoidable")}
 
 
 def measure(
@@ -64,21 +81,27 @@ def measure(
     files: Workspace,
     tolerance: float,
 ) -> Signals:
-    """All measurements at `at`. `answered` are the moments before `at`, ascending; `activity` ends at `at`."""
+    """All measurements at `at`. `answered`: the moments before it, ascending; `activity` ends at `at`."""
     psi, feature = _drift(at, champion, spec, files)
     known = [one for one in answered if one.moment + spec.horizon <= at]
     newest = known[-1] if known else None
     early = _early(at, answered, known, activity, spec, tolerance)
+    rows = labelled_rows(spec, files)
+    avoidable = None if newest is None else _avoidable(newest, rows, activity, spec)
     return Signals(
         at=at,
         psi=psi,
         psi_feature=feature,
         matured=None if newest is None else newest.moment,
         matured_version="" if newest is None else newest.model.version,
+        matured_trained=None if newest is None else newest.model.trained,
         matured_loss=None if newest is None else float(losses(newest, activity, spec.horizon).mean()),
         level_ratio=early.get("level_ratio"),
         early_log_e=early.get("log_e"),
         early_avoidable=early.get("avoidable"),
+        avoidable=avoidable,
+        avoidable_nats=None if avoidable is None else float(avoidable.mean()),
+        labels=len(rows),
     )
 
 
@@ -95,6 +118,18 @@ def paired_losses(one: Answered, activity: Activity, horizon: timedelta) -> Floa
     return log_losses(outcome, one.scores) - log_losses(outcome, one.before)
 
 
+def _avoidable(one: Answered, rows: pd.DataFrame, activity: Activity, spec: FeaturesConfig) -> Floats | None:
+    """None where no outcome was known at that moment, or all were equal."""
+    train = rows[(rows["event_timestamp"] + spec.horizon <= one.moment).to_numpy()]
+    if train["churned"].nunique() < 2:
+        return None
+    test = pd.DataFrame({name: one.customers.columns[name] for name in one.model.bundle.inputs})
+    task = Task(train, test, Inputs.learn(train, spec), spec.horizon, Path(), seed=0)
+    days = activity.return_days(one.customers.users, one.moment)
+    fresh = log_losses(churned(days, spec.horizon), logistic_regression(task))
+    return losses(one, activity, spec.horizon) - fresh
+
+
 def _drift(
     at: datetime, champion: ServedModel, spec: FeaturesConfig, files: Workspace
 ) -> tuple[float | None, str]:
@@ -104,7 +139,7 @@ def _drift(
     now = found[found["event_timestamp"] == pd.Timestamp(at)]
     if now.empty:
         return None, ""
-    worst = now.loc[now["psi"].idxmax()]
+    worst = now.sort_values("psi", kind="stable").iloc[-1]
     return float(worst["psi"]), str(worst["feature"])
 
 

@@ -46,7 +46,10 @@ def train_model(context: Context) -> Trained:
         record = json.loads(context.files.archive_record.read_text(encoding="utf-8"))
         candidate = candidate_at(context.files.root / record["path"])
     return Trained(
-        "" if refusal is None else str(refusal), candidate, metrics["metrics"]["log_loss"], metrics["rows"]["train"]
+        "" if refusal is None else str(refusal),
+        candidate,
+        metrics["metrics"]["log_loss"],
+        metrics["rows"]["train"],
     )
 
 

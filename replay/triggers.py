@@ -1,42 +1,17 @@
 """The policies of a replay of the whole loop: whether a model is trained, from the signals of a moment."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable
 
 from core.errors import ReplayError
 from replay.config import ReplayConfig
-from replay.served import ServedModel
-from replay.signals import Signals
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What a policy decides from."""
-
-    step: int
-    """Number of the moment, from 0."""
-    champion: ServedModel
-    champion_loss: float
-    """Log-loss of the champion on its test rows when it was trained."""
-    served_since: datetime
-    """The first moment at which the champion served."""
-    signals: Signals
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Whether a model is trained now, and why."""
-
-    train: bool
-    reason: str
-    numbers: Mapping[str, float] = field(default_factory=dict)
-
+from replay.ours import Ours
+from replay.situation import Choice, Situation
+from retraining.config import RetrainConfig
 
 Decide = Callable[[Situation], Choice]
 
 
-def policy_of(name: str, config: ReplayConfig) -> Decide:
+def policy_of(name: str, config: ReplayConfig, retrain: RetrainConfig, step_days: float) -> Decide:
     """The policy of that name. Raises ReplayError for an unknown one."""
     if name == "never":
         return lambda situation: Choice(False, "the first model serves for good")
@@ -44,13 +19,15 @@ def policy_of(name: str, config: ReplayConfig) -> Decide:
         return lambda situation: _drift(situation, config.drift.psi)
     if name == "performance":
         return lambda situation: _performance(situation, config.performance.excess)
+    if name == "ours":
+        return Ours(retrain, config.costs, step_days)
     word, _, number = name.partition(":")
     if word == "every" and number.isdigit() and int(number) > 0:
         return lambda situation: _cadence(situation, int(number))
     raise ReplayError(f"--policy {name}: unknown; take {', '.join(POLICIES)}, with a whole number for N")
 
 
-POLICIES = ("never", "every:N", "drift", "performance")
+POLICIES = ("never", "every:N", "drift", "performance", "ours")
 
 
 def _cadence(situation: Situation, every: int) -> Choice:

@@ -1,4 +1,4 @@
-"""The workspace of a replay: files, registry and databases of its own, so that the user's stay as they are."""
+"""The workspace of a replay: its own files, registry and databases, so that the user's stay as they are."""
 
 import hashlib
 import json
@@ -31,11 +31,10 @@ def replay_folder(settings: Stages, asked: Mapping[str, Any]) -> Path:
 
 
 def replay_settings(settings: Stages, replay: ReplayConfig, folder: Path, seed: int) -> Stages:
-    """The settings of a replay in `folder`, which is emptied: smaller trainings (`replay` in the settings), and
-    all files, registry and databases below it. Customers are masked by the workspace's key, so that a replay
-    can be repeated. Raises ConfigError for an override that is no setting.
+    """The settings of a replay in `folder`, which is emptied. Trainings are smaller (section `replay`), and
+    all files, registry and databases are below the folder. Customers are masked by the workspace's key, so
+    that a replay can be repeated. Raises ConfigError for an override that is no setting.
     """
-
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     _same_mask_key(settings, Workspace(folder))

@@ -57,6 +57,6 @@ def replay(settings: Settings, arguments: Namespace) -> int:
     )
     with console.bar("replay") as bar:
         done = run_replay(settings, asked, bar.describe)
-    console.table("Policies", done.table)
+    console.table("Policies", done.columns, done.rows)
     console.out.print(f"Report: {done.report}\nLedgers: {done.folder}", soft_wrap=True)
     return 0
