@@ -41,9 +41,8 @@ def build_features(
     """Rewrite `files.features` from the records and return its features.json.
 
     Transactions: with `as_of`, snapshots are built at exactly these times, all labelled unless `labels` is
-    false. By default they follow the spec's schedule, with labels where the horizon has passed; `until` is the
-    end of the log, for records that are known to be complete up to then (default: the end of the newest
-    day). Rows of a
+    false. By default they follow the spec's schedule, with labels where the horizon has passed; `until` is
+    the end of a log that is known to be complete up to then (default: the end of the newest day). Rows of a
     labelled table contain their times. Equal records and spec give equal bytes. Raises FeatureError for
     records, expressions or times that cannot be used, and then nothing has changed.
     """

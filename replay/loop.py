@@ -7,6 +7,7 @@ moment is read.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,7 @@ from replay.outcomes import Activity, churned
 from replay.served import Customers, ServedModel, log_answers
 from replay.signals import Answered, losses, measure, paired_losses
 from replay.situation import Situation
+from replay.torchserve import LiveServer
 from replay.training import materialise, train_model
 from replay.triggers import Decide
 from retraining.decision import Attempt, Outcome
@@ -63,9 +65,10 @@ class Loop:
         decide: Decide,
         seed: int,
         progress: Callable[[str], None] = lambda message: None,
+        server: LiveServer | None = None,
     ) -> None:
         self._settings, self._replay, self._decide = settings, replay, decide
-        self._progress, self._seed = progress, seed
+        self._progress, self._server = progress, server
         self._files: Workspace = settings.files
         self._store = Store(settings.rollout.database, settings.rollout.lease_s)
         registry = ModelRegistry(settings.training)
@@ -85,7 +88,7 @@ class Loop:
             context = Context(
                 self._settings, moment, self._progress, WHO, known_until=moment, clock=clock.now
             )
-            materialise(context, serve=False)
+            materialise(context, serve=self._server is not None)
             spec = self._settings.features
             customers = Customers.at(moment, spec, self._files)
             activity = Activity(self._files, spec.returns_count_as_life)
@@ -101,17 +104,18 @@ class Loop:
             ledger.write(customers.moment, "not served", customers=len(customers.users))
             return
         model = self._champion.model
-        scores = model.score(customers)
+        scores = model.score(customers) if self._server is None else self._server.answer(model, customers)
         before = None if self._previous is None else self._previous.model.score(customers)
         self._answered.append(Answered(customers, model, scores, before))
-        digest = log_answers(model, customers, scores, self._files.predictions)
+        if self._server is None:  # a server writes the log itself
+            log_answers(model, customers, scores, self._files.predictions)
         ledger.write(
             customers.moment,
             "served",
             customers=len(scores),
             version=model.version,
             mean_score=float(scores.mean()),
-            scores_sha256=digest,
+            scores_sha256=hashlib.sha256(scores.tobytes()).hexdigest(),
         )
 
     def _observe(
@@ -269,11 +273,13 @@ def replay_policy(
     seed: int,
     ledger_file: Path,
     progress: Callable[[str], None] = lambda message: None,
+    server: LiveServer | None = None,
 ) -> list[dict[str, Any]]:
-    """Replay one policy in the workspace of `settings`; returns the rows of its ledger."""
+    """Replay one policy in the workspace of `settings`; returns the rows of its ledger. Without `server`,
+    customers are served in this process."""
     ledger = Ledger(ledger_file)
     try:
-        Loop(settings, replay, decide, seed, progress).run(moments, ledger)
+        Loop(settings, replay, decide, seed, progress, server).run(moments, ledger)
     finally:
         ledger.close()
     return ledger.rows

@@ -103,6 +103,11 @@ def computed(
     for number, moment in enumerate(moments):
         progress(f"model {number + 1} of {len(moments)}")
         train = rows[training_rows(rows["event_timestamp"], moment, spec.horizon, plan)]
+        if train["churned"].nunique() < 2:
+            raise ReplayError(
+                f"study: at {moment:%Y-%m-%d} there are no known outcomes of both kinds to train on; begin"
+                f" {spec.horizon_days} days after the first snapshot, or later"
+            )
         later = np.concatenate([at[one] for one in moments[number:]])
         found = log_losses(rows["churned"].to_numpy()[later], learn(train, rows.iloc[later]))
         losses.append(_by_moment(found, [at[one] for one in moments[number:]], users, len(known_users)))

@@ -12,6 +12,7 @@ from replay.clock import Step, moments
 from replay.config import ReplayConfig
 from replay.loop import replay_policy
 from replay.report import COLUMNS, PolicyResult, summarised, write_report
+from replay.torchserve import LiveServer
 from replay.triggers import policy_of
 from replay.workspace import replay_folder, replay_settings
 
@@ -47,12 +48,16 @@ class Done:
 
 
 def run_replay(
-    settings: ReplayStages, asked: Asked, progress: Callable[[str], None] = lambda message: None
+    settings: ReplayStages,
+    asked: Asked,
+    present: Callable[[], datetime],
+    progress: Callable[[str], None] = lambda message: None,
 ) -> Done:
     """Replay each policy in a workspace of its own below `<workspace>/replay/`, which is emptied first.
 
-    Writes `<policy>/ledger.jsonl` and the report. Equal settings, sources and seeds give equal ledgers.
-    Raises ReplayError for an unknown policy, moments that are too close, or a labelled table.
+    `present` reads the machine's clock, for servers only. Writes `<policy>/ledger.jsonl` and the report.
+    Equal settings, sources and seeds give equal ledgers. Raises ReplayError for an unknown policy, moments
+    that are too close, or a labelled table.
     """
     if settings.data.shape != "transactions":
         raise ReplayError("data.shape: a replay needs dated transactions, not a labelled table")
@@ -66,7 +71,8 @@ def run_replay(
     for name, decide in rules.items():
         own = replay_settings(settings, settings.replay, folder / name.replace(":", "-"), asked.seed)
         ledger = own.files.root / "ledger.jsonl"
-        rows = replay_policy(own, settings.replay, decide, times, asked.seed, ledger, progress)
+        server = None if asked.fast else LiveServer(own, present)
+        rows = replay_policy(own, settings.replay, decide, times, asked.seed, ledger, progress, server)
         found.append(summarised(name, rows, settings.replay.costs))
     title = f"Replay of {times[0]:%Y-%m-%d} to {times[-1]:%Y-%m-%d}, {len(times)} steps of a {asked.step}"
     report = write_report(folder, title, found)

@@ -4,7 +4,6 @@ The archive is verified as a server does it, the program gives the bits of a ser
 and the records have the schema of the prediction log, so that monitors read them as those of production.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,8 +80,8 @@ class ServedModel:
         return self.scorer.score(customers.columns)
 
 
-def log_answers(model: ServedModel, customers: Customers, scores: Floats, folder: Path) -> str:
-    """Write the answers of `model` as a segment of the prediction log; returns the sha256 of the scores.
+def log_answers(model: ServedModel, customers: Customers, scores: Floats, folder: Path) -> None:
+    """Write the answers of `model` as a segment of the prediction log.
 
     A request has an identifier that depends on moment and place only, so that a repeated replay writes equal
     records.
@@ -111,7 +110,6 @@ def log_answers(model: ServedModel, customers: Customers, scores: Floats, folder
     pq.write_table(
         pa.Table.from_batches([batch]), day / f"replay-{model.version}.parquet", compression="zstd"
     )
-    return hashlib.sha256(scores.tobytes()).hexdigest()
 
 
 def _cells(column: NDArray[Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from churn import console
@@ -56,7 +57,7 @@ def replay(settings: Settings, arguments: Namespace) -> int:
         arguments.seed,
     )
     with console.bar("replay") as bar:
-        done = run_replay(settings, asked, bar.describe)
+        done = run_replay(settings, asked, lambda: datetime.now(UTC), bar.describe)
     console.table("Policies", done.columns, done.rows)
     console.out.print(f"Report: {done.report}\nLedgers: {done.folder}", soft_wrap=True)
     return 0
