@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.logs import COLUMNS, _journey
-from churn.settings import load_settings
+from churn.settings import Settings, load_settings
 from data.ingest import ingest
+from features.build import build_features
 from features.spec import columns_read
 from replay.costs import Costs, bill
 from replay.governed import Governed
@@ -48,6 +49,8 @@ JUDGED = 1000
 """The first seed of the made histories that are judged; smaller ones were used to choose settings."""
 KINDS = ((2, 0.3), (4, 0.6), (3, 1.0))
 """Number and size of planted shifts, in turn."""
+POOL_MOMENT = datetime(1998, 3, 1, tzinfo=UTC)
+"""Of the customers whose inputs made histories have."""
 FACTORS = (1 / 3, 3.0)
 """Wrong prices that ours is given."""
 
@@ -78,21 +81,23 @@ def real_log(name: str, out: Path) -> LossMatrix:
     if name != "cdnow":
         overrides.append("features.horizon_days=28")
     settings = load_settings(overrides=overrides)
-    read = columns_read(settings.features, settings.data.shape)
-    ingest(settings.data, settings.files, datetime(2026, 1, 1, tzinfo=UTC), further=read)
+    _ingest(settings)
     fit = FitSettings(settings.data.shape, settings.features, settings.model, settings.training)
     plan = Plan(first, step, earliest)
     return loss_matrix(fit, settings.files, plan, "logistic_regression", out / "matrices", _say)
 
 
+def _ingest(settings: Settings) -> None:
+    read = columns_read(settings.features, settings.data.shape)
+    ingest(settings.data, settings.files, datetime(2026, 1, 1, tzinfo=UTC), further=read)
+
+
 def pool(out: Path) -> Pool:
     """Real inputs for made histories: the customers of one snapshot of CDNOW."""
-    settings = load_settings(overrides=[f"workspace={out / 'cdnow'}"])
-    real_log("cdnow", out)
-    if not settings.files.labels.is_file():
-        raise SystemExit(f"{out / 'matrices'}: remove it, since the features of the pool are gone")
+    settings = load_settings(overrides=[f"workspace={out / 'pool'}"])
+    _ingest(settings)
+    build_features(settings.features, settings.files, [POOL_MOMENT])
     rows = labelled_rows(settings.features, settings.files)
-    rows = rows[rows["event_timestamp"] == sorted(rows["event_timestamp"].unique())[-1]]
     inputs = rows[list(settings.features.numeric)].fillna(0).to_numpy(np.float64)
     return Pool.of(np.log1p(np.maximum(inputs, 0)), rows["churned"].to_numpy(np.float64))
 
@@ -243,7 +248,7 @@ def main() -> None:
     for study in given.only:
         if study == "made":
             assert shared is not None
-            results[study] = made(shared, 6 if given.quick else 60)
+            results[study] = made(shared, 6 if given.quick else 40)
         elif study == "stable":
             assert shared is not None
             results[study] = stable(shared, 30 if given.quick else 300)

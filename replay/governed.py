@@ -53,6 +53,7 @@ class Governed:
     name: str = "ours"
     alarms: list[int] = field(default_factory=list)
     """Moments at which harm was reported, for the report."""
+    _computed: dict[tuple[int, int, float], float] = field(default_factory=dict, repr=False)
 
     def trains(self, past: Past) -> bool:
         moments = past.matrix.moments
@@ -94,7 +95,7 @@ class Governed:
         lag = max(past.matrix.label_lag, 1)
         evidence = -np.inf
         for first in range(lag):
-            logs = [log_e_value(past.avoidable(at), margin) for at in known if at % lag == first]
+            logs = [self._log_e(past, at, margin) for at in known if at % lag == first]
             if logs:
                 evidence = max(evidence, float(evidence_of_change(logs)[-1]))
         if evidence < np.log(lag / self.settings.alpha):
@@ -103,6 +104,13 @@ class Governed:
         message = f"a fresh model would lose {lost:.4f} nats less a customer"
         numbers = {"avoidable_nats": lost, "log_evidence": evidence}
         return [Finding("avoidable_loss", "all", Cause.HARM, Severity.PAGE, message, numbers)]
+
+    def _log_e(self, past: Past, at: int, margin: float) -> float:
+        """`log_e_value` of a moment, computed once for each model that served and margin."""
+        key = (int(past.serving[at]), at, margin)
+        if key not in self._computed:
+            self._computed[key] = log_e_value(past.avoidable(at), margin)
+        return self._computed[key]
 
 
 def log_e_value(avoidable: NDArray[np.float64], margin: float) -> float:
