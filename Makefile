@@ -88,6 +88,10 @@ images:  ## churn-serve and churn-train with podman or docker; IMAGES=churn-serv
 	set -e; for image in $(IMAGES); do \
 	  $(CONTAINER) build $(IMAGE_FORMAT) $(IMAGE_FLAGS) --tag $$image --file Dockerfile.$${image#churn-} .; done
 
+bench-replay: install  ## policies of retraining side by side: made histories, CDNOW, the Complete Journey; ARGS="--only cdnow", --quick
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.replay $(ARGS)
+
 bench-history: install  ## what else a log's recipe could read: BG/NBD features, the purchases themselves
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.history $(ARGS)
@@ -127,5 +131,5 @@ lock:  ## write constraints.txt anew from what pip resolves today
 clean:  ## remove what runs have made (var/); the environment stays
 	rm -rf var build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-monitoring bench-rollout images docs lock clean
+.PHONY: help install run test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-monitoring bench-replay bench-rollout images docs lock clean
 .DEFAULT_GOAL := help

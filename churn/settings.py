@@ -11,6 +11,7 @@ from core.errors import ConfigError
 from core.layers import CONFIGS, expand, merge, parse_override, profile_file, read_layer
 from core.workspace import Workspace
 from monitoring.config import MonitoringConfig
+from replay.config import ReplayConfig
 from retraining.config import RetrainConfig
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
@@ -25,6 +26,7 @@ class Settings(Stages):
     serving: ServingConfig
     gateway: GatewayConfig
     rollout: RolloutConfig
+    replay: ReplayConfig
     retrain: RetrainConfig
     monitoring: MonitoringConfig
     _given: frozenset[str] = PrivateAttr(frozenset())

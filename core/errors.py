@@ -54,3 +54,9 @@ class ServingError(ChurnError):
 
 class MonitoringError(ChurnError):
     """A check of monitoring cannot be made from the data that are there."""
+
+
+class ReplayError(ChurnError):
+    """A replay of history that cannot be made from the data or settings that are there."""
+
+    exit_code = 2

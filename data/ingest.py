@@ -34,16 +34,18 @@ def ingest(
     as_of: datetime,
     progress: Progress = lambda message: None,
     further: Collection[str] = (),
+    until: datetime | None = None,
 ) -> dict[str, Any]:
     """Write records, rejected rows, validation and manifest as a new version; return the manifest.
 
     `as_of` (with a time zone) is the present: rows at or after it are in the future and fail the validation.
-    `further` are the columns of the source that features read. Raises DataError, with the details in its
+    `further` are the columns of the source that features read. With `until`, rows at or after it are left out
+    as if the source ended there, whatever their other cells hold. Raises DataError, with the details in its
     `table`, for a source that cannot be used. The current version then stays unchanged.
     """
     key = load_key(config, files)
     source = as_table(config)
-    cleaner = Cleaner(config, source, further)
+    cleaner = Cleaner(config, source, further, until=until)
     with write_lock(files), new_version(files, config.keep_versions) as version:
         _report_dropped_deliveries(files, progress)
         with Intake(version, files, cleaner, key, progress) as intake:

@@ -36,11 +36,13 @@ def build_features(
     progress: Callable[[str], None] = log.info,
     *,
     labels: bool = True,
+    until: datetime | None = None,
 ) -> dict[str, Any]:
     """Rewrite `files.features` from the records and return its features.json.
 
     Transactions: with `as_of`, snapshots are built at exactly these times, all labelled unless `labels` is
-    false. By default they follow the spec's schedule, with labels where the horizon has passed. Rows of a
+    false. By default they follow the spec's schedule, with labels where the horizon has passed; `until` is
+    the end of a log that is known to be complete up to then (default: the end of the newest day). Rows of a
     labelled table contain their times. Equal records and spec give equal bytes. Raises FeatureError for
     records, expressions or times that cannot be used, and then nothing has changed.
     """
@@ -49,7 +51,7 @@ def build_features(
     try:
         with FileLock(folder / ".lock", blocking=False):
             remove_leftovers(files.features)
-            return _build(spec, files, as_of, progress, labels)
+            return _build(spec, files, as_of, progress, labels, until)
     except Timeout:
         raise FeatureError(f"{folder}: features are being built there already; wait for it to end") from None
 
@@ -65,12 +67,13 @@ def _build(
     as_of: Sequence[datetime] | None,
     progress: Callable[[str], None],
     labels: bool,
+    until: datetime | None,
 ) -> dict[str, Any]:
     manifest, records = read_records(files)
     with replaced_directory(files.features) as fresh:
         parts = fresh / "parts"
         if manifest["shape"] == "transactions":
-            plan = _schedule(spec, manifest, as_of, labels)
+            plan = _schedule(spec, manifest, as_of, labels, until)
             excluded = purchases.write_parts(spec, records, plan, parts, progress)
         elif as_of is None:
             plan, excluded = table.write_parts(spec, records, parts)
@@ -112,9 +115,14 @@ def snapshot_schema(spec: FeaturesConfig) -> pa.Schema:
 
 
 def _schedule(
-    spec: FeaturesConfig, manifest: Mapping[str, Any], as_of: Sequence[datetime] | None, labels: bool
+    spec: FeaturesConfig,
+    manifest: Mapping[str, Any],
+    as_of: Sequence[datetime] | None,
+    labels: bool,
+    until: datetime | None,
 ) -> Schedule:
-    start, end = (datetime.fromisoformat(manifest["window"][edge]) for edge in ("start", "end"))
+    start, newest = (datetime.fromisoformat(manifest["window"][edge]) for edge in ("start", "end"))
+    end = newest if until is None else until
     if as_of is None:
         return schedule(spec, start, end)
     return schedule_of(as_of, spec, start, end, labels)

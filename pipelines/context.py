@@ -68,6 +68,9 @@ class Context:
     """The clock, for work that takes minutes and needs the current time; None: the time is always `as_of`."""
     place: Workspace | None = None
     """Where steps read and write files; None: in the workspace of the settings."""
+    known_until: datetime | None = None
+    """The moment that is replayed: rows of the source from then on are left out, and features are computed as
+    of it. None: everything in the source is known."""
 
     def now(self) -> datetime:
         """The time by the clock, or `as_of` without one."""

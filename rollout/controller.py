@@ -44,10 +44,11 @@ class Controller:
         connections: Connections,
         clock: Clock,
         faults: Callable[[str], None] = no_fault,
+        holder: str | None = None,
     ) -> None:
         store = connections.store
         self._config, self._store, self._clock, self._faults = config, store, clock, faults
-        self._lease = Lease(store, config.lease_s, clock.now)
+        self._lease = Lease(store, config.lease_s, clock.now, holder)
         self._journal = Journal(config, store, connections.notify, self.holder)
         self._view = View(config, rules, connections)
         session = Session(config, connections, clock, self._lease, self._journal, faults)

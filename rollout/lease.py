@@ -11,11 +11,13 @@ from rollout.store import Store
 
 
 class Lease:
-    """`clock` gives aware UTC times."""
+    """`clock` gives aware UTC times; `holder` is a unique name (default: of this process)."""
 
-    def __init__(self, store: Store, lease_s: float, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, store: Store, lease_s: float, clock: Callable[[], datetime], holder: str | None = None
+    ) -> None:
         self._store, self._lease_s, self._clock = store, lease_s, clock
-        self.holder = new_holder()
+        self.holder = holder or new_holder()
         self._until: datetime | None = None
 
     def take(self, model: str, now: datetime) -> None:

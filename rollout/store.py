@@ -31,13 +31,22 @@ class Store(Stable, Observations, Requests, Leases, Projections):
         super().__init__(uri)
         self._lease_s = lease_s
 
-    def start(self, model: str, change: Change, config: RolloutConfig, fence: Fence | None = None) -> Rollout:
-        """Begin a rollout, which waits for a controller; `fence`: of the retraining run that starts it.
+    def start(
+        self,
+        model: str,
+        change: Change,
+        config: RolloutConfig,
+        fence: Fence | None = None,
+        id: str | None = None,
+    ) -> Rollout:
+        """Begin a rollout, which waits for a controller.
 
-        Raises RolloutError while another one of the model runs, and Overtaken where another process has taken
-        the retraining run over.
+        `fence`: of the retraining run that starts it. `id` is unique (default: `new_id`). Raises RolloutError
+        while another one of the model runs, and Overtaken where another process has taken the retraining run
+        over.
         """
         fresh = _fresh(model, change, plan_of(config))
+        fresh = fresh if id is None else replace(fresh, id=id)
         event = Event(change.at, "start", fresh.reason or f"started by {change.who}", who=change.who)
         return self._insert(fresh, event, fence)
 

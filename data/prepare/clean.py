@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -51,6 +52,7 @@ class Cleaner:
         source: TableSource,
         further: Collection[str] = (),
         types: Mapping[str, str] = MappingProxyType({}),
+        until: datetime | None = None,
     ) -> None:
         self.config, self.source = config, source
         self.notation = Notation.of(source)
@@ -59,6 +61,7 @@ class Cleaner:
         self.tally = Tally()
         self.target = Target(source)
         self._computed, self._where, self._returns = expressions_of(source)
+        self._until = until
 
     def chunks(self, tables: Iterator[pa.Table]) -> Iterator[Cleaned]:
         """Clean each table. Raises DataError for a target that has too many values."""
@@ -69,6 +72,8 @@ class Cleaner:
 
     def clean(self, table: pa.Table, first_row: int = 1) -> Cleaned:
         places = pa.array(np.arange(first_row, first_row + table.num_rows, dtype=np.int64))
+        if self._until is not None:
+            table, places = self._known(table, places, self._until)
         if self._where is not None:
             wanted = self._where.evaluate(table, self._numbers).fill_null(False)
             self.tally.left_out += table.num_rows - int(pc.sum(wanted).as_py() or 0)
@@ -83,6 +88,17 @@ class Cleaner:
         rejected = self._rejected(given, places, verdict)
         self.tally.add(table.num_rows, rejected.reasons, rejected.places)
         return Cleaned(pa.table(records), places.filter(usable), rejected)
+
+    def _known(self, table: pa.Table, places: pa.Array, until: datetime) -> tuple[pa.Table, pa.Array]:
+        """The rows before `until`, and those whose time cannot be read. The others are not counted at all, so
+        that the result is that of a source without them."""
+        name = "timestamp" if self.config.shape == "transactions" else "event_timestamp"
+        given = self._given(table, places)
+        if name not in given:
+            return table, places
+        moments = parse.moments(given[name], self.notation)
+        before = pc.less(moments, pa.scalar(until, parse.MOMENT)).fill_null(True)
+        return table.filter(before), pa.chunked_array([places]).filter(before).combine_chunks()
 
     def _given(self, table: pa.Table, places: pa.Array) -> dict[str, pa.ChunkedArray]:
         """The source's cells under the names of standard and further columns."""

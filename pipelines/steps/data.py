@@ -8,14 +8,17 @@ def ingest_source(context: Context) -> None:
     """Reads, validates and masks the source."""
     from data.ingest import ingest
 
-    ingest(context.settings.data, context.files, context.as_of, context.progress, columns_read(context))
+    further = columns_read(context)
+    until = context.known_until
+    ingest(context.settings.data, context.files, context.as_of, context.progress, further, until)
 
 
 def compute_features(context: Context) -> None:
     """Computes the snapshots and labels from the records."""
     from features.build import build_features
 
-    build_features(context.settings.features, context.files, progress=context.progress)
+    until = context.known_until
+    build_features(context.settings.features, context.files, progress=context.progress, until=until)
 
 
 def fill_online_store(context: Context) -> None:

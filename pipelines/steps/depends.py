@@ -13,6 +13,11 @@ def config(*sections: str) -> Callable[[Context], Any]:
     return lambda context: [getattr(context.settings, name).model_dump(mode="json") for name in sections]
 
 
+def features(context: Context) -> list[Any]:
+    """The config of the features, and the moment that is replayed, if any."""
+    return [*config("features")(context), context.known_until]
+
+
 def source(context: Context) -> list[Any]:
     """The config, the source's state, and which key masks it: the masked form of an empty identifier."""
     from data.mask import load_key
@@ -21,7 +26,8 @@ def source(context: Context) -> list[Any]:
 
     data = context.settings.data
     key = mask("", load_key(data, context.files))
-    return [*config("data")(context), state(data), key, sorted(columns_read(context))]
+    read = sorted(columns_read(context))
+    return [*config("data")(context), state(data), key, read, context.known_until]
 
 
 def columns_read(context: Context) -> frozenset[str]:

@@ -68,6 +68,7 @@ def judge_model(context: Context) -> None:
 def package_model(context: Context) -> None:
     """Records the run, packages the archive, verifies it, and registers it as the challenger."""
     from features.store import serving_yaml
+    from pipelines.references import keep_reference
     from pipelines.verified import verified
     from training.release.content import Run
     from training.release.package import package, passed_report
@@ -81,6 +82,7 @@ def package_model(context: Context) -> None:
     context.progress("registering the challenger")
     verified(settings, archive.path, archive.sha256)
     register(model, archive, run, report, context.who, context.as_of)
+    keep_reference(files, archive.version, settings.training)
 
 
 def _record(context: Context, report: "GateReport") -> str:

@@ -1,0 +1,45 @@
+"""How often a model is worth training, from what ageing has cost so far and what a training costs.
+
+Models age: one that was trained k steps ago loses D(k) nats more a customer than a fresh one. If a model is
+trained every P steps, a step costs (c + S(P)) / P on average, where c is the price of a training and its
+rollout and S(P) = v n (D(0) + ... + D(P - 1)) what ageing costs in between. The best P is that of block
+replacement (Barlow and Proschan, 1965, Mathematical Theory of Reliability, chapter 4).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def ageing(
+    ages: NDArray[np.int64], differences: Floats, weights: Floats, expected: float, expected_weight: float
+) -> Floats:
+    """D(0), D(1), ... in nats a customer, [largest age + 1], rising.
+
+    From measured differences [P] at ages [P] in steps, with weights [P]. Isotonic regression of their means
+    by age, with the expectation that a step of age costs `expected` nats, which has the weight
+    `expected_weight` at each age.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    oldest = int(ages.max(initial=0))
+    steps = np.arange(oldest + 1, dtype=np.float64)
+    sums = expected_weight * expected * steps + np.bincount(ages, weights * differences, oldest + 1)
+    counts = expected_weight + np.bincount(ages, weights, oldest + 1)
+    curve = IsotonicRegression(y_min=0.0).fit_transform(steps, sums / counts, sample_weight=counts)
+    return np.asarray(curve, dtype=np.float64)
+
+
+def best_period(curve: Floats, price: float, longest: int) -> int | None:
+    """The number of steps between trainings with the smallest costs a step; None: never within `longest`.
+
+    `price`: a training with its rollout, in nats a customer of one step. Beyond its last age the curve goes
+    on with its mean slope.
+    """
+    slope = curve[-1] / max(len(curve) - 1, 1)
+    beyond = curve[-1] + slope * np.arange(1, max(longest - len(curve), 0) + 1)
+    lost = np.cumsum(np.concatenate([curve, beyond]))[:longest]
+    costs = (price + lost) / np.arange(1, len(lost) + 1)
+    best = int(np.argmin(costs)) + 1
+    return None if best == longest else best
