@@ -70,7 +70,9 @@ def metrics(reading: Reading, interval_s: float) -> Iterator[Metric]:
         "churn_rollout_controlled", "Whether a controller holds the lease.", {(): float(reading.controlled)}
     )
     yield from ledger_metrics(reading.model, reading.ledger)
-    phases = {(phase,): float(reading.rollouts.get(phase, 0)) for phase in PHASES}
+    phases: dict[tuple[str, ...], float] = {
+        (phase,): float(reading.rollouts.get(phase, 0)) for phase in PHASES
+    }
     yield gauge("churn_rollouts", "All rollouts by phase.", phases, ("phase",))
 
 
@@ -116,7 +118,9 @@ def measured(run: RunRows) -> Iterator[Metric]:
         }
         parts = {"": "value", "_low": "low", "_high": "high", "_rows": "rows"}
         for suffix, column in parts.items():
-            values = {key: float(row[column]) for key, row in rows.items() if row[column] is not None}
+            values: dict[tuple[str, ...], float] = {
+                key: float(row[column]) for key, row in rows.items() if row[column] is not None
+            }
             if values:
                 yield gauge(
                     f"churn_measured_{name}{suffix}", f"Measured by the monitor: {column}.", values, labels

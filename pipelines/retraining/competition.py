@@ -36,8 +36,8 @@ def choose_window(context: Context) -> None:
     inner, validation = snapshots(split.inner_train), snapshots(split.inner_validation)
     candidates = windows(settings.retrain.windows, inner, validation[-1])
     losses = _judged(context, rows, candidates, split.inner_validation)
-    names = sorted((name for name in losses if losses[name] is not None), key=lambda name: losses[name])
-    best = names[0] if names else "all history"
+    known = {name: loss for name, loss in losses.items() if loss is not None}
+    best = min(known, key=lambda name: known[name], default="all history")
     # the same window for the final fit, which is used after the newest test snapshot
     train, test = snapshots(split.train), snapshots(split.test)
     final = {window.name: window for window in windows(settings.retrain.windows, train, test[-1])}
