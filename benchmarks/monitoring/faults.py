@@ -276,7 +276,8 @@ def _skewed(
     """The server has other values of one feature for 1 % of the customers."""
     rows = world.served.reset_index(drop=True)
     other = values(rows)
-    differs = other != rows["avg_purchase_amount"]
+    # a customer who was not in the snapshot before has no older value
+    differs = (other != rows["avg_purchase_amount"]) & other.notna()
     candidates = np.flatnonzero(differs) if changed_only else np.arange(len(rows))
     chosen = rng.choice(candidates, min(len(rows) // 100, len(candidates)), replace=False)
     rows.loc[chosen, "avg_purchase_amount"] = other[chosen]

@@ -50,10 +50,10 @@ def judge_performance(tables: dict[str, pd.DataFrame], config: MonitoringConfig)
     """The measurements and findings of the tables; a pure function."""
     known = [
         Measurement(
-            str(row.name), float(row.value), int(row.rows), str(row.subject), str(row.version),
-            avoidable.finite(row.low), avoidable.finite(row.high),
+            str(row["name"]), float(row["value"]), int(row["rows"]), str(row["subject"]),
+            str(row["version"]), avoidable.finite(row["low"]), avoidable.finite(row["high"]),
         )
-        for row in tables["performance_metrics"].itertuples()
+        for row in tables["performance_metrics"].to_dict("records")
     ]  # fmt: skip
     streams = dict(
         zip(tables["performance_streams"]["check"], tables["performance_streams"]["streams"], strict=True)

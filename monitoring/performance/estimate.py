@@ -110,9 +110,9 @@ def estimate(
         [np.bincount(draw.integers(0, customers, customers), minlength=customers) for _ in range(DRAWS)]
     )
     weights = np.vstack([np.ones(customers), counts])[:, matured.customer] * matured.weight
-    rows = np.stack([np.bincount(bins, one, len(centres)) for one in weights])
-    churned = np.stack([np.bincount(bins, one * matured.churned, len(centres)) for one in weights])
-    fitted = Calibrator.fit(centres, churned, rows)
+    rows = np.stack([np.bincount(bins, one, len(centres)) for one in weights]).astype(np.float64)
+    labels = [np.bincount(bins, one * matured.churned, len(centres)) for one in weights]
+    fitted = Calibrator.fit(centres, np.stack(labels).astype(np.float64), rows)
     sd, moments = _period_sd(matured, fitted, int(matured.moment.max()) + 1)
     shift = np.zeros(DRAWS + 1)
     if moments > 2:

@@ -44,8 +44,9 @@ def opened(inputs: PerformanceInputs) -> Iterator[duckdb.DuckDBPyConnection]:
             connection.register("records", inputs.activity)
             connection.execute(f"CREATE VIEW predictions AS {_predictions(connection, inputs)}")
             connection.execute(
-                f"""CREATE VIEW activity AS SELECT hash(user_id) AS customer, "timestamp" AS moment
-                    FROM records WHERE "timestamp" < TIMESTAMPTZ '{utc_text(inputs.known_until)}'"""
+                f"""CREATE VIEW activity AS
+                    SELECT hash(user_id) AS customer, "timestamp"::TIMESTAMPTZ AS moment FROM records
+                    WHERE "timestamp"::TIMESTAMPTZ < TIMESTAMPTZ '{utc_text(inputs.known_until)}'"""
             )
             yield connection
         finally:
@@ -57,7 +58,7 @@ def _predictions(connection: duckdb.DuckDBPyConnection, inputs: PerformanceInput
     if missing := [name for name in KEYS if name not in there]:
         raise MonitoringError(f"prediction log: no column {missing[0]}; it has {', '.join(sorted(there))}")
     conditions = ["features_at IS NOT NULL", "isfinite(score)",
-                  f"features_at < TIMESTAMPTZ '{utc_text(inputs.at)}'"]  # fmt: skip
+                  f"features_at::TIMESTAMPTZ < TIMESTAMPTZ '{utc_text(inputs.at)}'"]  # fmt: skip
     if "status" in there:
         conditions.append("status <> 'unknown'")
     if "overridden" in there:
@@ -67,8 +68,8 @@ def _predictions(connection: duckdb.DuckDBPyConnection, inputs: PerformanceInput
         else f"NULL AS {quoted(name)}"
         for name in inputs_of(inputs)
     )  # fmt: skip
-    return f"""SELECT hash(user_id) AS customer, features_at AS moment, model_version AS version, score,
-                 {features} FROM log WHERE {" AND ".join(conditions)}"""
+    return f"""SELECT hash(user_id) AS customer, features_at::TIMESTAMPTZ AS moment, model_version AS version,
+                 score, {features} FROM log WHERE {" AND ".join(conditions)}"""
 
 
 def inputs_of(inputs: PerformanceInputs) -> tuple[str, ...]:

@@ -129,4 +129,5 @@ def _standardised(rows: pd.DataFrame, inputs: PerformanceInputs) -> Floats:
     p = np.clip(rows["score"].to_numpy(dtype=np.float64), 1e-6, 1 - 1e-6)
     matrix = np.column_stack([*columns, np.log(p / (1 - p))])
     spread = matrix.std(axis=0)
-    return np.clip((matrix - matrix.mean(axis=0)) / np.where(spread > 0, spread, 1.0), -5, 5)
+    scaled = (matrix - matrix.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    return np.asarray(np.clip(scaled, -5, 5), dtype=np.float64)
