@@ -1,10 +1,12 @@
 """Families of metrics from plain mappings: the values of the labels -> the value."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-Values = Mapping[tuple[str, ...], float]
+Values = Mapping[Any, float]
+"""Keys are tuples of texts."""
 
 
 def gauge(name: str, text: str, values: Values, labels: Sequence[str] = ()) -> GaugeMetricFamily:
