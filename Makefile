@@ -77,6 +77,7 @@ bench-monitoring: install  ## false pages in 2,000 null histories, planted fault
 	$(BIN)/python -m benchmarks.monitoring.nulls
 	$(BIN)/python -m benchmarks.monitoring.faults
 	$(BIN)/python -m benchmarks.monitoring.scale
+	$(BIN)/python -m benchmarks.monitoring.outcomes
 
 bench-score: install  ## batch scoring: customers a second on one core, memory at 1, 3 and 10 million rows
 	$(BIN)/python -m benchmarks.score $(ARGS)

@@ -44,7 +44,7 @@ def opened(inputs: PerformanceInputs) -> Iterator[duckdb.DuckDBPyConnection]:
             connection.register("records", inputs.activity)
             connection.execute(f"CREATE VIEW predictions AS {_predictions(connection, inputs)}")
             connection.execute(
-                f"""CREATE VIEW activity AS
+                f"""CREATE TEMP TABLE activity AS
                     SELECT hash(user_id) AS customer, "timestamp"::TIMESTAMPTZ AS moment FROM records
                     WHERE "timestamp"::TIMESTAMPTZ < TIMESTAMPTZ '{utc_text(inputs.known_until)}'"""
             )
@@ -111,16 +111,19 @@ def matured(
     kinds = {name: f"::segment_{number}" for number, name in enumerate(text)}
     inner = "".join(f", any_value({quoted(name)}) AS {quoted(name)}" for name in columns)
     outer = "".join(f", p.{quoted(name)}{kinds.get(name, '')} AS {quoted(name)}" for name in columns)
+    # a table and no view: without the number of its rows, DuckDB chooses a join that takes quadratic time
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE scored AS
+            SELECT customer, moment, any_value(score) AS score{inner} FROM predictions
+            WHERE version = ? AND {_between("moment", after, matured_until(inputs))}
+            GROUP BY customer, moment""",
+        [version],
+    )
     return connection.execute(
-        f"""WITH scored AS (
-              SELECT customer, moment, any_value(score) AS score{inner} FROM predictions
-              WHERE version = ? AND {_between("moment", after, matured_until(inputs))}
-              GROUP BY customer, moment)
-            SELECT p.customer, p.score{outer},
+        f"""SELECT p.customer, p.score{outer},
                    CAST(a.moment IS NULL OR a.moment >= p.moment + INTERVAL {inputs.spec.horizon_days} DAY
                         AS TINYINT) AS churned
-            FROM scored p ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment""",
-        [version],
+            FROM scored p ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment"""
     ).df()
 
 
@@ -131,16 +134,18 @@ def cohort(
     customers, chosen by their number: score, the inputs of the model, and `return_days` from `moment` to the
     first activity (NaN: none before `known_until`). Ordered by customer."""
     since = moment - timedelta(days=days)
-    frame = connection.execute(
-        f"""WITH newest AS (
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE scored AS
               SELECT * REPLACE (TIMESTAMPTZ '{utc_text(moment)}' AS moment) FROM predictions
               WHERE version = ? AND {_between("moment", since, moment)}
               QUALIFY row_number() OVER (PARTITION BY customer ORDER BY predictions.moment DESC, score) = 1
-              ORDER BY customer LIMIT {int(most)})
-            SELECT p.*, epoch(a.moment - p.moment) / 86400 AS return_days
-            FROM newest p ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment
-            ORDER BY p.customer""",
+              ORDER BY customer LIMIT {int(most)}""",
         [inputs.version],
+    )
+    frame = connection.execute(
+        """SELECT p.*, epoch(a.moment - p.moment) / 86400 AS return_days
+            FROM scored p ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment
+            ORDER BY p.customer"""
     ).df()
     return frame.astype({"return_days": np.float64})
 
@@ -152,21 +157,22 @@ def matured_sample(
     customer, moment, score, churned and the inputs. At most `most` customers, chosen by their number, and
     MOST_MOMENTS of their newest moments."""
     trained = inputs.trained_until.get(inputs.version, datetime(1900, 1, 1, tzinfo=UTC))
-    return connection.execute(
-        f"""WITH known AS (
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE scored AS WITH known AS (
               SELECT * FROM predictions
               WHERE version = ? AND {_between("moment", trained, matured_until(inputs))}),
             chosen AS (SELECT DISTINCT customer FROM known ORDER BY customer LIMIT {int(most)}),
-            newest AS (SELECT DISTINCT moment FROM known ORDER BY moment DESC LIMIT {MOST_MOMENTS}),
-            scored AS (
-              SELECT * FROM known SEMI JOIN chosen USING (customer) SEMI JOIN newest USING (moment)
-              QUALIFY row_number() OVER (PARTITION BY customer, moment ORDER BY score) = 1)
-            SELECT p.*,
+            newest AS (SELECT DISTINCT moment FROM known ORDER BY moment DESC LIMIT {MOST_MOMENTS})
+            SELECT * FROM known SEMI JOIN chosen USING (customer) SEMI JOIN newest USING (moment)
+            QUALIFY row_number() OVER (PARTITION BY customer, moment ORDER BY score) = 1""",
+        [inputs.version],
+    )
+    return connection.execute(
+        f"""SELECT p.*,
                    CAST(a.moment IS NULL OR a.moment >= p.moment + INTERVAL {inputs.spec.horizon_days} DAY
                         AS TINYINT) AS churned
             FROM scored p ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment
-            ORDER BY p.customer, p.moment""",
-        [inputs.version],
+            ORDER BY p.customer, p.moment"""
     ).df()
 
 
