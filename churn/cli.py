@@ -25,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from churn.settings import load_settings
 
     try:
-        arguments.config = arguments.config + arguments.config_of_command
-        arguments.overrides = arguments.overrides + arguments.overrides_of_command
+        for place in ("_of_group", "_of_command"):
+            arguments.config = arguments.config + getattr(arguments, f"config{place}", [])
+            arguments.overrides = arguments.overrides + getattr(arguments, f"overrides{place}", [])
         settings = load_settings(arguments.profile, arguments.config, arguments.overrides)
         return int(arguments.act(settings, arguments))
     except ChurnError as error:
@@ -51,8 +52,9 @@ def parser() -> argparse.ArgumentParser:
         prog="churn", description="Customer churn as a closed loop.", epilog="Start with: churn run"
     )
     _add_settings(top, "", "local")
-    common = argparse.ArgumentParser(add_help=False)
+    common, of_group = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
     _add_settings(common, "_of_command", argparse.SUPPRESS)
+    _add_settings(of_group, "_of_group", argparse.SUPPRESS)
     groups = {"": top.add_subparsers(title="commands", metavar="COMMAND", required=True)}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
@@ -65,11 +67,13 @@ def parser() -> argparse.ArgumentParser:
             description=command.help[0].upper() + command.help[1:] + ".",
             epilog="examples:\n" + "\n".join(f"  {example}" for example in command.examples),
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            parents=[common],
+            parents=[of_group if command.name in GROUPS else common],
         )
         for argument in command.arguments:
             sub.add_argument(*argument.names, **argument.options)
         sub.set_defaults(act=command.act)
+        if command.name in GROUPS:  # a command with further commands, such as `churn retrain status`
+            groups[command.name] = sub.add_subparsers(title="commands", metavar="COMMAND", required=False)
     return top
 
 

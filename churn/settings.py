@@ -11,6 +11,7 @@ from core.errors import ConfigError
 from core.layers import CONFIGS, expand, merge, parse_override, profile_file, read_layer
 from core.workspace import Workspace
 from monitoring.config import MonitoringConfig
+from retraining.config import RetrainConfig
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
 from training.shape_rules import refuse_for_shape
@@ -24,6 +25,7 @@ class Settings(Stages):
     serving: ServingConfig
     gateway: GatewayConfig
     rollout: RolloutConfig
+    retrain: RetrainConfig
     monitoring: MonitoringConfig
     _given: frozenset[str] = PrivateAttr(frozenset())
 

@@ -137,6 +137,21 @@ class Workspace:
         return self.root / "monitoring"
 
     @property
+    def retraining(self) -> Path:
+        """A folder for each retraining run (RunWorkspace)."""
+        return self.root / "retraining"
+
+    @property
+    def training_window(self) -> Path:
+        """The snapshots that a model is trained on, where a retraining run has chosen some of them."""
+        return self.root / "training-window.json"
+
+    @property
+    def steps(self) -> Path:
+        """Which steps are done (pipelines/engine.py)."""
+        return self.root / "steps.json"
+
+    @property
     def reports(self) -> Path:
         return self.root / "reports"
 
@@ -162,6 +177,57 @@ class Workspace:
     @property
     def lock(self) -> Path:
         return self.root / ".lock"
+
+
+@dataclass(frozen=True)
+class RunWorkspace(Workspace):
+    """The files of a retraining run. What it makes, and the data that it uses, is in `own`; all else, such as
+    keys, signers, feature store and the store of models, is that of the workspace `root`.
+
+    So a run replaces no file that the model which serves, or a monitor, reads.
+    """
+
+    own: Path
+
+    @property
+    def data(self) -> Path:
+        return self.own / "data" / "current"
+
+    @property
+    def features(self) -> Path:
+        return self.own / "features" / "current"
+
+    @property
+    def training_set(self) -> Path:
+        return self.own / "training-set.parquet"
+
+    @property
+    def training_window(self) -> Path:
+        return self.own / "training-window.json"
+
+    @property
+    def tuned(self) -> Path:
+        return self.own / "tuned.json"
+
+    @property
+    def training(self) -> Path:
+        return self.own / "training" / "current"
+
+    @property
+    def gate_report(self) -> Path:
+        return self.own / "gates" / "current"
+
+    @property
+    def candidate(self) -> Path:
+        return self.own / "gates" / "candidate.mar"
+
+    @property
+    def archive_record(self) -> Path:
+        return self.own / "newest.json"
+
+    @property
+    def steps(self) -> Path:
+        return self.own / "steps.json"
 
 
 @contextmanager

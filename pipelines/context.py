@@ -10,6 +10,7 @@ from data.config import DataConfig
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from monitoring.config import MonitoringConfig
+from retraining.config import RetrainConfig
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
 from training.config import DecisionConfig, GatesConfig, TrainingConfig, TuningConfig
@@ -43,6 +44,8 @@ class Stages(Protocol):
     @property
     def rollout(self) -> RolloutConfig: ...
     @property
+    def retrain(self) -> RetrainConfig: ...
+    @property
     def monitoring(self) -> MonitoringConfig: ...
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self: ...
@@ -63,6 +66,8 @@ class Context:
     """Gates that are overridden, each with the reason."""
     clock: Callable[[], datetime] | None = None
     """The clock, for work that takes minutes and needs the current time; None: the time is always `as_of`."""
+    place: Workspace | None = None
+    """Where steps read and write files; None: in the workspace of the settings."""
 
     def now(self) -> datetime:
         """The time by the clock, or `as_of` without one."""
@@ -70,5 +75,5 @@ class Context:
 
     @property
     def files(self) -> Workspace:
-        """The workspace of the settings."""
-        return self.settings.files
+        """`place`, or the workspace of the settings."""
+        return self.settings.files if self.place is None else self.place

@@ -56,7 +56,7 @@ def run_steps(
 
     If a step fails, the records of the others remain, so the next run begins with it.
     """
-    ledger = context.files.root / "steps.json"
+    ledger = context.files.steps
     outcomes = []
     for step in steps:
         started(step)
@@ -82,13 +82,13 @@ def run_steps(
 
 def is_done(step: Step, context: Context) -> bool:
     """Whether a run would skip the step."""
-    record = _read(context.files.root / "steps.json").get(step.name, {})
+    record = _read(context.files.steps).get(step.name, {})
     return _holds(record, _fingerprint(step, context), step, context)
 
 
 def accept(step: Step, context: Context) -> None:
     """Records the current files as the step's result, after another command has added to them."""
-    ledger = context.files.root / "steps.json"
+    ledger = context.files.steps
     record = {"fingerprint": _fingerprint(step, context), "written": _written(step, context), "seconds": 0.0}
     _write(ledger, {**_read(ledger), step.name: record})
 
@@ -102,7 +102,7 @@ def _holds(record: dict[str, Any], fingerprint: str, step: Step, context: Contex
 
 
 def _fingerprint(step: Step, context: Context) -> str:
-    read = {str(path): _digest(path) for path in step.reads(context)}
+    read = {_named(path, context): _digest(path) for path in step.reads(context)}
     facts = [
         step.name,
         step.depends(context),
@@ -111,6 +111,12 @@ def _fingerprint(step: Step, context: Context) -> str:
         [_installed(library) for library in step.libraries],
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _named(path: Path, context: Context) -> str:
+    """The path below the folder of the steps, so that a copy of the folder has the same steps done."""
+    folder = context.files.steps.parent
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def _written(step: Step, context: Context) -> list[str | None]:

@@ -14,6 +14,7 @@ from rollout.state import Change, Rollout
 from rollout.targets.target import Candidate, Target
 
 if TYPE_CHECKING:
+    from rollout.database.fencing import Fence
     from rollout.store import Store
     from serving.supervisor import Companion, Supervisor
 
@@ -27,11 +28,12 @@ def open_store(settings: Stages) -> "Store":
     return Store(settings.rollout.database, settings.rollout.lease_s)
 
 
-def start(context: Context, candidate: Candidate, reason: str) -> Rollout:
+def start(context: Context, candidate: Candidate, reason: str, fence: "Fence | None" = None) -> Rollout:
     """Starts the rollout of `candidate` by writing it to the database, where the controller reads it.
 
-    The candidate was verified before (pipelines/deploy.py). Raises RolloutError while another rollout runs,
-    if the candidate is stable already, or if nothing is stable to compare with and to return to.
+    The candidate was verified before (pipelines/deploy.py). `fence`: of the retraining run that made it.
+    Raises RolloutError while another rollout runs, if the candidate is stable already, or
+    if nothing is stable to compare with and to return to.
     """
     settings, here = context.settings, context.settings.rollout.target == ON_THIS_MACHINE
     store, model = open_store(settings), settings.serving.model_name
@@ -45,7 +47,7 @@ def start(context: Context, candidate: Candidate, reason: str) -> Rollout:
             " or exchange the archive at once with your manifests and `churn rollout adopt`"
         )
     change = Change(candidate, previous, context.who, context.as_of, reason)
-    return store.start(model, change, settings.rollout)
+    return store.start(model, change, settings.rollout, fence)
 
 
 def _served_here(settings: Stages, store: "Store") -> Candidate:

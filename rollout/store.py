@@ -10,6 +10,7 @@ from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
 from rollout.config import RolloutConfig
+from rollout.database.fencing import Fence
 from rollout.database.leases import Leases
 from rollout.database.observations import Observations
 from rollout.database.projections import Projections
@@ -30,13 +31,15 @@ class Store(Stable, Observations, Requests, Leases, Projections):
         super().__init__(uri)
         self._lease_s = lease_s
 
-    def start(self, model: str, change: Change, config: RolloutConfig) -> Rollout:
-        """Begin a rollout, which waits for a controller. Raises RolloutError while another one of the model
-        runs."""
+    def start(self, model: str, change: Change, config: RolloutConfig, fence: Fence | None = None) -> Rollout:
+        """Begin a rollout, which waits for a controller; `fence`: of the retraining run that starts it.
+
+        Raises RolloutError while another one of the model runs, and Overtaken where another process has taken
+        the retraining run over.
+        """
         fresh = _fresh(model, change, plan_of(config))
-        return self._insert(
-            fresh, Event(change.at, "start", fresh.reason or f"started by {change.who}", who=change.who)
-        )
+        event = Event(change.at, "start", fresh.reason or f"started by {change.who}", who=change.who)
+        return self._insert(fresh, event, fence)
 
     def served_at_once(self, model: str, change: Change) -> Rollout:
         """Record a change without a rollout: a person made it, or it was found. Raises RolloutError while one

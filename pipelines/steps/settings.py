@@ -45,15 +45,23 @@ def trained(context: Context) -> "TrainedModel":
     from training.trained import TrainedModel
 
     settings = context.settings
-    return TrainedModel(settings.files, chosen(context), settings.decision, settings.serving.model_name)
+    return TrainedModel(context.files, chosen(context), settings.decision, settings.serving.model_name)
 
 
 def training_rows(context: Context) -> "pd.DataFrame":
-    """The training set. Raises TrainingError if it was not built."""
+    """The training set: of a retraining run, the snapshots of the window that was chosen.
+
+    Raises TrainingError if it was not built.
+    """
     import pandas as pd
 
     try:
-        return pd.read_parquet(context.files.training_set)
+        rows = pd.read_parquet(context.files.training_set)
+        if context.files.training_window.is_file():
+            window = json.loads(context.files.training_window.read_text(encoding="utf-8"))
+            left_out = pd.to_datetime(window["left_out"], utc=True)
+            rows = rows[~rows["event_timestamp"].isin(left_out)]
+        return rows
     except FileNotFoundError:
         raise TrainingError(
             f"{context.files.training_set}: not there; run `churn train` after the features"

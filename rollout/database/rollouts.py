@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Select, and_, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from rollout.database.connection import Database
+from rollout.database.fencing import Fence, check_open, name_rollout
 from rollout.database.requests import mark_answered
 from rollout.database.tables import CONFIRMATIONS, EVENTS, LEASES, ROLLOUTS
 from rollout.errors import Overtaken, RolloutError
@@ -100,13 +101,18 @@ class Rollouts(Database):
             connection.execute(_confirmation(rollout.id, rollout.pending, now))
         return done
 
-    def _insert(self, rollout: Rollout, event: Event) -> Rollout:
-        """A new rollout with its first event. Raises RolloutError while another one of the model runs."""
+    def _insert(self, rollout: Rollout, event: Event, fence: Fence | None = None) -> Rollout:
+        """A new rollout with its first event. Raises RolloutError while another one of the model runs, and
+        Overtaken where the token of `fence` is not the newest."""
         first = replace(rollout, sequence=1)
         try:
             with self._writing() as connection:
+                if fence is not None:
+                    check_open(connection, fence)
                 connection.execute(insert(ROLLOUTS).values(rollout_row(first)))
                 connection.execute(insert(EVENTS).values(event_row(first.id, 1, event)))
+                if fence is not None:
+                    name_rollout(connection, fence, first.id)
         except IntegrityError:
             raise self._already_running(rollout.model) from None
         return first

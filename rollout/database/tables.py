@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     false,
 )
 
@@ -43,7 +44,7 @@ class Moment(TypeDecorator[datetime]):
 
 VERSION_TABLE = "rollout_version"
 """Not the default `alembic_version`, which MLflow uses: both may share a database."""
-NEWEST = "0004"
+NEWEST = "0005"
 """The newest of rollout/database/migrations/versions."""
 
 TABLES = MetaData()
@@ -198,4 +199,91 @@ MONITOR_FINDINGS = Table(
     Column("explained_by", String(330), nullable=False),
     Column("numbers", JSON, nullable=False),
     PrimaryKeyConstraint("model", "at", "check_name", "subject"),
+)
+
+# a person asks for a training; the decision whose `request` is its number answers it
+RETRAINING_REQUESTS = Table(
+    "retraining_requests",
+    TABLES,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("model", String(255), nullable=False, index=True),
+    Column("at", Moment, nullable=False),
+    Column("who", String(255), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("override_veto", Boolean, nullable=False),
+)
+
+# each yes and no with all that it was made from; appended only
+RETRAINING_DECISIONS = Table(
+    "retraining_decisions",
+    TABLES,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("model", String(255), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("woken_by", String(64), nullable=False),
+    Column("policy", JSON, nullable=False),
+    Column("state", JSON, nullable=False),
+    Column("evidence", JSON, nullable=False),
+    Column("evidence_sha256", String(64), nullable=False),
+    Column("request", Integer),
+    Column("action", String(16), nullable=False),
+    # empty texts instead of null, which no unique constraint compares
+    Column("trigger", String(16), nullable=False),
+    Column("obstacle", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("numbers", JSON, nullable=False),
+    UniqueConstraint("model", "evidence_sha256", "action", "trigger", "obstacle"),
+)
+
+RETRAINING_RUNS = Table(
+    "retraining_runs",
+    TABLES,
+    Column("id", String(64), primary_key=True),
+    Column("model", String(255), nullable=False, index=True),
+    # the model's name until the run ends, else null: so the database refuses a second one
+    Column("active", String(255), unique=True),
+    # the decision that granted it; it grants no second one
+    Column("decision", Integer, nullable=False, unique=True),
+    Column("started", Moment, nullable=False),
+    Column("ended", Moment),
+    Column("outcome", String(16), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("evidence_at", Moment),
+    # the end of the newest horizon of its training labels
+    Column("labels_until", Moment),
+    Column("candidate", JSON(none_as_null=True)),
+    Column("rollout", String(64), ForeignKey("rollouts.id")),
+)
+
+# appended only
+RETRAINING_STEPS = Table(
+    "retraining_steps",
+    TABLES,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("run", String(64), nullable=False, index=True),
+    Column("token", Integer, nullable=False),
+    Column("step", String(32), nullable=False),
+    Column("what", String(16), nullable=False),
+    Column("at", Moment, nullable=False),
+)
+
+# the token grows with each runner that takes the lease: an older one is refused (rollout/database/fencing.py)
+RETRAINING_LEASES = Table(
+    "retraining_leases",
+    TABLES,
+    Column("model", String(255), primary_key=True),
+    Column("token", Integer, nullable=False),
+    Column("holder", String(255), nullable=False),
+    Column("expires", Moment, nullable=False),
+)
+
+# appended only
+RETRAINING_GRADES = Table(
+    "retraining_grades",
+    TABLES,
+    Column("decision", Integer, primary_key=True, autoincrement=False),
+    Column("at", Moment, nullable=False),
+    Column("grade", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("numbers", JSON, nullable=False),
 )

@@ -38,7 +38,7 @@ def score_champion(
         if version is None:
             return Champion("none"), None
         with TemporaryDirectory() as scratch:
-            scores = _scored(rows, spec, _verified(version, training, files, Path(scratch)))
+            scores = scored_by(rows, spec, _verified(version, training, files, Path(scratch)))
     except Exception as error:  # another release of a library may raise anything on an older program
         return Champion("unusable", "unknown" if version is None else version.number, _why(error)), None
     keys = rows[list(KEYS)].reset_index(drop=True)
@@ -77,7 +77,11 @@ def _why(error: Exception) -> str:
     return f"cannot be loaded: {type(error).__name__}: {text}"
 
 
-def _scored(rows: pd.DataFrame, spec: FeaturesConfig, folder: Path) -> NDArray[np.float64]:
+def scored_by(rows: pd.DataFrame, spec: FeaturesConfig, folder: Path) -> NDArray[np.float64]:
+    """[B]: the scores of the unpacked, verified archive in `folder`.
+
+    Raises TrainingError for rows of another feature spec.
+    """
     bundle = read_bundle(folder)
     if bundle.spec_digest != spec.digest():
         raise TrainingError(
