@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(act=command.act)
         if command.name in GROUPS:  # a command with further commands, such as `churn retrain status`
             groups[command.name] = sub.add_subparsers(title="commands", metavar="COMMAND", required=False)
+            sub.set_defaults(config_of_command=[], overrides_of_command=[])
     return top
 
 

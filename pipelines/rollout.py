@@ -47,7 +47,7 @@ def start(context: Context, candidate: Candidate, reason: str, fence: "Fence | N
             " or exchange the archive at once with your manifests and `churn rollout adopt`"
         )
     change = Change(candidate, previous, context.who, context.as_of, reason)
-    return store.start(model, change, settings.rollout, fence)
+    return store.start(model, change, settings.rollout, fence=fence)
 
 
 def _served_here(settings: Stages, store: "Store") -> Candidate:

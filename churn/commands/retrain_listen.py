@@ -24,7 +24,7 @@ VARIABLE = "CHURN_RETRAIN_TOKEN"
     "a webhook that wakes the governor: POST /wake with the header Authorization: Bearer TOKEN",
     examples=(
         "churn retrain listen --token-file secrets/retrain.token",
-        "CHURN_RETRAIN_TOKEN=... churn retrain listen --port 9095",
+        "churn retrain listen --token-file secrets/retrain.token --port 9100",
     ),
     arguments=(
         argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"),

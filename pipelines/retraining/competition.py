@@ -37,7 +37,8 @@ def choose_window(context: Context) -> None:
     candidates = windows(settings.retrain.windows, inner, validation[-1])
     losses = _judged(context, rows, candidates, split.inner_validation)
     known = {name: loss for name, loss in losses.items() if loss is not None}
-    best = min(known, key=lambda name: known[name], default="all history")
+    # of equal ones the first, which has the longest history
+    best = min(known, key=known.__getitem__, default=candidates[0].name)
     # the same window for the final fit, which is used after the newest test snapshot
     train, test = snapshots(split.train), snapshots(split.test)
     final = {window.name: window for window in windows(settings.retrain.windows, train, test[-1])}
@@ -57,14 +58,14 @@ def choose_window(context: Context) -> None:
 def _judged(
     context: Context, rows: pd.DataFrame, candidates: Sequence[Window], validation: Any
 ) -> dict[str, float | None]:
-    """Name -> log-loss on the validation rows; None where too few rows are in the window. A single window
-    needs no fit."""
+    """Name -> log-loss on the validation rows; None where too few rows are in the window, and for a single
+    window, which needs no fit."""
     from training.learn.fit import fit
     from training.learn.metrics import log_losses
     from training.tuning.trial import one_member
 
     if len(candidates) == 1:
-        return {candidates[0].name: float("nan")}
+        return {candidates[0].name: None}
     judged, settings = rows.iloc[validation], one_member(chosen(context))
     churned = judged["churned"].to_numpy(dtype=np.int64)
     losses: dict[str, float | None] = {}

@@ -6,6 +6,7 @@ leads to one wake-up after the one that is under way.
 """
 
 import hmac
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from types import TracebackType
 
 from core.errors import ChurnError, ConfigError
 from core.private_file import read_private
+
+log = logging.getLogger("churn.retraining")
 
 LARGEST_BODY = 1_000_000
 SHORTEST_TOKEN = 16
@@ -81,6 +84,8 @@ class Webhook:
                 self._report(self._work())
             except ChurnError as error:
                 self._report(str(error))
+            except Exception:  # the next wake-up continues the run, so this thread must go on
+                log.exception("a wake-up failed; the next one continues its run")
 
 
 def _handler(token: str, wake: Callable[[], None]) -> type[BaseHTTPRequestHandler]:

@@ -3,11 +3,12 @@
 import os
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from pipelines.retraining.steps import RUN_STEPS
-from retraining.decision import Outcome
+from retraining.decision import Action, Evidence, Labels, Outcome, State
 from retraining.ledger import Run
 from support.retraining_runs import Shop, finished
 
@@ -102,6 +103,27 @@ def test_a_second_process_leaves_a_run_alone_that_has_its_lease(shop: Shop, refe
     assert "runs a retraining; wait for its end" in output or "No run" in output
     finished(process)
     assert len(shop.ledger.runs(shop.model)) == len({run.decision for run in shop.ledger.runs(shop.model)})
+
+
+def test_a_decision_is_graded_when_its_labels_have_matured(
+    shop: Shop, reference: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first model against one that would have been trained at the decision."""
+    first = shop.ledger.entries(shop.model)[0].state["version"]
+    then = datetime(2024, 11, 15, tzinfo=UTC)
+    state = State(first, then - timedelta(days=14), ())
+    labels = Labels(1000, 0, then)
+    found = shop.ledger.decide(shop.settings.retrain, state, Evidence(shop.model, (), labels), then, "test")
+    assert found.decision.action is Action.NO
+    assert main_code(shop, "ledger", "--grade", "--as-of", "2025-01-01", "--json") == 0
+    assert found.number not in shop.ledger.grades(shop.model), "the horizon of its customers has not passed"
+    for _ in range(2):
+        assert main_code(shop, "ledger", "--grade", "--as-of", "2025-02-10", "--json") == 0
+    grade = shop.ledger.grades(shop.model)[found.number]
+    assert grade.grade in ("right", "wrong") and grade.numbers["rows"] > 100
+    assert (grade.grade == "wrong") is (grade.numbers["gain_nats_low"] > 0)
+    assert "a model trained then would have gained" in grade.reason
+    assert reference.decision not in shop.ledger.grades(shop.model), "its labels come later"
 
 
 def _resume(shop: Shop) -> None:

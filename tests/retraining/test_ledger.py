@@ -169,10 +169,10 @@ def test_the_start_of_a_rollout_checks_the_token_in_its_own_transaction(uri: str
     new = Fence("churn", run.id, ledger.take_token("churn", "b", day(41), 1))
     change = Change(Candidate("a.mar", "0" * 64, VERSION), None, "cron", day(41), "retraining")
     with pytest.raises(Overtaken, match="another process has taken the run over"):
-        store.start("churn", change, config, old)
+        store.start("churn", change, config, fence=old)
     assert store.all("churn") == [] and ledger.runs("churn")[0].rollout is None
-    begun = store.start("churn", change, config, new)
+    begun = store.start("churn", change, config, fence=new)
     assert ledger.runs("churn")[0].rollout == begun.id
     with pytest.raises(Overtaken, match="has started its rollout or has ended"):
-        store.start("churn", change, config, new)
+        store.start("churn", change, config, fence=new)
     assert [rollout.id for rollout in store.all("churn")] == [begun.id]

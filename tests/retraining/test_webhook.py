@@ -86,3 +86,21 @@ def test_a_token_that_others_can_read_or_guess_is_refused(
     monkeypatch.delenv("CHURN_RETRAIN_TOKEN")
     with pytest.raises(ConfigError, match="export CHURN_RETRAIN_TOKEN"):
         load_token(None, "CHURN_RETRAIN_TOKEN")
+
+
+def test_a_wake_up_that_fails_does_not_end_the_webhook(caplog: pytest.LogCaptureFixture) -> None:
+    results = iter([OSError("the disk is full"), ConfigError("retrain.triggers: wrong"), "decided"])
+    lines: list[str] = []
+
+    def work() -> str:
+        found = next(results)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    with Webhook("127.0.0.1", 0, TOKEN, work, lines.append) as url:
+        for wanted in (0, 1, 2):
+            httpx.post(f"{url}/wake", headers=BEARER)
+            within(10, lambda wanted=wanted: len(lines) + len(caplog.records) > wanted)
+    assert lines == ["retrain.triggers: wrong", "decided"]
+    assert "the disk is full" in caplog.text
