@@ -63,6 +63,14 @@ class Predictions:
         )
         return found.set_index("user_id")
 
+    def version(self) -> str:
+        """The model version of the newest prediction that no canary made; empty if there is none."""
+        found = self.query(
+            f"SELECT arg_max(model_version, time) AS version FROM ({self.rows}) WHERE variant = 'stable'"
+        )
+        version = found["version"].iloc[0]
+        return version if isinstance(version, str) else ""
+
     def query(self, sql: str) -> pd.DataFrame:
         """Run one query with bounded memory."""
         with duckdb.connect(":memory:", config={"memory_limit": "2GB", "threads": 2}) as connection:

@@ -19,6 +19,7 @@ from monitoring.compared import compare_distributions
 from monitoring.config import MonitoringConfig
 from monitoring.evidence import Evidence
 from monitoring.findings import Checked, Monitored
+from monitoring.performance.check import judge_performance
 from monitoring.predictions import Predictions
 from monitoring.severity import arranged
 from monitoring.sources import Sources
@@ -72,6 +73,8 @@ def judge(evidence: Evidence) -> Checked:
     checked += served.check(of["served"], of["served_before"], config)
     checked += distributions.check(of["distributions"], config)
     checked += skew.check(of["skew"], config)
+    if "performance_metrics" in of:  # there were predictions of a model that serves
+        checked += judge_performance(dict(of), config)
     return arranged(checked)
 
 

@@ -1,6 +1,7 @@
 """`churn monitor`: reads what production did, and stores what was measured and found. It starts nothing."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -8,10 +9,13 @@ from core.errors import MonitoringError
 from features.records import read_records
 from monitoring.evidence import write_evidence
 from monitoring.findings import Monitored
+from monitoring.performance.check import collect_performance
+from monitoring.predictions import Predictions
 from monitoring.run import collect, judge
 from monitoring.sources import Sources
 from monitoring.stored import MonitorStore
 from pipelines.context import Context, Stages
+from pipelines.performance_inputs import performance_inputs
 from pipelines.rollout import open_store
 
 
@@ -24,17 +28,32 @@ def monitor(context: Context, at: datetime, dry_run: bool = False) -> Monitored:
     context.progress("reading records, snapshots and predictions")
     store, model = MonitorStore(settings.rollout.database), settings.serving.model_name
     length = timedelta(days=settings.monitoring.every_days)
-    earlier = store.runs(model, at - (settings.monitoring.history + 2) * length, at)
-    before = [run for run in earlier if run.at < at]
-    evidence = collect(sources_of(settings, at), settings.monitoring, before)
+    before = [run for run in store.runs(model, until=at) if run.at < at]
+    sources = sources_of(settings, at)
+    evidence = collect(sources, settings.monitoring, before)
+    version = served_version(settings, sources)
+    inputs = performance_inputs(settings, at, version)
+    if inputs is not None:
+        context.progress("measuring the performance on labels")
+        measured = collect_performance(inputs, settings.monitoring, before)
+        evidence = replace(evidence, tables={**evidence.tables, **measured})
     context.progress("judging")
     checked = judge(evidence)
-    stable = open_store(settings).stable(model)
     digest = "" if dry_run else write_evidence(evidence_folder(settings, at), evidence)
-    run = Monitored(model, at, at - length, "" if stable is None else stable.version, checked, digest)
+    run = Monitored(model, at, at - length, version, checked, digest)
     if not dry_run:
         store.save(run, context.now())
     return run
+
+
+def served_version(settings: Stages, sources: Sources) -> str:
+    """The model version that served at the end of the window: by the prediction log, or else the one that is
+    recorded as stable now; empty before the first one."""
+    predictions = Predictions.of(sources.predictions, sources.since, sources.at)
+    if predictions is not None and (version := predictions.version()):
+        return version
+    stable = open_store(settings).stable(settings.serving.model_name)
+    return "" if stable is None else stable.version
 
 
 def write_evidently(context: Context, at: datetime, file: Path) -> Sequence[str]:

@@ -155,13 +155,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=Path, default=Path("var/data/current/records"))
     parser.add_argument("--times", type=int, default=5, help="checks at which each fault is planted")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="faults whose names contain one of these words"
+    )
     parser.add_argument("--out", type=Path, default=Path("var/bench/monitoring-faults.json"))
     arguments = parser.parse_args()
     settings = load_settings()
     config = settings.monitoring.model_copy(update={"segments": ("country",)})
     world = ground(settings.features, arguments.records, int(config.every_days), 24)
     moments = world.moments[-2 * arguments.times :: 2]
-    rows = [run(name, moment, world, config) for name in (None, *FAULTS) for moment in moments]
+    named = [name for name in FAULTS if any(word in name for word in arguments.only)]
+    chosen = (None, *named) if arguments.only == [""] else named
+    rows = [run(name, moment, world, config) for name in chosen for moment in moments]
     result = summary(pd.DataFrame(rows))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
@@ -271,7 +276,8 @@ def _skewed(
     """The server has other values of one feature for 1 % of the customers."""
     rows = world.served.reset_index(drop=True)
     other = values(rows)
-    differs = other != rows["avg_purchase_amount"]
+    # a customer who was not in the snapshot before has no older value
+    differs = (other != rows["avg_purchase_amount"]) & other.notna()
     candidates = np.flatnonzero(differs) if changed_only else np.arange(len(rows))
     chosen = rng.choice(candidates, min(len(rows) // 100, len(candidates)), replace=False)
     rows.loc[chosen, "avg_purchase_amount"] = other[chosen]

@@ -1,0 +1,42 @@
+"""Finds in a workspace what the performance of the model is measured from."""
+
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from features.records import read_records
+from monitoring.performance.inputs import PerformanceInputs
+from pipelines.context import Stages
+
+
+def performance_inputs(settings: Stages, at: datetime, version: str) -> PerformanceInputs | None:
+    """The inputs of a check at `at` of the model `version`, which serves then.
+
+    None where there is nothing to measure: no version serves, no prediction was logged, or the records are a
+    labelled table, whose outcomes do not become known by activity. Raises FeatureError without records.
+    """
+    files = settings.files
+    manifest, parts = read_records(files)
+    segments = [
+        str(file)
+        for day in sorted(files.predictions.glob("date=*"))
+        if day.name <= f"date={at:%Y-%m-%d}"
+        for file in sorted(day.glob("*.parquet"))
+    ]
+    if not version or not segments or manifest["shape"] != "transactions":
+        return None
+    records = ds.dataset([str(part) for part in parts])
+    if "is_return" in records.schema.names and not settings.features.returns_count_as_life:
+        records = records.filter(ds.field("is_return").is_null() | ~ds.field("is_return"))
+    return PerformanceInputs(
+        at=at,
+        # models with other features have written segments with other columns
+        predictions=ds.dataset(segments, schema=pa.unify_schemas([pq.read_schema(one) for one in segments])),
+        activity=records,
+        known_until=min(at, datetime.fromisoformat(manifest["window"]["end"])),
+        version=version,
+        spec=settings.features,
+        decision=settings.decision,
+    )
