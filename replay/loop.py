@@ -113,7 +113,7 @@ class Loop:
             customers.moment,
             "served",
             customers=len(scores),
-            version=model.version,
+            program=model.program,
             mean_score=float(scores.mean()),
             scores_sha256=hashlib.sha256(scores.tobytes()).hexdigest(),
         )
@@ -153,7 +153,7 @@ class Loop:
             return
         ledger.write(
             moment, "trained", passed=not trained.refusal, reason=trained.refusal, rows=trained.rows,
-            log_loss=trained.loss, version="" if trained.candidate is None else trained.candidate.version,
+            log_loss=trained.loss, program=trained.program,
         )  # fmt: skip
         if trained.candidate is None:
             self._attempts[-1] = dataclasses.replace(self._attempts[-1], outcome=Outcome.REFUSED)
@@ -178,7 +178,7 @@ class Loop:
         )
         ended = self._canaries.control(begun, stable, answers, clock)
         ledger.write(
-            clock.now(), "rolled out", version=model.version, phase=ended.phase, reason=ended.outcome,
+            clock.now(), "rolled out", program=model.program, phase=ended.phase, reason=ended.outcome,
             stage=ended.stage,
         )  # fmt: skip
         if ended.phase == "promoted":
@@ -217,7 +217,7 @@ class Loop:
         needed = float(np.log(k * (k + 1) / self._replay.demotion_alpha))
         numbers = {"mean_nats": float(difference.mean()), "log_e": log_e, "needed": needed}
         ledger.write(
-            moment, "compared", version=champion.model.version, before=previous.model.version, **numbers
+            moment, "compared", program=champion.model.program, before=previous.model.program, **numbers
         )
         if log_e < needed:
             return False
@@ -225,7 +225,7 @@ class Loop:
         again = self._store.reopen(champion.rollout, WHO, reason, clock.now())
         answers = self._answers(previous.model, champion.model, known[-1].customers)
         ended = self._canaries.control(again, champion.model.candidate, answers, clock)
-        ledger.write(clock.now(), "demoted", version=champion.model.version, phase=ended.phase, reason=reason)
+        ledger.write(clock.now(), "demoted", program=champion.model.program, phase=ended.phase, reason=reason)
         self._champion, self._previous = previous, None
         return True
 
@@ -240,7 +240,7 @@ class Loop:
             nats = float(losses(one, activity, horizon).sum())
             shown = {name: found[name] for name in ("log_loss", "auroc", "ece", "base_rate")}
             ledger.write(
-                one.moment, "came true", version=one.model.version, nats=nats, rows=len(outcome), **shown
+                one.moment, "came true", program=one.model.program, nats=nats, rows=len(outcome), **shown
             )
 
     def _reference(self) -> datetime:

@@ -41,13 +41,13 @@ class Ours:
         price = (self.prices.training + self.prices.rollout) / (value * customers) if value else np.inf
         findings = self._harm(situation, price / self.settings.payback_steps)
         since = self.windows[-1].at if self.windows else situation.served_since
-        self.windows.append(Window(signals.at, since, champion.version, findings))
+        self.windows.append(Window(signals.at, since, champion.program, findings))
         period = self._period(price)
         days = None if period is None else (period - 0.5) * self.step_days
         triggers = self.retrain.triggers.model_copy(update={"schedule_days": days})
         policy = self.retrain.model_copy(update={"triggers": triggers})
         labels = Labels(signals.labels, signals.labels - self.labels_at_training)
-        state = State(champion.version, champion.trained, situation.attempts)
+        state = State(champion.program, champion.trained, situation.attempts)
         windows = self.windows[-policy.checks_read :]
         decision = decide(policy, state, Evidence("replay", windows, labels), signals.at)
         if decision.action is Action.YES:
@@ -56,7 +56,7 @@ class Ours:
 
     def _harm(self, situation: Situation, margin: float) -> list[Finding]:
         """On early labels of the champion, and on the newest outcomes of a model that served."""
-        signals, version = situation.signals, situation.champion.version
+        signals, version = situation.signals, situation.champion.program
         if signals.avoidable is not None and signals.matured != self.last_matured:
             self.last_matured = signals.matured
             self._measure(situation)
@@ -67,7 +67,7 @@ class Ours:
             if evidence >= np.log(1 / self.settings.alpha):
                 message = f"a fresh model would avoid {signals.early_avoidable:.4f} nats a customer"
                 found.append(_finding("early_avoidable_loss", message, evidence))
-        if signals.avoidable is not None and signals.matured_version == version:
+        if signals.avoidable is not None and signals.matured_program == version:
             evidence = log_e_value(signals.avoidable, margin)
             checks = len(self.differences)
             if evidence >= np.log(checks * (checks + 1) / self.settings.alpha):

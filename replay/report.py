@@ -82,11 +82,11 @@ def write_report(folder: Path, title: str, results: Sequence[PolicyResult]) -> P
 def _event(row: Mapping[str, Any]) -> str:
     match row["what"]:
         case "trained":
-            return f"trained: {row['version']}" if row["passed"] else f"trained, refused: {row['reason']}"
+            return f"trained: {row['program']}" if row["passed"] else f"trained, refused: {row['reason']}"
         case "rolled out":
-            return f"rollout of {row['version']}: {row['phase'].replace('_', ' ')}, {row['reason']}"
+            return f"rollout of {row['program']}: {row['phase'].replace('_', ' ')}, {row['reason']}"
         case "demoted":
-            return f"{row['version']} was taken back: {row['reason']}"
+            return f"{row['program']} was taken back: {row['reason']}"
         case "not trained":
             return f"not trained: {row['reason']}"
     return ""

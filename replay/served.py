@@ -4,9 +4,11 @@ The archive is verified as a server does it, the program gives the bits of a ser
 and the records have the schema of the prediction log, so that monitors read them as those of production.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -71,13 +73,20 @@ class ServedModel:
         bundle = read_bundle(folder)
         return cls(candidate, bundle, BulkScorer(bundle), trained, reference)
 
-    @property
-    def version(self) -> str:
-        return self.bundle.model_version
+    @cached_property
+    def program(self) -> str:
+        """The model in the ledger: 12 digits of the program's sha256. The version of the bundle depends on
+        the source file too, whose end is after the moment."""
+        return program_digest(self.bundle.program)
 
     def score(self, customers: Customers) -> Floats:
         """Churn probabilities, one a customer."""
         return self.scorer.score(customers.columns)
+
+
+def program_digest(file: Path) -> str:
+    """12 hex digits of the sha256 of an exported program."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 def log_answers(model: ServedModel, customers: Customers, scores: Floats, folder: Path) -> None:
@@ -89,7 +98,7 @@ def log_answers(model: ServedModel, customers: Customers, scores: Floats, folder
     types = {feature["name"]: str(feature["dtype"]) for feature in model.bundle.spec["features"]}
     types = {name: types.get(name, "float64") for name in model.bundle.inputs}
     origin = Origin(
-        model.version, model.bundle.digest, "stable", model.bundle.threshold, types
+        model.bundle.model_version, model.bundle.digest, "stable", model.bundle.threshold, types
     )  # fmt: skip
     rows = range(len(customers.users))
     records = Records(
@@ -108,7 +117,7 @@ def log_answers(model: ServedModel, customers: Customers, scores: Floats, folder
     day = folder / f"date={customers.moment:%Y-%m-%d}"
     day.mkdir(parents=True, exist_ok=True)
     pq.write_table(
-        pa.Table.from_batches([batch]), day / f"replay-{model.version}.parquet", compression="zstd"
+        pa.Table.from_batches([batch]), day / f"replay-{model.program}.parquet", compression="zstd"
     )
 
 

@@ -48,7 +48,7 @@ class Signals:
     psi_feature: str = ""
     matured: datetime | None = None
     """The newest moment whose outcomes are known."""
-    matured_version: str = ""
+    matured_program: str = ""
     matured_trained: datetime | None = None
     """When that model was trained."""
     matured_loss: float | None = None
@@ -93,7 +93,7 @@ def measure(
         psi=psi,
         psi_feature=feature,
         matured=None if newest is None else newest.moment,
-        matured_version="" if newest is None else newest.model.version,
+        matured_program="" if newest is None else newest.model.program,
         matured_trained=None if newest is None else newest.model.trained,
         matured_loss=None if newest is None else float(losses(newest, activity, spec.horizon).mean()),
         level_ratio=early.get("level_ratio"),

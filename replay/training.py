@@ -9,7 +9,9 @@ from pipelines.context import Context
 from pipelines.engine import Step, run_steps
 from pipelines.loop import gate_failure
 from pipelines.steps import STEPS
+from replay.served import program_digest
 from rollout.targets.target import Candidate
+from training.gates import GateReport
 
 DATA = ("ingest", "features")
 LEARNING = ("training set", "tune", "train", "gates")
@@ -25,6 +27,8 @@ class Trained:
     """Log-loss on the test rows, in nats."""
     rows: int
     """Training rows."""
+    program: str
+    """12 digits of the sha256 of the exported program."""
 
 
 def materialise(context: Context, serve: bool) -> None:
@@ -46,11 +50,18 @@ def train_model(context: Context) -> Trained:
         record = json.loads(context.files.archive_record.read_text(encoding="utf-8"))
         candidate = candidate_at(context.files.root / record["path"])
     return Trained(
-        "" if refusal is None else str(refusal),
+        _reasons(context) if refusal is not None else "",
         candidate,
         metrics["metrics"]["log_loss"],
         metrics["rows"]["train"],
+        program_digest(context.files.training / "model.pt2"),
     )
+
+
+def _reasons(context: Context) -> str:
+    """Why the gates refused, without the path of the report, which is another one in each replay."""
+    report = GateReport.read(context.files.gate_report)
+    return "; ".join(verdict.reason for verdict in report.refusals) or "no rule was judged"
 
 
 def _register(context: Context) -> None:
