@@ -1,1 +1,1 @@
-"""Monitors data and model in production: drift of features, and evidence of a change from early labels."""
+"""Measures data and model in production, and reports what differs. It starts nothing."""
