@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from churn.cli import parser
 from churn.settings import load_settings
 from features.store import ONLINE_VARIABLE, REGISTRY_VARIABLE
 from handlers.records.settings import KAFKA, kafka_security
+from handlers.settings import WorkerSettings, variable_of
 from rollout.config import KServeConfig
 from rollout.targets.kserve.knative import Knative
 from rollout.targets.kserve.standard import Standard
@@ -172,7 +174,8 @@ def test_the_server_gets_the_environment_that_it_reads(overlay: str) -> None:
     (container,) = only(overlay, "ServingRuntime")["spec"]["containers"]
     given = {part["name"] for part in container["env"]}
     files = [*(REPOSITORY / "handlers").rglob("*.py"), REPOSITORY / "images" / "start_serve.py"]
-    read = "".join(file.read_text(encoding="utf-8") for file in files)
+    settings = {variable_of(setting.name) for setting in fields(WorkerSettings)}
+    read = " ".join([*settings, *(file.read_text(encoding="utf-8") for file in files)])
     needed = {ONLINE_VARIABLE, REGISTRY_VARIABLE, "CHURN_MASK_KEY", "CHURN_TRUSTED_SIGNERS"}
     assert {*needed, KAFKA} <= given
     ours = given - {ONLINE_VARIABLE, REGISTRY_VARIABLE}
