@@ -25,8 +25,8 @@ class ReplayStages(Stages, Protocol):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a replay was asked for."""
+class ReplayRequest:
+    """The arguments of a replay."""
 
     first: datetime
     last: datetime
@@ -49,7 +49,7 @@ class Done:
 
 def run_replay(
     settings: ReplayStages,
-    asked: Asked,
+    request: ReplayRequest,
     present: Callable[[], datetime],
     progress: Callable[[str], None] = lambda message: None,
 ) -> Done:
@@ -61,19 +61,19 @@ def run_replay(
     """
     if settings.data.shape != "transactions":
         raise ReplayError("data.shape: a replay needs dated transactions, not a labelled table")
-    times = moments(asked.first, asked.last, asked.step)
+    times = moments(request.first, request.last, request.step)
     days = (times[-1] - times[0]) / timedelta(days=len(times) - 1)
-    rules = {name: policy_of(name, settings.replay, settings.retrain, days) for name in asked.policies}
+    rules = {name: policy_of(name, settings.replay, settings.retrain, days) for name in request.policies}
     folder = replay_folder(
-        settings, {**asdict(asked), "policies": None, "replay": settings.replay.model_dump()}
+        settings, {**asdict(request), "policies": None, "replay": settings.replay.model_dump()}
     )
     found: list[PolicyResult] = []
     for name, decide in rules.items():
-        own = replay_settings(settings, settings.replay, folder / name.replace(":", "-"), asked.seed)
+        own = replay_settings(settings, settings.replay, folder / name.replace(":", "-"), request.seed)
         ledger = own.files.root / "ledger.jsonl"
-        server = None if asked.fast else LiveServer(own, present)
-        rows = replay_policy(own, settings.replay, decide, times, asked.seed, ledger, progress, server)
+        server = None if request.fast else LiveServer(own, present)
+        rows = replay_policy(own, settings.replay, decide, times, request.seed, ledger, progress, server)
         found.append(summarised(name, rows, settings.replay.costs))
-    title = f"Replay of {times[0]:%Y-%m-%d} to {times[-1]:%Y-%m-%d}, {len(times)} steps of a {asked.step}"
+    title = f"Replay of {times[0]:%Y-%m-%d} to {times[-1]:%Y-%m-%d}, {len(times)} steps of a {request.step}"
     report = write_report(folder, title, found)
     return Done(folder, report, COLUMNS, [result.row() for result in found])

@@ -21,12 +21,12 @@ from rollout.config import Notify
 C = TypeVar("C", bound=Config)
 
 
-def replay_folder(settings: Stages, asked: Mapping[str, Any]) -> Path:
-    """`<workspace>/replay/<digest>` of all settings and of what was asked for: another replay has another
+def replay_folder(settings: Stages, request: Mapping[str, Any]) -> Path:
+    """`<workspace>/replay/<digest>` of all settings and of the request: another replay has another
     folder."""
     sections = ("data", "features", "model", "training", "gates", "decision", "rollout")
     content = {name: getattr(settings, name).model_dump(mode="json") for name in sections}
-    text = json.dumps([content, dict(asked)], sort_keys=True, default=str)
+    text = json.dumps([content, dict(request)], sort_keys=True, default=str)
     return settings.files.root / "replay" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     ),
 )
 def replay(settings: Settings, arguments: Namespace) -> int:
-    from replay.run import Asked, run_replay
+    from replay.run import ReplayRequest, run_replay
 
-    asked = Asked(
+    request = ReplayRequest(
         arguments.first,
         arguments.last,
         arguments.step,
@@ -57,7 +57,7 @@ def replay(settings: Settings, arguments: Namespace) -> int:
         arguments.seed,
     )
     with console.bar("replay") as bar:
-        done = run_replay(settings, asked, lambda: datetime.now(UTC), bar.describe)
+        done = run_replay(settings, request, lambda: datetime.now(UTC), bar.describe)
     console.table("Policies", done.columns, done.rows)
     console.out.print(f"Report: {done.report}\nLedgers: {done.folder}", soft_wrap=True)
     return 0
