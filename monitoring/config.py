@@ -105,7 +105,7 @@ class PerformanceConfig(Config):
     late_days: float = Field(30, gt=0)
     """Days between two checks of matured labels. Labels of a horizon overlap at so many checks as there are
     such periods in it; each of these is a history of its own."""
-    tolerance: float = Field(0.03, ge=0)
+    tolerance: float = Field(0.025, ge=0)
     """Loss that a fresh model may avoid without a finding, as a share of the loss of a constant score."""
     exceptional: float = Field(0.001, gt=0, lt=0.5)
     """Share of checks that may be exceptional in any way (a campaign, a strike) without a change of the
