@@ -64,7 +64,7 @@ def test_killed_in_or_after_a_step(shop: Shop, reference: Run, step: str, what: 
     before = shop.rollouts()
     process = shop.force()
     run = shop.until(step, what, process)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.communicate()
     complete = {event.step for event in shop.ledger.steps(run.id) if event.what == "ended"}
     _resume(shop)

@@ -61,6 +61,7 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self.log = folder / "log.csv"
+        self._before: set[str] = set()
         source = {"kind": "csv", "uri": str(self.log),
                   "columns": {"user_id": "customer", "timestamp": "when", "amount": "paid"}}  # fmt: skip
         given = (f"workspace={folder / 'var'}", f"data.source={json.dumps(source)}", *FAST)
@@ -96,16 +97,20 @@ class Shop:
         )
 
     def force(self, *more: str) -> subprocess.Popen[str]:
+        self._before = {run.id for run in self.ledger.runs(self.model)}
         return self.start("--force", "--reason", "a drill", *more)
 
     def until(self, step: str, what: str, process: subprocess.Popen[str]) -> Run:
-        """Wait for an event of a step of the open run."""
+        """Wait for an event of a step of the run that `force` began. The process may end just after it."""
 
         def seen() -> Run | None:
-            assert process.poll() is None, process.communicate()[1]
-            run = self.ledger.active(self.model)
-            events = [] if run is None else self.ledger.steps(run.id)
-            return run if any((event.step, event.what) == (step, what) for event in events) else None
+            ended = process.poll() is not None
+            for run in self.ledger.runs(self.model):
+                events = [] if run.id in self._before else self.ledger.steps(run.id)
+                if any((event.step, event.what) == (step, what) for event in events):
+                    return run
+            assert not ended, process.communicate()[1]
+            return None
 
         found = within(240, seen)
         assert found is not None
