@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +52,6 @@ def trace(settings: Settings, arguments: Namespace) -> int:
     from pipelines.trace.chain import TraceRequest
     from pipelines.trace.chain import trace as follow
 
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     customer = None if arguments.customer is None else identifiers(settings, [arguments.customer])[0]
     wanted = TraceRequest(arguments.prediction, customer, tuple(arguments.log), arguments.source_ids)
     with console.steps(1) as shown:

@@ -1,5 +1,6 @@
 """Access to MLflow by its client, without a process-wide address or an active run."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,6 +16,8 @@ def client_of(tracking_uri: str) -> Any:
     `mlflow_errors`, since it creates the tables of a new database."""
     from mlflow import MlflowClient
 
+    # otherwise each download of small files draws a bar over the progress of our commands
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
 
