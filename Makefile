@@ -25,10 +25,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 run: install  ## the whole loop on real data: ingest, features, train, gates, package, serve, canary, report
 	$(BIN)/churn run $(ARGS)
 
-test: install  ## what must hold, in parallel, under 8 minutes on two idle cores
+test: install  ## what must hold, in parallel: 11 to 15 minutes on two cores
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
 
-test-fast: install  ## tests without servers and training, under 90 seconds; tests/servers_and_training.txt lists the others
+test-fast: install  ## tests without servers and training, two and a half minutes; tests/servers_and_training.txt lists the others
 	$(BIN)/python -m pytest --fast -n $(WORKERS) -m "not slow" $(ARGS)
 
 test-all: WORKERS = 2    # drills measure latencies
