@@ -141,9 +141,17 @@ class Avoidable:
 
         A difference of one customer counts with at most MOST_NATS, so that few customers cannot decide.
         """
-        data = (np.clip(self.champion - self.fresh, -MOST_NATS, MOST_NATS) + MOST_NATS) / (2 * MOST_NATS)
-        bound = (tolerance * self.base_loss + MOST_NATS) / (2 * MOST_NATS)
-        return float(above(Histogram.of(data, bins=LOSS_BINS), np.array([bound]))[0])
+        return log_e_of_loss(self.champion - self.fresh, tolerance * self.base_loss)
+
+
+def log_e_of_loss(differences: Floats, bound: float) -> float:
+    """Log e-value of differences of losses [B], in nats, against "their mean is at most `bound`".
+
+    Each difference is cut to MOST_NATS.
+    """
+    data = (np.clip(differences, -MOST_NATS, MOST_NATS) + MOST_NATS) / (2 * MOST_NATS)
+    scaled = (min(bound, MOST_NATS) + MOST_NATS) / (2 * MOST_NATS)
+    return float(above(Histogram.of(data, bins=LOSS_BINS), np.array([scaled]))[0])
 
 
 def avoidable_loss(

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import numpy as np
-from numpy.typing import NDArray
 
 from monitoring.change import evidence_of_change
+from monitoring.early_labels import log_e_of_loss
 from monitoring.findings import Cause, Finding, Severity
 from replay.costs import Costs
 from replay.past import Past
@@ -18,11 +18,6 @@ from replay.tempo import ageing, best_period
 from retraining.config import RetrainConfig
 from retraining.decision import Attempt, Evidence, Labels, Outcome, State, Window
 from retraining.governor import decide
-from rollout.statistics.bounded_means import Histogram, above
-
-MOST_NATS = 4.0
-"""A difference of losses of one customer counts with at most so many nats, so that few cannot decide."""
-BINS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -106,16 +101,8 @@ class Governed:
         return [Finding("avoidable_loss", "all", Cause.HARM, Severity.PAGE, message, numbers)]
 
     def _log_e(self, past: Past, at: int, margin: float) -> float:
-        """`log_e_value` of a moment, computed once for each model that served and margin."""
+        """`log_e_of_loss` of a moment, computed once for each model that served and margin."""
         key = (int(past.serving[at]), at, margin)
         if key not in self._computed:
-            self._computed[key] = log_e_value(past.avoidable(at), margin)
+            self._computed[key] = log_e_of_loss(past.avoidable(at), margin)
         return self._computed[key]
-
-
-def log_e_value(avoidable: NDArray[np.float64], margin: float) -> float:
-    """Log e-value of the customers of a moment, [B] nats each, against "a fresh model avoids at most `margin`
-    nats on average"."""
-    lost = np.clip(avoidable, -MOST_NATS, MOST_NATS)
-    bound = (min(margin, MOST_NATS) + MOST_NATS) / (2 * MOST_NATS)
-    return float(above(Histogram.of((lost + MOST_NATS) / (2 * MOST_NATS), bins=BINS), np.array([bound]))[0])

@@ -18,6 +18,7 @@ import numpy as np
 
 from core.errors import TrainingError
 from core.workspace import Workspace
+from monitoring.early_labels import log_e_of_loss
 from pipelines.candidates import stored
 from pipelines.context import Context, Stages
 from replay.canary import Answers, Canaries
@@ -34,14 +35,10 @@ from replay.triggers import Decide
 from retraining.decision import Attempt, Outcome
 from rollout.registry import ModelRegistry
 from rollout.state import Change, Rollout
-from rollout.statistics.bounded_means import Histogram, above
 from rollout.store import Store
 from training.learn.metrics import evaluate
 
 WHO = "replay"
-MOST_NATS = 4.0
-"""A difference of losses of one customer counts with at most so many nats, so that few cannot decide."""
-BINS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -212,8 +209,7 @@ class Loop:
         self._tests_of_harm += 1
         k = self._tests_of_harm
         difference = paired_losses(known[-1], activity, horizon)
-        scaled = (np.clip(difference, -MOST_NATS, MOST_NATS) + MOST_NATS) / (2 * MOST_NATS)
-        log_e = float(above(Histogram.of(scaled, bins=BINS), np.array([0.5]))[0])
+        log_e = log_e_of_loss(difference, 0.0)
         needed = float(np.log(k * (k + 1) / self._replay.demotion_alpha))
         numbers = {"mean_nats": float(difference.mean()), "log_e": log_e, "needed": needed}
         ledger.write(

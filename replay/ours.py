@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from monitoring.change import evidence_of_change
+from monitoring.early_labels import log_e_of_loss
 from monitoring.findings import Cause, Finding, Severity
 from replay.config import Prices
-from replay.governed import Settings, log_e_value
+from replay.governed import Settings
 from replay.situation import Choice, Situation
 from replay.tempo import ageing, best_period
 from retraining.config import RetrainConfig
@@ -68,7 +69,7 @@ class Ours:
                 message = f"a fresh model would avoid {signals.early_avoidable:.4f} nats a customer"
                 found.append(_finding("early_avoidable_loss", message, evidence))
         if signals.avoidable is not None and signals.matured_program == version:
-            evidence = log_e_value(signals.avoidable, margin)
+            evidence = log_e_of_loss(signals.avoidable, margin)
             checks = len(self.differences)
             if evidence >= np.log(checks * (checks + 1) / self.settings.alpha):
                 message = f"a fresh model loses {signals.avoidable_nats:.4f} nats less a customer"
