@@ -109,20 +109,25 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     ]
 
 
-def stopped_within_a_trial(process: subprocess.Popen[str], study: optuna.Study) -> psutil.Process:
+def stopped_within_a_trial(process: subprocess.Popen[str], tuning: TuningConfig) -> psutil.Process:
     """One of two workers, stopped where each of both has a trial under way."""
     victim = workers_of(process)[0]
+    # If it was stopped during a write, the database is locked until it continues. A reader that waits for a
+    # minute, as the workers do, keeps it stopped for longer than the grace time of its trial.
+    impatient = optuna.storages.RDBStorage(tuning.storage, {"connect_args": {"timeout": 0.2}})
+    study = optuna.load_study(study_name=None, storage=impatient)
 
     def in_a_trial() -> bool:
+        if len(running(study)) != 2:
+            return False
         victim.suspend()
-        # if it was stopped during a write, the database is locked until it continues
         with suppress(OperationalError, StorageInternalError):
             if len(running(study)) == 2:
                 return True
         victim.resume()
         return False
 
-    within(180, in_a_trial)
+    within(180, in_a_trial, ignored=(OperationalError, StorageInternalError))
     return victim
 
 
@@ -134,9 +139,10 @@ def test_a_killed_worker_loses_no_trial_and_the_number_is_exact(
     overrides: list[str], start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     parent = start("tuning.workers=2", "tuning.trials=4", "tuning.grace_s=10")
-    study = opened(parent, settings_of(overrides).tuning)
+    tuning = settings_of(overrides).tuning
+    study = opened(parent, tuning)
     within(180, lambda: len(running(study)) == 2 and len(done(study)) >= 1)
-    victim = stopped_within_a_trial(parent, study)
+    victim = stopped_within_a_trial(parent, tuning)
     os.kill(victim.pid, signal.SIGKILL)
     before = {trial.number: (trial.value, trial.params) for trial in done(study)}
     assert parent.wait(240) == 0, parent.stderr.read() if parent.stderr else ""
