@@ -97,9 +97,9 @@ def test_a_list_of_keys_that_cannot_be_read_changes_nothing(stack: Stack) -> Non
 def test_an_access_log_that_cannot_be_moved_changes_nothing(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving.gateway.log_rotation, "LOG_BYTES", 0)
     moved = stack.supervisor.gateway.access_log.with_suffix(".1.log")
     (moved / "in the way").mkdir(parents=True)
+    monkeypatch.setattr(serving.gateway.log_rotation, "LOG_BYTES", 0)
     within(15, lambda: answers(stack) and moved.name in running(stack.files)["reason"])
     (moved / "in the way").rmdir()
     moved.rmdir()
