@@ -9,6 +9,12 @@ from core.layers import expand, parse_override
 
 EXAMPLES = sorted((CONFIGS.parent / "examples").glob("*.yaml"))
 PRODUCTION = {
+    "CHURN_WORKSPACE": "/srv/churn",
+    "CHURN_SOURCE": "postgresql+psycopg://shop@db/shop",
+    "CHURN_DATA_STORE": "s3://data/churn",
+    "CHURN_PREDICTION_TOPIC": "kafka:9096/predictions",
+    "CHURN_BACKUP": "s3://backup/churn",
+    "CHURN_MLFLOW_DATABASE": "postgresql+psycopg://mlflow@db/mlflow",
     "CHURN_REDIS": "redis.internal:6379",
     "CHURN_FEAST_REGISTRY": "postgresql+psycopg://feast@db/feast",
     "MLFLOW_TRACKING_URI": "http://mlflow:5000",
@@ -21,6 +27,8 @@ PRODUCTION = {
 }
 URIS_AND_SIZES = {
     "workspace",
+    "data.source",
+    "data.store",
     "features.offline_store",
     "features.online_store",
     "features.registry",
@@ -30,8 +38,12 @@ URIS_AND_SIZES = {
     "tuning.storage",
     "tuning.trials",
     "tuning.workers",
+    "serving.prediction_log_kafka",
     "serving.workers",
     "serving.heap",
+    "backup.store",
+    "backup.mlflow_database",
+    "backup.topics",
     "rollout.target",
     "rollout.database",
     "rollout.store",
