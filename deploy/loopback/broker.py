@@ -17,7 +17,7 @@ from deploy.loopback.processes import Launch
 NAME = "kafka"
 VERSION = "3.9.1"
 CLUSTER = "MkU3OEVBNTcwNTJENDM2Qk"
-PREDICTIONS, PURCHASES, DEAD_LETTERS = "predictions", "purchases", "purchases-dead-letters"
+PREDICTIONS, PURCHASES, DEAD_LETTERS = "predictions", "purchases", "purchases.dead"
 TOPICS = {PREDICTIONS: 4, PURCHASES: 4, DEAD_LETTERS: 1}
 """Topic -> partitions."""
 READY_S, STOP_S = 90.0, 30.0

@@ -78,8 +78,13 @@ def test_profiles_change_addresses_and_sizes_only(profile: str, monkeypatch: pyt
 
 
 def test_production_names_a_missing_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CHURN_REDIS", raising=False)
-    with pytest.raises(ConfigError, match="environment variable CHURN_REDIS"):
+    for name, value in PRODUCTION.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("CHURN_REDIS")
+    with pytest.raises(ConfigError, match="environment variable CHURN_REDIS; export it"):
+        load_settings("production")
+    monkeypatch.delenv("CHURN_BACKUP")
+    with pytest.raises(ConfigError, match="variables CHURN_REDIS, CHURN_BACKUP; export them"):
         load_settings("production")
 
 

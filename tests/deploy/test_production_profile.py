@@ -5,7 +5,6 @@ The tests build on each other in the order of the file.
 
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,12 +17,11 @@ import pytest
 
 from core.workspace import Workspace
 from deploy.loopback import broker, object_store, redis_server
-from deploy.loopback.processes import Processes
-from deploy.loopback.stores import NAMES, states
+from deploy.loopback.stores import NAMES
 from retraining.config import RetrainConfig
 from retraining.ledger import Ledger
 from support.retraining_situations import evidence
-from support.servers.loopback import Loopback, loopback
+from support.servers.loopback import END, Loopback, loopback
 from support.waits import within
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -252,27 +250,11 @@ def test_the_local_profile_moves_to_production(stores: Loopback, local: Workspac
     )
     assert len(stores.rows("mlflow", "SELECT name FROM model_versions")) == 1
     assert stores.rows("optuna", "SELECT count(*) FROM trials WHERE state = 'COMPLETE'") == [(1,)]
+    refused = stores.churn("serve", "--as-of", END)
+    assert refused.returncode == 1 and "run `churn package`" in " ".join(refused.stderr.split())
+    stores.succeed("package")
     with stores.serving():
         answers = stores.predict(*CUSTOMERS)
     for one, other in zip(answers, record_of(local)["answers"], strict=True):
         assert one["churn_probability"] == pytest.approx(other["churn_probability"], rel=0, abs=1e-12)
     stores.succeed("registry", "versions")
-
-
-def test_a_process_that_has_the_id_of_a_server_is_not_stopped(stores: Loopback) -> None:
-    processes = Processes(stores.place)
-    redis = processes.running("redis")
-    assert redis is not None and set(states(stores.place).values()) == {"ready"}
-    record = stores.place.folder / "processes.json"
-    content = json.loads(record.read_text())
-    other = subprocess.Popen(["sleep", "60"])
-    try:
-        record.write_text(json.dumps({**content, "redis": {**content["redis"], "pid": other.pid}}))
-        assert processes.running("redis") is None and not processes.stop("redis", 5)
-        assert other.poll() is None
-    finally:
-        other.kill()
-        other.wait()
-        record.write_text(json.dumps(content))
-    stores.kill("redis")
-    assert states(stores.place)["redis"] == "stopped" and not redis.alive
