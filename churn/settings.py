@@ -11,6 +11,7 @@ from core.errors import ConfigError
 from core.layers import CONFIGS, expand, merge, parse_override, profile_file, read_layer
 from core.workspace import Workspace
 from monitoring.config import MonitoringConfig
+from pipelines.backup.config import BackupConfig
 from replay.config import ReplayConfig
 from retraining.config import RetrainConfig
 from rollout.config import RolloutConfig
@@ -29,6 +30,7 @@ class Settings(Stages):
     replay: ReplayConfig
     retrain: RetrainConfig
     monitoring: MonitoringConfig
+    backup: BackupConfig
     _given: frozenset[str] = PrivateAttr(frozenset())
 
     @property

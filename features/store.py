@@ -29,7 +29,7 @@ log = logging.getLogger("churn.features")
 
 def open_store(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
     """Open the registered store. Raises FeatureError when it is not registered, or for another spec."""
-    store = _connect(spec, files)
+    store = connect(spec, files)
     try:
         tags = store.get_feature_service(spec.service).tags
     except (FeatureServiceNotFoundException, FileNotFoundError):
@@ -54,7 +54,7 @@ def apply(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
         files.feast / "feature_store.yaml",
         yaml.safe_dump(_config(spec, files, *_resolved_addresses(spec, files))),
     )
-    store = _connect(spec, files)
+    store = connect(spec, files)
     with quiet():
         store.apply(define(spec, files.snapshots).objects())
     online.prepare(_place(spec, files))
@@ -131,7 +131,8 @@ def serving_environment(spec: FeaturesConfig, files: Workspace) -> dict[str, str
     }
 
 
-def _connect(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
+def connect(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
+    """The store by its addresses, whether or not anything is registered in it."""
     return FeatureStore(
         config=RepoConfig(**_config(spec, files, *_resolved_addresses(spec, files)), repo_path=files.feast)
     )

@@ -10,6 +10,7 @@ from data.config import DataConfig
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from monitoring.config import MonitoringConfig
+from pipelines.backup.config import BackupConfig
 from retraining.config import RetrainConfig
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
@@ -47,6 +48,8 @@ class Stages(Protocol):
     def retrain(self) -> RetrainConfig: ...
     @property
     def monitoring(self) -> MonitoringConfig: ...
+    @property
+    def backup(self) -> BackupConfig: ...
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self: ...
 

@@ -2,6 +2,7 @@
 
 from churn.command import Command
 from churn.commands import (
+    backup,
     config,
     dashboards,
     data,
@@ -84,6 +85,8 @@ COMMANDS: tuple[Command, ...] = (
     report.report,
     trace.trace,
     doctor.doctor,
+    backup.backup,
+    backup.restore,
     config.show,
 )
 """In the order of `churn --help`."""

@@ -7,10 +7,12 @@ from pipelines.steps.depends import columns_read
 def ingest_source(context: Context) -> None:
     """Reads, validates and masks the source."""
     from data.ingest import ingest
+    from data.records.remote import publish
 
     further = columns_read(context)
     until = context.known_until
     ingest(context.settings.data, context.files, context.as_of, context.progress, further, until)
+    publish(context.settings.data, context.files, context.progress)
 
 
 def compute_features(context: Context) -> None:
