@@ -13,6 +13,7 @@ from monitoring.config import MonitoringConfig
 from retraining.config import RetrainConfig
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
+from stream.config import StreamConfig
 from training.config import DecisionConfig, GatesConfig, TrainingConfig, TuningConfig
 
 
@@ -47,6 +48,8 @@ class Stages(Protocol):
     def retrain(self) -> RetrainConfig: ...
     @property
     def monitoring(self) -> MonitoringConfig: ...
+    @property
+    def stream(self) -> StreamConfig: ...
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self: ...
 
