@@ -1,17 +1,21 @@
 """`churn stream`: puts the parts of the stream together for a workspace."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import pyarrow as pa
 
+from core.workspace import Workspace
 from data.mask import load_key
+from features.build import read_feature_manifest
 from handlers.bundle import BundleError
 from handlers.records.settings import kafka_security
 from pipelines.context import Stages
+from stream.aggregates import microseconds
 from stream.errors import StoreAway, StreamError
 from stream.history import LOADED, load_records
 from stream.purchases import PurchaseReader
@@ -64,6 +68,43 @@ def load(settings: Stages, parts: Streaming) -> int:
     """Load the purchases of the records; the number of new ones."""
     further: Mapping[str, pa.DataType] = parts.reader.further
     return load_records(settings.data, settings.files, parts.state, further)
+
+
+def is_used(settings: Stages) -> bool:
+    """Whether the workspace has a stream: it names brokers, or its state is a file that exists."""
+    file = settings.stream.state.removeprefix("sqlite:///")
+    return settings.stream.brokers is not None or Path(file).is_file()
+
+
+def streamed(settings: Stages, latest: datetime) -> list[str]:
+    """The customers (masked) with a vector of the stream that is later than the snapshots of `latest`."""
+    if not is_used(settings):
+        return []
+    with streaming(settings) as parts:
+        return [user for page in parts.state.customers(10_000, microseconds(latest)) for user in page]
+
+
+def push_again(settings: Stages, latest: datetime, clock: Callable[[], datetime]) -> int:
+    """Push the vectors of `streamed` customers anew, because a store may have replaced them by snapshots."""
+    if not is_used(settings):
+        return 0
+    with streaming(settings) as parts:
+        if parts.state.fact(LOADED) is None:
+            return 0
+        return work_of(settings, parts, clock).refresh(later_than=latest)
+
+
+def erase(settings: Stages, users: Sequence[str]) -> int:
+    """Remove customers (masked) from the state; returns the number of their purchases."""
+    if not is_used(settings):
+        return 0
+    with streaming(settings) as parts:
+        return parts.state.erase(users)
+
+
+def newest_moment(files: Workspace) -> datetime:
+    """The moment of the newest snapshots."""
+    return datetime.fromisoformat(read_feature_manifest(files)["latest"])
 
 
 def security() -> dict[str, str]:

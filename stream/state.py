@@ -200,7 +200,9 @@ class State:
         if not purchases:
             return 0
         rows = [self._row(purchase) for purchase in purchases]
-        return int(connection.execute(self._insert(PURCHASES).on_conflict_do_nothing(), rows).rowcount)
+        # drivers do not count the rows of many statements alike
+        insert = self._insert(PURCHASES).on_conflict_do_nothing().returning(PURCHASES.c.identity)
+        return len(connection.execute(insert, rows).all())
 
     def _stored(self, connection: sa.Connection, users: Sequence[str]) -> list[Any]:
         query = sa.select(PURCHASES).where(PURCHASES.c.user_id.in_(users))

@@ -65,6 +65,7 @@ class Shop:
 
 def shop(root: Path, customers: int = 20, online: Mapping[str, Any] | None = None, seed: int = 0) -> Shop:
     """Half a year of purchases by `customers`, ingested, built and materialized as of END."""
+    root.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     history = purchases(rng, customers, 8 * customers, START, END, "h")
     files, data = Workspace(root / "var"), data_config(root / "history.csv", history)
