@@ -16,6 +16,7 @@ from monitoring.sources import Sources
 from monitoring.stored import MonitorStore
 from pipelines.context import Context, Stages
 from pipelines.performance_inputs import performance_inputs
+from pipelines.prediction_log import collected_log
 from pipelines.rollout import open_store
 
 
@@ -26,6 +27,7 @@ def monitor(context: Context, at: datetime, dry_run: bool = False) -> Monitored:
     """
     settings = context.settings
     context.progress("reading records, snapshots and predictions")
+    collected_log(settings)
     store, model = MonitorStore(settings.rollout.database), settings.serving.model_name
     length = timedelta(days=settings.monitoring.every_days)
     before = [run for run in store.runs(model, until=at) if run.at < at]
