@@ -6,7 +6,7 @@ not that of the request, since a customer who has come back is asked for more of
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -30,10 +30,11 @@ KEYS = ("user_id", "features_at", "model_version", "score")
 
 @contextmanager
 def opened(inputs: PerformanceInputs) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the views `predictions` and `activity`, each customer as a number.
+    """A connection with `predictions`, `scores` and `activity`, each customer as a number.
 
-    `predictions` has customer, moment, version, score and the inputs of the model: one row for each customer,
-    moment and version. `activity` has customer and moment. Raises MonitoringError for a missing column.
+    `predictions` is a view of the log with customer, moment, version, score and the inputs of the model. The
+    table `scores` has no inputs, and one row for each customer, moment and version. `activity` has customer
+    and moment. Raises MonitoringError for a missing column.
     """
     with tempfile.TemporaryDirectory(prefix="churn-monitor-") as scratch:
         connection = duckdb.connect()
@@ -43,6 +44,10 @@ def opened(inputs: PerformanceInputs) -> Iterator[duckdb.DuckDBPyConnection]:
             connection.register("log", inputs.predictions)
             connection.register("records", inputs.activity)
             connection.execute(f"CREATE VIEW predictions AS {_predictions(connection, inputs)}")
+            connection.execute(
+                """CREATE TEMP TABLE scores AS SELECT customer, moment, version, min(score) AS score
+                   FROM predictions GROUP BY ALL"""
+            )
             connection.execute(
                 f"""CREATE TEMP TABLE activity AS
                     SELECT hash(user_id) AS customer, "timestamp"::TIMESTAMPTZ AS moment FROM records
@@ -80,8 +85,8 @@ def inputs_of(inputs: PerformanceInputs) -> tuple[str, ...]:
 def versions(connection: duckdb.DuckDBPyConnection, after: datetime, until: datetime) -> list[str]:
     """The model versions with predictions for moments in (after, until], sorted."""
     rows = connection.execute(
-        f"""SELECT DISTINCT version FROM predictions
-            WHERE {_between("moment", after, until)} ORDER BY version"""
+        f"""SELECT DISTINCT version FROM scores
+            WHERE {between("moment", after, until)} ORDER BY version"""
     ).fetchall()
     return [str(row[0]) for row in rows]
 
@@ -91,60 +96,18 @@ def matured_until(inputs: PerformanceInputs) -> datetime:
     return min(inputs.at, inputs.known_until) - timedelta(days=inputs.spec.horizon_days)
 
 
-def matured(
-    connection: duckdb.DuckDBPyConnection,
-    inputs: PerformanceInputs,
-    version: str,
-    after: datetime,
-    columns: Sequence[str] = (),
-) -> pd.DataFrame:
-    """Predictions of `version` for moments after `after` whose horizon has passed, with their labels.
-
-    customer (uint64), score, churned (int8) and `columns` of the model's inputs, text as categories.
-    """
-    text = [name for name in columns if name in inputs.spec.categorical]
-    for number, name in enumerate(text):
-        connection.execute(
-            f"""CREATE OR REPLACE TYPE segment_{number} AS
-                ENUM (SELECT DISTINCT {quoted(name)} FROM predictions WHERE {quoted(name)} IS NOT NULL)"""
-        )
-    kinds = {name: f"::segment_{number}" for number, name in enumerate(text)}
-    inner = "".join(f", any_value({quoted(name)}) AS {quoted(name)}" for name in columns)
-    outer = "".join(f", p.{quoted(name)}{kinds.get(name, '')} AS {quoted(name)}" for name in columns)
-    # a table and no view: without the number of its rows, DuckDB chooses a join that takes quadratic time
-    connection.execute(
-        f"""CREATE OR REPLACE TEMP TABLE scored AS
-            SELECT customer, moment, any_value(score) AS score{inner} FROM predictions
-            WHERE version = ? AND {_between("moment", after, matured_until(inputs))}
-            GROUP BY customer, moment""",
-        [version],
-    )
-    return connection.execute(
-        f"""SELECT p.customer, p.score{outer},
-                   CAST(a.moment IS NULL OR a.moment >= p.moment + INTERVAL {inputs.spec.horizon_days} DAY
-                        AS TINYINT) AS churned
-            FROM scored p ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment"""
-    ).df()
-
-
 def cohort(
     connection: duckdb.DuckDBPyConnection, inputs: PerformanceInputs, moment: datetime, days: float, most: int
 ) -> pd.DataFrame:
     """The champion's newest prediction of each customer within `days` before `moment`, at most `most`
     customers, chosen by their number: score, the inputs of the model, and `return_days` from `moment` to the
     first activity (NaN: none before `known_until`). Ordered by customer."""
-    since = moment - timedelta(days=days)
-    connection.execute(
-        f"""CREATE OR REPLACE TEMP TABLE scored AS
-              SELECT * REPLACE (TIMESTAMPTZ '{utc_text(moment)}' AS moment) FROM predictions
-              WHERE version = ? AND {_between("moment", since, moment)}
-              QUALIFY row_number() OVER (PARTITION BY customer ORDER BY predictions.moment DESC, score) = 1
-              ORDER BY customer LIMIT {int(most)}""",
-        [inputs.version],
-    )
+    _choose_newest(connection, inputs, moment - timedelta(days=days), moment, most)
+    _read_inputs(connection, inputs)
     frame = connection.execute(
-        """SELECT p.*, epoch(a.moment - p.moment) / 86400 AS return_days
-            FROM scored p ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment
+        f"""SELECT p.*, epoch(a.moment - p.moment) / 86400 AS return_days
+            FROM (SELECT * REPLACE (TIMESTAMPTZ '{utc_text(moment)}' AS moment) FROM sampled) AS p
+            ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment
             ORDER BY p.customer"""
     ).df()
     return frame.astype({"return_days": np.float64})
@@ -156,22 +119,13 @@ def matured_sample(
     """The champion's predictions whose horizon has passed and that are not training rows, with their labels:
     customer, moment, score, churned and the inputs. At most `most` customers, chosen by their number, and
     MOST_MOMENTS of their newest moments."""
-    trained = inputs.trained_until.get(inputs.version, datetime(1900, 1, 1, tzinfo=UTC))
-    connection.execute(
-        f"""CREATE OR REPLACE TEMP TABLE scored AS WITH known AS (
-              SELECT * FROM predictions
-              WHERE version = ? AND {_between("moment", trained, matured_until(inputs))}),
-            chosen AS (SELECT DISTINCT customer FROM known ORDER BY customer LIMIT {int(most)}),
-            newest AS (SELECT DISTINCT moment FROM known ORDER BY moment DESC LIMIT {MOST_MOMENTS})
-            SELECT * FROM known SEMI JOIN chosen USING (customer) SEMI JOIN newest USING (moment)
-            QUALIFY row_number() OVER (PARTITION BY customer, moment ORDER BY score) = 1""",
-        [inputs.version],
-    )
+    _choose_moments(connection, inputs, matured_until(inputs), most)
+    _read_inputs(connection, inputs)
     return connection.execute(
         f"""SELECT p.*,
                    CAST(a.moment IS NULL OR a.moment >= p.moment + INTERVAL {inputs.spec.horizon_days} DAY
                         AS TINYINT) AS churned
-            FROM scored p ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment
+            FROM sampled p ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment
             ORDER BY p.customer, p.moment"""
     ).df()
 
@@ -180,14 +134,60 @@ def newest_sample(
     connection: duckdb.DuckDBPyConnection, inputs: PerformanceInputs, most: int
 ) -> pd.DataFrame:
     """The champion's newest prediction of each customer within the ttl of the features: score and inputs."""
-    since = inputs.at - timedelta(days=inputs.spec.ttl_days)
-    return connection.execute(
-        f"""SELECT * FROM predictions WHERE version = ? AND {_between("moment", since, inputs.at)}
-            QUALIFY row_number() OVER (PARTITION BY customer ORDER BY moment DESC, score) = 1
-            ORDER BY customer LIMIT {int(most)}""",
+    _choose_newest(connection, inputs, inputs.at - timedelta(days=inputs.spec.ttl_days), inputs.at, most)
+    _read_inputs(connection, inputs)
+    return connection.execute("SELECT * FROM sampled ORDER BY customer").df()
+
+
+def _choose_newest(
+    connection: duckdb.DuckDBPyConnection,
+    inputs: PerformanceInputs,
+    after: datetime,
+    until: datetime,
+    most: int,
+) -> None:
+    """The table `chosen`: customer, moment and score of the newest prediction of each of `most` customers."""
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE chosen AS
+            SELECT customer, max(moment) AS moment, arg_max(score, moment) AS score FROM scores
+            WHERE version = ? AND {between("moment", after, until)}
+            GROUP BY customer ORDER BY customer LIMIT {int(most)}""",
         [inputs.version],
-    ).df()
+    )
 
 
-def _between(column: str, after: datetime, until: datetime) -> str:
+def _choose_moments(
+    connection: duckdb.DuckDBPyConnection, inputs: PerformanceInputs, until: datetime, most: int
+) -> None:
+    """The table `chosen` with all predictions of `most` customers, from the newest MOST_MOMENTS moments that
+    are not of training rows."""
+    trained = inputs.trained_until.get(inputs.version, datetime(1900, 1, 1, tzinfo=UTC))
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE chosen AS WITH known AS (
+              SELECT customer, moment, score FROM scores
+              WHERE version = ? AND {between("moment", trained, until)}),
+            customers AS (SELECT DISTINCT customer FROM known ORDER BY customer LIMIT {int(most)}),
+            newest AS (SELECT DISTINCT moment FROM known ORDER BY moment DESC LIMIT {MOST_MOMENTS})
+            SELECT * FROM known SEMI JOIN customers USING (customer) SEMI JOIN newest USING (moment)""",
+        [inputs.version],
+    )
+
+
+def _read_inputs(connection: duckdb.DuckDBPyConnection, inputs: PerformanceInputs) -> None:
+    """The table `sampled`: the chosen predictions with the inputs of the model.
+
+    Repeated predictions have equal inputs, so that any of them is read. It is a table, since without the
+    number of its rows DuckDB chooses a join with activity that takes quadratic time.
+    """
+    names = "".join(f", first(p.{quoted(name)}) AS {quoted(name)}" for name in inputs_of(inputs))
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE sampled AS SELECT customer, moment, score{names}
+            FROM chosen JOIN predictions AS p USING (customer, moment, score)
+            WHERE p.version = ? GROUP BY ALL""",
+        [inputs.version],
+    )
+
+
+def between(column: str, after: datetime, until: datetime) -> str:
+    """SQL: the time is after `after`, and at or before `until`."""
     return f"{column} > TIMESTAMPTZ '{utc_text(after)}' AND {column} <= TIMESTAMPTZ '{utc_text(until)}'"
