@@ -43,7 +43,7 @@ def check(counts: pd.DataFrame, past: pd.DataFrame, config: MonitoringConfig) ->
 
 
 def _history(kind: str, config: MonitoringConfig) -> History:
-    level = config.level(1)
+    level = config.level(kind, 1)
     if kind == "served_fewer":
         margin = Margin(config.arrivals.volume_ratio, is_ratio=True, of_rest=True)
         return History(margin, level, config.min_rows, length=config.history)
