@@ -210,6 +210,7 @@ def test_the_derivation_uses_no_outer_name_and_null_gives_null():
     assert namespace["derive"](inputs) == {"purchase_frequency": [3.0, None, None, 5 / 7]}
 
 
+@pytest.mark.slow
 def test_feast_s_own_command_line_applies_the_same_definitions(own_files, tmp_path):
     repo = tmp_path / "clone" / "features" / "repo"
     shutil.copytree(ROOT / "features" / "repo", repo, ignore=shutil.ignore_patterns("__pycache__"))

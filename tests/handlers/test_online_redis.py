@@ -133,6 +133,7 @@ def test_a_user_who_may_only_read(tmp_path: Path) -> None:
             assert failure(features) == "WRONGPASS"
 
 
+@pytest.mark.slow
 def test_the_master_of_the_sentinels_is_read_also_after_a_failover(tmp_path: Path) -> None:
     with sentinels(tmp_path, "s3cret", "watch") as servers:
         connection = f"127.0.0.1:{servers.sentinel},password=s3cret,sentinel_password=watch"

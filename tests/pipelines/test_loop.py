@@ -404,7 +404,8 @@ def test_a_canary_that_is_rolled_back_ends_the_run_with_its_reason(
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("trained", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", [True, False])
 def test_what_was_deleted_is_made_anew(
     ran: dict[str, Any], overrides: list[str], settings: Settings, trained: bool
 ) -> None:

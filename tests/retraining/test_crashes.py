@@ -14,7 +14,7 @@ from support.retraining_runs import Shop, finished
 
 STEPS = [*(step.name for step in RUN_STEPS), "rollout"]
 POINTS = [(name, what) for name in STEPS for what in ("began", "ended")]
-QUICK = {("train", "began"), ("rollout", "began")}
+QUICK = {("train", "began")}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,8 @@ def test_killed_in_or_after_a_step(shop: Shop, reference: Run, step: str, what: 
     assert shop.rollouts()[:1] == [after.rollout] and len(shop.rollouts()) == len(before) + 1
 
 
-@pytest.mark.parametrize("step", [pytest.param("train", marks=pytest.mark.slow), "rollout"])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["train", "rollout"])
 def test_a_runner_that_was_paused_past_its_lease_is_refused(shop: Shop, reference: Run, step: str) -> None:
     before = shop.rollouts()
     paused = shop.force()
@@ -96,6 +97,7 @@ def test_a_runner_that_was_paused_past_its_lease_is_refused(shop: Shop, referenc
     assert shop.run_of(run.id) == after, "the paused process changed the run"
 
 
+@pytest.mark.slow
 def test_a_second_process_leaves_a_run_alone_that_has_its_lease(shop: Shop, reference: Run) -> None:
     process = shop.force()
     shop.until("training set", "began", process)

@@ -108,6 +108,7 @@ def test_another_version_is_served_and_a_bad_one_is_not(
     assert stack.post("/predictions/churn", json=BODY).json()["model_version"] == "ba9876543210"
 
 
+@pytest.mark.slow
 def test_the_server_is_replaced_before_its_tokens_end(bundle: ServedBundle, tmp_path: Path) -> None:
     made = supervisor_of(bundle, tmp_path)
     with made.supervisor:

@@ -153,6 +153,7 @@ def test_validate_repeats_what_fit_measured(fitted: Path, filled: Path) -> None:
     assert repeated == pytest.approx(measured, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_a_killed_fit_resumed_ends_with_the_weights_of_one_that_was_not(filled: Path, tmp_path: Path) -> None:
     long = [*FLAGS, "--epochs=12", "--rows=all"]
     killed = process(command(filled, tmp_path / "killed", "fit", *long))
@@ -173,6 +174,7 @@ def test_a_killed_fit_resumed_ends_with_the_weights_of_one_that_was_not(filled: 
 TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
 
 
+@pytest.mark.slow
 def test_two_processes_score_every_row_once(fitted: Path, filled: Path, tmp_path: Path) -> None:
     best = f"--ckpt_path={fitted / 'best.ckpt'}"
     assert main(command(filled, tmp_path, "test", best)) == 0

@@ -135,6 +135,7 @@ def gone(processes: list[psutil.Process]) -> bool:
     return all(not p.is_running() or p.status() == psutil.STATUS_ZOMBIE for p in processes)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_no_trial_and_the_number_is_exact(
     overrides: list[str], start: Callable[..., subprocess.Popen[str]]
 ) -> None:
