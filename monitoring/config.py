@@ -77,6 +77,8 @@ class StalenessConfig(Config):
     """By how much the share of predictions from stale or degraded features may rise."""
     unknown_share: float = Field(0.05, gt=0, lt=1)
     """By how much the share of predictions for customers without features may rise."""
+    dropped_share: float = Field(0.01, gt=0, lt=1)
+    """Share of the records of the prediction log that workers may drop, because its sink cannot take them."""
 
 
 class SkewConfig(Config):

@@ -102,8 +102,11 @@ def main() -> None:
 
 
 def load(name: str, records: Path, most: int) -> World:
-    """The log `cdnow` of a workspace, or a department of the Complete Journey; at most `most` customers."""
-    if name == "cdnow":
+    """The log `cdnow` of a workspace, a department of the Complete Journey (`journey meat`), or `made`, with at
+    most `most` customers."""
+    if name == "made":
+        log = made_log(most)
+    elif name == "cdnow":
         log = pq.read_table(records, partitioning=None).to_pandas()
     else:
         log = _journey(name.removeprefix("journey").strip().upper())
@@ -128,6 +131,22 @@ def load(name: str, records: Path, most: int) -> World:
     later = rows[rows["event_timestamp"] > deployed - 2 * SPEC.horizon]
     task = Task(train, later, Inputs.learn(train, SPEC), SPEC.horizon, Path(), seed=0)
     return World(later.assign(score=logistic_regression(task), version="1"), log, deployed, end)
+
+
+def made_log(most: int, days: int = 540) -> pd.DataFrame:
+    """Customers who buy at a constant rate each, from a day within the first 90 on: nothing changes but the age
+    of the log."""
+    random = np.random.default_rng(0)
+    rate = random.gamma(0.7, 1 / 40, most) + 1e-3
+    first = random.uniform(0, 90, most)
+    user = np.repeat(np.arange(most), 1 + random.poisson(rate * (days - first)))
+    day = random.uniform(first[user], days)
+    day[np.r_[True, user[1:] != user[:-1]]] = first  # the first purchase of each customer
+    moments = pd.Timestamp("2020-01-01", tz="UTC") + pd.to_timedelta(day, unit="D")
+    return pd.DataFrame(
+        {"user_id": np.char.add("u", user.astype(str)), "timestamp": moments.floor("us"),
+         "amount": np.round(random.lognormal(3, 0.7, len(user)), 2), "quantity": 1, "is_return": False}
+    )  # fmt: skip
 
 
 def judged(world: World, plants: int, histories: int, faults: Sequence[str], draws: int) -> dict[str, Any]:
