@@ -102,8 +102,8 @@ def main() -> None:
 
 
 def load(name: str, records: Path, most: int) -> World:
-    """The log `cdnow` of a workspace, a department of the Complete Journey (`journey meat`), or `made`, with at
-    most `most` customers."""
+    """The log `cdnow` of a workspace, a department of the Complete Journey (`journey meat`), or `made`, of at
+    most so many customers."""
     if name == "made":
         log = made_log(most)
     elif name == "cdnow":
@@ -134,8 +134,8 @@ def load(name: str, records: Path, most: int) -> World:
 
 
 def made_log(most: int, days: int = 540) -> pd.DataFrame:
-    """Customers who buy at a constant rate each, from a day within the first 90 on: nothing changes but the age
-    of the log."""
+    """Customers who buy at a constant rate each, from a day within the first 90 on: nothing changes but the
+    age of the log."""
     random = np.random.default_rng(0)
     rate = random.gamma(0.7, 1 / 40, most) + 1e-3
     first = random.uniform(0, 90, most)

@@ -210,3 +210,35 @@ def test_a_log_without_a_column_is_refused_by_name() -> None:
     inputs = world()
     with pytest.raises(MonitoringError, match="no column score"):
         performance(replace(inputs, predictions=inputs.predictions.drop(columns="score")), MonitoringConfig())
+
+
+def test_a_log_in_batches_has_the_numbers_of_one_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels by pandas, metrics by numpy on all rows; batches have 2,048 of the 10,000 rows."""
+    monkeypatch.setattr("monitoring.performance.labelled.BATCH_VECTORS", 1)
+    random = np.random.default_rng(6)
+    users = pd.Series([f"u{number}" for number in range(5000)])
+    moments = [START, START + timedelta(days=14)]
+    rows = pd.concat([pd.DataFrame({"user_id": users, "event_timestamp": one}) for one in moments])
+    rows = rows.assign(version="1", score=np.round(random.beta(4, 2, len(rows)), 3).clip(0.001, 0.999))
+    rows = rows.assign(**dict.fromkeys(SPEC.numeric, 1.0))
+    days = pd.to_timedelta(random.exponential(120, len(users)), unit="D")
+    records = pd.DataFrame({"user_id": users, "timestamp": pd.Timestamp(START) + days})
+    at = moments[-1] + HORIZON
+    inputs = PerformanceInputs(
+        at, log_rows(rows, SPEC.numeric), records[records["timestamp"] < at], at, "1", SPEC, DECISION
+    )
+    found = list(performance(inputs, MonitoringConfig()).measurements)
+    joined = rows.merge(records[records["timestamp"] < at], on="user_id", how="left")
+    since = joined["timestamp"] - joined["event_timestamp"]
+    churned = (~((since >= pd.Timedelta(0)) & (since < HORIZON))).astype(np.int64)
+    connection = duckdb.connect()
+    connection.register("joined", joined[["user_id"]].assign(place=range(len(joined))))
+    hashes = connection.execute("SELECT hash(user_id) FROM joined ORDER BY place").fetchnumpy()
+    _, customer = np.unique(next(iter(hashes.values())), return_inverse=True)
+    expected = in_memory(
+        Scores(customer.astype(np.int64), joined["score"].to_numpy(), churned.to_numpy()), RESAMPLES
+    )
+    for name, one in expected.items():
+        measurement = of(found, f"late_{name}", "1")
+        numbers = (measurement.value, measurement.low, measurement.high)
+        assert numbers == pytest.approx((one.value, one.low, one.high), rel=1e-12, abs=1e-12), name
