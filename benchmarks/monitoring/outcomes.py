@@ -11,8 +11,8 @@ A champion (logistic regression) is fitted to the matured moments of a real log 
 False findings: customers are drawn with replacement, each with all steps, so that what they have in common
 stays (tenure growth, seasons). The fresh model is fitted once to each step.
 
-Estimates without labels: at each moment whose horizon has passed, from what was known then; customers drawn
-with replacement, and made histories whose churn level differs between moments.
+Estimates without labels: at each moment whose horizon has passed, from what was known then, for random halves
+of the customers; and made histories whose churn level differs between moments.
 
     python -m benchmarks.monitoring.outcomes --records var/data/current/records
 """
@@ -46,7 +46,7 @@ from monitoring.performance.inputs import PerformanceInputs, log_rows
 from monitoring.performance.robust import evidence_of_streams, robust
 from monitoring.performance.samples import MOST_MOMENTS, cohort
 from monitoring.performance.scored import inputs_of, opened
-from monitoring.performance.unlabelled import estimated
+from monitoring.performance.unlabelled import REASONS, estimated
 from rollout.statistics.bounded_means import STAKES
 from rollout.statistics.e_values import log_mean
 from training.config import DecisionConfig
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--made", type=int, default=300, help="made histories; 0: none")
     parser.add_argument("--customers", type=int, default=30_000, help="at most so many of a log")
     parser.add_argument("--draws", type=int, default=20, help="of customers, for each estimate; 0: none")
-    parser.add_argument("--faults", nargs="+", default=list(FAULTS), choices=list(FAULTS))
+    parser.add_argument("--faults", nargs="*", default=list(FAULTS), choices=list(FAULTS))
     parser.add_argument("--out", type=Path, default=Path("var/bench/monitoring-outcomes.json"))
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
@@ -102,8 +102,8 @@ def main() -> None:
 
 
 def load(name: str, records: Path, most: int) -> World:
-    """The log `cdnow` of a workspace, a department of the Complete Journey (`journey meat`), or `made`, of at
-    most so many customers."""
+    """The log `cdnow` of a workspace, a department of the Complete Journey (`journey meat`), or `made`; at
+    most `most` customers."""
     if name == "made":
         log = made_log(most)
     elif name == "cdnow":
@@ -286,12 +286,15 @@ def covered(world: World, draws: int = 20) -> dict[str, Any]:
     """Estimates at the moments whose outcome is known now: how many are trusted, and how many intervals
     contain what came true, of all estimates and of the trusted ones.
 
-    They are calibrated on rows of the training period too, which `churn monitor` leaves out, since otherwise
-    hardly any moment of these short logs had matured rows. The evidence of labels is not used here.
+    Each is made for a random half of the customers: in a draw with replacement, copies of a customer have
+    equal outcomes, which an interval for independent customers does not contain. They are calibrated on rows
+    of the training period too, which `churn monitor` leaves out, since otherwise hardly any moment of these
+    short logs had matured rows. The evidence of labels is not used here.
     """
     random = np.random.default_rng(2)
     users = world.scored["user_id"].unique()
     rows = world.scored.rename(columns={"event_timestamp": "moment"})
+    rows = rows.assign(customer=rows["user_id"])
     rows = rows.assign(stayed_away=_stayed_away(rows, world.activity))
     found = []
     for now in sorted(rows["moment"].unique()):
@@ -302,16 +305,16 @@ def covered(world: World, draws: int = 20) -> dict[str, Any]:
             continue
         inputs = PerformanceInputs(now.to_pydatetime(), None, None, now.to_pydatetime(), "1", SPEC, DECISION)
         for _ in range(draws):
-            drawn = pd.DataFrame({"user_id": random.choice(users, len(users)), "customer": range(len(users))})
+            half = random.choice(users, len(users) // 2, replace=False)
             past, early, present = (
-                _newest_moments(frame).merge(drawn, on="user_id") for frame in (known, followed_rows, today)
+                _newest_moments(frame[frame["user_id"].isin(half)]) for frame in (known, followed_rows, today)
             )
             y, p = present["churned"].to_numpy(dtype=np.int64), present["score"].to_numpy()
             measured = {one.name: one for one in estimated(past, early, present, inputs, CONFIG, {})}
             intervals = {name: measured[f"estimated_{name}"] for name in ("log_loss_nats", "auroc")}
             found.append(
                 _compared(intervals, p, y)
-                | {name: measured[f"estimate_{name}"].value for name in ("untrusted", "unstable")}
+                | {name: measured[f"estimate_{name}"].value for name in ("untrusted", *REASONS)}
             )
     return _coverage(pd.DataFrame(found))
 
@@ -378,7 +381,7 @@ def _coverage(found: pd.DataFrame) -> dict[str, Any]:
     return {
         "estimates": len(found),
         "trusted": len(trusted),
-        "unstable": int(found["unstable"].sum()),
+        "doubted for": {name: int(found[name].sum()) for name in REASONS if name in found},
         **{f"{name}, all": float(found[name].mean()) for name in ("log_loss_nats", "auroc")},
         **{
             f"{name}, trusted": float(trusted[name].mean()) if len(trusted) else None
