@@ -137,7 +137,7 @@ docs: install  ## the site of the documents in var/site; a warning or a broken l
 lock:  ## write constraints.txt anew from what pip resolves today
 	rm -rf var/lock
 	$(PYTHON) -m venv var/lock
-	var/lock/bin/python -m pip install --quiet --editable '.[dev,docs,bench,postgres,loopback,excel,otel]'
+	var/lock/bin/python -m pip install --quiet --editable '.[dev,docs,bench,postgres,loopback,excel,otel,dvc]'
 	{ echo '# Every package at the version that is tested. Made by `make lock`; do not edit.'; \
 	  var/lock/bin/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//; s/^torch @ .*/torch==2.13.0/'; } > constraints.txt
 	rm -rf var/lock

@@ -27,7 +27,7 @@ GONE = "erased"
 """Replaces the masked identifier in a text file."""
 NOT_REACHED = (
     "the source itself, which this project only reads",
-    "backups, and files that were written outside of the workspace",
+    "backups, DVC's cache and remote, and files that were written outside of the workspace",
     "models that were trained before: their weights are sums over all customers; train again",
 )
 
