@@ -1,4 +1,4 @@
-"""Data, features, training rows and the fit of a registered version once more; then both programs compared."""
+"""Data, features, training rows and fit of a registered version once more, and both programs compared."""
 
 import hashlib
 import json

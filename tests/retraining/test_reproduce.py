@@ -1,4 +1,4 @@
-"""Models are trained again from what their runs recorded, after the data have grown and models have followed."""
+"""Models are trained again from what their runs recorded, after data and models have changed."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,9 @@ from support.retraining_runs import Shop, finished, make_log
 from training.registry.model_registry import Registry
 
 
-def reproduced(shop: Shop, version: str, capsys: pytest.CaptureFixture[str], code: int = 0) -> dict[str, object]:
+def reproduced(
+    shop: Shop, version: str, capsys: pytest.CaptureFixture[str], code: int = 0
+) -> dict[str, object]:
     capsys.readouterr()
     assert main(["reproduce", version, "--json", *shop.flags]) == code
     found: dict[str, object] = json.loads(capsys.readouterr().out)
