@@ -122,6 +122,22 @@ class State:
             stored = self._stored(connection, users)
             return self._vectors(connection, users, stored, max(now, latest + 1), compute)
 
+    def newest(self, users: Sequence[str], compute: Callable[[Held], T]) -> list[tuple[list[str], T, int]]:
+        """The newest vectors of `users` as they were computed, in groups of equal time.
+
+        Times stay as they are: two consumers that push for one customer would overtake each other for ever.
+        """
+        with self._transaction() as connection:
+            self._lock(connection, sorted(users))
+            query = sa.select(CUSTOMERS.c.user_id, CUSTOMERS.c.as_of).where(CUSTOMERS.c.user_id.in_(users))
+            groups: dict[int, list[str]] = {}
+            for user, as_of in connection.execute(query):
+                groups.setdefault(as_of, []).append(user)
+            return [
+                (mine, compute(Held(self._table(self._stored(connection, mine)), as_of)), as_of)
+                for as_of, mine in sorted(groups.items())
+            ]
+
     def confirm(self, users: Sequence[str], as_of: int) -> list[str]:
         """Note that the store has the vectors of this time. Returns those of `users` for whom another
         consumer has computed a later vector meanwhile."""

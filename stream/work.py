@@ -100,10 +100,13 @@ class Work:
         self._push(vectors)
         # the store compares times before it writes, but not in one step: another consumer's later vector may
         # have been replaced by this one
-        while overtaken := self._state.confirm(users, as_of):
-            users = overtaken
-            vectors, as_of = self._state.touch(users, self._now(), self._compute)
-            self._push(vectors)
+        overtaken = self._state.confirm(users, as_of)
+        while overtaken:
+            later: list[str] = []
+            for users, vectors, as_of in self._state.newest(overtaken, self._compute):
+                self._push(vectors)
+                later += self._state.confirm(users, as_of)
+            overtaken = later
 
     def _touch(self, users: Sequence[str], at: datetime | None = None) -> None:
         now = self._now() if at is None else microseconds(at)
