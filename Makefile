@@ -11,6 +11,9 @@ IMAGE_FORMAT = $(if $(findstring podman,$(CONTAINER)),--format docker)
 IMAGE_FLAGS ?=
 IMAGES ?= churn-serve churn-train
 EXTRAS ?= dev
+PROFILE ?= local
+# the addresses of the stores that `make production-up` started
+ADDRESSES = $(if $(filter production,$(PROFILE)),set -a; . var/production/environment;)
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,8 +25,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
-run: install  ## the whole loop on real data: ingest, features, train, gates, package, serve, canary, report
-	$(BIN)/churn run $(ARGS)
+run: install  ## the whole loop on real data: ingest, features, train, gates, package, serve, canary, report; PROFILE=production: on the stores below
+	$(ADDRESSES) $(BIN)/churn run --profile $(PROFILE) $(ARGS)
+
+production-up: install  ## PostgreSQL, Redis, S3, Kafka and MLflow as real servers on loopback; ARGS="redis kafka": only these
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[loopback]'
+	$(BIN)/python -m deploy.loopback up $(ARGS)
+
+production-down: install  ## stop exactly what production-up started; the data stay in var/production
+	$(BIN)/python -m deploy.loopback down $(ARGS)
 
 test: install  ## what must hold, in parallel: 11 to 15 minutes on two cores
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
@@ -85,6 +95,9 @@ bench-score: install  ## batch scoring: customers a second on one core, memory a
 bench-rollout: install  ## 10,000 simulated rollouts beside thresholds, mSPRT, Kayenta; goes on where it stopped; ARGS="--only plan"
 	$(BIN)/python -m benchmarks.rollout $(ARGS)
 
+bench-stream: install  ## purchases through Kafka: equality with the batch build, lag at 1,000 a second, memory over 1 million
+	PYTHONPATH=.:tests $(BIN)/python -m benchmarks.stream $(ARGS)
+
 images:  ## churn-serve and churn-train with podman or docker; IMAGES=churn-serve: one of them; IMAGE_FLAGS go to the build
 	set -e; for image in $(IMAGES); do \
 	  $(CONTAINER) build $(IMAGE_FORMAT) $(IMAGE_FLAGS) --tag $$image --file Dockerfile.$${image#churn-} .; done
@@ -124,7 +137,7 @@ docs: install  ## the site of the documents in var/site; a warning or a broken l
 lock:  ## write constraints.txt anew from what pip resolves today
 	rm -rf var/lock
 	$(PYTHON) -m venv var/lock
-	var/lock/bin/python -m pip install --quiet --editable '.[dev,docs,bench,postgres,excel,otel]'
+	var/lock/bin/python -m pip install --quiet --editable '.[dev,docs,bench,postgres,loopback,excel,otel,dvc]'
 	{ echo '# Every package at the version that is tested. Made by `make lock`; do not edit.'; \
 	  var/lock/bin/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//; s/^torch @ .*/torch==2.13.0/'; } > constraints.txt
 	rm -rf var/lock
@@ -134,5 +147,5 @@ clean:  ## remove what runs have made (var/); the environment stays
 
 include deploy/deploy.mk
 
-.PHONY: help install run test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-monitoring bench-replay bench-rollout images docs lock clean
+.PHONY: help install run test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-monitoring bench-replay bench-rollout images docs lock clean production-up production-down bench-stream
 .DEFAULT_GOAL := help

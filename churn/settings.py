@@ -11,10 +11,12 @@ from core.errors import ConfigError
 from core.layers import CONFIGS, expand, merge, parse_override, profile_file, read_layer
 from core.workspace import Workspace
 from monitoring.config import MonitoringConfig
+from pipelines.backup.config import BackupConfig
 from replay.config import ReplayConfig
 from retraining.config import RetrainConfig
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
+from stream.config import StreamConfig
 from training.shape_rules import refuse_for_shape
 from training.stages import Stages
 from training.value_at_stake import value_at_stake
@@ -29,6 +31,8 @@ class Settings(Stages):
     replay: ReplayConfig
     retrain: RetrainConfig
     monitoring: MonitoringConfig
+    backup: BackupConfig
+    stream: StreamConfig
     _given: frozenset[str] = PrivateAttr(frozenset())
 
     @property
@@ -97,4 +101,6 @@ def _place_in_workspace(settings: Settings) -> Settings:
     )
     tuning = settings.tuning.model_copy(update={"storage": placed(settings.tuning.storage)})
     rollout = settings.rollout.model_copy(update={"database": placed(settings.rollout.database)})
-    return settings.model_copy(update={"training": training, "tuning": tuning, "rollout": rollout})
+    stream = settings.stream.model_copy(update={"state": placed(settings.stream.state)})
+    places = {"training": training, "tuning": tuning, "rollout": rollout, "stream": stream}
+    return settings.model_copy(update=places)

@@ -6,7 +6,7 @@ overrides an earlier one. Mappings are merged; lists and scalars are replaced.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import yaml
 from core.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 FILE_KINDS = ("csv", "parquet", "excel")
 """Kinds of file sources. They share the same settings."""
@@ -90,19 +92,31 @@ def _is_text(value: str) -> bool:
 def expand(node: Any) -> Any:
     """Replace `${NAME}` by the environment variable NAME, as used for secrets and addresses.
 
-    Raises ConfigError when the variable is not set.
+    Raises ConfigError, which names all variables that are not set.
     """
+    missing = list(dict.fromkeys(name for name in _variables(node) if name not in os.environ))
+    if missing:
+        names = f"variable{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
+        raise ConfigError(
+            f"the profile needs the environment {names}; export {'them' if missing[1:] else 'it'}"
+        )
+    return _expanded(node)
+
+
+def _expanded(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: expand(value) for key, value in node.items()}
+        return {key: _expanded(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [expand(value) for value in node]
-    if isinstance(node, str):
-        return re.sub(r"\$\{(\w+)\}", lambda found: _variable(found[1]), node)
+        return [_expanded(value) for value in node]
+    if isinstance(node, str):  # a variable's value is not parsed as YAML
+        return VARIABLE.sub(lambda found: os.environ[found[1]], node)
     return node
 
 
-def _variable(name: str) -> str:
-    """The variable's value, which is not parsed as YAML."""
-    if name not in os.environ:
-        raise ConfigError(f"the profile needs the environment variable {name}; export it")
-    return os.environ[name]
+def _variables(node: Any) -> Iterator[str]:
+    """The names of all variables in the tree."""
+    if isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from _variables(value)
+    elif isinstance(node, str):
+        yield from VARIABLE.findall(node)

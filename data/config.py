@@ -208,6 +208,9 @@ class DataConfig(Config):
     set, the workspace's key is used, and made when absent."""
     keep_versions: int = Field(3, ge=1)
     """How many versions of the records are stored in the workspace, the current one included."""
+    store: str | None = None
+    """A path or a URI such as `s3://data/churn`: each version is copied there as it becomes current, under
+    the sha256 of its manifest, and stays. null: versions are in the workspace only."""
 
     @model_validator(mode="after")
     def _check_completeness(self) -> "DataConfig":

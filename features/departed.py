@@ -77,6 +77,12 @@ def remove_from_redis(
     return removed
 
 
+def keys_of(client: Any, join_key: str, project: str) -> Iterator[bytes]:
+    """The keys of all customers of the project in Redis. Raises redis.exceptions.RedisError."""
+    prefix, suffix = wire.key_prefix(join_key), project.encode()
+    return (wire.key_of(prefix, user) + suffix for user in _users(client, prefix, suffix))
+
+
 def _users(client: Any, prefix: bytes, suffix: bytes) -> Iterator[str]:
     """Customers of exactly this project, not of a project whose name only ends with this project's name."""
     for key in client.scan_iter(match=prefix + b"*" + suffix, count=1_000):

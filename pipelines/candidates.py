@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import yaml
+
 from core.errors import ArchiveError, ChurnError
 from pipelines.context import Stages
 from pipelines.model_store import ModelStore, packed_path
@@ -39,7 +41,9 @@ def stored(settings: Stages, archive: Path, sha256: str | None = None) -> Candid
     The copy is needed because packaging the same model again replaces the file that packaging wrote. Raises
     ArchiveError or GateFailure for an archive that must not be served.
     """
-    return _copied(settings, archive, verified(settings, archive, sha256))
+    checked = verified(settings, archive, sha256)
+    _refuse_other_store(settings, archive)
+    return _copied(settings, archive, checked)
 
 
 def champion(settings: Stages, progress: Progress = lambda message: None) -> Candidate | None:
@@ -58,6 +62,7 @@ def registered_candidate(
     """
     with _archive_of(settings, version, progress) as archive:
         checked = verified(settings, archive, version.tags.get("archive_sha256"))
+        _refuse_other_store(settings, archive)
         if checked.spec_digest != settings.features.digest():
             raise ArchiveError(
                 f"version {version.number}: made for feature spec {checked.spec_digest[:12]}, and"
@@ -79,6 +84,7 @@ def found_here(settings: Stages, candidate: Candidate) -> Candidate:
             if place.parent == settings.files.model_store:  # the next packaging replaces this file
                 return stored(settings, place, candidate.sha256)
             verified(settings, place, candidate.sha256)
+            _refuse_other_store(settings, place)
         except ChurnError as error:
             failures.append(str(error))
             continue
@@ -96,6 +102,21 @@ def found_here(settings: Stages, candidate: Candidate) -> Candidate:
         f"version {candidate.version}, archive {candidate.sha256[:12]}: is stable by rollout.database, and is"
         f" neither at {candidate.archive} nor in the workspace nor in the registry{why}"
     )
+
+
+def _refuse_other_store(settings: Stages, archive: Path) -> None:
+    """Raises ArchiveError for an archive that reads an online store of another type than the configured one,
+    as after a move from SQLite to Redis."""
+    with zipfile.ZipFile(archive) as files:
+        if "feature_store.yaml" not in files.namelist():
+            return
+        config = yaml.safe_load(files.read("feature_store.yaml"))
+    reads, configured = config["online_store"]["type"], settings.features.online_store["type"]
+    if reads != configured:
+        raise ArchiveError(
+            f"{archive.name}: reads an online store of type {reads}, and features.online_store is"
+            f" {configured}; run `churn package`"
+        )
 
 
 @contextmanager

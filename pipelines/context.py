@@ -10,9 +10,11 @@ from data.config import DataConfig
 from features.spec import FeaturesConfig
 from model.config import ModelConfig
 from monitoring.config import MonitoringConfig
+from pipelines.backup.config import BackupConfig
 from retraining.config import RetrainConfig
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
+from stream.config import StreamConfig
 from training.config import DecisionConfig, GatesConfig, TrainingConfig, TuningConfig
 
 
@@ -47,6 +49,10 @@ class Stages(Protocol):
     def retrain(self) -> RetrainConfig: ...
     @property
     def monitoring(self) -> MonitoringConfig: ...
+    @property
+    def backup(self) -> BackupConfig: ...
+    @property
+    def stream(self) -> StreamConfig: ...
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self: ...
 

@@ -56,7 +56,9 @@ def run_loop(
                 trial, answers = _rehearsed(context, trial if not rollout else None)
             started("Ask a live server")
             with _timed("serve", finished):
-                answers = answers or query_server(context)
+                if not answers or context.settings.serving.prediction_log_kafka is not None:
+                    # the canary's records stay in the workspace; this server's go to the topic
+                    answers = query_server(context)
             failure = failure_of(trial)
         started("Write the report")
         with _timed("report", finished):

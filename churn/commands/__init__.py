@@ -2,6 +2,7 @@
 
 from churn.command import Command
 from churn.commands import (
+    backup,
     config,
     dashboards,
     data,
@@ -18,11 +19,13 @@ from churn.commands import (
     registry,
     replay,
     report,
+    reproduce,
     retrain,
     retrain_listen,
     score,
     serving,
     steps,
+    stream,
     trace,
     training,
     verify,
@@ -50,7 +53,11 @@ COMMANDS: tuple[Command, ...] = (
     score.score,
     monitor.monitor,
     monitor_export.export,
+    stream.stream,
+    stream.load,
+    stream.refresh,
     replay.replay,
+    reproduce.reproduce,
     forget.forget,
     deploy.start,
     status.status,
@@ -84,6 +91,8 @@ COMMANDS: tuple[Command, ...] = (
     report.report,
     trace.trace,
     doctor.doctor,
+    backup.backup,
+    backup.restore,
     config.show,
 )
 """In the order of `churn --help`."""
@@ -96,6 +105,7 @@ GROUPS = {
     "registry": "versions and aliases",
     "rollout": "a candidate on live traffic",
     "monitor": "measure production, and serve what was measured as metrics",
+    "stream": "purchases on a topic as online features",
     "retrain": "when a model is trained, and the training",
     "dashboard": "Optuna's and MLflow's own pages, on this machine",
     "config": "look at the settings",

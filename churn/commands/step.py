@@ -44,6 +44,7 @@ def append_delivery(settings: "Settings", uri: str) -> "Delivery":
     """Merge a delivery into the records. The step `ingest` then counts as done, so that `churn run` continues
     with the features."""
     from data.append import append
+    from data.records.remote import publish
     from features.spec import columns_read
     from pipelines.engine import accept, is_done
     from pipelines.steps import STEPS
@@ -54,6 +55,7 @@ def append_delivery(settings: "Settings", uri: str) -> "Delivery":
         context = context_of(settings, shown.describe)
         was_done = is_done(step, context)
         delivery = append(settings.data, settings.files, uri, context.as_of, shown.describe, read)
+        publish(settings.data, settings.files, shown.describe)
         if was_done:
             accept(step, context)
     return delivery

@@ -7,10 +7,12 @@ from pipelines.steps.depends import columns_read
 def ingest_source(context: Context) -> None:
     """Reads, validates and masks the source."""
     from data.ingest import ingest
+    from data.records.remote import publish
 
     further = columns_read(context)
     until = context.known_until
     ingest(context.settings.data, context.files, context.as_of, context.progress, further, until)
+    publish(context.settings.data, context.files, context.progress)
 
 
 def compute_features(context: Context) -> None:
@@ -22,10 +24,17 @@ def compute_features(context: Context) -> None:
 
 
 def fill_online_store(context: Context) -> None:
-    """Puts the newest snapshot into the online store."""
+    """Puts the newest snapshot into the online store; later vectors of a stream stay."""
     from features.store import materialize
+    from pipelines.streaming import is_used, newest_moment, push_again, streamed
 
-    materialize(context.settings.features, context.files, context.progress)
+    settings, files = context.settings, context.files
+    if context.known_until is not None or not is_used(settings):
+        materialize(settings.features, files, context.progress)
+        return
+    latest = newest_moment(files)
+    materialize(settings.features, files, context.progress, streamed(settings, latest))
+    push_again(settings, latest, context.now)
 
 
 def join_training_set(context: Context) -> None:

@@ -9,6 +9,12 @@ from core.layers import expand, parse_override
 
 EXAMPLES = sorted((CONFIGS.parent / "examples").glob("*.yaml"))
 PRODUCTION = {
+    "CHURN_WORKSPACE": "/srv/churn",
+    "CHURN_SOURCE": "postgresql+psycopg://shop@db/shop",
+    "CHURN_DATA_STORE": "s3://data/churn",
+    "CHURN_PREDICTION_TOPIC": "kafka:9096/predictions",
+    "CHURN_BACKUP": "s3://backup/churn",
+    "CHURN_MLFLOW_DATABASE": "postgresql+psycopg://mlflow@db/mlflow",
     "CHURN_REDIS": "redis.internal:6379",
     "CHURN_FEAST_REGISTRY": "postgresql+psycopg://feast@db/feast",
     "MLFLOW_TRACKING_URI": "http://mlflow:5000",
@@ -21,6 +27,8 @@ PRODUCTION = {
 }
 URIS_AND_SIZES = {
     "workspace",
+    "data.source",
+    "data.store",
     "features.offline_store",
     "features.online_store",
     "features.registry",
@@ -30,8 +38,12 @@ URIS_AND_SIZES = {
     "tuning.storage",
     "tuning.trials",
     "tuning.workers",
+    "serving.prediction_log_kafka",
     "serving.workers",
     "serving.heap",
+    "backup.store",
+    "backup.mlflow_database",
+    "backup.topics",
     "rollout.target",
     "rollout.database",
     "rollout.store",
@@ -66,8 +78,13 @@ def test_profiles_change_addresses_and_sizes_only(profile: str, monkeypatch: pyt
 
 
 def test_production_names_a_missing_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CHURN_REDIS", raising=False)
-    with pytest.raises(ConfigError, match="environment variable CHURN_REDIS"):
+    for name, value in PRODUCTION.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("CHURN_REDIS")
+    with pytest.raises(ConfigError, match="environment variable CHURN_REDIS; export it"):
+        load_settings("production")
+    monkeypatch.delenv("CHURN_BACKUP")
+    with pytest.raises(ConfigError, match="variables CHURN_REDIS, CHURN_BACKUP; export them"):
         load_settings("production")
 
 

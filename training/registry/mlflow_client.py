@@ -18,6 +18,8 @@ def client_of(tracking_uri: str) -> Any:
 
     # otherwise each download of small files draws a bar over the progress of our commands
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # and a server's address would be printed at the end of each run
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
 
