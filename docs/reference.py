@@ -18,6 +18,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple, cast, get_args
 
 import yaml
+from prometheus_client import CollectorRegistry
 
 from churn import cli
 from churn.settings import STAGES, Settings
@@ -30,6 +31,7 @@ from monitoring.exporter import Exporter
 from rollout.database.ledger_counts import LedgerCounts
 from rollout.database.monitor_runs import RunRows
 from rollout.health import Standing
+from stream.measures import Measures
 from training.gates import RULES
 
 OPENAPI = Path(__file__).with_name("openapi.json")
@@ -306,6 +308,14 @@ def metrics_page() -> str:
     for family in _exporter_metrics():
         suffix = "_total" if family.type == "counter" else ""
         labels = sorted({label for sample in family.samples for label in sample.labels})
+        lines += _definition(f"{family.name}{suffix}", _note(family.type, labels), family.documentation)
+    lines += ["", "## Of the stream", "", "`churn stream` answers at `stream.address`.", ""]
+    registry = CollectorRegistry()
+    Measures(registry)
+    for family in registry.collect():
+        suffix = "_total" if family.type == "counter" else ""
+        labels = ["outcome"] if family.name == "churn_stream_messages" else []
+        labels = ["step"] if family.name == "churn_stream_failures" else labels
         lines += _definition(f"{family.name}{suffix}", _note(family.type, labels), family.documentation)
     return "\n".join(lines) + "\n"
 

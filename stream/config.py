@@ -26,7 +26,7 @@ class StreamConfig(Config):
     messages with one identity are one purchase."""
     batch: int = Field(1000, gt=0, le=10_000)
     """Most purchases in a batch, which is one transaction and one push."""
-    wait_ms: int = Field(200, gt=0, le=10_000)
+    wait_ms: int = Field(50, gt=0, le=10_000)
     """How long a batch that is not full waits for more."""
     future_s: float = Field(60, ge=0, le=300)
     """A purchase may be so far ahead of this machine's clock; one further ahead is a dead letter. A server

@@ -78,6 +78,7 @@ def test_a_client_that_is_refused_counts_its_records_and_says_so(
     assert "another" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_killed_broker_loses_no_record_and_doubles_none(broker: Broker) -> None:
     broker.create("killed")
     topic = KafkaTopic(broker.address, "killed")
@@ -97,6 +98,7 @@ def test_a_killed_broker_loses_no_record_and_doubles_none(broker: Broker) -> Non
     assert sorted(map(int, ids(broker, "killed"))) == list(range(2_000))
 
 
+@pytest.mark.slow
 def test_a_broker_that_lost_acknowledged_records_does_not_end_the_log(broker: Broker) -> None:
     """The topic is made anew under the producer, as after a restore from a backup that is too old."""
     from confluent_kafka.admin import AdminClient

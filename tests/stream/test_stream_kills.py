@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from support.servers.kafka_broker import Broker, kafka_broker
+from support.servers.kafka_broker import PASSWORD, USER, Broker, kafka_broker
 from support.servers.redis_servers import redis_server
 from support.stream_workspace import Row, Shop, differences, message, purchases, shop, vectors
 from support.waits import within
@@ -49,6 +48,8 @@ class Drill:
     made: Shop
     broker: Broker
     topic: str
+    port: int | None = None
+    """Of the broker; None: in plain text."""
 
     def overlay(self) -> Path:
         content = {
@@ -56,7 +57,8 @@ class Drill:
             "data": self.made.data.model_dump(mode="json"),
             "features": {"online_store": dict(self.made.spec.online_store)},
             "stream": {
-                "brokers": self.broker.address, "topic": self.topic, "dead_letters": f"{self.topic}.dead",
+                "brokers": f"127.0.0.1:{self.port or self.broker.plain}", "topic": self.topic,
+                "dead_letters": f"{self.topic}.dead",
                 "group": self.topic, "state": f"sqlite:///{self.made.files.root}/stream.db", "batch": 40,
             },
         }  # fmt: skip
@@ -162,26 +164,38 @@ def test_a_consumer_killed_after_a_step_loses_and_doubles_nothing(
 def test_a_killed_broker_and_producer_lose_nothing_that_was_acknowledged(
     made: Shop, broker: Broker, tmp_path: Path
 ) -> None:
-    """The producer is killed too, and its successor sends everything of which it got no acknowledgement."""
+    """The producer's successor sends every purchase of which its predecessor got no acknowledgement."""
     drill = Drill(made, broker, "killed-broker")
     broker.create(drill.topic)
-    rows = some(600, "b", 4)
-    process = drill.start("push", 10**9)
+    rows = some(1_000, "b", 4)
+    lines, acknowledged = tmp_path / "lines", tmp_path / "acknowledged"
+    lines.write_bytes(b"\n".join(message(row) for row in rows))
+    send = [sys.executable, "-m", "support.drills.purchase_producer", broker.address, drill.topic]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+
+    def producer() -> psutil.Popen:
+        return psutil.Popen([*send, str(lines), str(acknowledged)], env=environment, cwd=ROOT)
+
+    def count() -> int:
+        return len(acknowledged.read_text().split()) if acknowledged.exists() else 0
+
+    process, first = drill.start("push", 10**9), producer()
     try:
-        drill.send(rows[:200])
-        within(90, lambda: _slowly(drill.held() > len(made.history)), drill.log)
-        sender = threading.Thread(target=drill.send, args=(rows[200:400],))
+        within(60, lambda: count() >= 200)
+        first.kill()
+        first.wait()
+        second = producer()
+        within(60, lambda: count() >= 500)
         broker.kill()
-        sender.start()  # it waits for the broker
         time.sleep(2)
         broker.start()
-        sender.join(90)
-        drill.send(rows[300:])  # the successor repeats 100 of them
-        within(90, lambda: _slowly(drill.held() == len(made.history) + 600), drill.log)
+        assert second.wait(120) == 0
+        assert count() == 1_000
+        within(90, lambda: _slowly(drill.held() == len(made.history) + 1_000), drill.log)
     finally:
         process.terminate()
         process.wait(60)
-    assert drill.held() == len(made.history) + 600
+    assert drill.held() == len(made.history) + 1_000
     assert drill.differ(rows, tmp_path / "offline") == []
 
 
@@ -238,3 +252,19 @@ def test_a_store_that_is_away_is_waited_for(broker: Broker, tmp_path: Path) -> N
         subprocess.run(refresh, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         assert drill.differ(rows, tmp_path / "offline") == []
         assert "u_" not in drill.log()
+
+
+def test_a_consumer_reads_and_buries_over_sasl_and_tls(
+    made: Shop, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHURN_STREAM_KAFKA_SECURITY", "sasl_ssl")
+    monkeypatch.setenv("CHURN_STREAM_KAFKA_CA", str(broker.tls.ca))
+    monkeypatch.setenv("CHURN_STREAM_KAFKA_USER", USER)
+    monkeypatch.setenv("CHURN_STREAM_KAFKA_PASSWORD", PASSWORD)
+    drill = Drill(made, broker, "secured", broker.sasl_ssl)
+    broker.create(drill.topic)
+    rows = some(20, "sasl")
+    drill.send(rows, b"{broken")
+    drill.finish(len(made.history) + 20)
+    assert drill.differ(rows, tmp_path / "offline") == []
+    assert PASSWORD not in drill.log()
