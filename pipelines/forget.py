@@ -18,6 +18,7 @@ from data.config import utc_text
 from data.forget import forget_records
 from data.mask import load_key
 from data.records.erasure import Erased, fingerprint, remove_rows
+from data.records.remote import publish, withdraw
 from pipelines.context import Context, Stages
 from pipelines.live import masked
 from pipelines.streaming import erase, is_used, newest_moment, streamed
@@ -76,6 +77,9 @@ def _removals(
     files = settings.files
     progress("records")
     yield "records", forget_records(files, names)
+    progress("versions of the records in data.store")
+    yield "versions in data.store", withdraw(settings.data, files)
+    publish(settings.data, files, progress)
     progress("snapshots, scores and prediction logs")
     for file in _files(files.root, (".parquet",)):
         if not file.is_relative_to(files.data.parent):

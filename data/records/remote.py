@@ -1,7 +1,7 @@
 """Versions of the records in a store that other machines reach too, in folders named as on this machine.
 
 A folder has its manifest only when all other files are there. Since the folder's name is the manifest's
-sha256, a version that is there is never written again, and old ones stay until someone removes them.
+sha256, a version that is there is never written again. Old ones stay until customers are erased.
 """
 
 import hashlib
@@ -17,8 +17,11 @@ from fsspec.core import url_to_fs
 from core.errors import DataError
 from core.workspace import Workspace, fresh_directory
 from data.config import DataConfig
+from data.records.versions import versions
 
 Progress = Callable[[str], None]
+VERSION = re.compile("[0-9a-f]{64}")
+"""The name of a version's folder."""
 
 
 def publish(config: DataConfig, files: Workspace, progress: Progress = lambda message: None) -> bool:
@@ -41,6 +44,30 @@ def publish(config: DataConfig, files: Workspace, progress: Progress = lambda me
         for path in [*others, manifest]:
             _copy(store, path, f"{place}/{path.relative_to(folder).as_posix()}")
     return True
+
+
+def withdraw(config: DataConfig, files: Workspace) -> int:
+    """Delete the versions in `data.store` that this workspace does not have, after an erasure: they may have
+    rows of customers who were erased. How many there were.
+
+    Raises DataError, after which it may be repeated, when the store cannot be written.
+    """
+    if config.store is None:
+        return 0
+    present = {version.sha256 for version in versions(files)}
+    with _errors(config.store):
+        store, root = url_to_fs(config.store)
+        store.invalidate_cache()
+        places = store.ls(root, detail=False) if store.exists(root) else []
+        named = {place.rstrip("/").rpartition("/")[2]: place for place in places}
+        old = [place for name, place in named.items() if VERSION.fullmatch(name) and name not in present]
+        for place in old:
+            if store.exists(manifest := f"{place}/{files.manifest.name}"):
+                store.rm_file(
+                    manifest
+                )  # first, so that an interruption leaves no version that looks complete
+            store.rm(place, recursive=True)
+    return len(old)
 
 
 def fetch(config: DataConfig, files: Workspace, sha256: str) -> Path:
