@@ -15,7 +15,7 @@ from typing import Any
 from core.errors import ConfigError
 from core.workspace import Workspace, write_atomically
 from data.config import utc_text
-from data.forget import forget_records
+from data.forget import forget_records, forget_stored
 from data.mask import load_key
 from data.records.erasure import Erased, fingerprint, remove_rows
 from pipelines.context import Context, Stages
@@ -75,6 +75,7 @@ def _removals(
     files = settings.files
     progress("records")
     yield "records", forget_records(files, names)
+    yield "versions in data.store", forget_stored(settings.data, files, names)
     progress("snapshots, scores and prediction logs")
     for file in _files(files.root, (".parquet",)):
         if not file.is_relative_to(files.data.parent):
