@@ -95,6 +95,9 @@ bench-score: install  ## batch scoring: customers a second on one core, memory a
 bench-rollout: install  ## 10,000 simulated rollouts beside thresholds, mSPRT, Kayenta; goes on where it stopped; ARGS="--only plan"
 	$(BIN)/python -m benchmarks.rollout $(ARGS)
 
+bench-stream: install  ## purchases through Kafka: equality with the batch build, lag at 1,000 a second, memory over 1 million
+	PYTHONPATH=.:tests $(BIN)/python -m benchmarks.stream $(ARGS)
+
 images:  ## churn-serve and churn-train with podman or docker; IMAGES=churn-serve: one of them; IMAGE_FLAGS go to the build
 	set -e; for image in $(IMAGES); do \
 	  $(CONTAINER) build $(IMAGE_FORMAT) $(IMAGE_FLAGS) --tag $$image --file Dockerfile.$${image#churn-} .; done
@@ -134,7 +137,7 @@ docs: install  ## the site of the documents in var/site; a warning or a broken l
 lock:  ## write constraints.txt anew from what pip resolves today
 	rm -rf var/lock
 	$(PYTHON) -m venv var/lock
-	var/lock/bin/python -m pip install --quiet --editable '.[dev,docs,bench,postgres,loopback,excel,otel]'
+	var/lock/bin/python -m pip install --quiet --editable '.[dev,docs,bench,postgres,loopback,excel,otel,dvc]'
 	{ echo '# Every package at the version that is tested. Made by `make lock`; do not edit.'; \
 	  var/lock/bin/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//; s/^torch @ .*/torch==2.13.0/'; } > constraints.txt
 	rm -rf var/lock
@@ -142,5 +145,7 @@ lock:  ## write constraints.txt anew from what pip resolves today
 clean:  ## remove what runs have made (var/); the environment stays
 	rm -rf var build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run production-up production-down test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-monitoring bench-replay bench-rollout images docs lock clean
+include deploy/deploy.mk
+
+.PHONY: help install run test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-monitoring bench-replay bench-rollout images docs lock clean production-up production-down bench-stream
 .DEFAULT_GOAL := help

@@ -16,6 +16,7 @@ from replay.config import ReplayConfig
 from retraining.config import RetrainConfig
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
+from stream.config import StreamConfig
 from training.shape_rules import refuse_for_shape
 from training.stages import Stages
 from training.value_at_stake import value_at_stake
@@ -31,6 +32,7 @@ class Settings(Stages):
     retrain: RetrainConfig
     monitoring: MonitoringConfig
     backup: BackupConfig
+    stream: StreamConfig
     _given: frozenset[str] = PrivateAttr(frozenset())
 
     @property
@@ -99,4 +101,6 @@ def _place_in_workspace(settings: Settings) -> Settings:
     )
     tuning = settings.tuning.model_copy(update={"storage": placed(settings.tuning.storage)})
     rollout = settings.rollout.model_copy(update={"database": placed(settings.rollout.database)})
-    return settings.model_copy(update={"training": training, "tuning": tuning, "rollout": rollout})
+    stream = settings.stream.model_copy(update={"state": placed(settings.stream.state)})
+    places = {"training": training, "tuning": tuning, "rollout": rollout, "stream": stream}
+    return settings.model_copy(update=places)

@@ -95,8 +95,8 @@ def cleaner_of(
     if manifest["key_check"] != key_check(key):
         raise DataError(f"the records were masked with another key; set {config.mask_key_env} to that one")
     delivered = source.model_copy(update={"uri": uri})
-    known = [name for name in manifest["schema"] if name not in _STANDARD_COLUMNS]
-    types = {name: _KINDS[manifest["schema"][name]] for name in known}
+    types = further_types(manifest)
+    known = list(types)
     cleaner = Cleaner(config.model_copy(update={"source": delivered}), delivered, further, types)
     if list(cleaner.further.names) != known:
         raise DataError(
@@ -104,6 +104,12 @@ def cleaner_of(
             f" {', '.join(cleaner.further.names) or 'none'}; run `churn ingest` on the whole source"
         )
     return cleaner
+
+
+def further_types(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The further columns of the stored records, in their order, and their types."""
+    names = [name for name in manifest["schema"] if name not in _STANDARD_COLUMNS]
+    return {name: _KINDS[manifest["schema"][name]] for name in names}
 
 
 def read_delivery(

@@ -45,7 +45,7 @@ def write_parts(
         log = open_log(spec, records)
         build = _Build(spec, Rule.of(spec, connection), log, schedule, out)
         no_rows = with_gaps(log, merge(connection, log, Range(0, "", "")), "all")
-        build.expressions.check(connection, _rows_before(f"({no_rows})", schedule.latest), log.known)
+        build.expressions.check(connection, rows_before(f"({no_rows})", schedule.latest), log.known)
         cut = ranges(connection, log)
         with ThreadPoolExecutor(min(spec.threads or os.cpu_count() or 1, len(cut))) as pool:
             jobs = [pool.submit(_write_range, build, connection.cursor(), one) for one in cut]
@@ -80,11 +80,12 @@ def _write_range(build: _Build, connection: duckdb.DuckDBPyConnection, customers
     spec, rule, log, schedule, out = build.spec, build.rule, build.log, build.schedule, build.out
     excluded = 0
     try:
-        _load(spec, connection, log, customers)
+        load(spec, connection, log, merge(connection, log, customers))
+        connection.execute("DROP TABLE IF EXISTS merged")
         for number, as_of in enumerate(schedule.snapshots):
             name = f"{number:05d}-{customers.number:05d}.parquet"
             snapshot = out / "snapshots" / name
-            write_parquet(connection, _snapshot(spec, rule, log, as_of), snapshot)
+            write_parquet(connection, snapshot_at(spec, rule, log, as_of), snapshot)
             excluded += rule.count_excluded(connection, "purchases", as_of, snapshot)
             if as_of in schedule.labelled:
                 activity = "everything" if spec.returns_count_as_life else "purchases"
@@ -92,26 +93,37 @@ def _write_range(build: _Build, connection: duckdb.DuckDBPyConnection, customers
                 write_parquet(connection, labels, out / "labels" / name)
     except duckdb.Error as error:
         raise build.expressions.computation_error(
-            connection, lambda over: _rows_before(_TABLES[over], schedule.latest), error
+            connection, lambda over: rows_before(_TABLES[over], schedule.latest), error
         ) from None
     finally:
         connection.close()
     return excluded
 
 
+def table_of(over: Over) -> str:
+    """The table of `load` with this kind of rows."""
+    return _TABLES[over]
+
+
 _TABLES: dict[Over, str] = {"purchases": "purchases", "returns": "returned", "all": "everything"}
 
 
-def _load(spec: FeaturesConfig, connection: duckdb.DuckDBPyConnection, log: Log, customers: Range) -> None:
-    """Create a temporary table for each kind of rows that the spec reads."""
-    rows = merge(connection, log, customers)
+def load(spec: FeaturesConfig, connection: duckdb.DuckDBPyConnection, log: Log, rows: str) -> None:
+    """Create a temporary table for each kind of rows that the spec reads, replacing an earlier one.
+
+    `rows` is SQL with the columns of `features.log.merge`, sorted by customer and time. Raises FeatureError
+    when they are not sorted.
+    """
     for over in _kinds(spec):
-        connection.execute(f"CREATE TEMP TABLE {_TABLES[over]} AS {with_gaps(log, rows, over)}")
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {_TABLES[over]} AS {with_gaps(log, rows, over)}")
         if connection.execute(f'SELECT bool_or("unsorted#") FROM {_TABLES[over]}').fetchall() == [(True,)]:
             raise FeatureError(
-                f"{log.parts[0].file.parent}: not sorted by user_id and timestamp; run `churn ingest` again"
+                f"{_origin(log)}: not sorted by user_id and timestamp; run `churn ingest` again"
             )
-    connection.execute("DROP TABLE IF EXISTS merged")
+
+
+def _origin(log: Log) -> str:
+    return str(log.parts[0].file.parent) if log.parts else "rows"
 
 
 def _kinds(spec: FeaturesConfig) -> list[Over]:
@@ -120,8 +132,11 @@ def _kinds(spec: FeaturesConfig) -> list[Over]:
     return [over for over in _TABLES if over in needed or (over == "all" and spec.returns_count_as_life)]
 
 
-def _snapshot(spec: FeaturesConfig, rule: Rule, log: Log, as_of: datetime) -> str:
-    """SQL: all customers with a purchase before `as_of`; features over other rows are joined to them."""
+def snapshot_at(spec: FeaturesConfig, rule: Rule, log: Log, as_of: datetime) -> str:
+    """SQL over the tables of `load`: all eligible customers with a purchase before `as_of`, by user_id.
+
+    Features over other rows are joined to them.
+    """
     at = f"TIMESTAMPTZ '{utc_text(as_of)}'"
     tables = [_group(spec, log, "purchases", as_of)]
     values = {feature.name: quoted(feature.name) for feature in spec.features}
@@ -147,13 +162,13 @@ def _features(spec: FeaturesConfig, over: Over) -> list[Feature]:
 
 def _group(spec: FeaturesConfig, log: Log, over: Over, as_of: datetime) -> str:
     listed = ", ".join(['"user_id#"', *columns(_features(spec, over), log.aliases)])
-    return f'(SELECT {listed} FROM ({_rows_before(_TABLES[over], as_of)}) GROUP BY "user_id#") AS known'
+    return f'(SELECT {listed} FROM ({rows_before(_TABLES[over], as_of)}) GROUP BY "user_id#") AS known'
 
 
 def _joined(features: Sequence[Feature], log: Log, over: Over, as_of: datetime) -> list[str]:
     """SQL: the groups, and one row with the values of the aggregates for a customer without such rows."""
     listed = ", ".join(columns(features, log.aliases))
-    seen = _rows_before(_TABLES[over], as_of)
+    seen = rows_before(_TABLES[over], as_of)
     return [
         f'LEFT JOIN (SELECT "user_id#", {listed} FROM ({seen}) GROUP BY "user_id#") AS {over}_of '
         f'ON known."user_id#" = {over}_of."user_id#"',
@@ -161,7 +176,7 @@ def _joined(features: Sequence[Feature], log: Log, over: Over, as_of: datetime) 
     ]
 
 
-def _rows_before(rows: str, as_of: datetime) -> str:
+def rows_before(rows: str, as_of: datetime) -> str:
     """SQL: the rows before `as_of`. Features read the log only through this, so that no future row leaks."""
     return f"""
         SELECT * EXCLUDE ("unsorted#"),

@@ -1,8 +1,9 @@
 """The feature store of a workspace: its configuration, its definitions, and its newest online values."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import yaml
@@ -61,9 +62,15 @@ def apply(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
     return store
 
 
-def materialize(spec: FeaturesConfig, files: Workspace, progress: Callable[[str], None] = log.info) -> int:
+def materialize(
+    spec: FeaturesConfig,
+    files: Workspace,
+    progress: Callable[[str], None] = log.info,
+    streamed: Iterable[str] = (),
+) -> int:
     """Register the definitions, write each customer's newest snapshot to the online store, and remove
-    departed customers. Returns the number of customers who were written.
+    departed customers. Returns the number of customers who were written. `streamed`: customers (masked) with
+    newer vectors from a stream, who have not departed although no snapshot has them.
 
     Feast's `materialize` would write every snapshot of the interval, each over the previous one. Each batch
     is one transaction, so a reader gets either a customer's old vector or the new one. Running it again is
@@ -81,26 +88,30 @@ def materialize(spec: FeaturesConfig, files: Workspace, progress: Callable[[str]
             store.write_to_online_store(spec.view, df=batch.to_pandas())
             written += batch.num_rows
             progress(f"online: {written:,} customers")
-        progress(_remove_departed(spec, files, store, record))
+        progress(_remove_departed(spec, files, store, record, streamed))
     pack(spec, files)
     return written
 
 
-def remove_departed(spec: FeaturesConfig, files: Workspace) -> str:
-    """Remove departed customers from the online store; return a message with their number.
+def remove_departed(spec: FeaturesConfig, files: Workspace, streamed: Iterable[str] = ()) -> str:
+    """Remove departed customers from the online store, except `streamed`; return a message with their number.
 
     Raises FeatureError for errors of the store, and for a store from which customers cannot be erased.
     """
     with _store_errors(spec):
-        return _remove_departed(spec, files, open_store(spec, files), read_feature_manifest(files))
+        return _remove_departed(spec, files, open_store(spec, files), read_feature_manifest(files), streamed)
 
 
 def _remove_departed(
-    spec: FeaturesConfig, files: Workspace, store: FeatureStore, record: Mapping[str, Any]
+    spec: FeaturesConfig,
+    files: Workspace,
+    store: FeatureStore,
+    record: Mapping[str, Any],
+    streamed: Iterable[str],
 ) -> str:
     """As `remove_departed`, with an open store; errors of the store are not converted."""
     keys = newest(spec, files, record, ["user_id"], rows=100_000)
-    present = (user for batch in keys for user in batch["user_id"].to_pylist())
+    present = chain((user for batch in keys for user in batch["user_id"].to_pylist()), streamed)
     removed = online_store_of(spec).remove_departed(_place(spec, files), store, present)
     return f"online: {removed:,} customers removed who departed or are not eligible"
 

@@ -30,6 +30,10 @@ class Evidence:
         self._started = np.logaddexp(self._started, _log_weight(self._checks)) + log_e
         return float(np.logaddexp(self._started, _log_weight_after(self._checks)))
 
+    def skip(self) -> None:
+        """A check that is no evidence, and at which no change can begin."""
+        self._checks += 1
+
 
 def evidence_of_change(log_e_values: Sequence[float]) -> Floats:
     """Log evidence after each check, [checks]; alarm where it reaches log(1/alpha).

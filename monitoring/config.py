@@ -1,13 +1,9 @@
 """The settings in `configs/monitoring.yaml`."""
 
-import math
-
 from pydantic import Field
 
 from core.config import Config
-
-TESTS = 24
-"""Tests that can page, each of them for every feature or segment: they share alpha equally."""
+from monitoring import budget
 
 
 class ExporterConfig(Config):
@@ -81,6 +77,8 @@ class StalenessConfig(Config):
     """By how much the share of predictions from stale or degraded features may rise."""
     unknown_share: float = Field(0.05, gt=0, lt=1)
     """By how much the share of predictions for customers without features may rise."""
+    dropped_share: float = Field(0.01, gt=0, lt=1)
+    """Share of the records of the prediction log that workers may drop, because its sink cannot take them."""
 
 
 class SkewConfig(Config):
@@ -131,7 +129,8 @@ class MonitoringConfig(Config):
     every_days: float = Field(14, gt=0)
     """Days between two checks, and the length of the window that a check reads."""
     alpha: float = Field(0.003, gt=0, lt=0.5)
-    """The largest probability with which a whole history of checks without a change has any page."""
+    """The largest probability with which a whole history of checks without a change has any page. All tests
+    that can page share it (monitoring/budget.py)."""
     min_rows: int = Field(50, gt=0)
     """Rows or customers below which a number is not judged."""
     history: int = Field(26, ge=4)
@@ -146,7 +145,6 @@ class MonitoringConfig(Config):
     skew: SkewConfig = SkewConfig()
     performance: PerformanceConfig = PerformanceConfig()
 
-    def level(self, subjects: int) -> float:
-        """Log evidence at which a test raises an alarm that is made for each of `subjects` features or
-        segments, so that all tests together have false alarms in a share `alpha` of histories."""
-        return math.log(TESTS * max(subjects, 1) / self.alpha)
+    def level(self, test: str, subjects: int) -> float:
+        """Log evidence at which a test of `budget.TESTS` raises an alarm, made for each of `subjects`."""
+        return budget.level(test, subjects, self.alpha)

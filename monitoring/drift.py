@@ -48,6 +48,22 @@ def psi(expected: npt.NDArray[np.float64], actual: npt.NDArray[np.float64]) -> f
     return float(np.sum((a - e) * np.log(a / e)))
 
 
+def decile_edges(reference: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The inner edges of BINS quantile bins of the numbers [B] of a reference, ascending; NaN is left out.
+
+    Counts have many ties: equal deciles are merged, so that there are fewer bins. None without numbers.
+    """
+    known = reference[~np.isnan(reference)]
+    if not len(known):
+        return np.zeros(0)
+    return np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1]))
+
+
+def bins_of(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """The bin of each value [B], from 0 to len(edges); that of NaN is len(edges) + 1."""
+    return np.where(np.isnan(values), len(edges) + 1, np.searchsorted(edges, values, side="left"))
+
+
 def _binned(reference: pa.ChunkedArray, groups: Iterable[pa.ChunkedArray]) -> list[npt.NDArray[np.float64]]:
     """Shares of each group [bins], by the reference's deciles or categories; nulls have a separate bin."""
     if pa.types.is_string(reference.type) or pa.types.is_large_string(reference.type):
@@ -60,15 +76,10 @@ def _binned(reference: pa.ChunkedArray, groups: Iterable[pa.ChunkedArray]) -> li
 
         size = len(categories) + 2
     else:
-        known = np.asarray(reference.drop_null().to_numpy(), dtype=float)
-        # counts have many ties: equal deciles are merged into one bin
-        edges = (
-            np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(known) else np.array([])
-        )
+        edges = decile_edges(np.asarray(reference.drop_null().to_numpy(), dtype=float))
 
         def codes(values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-            numbers = np.asarray(values.to_numpy(), dtype=float)
-            return np.where(np.isnan(numbers), len(edges) + 1, np.searchsorted(edges, numbers, side="left"))
+            return bins_of(np.asarray(values.to_numpy(), dtype=float), edges)
 
         size = len(edges) + 2
     return [np.bincount(codes(group), minlength=size) / max(len(group), 1) for group in groups]

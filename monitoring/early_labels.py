@@ -149,9 +149,13 @@ def log_e_of_loss(differences: Floats, bound: float) -> float:
 
     Each difference is cut to MOST_NATS.
     """
-    data = (np.clip(differences, -MOST_NATS, MOST_NATS) + MOST_NATS) / (2 * MOST_NATS)
-    scaled = (min(bound, MOST_NATS) + MOST_NATS) / (2 * MOST_NATS)
-    return float(above(Histogram.of(data, bins=LOSS_BINS), np.array([scaled]))[0])
+    data = Histogram.of(scaled(differences), bins=LOSS_BINS)
+    return float(above(data, scaled(np.array([bound])))[0])
+
+
+def scaled(differences: Floats) -> Floats:
+    """Differences of losses in nats, cut to MOST_NATS, on a scale from 0 to 1: 0 nats are 0.5."""
+    return np.asarray((np.clip(differences, -MOST_NATS, MOST_NATS) + MOST_NATS) / (2 * MOST_NATS))
 
 
 def avoidable_loss(

@@ -63,6 +63,13 @@ class Predictions:
         )
         return found.set_index("user_id")
 
+    def drops(self) -> pd.DataFrame:
+        """One row: how many records are there (`written`), and how many their workers dropped (`dropped`)."""
+        names = self.query(f"DESCRIBE {self.rows}")["column_name"]
+        # older workers did not count
+        dropped = "coalesce(sum(dropped_before), 0)" if "dropped_before" in set(names) else "0"
+        return self.query(f"SELECT count(*) AS written, {dropped}::BIGINT AS dropped FROM ({self.rows})")
+
     def version(self) -> str:
         """The model version of the newest prediction that no canary made; empty if there is none."""
         found = self.query(

@@ -46,6 +46,7 @@ def collect(sources: Sources, config: MonitoringConfig, earlier: Sequence[Monito
         "arrivals": arrivals.EMPTY if log is None else arrivals.follow(log, config),
         "past": past.count(sources.records, sources.at, _run_before(earlier, sources.at)),
         "served": _served(predictions, 0 if newest is None else len(newest)),
+        "drops": pd.DataFrame() if predictions is None else predictions.drops(),
         "served_before": _served_before(earlier, sources.since, config),
         "distributions": compare_distributions(sources, newest, moments, predictions, config),
         "skew": compare(sources, predictions, moments, log is not None, config),
@@ -71,6 +72,8 @@ def judge(evidence: Evidence) -> Checked:
     checked += arrivals.check(of["arrivals"], config)
     checked += past.check(of["past"], config)
     checked += served.check(of["served"], of["served_before"], config)
+    if "drops" in of:  # evidence of earlier versions has none
+        checked += served.check_drops(of["drops"], config)
     checked += distributions.check(of["distributions"], config)
     checked += skew.check(of["skew"], config)
     if "performance_metrics" in of:  # there were predictions of a model that serves

@@ -14,6 +14,7 @@ from pipelines.backup.config import BackupConfig
 from retraining.config import RetrainConfig
 from rollout.config import RolloutConfig
 from serving.config import GatewayConfig, ServingConfig
+from stream.config import StreamConfig
 from training.config import DecisionConfig, GatesConfig, TrainingConfig, TuningConfig
 
 
@@ -50,6 +51,8 @@ class Stages(Protocol):
     def monitoring(self) -> MonitoringConfig: ...
     @property
     def backup(self) -> BackupConfig: ...
+    @property
+    def stream(self) -> StreamConfig: ...
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self: ...
 

@@ -20,13 +20,14 @@ from data.mask import load_key
 from data.records.erasure import Erased, fingerprint, remove_rows
 from pipelines.context import Context, Stages
 from pipelines.live import masked
+from pipelines.streaming import erase, is_used, newest_moment, streamed
 
 TEXTS = (".json", ".jsonl", ".html", ".md", ".csv", ".txt")
 GONE = "erased"
 """Replaces the masked identifier in a text file."""
 NOT_REACHED = (
     "the source itself, which this project only reads",
-    "backups, and files that were written outside of the workspace",
+    "backups, DVC's cache and remote, and files that were written outside of the workspace",
     "models that were trained before: their weights are sums over all customers; train again",
 )
 
@@ -82,7 +83,8 @@ def _removals(
             yield _place(files, file), remove_rows(file, names)
     for file in _files(files.root, TEXTS):
         yield _place(files, file), _redact(file, names)
-    progress("online store")
+    progress("stream and online store")
+    yield "stream", erase(settings, names)
     yield "online store", _remove_online(settings, names)
     progress("runs in MLflow")
     for run, count in _remove_from_runs(settings, names):
@@ -95,7 +97,8 @@ def _remove_online(settings: Stages, names: Sequence[str]) -> int:
 
     before = _online(settings, names)
     if before:
-        remove_departed(settings.features, settings.files)
+        later = streamed(settings, newest_moment(settings.files)) if is_used(settings) else ()
+        remove_departed(settings.features, settings.files, later)
     return before - _online(settings, names)
 
 
@@ -139,6 +142,12 @@ def _remove_from_runs(settings: Stages, names: Sequence[str]) -> Iterator[tuple[
                     yield run.info.run_id, count
 
 
+def _topics(settings: Stages) -> list[str]:
+    log, stream = settings.serving.prediction_log_kafka, settings.stream
+    found = [] if log is None else [log]
+    return found if stream.brokers is None else [*found, stream.topic, stream.dead_letters]
+
+
 def _redact(file: Path, names: Sequence[str]) -> int:
     content = file.read_bytes()
     count = sum(content.count(name.encode()) for name in names)
@@ -179,7 +188,8 @@ def _place(files: Workspace, file: Path) -> str:
 def _written(
     context: Context, names: Sequence[str], reason: str, removed: dict[str, int], remaining: int
 ) -> Proof:
-    topic = context.settings.serving.prediction_log_kafka
+    settings = context.settings
+    topics = [f"the Kafka topic {topic}: see to its retention" for topic in _topics(settings)]
     record: dict[str, Any] = {
         "schema_version": 1,
         "when": utc_text(context.as_of),
@@ -188,7 +198,7 @@ def _written(
         "customers": [fingerprint(name) for name in names],
         "removed": removed,
         "remaining": remaining,
-        "not_reached": [*NOT_REACHED, *([f"the Kafka topic {topic}: see to its retention"] if topic else [])],
+        "not_reached": [*NOT_REACHED, *topics],
     }
     stem = f"{context.as_of:%Y%m%dT%H%M%S}"
     folder = context.files.erasures

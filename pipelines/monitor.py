@@ -16,6 +16,8 @@ from monitoring.sources import Sources
 from monitoring.stored import MonitorStore
 from pipelines.context import Context, Stages
 from pipelines.performance_inputs import performance_inputs
+from pipelines.prediction_log import collected_log
+from pipelines.references import reference_rows
 from pipelines.rollout import open_store
 
 
@@ -26,12 +28,13 @@ def monitor(context: Context, at: datetime, dry_run: bool = False) -> Monitored:
     """
     settings = context.settings
     context.progress("reading records, snapshots and predictions")
+    collected_log(settings)
     store, model = MonitorStore(settings.rollout.database), settings.serving.model_name
-    length = timedelta(days=settings.monitoring.every_days)
+    length = _length(settings)
     before = [run for run in store.runs(model, until=at) if run.at < at]
-    sources = sources_of(settings, at)
+    version = served_version(settings, at)
+    sources = sources_of(settings, at, version)
     evidence = collect(sources, settings.monitoring, before)
-    version = served_version(settings, sources)
     inputs = performance_inputs(settings, at, version)
     if inputs is not None:
         context.progress("measuring the performance on labels")
@@ -46,10 +49,10 @@ def monitor(context: Context, at: datetime, dry_run: bool = False) -> Monitored:
     return run
 
 
-def served_version(settings: Stages, sources: Sources) -> str:
+def served_version(settings: Stages, at: datetime) -> str:
     """The model version that served at the end of the window: by the prediction log, or else the one that is
     recorded as stable now; empty before the first one."""
-    predictions = Predictions.of(sources.predictions, sources.since, sources.at)
+    predictions = Predictions.of(settings.files.predictions, at - _length(settings), at)
     if predictions is not None and (version := predictions.version()):
         return version
     stable = open_store(settings).stable(settings.serving.model_name)
@@ -62,26 +65,28 @@ def write_evidently(context: Context, at: datetime, file: Path) -> Sequence[str]
     from monitoring.evidently_report import write_drift_report
 
     context.progress("writing Evidently's page")
-    sources = sources_of(context.settings, at)
+    sources = sources_of(context.settings, at, served_version(context.settings, at))
     moments, training = sources.moments(), sources.training_rows()
     if not moments or training is None:
         raise MonitoringError("evidently: no snapshot or no training rows before this time; run `churn run`")
     return write_drift_report(sources.spec, training, sources.snapshot(moments[-1]), file)
 
 
-def sources_of(settings: Stages, at: datetime) -> Sources:
-    """The files of the workspace, for the window that ends at `at`."""
+def sources_of(settings: Stages, at: datetime, version: str) -> Sources:
+    """The files of the workspace, for the window that ends at `at`, and the rows that the model `version` was
+    trained and tested on."""
     files = settings.files
     _, records = read_records(files)
+    training, test_scores = reference_rows(files, version)
     return Sources(
         spec=settings.features,
-        since=at - timedelta(days=settings.monitoring.every_days),
+        since=at - _length(settings),
         at=at,
         records=records,
         snapshots=files.snapshots,
         labels=files.labels,
-        training=files.training_set,
-        test_scores=files.training / "test_scores.parquet",
+        training=training,
+        test_scores=test_scores,
         predictions=files.predictions,
     )
 
@@ -89,3 +94,7 @@ def sources_of(settings: Stages, at: datetime) -> Sources:
 def evidence_folder(settings: Stages, at: datetime) -> Path:
     """The folder of the evidence of the run at this time."""
     return settings.files.monitoring / f"{at:%Y%m%dT%H%M%S}"
+
+
+def _length(settings: Stages) -> timedelta:
+    return timedelta(days=settings.monitoring.every_days)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from features.records import read_records
 from monitoring.performance.inputs import PerformanceInputs
 from pipelines.context import Stages
+from pipelines.references import trained_until
 
 
 def performance_inputs(settings: Stages, at: datetime, version: str) -> PerformanceInputs | None:
@@ -30,6 +31,7 @@ def performance_inputs(settings: Stages, at: datetime, version: str) -> Performa
     records = ds.dataset([str(part) for part in parts])
     if "is_return" in records.schema.names and not settings.features.returns_count_as_life:
         records = records.filter(ds.field("is_return").is_null() | ~ds.field("is_return"))
+    trained = trained_until(files, version, settings.features.horizon)
     return PerformanceInputs(
         at=at,
         # models with other features have written segments with other columns
@@ -39,4 +41,5 @@ def performance_inputs(settings: Stages, at: datetime, version: str) -> Performa
         version=version,
         spec=settings.features,
         decision=settings.decision,
+        trained_until={} if trained is None else {version: trained},
     )

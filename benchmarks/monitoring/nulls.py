@@ -5,6 +5,13 @@ A customer is drawn with all rows and at all times, so that whatever the custome
 each step. Counts of a drawn history are sums over customers, so that those of all histories are products of
 matrices; they are judged by the code of `churn monitor`.
 
+The log has no predictions, so that serving is made: at each check 70 % of the customers of the snapshot are
+asked for, 1 % of these get a score from stale features, and 1 % are not known yet. Checks of facts (columns,
+skew, a changed past, ages) depend on each customer's own rows. Columns are counted in each history. The other
+facts are evaluated by whole runs of `churn monitor` on the log itself at each check: a drawn history has a
+customer with a difference only if the log has one. Harm has histories of its own
+(benchmarks/monitoring/outcomes.py).
+
     python -m benchmarks.monitoring.nulls --records var/data/current/records
 """
 
@@ -20,10 +27,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.monitoring.faults import World, judged
 from benchmarks.monitoring.ground import COUNTRIES, Ground, ground, write_records
 from churn.settings import load_settings
 from monitoring.activity import read_arrivals
-from monitoring.checks import arrivals, transitions
+from monitoring.checks import arrivals, served, transitions
 from monitoring.checks.shares import History, Properties
 from monitoring.config import MonitoringConfig
 from monitoring.sources import Sources
@@ -37,13 +45,19 @@ def main() -> None:
     parser.add_argument("--records", type=Path, default=Path("var/data/current/records"))
     parser.add_argument("--histories", type=int, default=2000)
     parser.add_argument("--checks", type=int, default=24)
+    parser.add_argument("--whole", type=int, default=24, help="whole runs on the log itself; 0: none")
     parser.add_argument("--out", type=Path, default=Path("var/bench/monitoring-nulls.json"))
     arguments = parser.parse_args()
     settings = load_settings()
     config = settings.monitoring.model_copy(update={"segments": ("country",)})
     world = ground(settings.features, arguments.records, int(config.every_days), arguments.checks)
-    steps = [*_transition_steps(world, config), *_arrival_steps(world, config)]
+    steps = [
+        *_transition_steps(world, config),
+        *_arrival_steps(world, config),
+        *_snapshot_steps(world),
+    ]
     result = simulate(steps, world, config, arguments.histories, arguments.checks)
+    result["whole_runs"] = whole_runs(world, config, arguments.whole)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
@@ -62,14 +76,22 @@ def simulate(
     last = {check: max(step for name, step, _, _ in steps if name == check) for check in CHECKS}
     alarmed: set[int] = set()
     causes: dict[str, int] = {}
-    judged = 0
+    looked_at = 0
     for first in range(0, histories, CHUNK):
         seeds = np.arange(first, min(first + CHUNK, histories))
         weights = np.stack([_weights(seed, customers) for seed in seeds])
         for (check, subject, kind), (hits, rows, number) in _counts(steps, weights).items():
+            if (
+                check == "columns"
+            ):  # a fact: a column is a fault if no customer has another value, or any value
+                late = np.array(number) > last[check] - checks
+                bare = ((hits == 0) & (rows >= config.min_rows) & late).any(axis=1)
+                alarmed |= set(seeds[bare].tolist())
+                causes |= {f"{kind}:{subject}": int(bare.sum())} if bare.any() else {}
+                continue
             empty = _history(check, subject, kind, world, config)
             suspects = np.flatnonzero(_exceeds(hits, rows, empty, config))
-            judged += len(suspects)
+            looked_at += len(suspects)
             for suspect in suspects:
                 history = _history(check, subject, kind, world, config)
                 alarms = [
@@ -90,7 +112,7 @@ def simulate(
         "alpha": config.alpha,
         "with_any_page": len(alarmed),
         "pages_by_check": causes,
-        "judged_exactly": judged,
+        "judged_exactly": looked_at,
         "seconds": round(time.monotonic() - begin),
     }
 
@@ -136,12 +158,14 @@ def _exceeds(hits: np.ndarray, rows: np.ndarray, history: History, config: Monit
 
 
 def _history(check: str, subject: str, kind: str, world: Ground, config: MonitoringConfig) -> History:
+    if check == "served":
+        return served.history(kind, config)
     if check == "arrivals":
         return arrivals.Histories(1 + len(COUNTRIES), config).new(kind)
     return transitions.Histories(world.spec, config).new(subject, kind)
 
 
-CHECKS = ("transitions", "arrivals")
+CHECKS = ("transitions", "arrivals", "served", "columns")
 
 
 def _transition_steps(world: Ground, config: MonitoringConfig) -> Iterator[Step]:
@@ -169,6 +193,43 @@ def _arrival_steps(world: Ground, config: MonitoringConfig) -> Iterator[Step]:
     users = np.searchsorted(everyone, np.sort(bought["user_id"].unique()))
     for step, properties in arrivals.properties_of(log, config):
         yield "arrivals", step, properties, users
+
+
+def _snapshot_steps(world: Ground) -> Iterator[Step]:
+    """Made serving of each snapshot, and the columns that vary or have a value in the log."""
+    users = {user: number for number, user in enumerate(np.sort(world.records["user_id"].unique()))}
+    random = np.random.default_rng(0)
+    for step, (_, rows) in enumerate(world.snapshots.groupby("event_timestamp")):
+        everyone = np.ones(len(rows), dtype=bool)
+        asked = random.random(len(rows)) < 0.7
+        flags: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {
+            ("predictions", "served_fewer"): (~asked, everyone),
+            ("predictions", "served_stale"): (random.random(len(rows)) < 0.01, asked),
+            ("predictions", "served_unknown"): (random.random(len(rows)) < 0.01, asked),
+        }
+        number = np.array([users[user] for user in rows["user_id"]])
+        yield "served", step, Properties.of(flags, len(rows)), number
+        columns = {}
+        for feature in world.spec.features:
+            values = rows[feature.name]
+            if values.nunique() > 1:
+                usual = (values == values.mode().iloc[0]).to_numpy()
+                columns[feature.name, "column_constant"] = ~usual, everyone
+                columns[feature.name, "column_empty"] = values.notna().to_numpy(), everyone
+        yield "columns", step, Properties.of(columns, len(rows)), number
+
+
+def whole_runs(world: Ground, config: MonitoringConfig, runs: int) -> dict[str, Any]:
+    """Pages of whole runs on the log itself, at its last checks."""
+    pages: dict[str, int] = {}
+    moments = world.moments[-runs:] if runs else []
+    for moment in moments:
+        clean = world.until(moment)
+        found = [one.key for one in judged(World.of(clean), clean, config).findings if one.severity == "page"]
+        print("whole run", f"{moment:%Y-%m-%d}", found, flush=True)
+        for key in found:
+            pages[key] = pages.get(key, 0) + 1
+    return {"runs": len(moments), "pages": pages}
 
 
 def _weights(seed: int, customers: int) -> np.ndarray:

@@ -11,8 +11,8 @@ A champion (logistic regression) is fitted to the matured moments of a real log 
 False findings: customers are drawn with replacement, each with all steps, so that what they have in common
 stays (tenure growth, seasons). The fresh model is fitted once to each step.
 
-Estimates without labels: at each moment whose horizon has passed, from what was known then; customers drawn
-with replacement, and made histories whose churn level differs between moments.
+Estimates without labels: at each moment whose horizon has passed, from what was known then, for random halves
+of the customers; and made histories whose churn level differs between moments.
 
     python -m benchmarks.monitoring.outcomes --records var/data/current/records
 """
@@ -20,7 +20,7 @@ with replacement, and made histories whose churn level differs between moments.
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -37,13 +37,16 @@ from benchmarks.logs import _journey
 from benchmarks.monitoring.ground import computed
 from churn.settings import load_settings
 from monitoring.config import MonitoringConfig
-from monitoring.early_labels import MOST_NATS, Cohort, avoidable_loss
+from monitoring.early_labels import Cohort, avoidable_loss, scaled
 from monitoring.findings import Monitored
 from monitoring.performance import avoidable
+from monitoring.performance.conditions import stability
 from monitoring.performance.estimate import Matured, estimate
 from monitoring.performance.inputs import PerformanceInputs, log_rows
 from monitoring.performance.robust import evidence_of_streams, robust
-from monitoring.performance.scored import cohort, inputs_of, opened
+from monitoring.performance.samples import MOST_MOMENTS, cohort
+from monitoring.performance.scored import inputs_of, opened
+from monitoring.performance.unlabelled import REASONS, estimated
 from rollout.statistics.bounded_means import STAKES
 from rollout.statistics.e_values import log_mean
 from training.config import DecisionConfig
@@ -75,11 +78,13 @@ class World:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=Path, default=Path("var/data/current/records"))
-    parser.add_argument("--logs", nargs="+", default=["cdnow", "journey meat"])
+    parser.add_argument("--logs", nargs="*", default=["cdnow", "journey meat"])
     parser.add_argument("--plants", type=int, default=11)
     parser.add_argument("--histories", type=int, default=2000)
     parser.add_argument("--made", type=int, default=300, help="made histories; 0: none")
-    parser.add_argument("--customers", type=int, default=6000)
+    parser.add_argument("--customers", type=int, default=30_000, help="at most so many of a log")
+    parser.add_argument("--draws", type=int, default=20, help="of customers, for each estimate; 0: none")
+    parser.add_argument("--faults", nargs="*", default=list(FAULTS), choices=list(FAULTS))
     parser.add_argument("--out", type=Path, default=Path("var/bench/monitoring-outcomes.json"))
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
@@ -88,15 +93,20 @@ def main() -> None:
         print(json.dumps(results), flush=True)
     for name in arguments.logs:
         world = load(name, arguments.records, arguments.customers)
-        results[name] = judged(world, arguments.plants, arguments.histories)
+        results[name] = judged(
+            world, arguments.plants, arguments.histories, arguments.faults, arguments.draws
+        )
         print(name, json.dumps(results[name]), flush=True)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def load(name: str, records: Path, most: int) -> World:
-    """The log `cdnow` of a workspace, or a department of the Complete Journey; at most `most` customers."""
-    if name == "cdnow":
+    """The log `cdnow` of a workspace, a department of the Complete Journey (`journey meat`), or `made`; at
+    most `most` customers."""
+    if name == "made":
+        log = made_log(most)
+    elif name == "cdnow":
         log = pq.read_table(records, partitioning=None).to_pandas()
     else:
         log = _journey(name.removeprefix("journey").strip().upper())
@@ -123,8 +133,24 @@ def load(name: str, records: Path, most: int) -> World:
     return World(later.assign(score=logistic_regression(task), version="1"), log, deployed, end)
 
 
-def judged(world: World, plants: int, histories: int) -> dict[str, Any]:
-    """All figures of one log."""
+def made_log(most: int, days: int = 540) -> pd.DataFrame:
+    """Customers who buy at a constant rate each, from a day within the first 90 on: nothing changes but the
+    age of the log."""
+    random = np.random.default_rng(0)
+    rate = random.gamma(0.7, 1 / 40, most) + 1e-3
+    first = random.uniform(0, 90, most)
+    user = np.repeat(np.arange(most), 1 + random.poisson(rate * (days - first)))
+    day = random.uniform(first[user], days)
+    day[np.r_[True, user[1:] != user[:-1]]] = first  # the first purchase of each customer
+    moments = pd.Timestamp("2020-01-01", tz="UTC") + pd.to_timedelta(day, unit="D")
+    return pd.DataFrame(
+        {"user_id": np.char.add("u", user.astype(str)), "timestamp": moments.floor("us"),
+         "amount": np.round(random.lognormal(3, 0.7, len(user)), 2), "quantity": 1, "is_return": False}
+    )  # fmt: skip
+
+
+def judged(world: World, plants: int, histories: int, faults: Sequence[str], draws: int) -> dict[str, Any]:
+    """All figures of one log. Without histories, none is drawn."""
     begin = time.monotonic()
     log = pa.Table.from_pandas(log_rows(world.scored, _names()), preserve_index=False)
     clean = followed(world, log, world.activity, world.deployed + 2 * STEP, [])
@@ -132,19 +158,22 @@ def judged(world: World, plants: int, histories: int) -> dict[str, Any]:
         "customers": int(world.scored["user_id"].nunique()),
         "checks": len(clean),
         "findings without a fault": sum(bool(run.checked.findings) for run in clean),
-        "null": null(world, log, histories),
     }
-    for fault in (reversed_outcomes, segment_reversed, fewer_returns):
-        days = [found_after(world, log, clean, fault, seed) for seed in range(plants)]
+    if histories:
+        result["null"] = null(world, log, histories)
+    if draws:
+        result["estimates"] = covered(world, draws)
+        print(result["estimates"], flush=True)
+    for name in faults:
+        days = [found_after(world, log, clean, FAULTS[name], seed) for seed in range(plants)]
         found = [one for one in days if one is not None]
-        result[fault.__name__] = {
+        result[name] = {
             "plants": plants,
             "found": len(found),
             "days": sorted(found),
             "median_days": float(np.median([np.inf if one is None else one for one in days])),
         }
-        print(fault.__name__, result[fault.__name__], flush=True)
-    result["estimates"] = covered(world)
+        print(name, result[name], flush=True)
     return result | {"seconds": round(time.monotonic() - begin)}
 
 
@@ -205,6 +234,13 @@ def _reversed(world: World, moment: pd.Timestamp, choose: Any) -> pd.DataFrame:
     return pd.concat([world.activity[~late], moved])
 
 
+FAULTS = {
+    "reversed": reversed_outcomes,
+    "segment reversed": segment_reversed,
+    "fewer returns": fewer_returns,
+}
+
+
 def null(world: World, log: pa.Table, histories: int) -> dict[str, Any]:
     """Share of drawn histories with a finding on early labels at any check."""
     table = pa.Table.from_pandas(world.activity[["user_id", "timestamp"]], preserve_index=False)
@@ -224,8 +260,8 @@ def null(world: World, log: pa.Table, histories: int) -> dict[str, Any]:
             curve = avoidable._curve(connection, inputs, CONFIG, kind, _as_cohort(before, inputs))
         if curve is not None:
             loss = avoidable_loss(_as_cohort(before, inputs), _as_cohort(now, inputs), curve, SPEC)
-            data = (np.clip(loss.champion - loss.fresh, -MOST_NATS, MOST_NATS) + MOST_NATS) / (2 * MOST_NATS)
-            bound = (CONFIG.performance.tolerance * loss.base_loss + MOST_NATS) / (2 * MOST_NATS)
+            data = scaled(loss.champion - loss.fresh)
+            bound = scaled(np.array(CONFIG.performance.tolerance * loss.base_loss))
             customer = np.array([ids.setdefault(one, len(ids)) for one in now["customer"]])
             gains.append((customer, np.log1p(STAKES[None, :] * (data[:, None] / bound - 1))))
         at += STEP
@@ -238,7 +274,8 @@ def null(world: World, log: pa.Table, histories: int) -> dict[str, Any]:
     for history in log_e.T:
         used = {number: robust(one, own.most_nats, own.exceptional) for number, one in enumerate(history)}
         alarms += any(
-            evidence_of_streams({n: used[n] for n in range(stop)}, 1) >= CONFIG.level(1)
+            evidence_of_streams({n: used[n] for n in range(stop)}, 1)
+            >= CONFIG.level("early_avoidable_loss", 1)
             for stop in range(1, len(used) + 1)
         )
     return {"histories": histories, "checks": len(gains), "with a finding": alarms,
@@ -246,52 +283,127 @@ def null(world: World, log: pa.Table, histories: int) -> dict[str, Any]:
 
 
 def covered(world: World, draws: int = 20) -> dict[str, Any]:
-    """Share of intervals that contain what came true, of the moments at which both are known."""
+    """Estimates at the moments whose outcome is known now: how many are trusted, and how many intervals
+    contain what came true, of all estimates and of the trusted ones.
+
+    Each is made for a random half of the customers: in a draw with replacement, copies of a customer have
+    equal outcomes, which an interval for independent customers does not contain. They are calibrated on rows
+    of the training period too, which `churn monitor` leaves out, since otherwise hardly any moment of these
+    short logs had matured rows. The evidence of labels is not used here.
+    """
     random = np.random.default_rng(2)
-    moments = sorted(world.scored["event_timestamp"].unique())
-    inside: dict[str, list[bool]] = {"log_loss_nats": [], "auroc": []}
     users = world.scored["user_id"].unique()
-    for now in moments:
-        known = world.scored[world.scored["event_timestamp"] <= now - SPEC.horizon]
-        today = world.scored[world.scored["event_timestamp"] == now]
-        if known["event_timestamp"].nunique() < CONFIG.performance.moments or today["churned"].isna().any():
+    rows = world.scored.rename(columns={"event_timestamp": "moment"})
+    rows = rows.assign(customer=rows["user_id"])
+    rows = rows.assign(stayed_away=_stayed_away(rows, world.activity))
+    found = []
+    for now in sorted(rows["moment"].unique()):
+        known = rows[rows["moment"] <= now - SPEC.horizon]
+        followed_rows = rows[rows["moment"] <= now - STEP]
+        today = rows[rows["moment"] == now]
+        if known["moment"].nunique() < CONFIG.performance.moments or today["churned"].isna().any():
             continue
+        inputs = PerformanceInputs(now.to_pydatetime(), None, None, now.to_pydatetime(), "1", SPEC, DECISION)
         for _ in range(draws):
-            drawn = pd.DataFrame({"user_id": random.choice(users, len(users)), "copy": range(len(users))})
-            past, present = known.merge(drawn, on="user_id"), today.merge(drawn, on="user_id")
-            matured = Matured(
-                past["copy"].to_numpy(), pd.factorize(past["event_timestamp"])[0],
-                past["score"].to_numpy(), past["churned"].to_numpy(), np.ones(len(past)),
-            )  # fmt: skip
+            half = random.choice(users, len(users) // 2, replace=False)
+            past, early, present = (
+                _newest_moments(frame[frame["user_id"].isin(half)]) for frame in (known, followed_rows, today)
+            )
             y, p = present["churned"].to_numpy(dtype=np.int64), present["score"].to_numpy()
-            _add(inside, matured, p, y)
-    return {name: {"intervals": len(one), "share": float(np.mean(one)) if one else None}
-            for name, one in inside.items()}  # fmt: skip
+            measured = {one.name: one for one in estimated(past, early, present, inputs, CONFIG, {})}
+            intervals = {name: measured[f"estimated_{name}"] for name in ("log_loss_nats", "auroc")}
+            found.append(
+                _compared(intervals, p, y)
+                | {name: measured[f"estimate_{name}"].value for name in ("untrusted", *REASONS)}
+            )
+    return _coverage(pd.DataFrame(found))
 
 
 def made_coverage(histories: int) -> dict[str, Any]:
-    """The same on made histories of seven moments of 1,500 customers, half of them with a covariate shift."""
-    inside: dict[str, list[bool]] = {"log_loss_nats": [], "auroc": []}
-    for seed in range(histories):
-        random = np.random.default_rng(seed)
-        customers, moments = 1500, 6
-        person, level = random.normal(0, 1, customers), random.normal(0, 0.2, moments + 1)
-        shift = np.r_[np.zeros(moments), 0.7 * (seed % 2)]
-        z = 1 + person + shift[:, None] + random.normal(0, 0.5, (moments + 1, customers))
-        score = expit(random.uniform(0.7, 1.4) * z + random.normal(0, 0.3))
-        churned = (random.random(z.shape) < expit(z + level[:, None])).astype(np.float64)
-        matured = Matured(
-            np.tile(np.arange(customers), moments), np.repeat(np.arange(moments), customers),
-            score[:-1].ravel(), churned[:-1].ravel(), np.ones(customers * moments),
-        )  # fmt: skip
-        _add(inside, matured, score[-1], churned[-1].astype(np.int64))
-    return {name: {"intervals": len(one), "share": float(np.mean(one))} for name, one in inside.items()}
+    """The same on made histories of customers at 13 moments, of whose outcomes those of the first six are
+    known, and of the first twelve who returned early; half of the histories have a shift of the inputs.
+
+    - stable: levels differ between moments at random;
+    - trend: the level rises by half of their spread from moment to moment;
+    - changed: from the tenth moment on, 40 % of the customers do the opposite.
+    """
+    return {
+        kind: _coverage(pd.DataFrame([_made(kind, seed) for seed in range(histories)]))
+        for kind in ("stable", "trend", "changed")
+    }
 
 
-def _add(inside: dict[str, list[bool]], matured: Matured, p: np.ndarray, y: np.ndarray) -> None:
-    found = estimate(matured, p, 0.5, DECISION).metrics
-    for name, true in (("log_loss_nats", log_loss(y, p)), ("auroc", roc_auc_score(y, p))):
-        inside[name].append(bool(found[name].low <= true <= found[name].high))
+def _made(kind: str, seed: int) -> dict[str, float]:
+    random = np.random.default_rng(seed)
+    customers, moments, matured, spread = 1500, 13, 6, 0.2
+    person, level = random.normal(0, 1, customers), random.normal(0, spread, moments)
+    if kind == "trend":
+        level += spread / 2 * np.arange(moments)
+    shift = np.r_[np.zeros(matured), np.full(moments - matured, 0.7 * (seed % 2))]
+    z = 1 + person + shift[:, None] + random.normal(0, 0.5, (moments, customers))
+    score = expit(random.uniform(0.7, 1.4) * z + random.normal(0, 0.3))
+    truth = z + level[:, None]
+    if kind == "changed":
+        opposite = (np.arange(moments)[:, None] >= 9) & (random.random(customers) < 0.4)
+        truth = np.where(opposite, 2 - truth, truth)
+    churned = (random.random(z.shape) < expit(truth)).astype(np.float64)
+    early = (1 - churned) * (random.random(z.shape) < 0.3)  # who returned within the first days
+    known = Matured(
+        np.tile(np.arange(customers), matured), np.repeat(np.arange(matured), customers),
+        score[:matured].ravel(), churned[:matured].ravel(), np.ones(customers * matured),
+    )  # fmt: skip
+    steady = stability(
+        score[:-1].ravel(), 1 - early[:-1].ravel(), np.repeat(np.arange(moments - 1), customers),
+        np.arange(moments - 1.0),
+    )  # fmt: skip
+    doubted = float(steady.doubted(CONFIG.performance.doubt))
+    intervals = estimate(known, score[-1], 0.5, DECISION).metrics
+    return _compared(intervals, score[-1], churned[-1].astype(np.int64)) | {
+        "untrusted": doubted,
+        "unstable": doubted,
+    }
+
+
+def _compared(intervals: Mapping[str, Any], p: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Whether each interval contains what came true; an interval that is not defined does not."""
+    true = {"log_loss_nats": log_loss(y, p), "auroc": roc_auc_score(y, p)}
+    inside = {}
+    for name, value in true.items():
+        low, high = intervals[name].low, intervals[name].high
+        inside[name] = float(low is not None and low <= value <= high)
+    return inside
+
+
+def _coverage(found: pd.DataFrame) -> dict[str, Any]:
+    if found.empty:
+        return {"estimates": 0}
+    trusted = found[found["untrusted"] == 0]
+    return {
+        "estimates": len(found),
+        "trusted": len(trusted),
+        "doubted for": {name: int(found[name].sum()) for name in REASONS if name in found},
+        **{f"{name}, all": float(found[name].mean()) for name in ("log_loss_nats", "auroc")},
+        **{
+            f"{name}, trusted": float(trusted[name].mean()) if len(trusted) else None
+            for name in ("log_loss_nats", "auroc")
+        },
+    }
+
+
+def _newest_moments(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of as many moments as `churn monitor` reads."""
+    return rows[rows["moment"].isin(np.sort(rows["moment"].unique())[-MOST_MOMENTS:])]
+
+
+def _stayed_away(rows: pd.DataFrame, log: pd.DataFrame) -> np.ndarray:
+    """1 where the customer has no activity within a step after the moment, else 0."""
+    back = log[["user_id", "timestamp"]].sort_values("timestamp")
+    keys = rows[["user_id", "moment"]].astype({"moment": back["timestamp"].dtype})
+    keys = keys.assign(place=np.arange(len(keys))).sort_values("moment", kind="stable")
+    merged = pd.merge_asof(
+        keys, back, left_on="moment", right_on="timestamp", by="user_id", direction="forward"
+    ).sort_values("place")
+    return (~(merged["timestamp"] < merged["moment"] + STEP)).to_numpy(dtype=np.float64)
 
 
 def _as_cohort(frame: pd.DataFrame, inputs: PerformanceInputs) -> Cohort:

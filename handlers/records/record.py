@@ -16,6 +16,7 @@ The schema, which is the same for all models except for the features:
 | score, threshold | double | |
 | decision | string | High Risk or Low Risk |
 | latency_ms | double | of the batch of the request |
+| dropped_before | int64 | records that this worker dropped since its last one that was written |
 | feature_<name> | int64, double or string | each input of the network, null if missing |
 
 `read_parquet('<folder>/*/*.parquet', union_by_name = true)` in DuckDB and `pandas.read_parquet('<folder>')`
@@ -118,6 +119,7 @@ def _arrow(
         "threshold": same(origin.threshold),
         "decision": np.where(risky, "High Risk", "Low Risk"),
         "latency_ms": a_batch([batch.latency_ms for batch in batches], schema.field("latency_ms").type),
+        "dropped_before": same(0),
     }
     if packed:
         together = PackedColumns.joined([_taken(batch) for batch in batches])
@@ -134,6 +136,16 @@ def _arrow(
         for field in schema
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def with_dropped(batch: "pa.RecordBatch", dropped: int) -> "pa.RecordBatch":
+    """The same records, of which the first one states that so many were dropped before it."""
+    import pyarrow as pa
+
+    place = batch.schema.get_field_index("dropped_before")
+    counts = np.zeros(batch.num_rows, np.int64)
+    counts[0] = dropped
+    return batch.set_column(place, batch.schema.field(place), pa.array(counts))
 
 
 def _taken(batch: Records) -> PackedColumns:
@@ -176,7 +188,7 @@ def schema_of(origin: Origin) -> "pa.Schema":
         ("request_id", text), ("trace_id", text), ("time", moment), ("model_version", text),
         ("bundle_sha256", text), ("variant", text), ("user_id", text), ("features_at", moment),
         ("status", text), ("overridden", pa.list_(text)), ("score", number), ("threshold", number),
-        ("decision", text), ("latency_ms", number),
+        ("decision", text), ("latency_ms", number), ("dropped_before", pa.int64()),
     ]  # fmt: skip
     kinds = {"int64": pa.int64(), "float64": number, "string": text}
     return pa.schema([*fixed, *((f"feature_{name}", kinds[kind]) for name, kind in origin.types.items())])

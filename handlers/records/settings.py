@@ -43,44 +43,49 @@ def open_log(environment: Mapping[str, str], origin: Origin) -> PredictionLog | 
         path = _writable(Path(folder))
         return PredictionLog(lambda: ParquetSegments(path, settings.prediction_log_window_s), origin)
     if kafka:
-        brokers, topic = _topic(kafka)
+        brokers, topic = address_of(kafka)
         security = kafka_security(environment)
         return PredictionLog(lambda: KafkaTopic(brokers, topic, security), origin)
     return None
 
 
-def kafka_security(environment: Mapping[str, str]) -> dict[str, str]:
-    """librdkafka's settings for TLS and SASL. Raises BundleError for settings that contradict each other."""
-    security = environment.get(f"{KAFKA}_SECURITY") or "plaintext"
+def kafka_security(environment: Mapping[str, str], prefix: str = KAFKA) -> dict[str, str]:
+    """librdkafka's settings for TLS and SASL, from the variables that begin with `prefix`.
+
+    Raises BundleError for settings that contradict each other.
+    """
+    security = environment.get(f"{prefix}_SECURITY") or "plaintext"
     if security not in SECURITY:
-        raise BundleError(f"{KAFKA}_SECURITY: expected one of {', '.join(SECURITY)}, found {security!r}")
+        raise BundleError(f"{prefix}_SECURITY: expected one of {', '.join(SECURITY)}, found {security!r}")
     tls, sasl = security in ("ssl", "sasl_ssl"), security.startswith("sasl_")
     settings = {"security.protocol": security}
     for name, setting in FILES.items():
-        if file := environment.get(f"{KAFKA}_{name}"):
+        if file := environment.get(f"{prefix}_{name}"):
             if not tls:
-                raise BundleError(f"{KAFKA}_{name}: {KAFKA}_SECURITY is {security}; set ssl or sasl_ssl")
+                raise BundleError(f"{prefix}_{name}: {prefix}_SECURITY is {security}; set ssl or sasl_ssl")
             if not os.access(file, os.R_OK):
-                raise BundleError(f"{KAFKA}_{name}: {file} cannot be read")
+                raise BundleError(f"{prefix}_{name}: {file} cannot be read")
             settings[setting] = file
     if (FILES["CERTIFICATE"] in settings) != (FILES["KEY"] in settings):
-        raise BundleError(f"{KAFKA}_CERTIFICATE and {KAFKA}_KEY: set both or none")
-    user, password = environment.get(f"{KAFKA}_USER"), secret(environment, f"{KAFKA}_PASSWORD")
+        raise BundleError(f"{prefix}_CERTIFICATE and {prefix}_KEY: set both or none")
+    user, password = environment.get(f"{prefix}_USER"), secret(environment, f"{prefix}_PASSWORD")
     if not sasl:
         if user or password:
-            raise BundleError(f"{KAFKA}_USER: {KAFKA}_SECURITY is {security}; set sasl_ssl")
+            raise BundleError(f"{prefix}_USER: {prefix}_SECURITY is {security}; set sasl_ssl")
         return settings
     if not user or not password:
-        raise BundleError(f"{KAFKA}_USER and {KAFKA}_PASSWORD: {security} needs both")
-    mechanism = environment.get(f"{KAFKA}_MECHANISM") or MECHANISMS[0]
+        raise BundleError(f"{prefix}_USER and {prefix}_PASSWORD: {security} needs both")
+    mechanism = environment.get(f"{prefix}_MECHANISM") or MECHANISMS[0]
     if mechanism not in MECHANISMS:
-        raise BundleError(f"{KAFKA}_MECHANISM: expected one of {', '.join(MECHANISMS)}, found {mechanism!r}")
+        raise BundleError(f"{prefix}_MECHANISM: expected one of {', '.join(MECHANISMS)}, found {mechanism!r}")
     if mechanism == "PLAIN" and not tls:
-        raise BundleError(f"{KAFKA}_MECHANISM: PLAIN would send the password in clear text; set sasl_ssl")
+        raise BundleError(f"{prefix}_MECHANISM: PLAIN would send the password in clear text; set sasl_ssl")
     return settings | {"sasl.mechanisms": mechanism, "sasl.username": user, "sasl.password": password}
 
 
-def _topic(address: str) -> tuple[str, str]:
+def address_of(address: str) -> tuple[str, str]:
+    """Brokers and topic of `host:port,host:port/topic`. Raises BundleError for another form, and if Kafka's
+    client is not installed."""
     brokers, _, topic = address.partition("/")
     if not brokers or not topic or "/" in topic:
         raise BundleError(f"{KAFKA}: expected host:port/topic, found {address!r}")

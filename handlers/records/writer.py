@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from handlers.records.record import Origin, schema_of, to_arrow
+from handlers.records.record import Origin, schema_of, to_arrow, with_dropped
 from handlers.records.sink import Sink
 from handlers.records.waiting import WaitingRecords
 
@@ -29,6 +29,8 @@ class SinkWriter:
         self._counting = threading.Lock()
         """Held while the two are read or changed together."""
         self._batch: pa.RecordBatch | None = None
+        self._stated, self._stated_with_batch = 0, 0
+        """Dropped records that the written records state, and that they will state with the present batch."""
         self._failed_sinks = 0
         """Sinks that failed while they had to accept the present batch."""
 
@@ -50,7 +52,7 @@ class SinkWriter:
             sink.open(self._schema)
             self._sink = sink
         if self._batch is None:
-            self._batch = self._next_batch(self._schema)
+            self._batch = self._with_drops(self._next_batch(self._schema))
         if self._batch is not None:
             self._sink.write(self._batch)
             self._finish_batch(written=self._batch.num_rows)
@@ -78,7 +80,16 @@ class SinkWriter:
 
     def _finish_batch(self, written: int = 0, dropped: int = 0) -> None:
         self._waiting.count(written, dropped)
+        if written:
+            self._stated = self._stated_with_batch
         self._batch, self._failed_sinks = None, 0
+
+    def _with_drops(self, batch: "pa.RecordBatch | None") -> "pa.RecordBatch | None":
+        """The batch, which states what was dropped before it, so that readers of the log learn of it."""
+        self._stated_with_batch = self._waiting.counts(self.lost)["dropped"]
+        if batch is None or self._stated_with_batch <= self._stated:
+            return batch
+        return with_dropped(batch, self._stated_with_batch - self._stated)
 
     def _next_batch(self, schema: "pa.Schema") -> "pa.RecordBatch | None":
         """All that waits, as one batch, without records that do not fit the schema, which are dropped."""

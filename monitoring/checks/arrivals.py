@@ -100,7 +100,7 @@ class Histories:
     def __init__(self, subjects: int, config: MonitoringConfig) -> None:
         """`subjects`: `all`, and each value of the segments."""
         self._config = config
-        self._level = config.level(max(subjects, len(SHIFTS)))
+        self._subjects = subjects
         self._of: dict[tuple[str, str], History] = {}
 
     def add(self, counts: pd.DataFrame) -> dict[tuple[str, str], Judged]:
@@ -115,7 +115,8 @@ class Histories:
     def new(self, kind: str) -> History:
         """An empty history of this kind."""
         length = RECENT if kind in ("more", "fewer") else self._config.history
-        return History(margin_of(kind, self._config), self._level, self._config.min_rows, length=length)
+        level = self._config.level(kind, len(SHIFTS) if kind == "hours" else self._subjects)
+        return History(margin_of(kind, self._config), level, self._config.min_rows, length=length)
 
 
 def margin_of(kind: str, config: MonitoringConfig) -> Margin:

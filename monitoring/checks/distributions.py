@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from monitoring.checks.shares import log_e_value
 from monitoring.config import MonitoringConfig
-from monitoring.drift import psi
+from monitoring.drift import BINS, bins_of, decile_edges, psi
 from monitoring.findings import Cause, Checked, Finding, Measurement, Severity
 
-BINS = 10
 STRATA = 5
 """Groups of equal tenure, at the quantiles of the reference."""
 
@@ -80,7 +79,7 @@ def check(counts: pd.DataFrame, config: MonitoringConfig) -> Checked:
     findings: list[Finding] = []
     measured: list[Measurement] = []
     # each part is tested in both directions, at each of `history` checks
-    level = config.level(2 * max(len(counts), 1)) + np.log(config.history)
+    level = config.level("nulls", 2 * max(len(counts), 1)) + np.log(config.history)
     for feature, of_feature in counts.groupby("feature", sort=False):
         subject = str(feature)
         differing: list[tuple[str, pd.Series]] = []
@@ -160,19 +159,10 @@ def _parts(reference: pd.Series, window: pd.Series) -> tuple[list[str], NDArray[
     """The names of the parts of the range, and the part of each value: deciles of the reference or its most
     frequent words, then all other words, then null."""
     if pd.api.types.is_numeric_dtype(reference) and pd.api.types.is_numeric_dtype(window):
-        known = reference.to_numpy(dtype=float)
-        known = known[~np.isnan(known)]
-        # counts have many ties: equal deciles are merged into one part
-        edges = (
-            np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(known) else np.array([])
-        )
+        edges = decile_edges(reference.to_numpy(dtype=float))
         names = [f"{place + 1} of {len(edges) + 1}" for place in range(len(edges) + 1)]
-
-        def places(values: pd.Series) -> NDArray[np.int64]:
-            v = values.to_numpy(dtype=float)
-            return np.where(np.isnan(v), len(names), np.searchsorted(edges, v, side="left"))
-
-        return [*names, NULL], places(reference), places(window)
+        then, now = (bins_of(rows.to_numpy(dtype=float), edges) for rows in (reference, window))
+        return [*names, NULL], then, now
     words = list(reference.dropna().astype(str).value_counts().index[:BINS])
     place = {word: number for number, word in enumerate(words)}
 

@@ -29,10 +29,10 @@ def check(counts: pd.DataFrame, past: pd.DataFrame, config: MonitoringConfig) ->
     measured: list[Measurement] = []
     for row in counts.to_dict("records"):
         kind, hits, rows = str(row["kind"]), float(row["hits"]), int(row["rows"])
-        history = _history(kind, config)
+        steps = history(kind, config)
         for before in past[past["kind"] == kind].sort_values("at").to_dict("records"):
-            history.add(float(before["hits"]), float(before["rows"]))
-        judged: Judged = history.add(hits, rows)
+            steps.add(float(before["hits"]), float(before["rows"]))
+        judged: Judged = steps.add(hits, rows)
         share = hits / rows if rows else float("nan")
         measured.append(Measurement(f"{kind}_share", share, rows))
         if judged.is_alarm:
@@ -42,8 +42,30 @@ def check(counts: pd.DataFrame, past: pd.DataFrame, config: MonitoringConfig) ->
     return Checked(measured, findings)
 
 
-def _history(kind: str, config: MonitoringConfig) -> History:
-    level = config.level(1)
+def check_drops(counts: pd.DataFrame, config: MonitoringConfig) -> Checked:
+    """A finding of cause staleness where workers dropped more than `staleness.dropped_share` of the records.
+
+    `counts` has at most one row, with `written` and `dropped`. This is a fact and no estimate.
+    """
+    for row in counts.to_dict("records"):
+        dropped, total = int(row["dropped"]), int(row["dropped"]) + int(row["written"])
+        share = dropped / total if total else float("nan")
+        measured = [Measurement("log_dropped_share", share, total)]
+        if not share > config.staleness.dropped_share:
+            return Checked(measured)
+        text = (
+            f"predictions: {dropped:,} of {total:,} records were dropped ({share:.1%}), so that skew, scores"
+            " and performance are measured on the rest; see docs/runbooks/ChurnPredictionLogDrops.md"
+        )
+        numbers = {"dropped": float(dropped), "records": float(total)}
+        finding = Finding("log_dropped", "predictions", Cause.STALENESS, Severity.PAGE, text, numbers)
+        return Checked(measured, [finding])
+    return Checked()
+
+
+def history(kind: str, config: MonitoringConfig) -> History:
+    """An empty history of this kind."""
+    level = config.level(kind, 1)
     if kind == "served_fewer":
         margin = Margin(config.arrivals.volume_ratio, is_ratio=True, of_rest=True)
         return History(margin, level, config.min_rows, length=config.history)

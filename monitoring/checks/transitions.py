@@ -141,7 +141,7 @@ class Histories:
 
     def __init__(self, spec: FeaturesConfig, config: MonitoringConfig) -> None:
         self._config = config
-        self._level = config.level(len(spec.features))
+        self._features = len(spec.features)
         self._windows = {feature.name for feature in spec.features if reads_age(feature)}
         self._of: dict[tuple[str, str], History] = {}
 
@@ -169,7 +169,7 @@ class Histories:
         return History(
             # while a log is shorter than a window, few customers leave the window, and later many
             Margin(margin, least=ALMOST_ALL if kind == "newly_default" and feature in self._windows else 0.0),
-            self._level,
+            self._config.level(kind, self._features),
             self._config.min_rows,
             most_past=SHRINKS if kind == "decreased" else 1.0,
             length=self._config.history,

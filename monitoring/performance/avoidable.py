@@ -24,7 +24,8 @@ from monitoring.early_labels import Cohort, ReturnCurve, avoidable_loss, level
 from monitoring.findings import Cause, Checked, Finding, Measurement, Monitored, Severity
 from monitoring.performance.inputs import PerformanceInputs
 from monitoring.performance.robust import evidence_of_streams, robust
-from monitoring.performance.scored import cohort, inputs_of
+from monitoring.performance.samples import cohort
+from monitoring.performance.scored import inputs_of
 
 CALENDAR = datetime(1970, 1, 5, tzinfo=UTC)
 """Start of step 0: a Monday, 00:00."""
@@ -71,23 +72,28 @@ def steps(
     config: MonitoringConfig,
     earlier: Sequence[Monitored] = (),
 ) -> pd.DataFrame:
-    """One row with COLUMNS for each check of the champion: those of earlier runs, then the newest.
+    """One row with COLUMNS for each check of a champion: those of earlier runs, then the newest.
 
     `log_e` is NaN for a check with too few customers, or with one outcome only.
     """
-    rows = [row for kind in kinds(inputs, config) for row in _before(kind, inputs, earlier)]
+    rows = [row for kind in kinds(inputs, config) for row in _before(kind, earlier)]
     rows += [_measure(connection, kind, inputs, config) for kind in kinds(inputs, config)]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return table.drop_duplicates(["check", "number"], keep="last").sort_values(["check", "number"])
 
 
 def evidence(table: pd.DataFrame, streams: Mapping[str, int]) -> dict[str, float]:
-    """Kind of check -> log evidence after its newest check. `table` is that of `steps`."""
+    """Kind of check -> log evidence against the version of its newest check. `table` is that of `steps`.
+
+    The checks of all versions are one history, so that its error rate does not grow with each new model.
+    """
     result = {}
     for name, rows in table.groupby("check", sort=True):
         known = rows.dropna(subset=["log_e"])
-        history = dict(zip(known["number"].astype(int), known["log_e"].astype(float), strict=True))
-        result[str(name)] = evidence_of_streams(history, streams[str(name)])
+        mine = known[known["version"] == rows["version"].iloc[-1]]
+        history = dict(zip(mine["number"].astype(int), mine["log_e"].astype(float), strict=True))
+        others = set(known["number"].astype(int)) - set(history)
+        result[str(name)] = evidence_of_streams(history, streams[str(name)], others)
     return result
 
 
@@ -118,7 +124,7 @@ def judge(table: pd.DataFrame, streams: Mapping[str, int], config: MonitoringCon
             ),
             (),
         )
-        if found >= config.level(1):
+        if found >= config.level(_test(name), 1):
             checked += Checked((), (_finding(name, newest, found, config),))
     return checked
 
@@ -190,15 +196,15 @@ def _curve(
     return ReturnCurve(np.zeros(0), np.array([before.returned(kind.days).sum() / promised]), kind.days)
 
 
-def _before(kind: Steps, inputs: PerformanceInputs, earlier: Sequence[Monitored]) -> list[dict[str, object]]:
-    """The checks of earlier runs for the same version, of steps other than the newest."""
+def _before(kind: Steps, earlier: Sequence[Monitored]) -> list[dict[str, object]]:
+    """The checks of earlier runs, of whatever version served."""
     rows: list[dict[str, object]] = []
     for run in earlier:
-        found = {one.name: one for one in run.checked.measurements if one.version == inputs.version}
+        found = {one.name: one for one in run.checked.measurements}
         number, log_e = found.get(f"{kind.name}_check_number"), found.get(f"{kind.name}_avoidable_log_e")
         if number is None or log_e is None:
             continue
-        known = {"check": kind.name, "number": int(number.value), "version": inputs.version}
+        known = {"check": kind.name, "number": int(number.value), "version": number.version}
         rows.append({**dict.fromkeys(COLUMNS, math.nan), **known, "rows": log_e.rows, "log_e": log_e.value})
     return rows
 
@@ -206,7 +212,7 @@ def _before(kind: Steps, inputs: PerformanceInputs, earlier: Sequence[Monitored]
 def _finding(name: str, newest: pd.Series, found: float, config: MonitoringConfig) -> Finding:
     labels = "the first weeks of labels" if name == "early" else "matured labels"
     return Finding(
-        f"{name}_avoidable_loss",
+        _test(name),
         "all",
         Cause.HARM,
         Severity.PAGE,
@@ -215,12 +221,17 @@ def _finding(name: str, newest: pd.Series, found: float, config: MonitoringConfi
         "changed: train again on recent labels (`churn retrain`)",
         {
             "evidence_nats": found,
-            "limit_nats": config.level(1),
+            "limit_nats": config.level(_test(name), 1),
             "mean_nats": float(newest["mean_nats"]),
             "tolerance_nats": float(config.performance.tolerance * newest["base_loss_nats"]),
             "rows": float(newest["rows"]),
         },
     )
+
+
+def _test(kind: str) -> str:
+    """The name of the finding and of its share of the error budget."""
+    return f"{kind}_avoidable_loss"
 
 
 def finite(value: object) -> float | None:

@@ -40,6 +40,8 @@ of a draw does not grow with the rows."""
 RIDGE = 1e-3
 """Of the calibrator's Newton steps, so that bins of one outcome have a finite solution."""
 CLIP = 1e-6
+LARGEST_STEP = 1.0
+"""Of a coefficient in one of the calibrator's Newton steps."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ class Calibrator:
             gradient = ((churned - rows * p) @ basis) / scale - RIDGE * (beta - start)
             curvature = rows * p * (1 - p) / scale
             hessian = np.einsum("...s,si,sj->...ij", curvature, basis, basis) + RIDGE * np.eye(3)
-            beta = beta + np.linalg.solve(hessian, gradient[..., None])[..., 0]
+            step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+            # far from the solution the curvature vanishes, and a whole step would not come back
+            beta = beta + np.clip(step, -LARGEST_STEP, LARGEST_STEP)
         return cls(beta)
 
     def log_odds(self, score: Floats) -> Floats:

@@ -4,17 +4,15 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import duckdb
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
+from features.reads import quoted
 from monitoring.config import MonitoringConfig
 from monitoring.findings import Measurement
 from monitoring.performance.inputs import PerformanceInputs
-from monitoring.performance.intervals import METRICS, UNDEFINED, Estimate, Scores, clusters, measured
-from monitoring.performance.scored import matured, matured_until, versions
+from monitoring.performance.intervals import METRICS, UNDEFINED, Estimate, measured
+from monitoring.performance.labelled import Labelled, labelled
+from monitoring.performance.scored import inputs_of, matured_until, versions
 from training.config import ValueColumn
-from training.decision_value import customer_values
 
 MOST_VALUES = 20
 """Values of a segment's column that are measured, the most frequent ones. Others are part of `all` only."""
@@ -32,42 +30,35 @@ def late(
     """
     after = matured_until(inputs) - timedelta(days=config.performance.matured_days)
     value = inputs.decision.customer_value
-    valued = [value.column] if isinstance(value, ValueColumn) else []
-    columns = tuple(dict.fromkeys([*config.segments, *valued]))
-    columns = tuple(name for name in columns if name in (*inputs.spec.numeric, *inputs.spec.categorical))
+    valued = value.column if isinstance(value, ValueColumn) else None
+    segments = [name for name in config.segments if name in inputs_of(inputs)]
     found: list[Measurement] = []
     for version in versions(connection, after, matured_until(inputs)):
-        rows = matured(connection, inputs, version, after, columns)
-        scores = Scores(
-            clusters(rows.pop("customer").to_numpy()),
-            rows["score"].to_numpy(dtype=np.float64),
-            rows["churned"].to_numpy(dtype=np.int64),
-            customer_values(rows, inputs.decision) if valued else None,
-        )
-        for subject, which in _parts(rows, [name for name in config.segments if name in columns]):
-            part = scores if which is None else scores.rows(which)
-            enough = len(part.score) >= config.min_rows
-            metrics = measured(part, inputs.decision) if enough else dict.fromkeys(METRICS, UNDEFINED)
+        rows = labelled(connection, inputs, version, after, segments, valued)
+        for subject, condition, values in _parts(rows, segments):
+            total = rows.total(condition, values)
+            if total.rows >= config.min_rows:
+                batches = rows.by_score(condition, values)
+                metrics = measured(batches, total, inputs.decision, only_present=subject != ALL)
+            else:
+                metrics = dict.fromkeys(METRICS, UNDEFINED)
             found += [
-                _measurement(f"late_{name}", subject, version, len(part.score), one)
+                _measurement(f"late_{name}", subject, version, total.rows, one)
                 for name, one in metrics.items()
             ]
     return found
 
 
-def _parts(rows: pd.DataFrame, segments: list[str]) -> Iterator[tuple[str, NDArray[np.bool_] | None]]:
-    """Name of each part, and which rows it has; None: all."""
-    yield ALL, None
+def _parts(rows: Labelled, segments: list[str]) -> Iterator[tuple[str, str, list[object]]]:
+    """Name of each part, the SQL condition of its rows, and the values of the condition."""
+    yield ALL, "true", []
     for name in segments:
-        column = rows[name]
-        for value in column.value_counts().index[:MOST_VALUES]:
-            which = (column == value).to_numpy()
-            if which.any():
-                yield f"{name}={value}", which
+        for value in rows.values(name, MOST_VALUES):
+            yield f"{name}={value}", f"{quoted(name)} = ?", [value]
 
 
 def _measurement(name: str, subject: str, version: str, rows: int, one: Estimate) -> Measurement:
-    known = np.isfinite(one.value)
+    known = one.value == one.value  # not NaN
     return Measurement(
         name, one.value, rows, subject, version, one.low if known else None, one.high if known else None
     )

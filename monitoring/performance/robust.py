@@ -17,11 +17,11 @@ streams reaches h/alpha with probability at most alpha/h. The largest stream div
 reaches 1/alpha with probability at most alpha, whatever the dependence between streams.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from monitoring.change import evidence_of_change
+from monitoring.change import Evidence
 
 
 def robust(log_e: float, most: float, exceptional: float) -> float:
@@ -32,17 +32,26 @@ def robust(log_e: float, most: float, exceptional: float) -> float:
     return float(min(log_e, most) - np.log1p(exceptional * np.expm1(most)))
 
 
-def evidence_of_streams(log_e_values: Mapping[int, float], streams: int) -> float:
+def evidence_of_streams(
+    log_e_values: Mapping[int, float], streams: int, others: Collection[int] = ()
+) -> float:
     """Log evidence for a change after the newest check; alarm where it reaches log(1/alpha).
 
     `log_e_values` has those of each check by its number. The stream of a check is its number modulo
-    `streams`. A check that was not made is no evidence. 0 without checks.
+    `streams`. A check that was not made is no evidence. `others` are the numbers of checks of other models,
+    at which no change for this model can begin. 0 without checks.
     """
     if not log_e_values:
         return 0.0
-    of_stream = [
-        [log_e_values[number] for number in sorted(log_e_values) if number % streams == stream]
-        for stream in range(streams)
-    ]
-    newest = [float(evidence_of_change(values)[-1]) if values else 0.0 for values in of_stream]
+    newest = []
+    for stream in range(streams):
+        evidence, found = Evidence(), 0.0
+        for number in sorted({*log_e_values, *others}):
+            if number % streams != stream:
+                continue
+            if number in log_e_values:
+                found = evidence.add(log_e_values[number])
+            else:
+                evidence.skip()
+        newest.append(found)
     return max(newest) - float(np.log(streams))

@@ -6,13 +6,11 @@ not that of the request, since a customer who has come back is asked for more of
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import duckdb
-import numpy as np
-import pandas as pd
 
 from core.errors import MonitoringError
 from data.config import utc_text
@@ -22,18 +20,16 @@ from monitoring.performance.inputs import FEATURE, PerformanceInputs
 MEMORY_LIMIT = "1500MB"
 """Of DuckDB, which spills to a temporary folder above it."""
 
-MOST_MOMENTS = 12
-"""Newest moments to whose labels a calibrator is fitted."""
-
 KEYS = ("user_id", "features_at", "model_version", "score")
 
 
 @contextmanager
 def opened(inputs: PerformanceInputs) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the views `predictions` and `activity`, each customer as a number.
+    """A connection with `predictions`, `scores` and `activity`, each customer as a number.
 
-    `predictions` has customer, moment, version, score and the inputs of the model: one row for each customer,
-    moment and version. `activity` has customer and moment. Raises MonitoringError for a missing column.
+    `predictions` is a view of the log with customer, moment, version, score and the inputs of the model. The
+    table `scores` has no inputs, and one row for each customer, moment and version. `activity` has customer
+    and moment. Raises MonitoringError for a missing column.
     """
     with tempfile.TemporaryDirectory(prefix="churn-monitor-") as scratch:
         connection = duckdb.connect()
@@ -43,6 +39,10 @@ def opened(inputs: PerformanceInputs) -> Iterator[duckdb.DuckDBPyConnection]:
             connection.register("log", inputs.predictions)
             connection.register("records", inputs.activity)
             connection.execute(f"CREATE VIEW predictions AS {_predictions(connection, inputs)}")
+            connection.execute(
+                """CREATE TEMP TABLE scores AS SELECT customer, moment, version, min(score) AS score
+                   FROM predictions GROUP BY ALL"""
+            )
             connection.execute(
                 f"""CREATE TEMP TABLE activity AS
                     SELECT hash(user_id) AS customer, "timestamp"::TIMESTAMPTZ AS moment FROM records
@@ -80,8 +80,8 @@ def inputs_of(inputs: PerformanceInputs) -> tuple[str, ...]:
 def versions(connection: duckdb.DuckDBPyConnection, after: datetime, until: datetime) -> list[str]:
     """The model versions with predictions for moments in (after, until], sorted."""
     rows = connection.execute(
-        f"""SELECT DISTINCT version FROM predictions
-            WHERE {_between("moment", after, until)} ORDER BY version"""
+        f"""SELECT DISTINCT version FROM scores
+            WHERE {between("moment", after, until)} ORDER BY version"""
     ).fetchall()
     return [str(row[0]) for row in rows]
 
@@ -91,103 +91,6 @@ def matured_until(inputs: PerformanceInputs) -> datetime:
     return min(inputs.at, inputs.known_until) - timedelta(days=inputs.spec.horizon_days)
 
 
-def matured(
-    connection: duckdb.DuckDBPyConnection,
-    inputs: PerformanceInputs,
-    version: str,
-    after: datetime,
-    columns: Sequence[str] = (),
-) -> pd.DataFrame:
-    """Predictions of `version` for moments after `after` whose horizon has passed, with their labels.
-
-    customer (uint64), score, churned (int8) and `columns` of the model's inputs, text as categories.
-    """
-    text = [name for name in columns if name in inputs.spec.categorical]
-    for number, name in enumerate(text):
-        connection.execute(
-            f"""CREATE OR REPLACE TYPE segment_{number} AS
-                ENUM (SELECT DISTINCT {quoted(name)} FROM predictions WHERE {quoted(name)} IS NOT NULL)"""
-        )
-    kinds = {name: f"::segment_{number}" for number, name in enumerate(text)}
-    inner = "".join(f", any_value({quoted(name)}) AS {quoted(name)}" for name in columns)
-    outer = "".join(f", p.{quoted(name)}{kinds.get(name, '')} AS {quoted(name)}" for name in columns)
-    # a table and no view: without the number of its rows, DuckDB chooses a join that takes quadratic time
-    connection.execute(
-        f"""CREATE OR REPLACE TEMP TABLE scored AS
-            SELECT customer, moment, any_value(score) AS score{inner} FROM predictions
-            WHERE version = ? AND {_between("moment", after, matured_until(inputs))}
-            GROUP BY customer, moment""",
-        [version],
-    )
-    return connection.execute(
-        f"""SELECT p.customer, p.score{outer},
-                   CAST(a.moment IS NULL OR a.moment >= p.moment + INTERVAL {inputs.spec.horizon_days} DAY
-                        AS TINYINT) AS churned
-            FROM scored p ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment"""
-    ).df()
-
-
-def cohort(
-    connection: duckdb.DuckDBPyConnection, inputs: PerformanceInputs, moment: datetime, days: float, most: int
-) -> pd.DataFrame:
-    """The champion's newest prediction of each customer within `days` before `moment`, at most `most`
-    customers, chosen by their number: score, the inputs of the model, and `return_days` from `moment` to the
-    first activity (NaN: none before `known_until`). Ordered by customer."""
-    since = moment - timedelta(days=days)
-    connection.execute(
-        f"""CREATE OR REPLACE TEMP TABLE scored AS
-              SELECT * REPLACE (TIMESTAMPTZ '{utc_text(moment)}' AS moment) FROM predictions
-              WHERE version = ? AND {_between("moment", since, moment)}
-              QUALIFY row_number() OVER (PARTITION BY customer ORDER BY predictions.moment DESC, score) = 1
-              ORDER BY customer LIMIT {int(most)}""",
-        [inputs.version],
-    )
-    frame = connection.execute(
-        """SELECT p.*, epoch(a.moment - p.moment) / 86400 AS return_days
-            FROM scored p ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment
-            ORDER BY p.customer"""
-    ).df()
-    return frame.astype({"return_days": np.float64})
-
-
-def matured_sample(
-    connection: duckdb.DuckDBPyConnection, inputs: PerformanceInputs, most: int
-) -> pd.DataFrame:
-    """The champion's predictions whose horizon has passed and that are not training rows, with their labels:
-    customer, moment, score, churned and the inputs. At most `most` customers, chosen by their number, and
-    MOST_MOMENTS of their newest moments."""
-    trained = inputs.trained_until.get(inputs.version, datetime(1900, 1, 1, tzinfo=UTC))
-    connection.execute(
-        f"""CREATE OR REPLACE TEMP TABLE scored AS WITH known AS (
-              SELECT * FROM predictions
-              WHERE version = ? AND {_between("moment", trained, matured_until(inputs))}),
-            chosen AS (SELECT DISTINCT customer FROM known ORDER BY customer LIMIT {int(most)}),
-            newest AS (SELECT DISTINCT moment FROM known ORDER BY moment DESC LIMIT {MOST_MOMENTS})
-            SELECT * FROM known SEMI JOIN chosen USING (customer) SEMI JOIN newest USING (moment)
-            QUALIFY row_number() OVER (PARTITION BY customer, moment ORDER BY score) = 1""",
-        [inputs.version],
-    )
-    return connection.execute(
-        f"""SELECT p.*,
-                   CAST(a.moment IS NULL OR a.moment >= p.moment + INTERVAL {inputs.spec.horizon_days} DAY
-                        AS TINYINT) AS churned
-            FROM scored p ASOF LEFT JOIN activity a ON p.customer = a.customer AND a.moment >= p.moment
-            ORDER BY p.customer, p.moment"""
-    ).df()
-
-
-def newest_sample(
-    connection: duckdb.DuckDBPyConnection, inputs: PerformanceInputs, most: int
-) -> pd.DataFrame:
-    """The champion's newest prediction of each customer within the ttl of the features: score and inputs."""
-    since = inputs.at - timedelta(days=inputs.spec.ttl_days)
-    return connection.execute(
-        f"""SELECT * FROM predictions WHERE version = ? AND {_between("moment", since, inputs.at)}
-            QUALIFY row_number() OVER (PARTITION BY customer ORDER BY moment DESC, score) = 1
-            ORDER BY customer LIMIT {int(most)}""",
-        [inputs.version],
-    ).df()
-
-
-def _between(column: str, after: datetime, until: datetime) -> str:
+def between(column: str, after: datetime, until: datetime) -> str:
+    """SQL: the time is after `after`, and at or before `until`."""
     return f"{column} > TIMESTAMPTZ '{utc_text(after)}' AND {column} <= TIMESTAMPTZ '{utc_text(until)}'"

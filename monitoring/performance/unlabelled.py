@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from monitoring.config import MonitoringConfig
 from monitoring.findings import Measurement, Monitored
+from monitoring.performance.conditions import stability
 from monitoring.performance.estimate import Floats, Matured, estimate
 from monitoring.performance.inputs import PerformanceInputs
-from monitoring.performance.scored import matured_sample, newest_sample
+from monitoring.performance.samples import early_sample, matured_sample, newest_sample
 from training.decision_value import break_even
 
 LIKELY = 50.0
@@ -22,7 +23,7 @@ LIKELY = 50.0
 PENALTY = 1e-3
 """Inverse strength of the penalty of the density ratio."""
 
-REASONS = ("few_rows", "few_moments", "old_labels", "unseen_region", "concept_change")
+REASONS = ("few_rows", "few_moments", "old_labels", "unseen_region", "unstable", "concept_change")
 
 
 def unlabelled(
@@ -35,9 +36,22 @@ def unlabelled(
 
     `evidence`: log evidence of a change, early and late. Metrics are NaN where there are no matured rows.
     """
+    most = config.performance.sample
+    known = matured_sample(connection, inputs, most)
+    followed = early_sample(connection, inputs, config.performance.step_days, most, config.min_rows)
+    return estimated(known, followed, newest_sample(connection, inputs, most), inputs, config, evidence)
+
+
+def estimated(
+    known: pd.DataFrame,
+    followed: pd.DataFrame,
+    now: pd.DataFrame,
+    inputs: PerformanceInputs,
+    config: MonitoringConfig,
+    evidence: Mapping[str, float],
+) -> list[Measurement]:
+    """The measurements of `unlabelled` from the rows of three samples (monitoring/performance/samples.py)."""
     own = config.performance
-    known = matured_sample(connection, inputs, own.sample)
-    now = newest_sample(connection, inputs, own.sample)
     rows = len(now)
 
     def of(name: str, value: float, low: float | None = None, high: float | None = None) -> Measurement:
@@ -55,18 +69,25 @@ def unlabelled(
     )  # fmt: skip
     threshold = break_even(inputs.decision) if inputs.decision.threshold == "profit" else 0.5
     found = estimate(matured, now["score"].to_numpy(dtype=np.float64), threshold, inputs.decision)
+    number, times = pd.factorize(followed["moment"], sort=True)
+    stable = stability(
+        followed["score"].to_numpy(dtype=np.float64), followed["stayed_away"].to_numpy(dtype=np.float64),
+        number.astype(np.int64), ((times - times.min()) / pd.Timedelta(days=1)).to_numpy(dtype=np.float64),
+    )  # fmt: skip
     age = (pd.Timestamp(inputs.at) - pd.Timestamp(known["moment"].max())) / pd.Timedelta(days=1)
     marks = {
         "few_rows": float(weight.sum() ** 2 / (weight**2).sum() < config.min_rows),
         "few_moments": float(len(moments) < own.moments),
         "old_labels": float(age > inputs.spec.horizon_days + own.label_age_days),
         "unseen_region": float(overlap > own.unseen_share),
+        "unstable": float(stable.doubted(own.doubt)),
         "concept_change": float(max(evidence.values(), default=0.0) >= math.log(1 / own.doubt)),
     }
     return [
         *(of(f"estimated_{name}", one.value, one.low, one.high) for name, one in found.metrics.items()),
         of("estimate_period_sd_log_odds", found.period_sd),
         of("estimate_unseen_share", overlap),
+        of("estimate_stability_p", stable.p_value),
         of("estimate_untrusted", float(any(marks.values()))),
         *(of(f"estimate_{name}", one) for name, one in marks.items()),
     ]

@@ -24,10 +24,17 @@ def compute_features(context: Context) -> None:
 
 
 def fill_online_store(context: Context) -> None:
-    """Puts the newest snapshot into the online store."""
+    """Puts the newest snapshot into the online store; later vectors of a stream stay."""
     from features.store import materialize
+    from pipelines.streaming import is_used, newest_moment, push_again, streamed
 
-    materialize(context.settings.features, context.files, context.progress)
+    settings, files = context.settings, context.files
+    if context.known_until is not None or not is_used(settings):
+        materialize(settings.features, files, context.progress)
+        return
+    latest = newest_moment(files)
+    materialize(settings.features, files, context.progress, streamed(settings, latest))
+    push_again(settings, latest, context.now)
 
 
 def join_training_set(context: Context) -> None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from core.errors import DataError
 from core.workspace import Workspace
 from pipelines.context import Stages
+from pipelines.prediction_log import collected_log
 from pipelines.trace.link import Link
 
 FEATURE = "feature_"
@@ -23,15 +24,13 @@ SHOWN = ("request_id", "trace_id", "time", "variant", "user_id", "status", "scor
 def logs_of(settings: Stages) -> list[Path]:
     """The folders of a workspace that hold predictions: of `churn serve`, and of the canary of `churn run`.
 
-    Raises DataError if predictions go to a Kafka topic, which this command does not read.
+    Records in a Kafka topic are copied first. Raises MonitoringError if it cannot be read.
     """
     files = settings.files
-    if settings.serving.prediction_log_kafka is not None:
-        raise DataError(
-            "the prediction log is a Kafka topic (serving.prediction_log_kafka), which churn trace does not"
-            " read; copy its records to Parquet files and name their folder with --log"
-        )
-    found = [files.predictions, *(Workspace(files.root / own).predictions for own in ("rehearsal", "run"))]
+    found = [
+        collected_log(settings),
+        *(Workspace(files.root / own).predictions for own in ("rehearsal", "run")),
+    ]
     return [folder for folder in found if folder.is_dir()]
 
 

@@ -168,6 +168,29 @@ def test_only_records_that_do_not_fit_the_schema_are_dropped(tmp_path: Path) -> 
     log.close()
     assert numbers(tmp_path) == [1, 3]
     assert log.counts() == {"handed": 3, "written": 2, "dropped": 1, "waiting": 0}
+    assert read(tmp_path)["dropped_before"].sum() == 1
+
+
+def test_the_records_after_an_outage_state_how_many_were_dropped_in_it(tmp_path: Path) -> None:
+    """`churn monitor` reads files and no counters of workers that have ended."""
+    gate = threading.Event()
+
+    class Away(ParquetSegments):
+        def write(self, batch: pa.RecordBatch) -> None:
+            if not gate.is_set():
+                raise OSError("away")
+            super().write(batch)
+
+    log = PredictionLog(lambda: Away(tmp_path, 60.0), ORIGIN, queue_rows=3, take_every_s=0.01)
+    for number in range(10):
+        log.append(records(number))
+    gate.set()
+    within(10, lambda: log.counts()["waiting"] == 0)
+    log.append(records(10, 11))
+    log.close()
+    written = read(tmp_path).sort_values("request_id", key=lambda ids: ids.astype(int))
+    assert len(written) + written["dropped_before"].sum() == 12
+    assert log.counts()["dropped"] == written["dropped_before"].sum() >= 7
 
 
 @contextmanager

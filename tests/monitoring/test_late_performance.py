@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from statistics import NormalDist
 
 import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
 from churn.settings import load_settings
@@ -16,10 +18,11 @@ from monitoring.config import MonitoringConfig
 from monitoring.findings import Measurement
 from monitoring.performance.check import performance
 from monitoring.performance.inputs import PerformanceInputs, log_rows
-from monitoring.performance.intervals import Scores, measured, placements
+from monitoring.performance.intervals import METRICS, RESAMPLES, Estimate, Placements, Scores, Total, measured
 from training.config import DecisionConfig
-from training.evaluate.bootstrap import Resampling
-from training.learn.metrics import evaluate
+from training.decision_value import expected_profit
+from training.evaluate.bootstrap import Resampling, resampled
+from training.learn.metrics import ECE_BINS, calibration_bins, evaluate, log_losses
 
 SPEC = load_settings().features
 DECISION = DecisionConfig(customer_value=100.0)
@@ -36,6 +39,11 @@ def scored(seed: int = 0, customers: int = 500, rows: int = 3) -> Scores:
     score = np.round(1 / (1 + np.exp(-level - random.normal(size=len(level)))), 2)
     churned = (random.random(len(score)) < 1 / (1 + np.exp(-1.5 * level))).astype(np.int64)
     return Scores(customer, np.clip(score, 0.01, 0.99), churned)
+
+
+def of_rows(scores: Scores, how: Resampling = RESAMPLES) -> dict[str, Estimate]:
+    """The metrics of rows that are in memory."""
+    return measured([scores.sorted()], Total.of(scores), DECISION, how=how)
 
 
 def world(seed: int = 0) -> PerformanceInputs:
@@ -68,19 +76,65 @@ def of(found: list[Measurement], name: str, version: str, subject: str = "all") 
 
 def test_the_metrics_are_those_of_the_gates() -> None:
     scores = scored()
-    found, expected = measured(scores, DECISION), evaluate(scores.churned, scores.score)
+    found, expected = of_rows(scores), evaluate(scores.churned, scores.score)
     for name, other in (("log_loss_nats", "log_loss"), ("auroc", "auroc"), ("ece", "ece"),
                         ("churn_rate", "base_rate")):  # fmt: skip
         assert found[name].value == pytest.approx(expected[other], abs=1e-12)
 
 
 def test_placement_values_are_the_shares_of_pairs() -> None:
-    scores = scored(1, customers=40)
+    scores = scored(1, customers=40).sorted()
     p, y = scores.score, scores.churned
-    for row, placed in enumerate(placements(p, y)):
+    placed, _ = Placements(Total.of(scores)).add(p, y)
+    for row, one in enumerate(placed):
         others = p[y != y[row]]
         smaller = np.mean((others < p[row]) + 0.5 * (others == p[row]))
-        assert placed == pytest.approx(smaller if y[row] else 1 - smaller)
+        assert one == pytest.approx(smaller if y[row] else 1 - smaller)
+
+
+def in_memory(scores: Scores, how: Resampling) -> dict[str, Estimate]:
+    """The same metrics with ranks and a quantile of all rows at once."""
+    p, y, customer = scores.score, scores.churned.astype(np.float64), scores.customer
+    ranks, within = rankdata(p), np.empty(len(p))
+    for one in (0, 1):
+        within[y == one] = rankdata(p[y == one])
+    smaller = (ranks - within) / np.where(y == 1, (y == 0).sum(), (y == 1).sum())
+    placed = np.where(y == 1, smaller, 1 - smaller)
+    top = (p >= np.quantile(p, 0.9)).astype(np.float64)
+    profit = np.where(expected_profit(p, DECISION) > 0, expected_profit(y, DECISION), 0.0)
+    columns = [
+        np.ones(len(p)),
+        y,
+        log_losses(scores.churned, p),
+        placed * y,
+        placed * (1 - y),
+        top,
+        top * y,
+        profit,
+    ]
+    columns += [(p - y) * (calibration_bins(p) == one) for one in range(ECE_BINS)]
+    sums = np.column_stack([np.bincount(customer, column, customer.max() + 1) for column in columns])
+    found = {}
+    for name, statistic in METRICS.items():
+        value, draws = float(statistic(sums.sum(axis=0))), statistic(resampled(sums, how))
+        low, high = np.nanquantile(2 * draws - value if name == "auroc" else draws, [0.025, 0.975])
+        if name == "ece":
+            reach = NormalDist().inv_cdf(0.975) * float(np.std(draws))
+            low, high = max(value - reach, 0.0), value + reach
+        found[name] = Estimate(value, low, high)
+    return found
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100, 5000])
+@pytest.mark.parametrize("seed", [4, 5])
+def test_batches_give_the_numbers_of_all_rows_in_memory(seed: int, batch: int) -> None:
+    """Scores have two digits, so that ties reach over several batches, also at the quantile of the lift."""
+    scores, how = scored(seed, customers=331), Resampling(resamples=50)
+    rows = scores.sorted()
+    batches = [rows.rows(slice(first, first + batch)) for first in range(0, len(rows.score), batch)]
+    found = measured(batches, Total.of(scores), DECISION, how=how)
+    for name, expected in in_memory(scores, how).items():
+        assert vars(found[name]) == pytest.approx(vars(expected), rel=1e-12, abs=1e-12), name
 
 
 def test_the_interval_of_auroc_is_that_of_drawn_customers() -> None:
@@ -92,23 +146,23 @@ def test_the_interval_of_auroc_is_that_of_drawn_customers() -> None:
     low, high = np.quantile(
         [roc_auc_score(scores.churned[d], scores.score[d]) for d in drawn], [0.025, 0.975]
     )
-    found = measured(scores, DECISION, Resampling(resamples=1000))["auroc"]
+    found = of_rows(scores, Resampling(resamples=1000))["auroc"]
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.006)
 
 
 def test_profit_counts_offers_that_are_expected_to_pay() -> None:
     scores = Scores(np.arange(3), np.array([0.9, 0.9, 0.1]), np.array([1, 0, 1]))
     # a saved customer: .3 * (100 - 10) - 1; one who stays anyway: -10 - 1; no offer to the third
-    assert measured(scores, DECISION)["profit"].value == pytest.approx((26 - 11) / 3)
+    assert of_rows(scores)["profit"].value == pytest.approx((26 - 11) / 3)
 
 
 def test_one_class_and_no_rows_are_nan_and_no_error() -> None:
     scores = replace(scored(3), churned=np.ones(1500, dtype=np.int64))
-    found = measured(scores, DECISION)
+    found = of_rows(scores)
     assert np.isnan(found["auroc"].value) and np.isnan(found["lift"].value)
     assert np.isfinite(found["log_loss_nats"].value) and found["churn_rate"].value == 1
     nothing = Scores(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
-    assert all(np.isnan(one.value) for one in measured(nothing, DECISION).values())
+    assert all(np.isnan(one.value) for one in of_rows(nothing).values())
 
 
 def test_labels_are_those_of_the_features_and_only_after_the_horizon() -> None:
@@ -156,3 +210,35 @@ def test_a_log_without_a_column_is_refused_by_name() -> None:
     inputs = world()
     with pytest.raises(MonitoringError, match="no column score"):
         performance(replace(inputs, predictions=inputs.predictions.drop(columns="score")), MonitoringConfig())
+
+
+def test_a_log_in_batches_has_the_numbers_of_one_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels by pandas, metrics by numpy on all rows; batches have 2,048 of the 10,000 rows."""
+    monkeypatch.setattr("monitoring.performance.labelled.BATCH_VECTORS", 1)
+    random = np.random.default_rng(6)
+    users = pd.Series([f"u{number}" for number in range(5000)])
+    moments = [START, START + timedelta(days=14)]
+    rows = pd.concat([pd.DataFrame({"user_id": users, "event_timestamp": one}) for one in moments])
+    rows = rows.assign(version="1", score=np.round(random.beta(4, 2, len(rows)), 3).clip(0.001, 0.999))
+    rows = rows.assign(**dict.fromkeys(SPEC.numeric, 1.0))
+    days = pd.to_timedelta(random.exponential(120, len(users)), unit="D")
+    records = pd.DataFrame({"user_id": users, "timestamp": pd.Timestamp(START) + days})
+    at = moments[-1] + HORIZON
+    inputs = PerformanceInputs(
+        at, log_rows(rows, SPEC.numeric), records[records["timestamp"] < at], at, "1", SPEC, DECISION
+    )
+    found = list(performance(inputs, MonitoringConfig()).measurements)
+    joined = rows.merge(records[records["timestamp"] < at], on="user_id", how="left")
+    since = joined["timestamp"] - joined["event_timestamp"]
+    churned = (~((since >= pd.Timedelta(0)) & (since < HORIZON))).astype(np.int64)
+    connection = duckdb.connect()
+    connection.register("joined", joined[["user_id"]].assign(place=range(len(joined))))
+    hashes = connection.execute("SELECT hash(user_id) FROM joined ORDER BY place").fetchnumpy()
+    _, customer = np.unique(next(iter(hashes.values())), return_inverse=True)
+    expected = in_memory(
+        Scores(customer.astype(np.int64), joined["score"].to_numpy(), churned.to_numpy()), RESAMPLES
+    )
+    for name, one in expected.items():
+        measurement = of(found, f"late_{name}", "1")
+        numbers = (measurement.value, measurement.low, measurement.high)
+        assert numbers == pytest.approx((one.value, one.low, one.high), rel=1e-12, abs=1e-12), name

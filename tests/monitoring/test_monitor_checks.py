@@ -74,6 +74,17 @@ def test_a_typical_share_of_cold_starts_is_no_finding() -> None:
     assert not served.check(counts(10, 70, 500), quiet, CONFIG).findings
 
 
+def test_dropped_records_of_the_log_are_a_finding_above_their_margin() -> None:
+    def found(dropped: int) -> list[str]:
+        drops = pd.DataFrame({"written": [990], "dropped": [dropped]})
+        return [one.message for one in served.check_drops(drops, CONFIG).findings]
+
+    (message,) = found(110)
+    assert "110 of 1,100 records were dropped (10.0%)" in message
+    assert not found(10) and not found(0)
+    assert not served.check_drops(pd.DataFrame(), CONFIG).measurements
+
+
 def test_callers_who_are_gone_are_found() -> None:
     before = pd.concat(
         [counts(0, 0, 500 + day).assign(at=AT - pd.Timedelta(days=day)) for day in range(9, 1, -1)]

@@ -59,12 +59,12 @@ def make_log(file: Path, until: str) -> None:
 class Shop:
     """The workspace of a small shop: a first model serves, and three months of data have arrived since."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         self.log = folder / "log.csv"
         self._before: set[str] = set()
         source = {"kind": "csv", "uri": str(self.log),
                   "columns": {"user_id": "customer", "timestamp": "when", "amount": "paid"}}  # fmt: skip
-        given = (f"workspace={folder / 'var'}", f"data.source={json.dumps(source)}", *FAST)
+        given = (f"workspace={folder / 'var'}", f"data.source={json.dumps(source)}", *FAST, *more)
         self.flags = [word for value in given for word in ("--set", value)]
         self.settings: Settings = load_settings(overrides=given)
         make_log(self.log, "2024-11-01")

@@ -70,6 +70,8 @@ def record_run(
             client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
             client.log_artifacts(run_id, str(files.training.resolve()), "training")
             client.log_artifact(run_id, str(files.manifest), "data")
+            if files.training_window.is_file():
+                client.log_artifact(run_id, str(files.training_window), "data")
             client.log_artifacts(run_id, str(files.gate_report.resolve()), "gates")
             folder = Path(scratch)
             _write(folder / "config.json", _configs(model))

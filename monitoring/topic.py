@@ -1,0 +1,176 @@
+"""Copies the prediction log from a Kafka topic into Parquet segments, which every reader of the log reads.
+
+Each call reads what arrived since the last one. The position is a file that is replaced after the segments of
+a chunk are complete; segments that an interrupted call left behind it are removed. So every record of the
+topic is in the segments once. Old segments stay when the topic's retention removes their records.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from core.errors import MonitoringError
+from core.workspace import write_atomically
+from handlers.records.record import Origin, schema_of
+
+CHUNK = 50_000
+"""Records of a partition that are in memory at a time."""
+IDLE_S = 20.0
+"""How long a broker may take for the next record that it has announced."""
+POSITION = ".topic.json"
+
+log = logging.getLogger("churn.monitor")
+
+
+def copy_topic(
+    brokers: str, topic: str, security: Mapping[str, str], types: Mapping[str, str], folder: Path
+) -> int:
+    """Append the records that the topic has now to the log in `folder`; return their number.
+
+    `security`: librdkafka's settings (handlers/records/settings.py); `types`: input of the network -> its
+    declared type. Messages that are no records are counted and left out. Raises MonitoringError when the
+    topic cannot be read; what was copied before stays, and the next call continues there.
+    """
+    from confluent_kafka import Consumer, KafkaException
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".topic.lock"):
+        position = _Position(folder)
+        client = Consumer({
+            "bootstrap.servers": brokers, "group.id": "churn-monitor", "enable.auto.commit": False,
+            "auto.offset.reset": "error", "log_level": 0, **security,
+        })  # fmt: skip
+        try:
+            return sum(_copy(client, topic, part, types, position) for part in _partitions(client, topic))
+        except KafkaException as error:
+            raise MonitoringError(
+                f"serving.prediction_log_kafka {brokers}/{topic}: {error.args[0].name()}; start the brokers,"
+                " or correct the address and the variables CHURN_PREDICTION_LOG_KAFKA_*"
+            ) from None
+        finally:
+            client.close()
+
+
+class _Position:
+    """Where the next call continues: for each partition of a topic the next offset and a generation, which
+    is raised when the broker has lost records that are already copied."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file = folder / POSITION
+        self._known: dict[str, list[int]] = json.loads(self._file.read_text()) if self._file.exists() else {}
+
+    def start(self, name: str, low: int, high: int) -> tuple[int, int]:
+        """(generation, offset) from which the partition `name` with records in [low, high) is read."""
+        generation, offset = self._known.get(name, [0, low])
+        if offset > high:
+            log.warning("%s: the topic has lost records that are copied; copying continues at its end", name)
+            generation, offset = generation + 1, high
+        for left in self.folder.glob(f"date=*/topic-{name}-{generation:04d}-*.parquet"):
+            if int(left.stem.rsplit("-", 1)[1]) >= offset:
+                left.unlink()
+        return generation, max(offset, low)
+
+    def move(self, name: str, generation: int, offset: int) -> None:
+        self._known[name] = [generation, offset]
+        write_atomically(self._file, json.dumps(self._known))
+
+
+def _partitions(client: Any, topic: str) -> list[Any]:
+    """All partitions of the topic; none where it does not exist."""
+    from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+    found = client.list_topics(topic, timeout=IDLE_S).topics[topic]
+    if found.error is not None:
+        if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return []  # no worker has written a record yet
+        raise KafkaException(found.error)
+    return [TopicPartition(topic, number) for number in sorted(found.partitions)]
+
+
+def _copy(client: Any, topic: str, partition: Any, types: Mapping[str, str], position: _Position) -> int:
+    """Copy one partition up to the end that it has now; return the number of records."""
+    from confluent_kafka import TopicPartition
+
+    name = f"{topic}-{partition.partition}"
+    low, high = client.get_watermark_offsets(partition, timeout=IDLE_S)
+    generation, offset = position.start(name, low, high)
+    client.assign([TopicPartition(topic, partition.partition, offset)])
+    copied = skipped = 0
+    while offset < high:
+        records: list[dict[str, Any]] = []
+        first = offset
+        for message in _messages(client, min(CHUNK, high - offset)):
+            offset = message.offset() + 1
+            if (record := _record(message.value())) is None:
+                skipped += 1
+            else:
+                records.append(record)
+            if offset >= high:
+                break
+        for day, rows in _by_day(records):
+            _write(
+                position.folder / f"date={day}" / f"topic-{name}-{generation:04d}-{first}.parquet",
+                rows,
+                types,
+            )
+        position.move(name, generation, offset)
+        copied += len(records)
+    if skipped:
+        log.warning("%s: %d messages are no records of predictions; left out", name, skipped)
+    return copied
+
+
+def _messages(client: Any, count: int) -> Iterator[Any]:
+    """So many messages. Raises KafkaException when none arrives in IDLE_S, and for an error of the broker."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    while count > 0:
+        batch = client.consume(min(count, 10_000), IDLE_S)
+        if not batch:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        for message in batch:
+            if message.error() is not None:
+                raise KafkaException(message.error())
+            yield message
+        count -= len(batch)
+
+
+def _record(value: bytes | None) -> dict[str, Any] | None:
+    """The record in a message, with times; None for a message that is none."""
+    try:
+        record = json.loads(value or b"")
+        for name in ("time", "features_at"):
+            record[name] = None if record[name] is None else datetime.fromisoformat(record[name])
+        return record if isinstance(record["user_id"], str) and record["time"] is not None else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _by_day(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    days: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        days.setdefault(f"{record['time']:%Y-%m-%d}", []).append(record)
+    return sorted(days.items())
+
+
+def _write(file: Path, rows: Sequence[dict[str, Any]], types: Mapping[str, str]) -> None:
+    names = dict.fromkeys(name.removeprefix("feature_") for row in rows for name in row if "feature_" in name)
+    known = {name: types.get(name) or _kind([row.get(f"feature_{name}") for row in rows]) for name in names}
+    table = pa.Table.from_pylist(list(rows), schema_of(Origin("", "", "", 0.0, known)))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.tmp")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(file)
+
+
+def _kind(values: Sequence[Any]) -> str:
+    """The type of an input that the present spec does not have."""
+    return "string" if any(isinstance(value, str) for value in values) else "float64"

@@ -1,0 +1,31 @@
+"""The folder with the prediction log of a workspace, to which a log in a topic is copied first."""
+
+import os
+from pathlib import Path
+
+from core.errors import ConfigError
+from handlers.bundle import BundleError
+from handlers.records.settings import address_of, kafka_security
+from monitoring.topic import copy_topic
+from pipelines.context import Stages
+
+
+def collected_log(settings: Stages) -> Path:
+    """The folder, with all records that are in the topic now where `serving.prediction_log_kafka` names one.
+
+    TLS and SASL are those of the worker's variables CHURN_PREDICTION_LOG_KAFKA_*. Raises ConfigError for
+    settings that cannot be used, MonitoringError if the topic cannot be read.
+    """
+    folder = settings.files.predictions
+    address = settings.serving.prediction_log_kafka
+    if address is not None:
+        try:
+            brokers, topic = address_of(address)
+            security = kafka_security(os.environ)
+        except BundleError as error:
+            raise ConfigError(str(error)) from None
+        features = settings.features
+        types = {feature.name: feature.dtype for feature in features.features}
+        types |= {ratio.name: "float64" for ratio in features.derived}
+        copy_topic(brokers, topic, security, types, folder)
+    return folder

@@ -1,0 +1,1 @@
+"""Purchases on a topic become online features within a second: `churn stream`."""
