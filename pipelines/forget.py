@@ -15,9 +15,10 @@ from typing import Any
 from core.errors import ConfigError
 from core.workspace import Workspace, write_atomically
 from data.config import utc_text
-from data.forget import forget_records, forget_stored
+from data.forget import forget_records
 from data.mask import load_key
 from data.records.erasure import Erased, fingerprint, remove_rows
+from data.records.remote import publish, withdraw
 from pipelines.context import Context, Stages
 from pipelines.live import masked
 from pipelines.streaming import erase, is_used, newest_moment, streamed
@@ -76,7 +77,9 @@ def _removals(
     files = settings.files
     progress("records")
     yield "records", forget_records(files, names)
-    yield "versions in data.store", forget_stored(settings.data, files, names)
+    progress("versions of the records in data.store")
+    yield "versions in data.store", withdraw(settings.data, files)
+    publish(settings.data, files, progress)
     progress("snapshots, scores and prediction logs")
     for file in _files(files.root, (".parquet",)):
         if not file.is_relative_to(files.data.parent):

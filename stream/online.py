@@ -19,7 +19,7 @@ class Online:
 
     def __init__(self, spec: FeaturesConfig, files: Workspace) -> None:
         self._source = f"{spec.view}_push"
-        self._errors = (*online_store_of(spec).errors, OSError)
+        self._errors: tuple[type[Exception], ...] = (*online_store_of(spec).errors, OSError)
         self._store: Any = open_store(spec, files)
 
     def push(self, vectors: pa.Table) -> None:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     ),
     arguments=(
         argument("version", metavar="VERSION", help="a number, an alias, or the version of an archive"),
-        argument("--keep", action="store_true", help="leave the files of the training in WORKSPACE/reproduced"),
+        argument(
+            "--keep", action="store_true", help="leave the files of the training in WORKSPACE/reproduced"
+        ),
         JSON,
     ),
 )

@@ -90,7 +90,9 @@ def read_recorded(
 
 def _other_code(version: Version, problem: str) -> str:
     commit = version.tags.get("git_sha", "unknown").removesuffix("-dirty")
-    return f"version {version.number}: this code {problem}; check out commit {commit} and run this command again"
+    return (
+        f"version {version.number}: this code {problem}; check out commit {commit} and run this command again"
+    )
 
 
 def _first(error: KeyError | ValidationError) -> str:

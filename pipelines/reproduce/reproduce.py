@@ -1,12 +1,15 @@
-"""Data, features, training rows and the fit of a registered version once more; then both programs compared."""
+"""Data, features, training rows and fit of a registered version once more, and both programs compared."""
 
 import hashlib
 import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from core.errors import DataError
 from core.workspace import Workspace, link_version, write_atomically
+from data.records.remote import fetch
 from data.records.versions import find
 from pipelines.code import git_commit
 from pipelines.context import Context, Stages
@@ -48,7 +51,7 @@ def reproduce(context: Context, recorded: Recorded) -> Reproduction:
     """Trains in `workspace_of(...)`, and leaves the data, the stores and the registry of the main workspace
     as they are.
 
-    Raises DataError if the version of the data is not there.
+    Raises DataError if the version of the data is neither in the workspace nor in `data.store`.
     """
     from features.build import build_features
     from features.history import training_set
@@ -58,7 +61,7 @@ def reproduce(context: Context, recorded: Recorded) -> Reproduction:
     main = context.settings.files
     files = workspace_of(main, recorded.version.number)
     _empty(files)
-    folder = find(main, recorded.data_sha256)
+    folder = _records(context, recorded.data_sha256)
     link_version(folder, files.data)
     shape = json.loads(files.manifest.read_text(encoding="utf-8"))["shape"]
     build_features(recorded.spec, files, progress=context.progress)
@@ -76,6 +79,18 @@ def reproduce(context: Context, recorded: Recorded) -> Reproduction:
         hashlib.sha256((files.training / "model.pt2").read_bytes()).hexdigest(),
         differences(recorded, git_commit(), requirements().split()),
     )
+
+
+def _records(context: Context, sha256: str) -> Path:
+    """The version in the workspace, or else from `data.store`."""
+    config, main = context.settings.data, context.settings.files
+    try:
+        return find(main, sha256)
+    except DataError:
+        if config.store is None:
+            raise
+    context.progress("fetching the records from data.store")
+    return fetch(config, main, sha256)
 
 
 def differences(recorded: Recorded, commit: str, packages: Sequence[str]) -> tuple[str, ...]:

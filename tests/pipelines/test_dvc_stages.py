@@ -1,4 +1,4 @@
-"""dvc.yaml has the steps of the loop; with DVC installed they run, and an old version of the data comes back."""
+"""dvc.yaml has the steps of the loop; with DVC they run, and an old version of the data comes back."""
 
 import os
 import shutil
@@ -51,13 +51,16 @@ def test_stages_run_once_and_old_data_come_back_from_a_remote(tmp_path: Path) ->
     assert DVC is not None
     clone, remote = tmp_path / "clone", tmp_path / "remote"
     paths = [str(Path(sys.executable).parent), str(Path(DVC).parent), os.environ["PATH"]]
-    environment = os.environ | {
-        "PATH": os.pathsep.join(paths), "PYTHONPATH": str(clone), "DVC_NO_ANALYTICS": "1", "CHURN_MASK_KEY": "k" * 40,
-        **{f"GIT_{role}_{what}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-    }  # fmt: skip
+    author = {
+        f"GIT_{who}_{what}": "a@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
+    own = {"PYTHONPATH": str(clone), "DVC_NO_ANALYTICS": "1", "CHURN_MASK_KEY": "k" * 40}
+    environment = os.environ | author | own | {"PATH": os.pathsep.join(paths)}
 
     def run(*command: str) -> str:
-        done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=clone, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -66,9 +69,15 @@ def test_stages_run_once_and_old_data_come_back_from_a_remote(tmp_path: Path) ->
     stages["stages"]["ingest"]["deps"].append("log.csv")  # as docs/how-to/reproduce.md says
     (clone / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False))
     log = clone / "log.csv"
-    source = {"kind": "csv", "uri": str(log), "columns": {"user_id": "who", "timestamp": "when", "amount": "paid"}}
+    source = {
+        "kind": "csv",
+        "uri": str(log),
+        "columns": {"user_id": "who", "timestamp": "when", "amount": "paid"},
+    }
     config = clone / "configs" / "data.yaml"
-    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"source": source, "expectations": []}))
+    config.write_text(
+        yaml.safe_dump(yaml.safe_load(config.read_text()) | {"source": source, "expectations": []})
+    )
 
     def deliver(days: int) -> None:
         lines = [

@@ -1,4 +1,4 @@
-"""Models are trained again from what their runs recorded, after the data have grown and models have followed."""
+"""Models are trained again from what their runs recorded, after data and models have changed."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 from churn.cli import main
-from core.errors import DataError
 from data.records.versions import versions
 from pipelines.reproduce.reproduce import workspace_of
 from support.retraining_runs import Shop, finished, make_log
 from training.registry.model_registry import Registry
 
 
-def reproduced(shop: Shop, version: str, capsys: pytest.CaptureFixture[str], code: int = 0) -> dict[str, object]:
+def reproduced(
+    shop: Shop, version: str, capsys: pytest.CaptureFixture[str], code: int = 0
+) -> dict[str, object]:
     capsys.readouterr()
     assert main(["reproduce", version, "--json", *shop.flags]) == code
     found: dict[str, object] = json.loads(capsys.readouterr().out)
@@ -47,18 +48,17 @@ def test_the_first_model_is_reproduced_after_three_retrainings(
 
 
 @pytest.mark.slow
-def test_without_its_data_a_model_is_not_reproduced_and_the_line_names_the_version(
+def test_records_that_the_workspace_has_no_more_come_from_the_data_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shop = Shop(tmp_path, "data.keep_versions=1")
+    shop = Shop(tmp_path, "data.keep_versions=1", f"data.store={tmp_path / 'store'}")
     wanted = Registry(shop.settings.training).version("1").tags["data_sha256"]
     assert main(["ingest", *shop.flags]) == 0  # the log has grown, and one version is kept
-    with pytest.raises(DataError):
-        from data.records.versions import find
+    assert [version.sha256 == wanted for version in versions(shop.settings.files)] == [False]
 
-        find(shop.settings.files, wanted)
     capsys.readouterr()
-    assert main(["reproduce", "1", *shop.flags]) == 2
+    assert main(["reproduce", "1", *shop.flags, "--set", "data.store=null"]) == 2
     assert f"data version {wanted}: not there" in capsys.readouterr().err
     assert main(["reproduce", "nine", *shop.flags]) == 1
     assert "VERSION: nine is not registered" in capsys.readouterr().err
+    assert reproduced(shop, "1", capsys)["holds"]
