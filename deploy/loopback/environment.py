@@ -10,7 +10,6 @@ from deploy.loopback.place import USER, Place
 
 def variables(place: Place) -> dict[str, str]:
     """Variable -> value."""
-    kafka = "CHURN_PREDICTION_LOG_KAFKA"
     return {
         "CHURN_WORKSPACE": str(place.folder / "workspace"),
         "CHURN_MASK_KEY": place.passwords["mask"],
@@ -29,13 +28,23 @@ def variables(place: Place) -> dict[str, str]:
         "CHURN_MODEL_STORE": "s3://churn-models/churn",
         "CHURN_PROMETHEUS": "http://127.0.0.1:9090",  # read on a cluster only
         "CHURN_PREDICTION_TOPIC": f"{place.address(broker.NAME)}/{broker.PREDICTIONS}",
-        f"{kafka}_SECURITY": "sasl_ssl",
-        f"{kafka}_CA": str(place.certificate),
-        f"{kafka}_USER": USER,
-        f"{kafka}_PASSWORD": place.passwords[broker.NAME],
+        **sasl("CHURN_PREDICTION_LOG_KAFKA", place),
+        **sasl("CHURN_STREAM_KAFKA", place),
+        "CHURN_STREAM_BROKERS": place.address(broker.NAME),
+        "CHURN_STREAM_STATE": postgresql.uri(place, "stream"),
         "CHURN_BACKUP": "s3://churn-backup/churn",
         "CHURN_BACKUP_KEY": place.passwords["backup"],
         **object_store.client_environment(place),
+    }
+
+
+def sasl(prefix: str, place: Place) -> dict[str, str]:
+    """The variables for TLS and SASL of a client of Kafka."""
+    return {
+        f"{prefix}_SECURITY": "sasl_ssl",
+        f"{prefix}_CA": str(place.certificate),
+        f"{prefix}_USER": USER,
+        f"{prefix}_PASSWORD": place.passwords[broker.NAME],
     }
 
 

@@ -18,6 +18,7 @@ from pipelines.backup.vault import BackupError, Vault
 from pipelines.backup.workspace_files import save_files
 from pipelines.code import git_commit
 from pipelines.context import Context, Stages
+from pipelines.streaming import security
 
 SCHEMA_VERSION = 1
 
@@ -98,12 +99,18 @@ def folders_of(settings: Stages) -> dict[str, str]:
 
 
 def topics_of(settings: Stages) -> dict[str, Mapping[str, str]]:
-    """Topic -> settings of a client; none without `serving.prediction_log_kafka`."""
+    """Topic -> settings of a client, for those that `serving` and `stream` name."""
     from handlers.records.settings import kafka_security
 
-    address = settings.serving.prediction_log_kafka
-    if address is None:
-        return {}
-    brokers, _, topic = address.partition("/")
-    client = {"bootstrap.servers": brokers, "log_level": "2", **kafka_security(os.environ)}
-    return dict.fromkeys((topic, *settings.backup.topics), client)
+    found: dict[str, Mapping[str, str]] = {}
+    if (address := settings.serving.prediction_log_kafka) is not None:
+        brokers, _, topic = address.partition("/")
+        found[topic] = _client(brokers, kafka_security(os.environ))
+    if (brokers := settings.stream.brokers) is not None:
+        client = _client(brokers, security())
+        found |= {settings.stream.topic: client, settings.stream.dead_letters: client}
+    return found
+
+
+def _client(brokers: str, safe: Mapping[str, str]) -> Mapping[str, str]:
+    return {"bootstrap.servers": brokers, "log_level": "2", **safe}

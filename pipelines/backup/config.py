@@ -11,5 +11,3 @@ class BackupConfig(Config):
     the workspace's private files are encrypted: the keys that mask, sign and authorise."""
     mlflow_database: str | None = None
     """Address of MLflow's database where `training.tracking_uri` is a server; null: the tracking URI."""
-    topics: tuple[str, ...] = ()
-    """Further topics of the brokers of `serving.prediction_log_kafka`; its own topic is always included."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipelines.backup.vault import BackupError
 from pipelines.context import Stages
+from pipelines.streaming import is_used, streaming
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,14 @@ def databases_of(settings: Stages) -> Mapping[str, Database]:
         raise BackupError(
             "backup.mlflow_database: training.tracking_uri is a server; give the address of its database"
         )
-    return {
+    found = {
         "mlflow": Database(mlflow, lambda: _make_mlflow(mlflow, settings.training.artifacts_uri)),
         "optuna": Database(settings.tuning.storage, lambda: _make_optuna(settings)),
         "rollout": Database(settings.rollout.database, lambda: _make_rollout(settings)),
     }
+    if is_used(settings):
+        found["stream"] = Database(settings.stream.state, lambda: _make_stream(settings))
+    return found
 
 
 def _make_mlflow(uri: str, artifacts: str) -> None:
@@ -57,6 +61,11 @@ def _make_optuna(settings: Stages) -> None:
 
     with storage_errors(settings.tuning.storage):
         open_storage(settings.tuning)
+
+
+def _make_stream(settings: Stages) -> None:
+    with streaming(settings):
+        pass
 
 
 def _make_rollout(settings: Stages) -> None:

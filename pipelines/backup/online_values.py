@@ -2,7 +2,8 @@
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,8 @@ from features.repo.definitions import JOIN_KEY
 from features.spec import FeaturesConfig
 from features.store import apply, materialize
 from pipelines.backup.vault import BackupError, Vault
+from pipelines.context import Stages
+from pipelines.streaming import newest_moment, push_again
 
 CUSTOMERS = 5_000
 """Of an object, and of a round trip."""
@@ -33,15 +36,19 @@ def save_online(spec: FeaturesConfig, files: Workspace, vault: Vault) -> dict[st
     return {"kind": kind, "objects": objects, "customers": count, "project": project_of(spec, files)}
 
 
-def load_online(spec: FeaturesConfig, files: Workspace, record: dict[str, Any], vault: Vault) -> int:
+def load_online(settings: Stages, record: dict[str, Any], vault: Vault, clock: Callable[[], datetime]) -> int:
     """Register the definitions and write the saved fields; return the number of customers.
 
-    Where another kind of store was saved, the values are those of the restored snapshots.
+    Where another kind of store was saved, the values are those of the restored snapshots, and the later ones
+    of the stream.
     """
+    spec, files = settings.features, settings.files
     if not files.feature_manifest.is_file():
         return 0
     if record["kind"] != spec.online_store["type"] or record["project"] != project_of(spec, files):
-        return materialize(spec, files, lambda message: None)
+        written = materialize(spec, files, lambda message: None)
+        push_again(settings, newest_moment(files), clock)
+        return written
     apply(spec, files)
     if record["kind"] != "redis":
         return 0

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 import sqlalchemy
@@ -23,6 +24,8 @@ ROWS = 20_000
 """Rows of an object."""
 VERSIONS = ("alembic_version", "rollout_version", "version_info")
 """Tables that state the version of the other ones; they have to be equal, and are not written."""
+APPENDED = "is appended only"
+"""What the tables of rollouts and decisions answer to a deletion (rollout/database/migrations)."""
 Moves = Sequence[tuple[str, str]]
 """Prefixes of addresses and paths, and what replaces each."""
 
@@ -39,9 +42,11 @@ def save_tables(uri: str, vault: Vault) -> dict[str, Any]:
 
 
 def load_tables(uri: str, record: Mapping[str, Any], vault: Vault, moves: Moves = ()) -> int:
-    """Replace all rows by the saved ones, in one transaction; return their number.
+    """Replace all rows by the saved ones, in one transaction; return their number. Nothing is written to a
+    database that has these rows already.
 
-    Raises BackupError when the tables have another version than those that were saved.
+    Raises BackupError when the tables have another version than those that were saved, and for a database
+    with another history of rollouts, which is only ever appended to.
     """
     with _reached(uri), _connected(uri) as connection:
         tables = _tables(connection)
@@ -52,13 +57,13 @@ def load_tables(uri: str, record: Mapping[str, Any], vault: Vault, moves: Moves 
                     " the release that made the backup, and upgrade after that"
                 )
         ordered = [table for table in tables.values() if table.name not in VERSIONS]
+        if all(_has_rows(connection, table, record, vault, moves) for table in ordered):
+            return sum(int(table["rows"]) for table in record["tables"].values())
         for table in reversed(ordered):
             connection.execute(table.delete())
         counted = 0
         for table in ordered:
-            saved = record["tables"].get(table.name, {"objects": []})
-            for digest in saved["objects"]:
-                rows = [_decoded(row, table, moves) for row in json.loads(vault.get(digest))]
+            for rows in _saved_rows(table, record, vault, moves):
                 connection.execute(table.insert(), rows)
                 counted += len(rows)
             _continue_numbers(connection, table)
@@ -75,6 +80,23 @@ def _saved(connection: Connection, table: Table, vault: Vault) -> dict[str, Any]
         content = [{name: _encoded(value) for name, value in row.items()} for row in rows]
         objects.append(vault.put(json.dumps(content, separators=(",", ":")).encode()))
     return {"objects": objects, "rows": count}
+
+
+def _saved_rows(
+    table: Table, record: Mapping[str, Any], vault: Vault, moves: Moves
+) -> Iterator[list[dict[str, Any]]]:
+    for digest in record["tables"].get(table.name, {"objects": []})["objects"]:
+        yield [_decoded(row, table, moves) for row in json.loads(vault.get(digest))]
+
+
+def _has_rows(
+    connection: Connection, table: Table, record: Mapping[str, Any], vault: Vault, moves: Moves
+) -> bool:
+    """Whether the table has the saved rows and no others."""
+    saved = (row for rows in _saved_rows(table, record, vault, moves) for row in rows)
+    order = list(table.primary_key.columns) or list(table.columns)
+    present = connection.execute(_select(table).order_by(*order)).mappings()
+    return all(one == other for one, other in zip_longest(map(dict, present), saved))
 
 
 def _tables(connection: Connection) -> dict[str, Table]:
@@ -174,4 +196,9 @@ def _reached(uri: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, ImportError) as error:
+        if APPENDED in str(error):
+            place = failure("database", uri, ValueError(f"the history {APPENDED}"))
+            raise BackupError(
+                f"{place}: it has another history, which is not replaced; name an empty database"
+            ) from None
         raise BackupError(f"{failure('database', uri, error)}; start it, or correct its address") from None

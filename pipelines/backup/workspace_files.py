@@ -14,7 +14,7 @@ from typing import Any
 from core.workspace import Workspace, write_atomically
 from pipelines.backup.vault import BackupError, Vault
 
-FURTHER = ("rehearsal", "run")
+FURTHER = ("rehearsal", "run", "stream")
 """Folders of commands, beside what Workspace names."""
 LEFT_OUT = ("logs", "server.json")
 """Of servers that run now."""

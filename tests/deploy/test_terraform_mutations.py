@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.lint.terraform import SOURCE, copied, terraform
+from deploy.lint.terraform import SOURCE, START, copied, terraform
 from deploy.lint.tool import Missing
 
 # file below modules/, the line as it is, the line broken, the beginning of the message that has to appear
@@ -249,3 +249,33 @@ def test_the_list_has_each_assertion_of_the_modules() -> None:
     composed = ("With single_nat", "The outputs have", "The name of a bucket", "A message is sent")
     assert [m for m in messages if not m.startswith((*listed, *composed))] == []
     assert len(listed) >= 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "line", "wrong", "complaint"),
+    [
+        ("storage/main.tf", "force_destroy =", "force_destoy =", 'Did you mean "force_destroy"?'),
+        (
+            "cache/main.tf",
+            "node_type            =",
+            "node_typ =",
+            'argument named "node_typ" is not expected',
+        ),
+        ("network/main.tf", 'resource "aws_eip" "nat"', 'resource "aws_eipp" "nat"', "Invalid resource type"),
+        ("network/outputs.tf", "aws_vpc.this.id ", "aws_vpc.this.idd ", "Unsupported attribute"),
+    ],
+)
+def test_a_misspelt_name_is_found(name: str, line: str, wrong: str, complaint: str, tmp_path: Path) -> None:
+    """Without a provider of AWS, and by the schema of that provider."""
+    folder = copied(SOURCE, tmp_path)
+    file = folder / "modules" / name
+    text = file.read_text(encoding="utf-8")
+    assert line in text
+    file.write_text(text.replace(line, wrong, 1), encoding="utf-8")
+    try:
+        for arguments in START:
+            code, said = terraform(arguments, folder)
+    except Missing as missing:
+        pytest.skip(str(missing))
+    assert code == 1 and complaint in " ".join(said.split())

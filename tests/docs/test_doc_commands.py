@@ -16,7 +16,11 @@ from support.rollout_evidence import arm, seen
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [block for block in BLOCKS if block.language == "sh"]
-TARGETS = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+TARGETS = {
+    target
+    for file in ("Makefile", "deploy/deploy.mk")
+    for target in re.findall(r"^([a-z-]+):", (REPOSITORY / file).read_text(encoding="utf-8"), re.MULTILINE)
+}
 TUTORIAL = "run by: tests/docs/test_tutorial.py"
 
 

@@ -23,7 +23,9 @@ from pipelines.backup.workspace_files import load_files, save_files
 from pipelines.context import Context
 from retraining.ledger import Ledger
 from rollout.database.connection import open_database
+from rollout.state import Change
 from rollout.store import Store
+from rollout.targets.target import Candidate
 from support.loop_facts import loop_facts
 from support.servers.postgres import postgres
 from training.registry.mlflow_client import client_of, experiment_of, mlflow_errors
@@ -124,13 +126,27 @@ def test_rows_move_between_sqlite_and_postgresql(vault: Vault, tmp_path: Path) -
         assert mine.entries("churn") == theirs.entries("churn")
         assert mine.grades("churn") == theirs.grades("churn")
         assert mine.runs("churn") == theirs.runs("churn")
-        assert load_tables(target, saved, vault, [("/m", "/elsewhere")]) == moved
-        stable = Store(target).stable("churn")
+        moved_there = f"{server}mlflow"
+        open_database(moved_there)
+        assert load_tables(moved_there, saved, vault, [("/m", "/elsewhere")]) == moved
+        stable = Store(moved_there).stable("churn")
         assert stable is not None and stable.archive.startswith("/elsewhere/")
         back = f"sqlite:///{tmp_path}/back.db"
         open_database(back)
-        assert load_tables(back, save_tables(target, vault), vault, [("/elsewhere", "/m")]) == moved
+        assert load_tables(back, save_tables(moved_there, vault), vault, [("/elsewhere", "/m")]) == moved
         assert Store(back).all("churn") == Store(source).all("churn")
+
+
+def test_a_restore_is_repeated_and_another_history_is_not_replaced(vault: Vault, tmp_path: Path) -> None:
+    """The history of rollouts is only appended to, also by a restore."""
+    loop_facts(tmp_path)
+    source = f"sqlite:///{tmp_path}/rollout.db"
+    saved = save_tables(source, vault)
+    assert load_tables(source, saved, vault) == load_tables(source, saved, vault)
+    other = f"sqlite:///{tmp_path}/other.db"
+    Store(other).served_at_once("churn", Change(Candidate("/m/a.mar", "a" * 64, "a"), None, "ada", NOW, "x"))
+    with pytest.raises(BackupError, match="another history, which is not replaced; name an empty database"):
+        load_tables(other, saved, vault)
 
 
 def test_tables_of_another_version_are_refused(vault: Vault, tmp_path: Path) -> None:

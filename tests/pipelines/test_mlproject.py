@@ -29,7 +29,7 @@ def test_a_misspelt_parameter_is_refused(entry: str, capsys: pytest.CaptureFixtu
     """MLflow appends what it does not know to the command."""
     with pytest.raises(SystemExit, match="2"):
         main([*words(entry), "--trails", "3"])
-    assert "--trails" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[-1].startswith("churn")
 
 
 @pytest.mark.parametrize("name", ["trials", "epochs", "seed"])
