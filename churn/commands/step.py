@@ -56,7 +56,6 @@ def append_delivery(settings: "Settings", uri: str) -> "Delivery":
         was_done = is_done(step, context)
         delivery = append(settings.data, settings.files, uri, context.as_of, shown.describe, read)
         publish(settings.data, settings.files, shown.describe)
-        publish(settings.data, settings.files, shown.describe)
         if was_done:
             accept(step, context)
     return delivery

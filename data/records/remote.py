@@ -63,13 +63,7 @@ def withdraw(config: DataConfig, files: Workspace) -> int:
         old = [place for name, place in named.items() if VERSION.fullmatch(name) and name not in present]
         for place in old:
             if store.exists(manifest := f"{place}/{files.manifest.name}"):
-<<<<<<< HEAD
-                store.rm_file(
-                    manifest
-                )  # first, so that an interruption leaves no version that looks complete
-=======
                 store.rm_file(manifest)  # first: after an interruption no version looks complete
->>>>>>> main
             store.rm(place, recursive=True)
     return len(old)
 

@@ -54,14 +54,3 @@ def test_an_erasure_leaves_no_version_with_the_customer(
     (left,) = (tmp_path / "store").iterdir()
     assert content(left) == content(files.data.resolve())
     assert withdraw(stored, files) == 0
-
-
-def test_a_version_that_was_copied_in_part_is_not_there(
-    stored: DataConfig, files: Workspace, tmp_path: Path
-) -> None:
-    current = next(version for version in versions(files) if version.current)
-    (tmp_path / "store" / current.sha256 / files.manifest.name).unlink()
-    with pytest.raises(DataError, match=f"has no version {current.sha256[:12]}"):
-        fetch(stored, files, current.sha256)
-    assert publish(stored, files)
-    assert fetch(stored, files, current.sha256).is_dir()
