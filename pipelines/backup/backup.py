@@ -106,8 +106,8 @@ def topics_of(settings: Stages) -> dict[str, Mapping[str, str]]:
     if (address := settings.serving.prediction_log_kafka) is not None:
         brokers, _, topic = address.partition("/")
         found[topic] = _client(brokers, kafka_security(os.environ))
-    if (brokers := settings.stream.brokers) is not None:
-        client = _client(brokers, security())
+    if settings.stream.brokers is not None:
+        client = _client(settings.stream.brokers, security())
         found |= {settings.stream.topic: client, settings.stream.dead_letters: client}
     return found
 
