@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from confluent_kafka import Producer
 from redis import Redis
@@ -20,6 +19,8 @@ from deploy.loopback.stores import states
 from support.servers.loopback import Loopback, loopback
 from support.waits import within
 from training.registry.mlflow_client import client_of
+
+psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: pip install '.[loopback]'")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ENOUGH = 50
