@@ -35,10 +35,10 @@ production-up: install  ## PostgreSQL, Redis, S3, Kafka and MLflow as real serve
 production-down: install  ## stop exactly what production-up started; the data stay in var/production
 	$(BIN)/python -m deploy.loopback down $(ARGS)
 
-test: install  ## what must hold, in parallel: 11 to 15 minutes on two cores
+test: install  ## what must hold, in parallel: 12 to 15 minutes on two cores
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
 
-test-fast: install  ## tests without servers and training, two and a half minutes; tests/servers_and_training.txt lists the others
+test-fast: install  ## tests without servers and training, a minute and a half; tests/servers_and_training.txt lists the others
 	$(BIN)/python -m pytest --fast -n $(WORKERS) -m "not slow" $(ARGS)
 
 test-all: WORKERS = 2    # drills measure latencies
