@@ -41,7 +41,8 @@ def test_the_first_model_is_reproduced_after_three_retrainings(
         expected = registry.version(number).tags
         assert found["holds"] and found["found"] == found["expected"] == expected["program_sha256"]
         assert found["data_sha256"] == expected["data_sha256"]
-    assert len({registry.version(number).tags["program_sha256"] for number in numbers}) == 4
+    programs = [registry.version(number).tags["program_sha256"] for number in ("1", "4")]
+    assert programs[0] != programs[1], "equal programs would prove nothing"
     assert {path: path.stat().st_mtime_ns for path in shop.settings.files.training.iterdir()} == before
     assert not workspace_of(shop.settings.files, "1").training.exists(), "rows of customers remain"
     assert len(registry.versions()) == 4, "nothing is registered"
