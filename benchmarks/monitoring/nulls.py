@@ -213,8 +213,8 @@ def _snapshot_steps(world: Ground) -> Iterator[Step]:
         for feature in world.spec.features:
             values = rows[feature.name]
             if values.nunique() > 1:
-                usual = (values == values.mode().iloc[0]).to_numpy()
-                columns[feature.name, "column_constant"] = ~usual, everyone
+                most_frequent = (values == values.mode().iloc[0]).to_numpy()
+                columns[feature.name, "column_constant"] = ~most_frequent, everyone
                 columns[feature.name, "column_empty"] = values.notna().to_numpy(), everyone
         yield "columns", step, Properties.of(columns, len(rows)), number
 
