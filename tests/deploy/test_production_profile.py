@@ -258,4 +258,4 @@ def test_the_local_profile_moves_to_production(stores: Loopback, local: Workspac
         answers = stores.predict(*CUSTOMERS)
     for one, other in zip(answers, record_of(local)["answers"], strict=True):
         assert one["churn_probability"] == pytest.approx(other["churn_probability"], rel=0, abs=1e-12)
-    stores.succeed("registry", "versions")
+    stores.succeed("registry", "list")
