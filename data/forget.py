@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +12,12 @@ import pyarrow.parquet as pq
 
 from core.errors import DataError
 from core.workspace import Workspace
+from data.config import DataConfig
 from data.ingest import write_lock
 from data.manifest import parts_in, reduced, write_json
 from data.prepare import merge
 from data.prepare.parts import RECORDS, Part, customers_of
+from data.records import remote
 from data.records.erasure import count_rows, remove_rows
 from data.records.versions import current_manifest, new_version, versions
 
@@ -32,6 +35,23 @@ def forget_records(files: Workspace, masked: Sequence[str]) -> int:
         for version in versions(files):
             if not version.current and _held(version.folder, masked):
                 shutil.rmtree(version.folder)
+    return removed
+
+
+def forget_stored(config: DataConfig, files: Workspace, masked: Sequence[str]) -> int:
+    """Remove all versions with the customers `masked` from `data.store`, and copy the current version there.
+
+    Returns the number of removed versions. Raises DataError when the store cannot be reached.
+    """
+    removed = 0
+    for sha256 in remote.stored(config):
+        with TemporaryDirectory() as scratch:
+            remote.download(config, sha256, Path(scratch))
+            held = _held(Path(scratch), masked)
+        if held:
+            remote.remove(config, files, sha256)
+            removed += 1
+    remote.publish(config, files)
     return removed
 
 

@@ -1,14 +1,20 @@
-"""Imports Feast without run-time type checks of its classes, which takes 2 s instead of 4 s.
+"""Imports Feast without two effects on the process.
+
+Its run-time type checks of its own classes are left out: the import takes 2 s instead of 4 s. And metrics
+stay in the memory of the process that counts them: Feast sets a variable with which prometheus_client, when
+it is imported later, shares all values of one name through files, for Feast's own server.
 
 Names of Feast have to be imported after this module. `typeguard` only checks arguments, so its absence
 changes no behaviour. It is restored afterwards for other users.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import prometheus_client  # noqa: F401  # before Feast: it chooses at its import where values are stored
 import typeguard
 
 from handlers.store import redis_address
@@ -18,6 +24,8 @@ def _unchecked(target: Any = None, **_: Any) -> Any:
     return target if target is not None else lambda decorated: decorated
 
 
+SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+_shared = os.environ.get(SHARED_METRICS)
 _checked: Callable[..., Any] = typeguard.typechecked
 typeguard.typechecked = _unchecked
 try:
@@ -26,6 +34,8 @@ try:
     import feast.infra.online_stores.sqlite
 finally:
     typeguard.typechecked = _checked
+    if _shared is None:  # processes that are started later would inherit it
+        os.environ.pop(SHARED_METRICS, None)
 
 FeatureStore = feast.FeatureStore
 redis_address.teach_feast()

@@ -15,13 +15,12 @@ from typing import Any
 from core.errors import ConfigError
 from core.workspace import Workspace, write_atomically
 from data.config import utc_text
-from data.forget import forget_records
+from data.forget import forget_records, forget_stored
 from data.mask import load_key
 from data.records.erasure import Erased, fingerprint, remove_rows
-from data.records.remote import publish, withdraw
 from pipelines.context import Context, Stages
 from pipelines.live import masked
-from pipelines.streaming import erase, is_used, newest_moment, streamed
+from pipelines.streaming import erase, is_loaded, newest_moment, streamed
 
 TEXTS = (".json", ".jsonl", ".html", ".md", ".csv", ".txt")
 GONE = "erased"
@@ -78,8 +77,7 @@ def _removals(
     progress("records")
     yield "records", forget_records(files, names)
     progress("versions of the records in data.store")
-    yield "versions in data.store", withdraw(settings.data, files)
-    publish(settings.data, files, progress)
+    yield "versions in data.store", forget_stored(settings.data, files, names)
     progress("snapshots, scores and prediction logs")
     for file in _files(files.root, (".parquet",)):
         if not file.is_relative_to(files.data.parent):
@@ -100,7 +98,7 @@ def _remove_online(settings: Stages, names: Sequence[str]) -> int:
 
     before = _online(settings, names)
     if before:
-        later = streamed(settings, newest_moment(settings.files)) if is_used(settings) else ()
+        later = streamed(settings, newest_moment(settings.files)) if is_loaded(settings) else ()
         remove_departed(settings.features, settings.files, later)
     return before - _online(settings, names)
 

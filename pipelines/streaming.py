@@ -17,7 +17,7 @@ from handlers.records.settings import kafka_security
 from pipelines.context import Stages
 from stream.aggregates import microseconds
 from stream.errors import StoreAway, StreamError
-from stream.history import LOADED, load_records
+from stream.history import LOADED, load_records, loaded
 from stream.purchases import PurchaseReader
 from stream.state import State
 from stream.work import Work
@@ -41,12 +41,18 @@ def streaming(settings: Stages) -> Iterator[Streaming]:
     files, config = settings.files, settings.stream
     key = load_key(settings.data, files)
     reader = PurchaseReader(settings.data, settings.features, config.identity, files, key)
-    try:
+    with _store_errors():
         state = State(config.state, reader.further)
         try:
             yield Streaming(reader, state)
         finally:
             state.close()
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    try:
+        yield
     except StoreAway as error:
         raise StreamError(f"{error}; start the database, or correct stream.state") from None
 
@@ -70,15 +76,24 @@ def load(settings: Stages, parts: Streaming) -> int:
     return load_records(settings.data, settings.files, parts.state, further)
 
 
-def is_used(settings: Stages) -> bool:
-    """Whether the workspace has a stream: it names brokers, or its state is a file that exists."""
+def is_configured(settings: Stages) -> bool:
+    """Whether there may be a state: the settings name brokers, or it is a file that exists."""
     file = settings.stream.state.removeprefix("sqlite:///")
     return settings.stream.brokers is not None or Path(file).is_file()
 
 
+def is_loaded(settings: Stages) -> bool:
+    """Whether the stream has begun, so that the online store may have its vectors. A profile names brokers
+    also for sources that a stream cannot have. Raises StreamError if the state cannot be reached."""
+    if not is_configured(settings):
+        return False
+    with _store_errors():
+        return loaded(settings.stream.state)
+
+
 def streamed(settings: Stages, latest: datetime) -> list[str]:
     """The customers (masked) with a vector of the stream that is later than the snapshots of `latest`."""
-    if not is_used(settings):
+    if not is_loaded(settings):
         return []
     with streaming(settings) as parts:
         return [user for page in parts.state.customers(10_000, microseconds(latest)) for user in page]
@@ -86,17 +101,15 @@ def streamed(settings: Stages, latest: datetime) -> list[str]:
 
 def push_again(settings: Stages, latest: datetime, clock: Callable[[], datetime]) -> int:
     """Push the vectors of `streamed` customers anew, because a store may have replaced them by snapshots."""
-    if not is_used(settings):
+    if not is_loaded(settings):
         return 0
     with streaming(settings) as parts:
-        if parts.state.fact(LOADED) is None:
-            return 0
         return work_of(settings, parts, clock).refresh(later_than=latest)
 
 
 def erase(settings: Stages, users: Sequence[str]) -> int:
     """Remove customers (masked) from the state; returns the number of their purchases."""
-    if not is_used(settings):
+    if not is_loaded(settings):
         return 0
     with streaming(settings) as parts:
         return parts.state.erase(users)

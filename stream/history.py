@@ -16,11 +16,19 @@ from data.records.versions import current_manifest
 from data.source.sources import as_table
 from stream.errors import StreamError
 from stream.purchases import Purchase
-from stream.state import State
+from stream.state import State, fact_of
 
 ROWS = 5_000
 LOADED = "records"
 """The fact that names the records that are in the state."""
+
+
+def loaded(uri: str) -> bool:
+    """Whether there is a state at `uri` that has records. Makes no database and no tables.
+
+    Raises StreamError for an address that cannot be used, StoreAway while the database cannot be reached.
+    """
+    return fact_of(uri, LOADED) is not None
 
 
 def load_records(
@@ -37,7 +45,8 @@ def load_records(
     if known is not None and known != sha256 and "transaction_id" not in as_table(config).given:
         raise StreamError(
             "stream.state has other records already, and without data.source.columns.transaction_id their"
-            " purchases cannot be told from those of the topic; name an empty database and a new stream.group"
+            " purchases cannot be distinguished from those of the topic; name an empty database and a new"
+            " stream.group"
         )
     new = state.load(_batches(files, list(further)))
     state.note(LOADED, sha256)

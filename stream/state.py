@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -70,6 +71,24 @@ class Added:
     """Positions of purchases whose identity the state has with other values. They were not added."""
 
 
+def fact_of(uri: str, name: str) -> str | None:
+    """What `State.note` stored under `name` in the database at `uri`; None also where there is no state.
+
+    Raises StreamError for an address that cannot be used, StoreAway while the database cannot be reached.
+    """
+    file = sa.engine.make_url(uri).database if uri.startswith("sqlite") else None
+    if file is not None and not Path(file).is_file():
+        return None  # to open it would make it
+    engine = _engine(uri)
+    try:
+        with _errors(uri), engine.connect() as connection:
+            if not sa.inspect(connection).has_table(FACTS.name):
+                return None
+            return connection.execute(sa.select(FACTS.c.value).where(FACTS.c.name == name)).scalar()
+    finally:
+        engine.dispose()
+
+
 class State:
     """The database at `uri`. `further`: the records' further columns -> their types.
 
@@ -79,10 +98,7 @@ class State:
 
     def __init__(self, uri: str, further: Mapping[str, pa.DataType]) -> None:
         self._uri, self._further = uri, dict(further)
-        try:
-            self._engine = opened(uri)
-        except (ArgumentError, ImportError) as error:
-            raise StreamError(failure("stream.state", uri, error)) from None
+        self._engine = _engine(uri)
         self._local = self._engine.dialect.name == "sqlite"
         self._insert: Any = sqlite.insert if self._local else postgresql.insert
         with self._transaction() as connection:
@@ -269,8 +285,20 @@ class State:
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise StoreAway(failure("stream.state", self._uri, error)) from None
+        with _errors(self._uri), self._engine.begin() as connection:
+            yield connection
+
+
+def _engine(uri: str) -> sa.Engine:
+    try:
+        return opened(uri)
+    except (ArgumentError, ImportError) as error:
+        raise StreamError(failure("stream.state", uri, error)) from None
+
+
+@contextmanager
+def _errors(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise StoreAway(failure("stream.state", uri, error)) from None

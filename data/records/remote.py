@@ -1,7 +1,7 @@
 """Versions of the records in a store that other machines reach too, in folders named as on this machine.
 
 A folder has its manifest only when all other files are there. Since the folder's name is the manifest's
-sha256, a version that is there is never written again. Old ones stay until customers are erased.
+sha256, a version that is there is never written again. Old ones stay until a customer in them is erased.
 """
 
 import hashlib
@@ -17,11 +17,9 @@ from fsspec.core import url_to_fs
 from core.errors import DataError
 from core.workspace import Workspace, fresh_directory
 from data.config import DataConfig
-from data.records.versions import versions
 
 Progress = Callable[[str], None]
-VERSION = re.compile("[0-9a-f]{64}")
-"""The name of a version's folder."""
+SHA256_DIGITS = 64
 
 
 def publish(config: DataConfig, files: Workspace, progress: Progress = lambda message: None) -> bool:
@@ -46,52 +44,56 @@ def publish(config: DataConfig, files: Workspace, progress: Progress = lambda me
     return True
 
 
-def withdraw(config: DataConfig, files: Workspace) -> int:
-    """Delete the versions in `data.store` that this workspace does not have, after an erasure: they may have
-    rows of customers who were erased. How many there were.
-
-    Raises DataError, after which it may be repeated, when the store cannot be written.
-    """
-    if config.store is None:
-        return 0
-    present = {version.sha256 for version in versions(files)}
-    with _errors(config.store):
-        store, root = url_to_fs(config.store)
-        store.invalidate_cache()
-        places = store.ls(root, detail=False) if store.exists(root) else []
-        named = {place.rstrip("/").rpartition("/")[2]: place for place in places}
-        old = [place for name, place in named.items() if VERSION.fullmatch(name) and name not in present]
-        for place in old:
-            if store.exists(manifest := f"{place}/{files.manifest.name}"):
-                store.rm_file(manifest)  # first: after an interruption no version looks complete
-            store.rm(place, recursive=True)
-    return len(old)
-
-
 def fetch(config: DataConfig, files: Workspace, sha256: str) -> Path:
     """Copy the version whose manifest has this sha256 from `data.store` beside the current one; its folder.
 
     Raises DataError when the store does not have it, or returns other bytes.
     """
-    if config.store is None:
-        raise DataError("data.store: not set; give the URI to which versions of the records are copied")
-    with _errors(config.store), fresh_directory(files.data) as fresh:
-        store, root = url_to_fs(config.store)
-        place = f"{root}/{sha256}"
-        store.invalidate_cache()
-        for path in store.find(place):
-            target = fresh / path.removeprefix(f"{place}/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            store.get_file(path, str(target))
+    with fresh_directory(files.data) as fresh:
+        download(config, sha256, fresh)
         manifest = fresh / files.manifest.name
         if not manifest.is_file() or hashlib.sha256(manifest.read_bytes()).hexdigest() != sha256:
             raise DataError(
-                f"data.store {_shown(config.store)}: has no version {sha256[:12]}; look at its names"
+                f"data.store {_shown(str(config.store))}: has no version {sha256[:12]}; look at its names"
             )
         folder = fresh.with_name(sha256)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
     return folder
+
+
+def download(config: DataConfig, sha256: str, folder: Path) -> None:
+    """Copy all files of a version into `folder`. Raises DataError when the store cannot be read."""
+    if config.store is None:
+        raise DataError("data.store: not set; give the URI to which versions of the records are copied")
+    with _errors(config.store):
+        store, root = url_to_fs(config.store)
+        store.invalidate_cache()
+        for path in store.find(f"{root}/{sha256}"):
+            target = folder / path.removeprefix(f"{root}/{sha256}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            store.get_file(path, str(target))
+
+
+def stored(config: DataConfig) -> list[str]:
+    """The versions in `data.store`, also incomplete ones; none without such a store."""
+    if config.store is None:
+        return []
+    with _errors(config.store):
+        store, root = url_to_fs(config.store)
+        store.invalidate_cache()
+        names = {path.removeprefix(f"{root}/").partition("/")[0] for path in store.find(root)}
+    return sorted(name for name in names if len(name) == SHA256_DIGITS)
+
+
+def remove(config: DataConfig, files: Workspace, sha256: str) -> None:
+    """Remove a version, its manifest first: what an interruption leaves is no complete version."""
+    if config.store is not None:
+        with _errors(config.store):
+            store, root = url_to_fs(config.store)
+            found = store.find(f"{root}/{sha256}")
+            for path in sorted(found, key=lambda path: not path.endswith(f"/{files.manifest.name}")):
+                store.rm_file(path)
 
 
 def _copy(store: Any, path: Path, target: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.backup.vault import BackupError
 from pipelines.context import Stages
-from pipelines.streaming import is_used, streaming
+from pipelines.streaming import is_configured, streaming
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def databases_of(settings: Stages) -> Mapping[str, Database]:
         "optuna": Database(settings.tuning.storage, lambda: _make_optuna(settings)),
         "rollout": Database(settings.rollout.database, lambda: _make_rollout(settings)),
     }
-    if is_used(settings):
+    if is_configured(settings):
         found["stream"] = Database(settings.stream.state, lambda: _make_stream(settings))
     return found
 

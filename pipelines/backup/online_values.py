@@ -36,22 +36,18 @@ def save_online(spec: FeaturesConfig, files: Workspace, vault: Vault) -> dict[st
     return {"kind": kind, "objects": objects, "customers": count, "project": project_of(spec, files)}
 
 
-def load_online(
-    settings: Stages, record: dict[str, Any], vault: Vault, clock: Callable[[], datetime], has_stream: bool
-) -> int:
+def load_online(settings: Stages, record: dict[str, Any], vault: Vault, clock: Callable[[], datetime]) -> int:
     """Register the definitions and write the saved fields; return the number of customers.
 
     Where another kind of store was saved, the values are those of the restored snapshots, and the later ones
-    of the stream if the backup `has_stream`. Without its state there is nothing later, and the records may
-    have been made with a source that a stream cannot have.
+    of the stream.
     """
     spec, files = settings.features, settings.files
     if not files.feature_manifest.is_file():
         return 0
     if record["kind"] != spec.online_store["type"] or record["project"] != project_of(spec, files):
         written = materialize(spec, files, lambda message: None)
-        if has_stream:
-            push_again(settings, newest_moment(files), clock)
+        push_again(settings, newest_moment(files), clock)
         return written
     apply(spec, files)
     if record["kind"] != "redis":

@@ -48,8 +48,7 @@ def restore(context: Context, name: str | None = None, replace: bool = False) ->
         progress(f"restoring {key}")
         written[f"objects of {key}"] = load_folder(key, uri, saved["folders"].get(key, {}), vault)
     progress("restoring online features")
-    has_stream = "stream" in saved["databases"]
-    written["customers online"] = load_online(settings, saved["online"], vault, context.now, has_stream)
+    written["customers online"] = load_online(settings, saved["online"], vault, context.now)
     for topic, client in topics_of(settings).items():
         if topic in saved["topics"]:
             progress(f"restoring topic {topic}")

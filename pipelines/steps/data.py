@@ -26,10 +26,10 @@ def compute_features(context: Context) -> None:
 def fill_online_store(context: Context) -> None:
     """Puts the newest snapshot into the online store; later vectors of a stream stay."""
     from features.store import materialize
-    from pipelines.streaming import is_used, newest_moment, push_again, streamed
+    from pipelines.streaming import is_loaded, newest_moment, push_again, streamed
 
     settings, files = context.settings, context.files
-    if context.known_until is not None or not is_used(settings):
+    if context.known_until is not None or not is_loaded(settings):
         materialize(settings.features, files, context.progress)
         return
     latest = newest_moment(files)

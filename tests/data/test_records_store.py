@@ -1,4 +1,4 @@
-"""Versions of the records in `data.store` are complete or absent."""
+"""Versions of the records in `data.store`: complete or absent, found by hash, without erased customers."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +10,13 @@ from churn.settings import load_settings
 from core.errors import DataError
 from core.workspace import Workspace
 from data.config import DataConfig
+from data.forget import forget_records, forget_stored
 from data.ingest import ingest
+from data.mask import load_key
 from data.records import remote
+from data.records.folder import read
+from data.records.versions import find
+from handlers.identity import pseudonym
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
 
@@ -35,6 +40,17 @@ def config(tmp_path: Path) -> DataConfig:
 
 def version(files: Workspace) -> str:
     return files.data.resolve().name
+
+
+def test_a_version_comes_back_by_its_hash(config: DataConfig, files: Workspace, tmp_path: Path) -> None:
+    ingest(config, files, NOW)
+    assert remote.publish(config, files) and not remote.publish(config, files)
+    name = version(files)
+    assert remote.stored(config) == [name]
+    there = Workspace(tmp_path / "there")
+    folder = remote.fetch(config, there, name)
+    assert find(there, name[:12]) == folder
+    assert read(folder / "records").equals(read(files.records))
 
 
 def test_a_version_without_its_manifest_is_written_again(
@@ -61,6 +77,22 @@ def test_another_content_under_the_hash_is_refused(
     with pytest.raises(DataError, match="has no version"):
         remote.fetch(config, there, version(files))
     assert not list(there.data.parent.glob("*"))
+
+
+def test_a_forgotten_customer_is_in_no_stored_version(config: DataConfig, files: Workspace) -> None:
+    ingest(config, files, NOW)
+    remote.publish(config, files)
+    name = pseudonym("c3", "string", load_key(config, files))
+    assert forget_records(files, [name]) == 5
+    assert forget_stored(config, files, [name]) == 1
+    assert remote.stored(config) == [version(files)]
+    users = [user for file in Path(str(config.store)).rglob("*.parquet") for user in users_of(file)]
+    assert users and name not in users
+
+
+def users_of(file: Path) -> list[str]:
+    rows = pd.read_parquet(file)
+    return list(rows["user_id"]) if "user_id" in rows else []
 
 
 def test_a_store_that_cannot_be_written_is_one_line(

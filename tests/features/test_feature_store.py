@@ -327,3 +327,13 @@ def test_a_labelled_table_is_built_materialized_and_read(tmp_path):
     assert built["churned"].tolist() == table["target"].tolist()
     assert built["Contract"].tolist() == table["Contract"].tolist()
     assert check(spec, files).agree
+
+
+def test_feast_does_not_share_the_metrics_of_processes():
+    """With Feast imported first, two registries of one process would count into the same file."""
+    code = (
+        "import os, features.lean_feast; from prometheus_client import CollectorRegistry, Counter;"
+        "one, two = (Counter('n', 'n', registry=CollectorRegistry()) for _ in range(2)); one.inc();"
+        "assert two.collect()[0].samples[0].value == 0; assert 'PROMETHEUS_MULTIPROC_DIR' not in os.environ"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

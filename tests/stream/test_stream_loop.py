@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from churn.cli import main
 from churn.settings import Settings, load_settings
 from pipelines.context import Context
 from pipelines.forget import forget
@@ -69,3 +70,30 @@ def test_an_erased_customer_leaves_the_state_and_the_store(tmp_path: Path) -> No
     assert other in totals(made, [known, other])  # the others' newer vectors stay
     with streaming(settings) as parts:
         assert work_of(settings, parts, lambda: NOW).apply([message(KNOWN)]).left_out == 1
+
+
+def test_a_source_that_no_stream_can_have_runs_in_a_profile_that_names_brokers(tmp_path: Path) -> None:
+    """A labelled table has no purchases; the profile `production` names brokers for every workspace."""
+    table = tmp_path / "table.csv"
+    lines = [f"c{n},{n % 50},{n % 2}" for n in range(200)]
+    table.write_text("\n".join(["customer,age,churned", *lines]) + "\n")
+    source = {"kind": "csv", "uri": str(table), "columns": {"user_id": "customer", "target": "churned"}}
+    spec = {"features": [{"name": "age", "dtype": "float64"}], "derived": [], "eligible": None}
+    content = {
+        "workspace": str(tmp_path / "var"),
+        "data": {
+            "shape": "labelled",
+            "observed_at": "2026-01-01T00:00:00Z",
+            "source": source,
+            "expectations": [],
+        },
+        "features": spec,
+        "stream": {"brokers": "127.0.0.1:1", "state": f"sqlite:///{tmp_path}/state.db"},
+    }
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump(content, sort_keys=False))
+    flags = ["--config", str(overlay)]
+    for command in (["ingest"], ["features", "build"], ["features", "materialize"]):
+        assert main([*command, *flags]) == 0, command
+    assert main(["forget", "c7", "--reason", "a test", *flags]) == 0
+    assert not (tmp_path / "state.db").exists(), "no state is made where none is needed"
