@@ -110,8 +110,7 @@ def test_two_jobs_that_scrape_one_pod_are_refused_until_one_is_named(pods: Expor
         for _ in range(10):
             answered(old, [0.2])
         pods.worker(STABLE_POD, old)
-        for _ in range(2):  # jobs
-            pods.settle(STABLE_POD, CANARY_POD)
+        pods.settle(STABLE_POD, CANARY_POD)
         with pytest.raises(ServingError, match=r"2 jobs \(churn-metrics, kubernetes-pods\).*prometheus\.job"):
             seen(url, [window])
         (found,) = seen(url, [window], config(job="churn-metrics"))

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import threading
-import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,17 +22,27 @@ PROGRAM = shutil.which("prometheus")
 needs_prometheus = pytest.mark.skipif(
     PROGRAM is None, reason="there is no Prometheus here: apt-get install prometheus"
 )
+PAGE_NUMBER = "page_number"
+USER = ("churn", "test")
+"""Of a Prometheus with users; one without them ignores it."""
 SERVICE = "serving_kserve_io_inferenceservice"
 DIMENSIONS = {metric["name"]: metric["dimensions"] for metric in torchserve_metrics()["counter"]}
 
 
 @dataclass
 class Exporters:
-    """Pages of metrics, one a pod, that a test changes: served by one HTTP server, a path each."""
+    """Pages of metrics, one a pod, that a test changes: served by one HTTP server, a path each.
+
+    Each page has a number of its own, so that a test can ask Prometheus which page it has stored.
+    """
 
     pages: dict[str, str] = field(default_factory=dict)
-    scraped: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
     port: int = 0
+    targets: Counter[str] = field(default_factory=Counter)
+    """How many jobs scrape a pod."""
+    url: str = ""
+    """Of the Prometheus that scrapes them."""
 
     def worker(self, pod: str, worker: Telemetry) -> None:
         counters, _ = worker.snapshot()
@@ -41,17 +51,24 @@ class Exporters:
 
     def page(self, pod: str, series: Mapping[tuple[Any, ...], float]) -> None:
         """(name, (label, value), ...) -> count."""
+        number = self.numbers.get(pod, 0) + 1
         lines = []
-        for (name, *labels), value in series.items():
+        for (name, *labels), value in [*series.items(), ((PAGE_NUMBER,), number)]:
             inside = ",".join(f'{label}="{text}"' for label, text in labels)
             lines.append(f"{name}{{{inside}}} {value:g}")
         self.pages[pod] = "\n".join(lines) + "\n"
+        self.numbers[pod] = number
 
     def settle(self, *pods: str) -> None:
-        """Wait until the present pages have been scraped."""
-        begun = {pod: self.scraped.get(pod, 0) for pod in pods}
-        within(15, lambda: all(self.scraped.get(pod, 0) >= begun[pod] + 3 for pod in pods), "nothing scrapes")
-        time.sleep(0.2)  # until the last scrape is written
+        """Wait until Prometheus has stored the present page of each pod, for each job that scrapes it. A
+        count of the requests to this server would not show that: on a full machine scrapes time out."""
+        with httpx.Client(verify=False, timeout=5, trust_env=False, auth=USER) as client:  # noqa: S501
+            within(60, lambda: all(self._is_stored(client, pod) for pod in pods), "a page was not stored")
+
+    def _is_stored(self, client: httpx.Client, pod: str) -> bool:
+        query = f'count({PAGE_NUMBER}{{pod="{pod}"}} == {self.numbers[pod]})'
+        found = client.get(f"{self.url}/api/v1/query", params={"query": query}).json()["data"]["result"]
+        return bool(found) and int(found[0]["value"][1]) == self.targets[pod]
 
 
 @contextmanager
@@ -67,7 +84,6 @@ def exporters() -> Iterator[Exporters]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
-            made.scraped[pod] = made.scraped.get(pod, 0) + 1
 
         def log_message(self, format: str, *args: Any) -> None:
             """Quiet."""
@@ -115,6 +131,7 @@ def prometheus(
         for pod, (namespace, service) in job.pods.items()
     ]
     with running(folder, scrapes, web, every_ms=100) as url:
+        exporters.url, exporters.targets = url, Counter(pod for job in jobs for pod in job.pods)
         yield url
 
 
