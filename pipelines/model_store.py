@@ -1,17 +1,17 @@
 """The store of models that may be deployed: folders that appear as a whole and never change."""
 
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from fsspec.core import url_to_fs
 
-from core.errors import ChurnError, ConfigError, PackagingError
+from core.addresses import masked
+from core.errors import ConfigError, PackagingError
+from core.objects import is_local, reason, store_errors, store_failures
 from pipelines.context import Stages
 
 KEY = "rollout.store"
@@ -33,19 +33,19 @@ class ModelStore:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
-        with _store_errors(self.shown):
+        with self._errors():
             try:
                 self._files, root = url_to_fs(self.uri)
             except (ValueError, ImportError) as error:
-                raise ConfigError(f"{KEY}: {self.shown}: {_line(error)}; give a path or a URI") from None
+                raise ConfigError(f"{KEY}: {self.shown}: {reason(error)}; give a path or a URI") from None
         self._root = str(root).rstrip("/")
-        self.local = Path(self._root) if "file" in _protocols(self._files) else None
+        self.local = Path(self._root) if is_local(self._files) else None
         """The folder, if the store is on this machine."""
 
     @property
     def shown(self) -> str:
         """The address without passwords."""
-        return re.sub(r"//[^/@]*@", "//", self.uri)
+        return masked(self.uri)
 
     def address(self, name: str) -> str:
         """The address that a server loads: a path on this machine, else a URI."""
@@ -53,7 +53,7 @@ class ModelStore:
 
     def read(self, name: str, paths: Iterable[str]) -> dict[str, bytes]:
         """These files of the folder `name`. Raises PackagingError when one of them cannot be read."""
-        with _store_errors(self.shown):
+        with self._errors():
             return {path: bytes(self._files.cat_file(f"{self._root}/{name}/{path}")) for path in paths}
 
     def put(self, name: str, files: Files) -> bool:
@@ -62,7 +62,7 @@ class ModelStore:
         Everything that was written has been read back when this returns. Raises PackagingError, after
         removing what was written; also where the folder has other content, which is never changed.
         """
-        with _store_errors(self.shown):
+        with self._errors():
             there = self._content(name)
             strange = [path for path, content in there.items() if files.get(path) != content]
             if strange:
@@ -131,39 +131,13 @@ class ModelStore:
         for target in written:
             try:
                 self._files.rm_file(target)
-            except _unreachable():  # it was not written, or the store is unreachable
+            except store_failures():  # it was not written, or the store is store_failures
                 continue
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return store_errors(KEY, self.uri, PackagingError)
 
 
 def _check_equal(found: bytes, content: bytes, where: str) -> None:
     if found != content:
         raise PackagingError(f"{where}: the store returned other bytes than were written; check the store")
-
-
-@contextmanager
-def _store_errors(shown: str) -> Iterator[None]:
-    """Converts errors of file systems into a PackagingError of one line."""
-    try:
-        yield
-    except ChurnError:
-        raise
-    except _unreachable() as error:
-        raise PackagingError(
-            f"{KEY}: {shown}: {_line(error)}; make room, get access, or choose another store"
-        ) from None
-
-
-def _unreachable() -> tuple[type[Exception], ...]:
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # s3fs lets it through
-
-    return (OSError, BotoCoreError)
-
-
-def _line(error: Exception) -> str:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(reason.split()).rstrip(".") or type(error).__name__
-
-
-def _protocols(files: Any) -> tuple[str, ...]:
-    protocol = files.protocol
-    return (protocol,) if isinstance(protocol, str) else tuple(protocol)

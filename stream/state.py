@@ -17,10 +17,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from core.addresses import failure, masked
 from stream.database import opened
 from stream.errors import StoreAway, StreamError
 from stream.purchases import Purchase
-from training.addresses import failure, masked
 
 VERSION = "1"
 T = TypeVar("T")

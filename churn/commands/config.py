@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     examples=("churn config show", "churn config show --profile production --set training.epochs=10"),
 )
 def show(settings: Settings, arguments: Namespace) -> int:
-    from training.addresses import masked
+    from core.addresses import masked
 
     console.out.print_json(masked(settings.model_dump_json()))
     return 0

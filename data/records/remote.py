@@ -5,16 +5,16 @@ sha256, a version that is there is never written again. Old ones stay until a cu
 """
 
 import hashlib
-import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from fsspec.core import url_to_fs
 
+from core.addresses import masked
 from core.errors import DataError
+from core.objects import put_file, store_errors
 from core.workspace import Workspace, fresh_directory
 from data.config import DataConfig
 
@@ -37,10 +37,10 @@ def publish(config: DataConfig, files: Workspace, progress: Progress = lambda me
         store.invalidate_cache()
         if store.exists(f"{place}/{manifest.name}"):
             return False
-        progress(f"copying the records to {_shown(config.store)}")
+        progress(f"copying the records to {masked(config.store)}")
         others = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != manifest]
         for path in [*others, manifest]:
-            _copy(store, path, f"{place}/{path.relative_to(folder).as_posix()}")
+            put_file(store, path, f"{place}/{path.relative_to(folder).as_posix()}")
     return True
 
 
@@ -54,7 +54,7 @@ def fetch(config: DataConfig, files: Workspace, sha256: str) -> Path:
         manifest = fresh / files.manifest.name
         if not manifest.is_file() or hashlib.sha256(manifest.read_bytes()).hexdigest() != sha256:
             raise DataError(
-                f"data.store {_shown(str(config.store))}: has no version {sha256[:12]}; look at its names"
+                f"data.store: {masked(str(config.store))}: has no version {sha256[:12]}; look at its names"
             )
         folder = fresh.with_name(sha256)
         shutil.rmtree(folder, ignore_errors=True)
@@ -96,25 +96,5 @@ def remove(config: DataConfig, files: Workspace, sha256: str) -> None:
                 store.rm_file(path)
 
 
-def _copy(store: Any, path: Path, target: str) -> None:
-    if "file" in (store.protocol if isinstance(store.protocol, tuple) else (store.protocol,)):
-        store.makedirs(target.rpartition("/")[0], exist_ok=True)  # an object store has no folders
-    store.put_file(str(path), target)
-    if store.info(target)["size"] != path.stat().st_size:
-        raise OSError(f"{path.name} has another size there")
-
-
-@contextmanager
-def _errors(uri: str) -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # s3fs lets it through
-
-    try:
-        yield
-    except (OSError, ValueError, ImportError, BotoCoreError) as error:
-        line = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise DataError(f"data.store {_shown(uri)}: {line}; get access, or correct the address") from None
-
-
-def _shown(uri: str) -> str:
-    """The address without a password."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+def _errors(uri: str) -> AbstractContextManager[None]:
+    return store_errors("data.store", uri, DataError)

@@ -1,6 +1,6 @@
 """All objects below a URI of fsspec, such as the store of models and the versions of the records on S3."""
 
-import re
+import hashlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,12 +8,13 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from pipelines.backup.vault import Vault, store_errors
+from core.objects import put_file, store_errors
+from pipelines.backup.vault import BackupError, Vault
 
 
 def save_folder(key: str, uri: str, vault: Vault) -> dict[str, str]:
     """Path below the URI -> sha256. `key` is the setting with the URI, for messages."""
-    with store_errors(key, shown(uri)), tempfile.TemporaryDirectory() as scratch:
+    with store_errors(key, uri, BackupError), tempfile.TemporaryDirectory() as scratch:
         store, root = url_to_fs(uri)
         store.invalidate_cache()
         saved, copy = {}, Path(scratch) / "object"
@@ -24,33 +25,25 @@ def save_folder(key: str, uri: str, vault: Vault) -> dict[str, str]:
 
 
 def load_folder(key: str, uri: str, saved: Mapping[str, str], vault: Vault) -> int:
-    """Write the objects that are missing or have another size or content; return how many are there now.
+    """Write the objects that are missing or have other content; return how many are there now.
 
     Objects that were not saved stay: nothing in these stores is ever changed under its name.
     """
-    with store_errors(key, shown(uri)), tempfile.TemporaryDirectory() as scratch:
+    with store_errors(key, uri, BackupError), tempfile.TemporaryDirectory() as scratch:
         store, root = url_to_fs(uri)
         store.invalidate_cache()
         copy = Path(scratch) / "object"
         for path, digest in saved.items():
-            vault.get_file(digest, copy)
             target = f"{str(root).rstrip('/')}/{path}"
-            if not _is_equal(store, target, copy):
-                _make_folder(store, target)
-                store.put_file(str(copy), target)
+            if _digest(store, target) != digest:
+                vault.get_file(digest, copy)
+                put_file(store, copy, target)
     return len(saved)
 
 
-def shown(uri: str) -> str:
-    """The address without a password."""
-    return re.sub(r"//[^/@]*@", "//", uri)
-
-
-def _is_equal(store: Any, target: str, copy: Path) -> bool:
-    return bool(store.exists(target)) and bool(store.cat_file(target) == copy.read_bytes())
-
-
-def _make_folder(store: Any, target: str) -> None:
-    protocol = store.protocol
-    if "file" in ((protocol,) if isinstance(protocol, str) else protocol):  # an object store has no folders
-        store.makedirs(target.rpartition("/")[0], exist_ok=True)
+def _digest(store: Any, path: str) -> str | None:
+    """The sha256 of the object; None when there is none."""
+    if not store.exists(path):
+        return None
+    with store.open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

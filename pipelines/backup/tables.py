@@ -17,8 +17,8 @@ from sqlalchemy import Connection, MetaData, NullPool, Table, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.types import JSON, NullType, Text
 
+from core.addresses import failure
 from pipelines.backup.vault import BackupError, Vault
-from training.addresses import failure
 
 ROWS = 20_000
 """Rows of an object."""

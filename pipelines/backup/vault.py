@@ -8,8 +8,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fsspec.core import url_to_fs
 
+from core.addresses import masked
 from core.errors import ChurnError
+from core.objects import is_local, store_errors
 
 NONCE_BYTES = 12
 
@@ -46,7 +48,7 @@ class Vault:
     @property
     def shown(self) -> str:
         """The address without a password."""
-        return re.sub(r"//[^/@]*@", "//", self.uri)
+        return masked(self.uri)
 
     def put(self, content: bytes) -> str:
         """Store the content; its sha256."""
@@ -128,7 +130,7 @@ class Vault:
         return f"{self._root}/objects/{digest[:2]}/{digest}"
 
     def _write(self, target: str, content: bytes) -> None:
-        if self._is_local:
+        if is_local(self._files):
             partial = Path(f"{target}.part")
             partial.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(content)
@@ -137,18 +139,13 @@ class Vault:
             self._files.pipe_file(target, content)
 
     def _upload(self, file: Path, target: str) -> None:
-        if self._is_local:
+        if is_local(self._files):
             partial = Path(f"{target}.part")
             partial.parent.mkdir(parents=True, exist_ok=True)
             self._files.put_file(str(file), str(partial))
             partial.replace(target)
         else:
             self._files.put_file(str(file), target)
-
-    @property
-    def _is_local(self) -> bool:
-        protocol = self._files.protocol
-        return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
     def _needed_key(self) -> bytes:
         if self._key is None:
@@ -157,22 +154,8 @@ class Vault:
             )
         return self._key
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        with store_errors("backup.store", self.shown):
-            yield
-
-
-@contextmanager
-def store_errors(what: str, shown: str) -> Iterator[None]:
-    """Convert errors of a file system into a BackupError of one line."""
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # s3fs lets it through
-
-    try:
-        yield
-    except (OSError, ValueError, ImportError, BotoCoreError) as error:
-        line = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise BackupError(f"{what} {shown}: {line}; start it, get access, or correct the address") from None
+    def _errors(self) -> AbstractContextManager[None]:
+        return store_errors("backup.store", self.uri, BackupError)
 
 
 def _key(text: str) -> bytes:

@@ -63,7 +63,7 @@ def online_store(installation: Installation) -> Result:
 
 def registry(installation: Installation) -> Result:
     """MLflow's registry answers."""
-    from training.addresses import masked
+    from core.addresses import masked
     from training.registry.model_registry import Registry
 
     uri = installation.settings.training.tracking_uri
@@ -77,7 +77,7 @@ def registry(installation: Installation) -> Result:
 
 def study(installation: Installation) -> Result:
     """The database of the Optuna study answers."""
-    from training.addresses import masked
+    from core.addresses import masked
 
     uri = installation.settings.tuning.storage
     if (file := sqlite_file(uri)) is not None and not file.is_file():
@@ -95,8 +95,8 @@ def study(installation: Installation) -> Result:
 
 def rollouts(installation: Installation) -> Result:
     """The database of rollouts answers."""
+    from core.addresses import masked
     from pipelines.rollout import open_store
-    from training.addresses import masked
 
     settings = installation.settings
     uri = settings.rollout.database

@@ -10,9 +10,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from core.addresses import failure
 from rollout.database.tables import NEWEST, VERSION_TABLE
 from rollout.errors import RolloutError
-from training.addresses import failure
 
 BUSY_S = 30
 """How long SQLite waits for another writer."""

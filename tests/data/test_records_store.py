@@ -101,5 +101,5 @@ def test_a_store_that_cannot_be_written_is_one_line(
     ingest(config, files, NOW)
     (tmp_path / "file").touch()
     there = config.model_copy(update={"store": f"{tmp_path}/file/store"})
-    with pytest.raises(DataError, match=r"^data\.store .*; get access, or correct the address$"):
+    with pytest.raises(DataError, match=r"^data\.store: .*get access, or correct the address$"):
         remote.publish(there, files)

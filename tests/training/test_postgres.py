@@ -18,12 +18,12 @@ from optuna.trial import TrialState
 
 from churn.cli import main
 from churn.settings import CONFIGS, Settings, load_settings
+from core.addresses import masked
 from core.errors import ConfigError, TrainingError
 from core.workspace import Workspace
 from support.fits import fit_settings, trained_model
 from support.judging import STORE, evidence_of
 from support.servers.postgres import PASSWORD, postgres
-from training.addresses import masked
 from training.gates import judge, write_report
 from training.registry.model_registry import Registry
 from training.release.content import Run

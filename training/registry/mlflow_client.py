@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from core.addresses import failure
 from core.errors import TrainingError
-from training.addresses import failure
 from training.config import TrainingConfig
 from training.quiet import quiet
 

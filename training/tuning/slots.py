@@ -17,8 +17,8 @@ import sqlalchemy
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
+from core.addresses import failure
 from core.errors import TrainingError
-from training.addresses import failure
 from training.config import TuningConfig
 from training.quiet import quiet
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from core.addresses import masked
 from core.errors import TrainingError
 from core.workspace import Workspace
-from training.addresses import masked
 from training.learn.resolved import FitSettings
 from training.tuning.study import StudyQueue
 
