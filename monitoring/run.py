@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from features.spec import FeaturesConfig
+from monitoring import ageing
 from monitoring.activity import read_arrivals
 from monitoring.checks import arrivals, columns, distributions, past, served, skew, staleness, transitions
 from monitoring.compared import compare_distributions
@@ -50,6 +51,7 @@ def collect(sources: Sources, config: MonitoringConfig, earlier: Sequence[Monito
         "served_before": _served_before(earlier, sources.since, config),
         "distributions": compare_distributions(sources, newest, moments, predictions, config),
         "skew": compare(sources, predictions, moments, log is not None, config),
+        "ageing": ageing.measure(sources, moments, config, earlier),
     }
     facts: dict[str, Any] = {
         "at": sources.at.isoformat(),
@@ -74,6 +76,8 @@ def judge(evidence: Evidence) -> Checked:
     checked += served.check(of["served"], of["served_before"], config)
     if "drops" in of:  # evidence of earlier versions has none
         checked += served.check_drops(of["drops"], config)
+    if "ageing" in of:  # evidence of earlier versions has none
+        checked += ageing.check(of["ageing"])
     checked += distributions.check(of["distributions"], config)
     checked += skew.check(of["skew"], config)
     if "performance_metrics" in of:  # there were predictions of a model that serves

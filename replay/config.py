@@ -10,12 +10,17 @@ from core.config import Config
 class Prices(Config):
     """All in the same unit, for example euros."""
 
-    value: float = Field(1.0, ge=0)
+    value: float = Field(1.0, gt=0)
     """Of one nat of one customer's log-loss."""
     training: float = Field(50.0, ge=0)
     """Of one training, with its gates."""
     rollout: float = Field(10.0, ge=0)
     """Of one rollout."""
+
+    @property
+    def model(self) -> float:
+        """Of one training with its rollout."""
+        return self.training + self.rollout
 
 
 class PerformanceRule(Config):

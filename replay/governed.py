@@ -1,9 +1,10 @@
 """The policy that this project runs, on the loss matrix: the governor of retraining/ with evidence of labels.
 
 The governor is given the findings of one check at each moment, harm on matured labels, and a schedule: the
-period at which trainings cost least, by the ageing that was measured until then (replay/tempo.py).
+period at which trainings cost least, by the ageing that was measured until then (retraining/tempo.py).
 """
 
+import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -14,28 +15,20 @@ from monitoring.early_labels import log_e_of_loss
 from monitoring.findings import Cause, Finding, Severity
 from replay.costs import Costs
 from replay.past import Past
-from replay.tempo import ageing, best_period
-from retraining.config import RetrainConfig
-from retraining.decision import Attempt, Evidence, Labels, Outcome, State, Window
+from retraining.config import Ageing, RetrainConfig
+from retraining.decision import Aged, Attempt, Evidence, Labels, Outcome, State, Window
 from retraining.governor import decide
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What was chosen on made histories (replay/made.py), and not changed for the logs that are judged."""
+    """What was chosen on made histories (replay/made.py), together with the defaults of
+    retraining.config.Ageing, and not changed for the logs that are judged."""
 
     alpha: float = 0.01
     """The largest probability of ever reporting harm on a history without any beyond the margin."""
-    ageing_nats: float = 0.0005
-    """What a step of age is expected to cost a customer before it was measured."""
-    ageing_weight: float = 1.0
-    """As so many measured differences at each age does the expectation count."""
-    half_life_steps: float = 3.0
-    """After so many steps a measurement of ageing has half of its weight."""
     payback_steps: int = 12
     """Harm is reported above a margin: what would not pay for a training within so many steps."""
-    longest_steps: int = 60
-    """A period of so many steps or more is no period."""
 
 
 @dataclass
@@ -55,9 +48,9 @@ class Governed:
         now, step = moments[past.now], moments[1] - moments[0]
         customers = float(past.matrix.rows[past.now])
         price = self.costs.model / (self.costs.value * customers) if self.costs.value else np.inf
-        period = self._period(past, price)
-        days = None if period is None else (period - 0.5) * (step / timedelta(days=1))
-        triggers = self.retrain.triggers.model_copy(update={"schedule_days": days})
+        days = step / timedelta(days=1)
+        ageing = Ageing(step_days=days, value=self.costs.value or sys.float_info.min, cost=self.costs.model)
+        triggers = self.retrain.triggers.model_copy(update={"schedule_days": None, "ageing": ageing})
         budget = self.retrain.budget.model_copy(update={"days": min(self.retrain.budget.days, step.days)})
         policy = self.retrain.model_copy(update={"triggers": triggers, "budget": budget})
         champion = moments[past.champion]
@@ -70,17 +63,19 @@ class Governed:
         if findings:
             self.alarms.append(past.now)
         window = Window(now, moments[past.now - 1], version, findings)
-        labels = Labels(matured=10**9, new=10**9)
+        labels = Labels(matured=10**9, new=10**9, customers=round(customers))
         state = State(version, champion, attempts)
-        return decide(policy, state, Evidence("replay", [window], labels), now).granted
+        return decide(
+            policy, state, Evidence("replay", [window], labels, ageing=self._aged(past, days)), now
+        ).granted
 
-    def _period(self, past: Past, price: float) -> int | None:
-        """By the ageing of all models that were fitted for comparison; new measurements count more."""
-        settings = self.settings
+    def _aged(self, past: Past, days: float) -> list[Aged]:
+        """Of all models that were fitted for comparison."""
         ages, at, differences = past.ageing()
-        weights = 0.5 ** ((at.max(initial=0) - at) / settings.half_life_steps)
-        curve = ageing(ages, differences, weights, settings.ageing_nats, settings.ageing_weight)
-        return best_period(curve, price, settings.longest_steps)
+        return [
+            Aged(past.matrix.moments[moment], age * days, float(nats))
+            for age, moment, nats in zip(ages, at, differences, strict=True)
+        ]
 
     def _harm(self, past: Past, margin: float) -> list[Finding]:
         """Labels of neighbouring moments overlap, so moments that are a horizon apart form a sequence of

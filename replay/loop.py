@@ -6,7 +6,6 @@ harms is taken back, the policy decides, and a model is trained, judged and roll
 moment is read.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,11 +27,10 @@ from replay.ledger import Ledger
 from replay.outcomes import Activity, churned
 from replay.served import Customers, ServedModel, log_answers
 from replay.signals import Answered, losses, measure, paired_losses
-from replay.situation import Situation
+from replay.situation import Policy, Situation
 from replay.torchserve import LiveServer
 from replay.training import materialise, train_model
-from replay.triggers import Decide
-from retraining.decision import Attempt, Outcome
+from retraining.decision import Outcome
 from rollout.registry import ModelRegistry
 from rollout.state import Change, Rollout
 from rollout.store import Store
@@ -59,12 +57,12 @@ class Loop:
         self,
         settings: Stages,
         replay: ReplayConfig,
-        decide: Decide,
+        policy: Policy,
         seed: int,
         progress: Callable[[str], None] = lambda message: None,
         server: LiveServer | None = None,
     ) -> None:
-        self._settings, self._replay, self._decide = settings, replay, decide
+        self._settings, self._replay, self._policy = settings, replay, policy
         self._progress, self._server = progress, server
         self._files: Workspace = settings.files
         self._store = Store(settings.rollout.database, settings.rollout.lease_s)
@@ -73,7 +71,6 @@ class Loop:
         self._champion: Champion | None = None
         self._previous: Champion | None = None
         self._answered: list[Answered] = []
-        self._attempts: list[Attempt] = []
         self._tests_of_harm = 0
 
     def run(self, moments: Sequence[datetime], ledger: Ledger) -> None:
@@ -90,9 +87,9 @@ class Loop:
             customers = Customers.at(moment, spec, self._files)
             activity = Activity(self._files, spec.returns_count_as_life)
             self._serve(customers, ledger)
-            choice = self._observe(step, moment, activity, ledger, clock)
-            if choice:
-                self._train(context, customers, ledger, clock)
+            if self._observe(step, context, activity, ledger, clock):
+                outcome, detail = self._train(context, customers, ledger, clock)
+                self._policy.trained(context, outcome, detail)
         self._evaluate(moments[-1], activity, ledger)
 
     def _serve(self, customers: Customers, ledger: Ledger) -> None:
@@ -116,10 +113,10 @@ class Loop:
         )
 
     def _observe(
-        self, step: int, moment: datetime, activity: Activity, ledger: Ledger, clock: SimulatedClock
+        self, step: int, context: Context, activity: Activity, ledger: Ledger, clock: SimulatedClock
     ) -> bool:
         """Measure, take a harmful model back, and decide; whether a model is trained."""
-        champion = self._champion
+        champion, moment = self._champion, context.as_of
         if champion is None:
             ledger.write(moment, "decided", train=True, reason="no model serves yet")
             return True
@@ -130,42 +127,40 @@ class Loop:
         if self._demote(moment, earlier, activity, ledger, clock):
             champion = self._champion
             assert champion is not None
-        customers = len(earlier[-1].customers.users) if earlier else 0
-        situation = Situation(
-            step, champion.model, champion.loss, champion.since, signals, customers, self._attempts
-        )
-        choice = self._decide(situation)
+        situation = Situation(context, step, champion.model, champion.loss, champion.since, signals)
+        choice = self._policy.decide(situation)
         ledger.write(moment, "decided", train=choice.train, reason=choice.reason, numbers=choice.numbers)
         return choice.train
 
-    def _train(self, context: Context, customers: Customers, ledger: Ledger, clock: SimulatedClock) -> None:
+    def _train(
+        self, context: Context, customers: Customers, ledger: Ledger, clock: SimulatedClock
+    ) -> tuple[Outcome, str]:
+        """Train, judge and roll out; how that ended, and why."""
         moment = context.as_of
-        self._attempts.append(
-            Attempt(f"{moment:%Y%m%d}", moment, moment, Outcome.ROLLED_OUT, evidence_at=moment)
-        )
         try:
             trained = train_model(context)
         except TrainingError as error:
             ledger.write(moment, "not trained", reason=str(error))
-            return
+            return Outcome.FAILED, str(error)
         ledger.write(
             moment, "trained", passed=not trained.refusal, reason=trained.refusal, rows=trained.rows,
             log_loss=trained.loss, program=trained.program,
         )  # fmt: skip
         if trained.candidate is None:
-            self._attempts[-1] = dataclasses.replace(self._attempts[-1], outcome=Outcome.REFUSED)
-            return
+            return Outcome.REFUSED, trained.refusal
         candidate = stored(self._settings, trained.candidate.path, trained.candidate.sha256)
         if self._champion is not None and candidate.sha256 == self._champion.model.candidate.sha256:
-            ledger.write(moment, "not rolled out", reason="it is the champion already")
-            return
+            reason = "it is the champion already"
+            ledger.write(moment, "not rolled out", reason=reason)
+            return Outcome.ROLLED_OUT, reason
         folder = self._files.root / "models" / f"{moment:%Y%m%d}"
         model = ServedModel.load(self._settings, candidate, folder, moment, self._reference())
-        self._roll_out(model, trained.loss, customers, ledger, clock)
+        return Outcome.ROLLED_OUT, self._roll_out(model, trained.loss, customers, ledger, clock)
 
     def _roll_out(
         self, model: ServedModel, loss: float, customers: Customers, ledger: Ledger, clock: SimulatedClock
-    ) -> None:
+    ) -> str:
+        """Let the canary be judged; how that ended."""
         champion, now = self._champion, clock.now()
         stable = None if champion is None else champion.model.candidate
         answers = self._answers(model if champion is None else champion.model, model, customers)
@@ -181,6 +176,7 @@ class Loop:
         if ended.phase == "promoted":
             self._previous = self._champion
             self._champion = Champion(model, loss, clock.now(), ended)
+        return ended.outcome
 
     def _demote(
         self,
@@ -264,7 +260,7 @@ class Loop:
 def replay_policy(
     settings: Stages,
     replay: ReplayConfig,
-    decide: Decide,
+    policy: Policy,
     moments: Sequence[datetime],
     seed: int,
     ledger_file: Path,
@@ -275,7 +271,7 @@ def replay_policy(
     customers are served in this process."""
     ledger = Ledger(ledger_file)
     try:
-        Loop(settings, replay, decide, seed, progress, server).run(moments, ledger)
+        Loop(settings, replay, policy, seed, progress, server).run(moments, ledger)
     finally:
         ledger.close()
     return ledger.rows

@@ -63,16 +63,16 @@ def run_replay(
         raise ReplayError("data.shape: a replay needs dated transactions, not a labelled table")
     times = moments(request.first, request.last, request.step)
     days = (times[-1] - times[0]) / timedelta(days=len(times) - 1)
-    rules = {name: policy_of(name, settings.replay, settings.retrain, days) for name in request.policies}
+    rules = {name: policy_of(name, settings.replay) for name in request.policies}
     folder = replay_folder(
         settings, {**asdict(request), "policies": None, "replay": settings.replay.model_dump()}
     )
     found: list[PolicyResult] = []
-    for name, decide in rules.items():
-        own = replay_settings(settings, settings.replay, folder / name.replace(":", "-"), request.seed)
+    for name, policy in rules.items():
+        own = replay_settings(settings, settings.replay, folder / name.replace(":", "-"), request.seed, days)
         ledger = own.files.root / "ledger.jsonl"
         server = None if request.fast else LiveServer(own, present)
-        rows = replay_policy(own, settings.replay, decide, times, request.seed, ledger, progress, server)
+        rows = replay_policy(own, settings.replay, policy, times, request.seed, ledger, progress, server)
         found.append(summarised(name, rows, settings.replay.costs))
     title = f"Replay of {times[0]:%Y-%m-%d} to {times[-1]:%Y-%m-%d}, {len(times)} steps of a {request.step}"
     report = write_report(folder, title, found)

@@ -1,29 +1,24 @@
 """The policies of a replay of the whole loop: whether a model is trained, from the signals of a moment."""
 
-from collections.abc import Callable
-
 from core.errors import ReplayError
 from replay.config import ReplayConfig
 from replay.ours import Ours
-from replay.situation import Choice, Situation
-from retraining.config import RetrainConfig
-
-Decide = Callable[[Situation], Choice]
+from replay.situation import Choice, Policy, Rule, Situation
 
 
-def policy_of(name: str, config: ReplayConfig, retrain: RetrainConfig, step_days: float) -> Decide:
+def policy_of(name: str, config: ReplayConfig) -> Policy:
     """The policy of that name. Raises ReplayError for an unknown one."""
     if name == "never":
-        return lambda situation: Choice(False, "the first model serves for good")
+        return Rule(lambda situation: Choice(False, "the first model serves for good"))
     if name == "drift":
-        return lambda situation: _drift(situation, config.drift.psi)
+        return Rule(lambda situation: _drift(situation, config.drift.psi))
     if name == "performance":
-        return lambda situation: _performance(situation, config.performance.excess)
+        return Rule(lambda situation: _performance(situation, config.performance.excess))
     if name == "ours":
-        return Ours(retrain, config.costs, step_days)
+        return Ours()
     word, _, number = name.partition(":")
     if word == "every" and number.isdigit() and int(number) > 0:
-        return lambda situation: _cadence(situation, int(number))
+        return Rule(lambda situation: _cadence(situation, int(number)))
     raise ReplayError(f"--policy {name}: unknown; take {', '.join(POLICIES)}, with a whole number for N")
 
 

@@ -24,16 +24,29 @@ C = TypeVar("C", bound=Config)
 def replay_folder(settings: Stages, request: Mapping[str, Any]) -> Path:
     """`<workspace>/replay/<digest>` of all settings and of the request: another replay has another
     folder."""
-    sections = ("data", "features", "model", "training", "gates", "decision", "rollout")
+    sections = (
+        "data",
+        "features",
+        "model",
+        "training",
+        "gates",
+        "decision",
+        "rollout",
+        "monitoring",
+        "retrain",
+    )
     content = {name: getattr(settings, name).model_dump(mode="json") for name in sections}
     text = json.dumps([content, dict(request)], sort_keys=True, default=str)
     return settings.files.root / "replay" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def replay_settings(settings: Stages, replay: ReplayConfig, folder: Path, seed: int) -> Stages:
+def replay_settings(
+    settings: Stages, replay: ReplayConfig, folder: Path, seed: int, step_days: float
+) -> Stages:
     """The settings of a replay in `folder`, which is emptied. Trainings are smaller (section `replay`), and
     all files, registry and databases are below the folder. Customers are masked by the workspace's key, so
-    that a replay can be repeated. Raises ConfigError for an override that is no setting.
+    that a replay can be repeated. Monitors run once a step, and ageing is weighed at the
+    prices of the replay. Raises ConfigError for an override that is no setting.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -61,6 +74,10 @@ def replay_settings(settings: Stages, replay: ReplayConfig, folder: Path, seed: 
     features = settings.features.model_copy(
         update={name: default[name].get_default() for name in ("online_store", "registry")}
     )
+    triggers = settings.retrain.triggers
+    if triggers.ageing is not None:
+        prices = {"step_days": step_days, "value": replay.costs.value, "cost": replay.costs.model}
+        triggers = triggers.model_copy(update={"ageing": triggers.ageing.model_copy(update=prices)})
     tuning = settings.tuning.model_copy(update={"storage": f"sqlite:///{folder}/optuna.db", "trials": 0})
     return settings.model_copy(
         update={
@@ -69,6 +86,8 @@ def replay_settings(settings: Stages, replay: ReplayConfig, folder: Path, seed: 
             "model": _with(settings.model, replay.model, "replay.model."),
             "training": training,
             "tuning": tuning,
+            "monitoring": settings.monitoring.model_copy(update={"every_days": step_days}),
+            "retrain": settings.retrain.model_copy(update={"triggers": triggers}),
             "rollout": rollout,
         }
     )

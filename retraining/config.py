@@ -22,6 +22,26 @@ class SomeOf(Config):
         return self
 
 
+class Ageing(Config):
+    """A training is due when the loss of an old model costs more than another training would: at the period
+    with the least costs, by the ageing that the monitor has measured (retraining/tempo.py)."""
+
+    step_days: float = Field(30, gt=0)
+    """So often all customers are scored and acted upon."""
+    value: float = Field(1.0, gt=0)
+    """Of one nat of one customer's log-loss in a step."""
+    cost: float = Field(60.0, ge=0)
+    """Of a training with its rollout, in the unit of `value`."""
+    expected_nats: float = Field(0.0005, ge=0)
+    """Loss of a customer for each step of age, as long as little was measured."""
+    expected_weight: float = Field(1.0, gt=0)
+    """The expectation counts at each age like so many measurements."""
+    half_life_steps: float = Field(3.0, gt=0)
+    """After so many steps a measurement has half of its weight."""
+    longest_steps: int = Field(60, gt=1)
+    """A period of so many steps or more is none."""
+
+
 class Triggers(Config):
     """What asks for a training; null switches a trigger off. A person can always ask."""
 
@@ -32,7 +52,10 @@ class Triggers(Config):
     drift: SomeOf | None = SomeOf(windows=3, of=4)
     """The same finding of drift, which also has to be in the newest check."""
     schedule_days: float | None = Field(90, gt=0)
-    """Days since the last training, whatever became of its candidate."""
+    """Days since the last training, whatever became of its candidate. With `ageing`, only as long as nothing
+    was measured."""
+    ageing: Ageing | None = None
+    """Days since the last training, as many as cost least."""
     new_labels: int | None = Field(None, gt=0)
     """Labels that matured since the last training."""
 

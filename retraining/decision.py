@@ -25,6 +25,7 @@ class Trigger(StrEnum):
     EARLY_LABELS = "early_labels"
     DRIFT = "drift"
     NEW_LABELS = "new_labels"
+    AGEING = "ageing"
     SCHEDULE = "schedule"
 
 
@@ -80,6 +81,8 @@ class Labels:
     """Of these, the rows that matured after the labels of the last training."""
     newest: datetime | None = None
     """The end of the newest horizon that has passed."""
+    customers: int = 0
+    """Customers of the newest labelled snapshot."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,18 @@ class PersonRequest:
 
 
 @dataclass(frozen=True)
+class Aged:
+    """What a model of this age lost more than a fresh one on the same customers."""
+
+    at: datetime
+    """The moment of these customers."""
+    days: float
+    """The age."""
+    nats: float
+    """The mean of a customer."""
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Everything that was observed. Its digest identifies the decision (retraining/codec.py)."""
 
@@ -103,6 +118,8 @@ class Evidence:
     labels: Labels
     request: PersonRequest | None = None
     """The oldest request that has no decision yet."""
+    ageing: Sequence[Aged] = ()
+    """As measured so far."""
 
 
 @dataclass(frozen=True)

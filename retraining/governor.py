@@ -9,7 +9,15 @@ from datetime import datetime
 from retraining.config import RetrainConfig
 from retraining.decision import Action, Decision, Evidence, Obstacle, State
 from retraining.obstacles import first_obstacle, runs_in_budget, vetoing
-from retraining.triggers import days_between, fired, last_training, most_drifted, usable_windows
+from retraining.tempo import period_days
+from retraining.triggers import (
+    days_between,
+    fired,
+    last_training,
+    most_drifted,
+    schedule_days,
+    usable_windows,
+)
 
 
 def decide(policy: RetrainConfig, state: State, evidence: Evidence, now: datetime) -> Decision:
@@ -17,7 +25,7 @@ def decide(policy: RetrainConfig, state: State, evidence: Evidence, now: datetim
     numbers = _numbers(policy, state, evidence, now)
     triggers = fired(policy, state, evidence, now)
     if not triggers:
-        return Decision(Action.NO, None, None, _nothing(policy, numbers), numbers)
+        return Decision(Action.NO, None, None, _nothing(policy, evidence, numbers), numbers)
     first = triggers[0]
     against = first_obstacle(policy, state, evidence, first.trigger, now)
     if against is None:
@@ -39,6 +47,9 @@ def _numbers(policy: RetrainConfig, state: State, evidence: Evidence, now: datet
     if policy.triggers.drift is not None:
         of = policy.triggers.drift.of
         numbers["drifted_checks"] = most_drifted(usable_windows(state, evidence), of)[1]
+    if policy.triggers.ageing is not None:
+        days = period_days(policy.triggers.ageing, evidence.ageing, evidence.labels.customers)
+        numbers |= {} if days is None else {"period_days": days}
     if (last := last_training(state)) is not None:
         numbers["days_since_training"] = days_between(last, now)
     if evidence.windows:
@@ -48,7 +59,7 @@ def _numbers(policy: RetrainConfig, state: State, evidence: Evidence, now: datet
     return {name: float(value) for name, value in numbers.items()}
 
 
-def _nothing(policy: RetrainConfig, numbers: dict[str, float]) -> str:
+def _nothing(policy: RetrainConfig, evidence: Evidence, numbers: dict[str, float]) -> str:
     """The sentence for a decision without a trigger."""
     facts = []
     triggers = policy.triggers
@@ -60,7 +71,10 @@ def _nothing(policy: RetrainConfig, numbers: dict[str, float]) -> str:
         )
     if triggers.new_labels is not None:
         facts.append(f"{numbers['labels_new']:,.0f} of {triggers.new_labels:,} labels are new")
-    if triggers.schedule_days is not None:
+    if triggers.ageing is not None and evidence.ageing and "days_since_training" in numbers:
+        due = f"pays after {numbers['period_days']:.1f}" if "period_days" in numbers else "does not pay"
+        facts.append(f"the last training was {numbers['days_since_training']:.1f} days ago and one {due}")
+    if (days := schedule_days(policy, evidence)) is not None:
         passed = numbers["days_since_training"]
-        facts.append(f"the last training was {passed:.1f} of {triggers.schedule_days:g} days ago")
+        facts.append(f"the last training was {passed:.1f} of {days:g} days ago")
     return f"No trigger holds: {', '.join(facts) or 'all are switched off'}."

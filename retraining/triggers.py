@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from monitoring.findings import Cause, Finding
-from retraining.config import RetrainConfig, SomeOf
+from retraining.config import Ageing, RetrainConfig, SomeOf
 from retraining.decision import Evidence, State, Trigger, Window
+from retraining.tempo import period_days
 
 EARLY = "early_"
 """The names of checks on early labels begin with this."""
@@ -31,7 +32,8 @@ def fired(policy: RetrainConfig, state: State, evidence: Evidence, now: datetime
         _harm(Trigger.EARLY_LABELS, triggers.early_labels, windows),
         _drift(triggers.drift, windows),
         _new_labels(triggers.new_labels, evidence),
-        _schedule(triggers.schedule_days, state, now),
+        _ageing(triggers.ageing, state, evidence, now),
+        _schedule(schedule_days(policy, evidence), state, now),
     ]
     return [one for one in found if one is not None]
 
@@ -45,6 +47,12 @@ def usable_windows(state: State, evidence: Evidence) -> list[Window]:
         for window in evidence.windows
         if window.version in ("", state.version) and (answered is None or window.at > answered)
     ]
+
+
+def schedule_days(policy: RetrainConfig, evidence: Evidence) -> float | None:
+    """The fixed schedule; None where measured ageing replaces it."""
+    triggers = policy.triggers
+    return None if triggers.ageing is not None and evidence.ageing else triggers.schedule_days
 
 
 def last_training(state: State) -> datetime | None:
@@ -114,6 +122,22 @@ def _new_labels(enough: int | None, evidence: Evidence) -> Fired | None:
     if enough is None or evidence.labels.new < enough:
         return None
     return Fired(Trigger.NEW_LABELS, f"{evidence.labels.new:,} labels are new, {enough:,} are enough")
+
+
+def _ageing(ageing: Ageing | None, state: State, evidence: Evidence, now: datetime) -> Fired | None:
+    if ageing is None:
+        return None
+    days = period_days(ageing, evidence.ageing, evidence.labels.customers)
+    if days is None:
+        return None
+    last = last_training(state)
+    if last is None:
+        return Fired(Trigger.AGEING, f"no training is known, and one pays every {days:.1f} days")
+    passed = days_between(last, now)
+    if passed < days:
+        return None
+    why = f"the last training was {passed:.1f} days ago, and one pays after {days:.1f} by measured ageing"
+    return Fired(Trigger.AGEING, why)
 
 
 def _schedule(days: float | None, state: State, now: datetime) -> Fired | None:

@@ -3,18 +3,19 @@
 import json
 import zipfile
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from core.errors import ChurnError
+from monitoring import ageing
 from monitoring.stored import MonitorStore
 from pipelines.context import Stages
 from pipelines.live import archive_record
 from pipelines.rollout import open_store
-from retraining.decision import Evidence, Labels, Outcome, State, Window
+from retraining.decision import Aged, Evidence, Labels, Outcome, State, Window
 from retraining.ledger import Ledger
 
 
@@ -36,6 +37,7 @@ def read_evidence(settings: Stages, ledger: Ledger, now: datetime) -> tuple[Stat
         _checks(settings, model, now),
         labels_at(settings, now, _labels_until(ledger, model, served)),
         ledger.waiting(model),
+        _ageing(settings, model, now),
     )
     return state, evidence
 
@@ -61,8 +63,10 @@ def labels_at(settings: Stages, now: datetime, after: datetime | None) -> Labels
     moments = pq.read_table(file, columns=["event_timestamp"])["event_timestamp"]
     ends = pc.add(moments, horizon)
     known = ends.filter(pc.less_equal(ends, now))
+    newest = pc.max(known)
+    customers = pc.sum(pc.equal(known, newest)).as_py() or 0
     new = len(known) if after is None else pc.sum(pc.greater(known, after)).as_py() or 0
-    return Labels(len(known), new, pc.max(known).as_py())
+    return Labels(len(known), new, newest.as_py(), customers)
 
 
 def _checks(settings: Stages, model: str, now: datetime) -> tuple[Window, ...]:
@@ -74,6 +78,23 @@ def _checks(settings: Stages, model: str, now: datetime) -> tuple[Window, ...]:
     reach = 2 * (number + 1) * max(newest.at - newest.since, timedelta(days=settings.monitoring.every_days))
     runs = store.runs(model, after=newest.at - reach, until=now)
     return tuple(Window.of(run) for run in runs[-number:])
+
+
+def _ageing(settings: Stages, model: str, now: datetime) -> tuple[Aged, ...]:
+    """What the monitor has measured within ten half-lives; older measurements have no weight."""
+    config = settings.retrain.triggers.ageing
+    if config is None:
+        return ()
+    span = timedelta(days=10 * config.half_life_steps * config.step_days)
+    found: dict[tuple[float, str], Aged] = {}
+    for run in MonitorStore(settings.rollout.database).runs(model, after=now - span, until=now):
+        measurements = run.checked.measurements
+        moment = next((one.value for one in measurements if one.name == ageing.MOMENT), None)
+        for one in measurements:
+            if one.name == ageing.NATS and moment is not None:
+                at = datetime.fromtimestamp(moment, UTC)
+                found[moment, one.subject] = Aged(at, float(one.subject), one.value)
+    return tuple(found.values())
 
 
 def _labels_until(ledger: Ledger, model: str, served: Served) -> datetime | None:

@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from monitoring.stored import MonitorStore
+from retraining.ledger import Ledger, derived_again
+
 ROOT = Path(__file__).resolve().parents[2]
 FIRST, LAST = "2021-06-01", "2021-08-01"
 CORRUPT_FROM = "2021-07-01"
@@ -44,7 +47,7 @@ def corrupted(orders: pd.DataFrame) -> pd.DataFrame:
     return changed
 
 
-def replayed(source: Path, workspace: Path) -> tuple[bytes, pd.DataFrame, str]:
+def replayed(policy: str, source: Path, workspace: Path) -> tuple[bytes, pd.DataFrame, str]:
     """The ledger, the prediction log, and the output of the command.
 
     The bundle names the whole source file, and the gate report with its milliseconds: see `of_scores`.
@@ -65,11 +68,11 @@ def replayed(source: Path, workspace: Path) -> tuple[bytes, pd.DataFrame, str]:
     command = [sys.executable, "-m", "churn", "replay", "--from", FIRST, "--to", LAST, "--step", "month"]
     flags = [flag for setting in settings for flag in ("--set", setting)]
     done = subprocess.run(
-        [*command, "--policy", "every:1", "--fast", "--seed", "3", *flags],
+        [*command, "--policy", policy, "--fast", "--seed", "3", *flags],
         cwd=ROOT, capture_output=True, text=True, check=False,
         env={**os.environ, "CHURN_MASK_KEY": "replay" * 8},
     )  # fmt: skip
-    [ledger] = workspace.glob("replay/*/every-1/ledger.jsonl")
+    [ledger] = workspace.glob("replay/*/*/ledger.jsonl")
     files = sorted(ledger.parent.glob("serving/predictions/*/*.parquet"))
     scores = pd.concat([pd.read_parquet(file) for file in files])
     return ledger.read_bytes(), scores, done.stdout + done.stderr
@@ -80,38 +83,62 @@ def of_scores(log: pd.DataFrame) -> pd.DataFrame:
     return log.drop(columns=["model_version", "bundle_sha256"]).reset_index(drop=True)
 
 
+@pytest.fixture(scope="module", params=["every:1", "ours"])
+def policy(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, pd.DataFrame, str]:
+def first(policy: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, pd.DataFrame, str]:
     """The workspace, the ledger, the scores and the output of a replay of the clean history."""
     folder = tmp_path_factory.mktemp("first")
     shop().to_csv(folder / "orders.csv", index=False)
-    return folder / "var", *replayed(folder / "orders.csv", folder / "var")
+    return folder / "var", *replayed(policy, folder / "orders.csv", folder / "var")
 
 
 @pytest.mark.slow
 def test_replay_trains_rolls_out_and_leaves_the_workspace_as_it_is(
-    first: tuple[Path, bytes, pd.DataFrame, str],
+    policy: str, first: tuple[Path, bytes, pd.DataFrame, str]
 ) -> None:
     workspace, ledger, scores, output = first
     rows = [json.loads(line) for line in ledger.splitlines()]
     kinds = [row["what"] for row in rows]
-    assert kinds.count("trained") == 3, output
+    assert kinds.count("trained") == (3 if policy == "every:1" else 1), output
     assert "rolled out" in kinds and "served" in kinds and "came true" in kinds, output
     assert len(scores) == sum(row["customers"] for row in rows if row["what"] == "served")
     assert {path.name for path in workspace.iterdir()} <= {"replay", ".lock"}
-    references = {path.name for path in workspace.glob("replay/*/every-1/model-store/references/*")}
+    references = {path.name for path in workspace.glob("replay/*/*/model-store/references/*")}
     assert scores["model_version"].iloc[-1] in references  # the drift reference of the model that serves
     [report] = workspace.glob("replay/*/report.html")
-    assert "every:1" in report.read_text(encoding="utf-8")
+    assert policy in report.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_ours_is_the_monitor_and_the_governor_of_production(
+    policy: str, first: tuple[Path, bytes, pd.DataFrame, str]
+) -> None:
+    """Their rows are in the database of the replay, and each decision is derived again from its evidence."""
+    [database] = first[0].glob("replay/*/*/rollout.db")
+    entries = Ledger(f"sqlite:///{database}").entries("churn")
+    runs = MonitorStore(f"sqlite:///{database}").runs("churn")
+    if policy != "ours":
+        assert not entries and not runs
+        return
+    assert len(entries) == len(runs) == 2
+    assert [derived_again(entry) for entry in entries] == [[], []]
+    measured = {one.name for run in runs for one in run.checked.measurements}
+    assert {"ageing_nats", "served_stale_share"} <= measured
+    assert not [one for run in runs for one in run.checked.findings], "nothing is wrong in this history"
+    assert all("period_days" in entry.decision.numbers for entry in entries)
 
 
 @pytest.mark.slow
 def test_corrupt_data_change_no_decision_and_no_score_before_their_time(
-    first: tuple[Path, bytes, pd.DataFrame, str], tmp_path: Path
+    policy: str, first: tuple[Path, bytes, pd.DataFrame, str], tmp_path: Path
 ) -> None:
     _, ledger, scores, _ = first
     corrupted(shop()).to_csv(tmp_path / "orders.csv", index=False)
-    other, other_scores, output = replayed(tmp_path / "orders.csv", tmp_path / "var")
+    other, other_scores, output = replayed(policy, tmp_path / "orders.csv", tmp_path / "var")
     # what came true is written at the end, about all moments
     clean, changed = (
         [line for line in found.splitlines() if json.loads(line)["what"] != "came true"]
@@ -127,11 +154,11 @@ def test_corrupt_data_change_no_decision_and_no_score_before_their_time(
 
 @pytest.mark.slow
 def test_repeated_replay_gives_the_same_bytes(
-    first: tuple[Path, bytes, pd.DataFrame, str], tmp_path: Path
+    policy: str, first: tuple[Path, bytes, pd.DataFrame, str], tmp_path: Path
 ) -> None:
     _, ledger, scores, _ = first
     shop().to_csv(tmp_path / "orders.csv", index=False)
-    again, scores_again, output = replayed(tmp_path / "orders.csv", tmp_path / "var")
+    again, scores_again, output = replayed(policy, tmp_path / "orders.csv", tmp_path / "var")
     assert again == ledger, output
     pd.testing.assert_frame_equal(of_scores(scores_again), of_scores(scores), check_exact=True)
 

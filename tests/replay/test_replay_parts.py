@@ -26,8 +26,8 @@ from replay.matrix import computed, training_rows
 from replay.outcomes import Activity, churned
 from replay.policies import Cadence, schedule_of
 from replay.study import compare, of_policy
-from replay.tempo import ageing, best_period
 from replay.triggers import policy_of
+from retraining.tempo import ageing, best_period
 from rollout.config import RolloutConfig
 from rollout.registry import OthersRegistry
 from rollout.state import Change, Rollout
@@ -233,4 +233,4 @@ def test_schedule_of_the_best_in_hindsight_is_not_beaten_by_any_cadence(pool: Po
 def test_unknown_policy_is_refused_with_the_known_ones() -> None:
     settings = load_settings()
     with pytest.raises(ReplayError, match="take never, every:N, drift, performance, ours"):
-        policy_of("every:0", settings.replay, settings.retrain, 30.0)
+        policy_of("every:0", settings.replay)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from core.config import validated
 from core.errors import ConfigError
 from monitoring.findings import Cause, Severity
-from retraining.config import RetrainConfig
-from retraining.decision import Action, Obstacle, Outcome, Trigger
+from retraining.config import Ageing, RetrainConfig
+from retraining.decision import Action, Aged, Obstacle, Outcome, Trigger
 from retraining.governor import decide
 from support.retraining_situations import (
     CORRUPT,
@@ -103,6 +104,42 @@ def test_schedule() -> None:
 
 def test_an_unknown_time_of_training_is_due() -> None:
     assert decide(POLICY, state(trained=None), evidence(window(1)), day(1)).trigger is Trigger.SCHEDULE
+
+
+AGEING = Ageing(step_days=10, value=1.0, cost=60, expected_weight=1e-6)
+BY_AGEING = POLICY.model_copy(update={"triggers": POLICY.triggers.model_copy(update={"ageing": AGEING})})
+
+
+def aged(nats_a_step: float, at: float = 80) -> list[Aged]:
+    """Models of 1 to 20 steps, each of which costs so much more than the one before."""
+    return [Aged(day(at), 10.0 * age, nats_a_step * age) for age in range(1, 21)]
+
+
+@pytest.mark.parametrize(("nats", "customers"), [(0.004, 1000), (0.001, 1000), (0.004, 20_000)])
+def test_a_training_is_due_at_the_period_that_costs_least(nats: float, customers: int) -> None:
+    # a step costs 60/P + nats n (P - 1)/2 on average, which is least near P = sqrt(120 / (nats n))
+    due = 10 * (np.sqrt(120 / (nats * customers)) - 0.5)
+    for passed, granted in ((due - 11, False), (due + 11, True)):
+        found = evidence(window(passed - 1), customers=customers, ageing=aged(nats))
+        decision = decide(BY_AGEING, state(), found, day(passed))
+        assert decision.granted is granted, decision.reason
+        assert abs(decision.numbers["period_days"] - due) <= 10, "to the step"
+    assert decision.trigger is Trigger.AGEING and "by measured ageing" in decision.reason
+
+
+def test_measured_ageing_replaces_the_fixed_schedule() -> None:
+    flat = [replace(one, nats=0.0) for one in aged(0.0) * 20]
+    unmeasured, measured = (
+        decide(BY_AGEING, state(), evidence(window(89), customers=50, ageing=ageing), day(90))
+        for ageing in ((), flat)
+    )
+    assert unmeasured.trigger is Trigger.SCHEDULE
+    assert measured.trigger is None and "one does not pay" in measured.reason
+
+
+def test_the_newest_measurements_of_ageing_count_most() -> None:
+    found = evidence(window(39), customers=1000, ageing=[*aged(0.0, at=-200), *aged(0.02, at=30)])
+    assert decide(BY_AGEING, state(), found, day(40)).trigger is Trigger.AGEING
 
 
 def test_enough_new_labels() -> None:

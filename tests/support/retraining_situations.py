@@ -1,9 +1,10 @@
 """Evidence and states for tests of the governor."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from monitoring.findings import Cause, Finding, Severity
-from retraining.decision import Attempt, Evidence, Labels, Outcome, PersonRequest, State, Window
+from retraining.decision import Aged, Attempt, Evidence, Labels, Outcome, PersonRequest, State, Window
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 VERSION = "0123456789ab"
@@ -30,9 +31,14 @@ def window(at: float, *findings: Finding, version: str = VERSION, every: float =
 
 
 def evidence(
-    *windows: Window, matured: int = 5000, new: int = 500, request: PersonRequest | None = None
+    *windows: Window,
+    matured: int = 5000,
+    new: int = 500,
+    request: PersonRequest | None = None,
+    customers: int = 0,
+    ageing: Sequence[Aged] = (),
 ) -> Evidence:
-    return Evidence("churn", windows, Labels(matured, new), request)
+    return Evidence("churn", windows, Labels(matured, new, customers=customers), request, ageing)
 
 
 def state(*attempts: Attempt, trained: float | None = 0, version: str = VERSION, rollout: str = "") -> State:

@@ -6,10 +6,38 @@ rollout and S(P) = v n (D(0) + ... + D(P - 1)) what ageing costs in between. The
 replacement (Barlow and Proschan, 1965, Mathematical Theory of Reliability, chapter 4).
 """
 
+from collections.abc import Sequence
+from datetime import timedelta
+
 import numpy as np
 from numpy.typing import NDArray
 
+from retraining.config import Ageing
+from retraining.decision import Aged
+
 Floats = NDArray[np.float64]
+
+
+def period_days(config: Ageing, measured: Sequence[Aged], customers: int) -> float | None:
+    """Days after which a training is due, half a step early; None: it never pays, or there are no customers.
+
+    New measurements count more than old ones.
+    """
+    if not customers:
+        return None
+    step = timedelta(days=config.step_days)
+    newest = max((one.at for one in measured), default=None)
+    ages = np.array([round(timedelta(days=one.days) / step) for one in measured], np.int64)
+    steps_ago = np.array([(newest - one.at) / step for one in measured if newest is not None])
+    curve = ageing(
+        ages,
+        np.array([one.nats for one in measured], np.float64),
+        0.5 ** (steps_ago / config.half_life_steps),
+        config.expected_nats,
+        config.expected_weight,
+    )
+    period = best_period(curve, config.cost / (config.value * customers), config.longest_steps)
+    return None if period is None else (period - 0.5) * config.step_days
 
 
 def ageing(
@@ -37,6 +65,8 @@ def best_period(curve: Floats, price: float, longest: int) -> int | None:
     `price`: a training with its rollout, in nats a customer of one step. Beyond its last age the curve goes
     on with its mean slope.
     """
+    if not np.isfinite(price):
+        return None
     slope = curve[-1] / max(len(curve) - 1, 1)
     beyond = curve[-1] + slope * np.arange(1, max(longest - len(curve), 0) + 1)
     lost = np.cumsum(np.concatenate([curve, beyond]))[:longest]
