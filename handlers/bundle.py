@@ -29,7 +29,7 @@ class Bundle:
     vocabulary: Mapping[str, tuple[str | None, ...]]
     threshold: float
     key_check: str = ""
-    """`identity.key_check` of the key that masked the data; empty in archives from before October 2026."""
+    """`identity.key_check` of the key that masked the data; empty in archives of earlier releases."""
     reference: Mapping[str, Any] = field(default_factory=dict)
     """Feature -> its median or most frequent value in training, with which explanations compare."""
     digest: str = ""
@@ -60,7 +60,7 @@ def read_bundle(model_dir: Path) -> Bundle:
             join_key=str(content["entity"]["join_key"]),
             id_type=str(content["entity"]["id_type"]),
             spec=dict(content["spec"]),
-            spec_digest=_present_digest(content["spec"], str(content["spec_digest"])),
+            spec_digest=present_digest(content["spec"], str(content["spec_digest"])),
             numeric=tuple(content["numeric"]),
             vocabulary={name: tuple(values) for name, values in content["vocabulary"].items()},
             threshold=float(content["threshold"]),
@@ -110,8 +110,9 @@ def _sha256(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _present_digest(spec: Mapping[str, Any], found: str) -> str:
-    """The present digest for a bundle from before October 2026, whose digest covers the whole spec."""
+def present_digest(spec: Mapping[str, Any], found: str) -> str:
+    """What `digest_of_spec` gives, also for a bundle whose digest covers the whole spec, as that of earlier
+    releases does; a digest that is neither is returned as it is."""
     return digest_of_spec(spec) if found == _sha256(spec) else found
 
 

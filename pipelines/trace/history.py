@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 
 from data.records.versions import current_manifest
 from features.build import MOMENT, read_feature_manifest
+from handlers.bundle import present_digest
 from pipelines.context import Stages
 from pipelines.score import model_columns, snapshot_at
 from pipelines.trace.link import Link, Proof, same
@@ -36,9 +37,10 @@ def snapshot(
     if moment is None:
         return Link("features", {"status": record["status"], "moment": "none: an unknown customer"})
     facts: dict[str, object] = {"moment": f"{moment:%Y-%m-%d %H:%M} UTC", "status": record["status"]}
-    if bundle["spec_digest"] != spec.digest():
+    packaged = present_digest(bundle["spec"], str(bundle["spec_digest"]))
+    if packaged != spec.digest():
         other = Proof(
-            f"the archive has feature spec {bundle['spec_digest'][:12]}, configured is {spec.digest()[:12]}:"
+            f"the archive has feature spec {packaged[:12]}, configured is {spec.digest()[:12]}:"
             " configure that one to compare the features",
             False,
         )

@@ -1,5 +1,6 @@
 """An archive is used only if a trusted key has signed exactly its bytes."""
 
+import hashlib
 import io
 import json
 import os
@@ -26,19 +27,21 @@ TRUSTED = {KEY.public_key().public_bytes_raw(): "release"}
 VARIABLE = "CHURN_SIGNING_KEY_OF_A_TEST"
 
 
-def archive(path: Path, gates: object = None, **entries: bytes) -> Path:
-    """A small archive whose parts fit together."""
-    import hashlib
+SPEC = {"features": [{"name": "spend", "sql": "sum(amount)", "description": "amount spent"}]}
 
+
+def archive(
+    path: Path, gates: object = None, spec_digest: str = digest_of_spec(SPEC), **entries: bytes
+) -> Path:
+    """A small archive whose parts fit together."""
     parts = {"model.pt2": b"a program", "sbom.json": b"{}", **entries}
-    spec = {"features": []}
     bundle = {
         "schema_version": 1,
         "model_version": "abc",
         "program": {"file": "model.pt2", "sha256": hashlib.sha256(b"a program").hexdigest()},
         "sbom_sha256": hashlib.sha256(b"{}").hexdigest(),
-        "spec": spec,
-        "spec_digest": digest_of_spec(spec),
+        "spec": SPEC,
+        "spec_digest": spec_digest,
         "gates": {"passed": True, "digest": "0" * 64, "overrides": []} if gates is None else gates,
     }
     parts.setdefault("bundle.json", json.dumps(bundle).encode())
@@ -64,6 +67,17 @@ def test_a_signed_archive_verifies_and_is_identified(signed: Path, tmp_path: Pat
         "signature", "sha256", "entries", "version", "feature spec", "model.pt2", "sbom.json", "gates",
     ]  # fmt: skip
     assert (verified.unpack(tmp_path / "model") / "model.pt2").read_bytes() == b"a program"
+
+
+def test_the_spec_of_an_earlier_release_verifies_and_another_one_does_not(tmp_path: Path) -> None:
+    """Its digest covers the descriptions too; what is compared with it later is the present one."""
+    earlier = hashlib.sha256(json.dumps(SPEC, sort_keys=True).encode()).hexdigest()
+    assert earlier != digest_of_spec(SPEC)
+    for name, digest in (("churn-earlier.mar", earlier), ("churn-other.mar", "0" * 64)):
+        sign(archive(tmp_path / name, spec_digest=digest), KEY)
+    assert verify_archive(tmp_path / "churn-earlier.mar", TRUSTED).spec_digest == digest_of_spec(SPEC)
+    with pytest.raises(ArchiveError, match="not the one that spec_digest names"):
+        verify_archive(tmp_path / "churn-other.mar", TRUSTED)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

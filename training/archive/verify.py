@@ -8,7 +8,7 @@ from typing import Any
 
 from core.errors import ArchiveError, GateFailure
 from core.workspace import Workspace
-from handlers.bundle import SCHEMA_VERSION, digest_of_spec
+from handlers.bundle import SCHEMA_VERSION, digest_of_spec, present_digest
 from training.archive.mar import MANIFEST, open_checked, read_json
 from training.archive.signing import Signers, check_signature, trusted_signers
 from training.config import TrainingConfig
@@ -74,7 +74,8 @@ def verify_archive(
         try:
             version = _version(bundle, manifest, name)
             checks.append(("version", version))
-            checks.append(("feature spec", _spec(bundle, name)))
+            spec_digest = _spec(bundle, name)
+            checks.append(("feature spec", spec_digest))
             for entry, digest in _parts(bundle):
                 if hashlib.sha256(content.read(entry)).hexdigest() != digest:
                     raise ArchiveError(f"{name}: {entry} is not the one that the bundle names; package again")
@@ -85,7 +86,7 @@ def verify_archive(
             raise ArchiveError(f"{name}: bundle.json is incomplete: {message}; package again") from None
     if judged:
         checks.append(("gates", _gates(gates, name)))
-    spec_digest, program_sha256 = str(bundle["spec_digest"]), str(bundle["program"]["sha256"])
+    program_sha256 = str(bundle["program"]["sha256"])
     return Verified(
         signed.signer, signed.sha256, version, spec_digest, program_sha256, gates, tuple(checks), data
     )
@@ -106,7 +107,7 @@ def _version(bundle: Mapping[str, Any], manifest: Mapping[str, Any], name: str) 
 
 
 def _spec(bundle: Mapping[str, Any], name: str) -> str:
-    digest = str(bundle["spec_digest"])
+    digest = present_digest(bundle["spec"], str(bundle["spec_digest"]))
     if digest_of_spec(bundle["spec"]) != digest:
         raise ArchiveError(f"{name}: its feature spec is not the one that spec_digest names; package again")
     return digest
