@@ -98,6 +98,10 @@ bench-rollout: install  ## 10,000 simulated rollouts beside thresholds, mSPRT, K
 bench-stream: install  ## purchases through Kafka: equality with the batch build, lag at 1,000 a second, memory over 1 million
 	PYTHONPATH=.:tests $(BIN)/python -m benchmarks.stream $(ARGS)
 
+soak: install  ## an hour of load, retrainings, rollouts, crashes of stores and rotations together; ARGS="--minutes 240"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[loopback]'
+	PYTHONPATH=.:tests $(BIN)/python -m benchmarks.soak $(ARGS)
+
 images:  ## churn-serve and churn-train with podman or docker; IMAGES=churn-serve: one of them; IMAGE_FLAGS go to the build
 	set -e; for image in $(IMAGES); do \
 	  $(CONTAINER) build $(IMAGE_FORMAT) $(IMAGE_FLAGS) --tag $$image --file Dockerfile.$${image#churn-} .; done
@@ -147,5 +151,5 @@ clean:  ## remove what runs have made (var/); the environment stays
 
 include deploy/deploy.mk
 
-.PHONY: help install run test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-monitoring bench-replay bench-rollout images docs lock clean production-up production-down bench-stream
+.PHONY: help install run test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-monitoring bench-replay bench-rollout images docs lock clean production-up production-down bench-stream soak
 .DEFAULT_GOAL := help

@@ -16,6 +16,7 @@ from rollout.config import Notify
 from rollout.health import Health, Standing
 from rollout.notify import notifier
 from rollout.store import Store
+from stream.measures import Measures
 from support.alert_rules import expressions, matchers_in, rule_files, rules, series_in
 from support.exported_records import NOW, fill
 from support.file_target import plan
@@ -27,7 +28,7 @@ LIVE = ("envoy_", "churn_measured_")
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """Series -> its labels, of workers, exporter and controller."""
+    """Series -> its labels, of workers, exporter, controller and stream."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('series')}/rollout.db"
     fill(uri, plan())
     exporter = Exporter(uri, "churn", 14 * 86_400.0)
@@ -36,6 +37,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     registry = CollectorRegistry()
     registry.register(Standing(Store(uri), "churn", Health(), notices))
     found = {one["name"]: set(one["dimensions"]) for kind in torchserve_metrics().values() for one in kind}
+    Measures(registry)
     for family in (*exporter.collect(), *registry.collect()):
         found |= _series(family)
     notices.close()

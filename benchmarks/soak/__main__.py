@@ -1,0 +1,103 @@
+"""Hours of everything at once on the production profile: does anything grow, slow down or get lost?
+
+    make soak                          # an hour
+    make soak ARGS="--minutes 240 --rate 20"
+
+PostgreSQL, Redis, S3, Kafka and MLflow run on loopback, and `churn serve` behind its gateway. Customers are
+asked about at a constant rate, while these take turns: a retraining with another seed and its rollout, a kill
+of each store for some seconds, a new API key. Fails where memory or descriptors grow, where a request fails,
+or where an answer is not in the prediction log exactly once. Figures and plot: --out.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.soak.events import happen
+from benchmarks.soak.load import Load
+from benchmarks.soak.report import faults, growth, latencies, plot
+from benchmarks.soak.sampling import Sampler
+from deploy.loopback import broker
+from support.servers.loopback import Loopback, loopback
+from support.waits import within
+
+PLAN = [{"weight": 0, "mirror": True, "min_s": 10, "max_s": 300, "min_requests": 50}] + [
+    {"weight": weight, "min_s": 10, "max_s": 300, "min_requests": weight} for weight in (5, 25, 50, 100)
+]
+SETTINGS = (
+    "tuning.trials=1",
+    "model.trees=false",
+    "training.epochs=2",
+    "training.baselines=[base_rate, logistic_regression]",
+    "training.cross_validation=1",
+    f"rollout.stages={json.dumps(PLAN)}",
+    "rollout.watch_s=30",
+    "rollout.rehearsal=null",
+    "gateway.port=0",
+)
+LOGGED_WITHIN_S = 120.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--minutes", type=float, default=60, help="of load (default: 60)")
+    parser.add_argument("--rate", type=float, default=10, help="requests a second (default: 10)")
+    parser.add_argument("--out", type=Path, default=Path("var/soak"), help="default: var/soak")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    with loopback(SETTINGS) as stores:
+        say("the first model")
+        stores.succeed("run", "--no-rollout")
+        answers = json.loads(stores.files.run_record.read_text())["answers"]
+        customers = [answer["user_id"] for answer in answers]
+        with stores.serving():
+            server = json.loads((stores.files.serving / "server.json").read_text())["pid"]
+            load = Load(stores.files, customers, given.rate)
+            sampler = Sampler(server, [stores.files.root, stores.place.folder / "kafka"])
+            load.start(), sampler.start()
+            say(f"load of {given.rate:g} requests a second for {given.minutes:g} minutes")
+            until = time.time() + 60 * given.minutes
+            events = happen(stores, until, say)
+            time.sleep(max(until - time.time(), 0))
+            load.stop(), sampler.stop()
+            answered = {one.id for one in load.answers if one.status == 200}
+            within(LOGGED_WITHIN_S, lambda: answered <= set(logged(stores)), lambda: len(logged(stores)))
+        log = logged(stores)
+    minutes, growths = latencies(load.answers), growth(sampler.samples)
+    plot(sampler.samples, minutes, events, given.out / "soak.png")
+    found = faults(growths, load.answers, log)
+    content = {
+        "faults": found,
+        "answers": len(load.answers),
+        "outcomes": Counter(f"{one.status} {one.outcome}" for one in load.answers),
+        "growth": growths.to_dict("records"),
+        "minutes": minutes.reset_index().to_dict("records"),
+        "events": [asdict(event) for event in events],
+    }
+    (given.out / "soak.json").write_text(json.dumps(content, indent=1, default=float))
+    say(growths.round(1).to_string(index=False))
+    say(f"p99 of a minute: median {minutes['p99_ms'].median():.0f} ms, most {minutes['p99_ms'].max():.0f} ms")
+    say(f"{content['answers']:,} requests: {dict(content['outcomes'])}")
+    for line in found:
+        say(f"FAULT {line}")
+    return 1 if found else 0
+
+
+def logged(stores: Loopback) -> Counter[str]:
+    """Request -> how often it is in the prediction log."""
+    records = map(json.loads, stores.messages(broker.PREDICTIONS))
+    return Counter(record["request_id"] for record in records)
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
