@@ -54,11 +54,14 @@ class Release:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(self.tree), "PYTHONSAFEPATH": "1", "COLUMNS": "200"}
 
-    def succeed(self, *words: str) -> str:
-        done = subprocess.run(
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             self.command(*words), cwd=self.tree, env=self.environment, capture_output=True, text=True,
             check=False, timeout=900,
         )  # fmt: skip
+
+    def succeed(self, *words: str) -> str:
+        done = self.run(*words)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -137,7 +140,8 @@ def test_a_run_goes_on_from_the_earlier_state_and_its_model_replaces_the_earlier
     assert after != before and before in listed and before in now_listed and after in now_listed
     with present.serving():
         present.succeed("rollout", "start", "--reason", "the new release")
-        present.succeed("rollout", "promote", "--reason", "a drill")
+        promote = ("rollout", "promote", "--reason", "a drill")
+        within(300, lambda: present.run(*promote).returncode == 0, "the canary is not ready")
         present.succeed("rollout", "watch")
         newer = present.scores(customers)
         assert newer != pytest.approx(scores, rel=0, abs=1e-6)
