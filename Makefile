@@ -58,6 +58,9 @@ lint: install  ## style, types, and the order of the rooms
 bench: install  ## feature building at 0.07, 0.7 and 7 million transactions, beside pandas, outputs compared
 	$(BIN)/python -m benchmarks.features $(ARGS)
 
+bench-spark: install  ## feature building by DuckDB and by Spark at 7 and 70 million rows, outputs compared; ARGS="--rows 7000000"
+	$(BIN)/python -m benchmarks.spark $(ARGS)
+
 bench-ingest: install  ## ingest, an append of 1 % and features build: seconds and peak memory; ARGS=--rows 70000000
 	$(BIN)/python -m benchmarks.ingest $(ARGS)
 
@@ -141,7 +144,7 @@ docs: install  ## the site of the documents in var/site; a warning or a broken l
 lock:  ## write constraints.txt anew from what pip resolves today
 	rm -rf var/lock
 	$(PYTHON) -m venv var/lock
-	var/lock/bin/python -m pip install --quiet --editable '.[dev,docs,bench,postgres,loopback,excel,otel,dvc]'
+	var/lock/bin/python -m pip install --quiet --editable '.[dev,docs,bench,postgres,loopback,excel,otel,dvc,spark]'
 	{ echo '# Every package at the version that is tested. Made by `make lock`; do not edit.'; \
 	  var/lock/bin/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//; s/^torch @ .*/torch==2.13.0/'; } > constraints.txt
 	rm -rf var/lock
@@ -151,5 +154,5 @@ clean:  ## remove what runs have made (var/); the environment stays
 
 include deploy/deploy.mk
 
-.PHONY: help install run test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-monitoring bench-replay bench-rollout images docs lock clean production-up production-down bench-stream soak
+.PHONY: help install run test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-monitoring bench-replay bench-rollout images docs lock clean production-up production-down bench-stream soak bench-spark
 .DEFAULT_GOAL := help

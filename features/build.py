@@ -26,6 +26,9 @@ MOMENT = pa.timestamp("us", "UTC")
 LABELS = pa.schema([("user_id", pa.string()), ("event_timestamp", MOMENT), ("churned", pa.int8())])
 ARROW = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string()}
 
+Engine = Callable[[FeaturesConfig, Sequence[Path], Schedule, Path, Callable[[str], None]], int]
+"""Writes the parts of a log; `write_parts` of features/purchases.py describes it."""
+
 log = logging.getLogger("churn.features")
 
 
@@ -74,7 +77,7 @@ def _build(
         parts = fresh / "parts"
         if manifest["shape"] == "transactions":
             plan = _schedule(spec, manifest, as_of, labels, until)
-            excluded = purchases.write_parts(spec, records, plan, parts, progress)
+            excluded = _engine(spec)(spec, records, plan, parts, progress)
         elif as_of is None:
             plan, excluded = table.write_parts(spec, records, parts)
         else:
@@ -90,6 +93,7 @@ def _build(
             "spec_digest": spec.digest(),
             "manifest_sha256": hashlib.sha256(files.manifest.read_bytes()).hexdigest(),
             "shape": manifest["shape"],
+            "engine": spec.engine if manifest["shape"] == "transactions" else "duckdb",
             "snapshots": [utc_text(moment) for moment in plan.snapshots],
             "labelled_snapshots": [utc_text(moment) for moment in plan.labelled],
             "latest": utc_text(plan.latest),
@@ -112,6 +116,14 @@ def snapshot_schema(spec: FeaturesConfig) -> pa.Schema:
     """The schema of customer_snapshots.parquet."""
     keys = [("user_id", pa.string()), ("event_timestamp", MOMENT), ("created_timestamp", MOMENT)]
     return pa.schema(keys + [(feature.name, ARROW[feature.dtype]) for feature in spec.features])
+
+
+def _engine(spec: FeaturesConfig) -> Engine:
+    if spec.engine == "duckdb":
+        return purchases.write_parts
+    from features.spark import purchases as on_spark  # late: most builds do not use it
+
+    return on_spark.write_parts
 
 
 def _schedule(

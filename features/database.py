@@ -35,11 +35,11 @@ def open_database(spec: FeaturesConfig, spill: Path) -> Iterator[duckdb.DuckDBPy
         yield connection
 
 
-def parquet(file: Path, options: str = "") -> str:
-    """SQL: the table function that reads one file."""
+def parquet(file: Path, *further: Path, options: str = "") -> str:
+    """SQL: the table function that reads one file, or several with the same columns."""
     # DuckDB would read brackets or a star in the path of a workspace as a pattern
-    name = re.sub(r"([*?[])", r"[\1]", str(file))
-    return f"read_parquet([{literal(name)}], hive_partitioning = false{options})"
+    names = ", ".join(literal(re.sub(r"([*?[])", r"[\1]", str(one))) for one in (file, *further))
+    return f"read_parquet([{names}], hive_partitioning = false{options})"
 
 
 def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, file: Path) -> None:

@@ -38,12 +38,6 @@ class Rule:
             )
         return cls(f"({condition}\n)")
 
-    def restrict(self, rows: str, snapshot: Path) -> str:
-        """SQL: those of `rows`, ordered by user_id, whose customer is in the file `snapshot`."""
-        if self.condition == "true":
-            return rows
-        return f"SELECT * FROM ({rows}) SEMI JOIN {parquet(snapshot)} USING (user_id) ORDER BY user_id"
-
     def count_excluded(
         self, connection: duckdb.DuckDBPyConnection, purchases: str, as_of: datetime, snapshot: Path
     ) -> int:

@@ -2,22 +2,21 @@
 
 from datetime import datetime, timedelta
 
-from data.config import utc_text
 
+def with_labels(customers: str, activity: str, as_of: datetime, horizon: timedelta) -> str:
+    """SQL: the rows of `customers`, which has a `user_id`, with `churned`.
 
-def labels_at(purchases: str, activity: str, as_of: datetime, horizon: timedelta) -> str:
-    """SQL: user_id, event_timestamp, churned for every customer with a purchase before `as_of`.
-
-    Churned is 1 without a row of `activity` in [as_of, as_of + horizon). Both are relations with `user_id#`
-    and a `timestamp#` in UTC without zone. The caller ensures that they reach the end of the horizon.
-    `activity` contains the purchases, and also the returns if `returns_count_as_life` is true.
+    Churned is 1 without a row of `activity` in [as_of, as_of + horizon). `activity` has `user_id#` and a
+    `timestamp#` in UTC without zone. The caller ensures that it reaches the end of the horizon. It contains
+    the purchases, and also the returns if `returns_count_as_life` is true.
     """
     return f"""
-        SELECT "user_id#" AS user_id, TIMESTAMPTZ '{utc_text(as_of)}' AS event_timestamp,
-               CAST(NOT bool_or("timestamp#" >= {moment(as_of)}) AS TINYINT) AS churned
-        FROM {activity} WHERE "timestamp#" < {moment(as_of + horizon)} AND "user_id#" IN
-          (SELECT "user_id#" FROM {purchases} WHERE "timestamp#" < {moment(as_of)})
-        GROUP BY "user_id#" ORDER BY user_id"""
+        SELECT customers.*, CAST(active."user_id#" IS NULL AS TINYINT) AS churned
+        FROM {customers} AS customers LEFT JOIN
+          (SELECT DISTINCT "user_id#" FROM {activity}
+           WHERE "timestamp#" >= {moment(as_of)} AND "timestamp#" < {moment(as_of + horizon)}) AS active
+          ON customers.user_id = active."user_id#"
+        ORDER BY user_id"""
 
 
 def moment(at: datetime) -> str:

@@ -49,7 +49,7 @@ class Part:
     def source(self, options: str = "", *further: str) -> str:
         """SQL: the file with columns c0, c1, ..., because DuckDB renames columns that differ only in case."""
         names = [*(f"c{place}" for place in range(len(self.columns))), *further]
-        return f"{parquet(self.file, options)} AS part({', '.join(names)})"
+        return f"{parquet(self.file, options=options)} AS part({', '.join(names)})"
 
     def column(self, name: str, missing: str = "NULL") -> str:
         return f"c{self.columns.index(name)}" if name in self.columns else missing

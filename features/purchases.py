@@ -15,10 +15,10 @@ import duckdb
 
 from core.errors import FeatureError
 from data.config import utc_text
-from features.database import open_database, write_parquet
+from features.database import open_database, parquet, write_parquet
 from features.eligible import Rule
 from features.expressions import Expressions, columns
-from features.labels import labels_at, moment
+from features.labels import moment, with_labels
 from features.log import Log, Range, merge, open_log, ranges, with_gaps
 from features.reads import quoted
 from features.snapshots import Schedule
@@ -42,10 +42,8 @@ def write_parts(
     for folder in ("snapshots", "labels"):
         (out / folder).mkdir(parents=True)
     with open_database(spec, out / "spill") as connection:
-        log = open_log(spec, records)
-        build = _Build(spec, Rule.of(spec, connection), log, schedule, out)
-        no_rows = with_gaps(log, merge(connection, log, Range(0, "", "")), "all")
-        build.expressions.check(connection, rows_before(f"({no_rows})", schedule.latest), log.known)
+        log, rule = opened(spec, connection, records, schedule)
+        build = _Build(spec, rule, log, schedule, out)
         cut = ranges(connection, log)
         with ThreadPoolExecutor(min(spec.threads or os.cpu_count() or 1, len(cut))) as pool:
             jobs = [pool.submit(_write_range, build, connection.cursor(), one) for one in cut]
@@ -58,6 +56,17 @@ def write_parts(
                 pool.shutdown(cancel_futures=True)
                 raise
     return excluded
+
+
+def opened(
+    spec: FeaturesConfig, connection: duckdb.DuckDBPyConnection, records: Sequence[Path], schedule: Schedule
+) -> tuple[Log, Rule]:
+    """The log, and the rule of the spec. Raises FeatureError for an expression that does not fit the log."""
+    log, rule = open_log(spec, records), Rule.of(spec, connection)
+    no_rows = with_gaps(log, merge(connection, log, Range(0, "", "")), "all")
+    relation = rows_before(f"({no_rows})", schedule.latest)
+    Expressions(spec, log.aliases).check(connection, relation, log.known)
+    return log, rule
 
 
 @dataclass(frozen=True)
@@ -88,9 +97,8 @@ def _write_range(build: _Build, connection: duckdb.DuckDBPyConnection, customers
             write_parquet(connection, snapshot_at(spec, rule, log, as_of), snapshot)
             excluded += rule.count_excluded(connection, "purchases", as_of, snapshot)
             if as_of in schedule.labelled:
-                activity = "everything" if spec.returns_count_as_life else "purchases"
-                labels = rule.restrict(labels_at("purchases", activity, as_of, spec.horizon), snapshot)
-                write_parquet(connection, labels, out / "labels" / name)
+                labels = with_labels(parquet(snapshot), activity_of(spec), as_of, spec.horizon)
+                write_parquet(connection, f"SELECT {LABELS} FROM ({labels})", out / "labels" / name)
     except duckdb.Error as error:
         raise build.expressions.computation_error(
             connection, lambda over: rows_before(_TABLES[over], schedule.latest), error
@@ -98,6 +106,15 @@ def _write_range(build: _Build, connection: duckdb.DuckDBPyConnection, customers
     finally:
         connection.close()
     return excluded
+
+
+LABELS = "user_id, event_timestamp, churned"
+"""The columns of the labels."""
+
+
+def activity_of(spec: FeaturesConfig) -> str:
+    """The table of `load` with the rows that show that a customer has not churned."""
+    return "everything" if spec.returns_count_as_life else "purchases"
 
 
 def table_of(over: Over) -> str:
@@ -114,7 +131,7 @@ def load(spec: FeaturesConfig, connection: duckdb.DuckDBPyConnection, log: Log, 
     `rows` is SQL with the columns of `features.log.merge`, sorted by customer and time. Raises FeatureError
     when they are not sorted.
     """
-    for over in _kinds(spec):
+    for over in kinds(spec):
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {_TABLES[over]} AS {with_gaps(log, rows, over)}")
         if connection.execute(f'SELECT bool_or("unsorted#") FROM {_TABLES[over]}').fetchall() == [(True,)]:
             raise FeatureError(
@@ -126,7 +143,7 @@ def _origin(log: Log) -> str:
     return str(log.parts[0].file.parent) if log.parts else "rows"
 
 
-def _kinds(spec: FeaturesConfig) -> list[Over]:
+def kinds(spec: FeaturesConfig) -> list[Over]:
     """The kinds of rows to load. Purchases are always needed, because they define the known customers."""
     needed = {"purchases", *(feature.over for feature in spec.features)}
     return [over for over in _TABLES if over in needed or (over == "all" and spec.returns_count_as_life)]

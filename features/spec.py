@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from core.config import Config
 from features.reads import Reading, quoted, reading, unknown
+from features.spark.config import SparkConfig
 from handlers.bundle import digest_of_spec
 
 Dtype = Literal["int64", "float64", "string"]
@@ -148,6 +149,12 @@ class FeaturesConfig(Config):
     ...}`."""
     registry: dict[str, Any] | str = "registry.db"
     """Block of Feast's configuration. Relative paths are relative to the workspace's `feast` folder."""
+    engine: Literal["duckdb", "spark"] = "duckdb"
+    """What computes the features of a log. `duckdb`: this machine, in bounded memory, with equal bytes for
+    equal records. `spark`: a cluster, from the same definitions (extra `spark`, Java 17); for logs that are
+    too large for one machine. A labelled table is always computed by DuckDB."""
+    spark: SparkConfig = SparkConfig()
+    """Settings of the engine Spark."""
     memory_limit: str = "2GB"
     """Memory of DuckDB, which spills to the workspace above it."""
     threads: int | None = None

@@ -68,7 +68,7 @@ def read_recorded(
             for name in wanted
         }
     config = json.loads(files["config.json"].read_text(encoding="utf-8"))
-    engine = {name: getattr(features, name) for name in ("memory_limit", "threads")}
+    engine = features.model_dump(mode="json", include={"memory_limit", "threads", "spark"})
     try:
         spec = FeaturesConfig.model_validate(config["features"] | engine)
         model = ModelConfig.model_validate(config["model"])

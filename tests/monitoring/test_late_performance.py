@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from churn.settings import load_settings
 from core.errors import MonitoringError
-from features.labels import labels_at
+from features.labels import with_labels
 from monitoring.config import MonitoringConfig
 from monitoring.findings import Measurement
 from monitoring.performance.check import performance
@@ -177,7 +177,8 @@ def test_labels_are_those_of_the_features_and_only_after_the_horizon() -> None:
     )
     log = pd.concat([first, log])
     connection.register("log", log)
-    labels = connection.execute(labels_at("log", "log", moment, HORIZON)).df()
+    customers = '(SELECT DISTINCT "user_id#" AS user_id FROM log)'
+    labels = connection.execute(with_labels(customers, "log", moment, HORIZON)).df()
     assert of(found, "late_churn_rate", "2").value == pytest.approx(labels["churned"].mean(), abs=1e-12)
     assert of(found, "late_churn_rate", "2").rows == CUSTOMERS
     early = replace(inputs, at=inputs.at - timedelta(seconds=1))

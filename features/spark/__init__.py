@@ -1,0 +1,1 @@
+"""The second engine of `features build`: the queries of features/purchases.py, rendered for Spark."""
