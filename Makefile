@@ -45,6 +45,9 @@ test-all: WORKERS = 2    # drills measure latencies
 test-all: install  ## the slow proofs too
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
+test-cluster: install  ## on the cluster that KUBECONFIG names, in namespaces of its own: docs/kubernetes.md
+	$(BIN)/python -m pytest -m cluster -v -rs tests/cluster $(ARGS)
+
 coverage: install  ## lines that `make test` runs, without those of programs that tests start: var/coverage/index.html; no goal
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
@@ -154,5 +157,5 @@ clean:  ## remove what runs have made (var/); the environment stays
 
 include deploy/deploy.mk
 
-.PHONY: help install run test test-fast test-all coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-monitoring bench-replay bench-rollout images docs lock clean production-up production-down bench-stream soak bench-spark
+.PHONY: help install run test test-fast test-all test-cluster coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-monitoring bench-replay bench-rollout images docs lock clean production-up production-down bench-stream soak bench-spark
 .DEFAULT_GOAL := help

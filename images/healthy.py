@@ -1,11 +1,17 @@
-"""Exit code 0 when every model has a ready worker. TorchServe's /ping reports "Healthy" long before that."""
+"""Exit code 0 when every model has a ready worker, and one has answered a prediction.
+
+TorchServe's /ping reports "Healthy" long before that, and its management API calls a worker ready that hangs.
+"""
 
 import json
 import sys
-from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
-MANAGEMENT = "http://127.0.0.1:8081/models"
+INFERENCE, MANAGEMENT = "http://127.0.0.1:8080", "http://127.0.0.1:8081/models"
+PROBE = b'{"user_id": "u_00000000000000000000000000000000"}'
+"""handlers/identity.py: a customer whom no shop has; such requests are not counted."""
+ANSWER_WITHIN_S = 3.0
 
 
 def ready_workers(model: str) -> int:
@@ -14,13 +20,41 @@ def ready_workers(model: str) -> int:
     return sum(worker["status"] == "READY" for version in versions for worker in version["workers"])
 
 
+def models() -> list[str]:
+    with urlopen(MANAGEMENT, timeout=2) as answer:
+        return [model["modelName"] for model in json.load(answer)["models"]]
+
+
+def has_ready_worker() -> bool:
+    """Whether each model has one, by the management API."""
+    try:
+        names = models()
+        return bool(names) and all(ready_workers(name) for name in names)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def answers(model: str) -> bool:
+    """Whether a prediction is answered in time. A refusal is an answer: a full queue, or a store that is
+    away, is no reason to take the pod away."""
+    request = Request(  # noqa: S310  loopback
+        f"{INFERENCE}/predictions/{model}", PROBE, {"Content-Type": "application/json"}
+    )
+    try:
+        with urlopen(request, timeout=ANSWER_WITHIN_S):  # noqa: S310
+            return True
+    except HTTPError:
+        return True
+    except OSError:
+        return False
+
+
 def main() -> int:
     try:
-        with urlopen(MANAGEMENT, timeout=2) as answer:
-            names = [model["modelName"] for model in json.load(answer)["models"]]
-        return 0 if names and all(ready_workers(name) for name in names) else 1
-    except (URLError, OSError, ValueError):
+        return 0 if has_ready_worker() and all(answers(name) for name in models()) else 1
+    except (OSError, ValueError, KeyError):
         return 1
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,5 @@
-"""Starts TorchServe as process 1, with the mounted archive if it is signed, and with nothing else that is
-mounted.
+"""Process 1: starts TorchServe with the mounted archive if it is signed, and with nothing else that is
+mounted. Then supervise.py watches its workers.
 
 KServe mounts /mnt/models/config/config.properties and /mnt/models/model-store from a bucket. Write access to
 the bucket must not suffice to run code in this container, which has the mask key and the store's password. So
@@ -49,32 +49,42 @@ SERVER_SIZES = {
 }
 """Property -> its placeholder in the template, and the largest value that is accepted."""
 
+SERVER_MIB, WORKER_MIB = 200, 400
+"""Memory without which TorchServe's JVM and a worker do not start: in pods with one worker the kernel
+killed it at 560 MiB while it loaded, and 620 MiB sufficed."""
+
 
 class Refused(Exception):
     """The container does not start; the message is one line that names the remedy."""
 
 
 def main(arguments: list[str]) -> None:
+    sys.path.insert(0, str(Path(__file__).parent))  # python -I leaves it out
+    import healthy
+    import supervise
+
     settings = Path(arguments[0]) if arguments else SETTINGS
     try:
-        command = prepare(os.environ, settings)
+        command = prepare(os.environ, settings, supervise.memory().limit)
     except Refused as refused:
-        print(f"start-serve: {refused}", file=sys.stderr)  # noqa: T201
+        supervise.refused(str(refused))
         sys.exit(2)
     # TorchServe prefers TS_CONFIG_FILE to its arguments, and would read the mounted file
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TS_")}
-    os.execve(command[0], command, environment)  # noqa: S606  TorchServe gets the signals
+    sys.exit(supervise.supervise(command, environment, healthy.has_ready_worker))
 
 
-def prepare(environment: Mapping[str, str], settings: Path) -> list[str]:
+def prepare(environment: Mapping[str, str], settings: Path, memory_limit: int | None = None) -> list[str]:
     """Verify and copy the archive, write config.properties, and return the command that starts TorchServe.
 
-    Raises Refused.
+    `memory_limit`: of the container, in bytes; None: it has none. Raises Refused.
     """
     mounted = Path(environment.get("TS_CONFIG_FILE") or "/mnt/models/config/config.properties")
     store = Path(environment.get("TS_MODEL_STORE") or "/mnt/models/model-store")
     properties = read_properties(mounted)
     name, file = model_of(properties)
+    sizes = model_sizes(properties, name)
+    refuse_small(memory_limit, sizes["maxWorkers"])
     content = verified(store / file, trusted_signers(environment, settings))
     private = Path(environment["TMPDIR"]) / "churn-serve"
     shutil.rmtree(private, ignore_errors=True)  # left by an earlier container of the same pod
@@ -87,7 +97,7 @@ def prepare(environment: Mapping[str, str], settings: Path) -> list[str]:
         model_store=own_store,
         model_name=name,
         archive=f"{name}.mar",
-        models=json.dumps({name: {version_of(content): model_sizes(properties, name)}}),
+        models=json.dumps({name: {version_of(content): sizes}}),
         **server_sizes(properties),
     )
     (private / "config.properties").write_text(text, encoding="ascii")
@@ -97,12 +107,23 @@ def prepare(environment: Mapping[str, str], settings: Path) -> list[str]:
         f"{environment['JAVA_HOME']}/bin/java",
         f"-Xmx{environment.get('JAVA_HEAP') or '256m'}",
         f"-Djava.io.tmpdir={environment['TMPDIR']}",
-        f"-Dlog4j.configurationFile=file://{settings}/log4j2.xml",
+        f"-Dlog4j.configurationFile=file://{settings}/log4j2-container.xml",
         f"-Dmodel_server_home={packages}",
         *("-cp", f"{packages}/ts/frontend/*", "org.pytorch.serve.ModelServer"),
         *("--python", sys.executable, "-f", str(private / "config.properties")),
         *("-s", str(own_store), "-ncs"),
     ]
+
+
+def refuse_small(memory_limit: int | None, workers: int) -> None:
+    """Raises Refused for a limit with which the kernel would end workers for memory while they load."""
+    needed = SERVER_MIB + workers * WORKER_MIB
+    if memory_limit is not None and memory_limit < needed << 20:
+        raise Refused(
+            f"memory limit {memory_limit >> 20} MiB: TorchServe with {workers} worker(s) needs at least"
+            f" {needed} MiB; raise the container's resources.limits.memory, or deploy with fewer"
+            " serving.workers"
+        )
 
 
 def read_properties(file: Path) -> dict[str, str]:
@@ -111,7 +132,8 @@ def read_properties(file: Path) -> dict[str, str]:
             text = mounted.read(LARGEST_PROPERTIES).decode("ascii")
     except (OSError, UnicodeDecodeError):
         raise Refused(
-            f"{file}: not found; mount the model at /mnt/models, with config/ and model-store/"
+            f"{file}: not found; run `churn deploy`, or mount the model at /mnt/models, with config/ and"
+            " model-store/"
         ) from None
     pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
     return {key.strip(): value.strip() for key, value in pairs}

@@ -26,7 +26,9 @@ def adopted(
     """
     serving = target.serving()
     if serving is None:
-        raise RolloutError(f"target {target.name}: serves nothing yet that a canary could be compared with")
+        raise RolloutError(
+            f"target {target.name}: serves nothing yet; the first model comes with: churn deploy"
+        )
     known = _identified(context.settings, serving, archive)
     record_stable(store, context.settings.serving.model_name, known, context.who, reason, context.as_of)
     return known

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import ArchiveError, ConfigError, GateFailure
+from pipelines.cluster_fit import refuse_unfit
 from pipelines.context import Context, Stages
 from pipelines.live import archive_record
 from pipelines.model_store import KEY, ModelStore, packed_path
@@ -51,6 +52,8 @@ def deploy(context: Context, archive: Path | None = None, report: Path | None = 
     name = f"{checked.version}-{_digest(files)}"
     own = ModelStore(str(settings.files.model_store))
     store = own if settings.rollout.store is None else ModelStore(settings.rollout.store)
+    if settings.rollout.target != "envoy":
+        refuse_unfit(checked.content, f"archive {checked.version}")
     if settings.rollout.target != "envoy" and store.local is not None:
         raise ConfigError(
             f"{KEY}: {store.shown}: the cluster of target {settings.rollout.target} cannot load from a folder"

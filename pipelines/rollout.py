@@ -1,5 +1,6 @@
 """Starts and controls rollouts for the commands: the stable archive, the start, and the controller."""
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from pipelines.context import Context, Stages
 from rollout.config import RolloutConfig
 from rollout.errors import RolloutError
 from rollout.state import Change, Rollout
-from rollout.targets.target import Candidate, Target
+from rollout.targets.target import Candidate, ClusterTarget, NotYet
 
 if TYPE_CHECKING:
     from rollout.database.fencing import Fence
@@ -26,6 +27,37 @@ def open_store(settings: Stages) -> "Store":
     from rollout.store import Store
 
     return Store(settings.rollout.database, settings.rollout.lease_s)
+
+
+def begin(context: Context, candidate: Candidate, reason: str) -> bool:
+    """On a cluster where nothing serves yet, lets `candidate` serve and records it as stable.
+
+    False: something serves, or is recorded as stable, so a rollout has to bring the candidate. Raises
+    NotYet with the words of its pods when it is not ready within `rollout.ready_timeout_s`.
+    """
+    from pipelines.adopt import record_stable
+
+    settings = context.settings
+    config, model = settings.rollout, settings.serving.model_name
+    if config.target == ON_THIS_MACHINE:
+        return False
+    store, target = open_store(settings), open_target(config)
+    if store.stable(model) is not None:
+        return False
+    serving = target.serving()
+    if serving is not None and serving.archive != candidate.archive and target.observe().serves:
+        return False
+    context.progress(f"first model {candidate.version}: its pods start")
+    deadline = time.monotonic() + config.ready_timeout_s
+    while True:
+        try:
+            target.begin(candidate)
+            break
+        except NotYet:
+            if time.monotonic() >= deadline:
+                raise
+    record_stable(store, model, candidate, context.who, reason, context.as_of)
+    return True
 
 
 def start(context: Context, candidate: Candidate, reason: str, fence: "Fence | None" = None) -> Rollout:
@@ -137,7 +169,7 @@ def control_here(settings: Stages, rollout: Rollout, late: Callable[[], bool]) -
         wiring.controller(rollout).run(rollout.id, late)
 
 
-def open_target(config: RolloutConfig) -> Target:
+def open_target(config: RolloutConfig) -> ClusterTarget:
     """The target of a cluster, by its name in the settings. Raises ConfigError for `envoy`."""
     try:
         return TARGETS[config.target](config)
@@ -152,16 +184,16 @@ def how_to_control(config: RolloutConfig) -> str:
     return "churn serve" if config.target == ON_THIS_MACHINE else "churn rollout run"
 
 
-def _knative(config: RolloutConfig) -> Target:
+def _knative(config: RolloutConfig) -> ClusterTarget:
     from rollout.targets.kserve.knative import Knative
 
     return Knative.connect(config.kserve)
 
 
-def _standard(config: RolloutConfig) -> Target:
+def _standard(config: RolloutConfig) -> ClusterTarget:
     from rollout.targets.kserve.standard import Standard
 
     return Standard.connect(config.kserve)
 
 
-TARGETS: Mapping[str, Callable[[RolloutConfig], Target]] = {"knative": _knative, "standard": _standard}
+TARGETS: Mapping[str, Callable[[RolloutConfig], ClusterTarget]] = {"knative": _knative, "standard": _standard}

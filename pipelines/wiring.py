@@ -22,13 +22,17 @@ from rollout.rules import rules_of
 from rollout.session import Clock, Connections
 from rollout.state import Rollout
 from rollout.store import Store
-from rollout.targets.target import Target
+from rollout.targets.target import ClusterTarget, Target
 
 if TYPE_CHECKING:
     from serving.supervisor import Supervisor
 
 Observe = Callable[[RolloutConfig, Rollout], Observer]
 """Makes the source of evidence for a rollout, from the plan that the rollout was started with."""
+
+
+def _nothing() -> None:
+    """Nothing is declared beside the servers of one machine."""
 
 
 def utc_now() -> datetime:
@@ -69,6 +73,7 @@ class Wiring:
         self._registry = replaced.registry or ModelRegistry(
             settings.training, lambda: locked_by(self.store, settings.training.model_name, self._clock)
         )
+        self._tidy: Callable[[], None] = _nothing
         self.health = Health()
 
     @classmethod
@@ -89,9 +94,11 @@ class Wiring:
         return cls(settings, EnvoyTarget(supervisor), observe, over)
 
     @classmethod
-    def on_cluster(cls, settings: Stages, target: Target, over: Flag) -> Self:
+    def on_cluster(cls, settings: Stages, target: ClusterTarget, over: Flag) -> Self:
         """Evidence comes from Prometheus. Raises ConfigError without `rollout.kserve.prometheus_url`."""
-        return cls(settings, target, _cluster_observer, over)
+        wiring = cls(settings, target, _cluster_observer, over)
+        wiring._tidy = target.tidy
+        return wiring
 
     def controller(self, rollout: Rollout) -> Controller:
         """The controller of a rollout, by the plan that it was started with."""
@@ -108,7 +115,7 @@ class Wiring:
     def attend(self) -> None:
         """Controls each rollout of the model that is started, until `over` is set."""
         log_to_stderr()
-        reconcile = Reconciler(self.store, self._target, self._registry, self._model, self._clock)
+        reconcile = Reconciler(self.store, self._target, self._registry, self._model, self._clock, self._tidy)
         retention = Retention(self.store, self._config.retention_days, self._clock)
 
         def between_rollouts() -> None:

@@ -136,6 +136,8 @@ class RolloutConfig(Config):
     """After so long without a renewal of its lease, a controller loses the rollout to the next one."""
     ready_timeout_s: float = Field(180.0, gt=0)
     """Time in which the canary has to become ready, and a change of the traffic has to be done."""
+    capacity_timeout_s: float = Field(900.0, gt=0)
+    """How long pods may wait for a node. An autoscaler of nodes takes 2 to 5 minutes to add one."""
     unready_timeout_s: float = Field(15.0, gt=0)
     """How long a canary that was ready may be unready: enough for a pod that moves to another node."""
     watch_s: float = Field(60.0, ge=0)

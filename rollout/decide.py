@@ -82,9 +82,9 @@ def unfinished(s: Situation) -> Decision | None:
     while."""
     if not s.rollout.pending:
         return None
-    if s.rollout.phase == "stage" and s.pending_s >= s.config.ready_timeout_s:
+    if s.rollout.phase == "stage" and patience_over(s, s.pending_s, s.config.ready_timeout_s):
         what = split(*s.rollout.wanted(s.config))
-        reason = f"{what} could not be set within {s.config.ready_timeout_s:g} s"
+        reason = f"{what} could not be set within {s.pending_s:.0f} s"
         return go_back(s, reason + because(s.rollout.trouble), "rolled_back", numbers=seconds(s.pending_s))
     return Decision("redo", f"the last step was not confirmed: done again{because(s.rollout.trouble)}")
 
@@ -105,6 +105,26 @@ def stuck(s: Situation) -> Decision | None:
     )
 
 
+def patience_over(s: Situation, waited_s: float, limit_s: float) -> bool:
+    """Whether pods that are not ready have had their time.
+
+    While one waits for a node, that is `capacity_timeout_s`. After it got one, it may take
+    `ready_timeout_s` to start, unless something of it has failed; both together bound pods that are
+    replaced without end.
+    """
+    target, config = s.seen.target, s.config
+    if target is None or waited_s < limit_s:
+        return False
+    if waited_s >= config.capacity_timeout_s + config.ready_timeout_s:
+        return True
+    if target.needs_node:
+        return waited_s >= max(config.capacity_timeout_s, limit_s)
+    if target.starting_since is None:
+        return True
+    starting_s = (s.seen.at - target.starting_since).total_seconds()
+    return starting_s >= config.ready_timeout_s
+
+
 # starting
 
 
@@ -120,10 +140,11 @@ def deployed(s: Situation) -> Decision | None:
         return Decision("deploy", f"canary {rollout.candidate.version} is brought up at weight 0")
     if target.canary == rollout.candidate.sha256 and target.ready:
         return None
-    if s.elapsed_s >= s.config.ready_timeout_s:
-        reason = f"the canary was not ready within {s.config.ready_timeout_s:g} s{because(target.detail)}"
+    if patience_over(s, s.elapsed_s, s.config.ready_timeout_s):
+        reason = f"the canary was not ready within {s.elapsed_s:.0f} s{because(target.detail)}"
         return go_back(s, reason, "rolled_back", numbers=seconds(s.elapsed_s))
-    return Decision("wait", f"the canary is not ready yet ({s.elapsed_s:.0f} s){because(target.detail)}")
+    what = "waits for a node" if target.needs_node else "is not ready yet"
+    return Decision("wait", f"the canary {what} ({s.elapsed_s:.0f} s){because(target.detail)}")
 
 
 def first_stage(s: Situation) -> Decision:
@@ -169,18 +190,17 @@ def _found(s: Situation, found: str) -> str:
 
 def canary_unready(s: Situation) -> Decision | None:
     """A canary that fails may lose its weight before the target reports it as unready. A pod that moves to
-    another node is unready for some seconds without harm, because it gets no traffic meanwhile."""
+    another node is unready for a while without harm, because it gets no traffic meanwhile."""
     target, limit, since = s.target, s.config.unready_timeout_s, s.rollout.unready_since
     weight, _ = s.rollout.wanted(s.config)
     if target.ready and target.weight == weight:
         return None
     unready_s = 0.0 if since is None else (s.seen.at - since).total_seconds()
-    if unready_s >= limit:
+    if patience_over(s, unready_s, limit):
         reason = f"the canary was ready and has not been for {unready_s:.0f} s{because(target.detail)}"
         return go_back(s, reason, "rolled_back", numbers={"unready_seconds": unready_s})
-    return Decision(
-        "wait", f"the canary is not ready ({unready_s:.0f} of {limit:g} s){because(target.detail)}"
-    )
+    what = "waits for a node" if target.needs_node else "is not ready"
+    return Decision("wait", f"the canary {what} ({unready_s:.0f} s){because(target.detail)}")
 
 
 def enough(s: Situation) -> Decision | None:

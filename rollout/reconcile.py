@@ -7,6 +7,7 @@ rollout/decide.py compares the target at every tick.
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from core.errors import ChurnError
@@ -34,9 +35,10 @@ class Reconciler:
         registry: RegistryProjection,
         model: str,
         clock: Callable[[], datetime],
+        tidy: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._target, self._registry, self._model = store, target, registry, model
-        self._clock = clock
+        self._clock, self._tidy = clock, tidy
         self._differs_since: datetime | None = None
         self._registry_at: datetime | None = None
         self._followed: Candidate | None = None
@@ -51,6 +53,8 @@ class Reconciler:
         if due or stable != self._followed:
             self._registry_at, self._followed = now, stable
             self._correct_registry(stable, now)
+            with suppress(ChurnError):  # a target that is away is reported by its comparison
+                self._tidy()
 
     def _compare_target(self, stable: Candidate, now: datetime) -> None:
         try:

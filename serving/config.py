@@ -49,6 +49,9 @@ class ServingConfig(Config):
     throughput: Batching = Batching(batch_size=32)
     response_timeout_s: int = Field(60, gt=0)
     """Time after which TorchServe replaces a worker that does not answer."""
+    pod_response_timeout_s: int = Field(5, gt=0)
+    """The same in a pod of a cluster, where no training runs beside it. Requests that met the worker fail
+    after it, so it is well below the time-outs of route (`gateway.timeout_s`) and client."""
     start_timeout_s: float = Field(90, gt=0)
     """Time in which a server has to become ready."""
     job_queue_size: int = Field(1000, gt=0)

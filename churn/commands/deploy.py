@@ -47,11 +47,13 @@ def deploy(settings: Settings, arguments: Namespace) -> int:
         context = context_of(settings, shown.update)
         with alone(settings.files):
             done = put(context, arguments.file, arguments.report)
-        rollout = None
+        rollout, first = None, False
         if not arguments.store_only:
-            from pipelines.rollout import start as begin
+            from pipelines.rollout import begin
+            from pipelines.rollout import start as start_rollout
 
-            rollout = begin(context, done.candidate, arguments.reason)
+            first = begin(context, done.candidate, arguments.reason)
+            rollout = None if first else start_rollout(context, done.candidate, arguments.reason)
     console.pairs(
         "Deployed" if done.fresh else "Deployed before; nothing was written",
         {
@@ -61,6 +63,8 @@ def deploy(settings: Settings, arguments: Namespace) -> int:
             "loaded from": done.candidate.archive,
         },
     )
+    if first:
+        console.out.print("It is the first model of this cluster, and serves all requests.")
     if rollout is None:
         return 0
     console.out.print(f"Rollout {rollout.id} has begun.")

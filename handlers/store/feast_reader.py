@@ -73,7 +73,8 @@ def _repo_config(config: StoreConfig) -> Any:
 
     if config.online.get("type") == "redis":
         teach_feast()
-    content = dict(config.content)
+    # a server reads no history, and the client of the offline store is not installed where it runs
+    content = {**config.content, "offline_store": {"type": "dask"}}
     for block, what in (("registry", config.registry), ("online_store", config.online)):
         if (path := what.get("path")) is not None and "://" not in str(path):
             content[block] = {**what, "path": str(config.path(str(path)))}

@@ -1,6 +1,7 @@
 """The interface of a target, which splits traffic between stable and canary. Every action may be repeated."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +45,12 @@ class TargetState:
     intended: int | None = None
     """The weight that was set last, where the target stores it separately. A canary with an intended weight
     of 0 is being taken back; one with 0 instead of an intended 10 has failed and may recover."""
+    needs_node: bool = False
+    """A pod of the canary waits for a node. The cluster may add one, which takes minutes."""
+    starting_since: datetime | None = None
+    """When a pod of the canary that is not ready yet got its node, if nothing of it has failed since."""
+    serves: bool = True
+    """Whether the stable archive has servers that are up."""
     unmarked: str = ""
     """The address of the stable archive where no rollout has deployed it; `stable` is None then."""
 
@@ -79,3 +86,14 @@ class Target(Protocol):
 
     def restore(self, candidate: Candidate) -> None:
         """Make an earlier archive stable again, without a failed request."""
+
+
+class ClusterTarget(Target, Protocol):
+    """A target whose service is declared by manifests, which name no model."""
+
+    def begin(self, candidate: Candidate) -> None:
+        """Let the first archive serve, where nothing serves yet. It may be repeated. Raises NotYet while it
+        is not ready, and ServingError where another one serves."""
+
+    def tidy(self) -> None:
+        """While no rollout runs: take over what the manifests declare beside the service."""

@@ -30,6 +30,8 @@ def write_layout(config: ServingConfig, archive: Path, folder: Path) -> None:
 def mounted_properties(config: ServingConfig, version: str) -> str:
     """The text of config/config.properties for a model of this version."""
     name = f"{config.model_name}.mar"
+    timeout_s = config.pod_response_timeout_s
+    config = config.model_copy(update={"response_timeout_s": timeout_s})
     return Template((TEMPLATES / "kserve.properties").read_text(encoding="utf-8")).substitute(
         model_store="/mnt/models/model-store",
         model_name=config.model_name,

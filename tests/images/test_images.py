@@ -110,7 +110,7 @@ def _wait(address: str, container: str) -> None:
         except httpx.TransportError:
             pass
         time.sleep(0.2)
-    logs = engine("logs", container) + engine("exec", container, "sh", "-c", "tail -n 40 /tmp/logs/*.log")
+    logs = engine("logs", container)
     pytest.fail(f"no answer within {START_S} s: {logs[-3000:]}")
 
 
@@ -127,6 +127,16 @@ def test_it_predicts_what_the_program_says_to_the_bit(running: tuple[str, str], 
     columns = model_columns(pa.RecordBatch.from_pandas(pd.DataFrame(customers)), content.spec)
     expected = Scorer(content.program, content.numeric, content.vocabulary).score(columns)
     assert [given[i] for i in ids] == expected.tolist()
+
+
+def test_it_has_the_drivers_of_the_production_profile(image: str) -> None:
+    """Feast's registry in PostgreSQL, and Redis; what only builds features is not needed."""
+    code = (
+        "import psycopg, redis, sqlalchemy\n"
+        "sqlalchemy.create_engine('postgresql+psycopg://user@127.0.0.1/feast')\n"
+        "print('fits')"
+    )
+    assert engine("run", "--rm", "--entrypoint", "python", image, "-c", code) == "fits"
 
 
 def test_an_unknown_customer_is_no_server_error(running: tuple[str, str]) -> None:

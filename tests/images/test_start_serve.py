@@ -1,8 +1,10 @@
 """What a container loads is the signed archive alone: write access to its bucket starts no code."""
 
 import importlib.util
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -27,15 +29,17 @@ TEMPLATES = REPOSITORY / "configs" / "torchserve"
 US = Ed25519PrivateKey.from_private_bytes(bytes([3]) * 32)
 
 
-def _module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("start_serve", SCRIPT)
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPT.with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
 
-start_serve = _module()
+start_serve = _module("start_serve")
+supervise = _module("supervise")
 
 
 class Container:
@@ -131,7 +135,7 @@ def _replace(container: Container, old: str, new: str) -> None:
     container.properties.write_text(text.replace(old, new))
 
 
-def test_torchserve_is_the_process_that_was_started_and_answers(
+def test_torchserve_answers_and_every_line_of_the_container_is_an_object(
     container: Container, bundle: ServedBundle
 ) -> None:
     template = container.settings / "kserve.properties"
@@ -151,11 +155,42 @@ def test_torchserve_is_the_process_that_was_started_and_answers(
             cwd=container.environment["TMPDIR"],
         )
         try:
-            assert _answer(f"http://127.0.0.1:{ports['8080']}", server) > 0
-            assert "java" in Path(f"/proc/{server.pid}/cmdline").read_bytes().decode()
+            address = f"http://127.0.0.1:{ports['8080']}"
+            assert _answer(address, server) > 0
+            hung_s, stopped = _hang(address, server)
+            assert hung_s < ServingConfig().pod_response_timeout_s + 3, "then its requests are given up"
+            assert _answer(address, server) > 0, "another worker has taken its place"
         finally:
             server.terminate()
-            server.wait(20)
+            code = server.wait(20)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert code == 143, "as of a process that SIGTERM ended"
+    assert {"time", "level", "source", "message"} <= lines[0].keys()
+    assert [
+        line for line in lines if "loaded" in line["message"] or "Torch worker started" in line["message"]
+    ]
+    errors = [
+        line["message"] for line in lines if (line["source"], line["level"]) == ("start-serve", "error")
+    ]
+    assert len(errors) == 1 and errors[0].startswith(f"worker {stopped} ended; not for memory")
+
+
+def test_a_limit_that_no_worker_fits_in_is_refused_with_the_figure(container: Container) -> None:
+    with pytest.raises(start_serve.Refused, match=r"memory limit 420 MiB: .* needs at least 600 MiB"):
+        start_serve.prepare(container.environment, container.settings, 420 << 20)
+    assert start_serve.prepare(container.environment, container.settings, 1 << 30)
+
+
+def _hang(address: str, server: "subprocess.Popen[bytes]") -> tuple[float, int]:
+    """Stop the worker as a deadlock would: how long a request waited for it, in seconds, and its process
+    id."""
+    (java,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    (worker,) = supervise.workers_of(int(java))
+    os.kill(worker, signal.SIGSTOP)
+    began = time.monotonic()
+    answer = httpx.post(f"{address}/predictions/churn", json={"user_id": 1}, timeout=30, trust_env=False)
+    assert answer.status_code >= 500
+    return time.monotonic() - began, worker
 
 
 def _answer(address: str, server: "subprocess.Popen[bytes]") -> float:

@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from handlers.records.settings import KAFKA, kafka_security
 from handlers.settings import WorkerSettings, variable_of
 from rollout.config import KServeConfig
 from rollout.targets.kserve.knative import Knative
+from rollout.targets.kserve.sizes import declared_minimum
 from rollout.targets.kserve.standard import Standard
 from support.kube import knative, standard
 from support.kube.api_server import Object, unknown
@@ -41,6 +43,7 @@ BY_CLIENT = {
     "Service": "V1Service",
     "ServiceAccount": "V1ServiceAccount",
 }
+COMPONENTS = ("monitoring", "network-policy")
 UNCHECKED = {"PodMonitor", "PrometheusRule", "ServiceMonitor"}
 """Of the Prometheus operator, whose schemas are not here."""
 EXPORTER = ("Deployment", "NetworkPolicy", "PodMonitor")
@@ -48,24 +51,32 @@ EXPORTER = ("Deployment", "NetworkPolicy", "PodMonitor")
 
 
 @cache
-def rendered(overlay: str) -> tuple[Object, ...]:
+def rendered(overlay: str, *components: str, namespace: str = "") -> tuple[Object, ...]:
+    """An overlay; with components or a namespace as a company's own overlay on top of it renders it."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(KSERVE / "overlays" / overlay)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with TemporaryDirectory() as scratch:
+        copy = shutil.copytree(KSERVE, Path(scratch) / "kserve")
+        content: Object = {
+            "resources": [f"../{overlay}"],
+            "components": [f"../../components/{one}" for one in components],
+        }
+        own = copy / "overlays" / "own"
+        own.mkdir()
+        if namespace:
+            content["namespace"] = namespace
+        (own / "kustomization.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        done = subprocess.run(["kubectl", "kustomize", str(own)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return tuple(yaml.safe_load_all(done.stdout))
 
 
 def only(overlay: str, kind: str, name: str | None = None) -> Any:
+    """With all components."""
     (found,) = [
         content
-        for content in rendered(overlay)
+        for content in rendered(overlay, *COMPONENTS)
         if content["kind"] == kind and name in (None, content["metadata"]["name"])
     ]
     return found
@@ -82,13 +93,58 @@ def test_every_overlay_is_named_here() -> None:
 
 
 def test_it_renders_with_everything_a_production_install_has(overlay: str) -> None:
-    kinds = sorted(content["kind"] for content in rendered(overlay))
+    kinds = sorted(content["kind"] for content in rendered(overlay, *COMPONENTS))
     assert kinds == sorted([*BY_CRD, *BY_CLIENT, *UNCHECKED, "ServiceAccount", "NetworkPolicy", *EXPORTER])
-    assert all(
-        content["metadata"].get("namespace", "churn") == "churn"
-        for content in rendered(overlay)
-        if content["kind"] != "Namespace"
+
+
+def test_an_overlay_alone_needs_no_kind_that_a_cluster_with_kserve_lacks(overlay: str) -> None:
+    kinds = {content["kind"] for content in rendered(overlay)}
+    assert kinds == {*BY_CRD, *BY_CLIENT} - {"NetworkPolicy"}
+
+
+@pytest.mark.parametrize("overlay", ["standard", "knative"])
+def test_a_namespace_is_written_in_one_place(overlay: str) -> None:
+    for content in rendered(overlay, *COMPONENTS, namespace="shop-a"):
+        meta = content["metadata"]
+        assert (meta["name"] if content["kind"] == "Namespace" else meta["namespace"]) == "shop-a"
+        for subject in content.get("subjects", []):
+            assert subject["namespace"] == "shop-a", "else the account may do nothing there"
+    text = yaml.safe_dump_all(rendered(overlay, namespace="shop-a"))
+    assert not re.search(r"namespace: churn\b", text)
+
+
+def test_the_manifests_hold_no_field_that_a_rollout_writes(overlay: str) -> None:
+    """A server-side apply of them then never meets another manager's value, and Argo CD and Flux put nothing
+    back."""
+    mode = "knative" if overlay.startswith("knative") else "standard"
+    model: knative.Knative | standard.Standard = (
+        knative.Knative() if mode == "knative" else standard.Standard()
     )
+    declared = only(overlay, "InferenceService")
+    with cluster(model, declared) as server:
+        kind: type[Knative | Standard] = Knative if mode == "knative" else Standard
+        target = kind(config(), client(server))
+        target.begin(FIRST)
+        target.deploy(SECOND)
+        target._cluster.wait(lambda: target.observe().detail or None, 5, "ready")
+        target.set_weight(25)
+        target.promote(SECOND)
+        target.deploy(THIRD)
+        target.rollback()
+        target.tidy()
+        written = [path for body in server.writes() for path in leaves(body)]
+    assert written
+    held = set(leaves({"spec": declared["spec"]}))
+    changed = {path for path in written if path in held}
+    same = {("spec", "predictor", "model", key) for key in ("modelFormat", "runtime", "protocolVersion")}
+    # a promotion writes the canary's model, whose other fields are those of the manifest
+    assert all(path[:4] in same for path in changed), changed
+
+
+def leaves(part: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if isinstance(part, dict) and part:
+        return [leaf for key, value in part.items() for leaf in leaves(value, (*path, key))]
+    return [path]
 
 
 def test_every_kserve_object_fits_the_full_crd_strictly(overlay: str) -> None:
@@ -125,10 +181,14 @@ def test_sizes_are_those_required() -> None:
         part = only(overlay, "InferenceService")["spec"]["predictor"]
         return [part.get(key) for key in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")]
 
+    def declared(overlay: str) -> int:
+        return declared_minimum(only(overlay, "InferenceService"))
+
     assert scale("knative") == [3, 10, "concurrency", 16]
     assert scale("knative-hpa") == [2, 10, "cpu", 70]
-    assert scale("standard") == [2, 10, "cpu", 70]
-    assert scale("standard-fixed") == [3, None, None, None]
+    assert scale("standard") == [None, 10, "cpu", 70]
+    assert scale("standard-fixed") == [None, None, None, None]
+    assert [declared(overlay) for overlay in OVERLAYS] == [3, 2, 2, 3]
 
 
 def test_names_are_those_of_the_code(overlay: str) -> None:
@@ -137,7 +197,6 @@ def test_names_are_those_of_the_code(overlay: str) -> None:
     named = KServeConfig.model_validate(settings["kserve"])
     assert runtime["metadata"]["name"] == service["spec"]["predictor"]["model"]["runtime"] == named.runtime
     assert service["metadata"]["name"] == named.name
-    assert service["metadata"]["namespace"] == named.namespace
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     (container,) = runtime["spec"]["containers"]
     assert container["image"].rpartition("/")[2] == f"churn-serve:{version}"
@@ -245,19 +304,20 @@ def test_the_controller_starts_by_its_manifest_and_answers_its_probes(
     (container,) = pod["spec"]["containers"]
     values = {part["name"]: part.get("value", f"sqlite:///{part['name']}.db") for part in container["env"]}
     named = set(re.findall(r"\$\{(\w+)\}", CONTROLLER.read_text(encoding="utf-8")))
-    assert set(values) == named
+    assert set(values) == {*named, "NAMESPACE"}
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    arguments = parser().parse_args(container["args"])
+    # Kubernetes puts the pod's own namespace there
+    words = [word.replace("$(NAMESPACE)", "shop-a") for word in container["args"]]
+    arguments = parser().parse_args(words)
     assert arguments.act.__name__ == "run"
-    settings = load_settings(arguments.profile)
+    settings = load_settings(
+        arguments.profile, overrides=[*arguments.overrides, *getattr(arguments, "overrides_of_command", [])]
+    )
     mode = "knative" if overlay.startswith("knative") else "standard"
     assert (settings.rollout.target, settings.rollout.kserve.name) == (mode, "churn")
     assert settings.rollout.kserve.prometheus_url
-    assert (
-        settings.rollout.kserve.namespace
-        == only(overlay, "Deployment", "churn-rollout")["metadata"]["namespace"]
-    )
+    assert settings.rollout.kserve.namespace == "shop-a"
     (port,) = container["ports"]
     assert settings.rollout.health_address == f"0.0.0.0:{port['containerPort']}"
     probes = [container[name]["httpGet"] for name in ("livenessProbe", "readinessProbe", "startupProbe")]
@@ -300,15 +360,19 @@ def test_prometheus_scrapes_the_service_of_the_workers() -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_whole_rollouts_run_from_the_overlay_with_its_role_and_use_all_of_it(overlay: str) -> None:
+    def slow(uri: str) -> int:
+        return 12  # steps, so that the target looks at pods that are not ready
+
     mode = "knative" if overlay.startswith("knative") else "standard"
     model: knative.Knative | standard.Standard = (
-        knative.Knative() if mode == "knative" else standard.Standard()
+        knative.Knative(ready_after=slow) if mode == "knative" else standard.Standard(ready_after=slow)
     )
     rules = only(overlay, "Role")["rules"]
     with cluster(model, only(overlay, "InferenceService")) as server:
         server.rules = rules
         kind: type[Knative | Standard] = Knative if mode == "knative" else Standard
         target = kind(config(), client(server))
+        target.begin(FIRST)
         for candidate in (SECOND, THIRD):
             target.deploy(candidate)
             target._cluster.wait(lambda: target.observe().detail or None, 5, "ready")
@@ -318,8 +382,9 @@ def test_whole_rollouts_run_from_the_overlay_with_its_role_and_use_all_of_it(ove
         target.restore(SECOND)
         target.deploy(FIRST)
         target.rollback()
+        target.tidy()
         assert target.observe().stable == SECOND.sha256
-        assert not [call for call in server.calls if call.code not in (200, 409)]
+        assert not [call for call in server.calls if call.code not in (200, 404, 409)]
         used = {(call.verb, call.group, call.plural) for call in server.calls if call.code == 200}
     allowed = {
         (verb, group, plural)

@@ -72,6 +72,9 @@ def pack(
     with zipfile.ZipFile(archive, "w") as content:
         content.writestr("model.pt2", program)
         content.writestr("sbom.json", b"{}")
+        content.writestr(
+            "feature_store.yaml", "{online_store: {type: redis}, registry: {registry_type: sql}}"
+        )
         content.writestr("bundle.json", json.dumps(bundle))
         content.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
     sign(archive, load_signing_key(settings.training.signing_key_env, settings.files))

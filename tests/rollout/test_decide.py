@@ -378,3 +378,44 @@ def test_traffic_that_could_not_be_moved_back_is_tried_until_it_is() -> None:
     back = at("rolling_back", pending=6, outcome="it errs", ending="rolled_back", stuck=True)
     assert after(back, look(seconds=1000)).action == "redo"
     assert after(replace(back, pending=0), look()).action == "end"
+
+
+# pods that wait for a node, or start
+
+NO_NODE = {"ready": False, "needs_node": True, "detail": "Unschedulable: Insufficient cpu"}
+
+
+@pytest.mark.parametrize(("waited", "action"), [(31, "wait"), (899, "wait"), (900, "roll_back")])
+def test_a_canary_waits_for_a_node_longer_than_to_be_ready(waited: float, action: str) -> None:
+    decision = after(at("starting"), look(seconds=waited, seen=target(0, **NO_NODE)))
+    assert decision.action == action
+    if action == "wait":
+        assert "waits for a node" in decision.reason and "Insufficient cpu" in decision.reason
+
+
+def test_more_pods_that_wait_for_a_node_leave_the_weight_and_the_rules_at_work() -> None:
+    waiting = at(pending=6, trouble="pods of the canary")
+    short = target(needs_node=True)
+    assert after(waiting, look(seconds=300, seen=short)).action == "redo"
+    assert after(waiting, look(seconds=300, seen=short, answers=("roll_back",))).action == "roll_back"
+    assert after(waiting, look(seconds=300)).action == "roll_back", "without a pod that waits it takes 30 s"
+
+
+def test_a_pod_that_has_its_node_gets_the_time_to_start() -> None:
+    def starting(since: float) -> TargetState:
+        at_node = NOON + timedelta(seconds=since)
+        return target(0, ready=False, detail="it is starting", starting_since=at_node)
+
+    assert after(at("starting"), look(seconds=329, seen=starting(300))).action == "wait"
+    assert after(at("starting"), look(seconds=330, seen=starting(300))).action == "roll_back"
+    # pods that are replaced again and again end it too
+    assert after(at("starting"), look(seconds=931, seen=starting(930))).action == "roll_back"
+
+
+def test_a_canary_whose_pod_was_deleted_is_given_the_time_of_a_new_one() -> None:
+    unready = at(unready_since=NOON)
+    fresh = target(0, ready=False, intended=5, starting_since=NOON + timedelta(seconds=2))
+    assert after(unready, look(seconds=25, seen=fresh)).action == "wait"
+    assert after(unready, look(seconds=32, seen=fresh)).action == "roll_back"
+    failing = target(0, ready=False, intended=5, detail="CrashLoopBackOff")
+    assert after(unready, look(seconds=25, seen=failing)).action == "roll_back"

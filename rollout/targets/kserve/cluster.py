@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kubernetes.client import ApiClient, Configuration, CustomObjectsApi
+from kubernetes.client import ApiClient, Configuration, CoreV1Api, CustomObjectsApi
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 from urllib3.exceptions import HTTPError
@@ -57,6 +57,9 @@ POD_AUTOSCALER = Kind(
     "Knative makes one for each Revision",
 )
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", "look at the events of the InferenceService")
+AUTOSCALER = Kind(
+    "HorizontalPodAutoscaler", "autoscaling", "v2", "horizontalpodautoscalers", "KServe makes it"
+)
 HTTP_ROUTE = Kind(
     "HTTPRoute",
     "gateway.networking.k8s.io",
@@ -89,7 +92,7 @@ class Cluster:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.namespace = namespace
-        self._api = CustomObjectsApi(client)
+        self._api, self._core = CustomObjectsApi(client), CoreV1Api(client)
         self._sleep = sleep
         self._clock = clock
 
@@ -107,6 +110,43 @@ class Cluster:
             if error.status == 404:
                 return None
             raise self._explained(error, kind, name, "get") from None
+
+    def all(self, kind: Kind) -> list[Object]:
+        """All of the namespace. Raises ClusterError."""
+        try:
+            answer = self._ask(self._api.list_namespaced_custom_object, kind)
+        except ApiException as error:
+            raise self._explained(error, kind, "", "list") from None
+        found: list[Object] = answer.get("items") or []
+        return found
+
+    def delete(self, kind: Kind, name: str) -> None:
+        """Raises ClusterError, but not where it is gone already."""
+        try:
+            self._ask(self._api.delete_namespaced_custom_object, kind, name)
+        except ApiException as error:
+            if error.status != 404:
+                raise self._explained(error, kind, name, "delete") from None
+
+    def pods(self, labels: dict[str, str]) -> list[Object]:
+        """The pods with these labels; none where this account may not list pods, since they only explain."""
+        selector = ",".join(f"{key}={value}" for key, value in labels.items())
+        return self._listed(self._core.list_namespaced_pod, label_selector=selector)
+
+    def warnings(self) -> list[Object]:
+        """Events of type Warning; none where this account may not list events."""
+        return self._listed(self._core.list_namespaced_event, field_selector="type=Warning")
+
+    def _listed(self, verb: Callable[..., Any], **selectors: str) -> list[Object]:
+        try:
+            # as plain JSON: the client's own types refuse objects that lack a field that they require
+            answer = verb(
+                self.namespace, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S, **selectors
+            )
+            found: list[Object] = json.loads(answer.data).get("items") or []
+        except (ApiException, HTTPError, OSError, ValueError):
+            return []
+        return found
 
     def change(
         self, kind: Kind, name: str, decide: Callable[[Object], Patch | None], urgent: bool = False
@@ -173,14 +213,13 @@ class Cluster:
             self._sleep(pause)
             pause = min(pause * 1.5, 2.0)
 
-    def _ask(self, verb: Callable[..., Any], kind: Kind, name: str, *body: Patch, **options: Any) -> Object:
+    def _ask(self, verb: Callable[..., Any], kind: Kind, *body: Any, **options: Any) -> Object:
         try:
             answer: Object = verb(
                 kind.group,
                 kind.version,
                 self.namespace,
                 kind.plural,
-                name,
                 *body,
                 _request_timeout=REQUEST_TIMEOUT_S,
                 **options,

@@ -2,6 +2,7 @@
 
 What a rollout changes in `spec.predictor`, and it changes nothing else:
 
+    begin       storageUri and annotations of the first model
     deploy      storageUri and annotations of the candidate, canaryTrafficPercent: 0
     set_weight  canaryTrafficPercent: N, once the canary has the pods that the share needs
     promote     canaryTrafficPercent: null, once N is 100
@@ -31,6 +32,7 @@ from rollout.targets.kserve.cluster import (
 from rollout.targets.kserve.knative_patches import (
     component,
     knative_canary,
+    knative_first,
     knative_promoted,
     knative_weight,
     knative_withdrawn,
@@ -44,15 +46,18 @@ from rollout.targets.kserve.marks import (
     refuse_stranger,
     sha256_of,
 )
+from rollout.targets.kserve.pods import Pods, PodTrouble
 from rollout.targets.kserve.probe import unanswered
 from rollout.targets.kserve.revision_pods import RevisionPods
 from rollout.targets.kserve.revisions import Revisions, shown
 from rollout.targets.kserve.sizes import most_replicas, pods_for, pods_for_all, stable_replicas
 from rollout.targets.target import Candidate, TargetState
 
+REVISION_LABEL = "serving.knative.dev/revision"
+
 
 class Knative:
-    """Implements Target for one InferenceService, which exists and has been ready once."""
+    """Implements Target for one InferenceService, which exists."""
 
     name = "knative"
     can_mirror = False
@@ -80,6 +85,19 @@ class Knative:
         if "canaryTrafficPercent" in part and len(running) > 1:
             running.pop(described(part), None)
         return max(running, key=lambda found: running[found]) if running else None
+
+    def begin(self, candidate: Candidate) -> None:
+        """Raises ClusterError where something serves already, and NotYet while its pods are not ready."""
+        service = self._read()
+        if self._serves_another(service, candidate):
+            raise ClusterError(f"{self._service}: serves {described(predictor(service)).archive} already")
+        self._cluster.change(
+            INFERENCE_SERVICE, self._service, lambda service: knative_first(service, candidate)
+        )
+        self._wait(f"first model {candidate.version}", self._first_unready, under_way=True)
+
+    def tidy(self) -> None:
+        """Nothing is left behind in this mode."""
 
     def deploy(self, candidate: Candidate) -> None:
         """Returns when KServe has made the revision, which may be long before it is ready.
@@ -211,6 +229,28 @@ class Knative:
             self._cluster.wait(self._unready, self._timeout_s, f"{self._service}: {candidate.version}")
         self.promote(candidate)
 
+    def _serves_another(self, service: Object, candidate: Candidate) -> bool:
+        status = component(service)
+        running = self._revisions.running(status)
+        return bool(status.get("latestReadyRevision")) and any(
+            found.archive not in ("", candidate.archive) for found in running
+        )
+
+    def _first_unready(self, service: Object) -> str | None:
+        if complaint := self._revisions.unmade(service):
+            return complaint
+        status = component(service)
+        created = status["latestCreatedRevision"]
+        complaint = self._revisions.unready(created, status)
+        if complaint is None:
+            ready = status.get("latestRolledoutRevision") == created
+            return None if ready else f"revision {created} gets no requests yet"
+        pods = self._trouble(created)
+        return f"{complaint}; {pods.words}" if pods else complaint
+
+    def _trouble(self, revision: str) -> PodTrouble | None:
+        return Pods(self._cluster).trouble(revision, {REVISION_LABEL: revision})
+
     def _read(self) -> Object:
         service = self._cluster.get(INFERENCE_SERVICE, self._service)
         refuse_other_mode(service, KNATIVE, self.name)
@@ -233,13 +273,37 @@ class Knative:
             unmarked = (
                 "" if serving else next((found.archive for found in self._revisions.running(status)), "")
             )
-            return TargetState(0, False, None, serving, False, "there is no canary", intended, unmarked)
+            serves = bool(status.get("latestReadyRevision"))
+            return TargetState(
+                0,
+                False,
+                None,
+                serving,
+                False,
+                "there is no canary",
+                intended,
+                serves=serves,
+                unmarked=unmarked,
+            )
+        unmade = self._revisions.unmade(service)
+        created = unmade is None
         complaint = (
-            self._revisions.unmade(service)
+            unmade
             or self._revisions.unready(status["latestCreatedRevision"], status)
             or self._unanswered(status)
         )
-        return TargetState(weight, False, wanted, stable, complaint is None, complaint or "", intended)
+        pods = self._trouble(status["latestCreatedRevision"]) if complaint and created else None
+        return TargetState(
+            weight,
+            False,
+            wanted,
+            stable,
+            complaint is None,
+            "; ".join(filter(None, (complaint, pods.words if pods else None))),
+            intended,
+            needs_node=pods is not None and pods.needs_node,
+            starting_since=None if pods is None else pods.starting_since,
+        )
 
     def _unanswered(self, status: Object) -> str | None:
         if self._gateway_url is None:
@@ -284,5 +348,7 @@ class Knative:
 
         self._wait(f"{percent} % for the canary", complaint)
 
-    def _wait(self, what: str, complaint: Callable[[Object], str | None]) -> None:
-        self._cluster.wait(lambda: complaint(self._read()), self._timeout_s, f"{self._service}: {what}")
+    def _wait(self, what: str, complaint: Callable[[Object], str | None], under_way: bool = False) -> None:
+        self._cluster.wait(
+            lambda: complaint(self._read()), self._timeout_s, f"{self._service}: {what}", under_way
+        )

@@ -16,6 +16,14 @@ from rollout.targets.kserve.marks import (
 from rollout.targets.target import Candidate
 
 
+def knative_first(service: Object, candidate: Candidate) -> Patch | None:
+    """The first model of an InferenceService, whose manifest names none."""
+    if described(predictor(service)) == candidate:
+        return None
+    refuse_local(candidate)
+    return predictor_patch(content_of(candidate, None))
+
+
 def knative_canary(service: Object, candidate: Candidate) -> Patch | None:
     """A new revision at 0 %. Raises ClusterError where KServe would give it traffic, or cannot load it."""
     part = predictor(service)

@@ -20,12 +20,14 @@ ARCHIVE = "churn.rollout/archive"
 SHA256 = "churn.rollout/sha256"
 VERSION = "churn.rollout/model-version"
 PREVIOUS = "churn.rollout/previous"
-"""JSON of the Candidate that was stable when this one was deployed."""
+"""JSON of the Candidate that was stable when this one was deployed; null: it was the first."""
 SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
 """KServe's own annotation: the address from which the pods of a Revision or a Deployment load
 (predictor.go)."""
 REPLICAS, MINIMUM = "churn.rollout/replicas", "churn.rollout/min-replicas"
-"""On a canary: stable's pods and stable's minReplicas when it was deployed."""
+"""On a canary: stable's pods and stable's minReplicas when it was deployed. MINIMUM on the
+InferenceService: its minReplicas outside of rollouts. The manifest has this annotation and not the field,
+which a rollout changes."""
 MODE = "serving.kserve.io/deploymentMode"
 KNATIVE = ("Knative", "Serverless")
 STANDARD = ("Standard", "RawDeployment")
@@ -79,8 +81,8 @@ def sha256_of(part: Object) -> str | None:
 
 def previous(part: Object) -> Candidate | None:
     """The archive that was stable when this predictor was deployed."""
-    text = mark(part, PREVIOUS)
-    return None if text is None else Candidate(**json.loads(text))
+    found = json.loads(mark(part, PREVIOUS) or "null")
+    return None if found is None else Candidate(**found)
 
 
 def refuse_other_mode(service: Object, modes: tuple[str, ...], target: str) -> None:

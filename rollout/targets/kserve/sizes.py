@@ -53,6 +53,13 @@ def stable_replicas(service: Object) -> int:
     return int(predictor(service).get("minReplicas") or 1)
 
 
+def declared_minimum(service: Object) -> int:
+    """minReplicas as the annotation of the InferenceService declares it; without one, as it is now."""
+    return int(mark(service["metadata"], MINIMUM) or stable_replicas(service))
+
+
 def minimum_before(service: Object, entry: Object) -> int:
-    """The predictor's minReplicas before the canary was deployed."""
-    return int(mark(entry["predictor"], MINIMUM) or stable_replicas(service))
+    """The predictor's minReplicas before the canary was deployed, or what has been declared since. `entry`:
+    also of a canary that has become the predictor."""
+    before = int(mark(entry["predictor"], MINIMUM) or stable_replicas(service))
+    return int(mark(service["metadata"], MINIMUM) or before)

@@ -3,13 +3,18 @@ the weight of a backend in two HTTPRoutes of the Gateway API. Needs KServe 0.21.
 
 What a rollout changes in the InferenceService, and it changes nothing else:
 
+    begin       predictor.name, .model.storageUri and .annotations of the first model, and minReplicas
     deploy      canary: [{trafficPercent: 0, predictor: {name, minReplicas: 1, annotations, model}}]
     set_weight  minReplicas of canary and predictor where the share needs more pods; when they are ready,
                 trafficPercent: N
-    promote     once N is 100: predictor.name, .model and .annotations of the canary, canary: [], and the
-                predictor's minReplicas as it was before
+    promote     once N is 100: predictor.name, .model and .annotations of the canary; what was stable is the
+    entry
+                of canary, at 0 %, until the rollout's watch is over; minReplicas of both
     rollback    trafficPercent: 0; when traffic has moved, canary: [] and minReplicas in the same way
-    restore     deploy, 100 and promote of the earlier one: KServe stores no previous one in this mode
+    restore     during the watch 100 for that entry, and then its place as predictor; later deploy, 100 and
+    promote of
+                the earlier one, since KServe stores no previous one in this mode
+    tidy        canary: [] and minReplicas as declared
 
 Shares are read from the HTTPRoutes and archives from the Deployments. `status.canaryStatuses` is not used:
 its percentage is that of the spec, and KServe 0.20 writes it while it routes nothing. KServe removes a canary
@@ -17,12 +22,13 @@ that is not ready from the routes. Each request is assigned to a variant indepen
 Requests to a predictor's Service are not split.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Self
 
 from rollout.config import KServeConfig
 from rollout.targets.kserve.cluster import (
+    AUTOSCALER,
     DEPLOYMENT,
     INFERENCE_SERVICE,
     PODS_AT_A_TIME_S,
@@ -40,11 +46,17 @@ from rollout.targets.kserve.marks import (
     refuse_other_mode,
     sha256_of,
 )
+from rollout.targets.kserve.pods import Pods, PodTrouble
 from rollout.targets.kserve.sizes import Size, size
 from rollout.targets.kserve.standard_patches import (
     canary_of,
+    former_of,
     standard_canary,
+    standard_declared,
+    standard_first,
     standard_promoted,
+    standard_returned,
+    standard_returning,
     standard_weight,
     standard_withdrawn,
     workload,
@@ -55,8 +67,19 @@ ROUTED_WITHIN_S = 60.0
 """After a canary is ready. KServe 0.20 never routes it."""
 
 
+def made_for(autoscalers: Sequence[Object], service: str) -> list[str]:
+    """Names of the autoscalers that KServe has made for `service`, each for the Deployment of its name."""
+    return [
+        autoscaler["metadata"]["name"]
+        for autoscaler in autoscalers
+        for owner in autoscaler["metadata"].get("ownerReferences") or []
+        if (owner["kind"], owner["name"]) == (INFERENCE_SERVICE.name, service)
+        and autoscaler["spec"]["scaleTargetRef"]["name"] == autoscaler["metadata"]["name"]
+    ]
+
+
 class Standard:
-    """Implements Target for one InferenceService, which exists and has been ready once."""
+    """Implements Target for one InferenceService, which exists."""
 
     name = "standard"
     can_mirror = False
@@ -78,10 +101,16 @@ class Standard:
         running = self._loaded(workload(service, predictor(service)))
         stable, unmarked = running.sha256 or None, "" if running.sha256 else running.archive
         if entry is None:
-            return TargetState(0, False, None, stable, False, "there is no canary", unmarked=unmarked)
+            serves = self._pods(workload(service, predictor(service)), True) > 0
+            return TargetState(
+                0, False, None, stable, False, "there is no canary", serves=serves, unmarked=unmarked
+            )
         name = workload(service, entry["predictor"])
         weight = max((routed.shares.get(name, 0) for routed in self._routes.read() or ()), default=0)
         complaint = self._unready(name, entry)
+        pods = None if complaint is None else self._trouble(name)
+        if complaint is not None and pods is not None:
+            complaint = f"{complaint}; {pods.words}"
         # at least 1 % where there is any share, since 0 means none
         percent = max(1, round(weight)) if weight else 0
         return TargetState(
@@ -92,13 +121,36 @@ class Standard:
             complaint is None,
             complaint or "",
             entry["trafficPercent"],
-            unmarked,
+            needs_node=pods is not None and pods.needs_node,
+            starting_since=None if pods is None else pods.starting_since,
+            unmarked=unmarked,
         )
 
     def serving(self) -> Candidate | None:
         service = self._read()
         found = self._loaded(workload(service, predictor(service)))
         return found if found.archive else None
+
+    def begin(self, candidate: Candidate) -> None:
+        """Raises ClusterError where something serves already, and while its pods are not ready the last of
+        their words, after `timeout_s`: it may be called again."""
+        service = self._read()
+        name = workload(service, predictor(service))
+        if described(predictor(service)).archive not in ("", candidate.archive) and self._pods(name, True):
+            raise ClusterError(f"{self._service}: serves {described(predictor(service)).archive} already")
+        self._cluster.change(
+            INFERENCE_SERVICE, self._service, lambda service: standard_first(service, candidate)
+        )
+        self._wait(f"first model {candidate.version}", self._first_unready, under_way=True)
+
+    def tidy(self) -> None:
+        """Besides, KServe leaves the autoscaler of each version behind, which warns every 15 s for ever."""
+        self._read()
+        self._cluster.change(INFERENCE_SERVICE, self._service, standard_declared)
+        autoscalers = self._cluster.all(AUTOSCALER)
+        for name in made_for(autoscalers, self._service):
+            if self._cluster.find(DEPLOYMENT, name) is None:
+                self._cluster.delete(AUTOSCALER, name)
 
     def deploy(self, candidate: Candidate) -> None:
         """Returns when the cluster has accepted it; `observe` returns when its pod is ready.
@@ -144,8 +196,12 @@ class Standard:
         """Through 100 % first, so that stable's pods are stopped only when they get no requests."""
         if self.observe().canary == candidate.sha256:
             self.set_weight(100)
+        service = self._read()
+        stable_pods = self._pods(workload(service, predictor(service)), True)
         self._cluster.change(
-            INFERENCE_SERVICE, self._service, lambda service: standard_promoted(service, candidate.sha256)
+            INFERENCE_SERVICE,
+            self._service,
+            lambda service: standard_promoted(service, candidate.sha256, stable_pods),
         )
         self._wait(f"promotion of {candidate.version}", self._unsettled)
 
@@ -167,12 +223,31 @@ class Standard:
         if sha256_of(predictor(self._read())) == candidate.sha256:
             self.rollback()
             return
+        if self._returned(candidate):
+            return
         entry = canary_of(self._read())
         if entry is not None and sha256_of(entry["predictor"]) != candidate.sha256:
             self.rollback()
         self.deploy(candidate)
         self._wait(candidate.version, self._canary_unready)
         self.promote(candidate)
+
+    def _returned(self, candidate: Candidate) -> bool:
+        """Back to the pods of the former stable, while they are there: traffic first, and no pod is
+        started."""
+        service = self._read()
+        former = former_of(service)
+        if former is None or sha256_of(former["predictor"]) != candidate.sha256:
+            return False
+        name = workload(service, former["predictor"])
+        if self._unready(name, former):
+            return False
+        change, sha256 = self._cluster.change, candidate.sha256
+        change(INFERENCE_SERVICE, self._service, lambda found: standard_returning(found, sha256), urgent=True)
+        self._wait(f"return of {candidate.version}", lambda: self._routes.unsettled(name))
+        change(INFERENCE_SERVICE, self._service, lambda found: standard_returned(found, sha256), urgent=True)
+        self._wait(f"{candidate.version} as stable", self._unsettled)
+        return True
 
     def _read(self) -> Object:
         service = self._cluster.get(INFERENCE_SERVICE, self._service)
@@ -187,13 +262,23 @@ class Standard:
             urgent,
         )
 
-    def _pods(self, name: str) -> int:
+    def _first_unready(self) -> str | None:
+        service = self._read()
+        part = predictor(service)
+        name = workload(service, part)
+        complaint = self._unready(name, {"predictor": part})
+        if complaint is not None:
+            pods = self._trouble(name)
+            return f"{complaint}; {pods.words}" if pods else complaint
+        return None if self._routes.read() else f"{name} is ready, and has no HTTPRoutes yet"
+
+    def _pods(self, name: str, only_available: bool = False) -> int:
         """The pods of a Deployment that run, or that an autoscaler has requested."""
         deployment = self._cluster.find(DEPLOYMENT, name)
         if deployment is None:
             return 0
         available = int((deployment.get("status") or {}).get("availableReplicas") or 0)
-        return max(available, int(deployment["spec"].get("replicas") or 0))
+        return available if only_available else max(available, int(deployment["spec"].get("replicas") or 0))
 
     def _loaded(self, name: str) -> Candidate:
         """Empty where the Deployment does not exist."""
@@ -224,6 +309,13 @@ class Standard:
         return f"Deployment {name}: {counts['availableReplicas']} of {least} pods available" + (
             f" ({conditions})" if conditions else ""
         )
+
+    def _trouble(self, name: str) -> PodTrouble | None:
+        deployment = self._cluster.find(DEPLOYMENT, name)
+        if deployment is None:
+            return None
+        labels = (deployment["spec"].get("selector") or {}).get("matchLabels") or {}
+        return Pods(self._cluster).trouble(name, labels) if labels else None
 
     def _canary_unready(self, least: int = 1) -> str | None:
         service = self._read()

@@ -6,28 +6,56 @@ import hashlib
 from rollout.targets.kserve.cluster import ClusterError, Object, Patch
 from rollout.targets.kserve.marks import (
     MINIMUM,
+    PREVIOUS,
     REPLICAS,
     content_of,
     described,
     name_of,
     predictor,
+    predictor_patch,
+    previous,
     refuse_local,
     refuse_stranger,
     sha256_of,
 )
-from rollout.targets.kserve.sizes import Size, minimum_before, stable_replicas
+from rollout.targets.kserve.sizes import (
+    Size,
+    declared_minimum,
+    minimum_before,
+    most_replicas,
+    stable_replicas,
+)
 from rollout.targets.target import Candidate
 
 
 def canary_of(service: Object) -> Object | None:
-    """The one entry of spec.canary. Raises ClusterError where there are several."""
-    entries = service["spec"].get("canary") or []
+    """The one entry of spec.canary on trial. Raises ClusterError where there are several."""
+    entries = [entry for entry in service["spec"].get("canary") or [] if not is_former(service, entry)]
     if len(entries) > 1:
         raise ClusterError(
             f"InferenceService {name_of(service)}: spec.canary: {len(entries)} entries, and a rollout knows"
             " one; remove the others"
         )
     return entries[0] if entries else None
+
+
+def former_of(service: Object) -> Object | None:
+    """The entry that holds the pods of what was stable before the last promotion."""
+    entries = service["spec"].get("canary") or []
+    return next((entry for entry in entries if is_former(service, entry)), None)
+
+
+def is_former(service: Object, entry: Object) -> bool:
+    """Whether it was stable before: the archive before the predictor's own. A candidate that has the same
+    archive names what is stable now as its predecessor."""
+    part = predictor(service)
+    before, found = previous(part), entry["predictor"]
+    return (
+        before is not None
+        and isinstance(found.get("model"), dict)
+        and described(found).archive == before.archive
+        and previous(found) != described(part)
+    )
 
 
 def workload(service: Object, part: Object) -> str:
@@ -40,6 +68,35 @@ def predictor_name(candidate: Candidate) -> str:
     """Unique for each folder in the store: an entry that is edited in place would be ready by its old
     pods."""
     return f"v{candidate.version}-{hashlib.sha256(candidate.archive.encode()).hexdigest()[:4]}"
+
+
+def standard_first(service: Object, candidate: Candidate) -> Patch | None:
+    """The first model of an InferenceService, whose manifest names none.
+
+    It has each annotation that later ones have. A canary inherits those of the predictor that it lacks, so
+    that the pods of the former stable would be other ones as soon as the next one is promoted.
+    """
+    part = predictor(service)
+    if described(part) == candidate:
+        return None
+    refuse_local(candidate)
+    content, minimum = content_of(candidate, None), declared_minimum(service)
+    content["annotations"] |= {PREVIOUS: "null", REPLICAS: str(minimum), MINIMUM: str(minimum)}
+    content |= {"name": predictor_name(candidate), "minReplicas": minimum}
+    return predictor_patch(content)
+
+
+def standard_declared(service: Object) -> Patch | None:
+    """minReplicas as the manifest declares it, while no canary needs another one, and without the former
+    stable's pods."""
+    former = former_of(service)
+    if former is None:
+        declared = declared_minimum(service)
+    else:
+        declared = minimum_before(service, {"predictor": predictor(service)})
+    if canary_of(service) or (former is None and stable_replicas(service) == declared):
+        return None
+    return {"spec": {"predictor": {"minReplicas": declared}, "canary": []}}
 
 
 def standard_canary(service: Object, candidate: Candidate, stable_pods: int) -> Patch | None:
@@ -78,9 +135,12 @@ def standard_weight(service: Object, sha256: str | None, percent: int, pods: Siz
     return {"spec": {"predictor": {"minReplicas": pods.minimum}, "canary": [wanted]}}
 
 
-def standard_promoted(service: Object, sha256: str) -> Patch | None:
+def standard_promoted(service: Object, sha256: str, stable_pods: int) -> Patch | None:
     """The canary's pods become the predictor's: with the same name, model and annotations none restarts. An
-    autoscaler continues from their number."""
+    autoscaler continues from their number.
+
+    `stable_pods` of the former stable stay at 0 %, so that the way back is immediate, until
+    `standard_declared`."""
     part = predictor(service)
     if sha256_of(part) == sha256 and canary_of(service) is None:
         return None
@@ -93,12 +153,50 @@ def standard_promoted(service: Object, sha256: str) -> Patch | None:
         "model": model,
         "minReplicas": minimum_before(service, entry),
     }
+    if not part.get("name") or not stable_pods:  # KServe takes no canary without a name
+        return {"spec": {"predictor": content, "canary": []}}
+    # KServe subtracts their number from the predictor's minimum, and takes no canary with more than that
+    most = most_replicas(service)
+    together = max(2 * stable_pods, content["minReplicas"])
+    content["minReplicas"] = max(stable_pods, together if most is None else min(together, most))
+    former = {
+        "name": part["name"],
+        "minReplicas": stable_pods,
+        "annotations": dict(part.get("annotations") or {}),
+        "model": {**part["model"], "name": ""},
+    }
+    return {"spec": {"predictor": content, "canary": [{"trafficPercent": 0, "predictor": former}]}}
+
+
+def standard_returning(service: Object, sha256: str) -> Patch | None:
+    """All requests to the pods of the former stable. None: they get them, or it is the predictor again."""
+    former = former_of(service)
+    if former is None or sha256_of(former["predictor"]) != sha256 or former["trafficPercent"] == 100:
+        return None
+    return {"spec": {"canary": [{**former, "trafficPercent": 100}]}}
+
+
+def standard_returned(service: Object, sha256: str) -> Patch | None:
+    """The former stable is the predictor again, with the pods that it has."""
+    former = former_of(service)
+    if former is None or sha256_of(former["predictor"]) != sha256:
+        return None
+    chosen = former["predictor"]
+    model = {key: value for key, value in chosen["model"].items() if key != "name"}
+    # annotations that it did not have are removed: it is the same pod template then
+    annotations = dict.fromkeys(predictor(service).get("annotations") or {}) | chosen["annotations"]
+    content = {
+        "name": chosen["name"],
+        "annotations": annotations,
+        "model": model,
+        "minReplicas": minimum_before(service, {"predictor": predictor(service)}),
+    }
     return {"spec": {"predictor": content, "canary": []}}
 
 
 def standard_withdrawn(service: Object) -> Patch | None:
-    """Remove all entries."""
-    entries = service["spec"].get("canary") or []
+    """Remove all entries. Without a canary on trial nothing is removed."""
+    entries = [entry for entry in service["spec"].get("canary") or [] if not is_former(service, entry)]
     if not entries:
         return None
     minimum = minimum_before(service, entries[0])

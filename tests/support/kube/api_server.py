@@ -212,7 +212,8 @@ class ApiServer:
     def _do(self, verb: str, key: Key, query: Mapping[str, list[str]], body: Any, kind: str) -> Any:
         group, plural, namespace, name = key
         if verb == "list":
-            return {"kind": "List", "items": self.store.of(group, plural), "metadata": {}}
+            found_all = [one for one in self.store.of(group, plural) if _selected(one, query)]
+            return {"kind": "List", "items": found_all, "metadata": {}}
         if verb == "create":
             self._validate(plural, body, None, query)
             if self.store.get(group, plural, namespace, body["metadata"]["name"]) is not None:
@@ -283,6 +284,14 @@ class ApiServer:
         raise Refused(403, "Forbidden", f'{plural}.{group} "{name}" is forbidden: User cannot {verb}')
 
 
+def _selected(content: Object, query: Mapping[str, list[str]]) -> bool:
+    """By labels; of field selectors only `type`."""
+    labels = content["metadata"].get("labels") or {}
+    wanted = dict(pair.split("=") for pair in query.get("labelSelector", [""])[0].split(",") if pair)
+    kind = query.get("fieldSelector", [""])[0].partition("type=")[2]
+    return wanted.items() <= labels.items() and kind in ("", content.get("type"))
+
+
 def merged(target: Any, patch: Any) -> Any:
     """RFC 7386."""
     if not isinstance(patch, dict):
@@ -325,6 +334,8 @@ def _parsed(path: str) -> tuple[str, str, str, str]:
     parts = path.strip("/").split("/")
     if parts[0] == "apis" and len(parts) in (6, 7) and parts[3] == "namespaces":
         return parts[1], parts[5], parts[4], parts[6] if len(parts) == 7 else ""
+    if parts[:2] == ["api", "v1"] and len(parts) in (5, 6) and parts[2] == "namespaces":
+        return "", parts[4], parts[3], parts[5] if len(parts) == 6 else ""
     raise Refused(404, "NotFound", "the server could not find the requested resource")
 
 

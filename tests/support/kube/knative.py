@@ -65,7 +65,7 @@ class Knative:
                 service["metadata"].get("annotations", {}) | part.get("annotations", {})
             ).items()
             if key not in NOT_COPIED
-        } | {SOURCE: part["model"]["storageUri"]}
+        } | source_of(part)
         spec = {
             key: value for key, value in part.items() if key not in ("canaryTrafficPercent", "annotations")
         }
@@ -114,7 +114,7 @@ class Knative:
             for part in ksvc["status"]:
                 target = store.get(*REVISION, namespace, part["revisionName"])
                 assert target is not None
-                uri = target["spec"]["model"]["storageUri"]
+                uri = target["spec"]["model"].get("storageUri", "")
                 shares[uri] = shares.get(uri, 0) + part["percent"]
             if self.load is not None:
                 for part in ksvc["status"]:
@@ -126,9 +126,9 @@ class Knative:
                 self.traffic.append(shares)
 
     def _age(self, store: Store, revision: Object, ksvc: Object) -> None:
-        name, uri = revision["metadata"]["name"], revision["spec"]["model"]["storageUri"]
+        name, uri = revision["metadata"]["name"], revision["spec"]["model"].get("storageUri", "")
         age = self._ages[name] = self._ages.get(name, 0) + 1
-        after = self.ready_after(uri)
+        after = self.ready_after(uri) if uri else None
         up = after is not None and age >= after and not (uri in self.flapping and age % 2)
         condition = {"type": "Ready", "status": "True" if up else "Unknown"}
         if not up:
@@ -201,6 +201,12 @@ def _deny(message: str) -> None:
         "Forbidden",
         f'admission webhook "inferenceservice.kserve-webhook-server.validator" denied the request: {message}',
     )
+
+
+def source_of(part: Object) -> dict[str, str]:
+    """KServe's annotation of the address; none without one, as before the first model."""
+    uri = part["model"].get("storageUri")
+    return {SOURCE: uri} if uri else {}
 
 
 def _template(revision: Object) -> Object:

@@ -17,6 +17,7 @@ from support.kube.load import Load
 ISVC = ("serving.kserve.io", "inferenceservices")
 DEPLOYMENT = ("apps", "deployments")
 SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
+AUTOSCALER = ("autoscaling", "horizontalpodautoscalers")
 ROUTE = ("gateway.networking.k8s.io", "httproutes")
 
 
@@ -97,10 +98,20 @@ class Standard:
 
     def _deploy(self, store: Store, service: Object, name: str, part: Object, pods: int) -> None:
         annotations = service["metadata"].get("annotations", {}) | part.get("annotations", {})
-        annotations |= {SOURCE: part["model"]["storageUri"]}
+        if uri := part["model"].get("storageUri"):
+            annotations |= {SOURCE: uri}
         template = {"metadata": {"annotations": annotations}, "spec": {"model": _without_name(part["model"])}}
         meta = {"name": name, "namespace": service["metadata"]["namespace"], "owner": _uid(service)}
-        store.put(*DEPLOYMENT, {"metadata": meta, "spec": {"replicas": pods, "template": template}})
+        spec = {
+            "replicas": pods,
+            "selector": {"matchLabels": {"app": f"isvc.{name}"}},
+            "template": template,
+        }
+        store.put(*DEPLOYMENT, {"metadata": meta, "spec": spec})
+        owner = {"kind": "InferenceService", "name": service["metadata"]["name"]}
+        own = {"name": name, "namespace": meta["namespace"], "ownerReferences": [owner]}
+        # it stays when its Deployment goes, as with KServe of August 2026
+        store.put(*AUTOSCALER, {"metadata": own, "spec": {"scaleTargetRef": {"name": name}}})
 
     def _route(self, store: Store, service: Object, main: str, ready: list[tuple[str, int, int]]) -> None:
         backends: list[Object] = [{"kind": "Service", "name": main, "port": 80}]
@@ -119,9 +130,9 @@ class Standard:
     def _kubelet(self, store: Store) -> None:
         for deployment in store.of(*DEPLOYMENT):
             name, spec = deployment["metadata"]["name"], deployment["spec"]
-            uri = spec["template"]["spec"]["model"]["storageUri"]
+            uri = spec["template"]["spec"]["model"].get("storageUri", "")
             of, age = self._pods.get(name, (uri, 0))
-            after = self.ready_after(uri)
+            after = self.ready_after(uri) if uri else None
             up = after is not None and age >= after and not (uri in self.flapping and age % 2)
             before = (deployment.get("status") or {}).get("availableReplicas", 0)
             # a rolling update: old pods stay until new ones are available, and count as available
@@ -168,7 +179,7 @@ class Standard:
             if found is None or not (found.get("status") or {}).get("availableReplicas"):
                 self.unserved += 1 if weight else 0
                 continue
-            uri = found["spec"]["template"]["spec"]["model"]["storageUri"]
+            uri = found["spec"]["template"]["spec"]["model"].get("storageUri", "")
             shares[uri] = shares.get(uri, 0) + weight
         if not self.traffic or self.traffic[-1] != shares:
             self.traffic.append(shares)

@@ -1,0 +1,145 @@
+"""A person's way on a real cluster: from empty to a promoted canary, and back, in the order of these tests.
+
+They share one InferenceService, and each continues where the one before it ended.
+"""
+
+import time
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from botocore.config import Config as S3Config
+
+from support.cluster.service import Requests, Service, applied_again
+from support.waits import within
+
+
+@pytest.fixture
+def controlled(service: Service) -> Iterator[Service]:
+    """With a controller."""
+    with service.controller():
+        yield service
+
+
+def test_the_manifests_are_applied_before_the_first_model_whose_absence_is_said(service: Service) -> None:
+    assert service.apply() == 0
+    assert service.apply() == 0
+
+    def said() -> bool:
+        messages = [
+            ((one.get("lastState") or {}).get("terminated") or (one["state"].get("terminated") or {})).get(
+                "message", ""
+            )
+            for pod in service.pods()
+            for one in pod["status"].get("containerStatuses", [])
+        ]
+        return any("run `churn deploy`" in message for message in messages)
+
+    within(90, said)
+
+
+def test_the_first_deploy_serves(service: Service) -> None:
+    began = time.monotonic()
+    shown = service.churn("deploy", "--reason", "the first model")
+    assert "first model of this cluster" in shown
+    assert service.served.startswith(service.to.store)
+    within(60, lambda: len([p for p in service.ask() if p["churn_probability"] is not None]) > 0)
+    print(f"first model: {time.monotonic() - began:.0f} s")
+
+
+def test_every_line_of_the_container_is_an_object(service: Service) -> None:
+    import json
+
+    from support.cluster.inventory import done
+
+    name = next(p["metadata"]["name"] for p in service.pods() if p["status"]["phase"] == "Running")
+    lines = done("logs", "-n", service.namespace, name, "-c", "kserve-container").splitlines()
+    assert {"time", "level", "source", "message"} <= json.loads(lines[-1]).keys()
+
+
+def test_an_apply_after_it_changes_no_model(service: Service) -> None:
+    before = service.served
+    assert service.apply() == 0
+    assert service.served == before
+
+
+def test_a_good_canary_is_promoted_while_a_self_heal_loop_applies(controlled: Service) -> None:
+    service = controlled
+    first = service.served
+    service.churn.package(seed=2)
+    with Requests(service) as requests:
+        with applied_again(service) as codes:
+            service.churn("deploy", "--reason", "the second model")
+            ended = service.ended()
+        time.sleep(5)
+    assert ended["phase"] == "promoted", ended
+    assert set(codes) == {0}
+    assert service.served != first
+    assert requests.lost == []
+    assert len(requests.answers) >= 2, "both models answered"
+
+
+def test_an_apply_after_a_promotion_changes_no_model(service: Service) -> None:
+    before = service.served
+    assert service.apply() == 0
+    assert service.served == before
+
+
+def test_the_first_promotion_is_taken_back(controlled: Service) -> None:
+    """After the watch its pods are gone, and start again first."""
+    before = controlled.served
+    with Requests(controlled) as requests:
+        controlled.churn("rollback", "--reason", "a test")
+        within(180, lambda: controlled.served != before)
+    assert requests.lost == []
+
+
+def test_within_the_watch_the_way_back_needs_no_pod_to_start(controlled: Service) -> None:
+    """The second model again, with the pods of the first one at 0 %."""
+    service, first = controlled, controlled.served
+    with Requests(service) as requests:
+        service.churn("deploy", "--reason", "again")
+        within(300, lambda: service.status()["phase"] == "watching")
+        assert service.served != first
+        began = time.monotonic()
+        service.churn("rollback", "--reason", "a test")
+        within(60, lambda: service.served == first)
+        back_s = time.monotonic() - began
+    print(f"back within the watch: {back_s:.1f} s")
+    assert requests.lost == []
+    assert back_s < 30, "with the start of the command; without pods it takes the time of theirs"
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [("gone", "Init:storage-initializer"), ("forged", "not a signature")],
+)
+def test_a_canary_that_cannot_start_is_taken_back_with_its_pods_own_words(
+    service: Service, harm: str, words: str
+) -> None:
+    before = service.served
+    with Requests(service, per_second=5) as requests:
+        # the second model again; no controller runs until the store is harmed
+        shown = service.churn("deploy", "--reason", harm, code=5)
+        spoil(service, shown.partition("loaded from")[2].split()[0], harm)
+        with service.controller():
+            ended = service.ended()
+    assert ended["phase"] == "rolled_back"
+    assert words in ended["outcome"], ended["outcome"]
+    assert (requests.lost, service.served) == ([], before)
+
+
+def spoil(service: Service, folder: str, harm: str) -> None:
+    """A folder in the store: its files gone, or its signature overwritten."""
+    aws = service.to.aws
+    client = boto3.client(
+        "s3", endpoint_url=aws["AWS_ENDPOINT_URL"], aws_access_key_id=aws["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=aws["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1",
+        config=S3Config(s3={"addressing_style": "path"}),
+    )  # fmt: skip
+    bucket, _, prefix = folder.removeprefix("s3://").partition("/")
+    for one in client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]:
+        if harm == "gone":
+            client.delete_object(Bucket=bucket, Key=one["Key"])
+        elif one["Key"].endswith(".sig"):
+            client.put_object(Bucket=bucket, Key=one["Key"], Body=b"{}")

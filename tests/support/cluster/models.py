@@ -1,0 +1,88 @@
+"""Small real models of a small shop, trained and packaged by the commands under the stores of the cluster."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from support.cluster.addresses import Addresses
+from support.retraining_runs import FAST, make_log
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+NOW = "2024-11-01T12:00:00+00:00"
+"""The time in the pods: the shop's log ends here."""
+CUSTOMERS = 250
+
+
+class Commands:
+    """The command line of a person, on this machine, with the profile of one cluster's stores."""
+
+    def __init__(self, folder: Path, to: Addresses, namespace: str, target: str) -> None:
+        self.folder, self.to, self.namespace = folder, to, namespace
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / "log.csv"
+        make_log(log, NOW[:10])
+        columns = {"user_id": "customer", "timestamp": "when", "amount": "paid"}
+        self.given = (
+            f"workspace={folder / 'var'}",
+            f"data.source={json.dumps({'kind': 'csv', 'uri': str(log), 'columns': columns})}",
+            *FAST,
+        )
+        stages = [{"weight": w, "min_s": 5, "max_s": 300, "min_requests": 50} for w in (10, 50, 100)]
+        self.profile = folder / "cluster.yaml"
+        self.profile.write_text(
+            yaml.safe_dump(
+                {
+                    "features": {
+                        "online_store": {"type": "redis", "connection_string": to.redis},
+                        "registry": {"registry_type": "sql", "path": f"{to.postgres}/feast"},
+                    },
+                    "rollout": {
+                        "target": target,
+                        "database": f"sqlite:///{folder}/rollout.db",
+                        "store": f"{to.store}/{namespace}",
+                        "stages": stages,
+                        "watch_s": 45,
+                        "ready_timeout_s": 90,
+                        # two small models differ, on purpose; a canary here is judged by errors
+                        "rules": {"score_shift": None, "decision_rate": None, "latency": None},
+                        "kserve": {"namespace": namespace, "prometheus_url": to.prometheus},
+                    },
+                }
+            )
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, **self.to.aws, "PYTHONPATH": str(REPOSITORY), "CHURN_MASK_KEY": "k" * 64}
+
+    def line(self, *words: str) -> list[str]:
+        flags = [word for value in self.given for word in ("--set", value)]
+        return [sys.executable, "-m", "churn", *words, *flags, "--config", str(self.profile)]
+
+    def __call__(self, *words: str, code: int = 0) -> str:
+        """Its output; it has to end with this exit code."""
+        ran = subprocess.run(
+            self.line(*words),
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            cwd=self.folder,
+            timeout=600,
+            check=False,
+        )
+        assert ran.returncode == code, f"churn {' '.join(words)}: {ran.returncode}: {ran.stdout}{ran.stderr}"
+        return ran.stdout + ran.stderr
+
+    def prepare(self) -> None:
+        for words in (["ingest"], ["features", "build"], ["features", "materialize"]):
+            self(*words)
+
+    def package(self, seed: int) -> None:
+        """A model that differs from that of another seed."""
+        self("train", "--set", f"training.seed={seed}")
+        self("gates")
+        self("package")

@@ -1,0 +1,234 @@
+"""One InferenceService in a namespace of its own: applied, deployed to, asked, controlled, and removed."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import httpx
+import yaml
+
+from support.cluster.addresses import Addresses
+from support.cluster.inventory import done, found, kubectl
+from support.cluster.models import CUSTOMERS, NOW, REPOSITORY, Commands
+from support.waits import within
+
+REMOVED_WITHIN_S = 180
+LEAST_MEMORY, MOST_PODS = "800Mi", 3
+"""Small enough for a node of two cores."""
+
+
+class Service:
+    """`mode`: the overlay of kserve/."""
+
+    def __init__(self, folder: Path, to: Addresses, namespace: str, mode: str) -> None:
+        self.folder, self.to, self.namespace, self.mode = folder, to, namespace, mode
+        self.churn = Commands(folder, to, namespace, mode)
+        self._overlay()
+
+    def _overlay(self) -> None:
+        """A company's own overlay: namespace, image, smaller pods, and the time that the shop's log ends."""
+        offset = (datetime.fromisoformat(NOW) - datetime.now(UTC)).total_seconds()
+        name, _, tag = self.to.image.rpartition(":")
+        clock = {"name": "CHURN_CLOCK_OFFSET_S", "value": str(offset)}
+        runtime = [
+            {"op": "add", "path": "/spec/containers/0/env/-", "value": clock},
+            {
+                "op": "replace",
+                "path": "/spec/containers/0/resources/requests",
+                "value": {"cpu": "200m", "memory": "600Mi"},
+            },
+            {"op": "replace", "path": "/spec/containers/0/resources/limits/memory", "value": LEAST_MEMORY},
+        ]
+        # the controller runs on this machine, with the account's token: there may be no churn-train
+        paused = [{"op": "replace", "path": "/spec/replicas", "value": 0}]
+        fewer = [{"op": "replace", "path": "/spec/predictor/maxReplicas", "value": MOST_PODS}]
+        content = {
+            "resources": [
+                os.path.relpath(REPOSITORY / "kserve" / "overlays" / self.mode, self.folder / "own")
+            ],
+            "namespace": self.namespace,
+            "images": [{"name": "registry.example.com/churn-serve", "newName": name, "newTag": tag}],
+            "patches": [
+                {"target": {"kind": "ServingRuntime"}, "patch": yaml.safe_dump(runtime)},
+                {"target": {"kind": "InferenceService"}, "patch": yaml.safe_dump(fewer)},
+                {"target": {"kind": "Deployment", "name": "churn-rollout"}, "patch": yaml.safe_dump(paused)},
+            ],
+        }
+        (self.folder / "own").mkdir(exist_ok=True)
+        (self.folder / "own" / "kustomization.yaml").write_text(yaml.safe_dump(content))
+
+    def apply(self) -> int:
+        """As a pipeline does it at each merge. Returns the exit code."""
+        applied = kubectl("apply", "--server-side", "-k", str(self.folder / "own"))
+        if applied.returncode:
+            print(applied.stderr)
+        return applied.returncode
+
+    def make_secrets(self) -> None:
+        done("create", "namespace", self.namespace)
+        aws, files = self.to.aws, self.folder / "var"
+        host = aws["AWS_ENDPOINT_URL"].partition("://")
+        self._create(
+            "secret", "generic", "churn-features", f"--from-literal=online={self.to.redis}",
+            f"--from-literal=registry={self.to.postgres}/feast",
+        )  # fmt: skip
+        self._create("secret", "generic", "churn-mask-key", f"--from-literal=key={'k' * 64}")
+        keys = [f"--from-literal={key}={aws[key]}" for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
+        self._create("secret", "generic", "churn-storage", *keys)
+        done(
+            "annotate", "secret", "churn-storage", "-n", self.namespace,
+            f"serving.kserve.io/s3-endpoint={host[2]}", "serving.kserve.io/s3-region=us-east-1",
+            f"serving.kserve.io/s3-usehttps={int(host[0] == 'https')}",
+        )  # fmt: skip
+        self._create("configmap", "churn-trusted-signers", f"--from-file={files / 'trusted-signers'}")
+
+    def _create(self, *words: str) -> None:
+        done("create", *words, "-n", self.namespace)
+
+    @property
+    def served(self) -> str:
+        """The storageUri of what is stable."""
+        return str(self._spec()["predictor"]["model"].get("storageUri"))
+
+    def _spec(self) -> Any:
+        return found("inferenceservice", "churn", "-n", self.namespace)["spec"]
+
+    def pods(self) -> list[Any]:
+        return list(found("pods", "-n", self.namespace)["items"])
+
+    @property
+    def host(self) -> str:
+        return str(found("inferenceservice", "churn", "-n", self.namespace)["status"]["url"]).partition(
+            "://"
+        )[2]
+
+    def ask(self, customers: int = CUSTOMERS) -> list[Any]:
+        body = {"instances": [{"user_id": str(user)} for user in range(1, customers + 1)]}
+        answer = httpx.post(
+            f"{self.to.gateway}/v1/models/churn:predict", json=body, headers={"Host": self.host}, timeout=10
+        )
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["predictions"])
+
+    @contextmanager
+    def controller(self) -> Iterator[Path]:
+        """`churn rollout run` with the rights of ServiceAccount churn-rollout and no others."""
+        token = done("create", "token", "churn-rollout", "-n", self.namespace, "--duration=2h").strip()
+        config = yaml.safe_load(done("config", "view", "--minify", "--raw", "--flatten"))
+        config["users"][0]["user"] = {"token": token}
+        account = self.folder / "account.kubeconfig"
+        account.write_text(yaml.safe_dump(config))
+        log = self.folder / "controller.log"
+        begins = len(log.read_text()) if log.exists() else 0
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                self.churn.line("rollout", "run"),
+                env={**self.churn.environment, "KUBECONFIG": str(account)},
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            # else a command that comes sooner ends with "no controller runs"
+            within(120, lambda: " rollout: " in log.read_text()[begins:])
+            yield log
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+    def status(self) -> Any:
+        ran = subprocess.run(
+            self.churn.line("rollout", "status", "--json"),
+            capture_output=True,
+            text=True,
+            env=self.churn.environment,
+            cwd=self.folder,
+            check=False,
+        )
+        return json.loads(ran.stdout)
+
+    def ended(self, within_s: float = 400) -> Any:
+        """The status of the newest rollout when it has ended."""
+        deadline = time.monotonic() + within_s
+        while True:
+            status = self.status()
+            if status["phase"] in ("promoted", "rolled_back", "aborted"):
+                return status
+            assert time.monotonic() < deadline, status
+            time.sleep(2)
+
+    def remove(self) -> None:
+        done("delete", "namespace", self.namespace, "--wait=false")
+        deadline = time.monotonic() + REMOVED_WITHIN_S
+        while found("namespace", self.namespace) is not None:
+            assert time.monotonic() < deadline, f"namespace {self.namespace} is still there"
+            time.sleep(2)
+
+
+class Requests:
+    """Steady requests of customers through the gateway, counted by the model that answered."""
+
+    def __init__(self, service: Service, per_second: float = 20) -> None:
+        self._service, self._pause = service, 1 / per_second
+        self.answers: Counter[str] = Counter()
+        self.lost: list[str] = []
+        self.slowest_s = 0.0
+        self._over = Event()
+        self._threads = [Thread(target=self._run, args=(first,)) for first in range(4)]
+
+    def __enter__(self) -> "Requests":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, customer: int) -> None:
+        url = f"{self._service.to.gateway}/v1/models/churn:predict"
+        with httpx.Client(headers={"Host": self._service.host}, timeout=30) as client:
+            while not self._over.wait(self._pause * len(self._threads)):
+                customer = customer % CUSTOMERS + 1
+                began = time.monotonic()
+                try:
+                    answer = client.post(url, json={"instances": [{"user_id": str(customer)}]})
+                except httpx.HTTPError as error:
+                    self.lost.append(type(error).__name__)
+                    continue
+                self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+                if answer.status_code != 200:
+                    self.lost.append(f"{answer.status_code} {answer.text[:80]}")
+                    continue
+                self.answers[str(answer.json()["predictions"][0].get("model_version"))] += 1
+
+
+@contextmanager
+def applied_again(service: Service, every_s: float = 10) -> Iterator[list[int]]:
+    """What a self-heal loop does: the same apply again and again. The exit codes."""
+    codes: list[int] = []
+    over = Event()
+
+    def run() -> None:
+        while True:
+            codes.append(service.apply())
+            if over.wait(every_s):
+                return
+
+    thread = Thread(target=run)
+    thread.start()
+    try:
+        yield codes
+    finally:
+        over.set()
+        thread.join()
