@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 
 def period_days(config: Ageing, measured: Sequence[Aged], customers: int) -> float | None:
-    """Days after which a training is due, half a step early; None: it never pays, or there are no customers.
+    """Days after which a training is due, half a step early, to a tenth; None: it never pays, or there are no customers.
 
     New measurements count more than old ones.
     """
@@ -37,7 +37,7 @@ def period_days(config: Ageing, measured: Sequence[Aged], customers: int) -> flo
         config.expected_weight,
     )
     period = best_period(curve, config.cost / (config.value * customers), config.longest_steps)
-    return None if period is None else (period - 0.5) * config.step_days
+    return None if period is None else round((period - 0.5) * config.step_days, 1)
 
 
 def ageing(

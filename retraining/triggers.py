@@ -128,25 +128,20 @@ def _ageing(ageing: Ageing | None, state: State, evidence: Evidence, now: dateti
     if ageing is None:
         return None
     days = period_days(ageing, evidence.ageing, evidence.labels.customers)
-    if days is None:
-        return None
-    last = last_training(state)
-    if last is None:
-        return Fired(Trigger.AGEING, f"no training is known, and one pays every {days:.1f} days")
-    passed = days_between(last, now)
-    if passed < days:
-        return None
-    why = f"the last training was {passed:.1f} days ago, and one pays after {days:.1f} by measured ageing"
-    return Fired(Trigger.AGEING, why)
+    return _due(Trigger.AGEING, days, state, now, " by measured ageing")
 
 
 def _schedule(days: float | None, state: State, now: datetime) -> Fired | None:
+    return _due(Trigger.SCHEDULE, days, state, now)
+
+
+def _due(trigger: Trigger, days: float | None, state: State, now: datetime, by: str = "") -> Fired | None:
     if days is None:
         return None
     last = last_training(state)
     if last is None:
-        return Fired(Trigger.SCHEDULE, f"no training is known, and one is due every {days:g} days")
+        return Fired(trigger, f"no training is known, and one is due every {days:g} days{by}")
     passed = days_between(last, now)
     if passed < days:
         return None
-    return Fired(Trigger.SCHEDULE, f"the last training was {passed:.1f} days ago, one is due after {days:g}")
+    return Fired(trigger, f"the last training was {passed:.1f} days ago, one is due after {days:g}{by}")
