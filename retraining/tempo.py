@@ -19,9 +19,9 @@ Floats = NDArray[np.float64]
 
 
 def period_days(config: Ageing, measured: Sequence[Aged], customers: int) -> float | None:
-    """Days after which a training is due, half a step early, to a tenth; None: it never pays, or there are no customers.
+    """Days after which a training is due: half a step early, to a tenth of a day.
 
-    New measurements count more than old ones.
+    None: it never pays, or there are no customers. New measurements count more than old ones.
     """
     if not customers:
         return None
