@@ -6,9 +6,7 @@ They share one InferenceService, and each continues where the one before it ende
 import time
 from collections.abc import Iterator
 
-import boto3
 import pytest
-from botocore.config import Config as S3Config
 
 from support.cluster.service import Requests, Service, applied_again
 from support.waits import within
@@ -131,6 +129,9 @@ def test_a_canary_that_cannot_start_is_taken_back_with_its_pods_own_words(
 
 def spoil(service: Service, folder: str, harm: str) -> None:
     """A folder in the store: its files gone, or its signature overwritten."""
+    import boto3  # of the extra loopback, which collecting the tests does not need
+    from botocore.config import Config as S3Config
+
     aws = service.to.aws
     client = boto3.client(
         "s3", endpoint_url=aws["AWS_ENDPOINT_URL"], aws_access_key_id=aws["AWS_ACCESS_KEY_ID"],

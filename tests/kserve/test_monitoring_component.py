@@ -32,14 +32,16 @@ def test_a_cluster_has_each_rule_that_applies_to_it(overlay: str) -> None:
     groups = only(overlay, "PrometheusRule")["spec"]["groups"]
     applied = [rule for group in groups for rule in group["rules"]]
     assert applied == [rule for name in ON_A_CLUSTER for rule in rules(RULES / f"{name}.yml")]
-    assert {file.stem for file in RULES.glob("*.yml")} - set(ON_A_CLUSTER) == {"gateway"}
+    assert {file.stem for file in RULES.glob("*.yml")} - set(ON_A_CLUSTER) == {"gateway", "stream"}
     assert len({group["name"] for group in groups}) == len(groups)
 
 
-def test_one_machine_has_all_rules_but_those_of_a_separate_controller() -> None:
+def test_one_machine_has_all_rules_but_those_of_further_processes() -> None:
     config = yaml.safe_load((RULES.parent / "prometheus.yml").read_text(encoding="utf-8"))
     loaded = {Path(file).stem for file in config["rule_files"]}
-    assert {file.stem for file in RULES.glob("*.yml")} - loaded == {"controller"}
+    assert {file.stem for file in RULES.glob("*.yml")} - loaded == {"controller", "stream"}, (
+        "streams run where they are wanted"
+    )
 
 
 def test_the_exporter_starts_by_its_manifest_and_is_scraped(

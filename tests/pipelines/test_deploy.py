@@ -54,8 +54,10 @@ def pack(
     program: bytes = PROGRAM,
     name: str = "churn",
     spec: dict[str, Any] | None = None,
+    online: str = "redis",
 ) -> Path:
-    """A small archive whose parts fit together, signed, and noted as the newest."""
+    """A small archive whose parts fit together, signed, and noted as the newest. By default its stores are
+    those that a cluster can read."""
     spec = spec or {"features": []}
     bundle = {
         "schema_version": 1,
@@ -72,9 +74,8 @@ def pack(
     with zipfile.ZipFile(archive, "w") as content:
         content.writestr("model.pt2", program)
         content.writestr("sbom.json", b"{}")
-        content.writestr(
-            "feature_store.yaml", "{online_store: {type: redis}, registry: {registry_type: sql}}"
-        )
+        stores = {"online_store": {"type": online}, "registry": {"registry_type": "sql"}}
+        content.writestr("feature_store.yaml", json.dumps(stores))
         content.writestr("bundle.json", json.dumps(bundle))
         content.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
     sign(archive, load_signing_key(settings.training.signing_key_env, settings.files))

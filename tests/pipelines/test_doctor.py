@@ -33,7 +33,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     )
     ingest(made.data, made.files, NOW)
     gates = {"passed": True, "digest": report_of(PROGRAM, HELD).digest, "overrides": []}
-    pack(made, gates, spec=made.features.contract())
+    pack(made, gates, spec=made.features.contract(), online="sqlite")
     return made
 
 

@@ -28,7 +28,8 @@ def settings(tmp_path: Path) -> Settings:
 
 def repacked(settings: Settings, run: str) -> Candidate:
     """The same model in another archive, which is what was packaged last then."""
-    pack(settings, {"passed": True, "digest": report_of(PROGRAM, HELD).digest, "overrides": [], "run": run})
+    gates = {"passed": True, "digest": report_of(PROGRAM, HELD).digest, "overrides": [], "run": run}
+    pack(settings, gates, online="sqlite")
     (archive,) = settings.files.model_store.glob("*.mar")
     return candidate_at(archive)
 
