@@ -122,7 +122,7 @@ class Loop:
             return True
         earlier = [one for one in self._answered if one.moment < moment]
         spec = self._settings.features
-        signals = measure(moment, champion.model, earlier, activity, spec, self._files, tolerance=0.01)
+        signals = measure(moment, champion.model, earlier, activity, spec, self._files)
         ledger.write(moment, "measured", **signals.record())
         if self._demote(moment, earlier, activity, ledger, clock):
             champion = self._champion
