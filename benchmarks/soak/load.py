@@ -48,7 +48,7 @@ class Load:
         self._thread.join(TIMEOUT_S + 5)
 
     async def _send(self) -> None:
-        url = json.loads((self.files.serving / "server.json").read_text())["gateway"]["url"]
+        url = json.loads((self.files.serving / "server.json").read_text())["gateway"]
         pending: set[asyncio.Task[None]] = set()
         begun = time.time()
         async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client:
