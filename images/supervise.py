@@ -1,4 +1,5 @@
-"""Runs TorchServe below process 1: its lines to stdout, and the reason in words when workers do not stay up.
+"""Runs TorchServe and the Envoy in front of it below process 1: their lines to stdout, and the reason in
+words when workers do not stay up.
 
 TorchServe starts a worker that ended again and again, and says nothing of the reason: a container stays
 "Running", while the kernel kills its worker for memory every 15 seconds. Here each end of a worker is written
@@ -132,13 +133,16 @@ def supervise(
     environment: Mapping[str, str],
     ready: Callable[[], bool],
     root: Path = Path("/sys/fs/cgroup"),
+    front: Sequence[str] | None = None,
 ) -> int:
     """Run `command` until it ends, and return the exit code of the container.
 
     `ready`: whether a worker can answer; it is called once a second until it is true, and again after a
-    worker has ended.
+    worker has ended. `front`: the command of the server in front of it. It ends after TorchServe, so that
+    the last answers pass, and where it ends by itself, so does TorchServe.
     """
-    child = subprocess.Popen(command, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    child = _start(command, environment)
+    before = None if front is None else _start(front, environment)
     over = threading.Event()
 
     def stop(*_: object) -> None:
@@ -148,8 +152,13 @@ def supervise(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     workers = Workers(memory(root).killed)
-    reader = threading.Thread(target=_pass_on, args=(child, workers), daemon=True)
-    reader.start()
+    readers = [
+        threading.Thread(target=_pass_on, args=(one, found), daemon=True)
+        for one, found in ((child, workers), (before, Workers()))
+        if one is not None
+    ]
+    for reader in readers:
+        reader.start()
     given_up, is_ready = "", False
     while child.poll() is None:
         try:
@@ -161,27 +170,47 @@ def supervise(
                 _tell("error", sentence)
                 _for_kubernetes(sentence)
             is_ready = is_ready and not ends
-            if workers.ended_in_row >= TRIES and not over.is_set():
+            if over.is_set():
+                continue
+            if workers.ended_in_row >= TRIES:
                 given_up = workers.reason(memory(root))
+                _tell("error", f"given up after {TRIES} workers: {given_up}")
+            elif before is not None and before.poll() is not None:
+                given_up = f"Envoy ended by {_how(before.returncode)} ({memory(root).text()})"
+                _tell("error", given_up)
+            if given_up:
+                _for_kubernetes(given_up)
+                child.terminate()
                 break
-    if given_up:
-        _tell("error", f"given up after {TRIES} workers: {given_up}")
-        _for_kubernetes(given_up)
-        child.terminate()
-    try:
-        code = child.wait(STOP_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        code = child.wait()
-    reader.join(1.0)
+    code = _wait(child)
+    if before is not None:
+        before.terminate()
+        _wait(before)
+    for reader in readers:
+        reader.join(1.0)
     if given_up:
         return 1
     if code and not over.is_set():
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        sentence = f"TorchServe ended by {how} ({memory(root).text()})"
+        sentence = f"TorchServe ended by {_how(code)} ({memory(root).text()})"
         _tell("error", sentence)
         _for_kubernetes(sentence)
     return 128 - code if code < 0 else code
+
+
+def _start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(command, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def _wait(child: "subprocess.Popen[bytes]") -> int:
+    try:
+        return child.wait(STOP_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
+
+
+def _how(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def workers_of(parent: int, proc: Path = Path("/proc")) -> frozenset[int]:

@@ -15,6 +15,11 @@ ENVOY_ITSELF = 96 * 2**20
 API = "type.googleapis.com/envoy."
 
 
+def least_memory(max_request_bytes: int) -> int:
+    """Bytes that Envoy needs for bodies of this size."""
+    return ENVOY_ITSELF + AT_ONCE * max_request_bytes
+
+
 @dataclass(frozen=True)
 class SizeBudget:
     body: int
@@ -25,7 +30,7 @@ class SizeBudget:
     @classmethod
     def of(cls, gateway: GatewayConfig, serving: ServingConfig) -> "SizeBudget":
         """Raises ServingError when the two settings do not fit together."""
-        least = ENVOY_ITSELF + AT_ONCE * serving.max_request_bytes
+        least = least_memory(serving.max_request_bytes)
         if gateway.max_memory_bytes < least:
             raise ServingError(
                 f"gateway.max_memory_bytes: {gateway.max_memory_bytes:,} is too little for requests of"

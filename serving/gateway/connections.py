@@ -9,7 +9,7 @@ import psutil
 
 from serving.gateway.admin import EnvoyAdmin
 from serving.process.listener import not_accepted, refuse_newcomers
-from serving.torchserve.server import Upstream
+from serving.torchserve.upstream import Upstream
 
 ACCEPTED_WITHIN_S = 2.0
 PAUSE_S = 1.0

@@ -12,7 +12,7 @@ from serving.gateway.envoy.instance import EnvoyInstance, watched_text
 from serving.gateway.envoy.routes import ServedModel, route_configuration
 from serving.gateway.keys import replace_privately
 from serving.gateway.tls import TlsFiles
-from serving.torchserve.server import Upstream
+from serving.torchserve.upstream import Upstream
 
 
 class LiveConfig:

@@ -30,7 +30,7 @@ from serving.gateway.tls import TlsFiles
 from serving.process.owned import OwnedProcess
 from serving.process.running import ServerProcess
 from serving.sizes import SizeBudget
-from serving.torchserve.server import Upstream
+from serving.torchserve.upstream import Upstream
 
 START_TIMEOUT_S = 30.0
 APPLIED_WITHIN_S = 10.0

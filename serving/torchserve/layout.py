@@ -36,6 +36,7 @@ def mounted_properties(config: ServingConfig, version: str) -> str:
         model_store="/mnt/models/model-store",
         model_name=config.model_name,
         archive=name,
+        inference_address="0.0.0.0:8080",  # for KServe's own runtime; ours sets its own
         models=models_property(config, name, version),
         response_timeout_s=config.response_timeout_s,
         start_timeout_s=int(config.start_timeout_s),

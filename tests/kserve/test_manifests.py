@@ -209,7 +209,8 @@ def test_ports_and_probes_are_those_of_the_image(overlay: str) -> None:
     (container,) = only(overlay, "ServingRuntime")["spec"]["containers"]
     properties = (REPOSITORY / "configs" / "torchserve" / "kserve.properties").read_text(encoding="utf-8")
     port = container["ports"][0]["containerPort"]
-    assert f"inference_address=http://0.0.0.0:{port}\n" in properties
+    start = (REPOSITORY / "images" / "start_serve.py").read_text(encoding="utf-8")
+    assert f'LISTEN = "0.0.0.0:{port}"' in start
     assert container["livenessProbe"]["httpGet"]["port"] == port
     metrics = only(overlay, "Service")["spec"]["ports"][0]["targetPort"]
     assert f"metrics_address=http://0.0.0.0:{metrics}\n" in properties

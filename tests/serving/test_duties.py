@@ -17,7 +17,8 @@ from serving.archive import Archive
 from serving.client import running
 from serving.config import ServingConfig
 from serving.restarts import RestartPolicy
-from serving.torchserve.server import TorchServe, Upstream
+from serving.torchserve.server import TorchServe
+from serving.torchserve.upstream import Upstream
 from support.served_bundle import ServedBundle
 from support.servers.stack import Stack, supervisor_of, ticking
 from support.waits import within

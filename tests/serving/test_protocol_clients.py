@@ -1,4 +1,4 @@
-"""Every call of common clients, through the gateway; all get the same bits of the scores."""
+"""Every call of common clients, through the gateway and to a pod; all get the same bits of the scores."""
 
 import importlib
 import json
@@ -21,6 +21,7 @@ from handlers.identity import mask
 from support import hostile_grpc
 from support.clients.run import outcomes_of
 from support.served_bundle import KEY, UNKNOWN, ServedBundle
+from support.servers.container import Container
 from support.servers.stack import Stack, supervisor_of
 
 IDS = list(range(1, 41))
@@ -98,7 +99,7 @@ def test_v1_explain(stack: Stack) -> None:
 CLIENTS = {"tritonclient": "triton_calls", "KServe SDK": "kserve_calls", "curl": "curl_calls"}
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "clients.md"
 ROW = re.compile(r"^\| ([^|]+?) \| ([^|]+?) \| (yes|no)[^|]* \| (yes|no)[^|]* \|$", re.MULTILINE)
-"""Client, call, and whether it works through the gateway and with TorchServe alone."""
+"""Client, call, and whether it works through the gateway (and so to a pod) and with TorchServe alone."""
 PARTS: dict[str, Any] = {
     # calls whose answers have no scores of customers
     "outputs": ["status", "churn_probability"],
@@ -136,6 +137,16 @@ def test_every_call_of_each_client_through_the_gateway(stack: Stack, expected: l
     assert wrong == {}
     if shutil.which("curl"):
         assert set(found) == set(documented(True))
+
+
+def test_every_call_of_each_client_to_a_pod(
+    bundle: ServedBundle, expected: list[float], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    container = Container(bundle.archive, tmp_path_factory.mktemp("pod"))
+    with container.running(bundle.environment):
+        found = outcomes(container.address, {}, container.address)
+    wrong = {call: answer for call, answer in found.items() if not is_right(call[1], answer, expected)}
+    assert wrong == {}
 
 
 def test_the_document_is_correct_for_torchserve_alone(stack: Stack, expected: list[float]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from serving.addresses import LOOPBACK
 from serving.gateway.envoy.api import CANARY_ALONE
-from serving.torchserve.server import Upstream
+from serving.torchserve.upstream import Upstream
 
 TOKEN = ("churn", "authorization")
 """Namespace and key of an endpoint's metadata with the header that authorizes requests to its TorchServe."""

@@ -18,7 +18,7 @@ from handlers.identity import PROBE_ID
 from serving.config import GatewayConfig, ServingConfig
 from serving.gateway.keys import Key
 from serving.gateway.process import Gateway
-from serving.torchserve.server import Upstream
+from serving.torchserve.upstream import Upstream
 from support.served_bundle import files_of
 from support.waits import within
 
