@@ -151,7 +151,7 @@ def test_the_health_check_asks_the_worker(running: tuple[str, str]) -> None:
 
 
 def test_it_offers_the_whole_protocol(running: tuple[str, str], bundle: ServedBundle) -> None:
-    """All calls are made by tests/serving/test_protocol_clients.py; here the modules are those of the image."""
+    """All calls are made in tests/serving/test_protocol_clients.py; here the modules are of the image."""
     metadata = httpx.get(f"{running[1]}/v2/models/churn", timeout=30).json()
     assert metadata["versions"] == [read_bundle(bundle.model_dir).model_version]
     assert httpx.get(f"{running[1]}/v1/models/churn", timeout=30).json() == {"name": "churn", "ready": True}
