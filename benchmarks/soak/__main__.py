@@ -6,7 +6,7 @@
 PostgreSQL, Redis, S3, Kafka and MLflow run on loopback, and `churn serve` behind its gateway. Customers are
 asked about at a constant rate, while these take turns: a retraining with another seed and its rollout, a kill
 of each store for some seconds, a new API key. Fails where memory or descriptors grow, where a request fails,
-or where an answer is not in the prediction log exactly once. Figures and plot: --out.
+or where an answer is not in the prediction log exactly once (of each variant). Figures and plot: --out.
 """
 
 import argparse
@@ -17,12 +17,14 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
+
 from benchmarks.soak.events import happen
 from benchmarks.soak.load import Load
 from benchmarks.soak.report import faults, growth, latencies, plot
 from benchmarks.soak.sampling import Sampler
 from deploy.loopback import broker
-from support.servers.loopback import Loopback, loopback
+from support.servers.loopback import END, Loopback, loopback
 from support.waits import within
 
 PLAN = [{"weight": 0, "mirror": True, "min_s": 10, "max_s": 300, "min_requests": 50}] + [
@@ -40,6 +42,8 @@ SETTINGS = (
     "gateway.port=0",
 )
 LOGGED_WITHIN_S = 120.0
+CUSTOMERS = 5000
+"""Asked about in turn: a rollout compares customers, not requests."""
 
 
 def main() -> int:
@@ -53,8 +57,9 @@ def main() -> int:
     with loopback(SETTINGS) as stores:
         say("the first model")
         stores.succeed("run", "--no-rollout")
-        answers = json.loads(stores.files.run_record.read_text())["answers"]
-        customers = [answer["user_id"] for answer in answers]
+        listed = stores.place.folder / "customers.csv"
+        stores.succeed("score", "--as-of", END, "--top", str(CUSTOMERS), "--out", str(listed))
+        customers = pd.read_csv(listed, dtype=str)["user_id"].tolist()
         with stores.serving():
             server = json.loads((stores.files.serving / "server.json").read_text())["pid"]
             load = Load(stores.files, customers, given.rate)
@@ -66,11 +71,15 @@ def main() -> int:
             time.sleep(max(until - time.time(), 0))
             load.stop(), sampler.stop()
             answered = {one.id for one in load.answers if one.status == 200}
-            within(LOGGED_WITHIN_S, lambda: answered <= set(logged(stores)), lambda: len(logged(stores)))
+            within(
+                LOGGED_WITHIN_S,
+                lambda: answered <= {request for request, _ in logged(stores)},
+                lambda: len(logged(stores)),
+            )
         log = logged(stores)
     minutes, growths = latencies(load.answers), growth(sampler.samples)
     plot(sampler.samples, minutes, events, given.out / "soak.png")
-    found = faults(growths, load.answers, log)
+    found = faults(growths, load.answers, log, events)
     content = {
         "faults": found,
         "answers": len(load.answers),
@@ -88,10 +97,11 @@ def main() -> int:
     return 1 if found else 0
 
 
-def logged(stores: Loopback) -> Counter[str]:
-    """Request -> how often it is in the prediction log."""
+def logged(stores: Loopback) -> Counter[tuple[str, str]]:
+    """Request and variant -> how often the pair is in the prediction log. The canary logs the copies that it
+    gets before it has a share of its own, as it does the requests of its share."""
     records = map(json.loads, stores.messages(broker.PREDICTIONS))
-    return Counter(record["request_id"] for record in records)
+    return Counter((record["request_id"], record["variant"]) for record in records)
 
 
 def say(line: str) -> None:

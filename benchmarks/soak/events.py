@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from deploy.loopback.stores import NAMES
+from serving.gateway.keys import OWN
 from support.servers.loopback import Loopback
 
 REST_S = 20.0
@@ -44,7 +45,7 @@ def turns(stores: Loopback) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "rollout", lambda: roll_out(stores)
         for name in NAMES:
             yield f"{name} killed", lambda name=name: restart(stores, name)  # type: ignore[misc]
-        yield "key rotated", lambda: ended(stores, "keys", "rotate", "churn")
+        yield "key rotated", lambda: ended(stores, "keys", "rotate", OWN)
 
 
 def retrain(stores: Loopback, number: int) -> str:

@@ -54,9 +54,14 @@ def latencies(answers: Sequence[Answer]) -> pd.DataFrame:
     ).fillna({"failed": 0})
 
 
-def faults(growths: pd.DataFrame, answers: Sequence[Answer], logged: Counter[str]) -> list[str]:
-    """What must not be, a line each."""
-    found = []
+def faults(
+    growths: pd.DataFrame,
+    answers: Sequence[Answer],
+    logged: Counter[tuple[str, str]],
+    events: Sequence[Event],
+) -> list[str]:
+    """What must not be, a line each. `logged`: request and variant -> how often the log has the pair."""
+    found = [f"{event.what}: {event.outcome}" for event in events if event.outcome.startswith("exit code")]
     for row in growths[~growths["part"].str.startswith("disk")].itertuples():
         if row.mb_per_hour > max(MOST_GROWTH * row.mb, MOST_MEGABYTES):
             found.append(f"{row.part}: memory grows by {row.mb_per_hour:.0f} MB an hour from {row.mb:.0f}")
@@ -65,9 +70,10 @@ def faults(growths: pd.DataFrame, answers: Sequence[Answer], logged: Counter[str
     if failed := Counter(f"{one.status} {one.outcome}" for one in answers if one.status != 200):
         found.append(f"failed requests: {dict(failed)}")
     answered = [one.id for one in answers if one.status == 200]
-    if lost := [id for id in answered if not logged[id]]:
+    requests = {request for request, _ in logged}
+    if lost := [id for id in answered if id not in requests]:
         found.append(f"{len(lost)} answers are not in the prediction log, the first {lost[0]}")
-    if twice := [id for id in answered if logged[id] > 1]:
+    if twice := [request for (request, _), times in logged.items() if times > 1]:
         found.append(f"{len(twice)} answers are in the prediction log twice, the first {twice[0]}")
     return found
 
