@@ -337,3 +337,12 @@ def test_feast_does_not_share_the_metrics_of_processes():
         "assert two.collect()[0].samples[0].value == 0; assert 'PROMETHEUS_MULTIPROC_DIR' not in os.environ"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_feast_imports_pytorch_only_when_a_tensor_is_wanted():
+    code = (
+        "import sys, features.lean_feast; assert 'torch' not in sys.modules;"
+        "from feast.infra.offline_stores.offline_store import get_torch;"
+        "assert get_torch().tensor([2]).tolist() == [2]"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
