@@ -8,17 +8,15 @@ topic is in the segments once. Old segments stay when the topic's retention remo
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
 from core.errors import MonitoringError
 from core.workspace import write_atomically
-from handlers.records.record import Origin, schema_of
+from handlers.records.messages import record_of, table_of
 
 CHUNK = 50_000
 """Records of a partition that are in memory at a time."""
@@ -109,7 +107,7 @@ def _copy(client: Any, topic: str, partition: Any, types: Mapping[str, str], pos
         first = offset
         for message in _messages(client, min(CHUNK, high - offset)):
             offset = message.offset() + 1
-            if (record := _record(message.value())) is None:
+            if (record := record_of(message.value())) is None:
                 skipped += 1
             else:
                 records.append(record)
@@ -143,17 +141,6 @@ def _messages(client: Any, count: int) -> Iterator[Any]:
         count -= len(batch)
 
 
-def _record(value: bytes | None) -> dict[str, Any] | None:
-    """The record in a message, with times; None for a message that is none."""
-    try:
-        record = json.loads(value or b"")
-        for name in ("time", "features_at"):
-            record[name] = None if record[name] is None else datetime.fromisoformat(record[name])
-        return record if isinstance(record["user_id"], str) and record["time"] is not None else None
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def _by_day(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
     days: dict[str, list[dict[str, Any]]] = {}
     for record in records:
@@ -162,15 +149,7 @@ def _by_day(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str,
 
 
 def _write(file: Path, rows: Sequence[dict[str, Any]], types: Mapping[str, str]) -> None:
-    names = dict.fromkeys(name.removeprefix("feature_") for row in rows for name in row if "feature_" in name)
-    known = {name: types.get(name) or _kind([row.get(f"feature_{name}") for row in rows]) for name in names}
-    table = pa.Table.from_pylist(list(rows), schema_of(Origin("", "", "", 0.0, known)))
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
+    pq.write_table(table_of(rows, types), temporary, compression="zstd")
     temporary.replace(file)
-
-
-def _kind(values: Sequence[Any]) -> str:
-    """The type of an input that the present spec does not have."""
-    return "string" if any(isinstance(value, str) for value in values) else "float64"

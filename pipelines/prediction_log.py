@@ -19,13 +19,19 @@ def collected_log(settings: Stages) -> Path:
     folder = settings.files.predictions
     address = settings.serving.prediction_log_kafka
     if address is not None:
-        try:
-            brokers, topic = address_of(address)
-            security = kafka_security(os.environ)
-        except BundleError as error:
-            raise ConfigError(str(error)) from None
         features = settings.features
         types = {feature.name: feature.dtype for feature in features.features}
         types |= {ratio.name: "float64" for ratio in features.derived}
-        copy_topic(brokers, topic, security, types, folder)
+        copy_topic(*topic_of(address), types, folder)
     return folder
+
+
+def topic_of(address: str) -> tuple[str, str, dict[str, str]]:
+    """Brokers, topic, and the settings of TLS and SASL of `serving.prediction_log_kafka`.
+
+    Raises ConfigError for settings that cannot be used.
+    """
+    try:
+        return *address_of(address), kafka_security(os.environ)
+    except BundleError as error:
+        raise ConfigError(str(error)) from None

@@ -30,6 +30,7 @@ from pipelines.wiring import Replacements, Wiring
 from rollout.config import Notify, Rehearsal, RolloutConfig
 from rollout.notify import Notice
 from rollout.observers.live import LiveObserver
+from rollout.observers.log_files import LogFiles
 from rollout.registry import ModelRegistry, OthersRegistry, RegistryProjection
 from rollout.state import Change, Rollout
 from rollout.store import Store
@@ -134,7 +135,7 @@ class _Rehearsal:
         customers = customers_online(settings, self._plan.customers)
         progress(f"starting the gateway and version {first.version} as stable")
         with supervised(settings, files, now, end, lambda: Path(first.archive)) as servers:
-            observer = LiveObserver(servers.gateway, files.predictions, self._config, end - now)
+            observer = LiveObserver(servers.gateway, LogFiles(files.predictions), self._config, end - now)
             store = Store(f"sqlite:///{files.root}/rollout.db", self._config.lease_s)
             target = _Warmed(servers, self._plan.warm_s, self._stable is None, clock)
             with self._traffic(servers, customers) as traffic:

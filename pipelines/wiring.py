@@ -25,6 +25,7 @@ from rollout.store import Store
 from rollout.targets.target import ClusterTarget, Target
 
 if TYPE_CHECKING:
+    from rollout.observers.prediction_log import LogSource
     from serving.supervisor import Supervisor
 
 Observe = Callable[[RolloutConfig, Rollout], Observer]
@@ -84,11 +85,8 @@ class Wiring:
         from rollout.observers.live import LiveObserver
         from rollout.targets.envoy import EnvoyTarget
 
-        log = settings.files.predictions if settings.serving.prediction_log else None
-        log = None if settings.serving.prediction_log_kafka is not None else log
-
         def observe(config: RolloutConfig, rollout: Rollout) -> Observer:
-            horizon = settings.features.horizon
+            horizon, log = settings.features.horizon, _prediction_log(settings, clock_offset)
             return LiveObserver(supervisor.gateway, log, config, clock_offset, config.labels, horizon)
 
         return cls(settings, EnvoyTarget(supervisor), observe, over)
@@ -155,6 +153,21 @@ def log_to_stderr() -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s rollout: %(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
+
+
+def _prediction_log(settings: Stages, clock_offset: timedelta) -> "LogSource | None":
+    """Where this machine's servers write their predictions; None where none are written.
+
+    Raises ConfigError for settings of Kafka that cannot be used.
+    """
+    from pipelines.prediction_log import topic_of
+    from rollout.observers.log_files import LogFiles
+    from rollout.observers.log_topic import LogTopic
+
+    serving = settings.serving
+    if serving.prediction_log_kafka is not None:
+        return LogTopic(*topic_of(serving.prediction_log_kafka), clock_offset)
+    return LogFiles(settings.files.predictions) if serving.prediction_log else None
 
 
 def _cluster_observer(config: RolloutConfig, rollout: Rollout) -> Observer:

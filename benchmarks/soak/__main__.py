@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.soak.events import happen
-from benchmarks.soak.load import Load
+from benchmarks.soak.load import OURS, Load
 from benchmarks.soak.report import faults, growth, latencies, plot
 from benchmarks.soak.sampling import Sampler
 from deploy.loopback import broker
@@ -98,10 +98,11 @@ def main() -> int:
 
 
 def logged(stores: Loopback) -> Counter[tuple[str, str]]:
-    """Request and variant -> how often the pair is in the prediction log. The canary logs the copies that it
-    gets before it has a share of its own, as it does the requests of its share."""
+    """Request of the load and variant -> how often the pair is in the prediction log. The canary logs the
+    copies that it gets before it has a share of its own, as it does the requests of its share."""
     records = map(json.loads, stores.messages(broker.PREDICTIONS))
-    return Counter((record["request_id"], record["variant"]) for record in records)
+    found = ((record["request_id"], record["variant"]) for record in records)
+    return Counter(pair for pair in found if pair[0].startswith(OURS))
 
 
 def say(line: str) -> None:

@@ -13,6 +13,8 @@ import httpx
 from core.workspace import Workspace
 
 TIMEOUT_S = 10.0
+OURS = "soak-"
+"""With which the identifiers of the load's requests begin."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Load:
             await asyncio.gather(*pending)
 
     async def _ask(self, client: httpx.AsyncClient, number: int, due: float) -> None:
-        customer, id = self.customers[number % len(self.customers)], f"soak-{number}"
+        customer, id = self.customers[number % len(self.customers)], f"{OURS}{number}"
         try:
             # read each time, since keys are rotated meanwhile
             headers = {"x-api-key": self.files.api_key.read_text().strip(), "x-request-id": id}

@@ -11,14 +11,13 @@ from rollout.observers.envoy_stats import between, totals
 from rollout.observers.failures import Failing, FailureReader
 from rollout.observers.log_rows import Labels
 from rollout.observers.observer import Opened
-from rollout.observers.prediction_log import Logged, PredictionLogReader
+from rollout.observers.prediction_log import Logged, LogSource, PredictionLogReader
 from rollout.rules.latency import Latency
 from serving.gateway.process import Gateway
 
 
 class LiveObserver:
-    """`log`: the folder of the prediction log. None where it is written elsewhere: then Envoy's counts are
-    all.
+    """`log`: of predictions. None where none is written: then Envoy's counts are all.
 
     `clock_offset`: by how much the workers' clock is ahead of the controller's. `labels`: Parquet of
     outcomes, which may appear and grow during the rollout; `horizon`: how far predictions look ahead
@@ -28,7 +27,7 @@ class LiveObserver:
     def __init__(
         self,
         gateway: Gateway,
-        log: Path | None,
+        log: LogSource | None,
         config: RolloutConfig,
         clock_offset: timedelta = timedelta(0),
         labels: Path | None = None,

@@ -39,6 +39,9 @@ class LogFiles:
         self._positions: dict[str, _Position] = {}
         self._done: set[str] = set()
 
+    def __str__(self) -> str:
+        return str(self.folder)
+
     def new_rows(self, since: datetime) -> Iterator[pa.Table]:
         """Rows since the last call, of files with records after `since` (on the workers' clock). Raises
         OSError and pyarrow.ArrowException."""

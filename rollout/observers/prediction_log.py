@@ -4,18 +4,16 @@ Each window has one row for each customer, to which a look adds only what is new
 grows with the number of requests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from core.errors import ServingError
 from rollout.evidence import Arm, Floats, Labelled, none
-from rollout.observers.log_files import LogFiles
 from rollout.observers.log_rows import Labels, Rows, microseconds, rows_of
 from rollout.observers.observer import Opened
 
@@ -57,19 +55,26 @@ class _WindowRows:
         self.rows, self.version = rows, self.version + 1
 
 
+class LogSource(Protocol):
+    """A folder (log_files.py) or a topic (log_topic.py)."""
+
+    def new_rows(self, since: datetime) -> Iterator[pa.Table]:
+        """Rows since the last call, of records after `since` on the workers' clock."""
+
+
 class PredictionLogReader:
-    """`folder`: of the log's segments. `segments`: features whose values are judged separately.
+    """`source`: where the rows come from. `segments`: features whose values are judged separately.
     `clock_offset`: by how much the workers' clock is ahead of the controller's. `labels`: outcomes, where
     there are any."""
 
     def __init__(
         self,
-        folder: Path,
+        source: LogSource,
         segments: Sequence[str] = (),
         clock_offset: timedelta = timedelta(0),
         labels: Labels | None = None,
     ) -> None:
-        self._files, self._segments, self._offset = LogFiles(folder), tuple(segments), clock_offset
+        self._source, self._segments, self._offset = source, tuple(segments), clock_offset
         self._labels = labels
         self._chunks: list[Rows] = []
         self._dropped = 0
@@ -80,10 +85,10 @@ class PredictionLogReader:
     def read(self, since: datetime) -> None:
         """Read what is new. Raises ServingError where the log or the labels cannot be read."""
         try:
-            tables = self._files.new_rows(since + self._offset)
+            tables = self._source.new_rows(since + self._offset)
             fresh = [rows_of(table, since, self._offset, self._segments) for table in tables]
         except (OSError, pa.ArrowException) as error:
-            raise ServingError(f"prediction log {self._files.folder}: {str(error).splitlines()[0]}") from None
+            raise ServingError(f"prediction log {self._source}: {str(error).splitlines()[0]}") from None
         self._chunks.extend(rows for rows in fresh if len(rows.score))
         self._forget()
         if self._labels is not None and self._labels.changed():

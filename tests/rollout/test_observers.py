@@ -18,6 +18,7 @@ from rollout.config import RolloutConfig
 from rollout.counts import quantile
 from rollout.observers.envoy_stats import EPOCH, between
 from rollout.observers.live import LiveObserver
+from rollout.observers.log_files import LogFiles
 from rollout.observers.log_rows import Labels
 from rollout.observers.observer import Opened
 from rollout.observers.prediction_log import PredictionLogReader
@@ -87,7 +88,7 @@ def window(ended_s: float | None = None, begun_s: float = 0, mirror: bool = Fals
 
 def test_open_spools_and_closed_segments_are_read_once(tmp_path: Path) -> None:
     reader, stable, canary = (
-        PredictionLogReader(tmp_path),
+        PredictionLogReader(LogFiles(tmp_path)),
         Worker(tmp_path, "stable"),
         Worker(tmp_path, "canary"),
     )
@@ -108,7 +109,7 @@ def test_open_spools_and_closed_segments_are_read_once(tmp_path: Path) -> None:
 
 
 def test_a_message_that_is_being_written_waits_for_its_end(tmp_path: Path) -> None:
-    worker, reader = Worker(tmp_path, "canary"), PredictionLogReader(tmp_path)
+    worker, reader = Worker(tmp_path, "canary"), PredictionLogReader(LogFiles(tmp_path))
     worker.log(BEGUN, ["a"], [0.5])
     worker.log(BEGUN, ["b"], [0.5])
     [spool] = tmp_path.glob(".*.spool")
@@ -122,7 +123,7 @@ def test_a_message_that_is_being_written_waits_for_its_end(tmp_path: Path) -> No
 
 
 def test_late_segments_belong_to_the_window_of_their_records(tmp_path: Path) -> None:
-    reader = PredictionLogReader(tmp_path)
+    reader = PredictionLogReader(LogFiles(tmp_path))
     first, second = window(10), window(None, begun_s=10)
     reader.read(BEGUN)
     worker = Worker(tmp_path, "canary")
@@ -137,7 +138,7 @@ def test_late_segments_belong_to_the_window_of_their_records(tmp_path: Path) -> 
 
 
 def test_a_customer_counts_once_in_a_window_by_the_first_answer(tmp_path: Path) -> None:
-    reader, worker = PredictionLogReader(tmp_path), Worker(tmp_path, "stable")
+    reader, worker = PredictionLogReader(LogFiles(tmp_path)), Worker(tmp_path, "stable")
     for second, score in enumerate((0.7, 0.2, 0.2)):
         worker.log(BEGUN + second * SECOND, ["one"], [score])
     worker.log(BEGUN, ["two"], [0.4])
@@ -149,7 +150,7 @@ def test_a_customer_counts_once_in_a_window_by_the_first_answer(tmp_path: Path) 
 def test_a_look_costs_no_more_for_rows_that_were_seen(tmp_path: Path) -> None:
     """One row for each customer and window is in memory, and rows that were read ten minutes ago are
     dropped."""
-    reader, worker = PredictionLogReader(tmp_path), Worker(tmp_path, "stable")
+    reader, worker = PredictionLogReader(LogFiles(tmp_path)), Worker(tmp_path, "stable")
     for minute in range(30):
         worker.log(BEGUN + minute * 60 * SECOND, [f"u{n}" for n in range(20)], [0.1 + minute / 100] * 20)
         reader.read(BEGUN)
@@ -162,7 +163,7 @@ def test_a_look_costs_no_more_for_rows_that_were_seen(tmp_path: Path) -> None:
 
 
 def test_what_was_wrong_with_features_is_counted(tmp_path: Path) -> None:
-    reader, worker = PredictionLogReader(tmp_path, ["country"]), Worker(tmp_path, "canary")
+    reader, worker = PredictionLogReader(LogFiles(tmp_path), ["country"]), Worker(tmp_path, "canary")
     worker.log(BEGUN, ["a"], [0.1], Answer("stale"))
     worker.log(BEGUN, ["b"], [0.2], Answer("degraded"))
     worker.log(BEGUN, ["c"], [0.3], Answer("unknown", country="DE"))
@@ -174,12 +175,12 @@ def test_what_was_wrong_with_features_is_counted(tmp_path: Path) -> None:
     assert (arm.customers, arm.missing, arm.stale, arm.degraded) == (4, 2, 1, 1)
     assert {name: len(scores) for name, scores in arm.segments.items()} == {"country=CH": 3, "country=DE": 1}
     with pytest.raises(ServingError, match=r"rollout\.segments: town: not a feature"):
-        PredictionLogReader(tmp_path, ["town"]).read(BEGUN)
+        PredictionLogReader(LogFiles(tmp_path), ["town"]).read(BEGUN)
 
 
 def test_a_shadow_pairs_the_same_request_and_customer(tmp_path: Path) -> None:
     reader, stable, canary = (
-        PredictionLogReader(tmp_path),
+        PredictionLogReader(LogFiles(tmp_path)),
         Worker(tmp_path, "stable"),
         Worker(tmp_path, "canary"),
     )
@@ -195,7 +196,7 @@ def test_a_shadow_pairs_the_same_request_and_customer(tmp_path: Path) -> None:
 def test_outcomes_join_the_predictions_that_were_made_a_horizon_before(tmp_path: Path) -> None:
     offset = timedelta(days=-10_000)  # a replayed past
     file = tmp_path / "labels.parquet"
-    reader = PredictionLogReader(tmp_path / "log", (), offset, Labels(file, HORIZON, offset))
+    reader = PredictionLogReader(LogFiles(tmp_path / "log"), (), offset, Labels(file, HORIZON, offset))
     worker = Worker(tmp_path / "log", "canary", offset=offset)
     worker.log(BEGUN, ["a", "b", "c"], [0.9, 0.2, 0.5])
     reader.read(BEGUN)
@@ -245,7 +246,7 @@ def test_both_sources_make_one_evidence(tmp_path: Path) -> None:
     config = RolloutConfig.model_validate({"stages": [{"weight": 100, "max_s": 1}]})
     now = datetime.now(UTC)
     with split(tmp_path) as made:
-        observer = LiveObserver(made.gateway, tmp_path / "log", config)
+        observer = LiveObserver(made.gateway, LogFiles(tmp_path / "log"), config)
         shadow = Opened(0, True, now, before=observer.mark())
         made.gateway.set_canary_weight(0, mirror=True)
         for user in range(30):

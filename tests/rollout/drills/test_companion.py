@@ -12,6 +12,7 @@ import pytest
 from rollout.attendant import attend
 from rollout.controller import Controller
 from rollout.observers.live import LiveObserver
+from rollout.observers.log_files import LogFiles
 from rollout.rules import rules_of
 from rollout.session import Clock, Connections
 from rollout.state import Rollout
@@ -54,7 +55,7 @@ def test_a_rollout_started_elsewhere_is_carried_out(bundle: ServedBundle, tmp_pa
             return  # the supervisor restarts a companion that ends
 
         def make(rollout: Rollout) -> Controller:
-            observer = LiveObserver(supervisor.gateway, tmp_path / "prediction-log", config, offset)
+            observer = LiveObserver(supervisor.gateway, LogFiles(tmp_path / "prediction-log"), config, offset)
             connections = Connections(
                 Store(uri, config.lease_s), EnvoyTarget(supervisor), observer, Registered()
             )

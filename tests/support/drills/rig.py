@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from rollout.config import RolloutConfig
 from rollout.controller import Controller
 from rollout.observers.live import LiveObserver
+from rollout.observers.log_files import LogFiles
 from rollout.observers.observer import Observer
 from rollout.rules import rules_of
 from rollout.session import Clock, Connections
@@ -131,7 +132,7 @@ class Rig:
         return self.supervisor.gateway.url
 
     def observer(self, config: RolloutConfig, labels: Path | None = None) -> Observer:
-        return LiveObserver(self.supervisor.gateway, self.log, config, self.offset, labels, HORIZON)
+        return LiveObserver(self.supervisor.gateway, LogFiles(self.log), config, self.offset, labels, HORIZON)
 
 
 @contextmanager
