@@ -45,8 +45,6 @@ def service(
     """With its secrets, and nothing else yet. It leaves nothing behind."""
     cluster.needs_standard() if request.param == "standard" else cluster.needs_knative()
     made = Service(tmp_path_factory.mktemp("shop"), stores, f"churn-test-{uuid4().hex[:6]}", request.param)
-    made.churn.prepare()
-    made.churn.package(seed=1)
     try:
         made.make_secrets()
         yield made

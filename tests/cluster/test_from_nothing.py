@@ -6,8 +6,13 @@ They share one InferenceService, and each continues where the one before it ende
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
+from handlers.identity import mask
+from support.clients.documented import IDS, documented, outcomes, wrong
+from support.cluster.by_name import reached_by_name
+from support.cluster.models import MASK_KEY
 from support.cluster.service import Requests, Service, applied_again
 from support.waits import within
 
@@ -43,6 +48,18 @@ def test_the_first_deploy_serves(service: Service) -> None:
     assert service.served.startswith(service.to.store)
     within(60, lambda: len([p for p in service.ask() if p["churn_probability"] is not None]) > 0)
     print(f"first model: {time.monotonic() - began:.0f} s")
+
+
+def test_every_call_of_each_standard_client_has_the_same_bits(service: Service) -> None:
+    """docs/clients.md, over HTTP and gRPC, through the gateway of the cluster."""
+    answers = service.ask(len(IDS))
+    expected = [one["churn_probability"] for one in answers]
+    masked = [mask(str(user), MASK_KEY.encode()) for user in IDS]
+    with reached_by_name(service.to.gateway, service.host, service.folder) as address:
+        [version] = httpx.get(f"http://{address}/v2/models/churn").json()["versions"]
+        found = outcomes(address, {}, address, masked, version)
+    assert wrong(found, expected) == {}
+    assert set(found) <= set(documented(True))
 
 
 def test_every_line_of_the_container_is_an_object(service: Service) -> None:

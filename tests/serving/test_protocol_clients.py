@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import re
 import shutil
 import sys
 import zipfile
@@ -19,12 +18,10 @@ from grpc_tools import protoc
 
 from handlers.identity import mask
 from support import hostile_grpc
-from support.clients.run import outcomes_of
+from support.clients.documented import IDS, documented, is_right, outcomes, wrong
 from support.served_bundle import KEY, UNKNOWN, ServedBundle
 from support.servers.container import Container
 from support.servers.stack import Stack, supervisor_of
-
-IDS = list(range(1, 41))
 
 
 @pytest.fixture(scope="module")
@@ -96,45 +93,12 @@ def test_v1_explain(stack: Stack) -> None:
     assert answer.status_code == 200, answer.text
 
 
-CLIENTS = {"tritonclient": "triton_calls", "KServe SDK": "kserve_calls", "curl": "curl_calls"}
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "clients.md"
-ROW = re.compile(r"^\| ([^|]+?) \| ([^|]+?) \| (yes|no)[^|]* \| (yes|no)[^|]* \|$", re.MULTILINE)
-"""Client, call, and whether it works through the gateway (and so to a pod) and with TorchServe alone."""
-PARTS: dict[str, Any] = {
-    # calls whose answers have no scores of customers
-    "outputs": ["status", "churn_probability"],
-    "request_outputs": ["status", "churn_probability"],
-    "request_id": "q",
-    "explain": 5,
-    "Check": "SERVING",
-}
-
-
-def documented(gateway: bool) -> dict[tuple[str, str], bool]:
-    rows = ROW.findall(DOCUMENT.read_text(encoding="utf-8"))
-    return {(client, call): (there if gateway else alone) == "yes" for client, call, there, alone in rows}
-
-
-def is_right(call: str, found: Any, expected: list[float]) -> bool:
-    """Whether the client got what it requested; scores have the expected bits."""
-    part = next((part for name, part in PARTS.items() if name in call), None)
-    return found is True or found in (part, expected, expected[:1])
-
-
-def outcomes(address: str, headers: dict[str, str], grpc_address: str) -> dict[Any, Any]:
-    masked = [mask(str(i), KEY) for i in IDS]
-    return {
-        (client, call): found
-        for client, script in CLIENTS.items()
-        if script != "curl_calls" or shutil.which("curl")
-        for call, found in outcomes_of(script, address, headers, grpc_address, masked).items()
-    }
+MASKED = [mask(str(i), KEY) for i in IDS]
 
 
 def test_every_call_of_each_client_through_the_gateway(stack: Stack, expected: list[float]) -> None:
-    found = outcomes(address(stack), stack.headers, address(stack))
-    wrong = {call: answer for call, answer in found.items() if not is_right(call[1], answer, expected)}
-    assert wrong == {}
+    found = outcomes(address(stack), stack.headers, address(stack), MASKED)
+    assert wrong(found, expected) == {}
     if shutil.which("curl"):
         assert set(found) == set(documented(True))
 
@@ -144,15 +108,14 @@ def test_every_call_of_each_client_to_a_pod(
 ) -> None:
     container = Container(bundle.archive, tmp_path_factory.mktemp("pod"))
     with container.running(bundle.environment):
-        found = outcomes(container.address, {}, container.address)
-    wrong = {call: answer for call, answer in found.items() if not is_right(call[1], answer, expected)}
-    assert wrong == {}
+        found = outcomes(container.address, {}, container.address, MASKED)
+    assert wrong(found, expected) == {}
 
 
 def test_the_document_is_correct_for_torchserve_alone(stack: Stack, expected: list[float]) -> None:
     upstream = stack.supervisor.model.upstream
     alone, over_grpc = (f"127.0.0.1:{port}" for port in (upstream.inference_port, upstream.grpc_port))
-    found = outcomes(alone, {"authorization": f"Bearer {upstream.token}"}, over_grpc)
+    found = outcomes(alone, {"authorization": f"Bearer {upstream.token}"}, over_grpc, MASKED)
     right = {call: is_right(call[1], answer, expected) for call, answer in found.items()}
     assert right == {call: yes for call, yes in documented(False).items() if call in found}
 

@@ -6,12 +6,13 @@ address (host:port), headers as JSON, address of gRPC.
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 IDS = list(range(1, 41))
-MODEL, VERSION = "churn", "0123456789ab"
+MODEL, VERSION = "churn", os.environ.get("MODEL_VERSION", "0123456789ab")
 MASKED = json.loads(sys.argv[4]) if len(sys.argv) > 4 else []
 """The same customers by their masked names."""
 ADDRESS, HEADERS, GRPC = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]

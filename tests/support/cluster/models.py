@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from core.workspace import Workspace
 from support.cluster.addresses import Addresses
 from support.retraining_runs import FAST, make_log
 
@@ -15,6 +18,13 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 NOW = "2024-11-01T12:00:00+00:00"
 """The time in the pods: the shop's log ends here."""
 CUSTOMERS = 250
+MASK_KEY = "k" * 64
+
+
+@dataclass(frozen=True)
+class Packaged:
+    archive: Path
+    report: Path
 
 
 class Commands:
@@ -26,9 +36,10 @@ class Commands:
         log = folder / "log.csv"
         make_log(log, NOW[:10])
         columns = {"user_id": "customer", "timestamp": "when", "amount": "paid"}
+        source = {"kind": "csv", "uri": str(log), "columns": columns, "user_id_type": "integer"}
         self.given = (
             f"workspace={folder / 'var'}",
-            f"data.source={json.dumps({'kind': 'csv', 'uri': str(log), 'columns': columns})}",
+            f"data.source={json.dumps(source)}",
             *FAST,
         )
         stages = [{"weight": w, "min_s": 5, "max_s": 300, "min_requests": 50} for w in (10, 50, 100)]
@@ -57,7 +68,7 @@ class Commands:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, **self.to.aws, "PYTHONPATH": str(REPOSITORY), "CHURN_MASK_KEY": "k" * 64}
+        return {**os.environ, **self.to.aws, "PYTHONPATH": str(REPOSITORY), "CHURN_MASK_KEY": MASK_KEY}
 
     def line(self, *words: str) -> list[str]:
         flags = [word for value in self.given for word in ("--set", value)]
@@ -81,8 +92,20 @@ class Commands:
         for words in (["ingest"], ["features", "build"], ["features", "materialize"]):
             self(*words)
 
-    def package(self, seed: int) -> None:
-        """A model that differs from that of another seed."""
+    def package(self, seed: int) -> Packaged:
+        """A model that differs from that of another seed, stored beside those of others."""
         self("train", "--set", f"training.seed={seed}")
         self("gates")
         self("package")
+        files, folder = Workspace(self.folder / "var"), self.folder / "packaged" / str(seed)
+        folder.mkdir(parents=True)
+        archive = Path(json.loads(files.archive_record.read_text())["path"])
+        for file in (archive, archive.with_name(f"{archive.name}.sig")):
+            shutil.copyfile(file, folder / file.name)
+        shutil.copytree(files.gate_report.resolve(), folder / "gates")
+        return Packaged(folder / archive.name, folder / "gates" / "gate_report.json")
+
+    def deploy(self, model: Packaged, reason: str, code: int = 0) -> str:
+        return self(
+            "deploy", str(model.archive), "--report", str(model.report), "--reason", reason, code=code
+        )

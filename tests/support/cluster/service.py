@@ -18,7 +18,7 @@ import yaml
 
 from support.cluster.addresses import Addresses
 from support.cluster.inventory import done, found, kubectl
-from support.cluster.models import CUSTOMERS, NOW, REPOSITORY, Commands
+from support.cluster.models import CUSTOMERS, MASK_KEY, NOW, REPOSITORY, Commands
 from support.waits import within
 
 REMOVED_WITHIN_S = 180
@@ -32,6 +32,8 @@ class Service:
     def __init__(self, folder: Path, to: Addresses, namespace: str, mode: str) -> None:
         self.folder, self.to, self.namespace, self.mode = folder, to, namespace, mode
         self.churn = Commands(folder, to, namespace, mode)
+        self.churn.prepare()
+        self.first = self.churn.package(seed=1)
         self._overlay()
 
     def _overlay(self) -> None:
@@ -81,7 +83,7 @@ class Service:
             "secret", "generic", "churn-features", f"--from-literal=online={self.to.redis}",
             f"--from-literal=registry={self.to.postgres}/feast",
         )  # fmt: skip
-        self._create("secret", "generic", "churn-mask-key", f"--from-literal=key={'k' * 64}")
+        self._create("secret", "generic", "churn-mask-key", f"--from-literal=key={MASK_KEY}")
         keys = [f"--from-literal={key}={aws[key]}" for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
         self._create("secret", "generic", "churn-storage", *keys)
         done(
@@ -112,7 +114,7 @@ class Service:
         )[2]
 
     def ask(self, customers: int = CUSTOMERS) -> list[Any]:
-        body = {"instances": [{"user_id": str(user)} for user in range(1, customers + 1)]}
+        body = {"instances": [{"user_id": user} for user in range(1, customers + 1)]}
         answer = httpx.post(
             f"{self.to.gateway}/v1/models/churn:predict", json=body, headers={"Host": self.host}, timeout=10
         )
@@ -120,7 +122,7 @@ class Service:
         return list(answer.json()["predictions"])
 
     @contextmanager
-    def controller(self) -> Iterator[Path]:
+    def controller(self) -> "Iterator[subprocess.Popen[bytes]]":
         """`churn rollout run` with the rights of ServiceAccount churn-rollout and no others."""
         token = done("create", "token", "churn-rollout", "-n", self.namespace, "--duration=2h").strip()
         config = yaml.safe_load(done("config", "view", "--minify", "--raw", "--flatten"))
@@ -140,10 +142,11 @@ class Service:
         try:
             # else a command that comes sooner ends with "no controller runs"
             within(120, lambda: " rollout: " in log.read_text()[begins:])
-            yield log
+            yield process
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.wait(60)
 
     def status(self) -> Any:
         ran = subprocess.run(
@@ -185,6 +188,12 @@ class Requests:
         self._over = Event()
         self._threads = [Thread(target=self._run, args=(first,)) for first in range(4)]
 
+    @property
+    def summary(self) -> str:
+        """For people, in the output of a run."""
+        answered = sum(self.answers.values())
+        return f"{answered} answered, {len(self.lost)} lost, the slowest after {self.slowest_s:.1f} s"
+
     def __enter__(self) -> "Requests":
         for thread in self._threads:
             thread.start()
@@ -202,7 +211,7 @@ class Requests:
                 customer = customer % CUSTOMERS + 1
                 began = time.monotonic()
                 try:
-                    answer = client.post(url, json={"instances": [{"user_id": str(customer)}]})
+                    answer = client.post(url, json={"instances": [{"user_id": customer}]})
                 except httpx.HTTPError as error:
                     self.lost.append(type(error).__name__)
                     continue
