@@ -3,6 +3,7 @@
 import json
 import os
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,25 @@ def key_for(server: Mapping[str, Any], files: Workspace) -> str | None:
         return own_key(files.api_key)
     tokens = read_tokens(Path(server["key_file"]))
     return None if tokens is None else tokens.inference
+
+
+def accepts(
+    server: Mapping[str, Any], key: str, verify: ssl.SSLContext | bool = True, within_s: float = 10.0
+) -> bool:
+    """Whether the gateway of `server`, the result of `running`, accepts a key that was made just now.
+
+    It reads the list of keys again within about a second. Until then it refuses the new key.
+    """
+    url, deadline = f"{server['gateway']}/v1/models/{server['model']}", time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            answer = httpx.get(url, headers={"x-api-key": key}, timeout=5, trust_env=False, verify=verify)
+        except httpx.HTTPError:
+            return False
+        if answer.status_code != 401:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def running(files: Workspace) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Answer:
     """Of HTTP; 0: no answer."""
     outcome: str
     """`ok`, `stale` and so on, as the answer says; or the kind of failure."""
+    code: str = ""
+    """Of a refusal (docs/serving.md)."""
 
 
 @dataclass
@@ -70,8 +72,8 @@ class Load:
             # read each time, since keys are rotated meanwhile
             headers = {"x-api-key": self.files.api_key.read_text().strip(), "x-request-id": id}
             answer = await client.post("/predictions/churn", json={"user_id": customer}, headers=headers)
-            outcome = answer.json().get("status", "") if answer.status_code == 200 else answer.text[:80]
-            status = answer.status_code
+            content, status = answer.json(), answer.status_code
+            outcome, code = content.get("status" if status == 200 else "error", ""), content.get("code", "")
         except (httpx.HTTPError, OSError, ValueError) as error:
-            status, outcome = 0, type(error).__name__
-        self.answers.append(Answer(id, due, time.time() - due, status, outcome))
+            status, outcome, code = 0, type(error).__name__, ""
+        self.answers.append(Answer(id, due, time.time() - due, status, outcome, code))

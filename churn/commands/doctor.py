@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from churn import console
-from churn.command import JSON, command
+from churn.command import JSON, argument, command
 
 if TYPE_CHECKING:
     from churn.settings import Settings
+    from pipelines.doctor.check import Named
     from pipelines.doctor.examination import Examined
 
 STYLES = {"ok": "green", "warning": "yellow", "broken": "bold red"}
@@ -20,8 +22,15 @@ STYLES = {"ok": "green", "warning": "yellow", "broken": "bold red"}
 @command(
     "doctor",
     "check the installation: packages, secrets, stores, models, ports; exit code 1 when something is broken",
-    examples=("churn doctor", "churn doctor --json", "churn doctor --profile production"),
-    arguments=(JSON,),
+    examples=("churn doctor", "churn doctor --json", "churn doctor --cluster --profile production"),
+    arguments=(
+        JSON,
+        argument(
+            "--cluster",
+            action="store_true",
+            help="check the cluster of rollout.kserve instead: KServe, gateway, secrets, stores, the model",
+        ),
+    ),
 )
 def doctor(settings: Settings, arguments: Namespace) -> int:
     from pipelines.doctor.check import Installation
@@ -29,8 +38,13 @@ def doctor(settings: Settings, arguments: Namespace) -> int:
     from pipelines.doctor.examination import examine, is_broken
 
     installation = Installation(settings, lambda: datetime.now(UTC))
+    checks: Sequence[Named] = CHECKS
+    if arguments.cluster:
+        from pipelines.doctor.cluster.checks import cluster_checks
+
+        checks = cluster_checks(installation)
     found = []
-    for examined in examine(installation, CHECKS):
+    for examined in examine(installation, checks):
         found.append(examined)
         if not arguments.json:
             _show(examined)

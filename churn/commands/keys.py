@@ -54,6 +54,7 @@ def add(settings: Settings, arguments: Namespace) -> int:
         )
     expires = None if arguments.expires is None else now + timedelta(days=arguments.expires)
     key = Keys(settings.files.api_keys).add(arguments.name, now, expires, arguments.scopes, quota)
+    _until_accepted(settings, key)
     _show_once(key)
     return 0
 
@@ -78,7 +79,8 @@ def rotate(settings: Settings, arguments: Namespace) -> int:
 
     overlap = timedelta(days=arguments.overlap)
     key = Keys(settings.files.api_keys).rotate(arguments.name, datetime.now(UTC), overlap)
-    if arguments.name == OWN:
+    _until_accepted(settings, key)
+    if arguments.name == OWN:  # only now, since programs that read this file use the key at once
         replace_privately(settings.files.api_key, key + "\n")
     _show_once(key)
     console.err.print(f"The previous key is valid for {arguments.overlap:g} more days.")
@@ -121,6 +123,20 @@ def revoke(settings: Settings, arguments: Namespace) -> int:
     Keys(settings.files.api_keys).revoke(arguments.name)
     console.out.print(f"{arguments.name} is revoked; a running gateway refuses it within a second.")
     return 0
+
+
+def _until_accepted(settings: Settings, key: str) -> None:
+    """Return when a running gateway accepts the key, so that whoever sees it can use it."""
+    from serving.client import accepts, running
+    from serving.gateway.tls import own_client
+
+    try:
+        server = running(settings.files)
+        if "gateway" not in server or accepts(server, key, own_client(server)):
+            return
+    except ServingError:
+        return  # no server runs, and the next one reads the list at its start
+    console.err.print("The running gateway does not accept the key yet; churn doctor says why.")
 
 
 def _show_once(key: str) -> None:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from core.errors import ServingError
+from serving.client import accepts
 from serving.config import GatewayConfig, ServingConfig
 from serving.gateway.envoy.rate_limit import request_cost
 from serving.gateway.key_use import KeyUse
@@ -271,3 +272,16 @@ def test_a_list_without_the_newer_fields_is_read(tmp_path: Path) -> None:
 def test_a_bad_option_is_named(tmp_path: Path, options: dict[str, object], complaint: str) -> None:
     with pytest.raises(ServingError, match=complaint):
         Keys(tmp_path / "keys.json").add("one", NOW, **options)  # type: ignore[arg-type]
+
+
+def test_a_client_waits_until_the_gateway_accepts_a_new_key(tmp_path: Path) -> None:
+    """`churn keys rotate` shows a key, and replaces the workspace's own, only when it can be used."""
+    keys = Keys(tmp_path / "keys.json")
+    keys.add("client", NOW)
+    with gateway(tmp_path) as ours:
+        ours.serve({}, keys.all())
+        server = {"gateway": ours.url, "model": "churn"}
+        new = keys.rotate("client", datetime.now(UTC), timedelta(days=1))
+        assert not accepts(server, new, within_s=0.5), "the gateway has the list from before"
+        ours.serve({}, keys.all())
+        assert accepts(server, new)

@@ -246,6 +246,11 @@ class Cluster:
 
 
 def connect(context: str | None, namespace: str) -> Cluster:
+    """Raises ClusterError as `client_of`."""
+    return Cluster(client_of(context), namespace)
+
+
+def client_of(context: str | None) -> ApiClient:
     """By kubeconfig (`context`, or its current one), else with the pod's own account.
 
     Raises ClusterError where there is neither.
@@ -262,7 +267,7 @@ def connect(context: str | None, namespace: str) -> Cluster:
                 f"rollout.kserve.context: no cluster to speak to: {_line(str(no_file))}; make a kubeconfig or"
                 " run in a pod of the cluster"
             ) from None
-    return Cluster(ApiClient(configuration), namespace)
+    return ApiClient(configuration)
 
 
 def _message(error: ApiException) -> str:

@@ -1,0 +1,1 @@
+"""`churn doctor --cluster`: what a cluster needs before, and while, it serves this model."""
