@@ -50,6 +50,12 @@ def test_the_first_deploy_serves(service: Service) -> None:
     print(f"first model: {time.monotonic() - began:.0f} s")
 
 
+def test_the_doctor_finds_nothing_broken(service: Service) -> None:
+    shown = service.churn("doctor", "--cluster")
+    assert "broken" not in shown.replace("Nothing is broken", "")
+    assert "a pod reaches CHURN_FEAST_ONLINE, CHURN_FEAST_REGISTRY, CHURN_DOCTOR_STORE" in shown
+
+
 def test_every_call_of_each_standard_client_has_the_same_bits(service: Service) -> None:
     """docs/clients.md, over HTTP and gRPC, through the gateway of the cluster."""
     answers = service.ask(len(IDS))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 
+import numpy as np
 import pytest
 
 from support.cluster.inventory import done
@@ -17,6 +18,13 @@ from support.cluster.service import Requests, Service
 from support.waits import within
 
 PER_SECOND = 40
+HANG = """
+import os, signal
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    if b"model_service_worker" in open(f"/proc/{pid}/cmdline", "rb").read():
+        os.kill(int(pid), signal.SIGSTOP)
+        break
+"""
 AWAY: dict[str, tuple[Callable[[], AbstractContextManager[None]], float]] = {
     "the API server": (lambda: hung("apiserver"), 30),
     "the gateway's control plane": (lambda: hung("contour"), 60),
@@ -67,6 +75,29 @@ def test_nothing_is_lost_while_something_is_away(turns: Turns, what: str) -> Non
         requests = turns.promote(meanwhile)
     print(f"{what} away for {for_s:g} s: {requests.summary}")
     assert requests.lost == []
+
+
+def test_a_worker_that_hangs_fails_its_requests_for_five_seconds(turns: Turns) -> None:
+    """Requests that met it fail after `serving.pod_response_timeout_s`, and the others are as fast as before."""
+    service = turns.service
+    within(180, lambda: len(service.ready_pods()) >= 2)
+    pod = service.ready_pods()[0]
+    with Requests(service, PER_SECOND) as requests:
+        time.sleep(20)
+        hung_at = time.monotonic()
+        done("exec", "-n", service.namespace, pod, "-c", "kserve-container", "--", "python", "-c", HANG)
+        time.sleep(40)
+    before = [one for one in requests.sent if one.at + one.seconds < hung_at and not one.trouble]
+    after = [one for one in requests.sent if one.at >= hung_at and not one.trouble]
+    failed = [one for one in requests.sent if one.trouble]
+    span_s = max((one.at for one in failed), default=hung_at) - hung_at
+    quantiles = [float(np.quantile([one.seconds for one in side], 0.99)) for side in (before, after)]
+    print(
+        f"a hung worker: {len(failed)} of {len(requests.sent)} failed, the last sent {span_s:.1f} s after; "
+        f"p99 of the others {quantiles[0]:.3f} s before, {quantiles[1]:.3f} s after"
+    )
+    assert span_s <= 5.5
+    assert {one.trouble[:3] for one in failed} <= {"500", "503", "504"}
 
 
 def test_nothing_is_lost_when_the_controller_is_killed(turns: Turns) -> None:

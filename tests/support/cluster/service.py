@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
@@ -79,13 +80,11 @@ class Service:
         done("create", "namespace", self.namespace)
         aws, files = self.to.aws, self.folder / "var"
         host = aws["AWS_ENDPOINT_URL"].partition("://")
-        self._create(
-            "secret", "generic", "churn-features", f"--from-literal=online={self.to.redis}",
-            f"--from-literal=registry={self.to.postgres}/feast",
-        )  # fmt: skip
-        self._create("secret", "generic", "churn-mask-key", f"--from-literal=key={MASK_KEY}")
-        keys = [f"--from-literal={key}={aws[key]}" for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
-        self._create("secret", "generic", "churn-storage", *keys)
+        self._secret("churn-features", online=self.to.redis, registry=f"{self.to.postgres}/feast")
+        self._secret("churn-mask-key", key=MASK_KEY)
+        self._secret("churn-rollout", **{"database": "unused", "tracking-uri": "unused"})
+        keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        self._secret("churn-storage", **{key: aws[key] for key in keys})
         done(
             "annotate", "secret", "churn-storage", "-n", self.namespace,
             f"serving.kserve.io/s3-endpoint={host[2]}", "serving.kserve.io/s3-region=us-east-1",
@@ -93,8 +92,12 @@ class Service:
         )  # fmt: skip
         self._create("configmap", "churn-trusted-signers", f"--from-file={files / 'trusted-signers'}")
 
-    def _create(self, *words: str) -> None:
-        done("create", *words, "-n", self.namespace)
+    def _secret(self, name: str, **values: str) -> None:
+        lines = "".join(f"{key}={value}\n" for key, value in values.items())
+        self._create("secret", "generic", name, "--from-env-file=/dev/stdin", body=lines)
+
+    def _create(self, *words: str, body: str | None = None) -> None:
+        done("create", *words, "-n", self.namespace, body=body)
 
     @property
     def served(self) -> str:
@@ -106,6 +109,15 @@ class Service:
 
     def pods(self) -> list[Any]:
         return list(found("pods", "-n", self.namespace)["items"])
+
+    def ready_pods(self) -> list[str]:
+        """Names of the pods that answer."""
+        return [
+            pod["metadata"]["name"]
+            for pod in self.pods()
+            if "deletionTimestamp" not in pod["metadata"]
+            and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"])
+        ]
 
     @property
     def host(self) -> str:
@@ -177,6 +189,15 @@ class Service:
             time.sleep(2)
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A request: when, by a monotonic clock, what it took, and what went wrong."""
+
+    at: float
+    seconds: float
+    trouble: str
+
+
 class Requests:
     """Steady requests of customers through the gateway, counted by the model that answered."""
 
@@ -184,15 +205,15 @@ class Requests:
         self._service, self._pause = service, 1 / per_second
         self.answers: Counter[str] = Counter()
         self.lost: list[str] = []
-        self.slowest_s = 0.0
+        self.sent: list[Sent] = []
         self._over = Event()
         self._threads = [Thread(target=self._run, args=(first,)) for first in range(4)]
 
     @property
     def summary(self) -> str:
         """For people, in the output of a run."""
-        answered = sum(self.answers.values())
-        return f"{answered} answered, {len(self.lost)} lost, the slowest after {self.slowest_s:.1f} s"
+        answered, slowest_s = sum(self.answers.values()), max(one.seconds for one in self.sent)
+        return f"{answered} answered, {len(self.lost)} lost, the slowest after {slowest_s:.1f} s"
 
     def __enter__(self) -> "Requests":
         for thread in self._threads:
@@ -212,12 +233,12 @@ class Requests:
                 began = time.monotonic()
                 try:
                     answer = client.post(url, json={"instances": [{"user_id": customer}]})
+                    trouble = "" if answer.status_code == 200 else f"{answer.status_code} {answer.text[:80]}"
                 except httpx.HTTPError as error:
-                    self.lost.append(type(error).__name__)
-                    continue
-                self.slowest_s = max(self.slowest_s, time.monotonic() - began)
-                if answer.status_code != 200:
-                    self.lost.append(f"{answer.status_code} {answer.text[:80]}")
+                    trouble = type(error).__name__
+                self.sent.append(Sent(began, time.monotonic() - began, trouble))
+                if trouble:
+                    self.lost.append(trouble)
                     continue
                 self.answers[str(answer.json()["predictions"][0].get("model_version"))] += 1
 
