@@ -78,7 +78,7 @@ def test_nothing_is_lost_while_something_is_away(turns: Turns, what: str) -> Non
 
 
 def test_a_worker_that_hangs_fails_its_requests_for_five_seconds(turns: Turns) -> None:
-    """Requests that met it fail after `serving.pod_response_timeout_s`, and the others are as fast as before."""
+    """Requests that met it fail after `serving.pod_response_timeout_s`; the others are as fast as before."""
     service = turns.service
     within(180, lambda: len(service.ready_pods()) >= 2)
     pod = service.ready_pods()[0]
