@@ -77,6 +77,9 @@ bench-quality: install  ## ours by config alone beside tuned rivals on logs and 
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.quality $(ARGS)
 
+bench-pod: install  ## what Envoy in a pod costs, on the workspace of `make run`; ARGS="--rounds 9"
+	PYTHONPATH=.:tests $(BIN)/python -m benchmarks.pod $(ARGS)
+
 bench-serving: install var/bench/serving-venv/.installed  ## our server and its rivals, in turns; ARGS="--only kserve", "--against COMMIT", --quick, --overload
 	$(BIN)/python -m benchmarks.serving $(ARGS)
 
@@ -157,5 +160,5 @@ clean:  ## remove what runs have made (var/); the environment stays
 
 include deploy/deploy.mk
 
-.PHONY: help install run test test-fast test-all test-cluster coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-score bench-monitoring bench-replay bench-rollout images docs lock clean production-up production-down bench-stream soak bench-spark
+.PHONY: help install run test test-fast test-all test-cluster coverage lint bench bench-ingest bench-table bench-fit bench-quality bench-history bench-online bench-serving bench-pod bench-score bench-monitoring bench-replay bench-rollout images docs lock clean production-up production-down bench-stream soak bench-spark
 .DEFAULT_GOAL := help

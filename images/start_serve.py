@@ -8,7 +8,8 @@ copied to a private folder and loaded. From config.properties only sizes are use
 can name plugins, other archives or further listeners.
 
 Envoy, with the routes of our gateway, listens on CHURN_LISTEN in front of TorchServe, which lacks half of
-KServe's protocols (front.py). Where there is no Envoy for the machine, TorchServe listens there itself.
+KServe's protocols (front.py). With CHURN_FRONT=off, and where there is no Envoy for the machine, TorchServe
+listens there itself.
 
 The check is the same as in training/archive/signing.py. The image contains no code of the repository
 (tests/images).
@@ -113,7 +114,8 @@ def prepare(environment: Mapping[str, str], settings: Path, memory_limit: int | 
     archive.write_bytes(content)
     server = server_sizes(properties)
     listen = environment.get("CHURN_LISTEN") or LISTEN
-    address = listen if find_spec("envoy") is None else f"127.0.0.1:{free_port()}"
+    alone = environment.get("CHURN_FRONT") == "off" or find_spec("envoy") is None
+    address = listen if alone else f"127.0.0.1:{free_port()}"
     envoy = None if address == listen else front(settings, archive, listen, address, server)
     template = Template((settings / "kserve.properties").read_text(encoding="utf-8"))
     text = template.substitute(

@@ -124,6 +124,10 @@ class Tls(Config):
         return self
 
 
+UNLIMITED = 4_000_000
+"""The highest rate that Envoy's filter can express stands for none."""
+
+
 class GatewayConfig(Config):
     enabled: bool = True
     """false: `churn serve` runs TorchServe alone, on loopback, with its own token."""
@@ -142,10 +146,10 @@ class GatewayConfig(Config):
     """Requests in flight. Another one is answered 503 at once."""
     max_memory_bytes: int = Field(1_073_741_824, gt=0)
     """Envoy's memory. Requests are refused with a 503 before it is reached, whatever clients send."""
-    requests_per_s: int = Field(20_000, gt=0, le=4_000_000)
+    requests_per_s: int = Field(20_000, gt=0, le=UNLIMITED)
     """Requests per second and API key (per address where keys are off); more are answered 429. A key may have
-    a quota of its own."""
-    burst: int = Field(40_000, gt=0, le=4_000_000)
+    a quota of its own. 4000000: no limit."""
+    burst: int = Field(40_000, gt=0, le=UNLIMITED)
     """Requests that a key may send at once, beyond its rate."""
     health_interval_s: float = Field(1, gt=0)
     """How often the health check requests a prediction. Two consecutive failures mean "not ready"."""

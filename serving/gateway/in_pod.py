@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.config import GatewayConfig
+from serving.config import UNLIMITED, GatewayConfig
 from serving.gateway.envoy.bootstrap import bootstrap
 from serving.gateway.envoy.endpoints import load_assignments
 from serving.gateway.envoy.instance import EnvoyInstance, watched_text
@@ -20,8 +20,6 @@ from serving.sizes import SizeBudget, least_memory
 from serving.torchserve.upstream import Upstream
 
 NOWHERE = Path("/dev/null")
-UNLIMITED = 4_000_000
-"""The highest rate that Envoy's filter can express."""
 OBJECTIVE_MS = 250.0
 HEALTH_INTERVAL_S = 2.0
 

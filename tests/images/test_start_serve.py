@@ -58,6 +58,18 @@ def test_a_private_copy_of_the_signed_archive_is_loaded(container: Container) ->
             assert line in container.written, "sizes are those that were deployed"
 
 
+def test_without_envoy_torchserve_listens_itself(container: Container) -> None:
+    assert f"inference_address=http://{container.address}\n" not in _written(container)
+    container.environment["CHURN_FRONT"] = "off"
+    assert f"inference_address=http://{container.address}\n" in _written(container)
+
+
+def _written(container: Container) -> str:
+    commands = start_serve.prepare(container.environment, container.settings)
+    assert (commands.envoy is None) is (container.environment.get("CHURN_FRONT") == "off")
+    return container.written
+
+
 @pytest.mark.parametrize(
     ("harm", "complaint"),
     [

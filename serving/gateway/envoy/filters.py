@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from handlers.protocol.open_inference_grpc import PROTOBUF
-from serving.config import GatewayConfig
+from serving.config import UNLIMITED, GatewayConfig
 from serving.gateway.envoy.api import (
     ANSWER_FILTER,
     BRIDGE_FILTER,
@@ -34,7 +34,7 @@ def public_filters(config: GatewayConfig, max_request_bytes: int) -> list[dict[s
         _filter("churn.gzip", "compressor.v3.Compressor", **_gzip()),
         _on_some_routes(_lua(STATUS_FILTER, _script("grpc_status.lua"))),
         *([_lua(KEYS_FILTER, _script("keys.lua"))] if config.keys else []),
-        _filter("churn.rate", "local_ratelimit.v3.LocalRateLimit", **rate_limit(config)),
+        *([_rate(config)] if config.keys or config.requests_per_s < UNLIMITED else []),
         _on_some_routes(
             _filter(
                 BRIDGE_FILTER,
@@ -89,6 +89,10 @@ def _entry(key: Key, config: GatewayConfig) -> str:
 
 def _filter(name: str, message: str, **content: Any) -> dict[str, Any]:
     return {"name": name, "typed_config": {"@type": HTTP_FILTER + message, **content}}
+
+
+def _rate(config: GatewayConfig) -> dict[str, Any]:
+    return _filter("churn.rate", "local_ratelimit.v3.LocalRateLimit", **rate_limit(config))
 
 
 def _lua(name: str, source: str) -> dict[str, Any]:

@@ -64,8 +64,11 @@ class Container:
         return (Path(self.environment["TMPDIR"]) / "churn-serve" / "config.properties").read_text()
 
     @contextmanager
-    def running(self, variables: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-        """The servers, on loopback and ports that the system chooses, with a worker that answers."""
+    def running(
+        self, variables: Mapping[str, str], customer: str = "1"
+    ) -> Iterator["subprocess.Popen[bytes]"]:
+        """The servers, on loopback and ports that the system chooses, with a worker that answers about
+        `customer`."""
         template = self.settings / "kserve.properties"
         text = template.read_text().replace("/etc/churn", str(self.settings))
         text = text.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  a test listens on this machine only
@@ -82,18 +85,19 @@ class Container:
                 cwd=self.environment["TMPDIR"],
             )
         try:
-            self.answer(server)
+            self.answer(server, customer)
             yield server
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(30)
 
-    def answer(self, server: "subprocess.Popen[bytes]") -> float:
+    def answer(self, server: "subprocess.Popen[bytes]", customer: str = "1") -> float:
         """The score of a customer, when there is one."""
+        body = f'{{"user_id": {customer}}}'
         deadline = time.monotonic() + READY_WITHIN_S
         while time.monotonic() < deadline and server.poll() is None:
             try:
-                answer = httpx.post(f"{self.url}/predictions/churn", json={"user_id": 1}, trust_env=False)
+                answer = httpx.post(f"{self.url}/predictions/churn", content=body, trust_env=False)
                 if answer.status_code == 200:
                     return float(answer.json()["churn_probability"])
             except httpx.TransportError:
