@@ -85,6 +85,11 @@ class Workspace:
         return self.root / "feast"
 
     @property
+    def services(self) -> Path:
+        """The features of services that are not the configured one (ServiceWorkspace)."""
+        return self.root / "services"
+
+    @property
     def training_set(self) -> Path:
         """Labels, joined by the feature store with the features that were known at their times."""
         return self.root / "training-set.parquet"
@@ -177,6 +182,18 @@ class Workspace:
     @property
     def lock(self) -> Path:
         return self.root / ".lock"
+
+
+@dataclass(frozen=True)
+class ServiceWorkspace(Workspace):
+    """The workspace `root` with the features of a service that is not the configured one, but that a model in
+    use was trained with (pipelines/services.py)."""
+
+    service: str
+
+    @property
+    def features(self) -> Path:
+        return self.services / self.service / "current"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Only rows of this workspace's project and view are read and removed.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -28,9 +28,8 @@ def remove_from_sqlite(path: Path, feast_table: str, join_key: str, present: Ite
     Triggers delete their packed rows in the same transaction (handlers/store/packed.py). Raises
     sqlite3.Error.
     """
-    prefix, table, removed = wire.key_prefix(join_key), quoted(feast_table), 0
+    prefix, table = wire.key_prefix(join_key), quoted(feast_table)
     with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as connection:
-        connection.execute("PRAGMA secure_delete = ON")  # overwrites deleted bytes in the file
         connection.execute("CREATE TEMP TABLE present (entity_key BLOB PRIMARY KEY) WITHOUT ROWID")
         connection.execute("BEGIN")
         connection.executemany(
@@ -40,15 +39,26 @@ def remove_from_sqlite(path: Path, feast_table: str, join_key: str, present: Ite
         departed = connection.execute(
             f"SELECT DISTINCT entity_key FROM {table} WHERE entity_key NOT IN temp.present"
         ).fetchall()
-        for batch in _batches(departed, CUSTOMERS):
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(f"DELETE FROM {table} WHERE entity_key = ?", batch)
-            connection.execute("COMMIT")
-            removed += len(batch)
-        if removed:
-            connection.execute("PRAGMA busy_timeout = 1000")  # skip the checkpoint if a reader blocks it
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return removed
+        _delete(connection, table, [key for (key,) in departed])
+    return len(departed)
+
+
+def erase_from_sqlite(path: Path, feast_table: str, join_key: str, users: Iterable[str]) -> None:
+    """Delete the rows of `users` (masked ids). Raises sqlite3.Error."""
+    prefix = wire.key_prefix(join_key)
+    with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as connection:
+        _delete(connection, quoted(feast_table), [wire.key_of(prefix, user) for user in users])
+
+
+def _delete(connection: sqlite3.Connection, table: str, keys: Sequence[bytes]) -> None:
+    connection.execute("PRAGMA secure_delete = ON")  # overwrites deleted bytes in the file
+    for batch in _batches(keys, CUSTOMERS):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(f"DELETE FROM {table} WHERE entity_key = ?", [(key,) for key in batch])
+        connection.execute("COMMIT")
+    if keys:
+        connection.execute("PRAGMA busy_timeout = 1000")  # skip the checkpoint if a reader blocks it
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def remove_from_redis(
@@ -56,13 +66,25 @@ def remove_from_redis(
 ) -> int:
     """Delete the `fields` of `view` for all customers except `present` (masked ids); return how many.
 
-    `client` is a client of redis-py, also for a cluster. A key without other views is deleted as a whole.
-    Raises redis.exceptions.RedisError.
+    `client` is a client of redis-py, also for a cluster. Raises redis.exceptions.RedisError.
+    """
+    prefix, suffix = wire.key_prefix(join_key), project.encode()
+    departed = _without(present, _users(client, prefix, suffix))
+    return erase_from_redis(
+        client, project, view, join_key, fields, (one for some in departed for one in some)
+    )
+
+
+def erase_from_redis(
+    client: Any, project: str, view: str, join_key: str, fields: Iterable[bytes], users: Iterable[str]
+) -> int:
+    """Delete the `fields` of `view` for `users` (masked ids); return how many had them. A key without other
+    views is deleted as a whole. Raises redis.exceptions.RedisError.
     """
     prefix, suffix, removed = wire.key_prefix(join_key), project.encode(), 0
     listed, stamp = list(fields), f"_ts:{view}".encode()
-    for users in _without(present, _users(client, prefix, suffix)):
-        keys = [wire.key_of(prefix, user) + suffix for user in users]
+    for some in _batches(users, CUSTOMERS):
+        keys = [wire.key_of(prefix, user) + suffix for user in some]
         with client.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.hkeys(key)

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from core.errors import FeatureError
 from features import packing
-from features.departed import remove_from_redis, remove_from_sqlite
+from features.departed import erase_from_redis, erase_from_sqlite, remove_from_redis, remove_from_sqlite
 from features.lean_feast import FeatureStore
 from features.repo.definitions import JOIN_KEY
 from features.spec import FeaturesConfig
@@ -26,9 +26,11 @@ from handlers.store.redis_reader import field_of
 
 @dataclass(frozen=True)
 class Place:
-    """Where the values of one workspace are in its online store."""
+    """Where the values of one view of a workspace are in its online store."""
 
-    spec: FeaturesConfig
+    view: str
+    stored: Sequence[tuple[str, str]]
+    """Names and types of the stored features."""
     project: str
     address: str
     """A path, or a connection string."""
@@ -36,12 +38,7 @@ class Place:
     @property
     def table(self) -> str:
         """Feast's table in SQLite."""
-        return f"{self.project}_{self.spec.view}"
-
-    @property
-    def stored(self) -> Sequence[tuple[str, str]]:
-        """Names and types of the stored features."""
-        return [(feature.name, feature.dtype) for feature in self.spec.features]
+        return f"{self.project}_{self.view}"
 
 
 @dataclass(frozen=True)
@@ -54,22 +51,39 @@ class OnlineStore:
     """What the store's client raises while the store cannot be read or written."""
     remove_departed: Callable[[Place, FeatureStore, Iterable[str]], int]
     """Removes all customers of the workspace except those (masked ids); returns how many were removed."""
+    erase: Callable[[Place, FeatureStore, Sequence[str]], object]
+    """Removes these customers (masked ids)."""
     prepare: Callable[[Place], None] = lambda _: None
     """Prepares the store for servers that read it; called whenever the definitions are registered."""
     pack: Callable[[Place], int] = lambda _: 0
     """Packs the customers written since the last call (features/packing.py); returns how many."""
+    drop: Callable[[Place], None] = lambda _: None
+    """Drops the empty tables of a view that is no longer needed."""
 
 
 def _remove_from_sqlite(place: Place, _: FeatureStore, present: Iterable[str]) -> int:
     return remove_from_sqlite(Path(place.address), place.table, JOIN_KEY, present)
 
 
+def _erase_from_sqlite(place: Place, _: FeatureStore, users: Sequence[str]) -> None:
+    erase_from_sqlite(Path(place.address), place.table, JOIN_KEY, users)
+
+
 def _remove_from_redis(place: Place, store: FeatureStore, present: Iterable[str]) -> int:
+    client, fields = _redis_of(place, store)
+    return remove_from_redis(client, place.project, place.view, JOIN_KEY, fields, present)
+
+
+def _erase_from_redis(place: Place, store: FeatureStore, users: Sequence[str]) -> None:
+    client, fields = _redis_of(place, store)
+    erase_from_redis(client, place.project, place.view, JOIN_KEY, fields, users)
+
+
+def _redis_of(place: Place, store: FeatureStore) -> tuple[Any, list[bytes]]:
+    """Feast's client, and the names of the view's fields."""
     online: Any = store._get_provider().online_store
     client = online._get_client(store.config.online_store)
-    view = place.spec.view
-    fields = [field_of(view, name) for name, _ in place.stored]
-    return remove_from_redis(client, place.project, view, JOIN_KEY, fields, present)
+    return client, [field_of(place.view, name) for name, _ in place.stored]
 
 
 def _prepare_sqlite(place: Place) -> None:
@@ -86,9 +100,21 @@ def _pack_sqlite(place: Place) -> int:
     return packing.pack(Path(place.address), place.table, place.stored)
 
 
+def _drop_from_sqlite(place: Place) -> None:
+    packing.drop(Path(place.address), place.table)
+
+
 ONLINE_STORES: Mapping[str, OnlineStore] = {
-    "sqlite": OnlineStore("path", (sqlite3.Error,), _remove_from_sqlite, _prepare_sqlite, _pack_sqlite),
-    "redis": OnlineStore("connection_string", (RedisError,), _remove_from_redis),
+    "sqlite": OnlineStore(
+        "path",
+        (sqlite3.Error,),
+        _remove_from_sqlite,
+        _erase_from_sqlite,
+        _prepare_sqlite,
+        _pack_sqlite,
+        _drop_from_sqlite,
+    ),
+    "redis": OnlineStore("connection_string", (RedisError,), _remove_from_redis, _erase_from_redis),
 }
 """`type` of `features.online_store` -> store."""
 

@@ -21,14 +21,7 @@ def prepare(path: Path, feast_table: str, features: Sequence[tuple[str, str]]) -
     layout = Layout(features)
     packed, triggers = layout.table(feast_table), layout.triggers(feast_table)
     with _opened(path) as connection, _transaction(connection):
-        others = [
-            (kind.decode(), name.decode())
-            for kind, name in connection.execute(
-                "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'table') "
-                "AND substr(name, 1, length(?1)) = ?1 ORDER BY type DESC",
-                [f"{feast_table}__packed_"],  # not LIKE, which treats _ as a wildcard
-            )
-        ]
+        others = _packed_objects(connection, feast_table)
         known = {name for _, name in others}
         whole = packed in known and known.issuperset(triggers)
         for kind, name in others:
@@ -41,6 +34,13 @@ def prepare(path: Path, feast_table: str, features: Sequence[tuple[str, str]]) -
             )
             for statement in triggers.values():
                 connection.execute(statement)
+
+
+def drop(path: Path, feast_table: str) -> None:
+    """Drop Feast's table with its packed tables and triggers. Raises sqlite3.Error."""
+    with _opened(path) as connection, _transaction(connection):
+        for kind, name in [*_packed_objects(connection, feast_table), ("table", feast_table)]:
+            connection.execute(f"DROP {kind} IF EXISTS {quoted(name)}")
 
 
 def pack(path: Path, feast_table: str, features: Sequence[tuple[str, str]]) -> int:
@@ -70,6 +70,18 @@ def pack(path: Path, feast_table: str, features: Sequence[tuple[str, str]]) -> i
                 return count
             last = keys[-1]
             count += len(rows)
+
+
+def _packed_objects(connection: sqlite3.Connection, feast_table: str) -> list[tuple[str, str]]:
+    """Kind and name of the triggers and packed tables of Feast's table, triggers first."""
+    return [
+        (kind.decode(), name.decode())
+        for kind, name in connection.execute(
+            "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'table') "
+            "AND substr(name, 1, length(?1)) = ?1 ORDER BY type DESC",
+            [f"{feast_table}__packed_"],  # not LIKE, which treats _ as a wildcard
+        )
+    ]
 
 
 def _packed_rows(

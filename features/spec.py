@@ -3,12 +3,15 @@
 The network's inputs, the Feast definitions, the bundle in the .mar and the handler are all derived from it.
 """
 
+import re
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from core.config import Config
+from core.errors import FeatureError
 from features.reads import Reading, quoted, reading, unknown
 from features.spark.config import SparkConfig
 from handlers.bundle import digest_of_spec
@@ -109,11 +112,13 @@ class FeaturesConfig(Config):
     entity: str = "user"
     """Name of Feast's entity, which a customer is."""
     view: str = "user_features"
-    """Name of Feast's feature view."""
+    """Name of Feast's feature view. Default for a service whose name ends in `_v2` or a higher number:
+    `user_features_v2`, so that both views are in the store at once."""
     derived_view: str = "user_derived"
-    """Name of Feast's on-demand view, which has the derived features."""
-    service: str = "churn_prediction_v1"
-    """Name of Feast's feature service. It names the inputs of a model."""
+    """Name of Feast's on-demand view, which has the derived features. Default as for `view`."""
+    service: str = Field("churn_prediction_v1", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+    """Name of Feast's feature service, which is the contract of a model's inputs. A spec that changes while a
+    model of the old one is in use needs a new name, such as churn_prediction_v2 (docs/how-to/features.md)."""
     ttl_days: int = Field(35, gt=0)
     """Age after which features are stale."""
     horizon_days: int = Field(90, gt=0)
@@ -159,6 +164,18 @@ class FeaturesConfig(Config):
     """Memory of DuckDB, which spills to the workspace above it."""
     threads: int | None = None
     """Threads of DuckDB. Default: all cores."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_views(cls, content: Any) -> Any:
+        """The default names of the views. Names that are given, as in an archive, are used as they are."""
+        if not isinstance(content, Mapping):
+            return content
+        number = re.search(r"_v([2-9]|[1-9]\d+)$", str(content.get("service", "")))
+        if number is None:
+            return content
+        names = {key: cls.model_fields[key].default + number[0] for key in ("view", "derived_view")}
+        return names | dict(content)
 
     @field_validator("features")
     @classmethod
@@ -239,6 +256,31 @@ class FeaturesConfig(Config):
     def digest(self) -> str:
         """sha256 of the contract without descriptions. A server refuses a store with another digest."""
         return digest_of_spec(self.contract())
+
+
+def spec_of(contract: Mapping[str, Any], present: FeaturesConfig) -> FeaturesConfig:
+    """The spec of an archive (`spec` in bundle.json), on the stores and with the engine and the schedule of
+    `present`. Raises FeatureError for a contract that this release does not accept or reads otherwise."""
+    wanted = digest_of_spec(contract)
+    if wanted == present.digest():
+        return present
+    here = present.model_dump(mode="json", exclude=set(contract) | set(present.contract()))
+    service = contract.get("service")
+    try:
+        spec = FeaturesConfig.model_validate(here | dict(contract))
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        field = ".".join(map(str, found["loc"]))
+        raise FeatureError(
+            f"features.service {service}: this release does not accept the spec in its archive: {field}:"
+            f" {found['msg']}; use the release that packaged it"
+        ) from None
+    if spec.digest() != wanted:
+        raise FeatureError(
+            f"features.service {service}: this release reads the spec in its archive otherwise; use the"
+            " release that packaged it"
+        )
+    return spec
 
 
 def columns_read(spec: FeaturesConfig, shape: Shape = "transactions") -> frozenset[str]:

@@ -1,9 +1,10 @@
 """The feature store of a workspace: its configuration, its definitions, and its newest online values."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,6 +18,7 @@ from features.online_stores import Place, online_store_of
 from features.project import project_of
 from features.repo.definitions import define
 from features.spec import FeaturesConfig
+from handlers.bundle import STORE_TAG
 
 # isort: split
 from feast.errors import FeatureServiceNotFoundException
@@ -37,12 +39,26 @@ def open_store(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
         raise FeatureError(
             f"features.service {spec.service} is not in the feature store; run `churn features materialize`"
         ) from None
-    if tags.get("spec_digest") != spec.digest():
+    if tags.get(STORE_TAG) != spec.digest():
         raise FeatureError(
             f"features.service {spec.service} was registered for another feature spec; "
             "run `churn features build` and `churn features materialize`, or name a new service"
         )
     return store
+
+
+def registered_services(spec: FeaturesConfig, files: Workspace) -> dict[str, str]:
+    """The services of this workspace in its feature store -> the digests of their specs; empty before the
+    first one. `spec` gives the addresses."""
+    registry, _ = _resolved_addresses(spec, files)
+    if isinstance(registry, str) and "://" not in registry and not Path(registry).is_file():
+        return {}
+    store = connect(spec, files)
+    try:
+        found = store.list_feature_services()
+    except FileNotFoundError:
+        return {}
+    return {one.name: one.tags[STORE_TAG] for one in found if STORE_TAG in one.tags}
 
 
 def apply(spec: FeaturesConfig, files: Workspace) -> FeatureStore:
@@ -83,7 +99,7 @@ def materialize(
         )
     store = apply(spec, files)
     written = 0
-    with _store_errors(spec):
+    with store_errors(spec):
         for batch in newest(spec, files, record):
             store.write_to_online_store(spec.view, df=batch.to_pandas())
             written += batch.num_rows
@@ -93,15 +109,6 @@ def materialize(
     return written
 
 
-def remove_departed(spec: FeaturesConfig, files: Workspace, streamed: Iterable[str] = ()) -> str:
-    """Remove departed customers from the online store, except `streamed`; return a message with their number.
-
-    Raises FeatureError for errors of the store, and for a store from which customers cannot be erased.
-    """
-    with _store_errors(spec):
-        return _remove_departed(spec, files, open_store(spec, files), read_feature_manifest(files), streamed)
-
-
 def _remove_departed(
     spec: FeaturesConfig,
     files: Workspace,
@@ -109,7 +116,7 @@ def _remove_departed(
     record: Mapping[str, Any],
     streamed: Iterable[str],
 ) -> str:
-    """As `remove_departed`, with an open store; errors of the store are not converted."""
+    """Remove departed customers from the online store, except `streamed`; return their number as text."""
     keys = newest(spec, files, record, ["user_id"], rows=100_000)
     present = chain((user for batch in keys for user in batch["user_id"].to_pylist()), streamed)
     removed = online_store_of(spec).remove_departed(_place(spec, files), store, present)
@@ -117,7 +124,8 @@ def _remove_departed(
 
 
 @contextmanager
-def _store_errors(spec: FeaturesConfig) -> Iterator[None]:
+def store_errors(spec: FeaturesConfig) -> Iterator[None]:
+    """Converts errors of the online store's client to FeatureError."""
     errors = online_store_of(spec).errors
     try:
         yield
@@ -186,9 +194,14 @@ def _resolved_addresses(
 def pack(spec: FeaturesConfig, files: Workspace) -> int:
     """Pack the customers who were written since the last call, and return their number. It is 0 unless the
     online store is SQLite."""
-    with _store_errors(spec):
+    with store_errors(spec):
         return online_store_of(spec).pack(_place(spec, files))
 
 
 def _place(spec: FeaturesConfig, files: Workspace) -> Place:
-    return Place(spec, project_of(spec, files), serving_environment(spec, files)[ONLINE_VARIABLE])
+    return place_of(spec, files, spec.view, [(feature.name, feature.dtype) for feature in spec.features])
+
+
+def place_of(spec: FeaturesConfig, files: Workspace, view: str, stored: Sequence[tuple[str, str]]) -> Place:
+    """The place of a view with the features `stored` (names and types). `spec` gives the addresses."""
+    return Place(view, stored, project_of(spec, files), serving_environment(spec, files)[ONLINE_VARIABLE])

@@ -24,14 +24,25 @@ class Predictions:
     files: tuple[Path, ...]
     since: datetime
     at: datetime
+    left_out: frozenset[str] = frozenset()
+    """Model versions whose vectors are not read, because they are of another feature spec."""
 
     @classmethod
-    def of(cls, folder: Path, since: datetime, at: datetime) -> "Predictions | None":
+    def of(
+        cls, folder: Path, since: datetime, at: datetime, left_out: frozenset[str] = frozenset()
+    ) -> "Predictions | None":
         """None: the log has no file of the window."""
         low, high = f"date={since - BEFORE:%Y-%m-%d}", f"date={at:%Y-%m-%d}"
         days = [day for day in sorted(folder.glob("date=*")) if low <= day.name <= high]
         files = tuple(file for day in days for file in sorted(day.glob("*.parquet")))
-        return cls(files, since, at) if files else None
+        return cls(files, since, at, left_out) if files else None
+
+    @property
+    def usable(self) -> str:
+        """SQL: the condition for a prediction whose vector is compared."""
+        if not self.left_out:
+            return USABLE
+        return f"{USABLE} AND model_version NOT IN ({', '.join(map(literal, sorted(self.left_out)))})"
 
     @property
     def rows(self) -> str:
@@ -44,7 +55,7 @@ class Predictions:
     def moments(self, most: int) -> list[pd.Timestamp]:
         """The newest moments of features from which predictions were made, ascending."""
         found = self.query(
-            f"SELECT DISTINCT features_at FROM ({self.rows}) WHERE {USABLE} AND features_at IS NOT NULL"
+            f"SELECT DISTINCT features_at FROM ({self.rows}) WHERE {self.usable} AND features_at IS NOT NULL"
             f" ORDER BY features_at DESC LIMIT {most}"
         )
         return sorted(pd.to_datetime(found["features_at"], utc=True))
@@ -54,7 +65,7 @@ class Predictions:
         names = ", ".join(f"{quoted('feature_' + name)} AS {quoted(name)}" for name in inputs)
         times = ", ".join(f"TIMESTAMPTZ '{moment.isoformat()}'" for moment in moments)
         return f"""SELECT user_id, features_at AS event_timestamp, {names} FROM ({self.rows})
-                   WHERE {USABLE} AND features_at IN ({times})"""
+                   WHERE {self.usable} AND features_at IN ({times})"""
 
     def scores(self) -> pd.DataFrame:
         """The newest score of each customer (`score`), indexed by `user_id`."""
@@ -77,6 +88,13 @@ class Predictions:
         )
         version = found["version"].iloc[0]
         return version if isinstance(version, str) else ""
+
+    def versions(self) -> list[str]:
+        """All model versions that made a prediction."""
+        found = self.query(
+            f"SELECT DISTINCT model_version FROM ({self.rows}) WHERE model_version IS NOT NULL"
+        )
+        return sorted(found["model_version"])
 
     def query(self, sql: str) -> pd.DataFrame:
         """Run one query with bounded memory."""

@@ -36,7 +36,7 @@ def collect(sources: Sources, config: MonitoringConfig, earlier: Sequence[Monito
     moments = sources.moments()
     newest = sources.snapshot(moments[-1]) if moments else None
     training = sources.training_rows()
-    predictions = Predictions.of(sources.predictions, sources.since, sources.at)
+    predictions = Predictions.of(sources.predictions, sources.since, sources.at, sources.left_out)
     log = read_arrivals(sources, config)
     # one snapshot and its reference are in memory at a time
     followed = ((moment, sources.snapshot(moment)) for moment in moments[-config.history - 1 :])

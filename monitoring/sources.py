@@ -34,6 +34,8 @@ class Sources:
     """The model's scores of its test rows; it may be missing."""
     predictions: Path
     """The folder of the prediction log; it may be missing."""
+    left_out: frozenset[str] = frozenset()
+    """Model versions in the log whose features are those of another spec, and are not compared."""
 
     @property
     def used(self) -> tuple[str, ...]:

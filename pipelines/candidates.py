@@ -13,6 +13,7 @@ import yaml
 from core.errors import ArchiveError, ChurnError
 from pipelines.context import Stages
 from pipelines.model_store import ModelStore, packed_path
+from pipelines.services import registered
 from pipelines.verified import verified
 from rollout.errors import RolloutError
 from rollout.targets.target import Candidate
@@ -58,16 +59,12 @@ def registered_candidate(
     """A registered version as a verified archive in the workspace's store, where its content never changes.
 
     Raises TrainingError where the registry cannot be reached, ArchiveError for an archive that is lost, was
-    changed, has an untrusted signer, or was made for other features than those in the online store.
+    changed, has an untrusted signer, or reads a service that is not online.
     """
     with _archive_of(settings, version, progress) as archive:
         checked = verified(settings, archive, version.tags.get("archive_sha256"))
         _refuse_other_store(settings, archive)
-        if checked.spec_digest != settings.features.digest():
-            raise ArchiveError(
-                f"version {version.number}: made for feature spec {checked.spec_digest[:12]}, and"
-                f" {settings.features.digest()[:12]} is online; it cannot serve beside this one"
-            )
+        refuse_offline(settings, checked)
         if archive.parents[2] == settings.files.model_store:  # deployed before
             return Candidate(str(archive), checked.sha256, checked.version)
         return _copied(settings, archive, checked)
@@ -102,6 +99,19 @@ def found_here(settings: Stages, candidate: Candidate) -> Candidate:
         f"version {candidate.version}, archive {candidate.sha256[:12]}: is stable by rollout.database, and is"
         f" neither at {candidate.archive} nor in the workspace nor in the registry{why}"
     )
+
+
+def refuse_offline(settings: Stages, checked: Verified) -> None:
+    """Raises ArchiveError for an archive whose feature service is not in the feature store."""
+    service = str(checked.spec.get("service"))
+    found = registered(settings).get(service)
+    if found != checked.spec_digest:
+        instead = f"is online for another spec ({found[:12]})" if found else "is not online"
+        raise ArchiveError(
+            f"version {checked.version}: reads features.service {service} (spec {checked.spec_digest[:12]}),"
+            f" which {instead}; configure the features of this version and run `churn features build` and"
+            " `churn features materialize`"
+        )
 
 
 def _refuse_other_store(settings: Stages, archive: Path) -> None:

@@ -20,7 +20,7 @@ from data.mask import load_key
 from data.records.erasure import Erased, fingerprint, remove_rows
 from pipelines.context import Context, Stages
 from pipelines.live import masked
-from pipelines.streaming import erase, is_loaded, newest_moment, streamed
+from pipelines.streaming import erase as erase_streamed
 
 TEXTS = (".json", ".jsonl", ".html", ".md", ".csv", ".txt")
 GONE = "erased"
@@ -85,7 +85,7 @@ def _removals(
     for file in _files(files.root, TEXTS):
         yield _place(files, file), _redact(file, names)
     progress("stream and online store")
-    yield "stream", erase(settings, names)
+    yield "stream", erase_streamed(settings, names)
     yield "online store", _remove_online(settings, names)
     progress("runs in MLflow")
     for run, count in _remove_from_runs(settings, names):
@@ -93,26 +93,22 @@ def _removals(
 
 
 def _remove_online(settings: Stages, names: Sequence[str]) -> int:
-    """Removes customers from the online store who are in no snapshot any more; their number."""
-    from features.store import remove_departed
+    """Removes the customers from the online store, of all feature services; the number of their vectors."""
+    from features.erase import erase
 
     before = _online(settings, names)
     if before:
-        later = streamed(settings, newest_moment(settings.files)) if is_loaded(settings) else ()
-        remove_departed(settings.features, settings.files, later)
+        erase(settings.features, settings.files, names)
     return before - _online(settings, names)
 
 
 def _online(settings: Stages, names: Sequence[str]) -> int:
-    """The number of these customers in the online store."""
-    from features.parity import read_online
-    from features.store import open_store
+    """The number of vectors of these customers in the online store, of all feature services."""
+    from features.erase import count_online
 
     if not (settings.files.feast / "feature_store.yaml").is_file():
         return 0
-    store = open_store(settings.features, settings.files)
-    found = read_online(settings.features, store, names)
-    return sum(any(value is not None for value in row) for row in zip(*found.values(), strict=True))
+    return count_online(settings.features, settings.files, names)
 
 
 def _remove_from_runs(settings: Stages, names: Sequence[str]) -> Iterator[tuple[str, int]]:

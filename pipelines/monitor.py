@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core.errors import MonitoringError
 from features.records import read_records
+from features.spec import FeaturesConfig
 from monitoring.evidence import write_evidence
 from monitoring.findings import Monitored
 from monitoring.performance.check import collect_performance
@@ -19,6 +20,7 @@ from pipelines.performance_inputs import performance_inputs
 from pipelines.prediction_log import collected_log
 from pipelines.references import reference_rows
 from pipelines.rollout import open_store
+from pipelines.services import service_of_version
 
 
 def monitor(context: Context, at: datetime, dry_run: bool = False) -> Monitored:
@@ -73,22 +75,32 @@ def write_evidently(context: Context, at: datetime, file: Path) -> Sequence[str]
 
 
 def sources_of(settings: Stages, at: datetime, version: str) -> Sources:
-    """The files of the workspace, for the window that ends at `at`, and the rows that the model `version` was
-    trained and tested on."""
+    """The files of the workspace, for the window that ends at `at`: the rows that the model `version` was
+    trained and tested on, and the features of its service."""
     files = settings.files
     _, records = read_records(files)
     training, test_scores = reference_rows(files, version)
+    service = service_of_version(settings, version)
     return Sources(
-        spec=settings.features,
+        spec=service.spec,
         since=at - _length(settings),
         at=at,
         records=records,
-        snapshots=files.snapshots,
-        labels=files.labels,
+        snapshots=service.files.snapshots,
+        labels=service.files.labels,
         training=training,
         test_scores=test_scores,
         predictions=files.predictions,
+        left_out=_of_other_specs(settings, at, service.spec),
     )
+
+
+def _of_other_specs(settings: Stages, at: datetime, spec: FeaturesConfig) -> frozenset[str]:
+    """The model versions in the log of the window, such as a canary's, that read features of another spec."""
+    predictions = Predictions.of(settings.files.predictions, at - _length(settings), at)
+    versions = [] if predictions is None else predictions.versions()
+    digests = {one: service_of_version(settings, one).spec.digest() for one in versions}
+    return frozenset(one for one, digest in digests.items() if digest != spec.digest())
 
 
 def evidence_folder(settings: Stages, at: datetime) -> Path:

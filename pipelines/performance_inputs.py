@@ -10,6 +10,7 @@ from features.records import read_records
 from monitoring.performance.inputs import PerformanceInputs
 from pipelines.context import Stages
 from pipelines.references import trained_until
+from pipelines.services import decision_for, service_of_version
 
 
 def performance_inputs(settings: Stages, at: datetime, version: str) -> PerformanceInputs | None:
@@ -28,18 +29,22 @@ def performance_inputs(settings: Stages, at: datetime, version: str) -> Performa
     ]
     if not version or not segments or manifest["shape"] != "transactions":
         return None
+    spec = service_of_version(settings, version).spec
     records = ds.dataset([str(part) for part in parts])
-    if "is_return" in records.schema.names and not settings.features.returns_count_as_life:
+    if "is_return" in records.schema.names and not spec.returns_count_as_life:
         records = records.filter(ds.field("is_return").is_null() | ~ds.field("is_return"))
-    trained = trained_until(files, version, settings.features.horizon)
+    trained = trained_until(files, version, spec.horizon)
     return PerformanceInputs(
         at=at,
         # models with other features have written segments with other columns
-        predictions=ds.dataset(segments, schema=pa.unify_schemas([pq.read_schema(one) for one in segments])),
+        predictions=ds.dataset(
+            segments,
+            schema=pa.unify_schemas([pq.read_schema(one) for one in segments], promote_options="permissive"),
+        ),
         activity=records,
         known_until=min(at, datetime.fromisoformat(manifest["window"]["end"])),
         version=version,
-        spec=settings.features,
-        decision=settings.decision,
+        spec=spec,
+        decision=decision_for(settings, spec),
         trained_until={} if trained is None else {version: trained},
     )

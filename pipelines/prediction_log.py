@@ -8,6 +8,7 @@ from handlers.bundle import BundleError
 from handlers.records.settings import address_of, kafka_security
 from monitoring.topic import copy_topic
 from pipelines.context import Stages
+from pipelines.services import needed_services
 
 
 def collected_log(settings: Stages) -> Path:
@@ -19,10 +20,7 @@ def collected_log(settings: Stages) -> Path:
     folder = settings.files.predictions
     address = settings.serving.prediction_log_kafka
     if address is not None:
-        features = settings.features
-        types = {feature.name: feature.dtype for feature in features.features}
-        types |= {ratio.name: "float64" for ratio in features.derived}
-        copy_topic(*topic_of(address), types, folder)
+        copy_topic(*topic_of(address), _types(settings), folder)
     return folder
 
 
@@ -35,3 +33,12 @@ def topic_of(address: str) -> tuple[str, str, dict[str, str]]:
         return *address_of(address), kafka_security(os.environ)
     except BundleError as error:
         raise ConfigError(str(error)) from None
+
+
+def _types(settings: Stages) -> dict[str, str]:
+    """Name and type of the features of all models in use; those of the settings win."""
+    types: dict[str, str] = {}
+    for spec in (service.spec for service in reversed(needed_services(settings))):
+        types |= {feature.name: feature.dtype for feature in spec.features}
+        types |= {ratio.name: "float64" for ratio in spec.derived}
+    return types

@@ -22,8 +22,10 @@ from features.newest import count_newest, newest
 from features.spec import FeaturesConfig
 from handlers.bundle import Bundle, BundleError, read_bundle
 from handlers.scoring.explain import Explainer, NoReference
+from pipelines.archives import archive_of_version, registered_version
 from pipelines.context import Stages
 from pipelines.live import newest_archive
+from pipelines.services import decision_for, service_of
 from pipelines.source_ids import SourceIds
 from pipelines.verified import verified
 from serving.offline.bulk import BulkScorer
@@ -62,6 +64,8 @@ class ScoreRequest:
     """Customers in the list, best first; None: all."""
     reasons: int = 0
     """Reasons in words for each customer in the list; they take some thousand times as long as the score."""
+    version: str | None = None
+    """The version of the model, as in its archive or the registry, or an alias; None: packaged last."""
     source_ids: bool = False
     """Adds the source's identifiers; then only the owner may read the file."""
 
@@ -74,24 +78,27 @@ def score_customers(
 ) -> Scored:
     """Scores every customer and writes the ranked list.
 
-    The program is that of the newest archive, after its signature and parts have been checked. The features
-    are those of the snapshot if it was built, and are computed from the records otherwise. `announce` is
-    called with each stage of the work, `progress` with the number of scored customers and of all. Raises
-    ConfigError, FeatureError, ArchiveError, GateFailure.
+    The program is that of the wanted archive, after its signature and parts have been checked. The features
+    are those of its own spec: of the snapshot if it was built, and computed from the records otherwise.
+    `announce` is called with each stage of the work, `progress` with the number of scored customers and of
+    all. Raises ConfigError, FeatureError, ArchiveError, GateFailure.
     """
     out, reasons = wanted.out, wanted.reasons
-    files, spec = settings.files, settings.features
+    files = settings.files
     check_target(out)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".score-", dir=files.root)))
         announce("verifying the archive")
-        bundle = _packaged(settings, scratch / "model")
-        built, moment = snapshot_at(spec, files, wanted.as_of, scratch / "moment", announce)
+        bundle = _unpacked(settings, wanted.version, scratch / "model")
+        service = service_of(settings, bundle.spec)
+        spec = service.spec
+        built, moment = snapshot_at(spec, service.files, wanted.as_of, scratch / "moment", announce)
         announce("loading the program")
         scorer = BulkScorer(bundle)
         source, total = _customers(spec, built, moment)
         customers = Customers(source, total, moment)
-        scored = _scored(customers, scorer, bundle, settings.decision, bool(reasons), progress)
+        decision = decision_for(settings, spec)
+        scored = _scored(customers, scorer, bundle, decision, bool(reasons), progress)
         finish = Reasons(scorer, bundle, reasons, announce) if reasons else _unchanged
         named = SourceIds(settings, announce) if wanted.source_ids else _unchanged
         ranked = write_ranked(
@@ -216,20 +223,17 @@ def _stored(spec: Mapping[str, Any]) -> list[str]:
     return [str(feature["name"]) for feature in spec["features"]]
 
 
-def _packaged(settings: Stages, folder: Path) -> Bundle:
-    """The bundle of the newest archive, unpacked into `folder`."""
-    archive = newest_archive(settings.files)
-    verified(settings, archive).unpack(folder)
+def _unpacked(settings: Stages, version: str | None, folder: Path) -> Bundle:
+    """The bundle of the archive of `version`, or of the newest one, unpacked into `folder`."""
+    if version is None:
+        archive = verified(settings, newest_archive(settings.files))
+    else:
+        archive = archive_of_version(settings, registered_version(settings, version))
+    archive.unpack(folder)
     try:
-        bundle = read_bundle(folder)
+        return read_bundle(folder)
     except BundleError as error:
-        raise ArchiveError(f"{archive.name}: {error}") from None
-    if bundle.spec_digest != settings.features.digest():
-        raise ArchiveError(
-            f"{archive.name}: made for feature spec {bundle.spec_digest[:12]}, configured is "
-            f"{settings.features.digest()[:12]}; package a model of this spec, or configure that one"
-        )
-    return bundle
+        raise ArchiveError(f"version {archive.version}: {error}") from None
 
 
 def snapshot_at(
@@ -244,6 +248,7 @@ def snapshot_at(
     It has hard links to the current files, so that a build or an ingest that ends meanwhile removes none.
     """
     own = Workspace(scratch)
+    files = files if files.feature_manifest.is_file() else Workspace(files.root)
     record = read_feature_manifest(files)
     if as_of is not None and record["shape"] != "transactions":
         raise FeatureError("--as-of: a labelled table carries its own times; leave it out")

@@ -15,10 +15,12 @@ from features.build import read_feature_manifest
 from handlers.bundle import BundleError
 from handlers.records.settings import kafka_security
 from pipelines.context import Stages
+from pipelines.services import columns_read_by, needed_services
 from stream.aggregates import microseconds
 from stream.errors import StoreAway, StreamError
 from stream.history import LOADED, load_records, loaded
 from stream.purchases import PurchaseReader
+from stream.several import ComputeAll, PushAll, Several
 from stream.state import State
 from stream.work import Work
 
@@ -40,7 +42,8 @@ def streaming(settings: Stages) -> Iterator[Streaming]:
     reached."""
     files, config = settings.files, settings.stream
     key = load_key(settings.data, files)
-    reader = PurchaseReader(settings.data, settings.features, config.identity, files, key)
+    read = columns_read_by(settings)
+    reader = PurchaseReader(settings.data, read, config.identity, files, key)
     with _store_errors():
         state = State(config.state, reader.further)
         try:
@@ -57,16 +60,20 @@ def _store_errors() -> Iterator[None]:
         raise StreamError(f"{error}; start the database, or correct stream.state") from None
 
 
-def work_of(settings: Stages, parts: Streaming, clock: Callable[[], datetime]) -> Work:
-    """The work on batches. Raises StreamError when no records are loaded yet, FeatureError when the feature
-    store is not registered for this spec."""
+def work_of(settings: Stages, parts: Streaming, clock: Callable[[], datetime]) -> Work[Several]:
+    """The work on batches, for the services that are needed when this is called.
+
+    Raises StreamError when no records are loaded yet, FeatureError when a service is not in the feature store
+    with its spec.
+    """
     from stream.aggregates import Aggregates
     from stream.online import Online
 
     if parts.state.fact(LOADED) is None:
         raise StreamError("stream.state has no records yet; run `churn stream load` first")
-    compute = Aggregates(settings.features, parts.reader.further)
-    push = Online(settings.features, settings.files).push
+    services = needed_services(settings)
+    compute = ComputeAll([Aggregates(one.spec, parts.reader.further) for one in services])
+    push = PushAll([Online(one.spec, settings.files).push for one in services])
     return Work(parts.reader, parts.state, compute, push, clock, settings.stream.future_s)
 
 

@@ -11,7 +11,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from stream.errors import StoreAway
 from stream.measures import Measures
@@ -39,7 +39,7 @@ class StreamConsumer:
     def __init__(
         self,
         source: Source,
-        work: Work,
+        work: Work[Any],
         measures: Measures,
         batch: int,
         wait_s: float,

@@ -22,7 +22,6 @@ from data.prepare.clean import Cleaner
 from data.records.erasure import Erased
 from data.records.versions import current_manifest
 from data.source.sources import as_table
-from features.spec import FeaturesConfig, columns_read
 from handlers.identity import canonical_id, key_check, mask
 from stream.errors import StreamError
 
@@ -66,8 +65,9 @@ class PurchaseReader:
     """
 
     def __init__(
-        self, config: DataConfig, spec: FeaturesConfig, identity: str | None, files: Workspace, key: bytes
+        self, config: DataConfig, read: frozenset[str], identity: str | None, files: Workspace, key: bytes
     ) -> None:
+        """`read`: the source's columns that features read."""
         manifest = current_manifest(files)
         self._config, self._source, self._key = config, as_table(config), key
         self._identity = _identity_of(config, identity)
@@ -81,7 +81,7 @@ class PurchaseReader:
                 " `churn ingest`"
             )
         self._types = further_types(manifest)
-        self._read = columns_read(spec)
+        self._read = read
         self._erased_file, self._erased, self._erased_at = files.erased, Erased(files.erased, key), 0.0
         cleaner = self._cleaner()
         self.further = {name: ARROW[self._types[name]] for name in cleaner.further.names}

@@ -6,9 +6,7 @@ Each part may be repeated after a fault: a purchase is added once, and a push re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
-
-import pyarrow as pa
+from typing import Generic, Protocol, TypeVar
 
 from core.errors import FeatureError
 from stream.aggregates import microseconds
@@ -18,6 +16,16 @@ from stream.state import Added, Held, State
 CUSTOMERS = 1000
 """Customers in a push that no batch of messages caused."""
 DIFFERS = "an earlier purchase has this identity and other values"
+
+
+class Vectors(Protocol):
+    """What is computed and pushed: a table, or one for each feature service (stream/several.py)."""
+
+    @property
+    def num_rows(self) -> int: ...
+
+
+V = TypeVar("V", bound=Vectors)
 
 
 class Reader(Protocol):
@@ -37,15 +45,15 @@ class Outcome:
     """Position of the message -> why it is no purchase."""
 
 
-class Work:
+class Work(Generic[V]):
     """The parts that batches go through, in one thread. `clock` gives the present."""
 
     def __init__(
         self,
         reader: Reader,
         state: State,
-        compute: Callable[[Held], pa.Table],
-        push: Callable[[pa.Table], None],
+        compute: Callable[[Held], V],
+        push: Callable[[V], None],
         clock: Callable[[], datetime],
         future_s: float,
     ) -> None:
@@ -96,7 +104,7 @@ class Work:
         self._count(added, places, outcome)
         outcome.customers += vectors.num_rows
 
-    def _publish(self, users: Sequence[str], vectors: pa.Table, as_of: int) -> None:
+    def _publish(self, users: Sequence[str], vectors: V, as_of: int) -> None:
         self._push(vectors)
         # the store compares times before it writes, but not in one step: another consumer's later vector may
         # have been replaced by this one

@@ -40,6 +40,7 @@ COMMANDS: tuple[Command, ...] = (
     features.build,
     features.materialize,
     features.show,
+    features.prune,
     training.tune,
     dashboards.optuna,
     dashboards.mlflow,
@@ -98,7 +99,7 @@ COMMANDS: tuple[Command, ...] = (
 """In the order of `churn --help`."""
 
 GROUPS = {
-    "features": "build, materialize and show features",
+    "features": "build, materialize, show and prune features",
     "steps": "the steps as tasks of an orchestrator",
     "data": "versions of the records",
     "keys": "who may ask the gateway",

@@ -52,6 +52,7 @@ def deploy(settings: Settings, arguments: Namespace) -> int:
             from pipelines.rollout import begin
             from pipelines.rollout import start as start_rollout
 
+            _refuse_without_features(settings, arguments.file)
             first = begin(context, done.candidate, arguments.reason)
             rollout = None if first else start_rollout(context, done.candidate, arguments.reason)
     console.pairs(
@@ -91,6 +92,19 @@ def start(settings: Settings, arguments: Namespace) -> int:
     with console.err.status("checking") as shown, alone(settings.files):
         context = context_of(settings, shown.update)
         done = put(context, arguments.archive, arguments.report)
+        _refuse_without_features(settings, arguments.archive)
         rollout = begin(context, done.candidate, arguments.reason)
     console.out.print(f"Rollout {rollout.id} of version {rollout.candidate.version} has begun.")
     return show_begun(settings, rollout)
+
+
+def _refuse_without_features(settings: Settings, archive: Path | None) -> None:
+    """Raise ArchiveError for an archive whose features are not online. The pods of a cluster state that
+    themselves: the feature store may be out of reach of this machine."""
+    from pipelines.candidates import refuse_offline
+    from pipelines.live import newest_archive
+    from pipelines.rollout import ON_THIS_MACHINE
+    from pipelines.verified import verified
+
+    if settings.rollout.target == ON_THIS_MACHINE:
+        refuse_offline(settings, verified(settings, archive or newest_archive(settings.files)))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @command(
     "features build",
-    "compute snapshots and labels from the records",
+    "compute snapshots and labels from the records, for the settings' service and those of models in use",
     examples=("churn features build", "churn features build --as-of 1998-01-01 1998-02-01"),
     arguments=(
         argument(
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 def build(settings: Settings, arguments: Namespace) -> int:
     if arguments.as_of:
         from features.build import build_features
+        from pipelines.services import needed_services
 
         with alone(settings.files), console.steps(1) as shown:
-            build_features(settings.features, settings.files, arguments.as_of, shown.describe)
+            for service in needed_services(settings, progress=shown.describe):
+                build_features(service.spec, service.files, arguments.as_of, shown.describe)
     else:
         run_step(settings, "features")
     record = read(settings.files.feature_manifest)
@@ -47,7 +49,7 @@ def build(settings: Settings, arguments: Namespace) -> int:
 
 @command(
     "features materialize",
-    "put the newest snapshot into the online store",
+    "put the newest snapshot into the online store, for the settings' service and those of models in use",
     examples=("churn features materialize",),
 )
 def materialize(settings: Settings, arguments: Namespace) -> int:
@@ -78,6 +80,49 @@ def show(settings: Settings, arguments: Namespace) -> int:
             for row in rows
         ],
     )
+    return 0
+
+
+@command(
+    "features prune",
+    "remove the feature services that no model in use needs, after a change of the features",
+    examples=(
+        "churn features prune --dry-run",
+        "churn features prune",
+        "churn features prune churn_prediction_v1 --give-up-rollback",
+    ),
+    arguments=(
+        argument("service", nargs="?", metavar="SERVICE", help="only this one; default: all that none needs"),
+        argument("--dry-run", action="store_true", help="show what would be removed"),
+        argument(
+            "--give-up-rollback",
+            action="store_true",
+            help="also what only a rollback would need, which is then refused",
+        ),
+    ),
+)
+def prune(settings: Settings, arguments: Namespace) -> int:
+    from pipelines.prune import plan_of
+    from pipelines.prune import prune as remove
+    from pipelines.streaming import is_configured
+
+    with alone(settings.files), console.steps(1) as shown:
+        shown.start("features of models in use")
+        plan = plan_of(settings, arguments.service, arguments.give_up_rollback)
+        removed = {} if arguments.dry_run else remove(settings, plan)
+    for name, why in plan.needed.items():
+        console.out.print(f"{name}: stays, {why}", soft_wrap=True, markup=False)
+    for name in plan.removed:
+        done = (
+            "would be removed"
+            if arguments.dry_run
+            else f"removed, with the values of {removed[name]:,} customers"
+        )
+        console.out.print(f"{name}: {done}", soft_wrap=True, markup=False)
+    if removed and is_configured(settings):
+        console.out.print("Restart churn stream: it pushes to the services that there were when it started.")
+    if not plan.removed:
+        console.out.print("There is no service that nothing needs.")
     return 0
 
 

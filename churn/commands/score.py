@@ -22,11 +22,18 @@ if TYPE_CHECKING:
         "churn score --as-of 1998-07-01 --out customers.parquet",
         "churn score --out calls.csv --top 500 --reasons 3",
         "churn score --out calls.csv --top 500 --source-ids",
+        "churn score --out before.parquet --version previous",
     ),
     arguments=(
         argument("--as-of", type=moment, metavar="DATE", help="ISO date, UTC; default: the newest snapshot"),
         argument(
             "--out", type=Path, required=True, metavar="FILE", help="ends in .parquet or .csv; replaced"
+        ),
+        argument(
+            "--version",
+            metavar="VERSION",
+            help="a model by number, alias or version (churn registry list), with the features that it was"
+            " trained on; default: packaged last",
         ),
         argument("--top", type=positive, metavar="N", help="only the N most worthwhile customers"),
         argument(
@@ -50,7 +57,12 @@ def score(settings: Settings, arguments: Namespace) -> int:
 
     with console.bar("customers") as bar:
         wanted = ScoreRequest(
-            arguments.out, arguments.as_of, arguments.top, arguments.reasons, arguments.source_ids
+            arguments.out,
+            arguments.as_of,
+            arguments.top,
+            arguments.reasons,
+            arguments.version,
+            arguments.source_ids,
         )
         done = score_customers(settings, wanted, bar.describe, bar.show)
     if arguments.source_ids:

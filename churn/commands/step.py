@@ -45,14 +45,14 @@ def append_delivery(settings: "Settings", uri: str) -> "Delivery":
     with the features."""
     from data.append import append
     from data.records.remote import publish
-    from features.spec import columns_read
     from pipelines.engine import accept, is_done
     from pipelines.steps import STEPS
+    from pipelines.steps.depends import columns_read
 
     step = next(step for step in STEPS if step.name == "ingest")
-    read = columns_read(settings.features, settings.data.shape)
     with alone(settings.files), console.steps(1) as shown:
         context = context_of(settings, shown.describe)
+        read = columns_read(context)
         was_done = is_done(step, context)
         delivery = append(settings.data, settings.files, uri, context.as_of, shown.describe, read)
         publish(settings.data, settings.files, shown.describe)

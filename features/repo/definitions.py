@@ -43,7 +43,7 @@ def define(spec: FeaturesConfig, snapshots: Path) -> Definitions:
     tags = {"spec_digest": spec.digest()}
     entity = Entity(name=spec.entity, join_keys=[JOIN_KEY], value_type=ValueType.STRING)
     source = FileSource(
-        name="customer_snapshots",
+        name=f"{spec.view}_snapshots",
         path=str(snapshots),
         timestamp_field="event_timestamp",
         created_timestamp_column="created_timestamp",

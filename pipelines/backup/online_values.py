@@ -16,6 +16,7 @@ from features.spec import FeaturesConfig
 from features.store import apply, materialize
 from pipelines.backup.vault import BackupError, Vault
 from pipelines.context import Stages
+from pipelines.services import needed_services
 from pipelines.streaming import newest_moment, push_again
 
 CUSTOMERS = 5_000
@@ -46,10 +47,13 @@ def load_online(settings: Stages, record: dict[str, Any], vault: Vault, clock: C
     if not files.feature_manifest.is_file():
         return 0
     if record["kind"] != spec.online_store["type"] or record["project"] != project_of(spec, files):
-        written = materialize(spec, files, lambda message: None)
+        written = 0
+        for service in needed_services(settings):
+            written += materialize(service.spec, service.files, lambda message: None)
         push_again(settings, newest_moment(files), clock)
         return written
-    apply(spec, files)
+    for service in needed_services(settings):
+        apply(service.spec, service.files)
     if record["kind"] != "redis":
         return 0
     with _errors(spec):

@@ -5,7 +5,7 @@ import socket
 from datetime import timedelta
 from pathlib import Path
 
-from core.errors import ServingError
+from core.errors import ArchiveError, ServingError
 from pipelines.context import Stages
 from pipelines.doctor.check import Installation, Result, broken, ok, warning
 from pipelines.doctor.stores import sqlite_file, unreachable
@@ -13,7 +13,8 @@ from rollout.targets.target import Candidate
 
 
 def archive(installation: Installation) -> Result:
-    """The archive that was packaged last has its signature, its parts and gates that passed."""
+    """The archive that was packaged last has its signature, its parts, gates that passed and its features."""
+    from pipelines.candidates import refuse_offline
     from pipelines.live import archive_record
     from pipelines.verified import verified
 
@@ -21,13 +22,12 @@ def archive(installation: Installation) -> Result:
         return warning("nothing is packaged yet", "churn run")
     record = archive_record(installation.files)
     found = verified(installation.settings, Path(record["path"]), record["sha256"])
-    spec = installation.settings.features.digest()
-    if found.spec_digest != spec:
-        return broken(
-            f"version {found.version} was made for feature spec {found.spec_digest[:12]}, configured is"
-            f" {spec[:12]}",
-            "churn run, or configure the features of the archive",
-        )
+    configured = installation.settings.features
+    if found.spec_digest != configured.digest():
+        try:
+            refuse_offline(installation.settings, found)
+        except ArchiveError as error:
+            return broken(str(error), "churn run, or configure the features of the archive")
     return ok(f"version {found.version}, sha256 {found.sha256[:12]}, signed by {found.signer}, gates passed")
 
 

@@ -47,6 +47,7 @@ def records(installation: Installation) -> Result:
 def online_store(installation: Installation) -> Result:
     """A customer can be read from the online store."""
     from features.store import serving_environment
+    from pipelines.services import registered
     from pipelines.steps.intact import online_store as is_intact
 
     settings, files = installation.settings, installation.files
@@ -57,8 +58,11 @@ def online_store(installation: Installation) -> Result:
             return broken(fault, "start the store, or correct features.online_store and features.registry")
     kind = settings.features.online_store["type"]
     if not is_intact(installation.context):
-        return broken(f"{kind}: has no features of this project", "churn features materialize")
-    return ok(f"{kind}: has this project's features")
+        return broken(
+            f"{kind}: lacks features of this project, or of a model in use", "churn features materialize"
+        )
+    names = ", ".join(sorted(registered(settings)))
+    return ok(f"{kind}: has this project's features: {names}")
 
 
 def registry(installation: Installation) -> Result:

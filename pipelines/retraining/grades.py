@@ -1,7 +1,5 @@
 """Grades the decisions whose labels have matured: scores the customers after a decision with both models."""
 
-import json
-import zipfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from core.errors import ChurnError, TrainingError
+from pipelines.archives import version_of
 from pipelines.context import Context
 from pipelines.verified import verified
 from retraining.grading import Compared, Floats, grade
@@ -73,22 +72,14 @@ def _scores(context: Context, version: str, sha256: str | None, rows: pd.DataFra
     """[B] by the archive of a version in the store of models. Raises ChurnError where it is not there."""
     settings, store = context.settings, context.settings.files.model_store
     for archive in sorted(store.rglob("*.mar")):
-        if _version_of(archive) != version:
+        if version_of(archive) != version:
             continue
         checked = verified(settings, archive)
         if sha256 is not None and checked.sha256 != sha256:
             continue
         with TemporaryDirectory() as scratch:
-            return scored_by(rows, settings.features, checked.unpack(Path(scratch)))
+            return scored_by(rows, settings.features, checked.unpack(Path(scratch)), context.files)
     raise ChurnError(f"the archive of version {version or 'unknown'} is not in {store}")
-
-
-def _version_of(archive: Path) -> str:
-    try:
-        with zipfile.ZipFile(archive) as content:
-            return str(json.loads(content.read("bundle.json"))["model_version"])
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return ""
 
 
 def _shadow(context: Context, before: pd.DataFrame, after: pd.DataFrame) -> Floats:

@@ -1,6 +1,7 @@
 """The steps from the source to the training set."""
 
 from pipelines.context import Context
+from pipelines.services import needed_services
 from pipelines.steps.depends import columns_read
 
 
@@ -16,25 +17,26 @@ def ingest_source(context: Context) -> None:
 
 
 def compute_features(context: Context) -> None:
-    """Computes the snapshots and labels from the records."""
+    """Computes the snapshots and labels from the records, for each service that is needed."""
     from features.build import build_features
 
-    until = context.known_until
-    build_features(context.settings.features, context.files, progress=context.progress, until=until)
+    for service in needed_services(context.settings, context.files, context.progress):
+        until = context.known_until
+        build_features(service.spec, service.files, progress=context.progress, until=until)
 
 
 def fill_online_store(context: Context) -> None:
-    """Puts the newest snapshot into the online store; later vectors of a stream stay."""
+    """Puts the newest snapshot of each needed service into the online store; later streamed vectors stay."""
     from features.store import materialize
     from pipelines.streaming import is_loaded, newest_moment, push_again, streamed
 
     settings, files = context.settings, context.files
-    if context.known_until is not None or not is_loaded(settings):
-        materialize(settings.features, files, context.progress)
-        return
-    latest = newest_moment(files)
-    materialize(settings.features, files, context.progress, streamed(settings, latest))
-    push_again(settings, latest, context.now)
+    streams = context.known_until is None and is_loaded(settings)
+    later = streamed(settings, newest_moment(files)) if streams else []
+    for service in needed_services(settings, files, context.progress):
+        materialize(service.spec, service.files, context.progress, later)
+    if streams:
+        push_again(settings, newest_moment(files), context.now)
 
 
 def join_training_set(context: Context) -> None:

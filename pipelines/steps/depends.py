@@ -6,6 +6,7 @@ from typing import Any
 
 from core.errors import TrainingError
 from pipelines.context import Context
+from pipelines.services import columns_read_by, needed_services
 
 
 def config(*sections: str) -> Callable[[Context], Any]:
@@ -14,8 +15,14 @@ def config(*sections: str) -> Callable[[Context], Any]:
 
 
 def features(context: Context) -> list[Any]:
-    """The config of the features, and the moment that is replayed, if any."""
-    return [*config("features")(context), context.known_until]
+    """The config of the features, the services of models in use, and the moment that is replayed, if any."""
+    return [*services(context), context.known_until]
+
+
+def services(context: Context) -> list[Any]:
+    """The config of the features, and the other services that models in use need, if any."""
+    others = [(one.name, one.spec.digest()) for one in needed_services(context.settings, context.files)[1:]]
+    return [*config("features")(context), *others]
 
 
 def source(context: Context) -> list[Any]:
@@ -31,10 +38,9 @@ def source(context: Context) -> list[Any]:
 
 
 def columns_read(context: Context) -> frozenset[str]:
-    """The source's columns that features read: only those, and the declared ones, enter the records."""
-    from features.spec import columns_read
-
-    return columns_read(context.settings.features, context.settings.data.shape)
+    """The source's columns that features read, for each service that is needed: only those, and the declared
+    ones, enter the records."""
+    return columns_read_by(context.settings, context.files)
 
 
 def tuned(context: Context) -> list[Any]:

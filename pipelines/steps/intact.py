@@ -10,16 +10,35 @@ from pathlib import Path
 
 from core.errors import TrainingError
 from pipelines.context import Context
+from pipelines.services import needed_services, registered
+
+
+def features(context: Context) -> bool:
+    """Whether the features of the other services that are needed were built for their specs."""
+    from features.build import read_feature_manifest
+
+    others = needed_services(context.settings, context.files)[1:]
+    return all(
+        one.files.feature_manifest.is_file()
+        and read_feature_manifest(one.files)["spec_digest"] == one.spec.digest()
+        for one in others
+    )
 
 
 def online_store(context: Context) -> bool:
-    """Whether registry and online store exist; from a store behind a network, one customer is read."""
+    """Whether registry and online store exist, with the other services that are needed; from a store behind a
+    network, one customer is read."""
     from features.store import serving_environment
 
     addresses = serving_environment(context.settings.features, context.files).values()
     files = [Path(address) for address in addresses if Path(address).is_absolute()]
     if not all(file.exists() for file in files):
         return False
+    others = needed_services(context.settings, context.files)[1:]
+    if others:
+        online = registered(context.settings)
+        if any(online.get(one.name) != one.spec.digest() for one in others):
+            return False
     return len(files) == len(addresses) or _answers_about_a_customer(context)
 
 

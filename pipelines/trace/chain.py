@@ -42,7 +42,10 @@ def trace(settings: Stages, wanted: TraceRequest, announce: Callable[[str], None
         links += [model.registered(settings, found), model.gates(settings, found)]
         links += [model.run(settings, found), model.training_data(settings, found)]
         announce("comparing the features")
-        links.append(history.snapshot(settings, record, found.bundle, scratch / "features", announce))
+        trusted = all(proof.holds for proof in found.link.proofs)
+        links.append(
+            history.snapshot(settings, record, found.bundle, trusted, scratch / "features", announce)
+        )
     rows = history.source_rows(settings, record)
     if wanted.source_ids:
         name = history.source_id(settings, record["user_id"], announce)

@@ -14,6 +14,7 @@ from features.build import MOMENT, read_feature_manifest
 from handlers.bundle import present_digest
 from pipelines.context import Stages
 from pipelines.score import model_columns, snapshot_at
+from pipelines.services import service_of
 from pipelines.trace.link import Link, Proof, same
 from pipelines.trace.prediction import features_of
 
@@ -25,29 +26,30 @@ def snapshot(
     settings: Stages,
     record: Mapping[str, Any],
     bundle: Mapping[str, Any],
+    trusted: bool,
     scratch: Path,
     announce: Callable[[str], None],
 ) -> Link:
     """The customer's features at the moment that the log names, compared with the vector that was scored.
 
-    They are read from the built snapshot, or computed again from the records. Names of features that differ
-    are stated, and none of their values.
+    They are those of the archive's own spec, read from the built snapshot or computed again from the records.
+    `trusted`: the archive was verified; otherwise the SQL of a spec that is not configured is not run. Names
+    of features that differ are stated, and none of their values.
     """
-    moment, spec = record["features_at"], settings.features
+    moment = record["features_at"]
     if moment is None:
         return Link("features", {"status": record["status"], "moment": "none: an unknown customer"})
     facts: dict[str, object] = {"moment": f"{moment:%Y-%m-%d %H:%M} UTC", "status": record["status"]}
     packaged = present_digest(bundle["spec"], str(bundle["spec_digest"]))
-    if packaged != spec.digest():
+    if packaged != settings.features.digest() and not trusted:
         other = Proof(
-            f"the archive has feature spec {packaged[:12]}, configured is {spec.digest()[:12]}:"
-            " configure that one to compare the features",
-            False,
+            f"the archive has feature spec {packaged[:12]} and is not trusted, so its SQL is not run", False
         )
         return Link("features", facts, [other])
+    service = service_of(settings, bundle["spec"])
     shape = read_feature_manifest(settings.files)["shape"]
     as_of = moment if shape == "transactions" else None
-    built, _ = snapshot_at(spec, settings.files, as_of, scratch, announce)
+    built, _ = snapshot_at(service.spec, service.files, as_of, scratch, announce)
     manifest = hashlib.sha256(settings.files.manifest.read_bytes()).hexdigest()
     proofs = [same("data of the snapshot", read_feature_manifest(built)["manifest_sha256"], manifest)]
     row = ds.dataset(built.snapshots).to_table(filter=_of(record["user_id"], "event_timestamp", moment))

@@ -18,7 +18,6 @@ from features.store import (
     ONLINE_VARIABLE,
     materialize,
     open_store,
-    remove_departed,
     serving_environment,
     serving_yaml,
 )
@@ -66,7 +65,7 @@ def found_online(spec: FeaturesConfig, files: Workspace, users: list[str]) -> li
 def test_a_store_from_which_customers_cannot_be_erased_is_refused(tmp_path, online, complaint):
     files = write_transactions(tmp_path / "var", log_of(*USERS))
     build_features(spec_of({"type": "sqlite", "path": "online.db"}), files)
-    for act in (materialize, serving_environment, serving_yaml, remove_departed):
+    for act in (materialize, serving_environment, serving_yaml):
         with pytest.raises(FeatureError, match=complaint):
             act(spec_of(online), files)
     assert not files.feast.exists()

@@ -225,7 +225,7 @@ def test_feast_s_own_command_line_applies_the_same_definitions(own_files, tmp_pa
     environment = without | serving_environment(SPEC, own_files)
     subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     store = open_store(SHIPPED, own_files)  # refuses another digest
-    assert store.get_data_source("customer_snapshots").path == str(own_files.snapshots)
+    assert store.get_data_source("user_features_snapshots").path == str(own_files.snapshots)
     assert sorted(path.name for path in repo.iterdir() if path.suffix) == [
         "__init__.py",
         "definitions.py",

@@ -86,7 +86,7 @@ def written(row: tuple[Any, ...]) -> tuple[Any, ...]:
 def test_columns_of_any_source_become_the_same_vectors(tmp_path: Path) -> None:
     data, files = config(tmp_path / "history.csv", HISTORY), Workspace(tmp_path / "var")
     built(data, files, "k" * 40)
-    reader = PurchaseReader(data, SPEC, None, files, load_key(data, files))
+    reader = PurchaseReader(data, columns_read(SPEC), None, files, load_key(data, files))
     state = State(f"sqlite:///{tmp_path}/state.db", reader.further)
     assert load_records(data, files, state, reader.further) == 4
     assert load_records(data, files, state, reader.further) == 0
@@ -108,8 +108,8 @@ def test_a_source_without_ids_needs_a_field_that_identifies_a_purchase(tmp_path:
     built(data, files, "k" * 40)
     key = load_key(data, files)
     with pytest.raises(StreamError, match=r"stream.identity: name the field .* counts twice"):
-        PurchaseReader(data, SPEC, None, files, key)
-    reader = PurchaseReader(data, SPEC, "receipt", files, key)
+        PurchaseReader(data, columns_read(SPEC), None, files, key)
+    reader = PurchaseReader(data, columns_read(SPEC), "receipt", files, key)
     state = State(f"sqlite:///{tmp_path}/state.db", reader.further)
     assert load_records(data, files, state, reader.further) == 4  # bob's equal rows are two purchases
     work = Work(reader, state, Aggregates(SPEC, reader.further), lambda _: None, lambda: END, 1e9)
@@ -124,7 +124,7 @@ def test_records_of_another_mapping_or_a_state_with_other_columns_are_refused(tm
     key = load_key(data, files)
     other = config(tmp_path / "log.csv", HISTORY, with_ids=False)
     with pytest.raises(StreamError, match=r"other settings of data\.source"):
-        PurchaseReader(other, SPEC, "receipt", files, key)
+        PurchaseReader(other, columns_read(SPEC), "receipt", files, key)
     uri = f"sqlite:///{tmp_path}/state.db"
     State(uri, {"channel": pa.string()}).close()
     with pytest.raises(StreamError, match="made for other columns"):

@@ -17,7 +17,7 @@ from data.config import DataConfig
 from data.ingest import ingest
 from data.mask import load_key
 from features.build import build_features
-from features.spec import FeaturesConfig
+from features.spec import FeaturesConfig, columns_read
 from features.store import materialize, open_store
 from stream.aggregates import Aggregates
 from stream.history import load_records
@@ -48,9 +48,9 @@ class Shop:
         return load_key(self.data, self.files)
 
     def reader(self) -> PurchaseReader:
-        return PurchaseReader(self.data, self.spec, None, self.files, self.key)
+        return PurchaseReader(self.data, columns_read(self.spec), None, self.files, self.key)
 
-    def work(self, state: State, clock: Callable[[], datetime], push: Any = None) -> Work:
+    def work(self, state: State, clock: Callable[[], datetime], push: Any = None) -> Work[Any]:
         reader = self.reader()
         push = push or Online(self.spec, self.files).push
         return Work(reader, state, Aggregates(self.spec, reader.further), push, clock, 60.0)

@@ -12,9 +12,10 @@ import pytest
 
 from churn.settings import Settings
 from core.workspace import Workspace
-from features.spec import Feature
+from support.feature_records import write_transactions
 from support.fits import fit_settings, trained_model
 from support.judging import STORE, evidence_of, in_registry, judged, refusals
+from support.training_frames import cdnow_records
 from training.gates import GateReport, Override, judge, write_report
 from training.gates.champion_scores import score_champion
 from training.gates.slices import breakdown
@@ -114,17 +115,45 @@ def test_missing_rows_refuse_the_comparison(crowned: tuple[Settings, Workspace],
     assert "has no score for 10 of" in reason(report)
 
 
-def test_a_champion_of_another_spec_cannot_be_compared_with(
+def test_a_champion_of_another_spec_is_scored_with_its_own_features(
+    crowned: tuple[Settings, Workspace], rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    """The candidate has no recency, and sums the spending of other days under the same name."""
+    settings, champions = crowned
+    files = Workspace(tmp_path)
+    shutil.copytree(champions.root, files.root, symlinks=True, dirs_exist_ok=True)
+    shutil.rmtree(files.data)
+    write_transactions(files.root, cdnow_records(2000))
+    stored = pd.read_parquet(files.training / "test_scores.parquet")
+    test = stored[["event_timestamp", "user_id"]].merge(rows, how="left")
+    remaining = [
+        one for one in settings.features.features if one.name not in ("recency_days", "recency_to_gap")
+    ]
+    changed = [
+        one.model_copy(update={"sql": "sum(amount) filter (age_days <= 45)"})
+        if one.name == "spend_90d"
+        else one
+        for one in remaining
+    ]
+    spec = settings.features.model_copy(update={"features": tuple(changed), "service": "churn_prediction_v2"})
+    candidates_rows = test.drop(columns=["recency_days", "recency_to_gap"]).assign(spend_90d=-1.0)
+
+    champion, scored = score_champion(candidates_rows, spec, settings.training, files)
+
+    assert (champion.state, champion.version) == ("scored", "1")
+    assert scored is not None and len(scored) == len(stored)
+    np.testing.assert_allclose(scored["score"], stored["score"], rtol=0, atol=1e-6)
+
+
+def test_a_champion_of_another_spec_without_its_records_refuses_the_model(
     crowned: tuple[Settings, Workspace], rows: pd.DataFrame
 ) -> None:
     settings, files = crowned
-    spec = settings.features.model_copy(
-        update={"features": (*settings.features.features, Feature(name="status", dtype="string"))}
-    )
-    champion, scored = score_champion(rows, spec, settings.training, files)
+    spec = settings.features.model_copy(update={"horizon_days": 60})
+    strangers = rows.head(10).assign(user_id="u_" + "f" * 32)
+    champion, scored = score_champion(strangers, spec, settings.training, files)
 
     assert (champion.state, scored) == ("unusable", None)
-    assert "feature spec" in champion.problem
 
 
 def test_a_champion_whose_archive_was_changed_is_unusable(

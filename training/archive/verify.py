@@ -31,6 +31,12 @@ class Verified:
     content: bytes
     """The bytes that were checked; unpack these, so that a later change of the file has no effect."""
 
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The feature spec that the model was trained with, which `spec_digest` identifies."""
+        with open_checked(self.content, "archive") as archive:
+            return dict(read_json(archive, "bundle.json", "archive")["spec"])
+
     def unpack(self, folder: Path) -> Path:
         """Writes the entries into `folder`, which the handler can load as its model_dir."""
         with open_checked(self.content, "archive") as archive:

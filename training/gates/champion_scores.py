@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from core.errors import ChurnError, TrainingError
+from core.errors import ChurnError
 from core.workspace import Workspace
-from features.spec import FeaturesConfig
+from features.rows import inputs_at
+from features.spec import FeaturesConfig, spec_of
 from handlers.bundle import BundleError, read_bundle
 from handlers.scoring.encoding import encode
 from model.export import load_program
@@ -28,9 +29,9 @@ def score_champion(
     """The champion and its scores of `rows` (user_id, event_timestamp, score).
 
     Its .mar comes from the registry; signature, registered sha256 and all parts are checked before its
-    program is loaded. A champion that cannot be fetched, loaded or run, or that has another feature spec, is
-    `unusable` with the reason. The rule `champion` then fails, which a person may override. The state is
-    `none` only if there is no champion.
+    program is loaded. If it has another feature spec, its own features are computed for the same rows. A
+    champion that cannot be fetched, loaded or run is `unusable` with the reason. The rule `champion` then
+    fails, which a person may override. The state is `none` only if there is no champion.
     """
     version: Version | None = None
     try:
@@ -38,7 +39,7 @@ def score_champion(
         if version is None:
             return Champion("none"), None
         with TemporaryDirectory() as scratch:
-            scores = scored_by(rows, spec, _verified(version, training, files, Path(scratch)))
+            scores = scored_by(rows, spec, _verified(version, training, files, Path(scratch)), files)
     except Exception as error:  # another release of a library may raise anything on an older program
         return Champion("unusable", "unknown" if version is None else version.number, _why(error)), None
     keys = rows[list(KEYS)].reset_index(drop=True)
@@ -77,16 +78,17 @@ def _why(error: Exception) -> str:
     return f"cannot be loaded: {type(error).__name__}: {text}"
 
 
-def scored_by(rows: pd.DataFrame, spec: FeaturesConfig, folder: Path) -> NDArray[np.float64]:
-    """[B]: the scores of the unpacked, verified archive in `folder`.
+def scored_by(
+    rows: pd.DataFrame, spec: FeaturesConfig, folder: Path, files: Workspace
+) -> NDArray[np.float64]:
+    """[B]: the scores of the unpacked, verified archive in `folder`, of the customers and moments of `rows`.
 
-    Raises TrainingError for rows of another feature spec.
+    `rows` have the features of `spec`. For an archive with another spec, its own features are computed from
+    the records of `files`. Raises FeatureError where the records do not have what they need.
     """
     bundle = read_bundle(folder)
     if bundle.spec_digest != spec.digest():
-        raise TrainingError(
-            f"was trained on feature spec {bundle.spec_digest[:12]}, these rows are of {spec.digest()[:12]}"
-        )
+        rows = inputs_at(spec_of(bundle.spec, spec), files, rows)
     columns = {name: rows[name].to_numpy() for name in bundle.inputs}
     numeric, codes = encode(columns, bundle.numeric, bundle.vocabulary)
     return score(load_program(bundle.program), numeric, codes)

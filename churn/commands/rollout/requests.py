@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from churn.settings import Settings
     from rollout.state import Event, Request, RequestKind, Rollout
     from rollout.store import Store
+    from rollout.targets.target import Candidate
 
 POLL_S = 0.5
 ANSWER_WITHIN_S = 30.0
@@ -85,8 +86,24 @@ def rollback(settings: Settings, arguments: Namespace) -> int:
             "rollback: no rollout has promoted anything that could be taken back;"
             " `churn registry rollback` moves the registry's aliases alone"
         )
+    if promoted.previous is not None:
+        _refuse_without_features(settings, promoted.previous)
     rollout = store.reopen(promoted, who(), arguments.reason, datetime.now(UTC))
     return _wait_for_the_end(settings, store, rollout)
+
+
+def _refuse_without_features(settings: Settings, before: Candidate) -> None:
+    """Raise ArchiveError if the features of the archive that would serve again were pruned. An archive that
+    is not found is left to the servers, which refuse to load it without its features."""
+    from core.errors import ArchiveError, TrainingError
+    from pipelines.archives import archive_with
+    from pipelines.candidates import refuse_offline
+
+    try:
+        checked = archive_with(settings, before.sha256, before.archive)
+    except (ArchiveError, TrainingError):
+        return
+    refuse_offline(settings, checked)
 
 
 def _request(settings: Settings, what: RequestKind, reason: str) -> int:
