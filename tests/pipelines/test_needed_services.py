@@ -1,6 +1,6 @@
 """Which feature services are needed, which changes of the spec are refused, and what may be pruned."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ def model_of(settings: Settings, at: int = 0) -> Candidate:
 
 def served(settings: Settings, candidate: Candidate) -> None:
     store, model = open_store(settings), settings.serving.model_name
-    store.served_at_once(model, Change(candidate, store.stable(model), "ada", NOW, "a test"))
+    at = NOW + timedelta(minutes=len(store.all(model)))  # the newest change is the one that holds
+    store.served_at_once(model, Change(candidate, store.stable(model), "ada", at, "a test"))
 
 
 def names(settings: Settings) -> list[str]:
