@@ -57,7 +57,7 @@ class Commands:
                         "store": f"{to.store}/{namespace}",
                         "stages": stages,
                         "watch_s": 45,
-                        "ready_timeout_s": 90,
+                        "ready_timeout_s": 240,  # a node that other programs use too
                         # two small models differ, on purpose; a canary here is judged by errors
                         "rules": {"score_shift": None, "decision_rate": None, "latency": None},
                         "kserve": {"namespace": namespace, "prometheus_url": to.prometheus},
