@@ -42,6 +42,14 @@ def moment(text: str) -> datetime:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
+def part(text: str) -> tuple[int, int]:
+    """I/N: the part I of N, counted from 0."""
+    number, _, of = text.partition("/")
+    if not (number.isdigit() and of.isdigit() and int(number) < int(of)):
+        raise ArgumentTypeError(f"{text!r} is not I/N with I from 0 to N-1, such as 0/4")
+    return int(number), int(of)
+
+
 def words(text: str) -> tuple[str, ...]:
     """Words that are separated by commas."""
     return tuple(text.split(","))

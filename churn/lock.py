@@ -9,10 +9,10 @@ from core.workspace import Workspace
 
 
 @contextmanager
-def alone(files: Workspace) -> Iterator[None]:
+def alone(files: Workspace, *, wait: bool = False) -> Iterator[None]:
     """Lock the workspace during the block. The kernel releases the lock when the process ends in any way.
 
-    Raises ChurnError, with the other process, if the workspace is locked already.
+    If it is locked already, `wait` until it is free; else raises ChurnError with the other process.
     """
     from filelock import FileLock, Timeout  # 40 ms that `churn --help` does not need
 
@@ -20,7 +20,7 @@ def alone(files: Workspace) -> Iterator[None]:
     holder = files.lock.with_name(".lock.pid")
     lock = FileLock(files.lock)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(blocking=wait)
     except Timeout:
         pid = holder.read_text(encoding="utf-8") if holder.is_file() else "?"
         raise ChurnError(

@@ -123,11 +123,17 @@ def trusted_archive(settings: Stages) -> Path:
 
 
 def archive_record(files: Workspace) -> dict[str, str]:
-    """`path`, `sha256`, `version` of the archive packaged last. Raises ServingError if there is none."""
+    """`path`, `sha256`, `version` of the archive packaged last. Raises ServingError if there is none.
+
+    A workspace may have been moved or copied since, or is mounted elsewhere: its archive is then the one of
+    this name in its own store.
+    """
     try:
-        return dict(json.loads(files.archive_record.read_text(encoding="utf-8")))
+        record = dict(json.loads(files.archive_record.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ServingError(f"{files.archive_record}: no archive yet; run `churn package` first") from None
+    here = files.model_store / Path(record["path"]).name
+    return record if Path(record["path"]).is_file() or not here.is_file() else {**record, "path": str(here)}
 
 
 def query_server(context: Context) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from core.errors import ArchiveError, FeatureError
+from core.errors import ArchiveError, ConfigError, FeatureError
 from core.workspace import Workspace, link_version
 from data.config import utc_text
 from features.build import MOMENT, build_features, read_feature_manifest
@@ -25,6 +25,7 @@ from handlers.scoring.explain import Explainer, NoReference
 from pipelines.archives import archive_of_version, registered_version
 from pipelines.context import Stages
 from pipelines.live import newest_archive
+from pipelines.score_parts import Part, metadata
 from pipelines.services import decision_for, service_of
 from pipelines.source_ids import SourceIds
 from pipelines.verified import verified
@@ -68,6 +69,8 @@ class ScoreRequest:
     """The version of the model, as in its archive or the registry, or an alias; None: packaged last."""
     source_ids: bool = False
     """Adds the source's identifiers; then only the owner may read the file."""
+    part: Part | None = None
+    """Scores this range of the customers, for `merge_parts`; None: all."""
 
 
 def score_customers(
@@ -83,9 +86,13 @@ def score_customers(
     `announce` is called with each stage of the work, `progress` with the number of scored customers and of
     all. Raises ConfigError, FeatureError, ArchiveError, GateFailure.
     """
-    out, reasons = wanted.out, wanted.reasons
+    reasons, part = wanted.reasons, wanted.part
     files = settings.files
-    check_target(out)
+    if part is not None and wanted.source_ids:
+        raise ConfigError("--source-ids: leave it out with --part, and give it to `churn score --merge`")
+    check_target(wanted.out)
+    out = wanted.out if part is None else part.file(wanted.out)
+    out.parent.mkdir(exist_ok=True)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".score-", dir=files.root)))
         announce("verifying the archive")
@@ -95,14 +102,20 @@ def score_customers(
         built, moment = snapshot_at(spec, service.files, wanted.as_of, scratch / "moment", announce)
         announce("loading the program")
         scorer = BulkScorer(bundle)
-        source, total = _customers(spec, built, moment)
+        source, total = _customers(spec, built, moment, part)
         customers = Customers(source, total, moment)
         decision = decision_for(settings, spec)
         scored = _scored(customers, scorer, bundle, decision, bool(reasons), progress)
         finish = Reasons(scorer, bundle, reasons, announce) if reasons else _unchanged
         named = SourceIds(settings, announce) if wanted.source_ids else _unchanged
         ranked = write_ranked(
-            scored, out, wanted.top, finish=lambda batch: named(finish(batch)), private=wanted.source_ids
+            scored,
+            out,
+            wanted.top,
+            finish=lambda batch: named(finish(batch)),
+            private=wanted.source_ids,
+            metadata=None if part is None else metadata(_facts(decision, wanted, bundle, built, moment)),
+            may_be_empty=part is not None,
         )
     return Scored(ranked, moment, bundle.model_version)
 
@@ -264,10 +277,27 @@ def snapshot_at(
 
 
 def _customers(
-    spec: FeaturesConfig, files: Workspace, moment: datetime
+    spec: FeaturesConfig, files: Workspace, moment: datetime, part: Part | None
 ) -> tuple[Iterator[pa.RecordBatch], int]:
-    """The stored features of each customer (the newest row in a table), and the number of customers."""
+    """The stored features of each customer (the newest row in a table), and about how many customers."""
     record = read_feature_manifest(files)
     columns = ["user_id", *(feature.name for feature in spec.features)]
     batches = newest(spec, files, record, columns, moment=moment, rows=READ_ROWS)
-    return batches, count_newest(spec, files, record, moment)
+    total = count_newest(spec, files, record, moment)
+    return (batches, total) if part is None else (map(part.of_batch, batches), total // part.of)
+
+
+def _facts(
+    decision: DecisionConfig, wanted: ScoreRequest, bundle: Bundle, built: Workspace, moment: datetime
+) -> dict[str, Any]:
+    """What the parts of one list have in common."""
+    record = read_feature_manifest(built)
+    return {
+        "moment": utc_text(moment),
+        "model_version": bundle.model_version,
+        "records": record["manifest_sha256"],
+        "features": record["spec_digest"],
+        "decision": decision.model_dump(mode="json"),
+        "top": wanted.top,
+        "reasons": wanted.reasons,
+    }

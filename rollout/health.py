@@ -4,16 +4,15 @@ GET /livez: 200 while its loop runs. GET /readyz: 200 while it reaches the datab
 of the model's newest rollout by the database, and the notices that this process could not deliver.
 """
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from core.pages import serve_pages
 from rollout.database.projections import Projection
 from rollout.errors import RolloutError
 from rollout.notify import Notifier
@@ -95,37 +94,11 @@ def answering(address: str, standing: Standing, longest_s: float) -> Iterator[st
     def ready() -> tuple[int, str]:
         return (503, standing.health.trouble) if standing.health.trouble else (200, "ready")
 
-    paths: dict[str, Callable[[], tuple[int, str]]] = {
-        "/livez": live,
-        "/readyz": ready,
-        "/metrics": lambda: (200, generate_latest(registry).decode()),
-    }
+    def metrics() -> tuple[int, str]:
+        return 200, generate_latest(registry).decode()
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10
-
-        def do_GET(self) -> None:
-            status, text = paths.get(self.path.partition("?")[0], lambda: (404, "not here"))()
-            content = text.encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """No log: probes come every few seconds."""
-
-    host, _, port = address.rpartition(":")
-    with ThreadingHTTPServer((host, int(port)), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
-        thread.start()
-        try:
-            yield f"http://{host}:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serve_pages(address, {"/livez": live, "/readyz": ready, "/metrics": metrics}) as url:
+        yield url
 
 
 def _gauge(name: str, help: str, value: float) -> GaugeMetricFamily:

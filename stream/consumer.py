@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from stream.errors import StoreAway
+from stream.health import Health
 from stream.measures import Measures
 from stream.topic import Message
 from stream.work import Work
@@ -44,14 +45,17 @@ class StreamConsumer:
         batch: int,
         wait_s: float,
         longest_retry_s: float,
+        health: Health | None = None,
     ) -> None:
         self._source, self._work, self._measures = source, work, measures
         self._batch, self._wait_s, self._longest_retry_s = batch, wait_s, longest_retry_s
+        self._health = health or Health()
 
     def run(self, is_over: Callable[[], bool]) -> None:
         """Until `is_over`. The batch that is being worked on is finished first, unless a store is away."""
         self._insist([], lambda _: self._recover(), is_over)
         while not is_over():
+            self._health.beat()
             messages = self._source.read(self._batch, self._wait_s)
             self._measures.behind(self._source.behind())
             if messages:
@@ -85,8 +89,10 @@ class StreamConsumer:
         """Try until it succeeds. Meanwhile no message is read, and the membership of the group continues."""
         wait_s, failure = FIRST_RETRY_S, ""
         while True:
+            self._health.beat()
             try:
                 act(messages)
+                self._health.trouble = ""
                 break
             except StoreAway as error:
                 self._measures.failure("store")
@@ -94,7 +100,7 @@ class StreamConsumer:
                     log.warning("%s; trying again", error)
                 if not failure:
                     self._source.hold()
-                failure = str(error)
+                self._health.trouble = failure = str(error)
             if is_over():
                 return
             had = bool(messages)

@@ -8,7 +8,7 @@ import sys
 import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from churn.command import argument, command
 if TYPE_CHECKING:
     from churn.settings import Settings
     from stream.config import StreamConfig
+    from stream.health import Health
     from stream.measures import Measures
 
 CLOCK = argument(
@@ -43,13 +44,15 @@ def stream(settings: Settings, arguments: Namespace) -> int:
     from pipelines.streaming import security, streaming, work_of
     from stream.consumer import StreamConsumer
     from stream.errors import StreamError
+    from stream.health import Health
 
     config = settings.stream
     if config.brokers is None:
         raise StreamError("stream.brokers: name Kafka's brokers, host:port,host:port")
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("churn").setLevel(logging.INFO)
-    with _interrupted() as over, _measured(config) as measures, streaming(settings) as parts:
+    health = Health()
+    with _interrupted() as over, _measured(config, health) as measures, streaming(settings) as parts:
         from stream.topic import Topic
 
         work = work_of(settings, parts, _clock(arguments.clock_offset))
@@ -57,7 +60,9 @@ def stream(settings: Settings, arguments: Namespace) -> int:
         try:
             console.err.print(f"Reading {config.topic} as {config.group} until interrupted (Ctrl-C)")
             wait_s = config.wait_ms / 1000
-            consumer = StreamConsumer(topic, work, measures, config.batch, wait_s, config.longest_retry_s)
+            consumer = StreamConsumer(
+                topic, work, measures, config.batch, wait_s, config.longest_retry_s, health
+            )
             consumer.run(over.is_set)
         finally:
             topic.close()
@@ -121,25 +126,21 @@ def _interrupted() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _measured(config: StreamConfig) -> Iterator[Measures]:
-    """The metrics, served at `stream.address`."""
-    from prometheus_client import CollectorRegistry, start_http_server
+def _measured(config: StreamConfig, health: Health) -> Iterator[Measures]:
+    """The metrics, served with the health at `stream.address`."""
+    from prometheus_client import CollectorRegistry
 
     from stream.errors import StreamError
+    from stream.health import answering
     from stream.measures import Measures
 
     registry = CollectorRegistry()
     if config.address is None:
         yield Measures(registry)
         return
-    host, _, port = config.address.rpartition(":")
-    try:
-        server, thread = start_http_server(int(port), host, registry)
-    except (OSError, ValueError) as error:
-        raise StreamError(f"stream.address {config.address}: {error}; choose another port") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(answering(config.address, registry, health))
+        except (OSError, ValueError) as error:
+            raise StreamError(f"stream.address {config.address}: {error}; choose another port") from None
         yield Measures(registry)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

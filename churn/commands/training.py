@@ -9,7 +9,7 @@ from churn import console
 from churn.argument_types import positive, seconds, whole
 from churn.command import argument, command
 from churn.commands.shown import show_gates, show_models
-from churn.commands.step import read, run_step
+from churn.commands.step import context_of, read, reporter, run_step
 from core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,12 +22,23 @@ ROWS = ("training set",)
 @command(
     "tune",
     "search hyperparameters with Optuna; called again, the study goes on",
-    examples=("churn tune", "churn tune --trials 30 --workers 2", "churn tune --study wide --timeout 600"),
+    examples=(
+        "churn tune",
+        "churn tune --trials 30 --workers 2",
+        "churn tune --study wide --timeout 600",
+        "churn tune --shared --trials 30 --profile production",
+    ),
     arguments=(
         argument("--trials", type=whole, metavar="N", help="finished trials the study ends with"),
         argument("--workers", type=positive, metavar="K", help="processes that run trials"),
         argument("--timeout", type=seconds, metavar="S", help="start no trial after S seconds"),
         argument("--study", metavar="NAME", help="go on with this study, or begin it"),
+        argument(
+            "--shared",
+            action="store_true",
+            help="other processes give the same command now, on any machines, and share the trials; needs"
+            " tuning.storage in PostgreSQL, and this workspace or a copy of it",
+        ),
     ),
 )
 def tune(settings: Settings, arguments: Namespace) -> int:
@@ -41,7 +52,10 @@ def tune(settings: Settings, arguments: Namespace) -> int:
         update={key: value for key, value in flags.items() if value is not None}
     )
     settings = settings.model_copy(update={"tuning": tuning})
-    run_step(settings, "tune", after=ROWS)
+    if arguments.shared:
+        _share_trials(settings)
+    else:
+        run_step(settings, "tune", after=ROWS)
     record = read(settings.files.tuned)
     if not record["study"]:
         console.out.print("No trial ran: the configs stay as they are. Next: [bold]churn train[/]")
@@ -50,6 +64,20 @@ def tune(settings: Settings, arguments: Namespace) -> int:
     console.pairs("Best hyperparameters", {**facts, **record["parameters"]})
     console.out.print("Next: [bold]churn train[/]; the trials: [bold]churn dashboard optuna[/]")
     return 0
+
+
+def _share_trials(settings: Settings) -> None:
+    """Runs trials without the workspace's lock; whoever is the first at the end writes the result."""
+    from churn.lock import alone
+    from pipelines.engine import run_steps
+    from pipelines.shared_study import TUNE, run_trials
+
+    with console.steps(2) as shown:
+        context = context_of(settings, shown.describe)
+        shown.start("Share the trials of a study")
+        run_trials(context)
+        with alone(settings.files, wait=True):
+            run_steps([TUNE], context, False, lambda step: shown.start(step.title), reporter(shown))
 
 
 @command(

@@ -1,7 +1,7 @@
 """Writes scores as a ranked list. DuckDB sorts them on disk: memory does not grow with their number."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,19 +42,21 @@ def write_ranked(
     memory_limit: str = "256MB",
     finish: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
     private: bool = False,
+    metadata: Mapping[bytes, bytes] | None = None,
+    may_be_empty: bool = False,
 ) -> Ranked:
     """Write `batches` to `out` in descending order of `expected_value`, then by user_id, with their `rank`.
 
     Null expected values are last. `top`: write only so many rows. `finish` may add columns to the written
     rows. `out` is replaced atomically, with mode 600 when it is `private`; temporary files are in a folder of
-    mode 700 beside it. Raises ServingError when there is no row, or memory and disk are too small for the
-    sort.
+    mode 700 beside it. `metadata`: of a Parquet file. Raises ServingError when there is no row, unless it
+    `may_be_empty`, and when memory and disk are too small for the sort.
     """
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        scored = _spill(batches, Path(scratch) / "scores.parquet")
+        scored = _spill(batches, Path(scratch) / "scores.parquet", may_be_empty)
         partial = Path(scratch) / out.name
         try:
-            rows = _write(map(finish, _sorted(Path(scratch), top, memory_limit)), partial)
+            rows = _write(map(finish, _sorted(Path(scratch), top, memory_limit)), partial, metadata)
         except duckdb.Error as error:
             raise ServingError(f"sorting {scored:,} scores: {' '.join(str(error).split())}") from None
         if private:
@@ -63,7 +65,7 @@ def write_ranked(
     return Ranked(rows, scored)
 
 
-def _spill(batches: Iterable[pa.RecordBatch], file: Path) -> int:
+def _spill(batches: Iterable[pa.RecordBatch], file: Path, may_be_empty: bool) -> int:
     rows = 0
     writer: Any = None
     try:
@@ -74,7 +76,7 @@ def _spill(batches: Iterable[pa.RecordBatch], file: Path) -> int:
     finally:
         if writer is not None:
             writer.close()
-    if not rows:
+    if writer is None or (not rows and not may_be_empty):
         raise ServingError("there is no customer to score; build the features of another moment")
     return rows
 
@@ -96,19 +98,27 @@ def _sorted(scratch: Path, top: int | None, memory_limit: str) -> Iterator[pa.Re
         ).to_arrow_reader(BATCH)
         assert found is not None  # a SELECT always has a result
         first = 1
-        for batch in found:
+        for batch in _or_empty(found):
             ranks = pa.array(np.arange(first, first + batch.num_rows), pa.int64())
             yield pa.RecordBatch.from_arrays([ranks, *batch.columns], ["rank", *batch.schema.names])
             first += batch.num_rows
 
 
-def _write(batches: Iterator[pa.RecordBatch], file: Path) -> int:
+def _or_empty(found: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """Its batches; at least one, which has the columns."""
+    batch: pa.RecordBatch | None = next(iter(found), None)
+    yield pa.RecordBatch.from_pylist([], found.schema) if batch is None else batch
+    yield from found
+
+
+def _write(batches: Iterator[pa.RecordBatch], file: Path, metadata: Mapping[bytes, bytes] | None) -> int:
     first = next(batches)
     writer: Any
     if file.suffix == ".csv":
         writer = pa_csv.CSVWriter(file, first.schema)
     else:
-        writer = pq.ParquetWriter(file, first.schema, compression="zstd")
+        schema = first.schema if metadata is None else first.schema.with_metadata(dict(metadata))
+        writer = pq.ParquetWriter(file, schema, compression="zstd")
     rows = 0
     with writer:
         batch: pa.RecordBatch | None = first

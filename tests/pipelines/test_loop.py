@@ -313,6 +313,18 @@ def test_batch_scores_are_the_server_s_to_the_bit(
         assert decisions[answer["user_id"]] == answer["prediction"]
 
 
+def test_parts_of_the_scores_are_merged_to_the_same_bytes(
+    ran: dict[str, Any], overrides: list[str], tmp_path: Path
+) -> None:
+    whole, merged = tmp_path / "whole.csv", tmp_path / "merged.csv"
+    assert churn("score", "--out", str(whole), "--top", "100", overrides=overrides) == 0
+    for part in ("1/2", "0/2"):
+        done = churn("score", "--out", str(merged), "--top", "100", "--part", part, overrides=overrides)
+        assert done == 0
+    assert churn("score", "--out", str(merged), "--merge", overrides=overrides) == 0
+    assert merged.read_bytes() == whole.read_bytes()
+
+
 def test_batch_scores_of_a_test_snapshot_are_training_s_own(
     ran: dict[str, Any], settings: Settings, overrides: list[str], tmp_path: Path
 ) -> None:

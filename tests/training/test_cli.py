@@ -18,6 +18,7 @@ from filelock import FileLock
 from churn.settings import CONFIGS, Settings
 from model.program import score
 from support.fits import fit_settings
+from support.waits import free_port
 from training.cli.command import main
 from training.learn.fit import fit
 from training.learn.module import ChurnModule
@@ -198,6 +199,31 @@ def test_two_processes_train_as_one_does_and_measure_every_row_once(
 
     assert measured == pytest.approx(again, abs=1e-7)  # gathered over both, and read by one from the file
     assert measured == pytest.approx(alone, abs=0.002)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_two_processes_that_end_with_the_same_checkpoint(
+    filled: Path, tmp_path: Path
+) -> None:
+    """As kserve/components/train-job starts them, one process on each of two nodes; gloo joins them."""
+    run(command(filled, tmp_path / "lightning", "fit", *FLAGS, *TWO))
+    port = free_port()
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
+             f"--node-rank={rank}", "--master-addr=127.0.0.1", f"--master-port={port}",
+             "--module", "training",
+             *command(filled, tmp_path / "torchrun", "fit", *FLAGS, "--trainer.num_nodes=2",
+                      "--trainer.devices=1", "--trainer.strategy=ddp")],
+            cwd=ROOT, env=os.environ | {"COLUMNS": "200"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "Checkpoint: " in said[0] and "Checkpoint: " not in said[1], "the first process writes it"
+    assert same(weights(tmp_path / "lightning" / "last.ckpt"), weights(tmp_path / "torchrun" / "last.ckpt"))
 
 
 def test_half_precision_learns_as_well(fitted: Path, filled: Path, tmp_path: Path) -> None:

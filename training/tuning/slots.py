@@ -21,6 +21,7 @@ from core.addresses import failure
 from core.errors import TrainingError
 from training.config import TuningConfig
 from training.quiet import quiet
+from training.tuning.together import one_at_a_time
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 RETRIES = 3
@@ -31,14 +32,14 @@ AHEAD = 64
 
 
 def open_storage(tuning: TuningConfig) -> RDBStorage:
-    """The study's database, with its tables created. Call it first in a single process: if two processes
-    create the tables at the same time, one of them fails.
+    """The study's database, with its tables created. In another database than PostgreSQL, call it first in
+    a single process: if two processes create the tables at the same time, one of them fails.
     """
     # Optuna's default timeout of five seconds is short for several writers on SQLite. Other databases wait,
     # but may close a connection between two trials.
     local = tuning.storage.startswith("sqlite")
     engine = {"connect_args": {"timeout": 60}} if local else {"pool_pre_ping": True}
-    with _without_experimental_warnings():
+    with _without_experimental_warnings(), one_at_a_time(_engine(tuning.storage), "tables of studies"):
         return RDBStorage(
             tuning.storage,
             engine_kwargs=engine,
@@ -46,6 +47,11 @@ def open_storage(tuning: TuningConfig) -> RDBStorage:
             grace_period=tuning.grace_s,
             heartbeat_stale_trial_callback=_run_again,
         )
+
+
+def _engine(storage: str) -> sqlalchemy.Engine:
+    """For a lock before the tables exist; it retains no connection."""
+    return sqlalchemy.create_engine(storage, poolclass=sqlalchemy.NullPool)
 
 
 @contextmanager
@@ -64,8 +70,8 @@ def finished(study: optuna.Study) -> int:
 
 
 def refill_queue(study: optuna.Study, wanted: int) -> None:
-    """Frees the slots of dead workers and adds the slots missing to `wanted`, at most AHEAD. Only one process
-    may call it.
+    """Frees the slots of dead workers and adds the slots missing to `wanted`, at most AHEAD. One process at a
+    time may call it.
 
     A trial whose heartbeat has stopped becomes FAIL, and its point is enqueued again.
     """

@@ -7,11 +7,13 @@ from math import isfinite
 from typing import Any
 
 import optuna
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from training.config import TrainingConfig, TuningConfig
 from training.registry.mlflow_client import client_of, experiment_of, failed_on_error, mlflow_errors
 from training.tuning.slots import open_storage, storage_errors
+from training.tuning.together import one_at_a_time
 
 STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 STUDY, TRIAL = "optuna.study", "optuna.trial"
@@ -22,12 +24,20 @@ def record_study(name: str, training: TrainingConfig, tuning: TuningConfig) -> s
     """Records the study and every ended trial (params, metrics by epoch, state); the id of the study's run.
 
     It is called after the study, so that no trial waits for MLflow. Trials recorded before are not changed: a
-    second call adds only new trials. Raises TrainingError if the tracking server cannot be reached.
+    second call adds only new trials, also one of another machine at the same time, which waits for the first.
+    Raises TrainingError if the tracking server cannot be reached.
     """
+    with storage_errors(tuning.storage):
+        storage = open_storage(tuning)
+        with one_at_a_time(storage.engine, f"runs of {name}"):
+            return _record_study(name, training, tuning, storage)
+
+
+def _record_study(name: str, training: TrainingConfig, tuning: TuningConfig, storage: RDBStorage) -> str:
     from mlflow.entities import Metric, RunTag
 
     with storage_errors(tuning.storage):
-        study = optuna.load_study(study_name=name, storage=open_storage(tuning))
+        study = optuna.load_study(study_name=name, storage=storage)
         trials = study.get_trials(deepcopy=False, states=tuple(STATUS))
         best, least = study.best_trial, study.best_value
     with mlflow_errors(training.tracking_uri):

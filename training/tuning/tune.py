@@ -21,6 +21,7 @@ from training.train import prepare
 from training.tuning.slots import finished, open_storage, refill_queue, storage_errors
 from training.tuning.space import apply, decoded
 from training.tuning.study import StudyQueue, enqueue_starts, outcome, run_slots, study_name
+from training.tuning.together import one_at_a_time
 from training.tuning.trial import Objective, judged_rows, one_member
 from training.tuning.workers import Workers, job_of
 
@@ -49,8 +50,9 @@ def tune(
     `data` is the content of `files.training_set`, which each worker process reads. The test rows are not
     used. A trial has one member. The first trial is the configs as given, even outside of the space, so that
     tuning never ends below them on the validation rows; the second is the best point of the last study of
-    this name, if there is one. Finished trials stay after a crash, and the same call continues from them. Do
-    not call it concurrently.
+    this name, if there is one. Finished trials stay after a crash, and the same call continues from them.
+    With a study in PostgreSQL, processes on several machines may make the same call at the same time: they
+    share the trials. With another database, one call at a time.
     No trial runs for a table on which the network does not improve on linear path and trees, unless
     `tuning.trials` was given: the space has settings of the network only.
     Raises ConfigError with a dimension that is not a setting, TrainingError if no trial completes.
@@ -73,9 +75,11 @@ def tune(
     digested = rows.iloc[split.train], rows.iloc[split.inner_validation]
     name = study_name(tuning, *digested, one_member(resolved))
     with storage_errors(tuning.storage):
-        queue = StudyQueue.open(open_storage(tuning), name, tuning, resolved.training.seed)
-        if not queue.study.get_trials(deepcopy=False):
-            enqueue_starts(queue, resolved)
+        storage = open_storage(tuning)
+        with one_at_a_time(storage.engine, name):
+            queue = StudyQueue.open(storage, name, tuning, resolved.training.seed)
+            if not queue.study.get_trials(deepcopy=False):
+                enqueue_starts(queue, resolved)
         if tried is None and finished(queue.study) < tuning.trials and resolved.training.epochs is None:
             # once, not in every trial, since the search takes several fits
             progress("finding the number of epochs")
@@ -96,7 +100,9 @@ def _run(
     before = finished(study)
 
     def maintain() -> None:
-        refill_queue(study, tuning.trials)
+        with one_at_a_time(queue.storage.engine, study.study_name, wait=False) as is_ours:
+            if is_ours:  # else another process is doing it
+                refill_queue(study, tuning.trials)
 
     def report(result: str) -> None:
         progress(f"trial {finished(study)} of {tuning.trials}: {result}")
