@@ -294,6 +294,8 @@ def test_from_the_first_change_to_pruning(shop: Shop) -> None:
     before = shop.overlay("before", V1, FEATURES[V1])
     shop.succeed(before, "run", "--no-rollout")
     first = shop.packaged
+    report_of_first = shop.folder / "gate_report.json"
+    report_of_first.write_bytes((shop.files.gate_report / "gate_report.json").read_bytes())
     shop.succeed(before, "registry", "promote", "--reason", "it is the first")
     recent = features_of(V1, bought)
     buyers = recent.index[recent["recency_days"] <= 200].tolist()
@@ -364,7 +366,8 @@ def test_from_the_first_change_to_pruning(shop: Shop) -> None:
         assert "which is not online" in message and "churn features materialize" in message
         for command in (("deploy", first["path"]), ("rollout", "start", "--archive", first["path"])):
             reason = () if command[0] == "deploy" else ("--reason", "too late")
-            assert "features.service shop_v1" in shop.refused(after, *command, *reason)
+            given = (*command, "--report", str(report_of_first), *reason)
+            assert "features.service shop_v1" in shop.refused(after, *given)
         assert answer_of(url, buyers[0])["churn_probability"] == pytest.approx(
             scores[second["version"]][buyers[0]], abs=1e-6
         )
