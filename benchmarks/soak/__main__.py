@@ -59,7 +59,8 @@ def main() -> int:
         stores.succeed("run", "--no-rollout")
         listed = stores.place.folder / "customers.csv"
         stores.succeed("score", "--as-of", END, "--top", str(CUSTOMERS), "--out", str(listed))
-        customers = pd.read_csv(listed, dtype=str)["user_id"].tolist()
+        # in no order: a ranked list would make the customers of a rollout's watch others than those before it
+        customers = pd.read_csv(listed, dtype=str)["user_id"].sample(frac=1, random_state=0).tolist()
         with stores.serving():
             server = json.loads((stores.files.serving / "server.json").read_text())["pid"]
             load = Load(stores.files, customers, given.rate)

@@ -1,5 +1,6 @@
 """What happens in turns while the load goes on: a retraining, its rollout, a crash of a store, a rotation."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -55,7 +56,10 @@ def retrain(stores: Loopback, number: int) -> str:
 
 def roll_out(stores: Loopback) -> str:
     begun = ended(stores, "rollout", "start", "--reason", "soak")
-    return begun if begun != "ok" else ended(stores, "rollout", "watch")
+    if begun != "ok" or ended(stores, "rollout", "watch") == "ok":
+        return begun
+    status = json.loads(stores.churn("rollout", "status", "--json").stdout)
+    return f"exit code 3: {status['outcome']}"
 
 
 def restart(stores: Loopback, name: str) -> str:
