@@ -87,7 +87,8 @@ def is_stated(answer: Answer, events: Sequence[Event]) -> bool:
     while the feature store is away and until the worker tries it again."""
     away = [event for event in events if event.what == f"{FEATURE_STORE} killed"]
     return (answer.status, answer.code) == (503, STORE_DOWN) and any(
-        event.begun <= answer.at <= event.ended + TRIES_AGAIN_WITHIN_S for event in away
+        event.begun <= answer.at + answer.seconds and answer.at <= event.ended + TRIES_AGAIN_WITHIN_S
+        for event in away
     )
 
 
