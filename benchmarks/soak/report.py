@@ -14,6 +14,8 @@ from handlers.telemetry import STORE_DOWN
 
 FEATURE_STORE = "redis"
 TRIES_AGAIN_WITHIN_S = 5.0
+LABELLED_FROM_S = 60.0
+"""Labels of shorter events would lie on one another in the plot."""
 WARM_UP = 0.25
 """This share of the time is not judged: caches fill, and the first candidate loads."""
 MOST_GROWTH = 0.10
@@ -116,7 +118,7 @@ def plot(samples: Sequence[Sample], minutes: pd.DataFrame, events: Sequence[Even
         axis.grid(alpha=0.3)
         for event in events:
             axis.axvspan((event.begun - begun) / 60, (event.ended - begun) / 60, alpha=0.08, color="grey")
-    for event in events:
+    for event in (one for one in events if one.ended - one.begun > LABELLED_FROM_S):
         axes[0].text((event.begun - begun) / 60, axes[0].get_ylim()[1], event.what, rotation=60, fontsize=6)
     figure.savefig(file, dpi=110)
     plt.close(figure)
