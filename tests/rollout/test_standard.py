@@ -173,6 +173,28 @@ def test_while_the_former_pods_are_there_the_way_back_starts_none(controller: Co
         assert controller.unserved == 0
 
 
+@pytest.mark.parametrize("marked", [True, False])
+def test_archives_that_serve_in_turns_are_told_apart(controller: Controller, marked: bool) -> None:
+    """The former stable was once deployed beside what is stable again: it is no canary, and goes."""
+    with cluster(controller, service("Standard", marked=marked)) as server:
+        target = Standard(config(), client(server))
+        for candidate, before in ((SECOND, FIRST), (FIRST, SECOND), (SECOND, FIRST)):
+            up(target, candidate)
+            assert target.observe().canary == candidate.sha256, "on trial, though it was stable before"
+            target.promote(candidate)
+            server.settle()
+            state = target.observe()
+            assert (state.stable, state.canary, state.weight) == (candidate.sha256, None, 0)
+            if before == SECOND:
+                target.restore(before)
+                assert target.observe().stable == before.sha256, "the way back"
+                up(target, candidate)
+                target.promote(candidate)
+            target.tidy()
+            assert not found(server)["spec"]["canary"]
+        assert controller.unserved == 0
+
+
 def test_promotion_from_any_weight_is_through_100_percent(
     server: ApiServer, target: Standard, controller: Controller
 ) -> None:

@@ -28,6 +28,9 @@ REPLICAS, MINIMUM = "churn.rollout/replicas", "churn.rollout/min-replicas"
 """On a canary: stable's pods and stable's minReplicas when it was deployed. MINIMUM on the
 InferenceService: its minReplicas outside of rollouts. The manifest has this annotation and not the field,
 which a rollout changes."""
+TURN = "churn.rollout/turn"
+"""Of a predictor in Standard mode: one more than that of the predictor beside which it was deployed. A canary
+has a higher turn than the predictor, and the former stable a lower one, also when an archive serves again."""
 MODE = "serving.kserve.io/deploymentMode"
 KNATIVE = ("Knative", "Serverless")
 STANDARD = ("Standard", "RawDeployment")
@@ -83,6 +86,11 @@ def previous(part: Object) -> Candidate | None:
     """The archive that was stable when this predictor was deployed."""
     found = json.loads(mark(part, PREVIOUS) or "null")
     return None if found is None else Candidate(**found)
+
+
+def turn(part: Object) -> int:
+    """0 for a predictor that no rollout has deployed."""
+    return int(mark(part, TURN) or 0)
 
 
 def refuse_other_mode(service: Object, modes: tuple[str, ...], target: str) -> None:

@@ -8,6 +8,7 @@ from rollout.targets.kserve.marks import (
     MINIMUM,
     PREVIOUS,
     REPLICAS,
+    TURN,
     content_of,
     described,
     name_of,
@@ -17,6 +18,7 @@ from rollout.targets.kserve.marks import (
     refuse_local,
     refuse_stranger,
     sha256_of,
+    turn,
 )
 from rollout.targets.kserve.sizes import (
     Size,
@@ -46,16 +48,19 @@ def former_of(service: Object) -> Object | None:
 
 
 def is_former(service: Object, entry: Object) -> bool:
-    """Whether it was stable before: the archive before the predictor's own. A candidate that has the same
-    archive names what is stable now as its predecessor."""
+    """Whether it was stable before: the archive before the predictor's own, deployed earlier. A candidate may
+    have that archive too."""
     part = predictor(service)
     before, found = previous(part), entry["predictor"]
-    return (
-        before is not None
-        and isinstance(found.get("model"), dict)
-        and described(found).archive == before.archive
-        and previous(found) != described(part)
-    )
+    if (
+        before is None
+        or not isinstance(found.get("model"), dict)
+        or described(found).archive != before.archive
+    ):
+        return False
+    if turn(found) == turn(part):  # both by a release without turns
+        return previous(found) != described(part)
+    return turn(found) < turn(part)
 
 
 def workload(service: Object, part: Object) -> str:
@@ -81,7 +86,7 @@ def standard_first(service: Object, candidate: Candidate) -> Patch | None:
         return None
     refuse_local(candidate)
     content, minimum = content_of(candidate, None), declared_minimum(service)
-    content["annotations"] |= {PREVIOUS: "null", REPLICAS: str(minimum), MINIMUM: str(minimum)}
+    content["annotations"] |= {PREVIOUS: "null", REPLICAS: str(minimum), MINIMUM: str(minimum), TURN: "0"}
     content |= {"name": predictor_name(candidate), "minReplicas": minimum}
     return predictor_patch(content)
 
@@ -116,7 +121,8 @@ def standard_canary(service: Object, candidate: Candidate, stable_pods: int) -> 
     fresh = {
         "name": predictor_name(candidate),
         "minReplicas": 1,
-        "annotations": annotations | {REPLICAS: str(max(stable_pods, minimum)), MINIMUM: str(minimum)},
+        "annotations": annotations
+        | {REPLICAS: str(max(stable_pods, minimum)), MINIMUM: str(minimum), TURN: str(turn(part) + 1)},
         "model": model,
     }
     return {"spec": {"canary": [{"trafficPercent": 0, "predictor": fresh}]}}
