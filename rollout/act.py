@@ -34,11 +34,12 @@ class Actions:
                 return self._bring_about(record(fresh, decision, seen), seen)
             case "advance":
                 stage = rollout.stage + 1 if rollout.phase == "stage" else 0
-                return self._enter(replace(rollout, phase="stage", stage=stage), decision, seen)
+                return self._enter(rollout, replace(rollout, phase="stage", stage=stage), decision, seen)
             case "correct":
-                return self._enter(rollout, decision, seen)
+                return self._enter(rollout, rollout, decision, seen)
             case "promote":
-                return self._enter(replace(rollout, phase="promoting", paused=False), decision, seen)
+                fresh = replace(rollout, phase="promoting", paused=False)
+                return self._enter(rollout, fresh, decision, seen)
             case "roll_back" | "fall_back":
                 return self._ending.go_back(rollout, decision, seen)
             case "end" | "finish":
@@ -56,15 +57,16 @@ class Actions:
             case _:  # refuse
                 return record(rollout, decision, seen)
 
-    def _enter(self, rollout: Rollout, decision: Decision, seen: Observation) -> Rollout:
+    def _enter(self, before: Rollout, rollout: Rollout, decision: Decision, seen: Observation) -> Rollout:
         """Set another weight: before the target is changed, its window is opened and the intention
-        recorded."""
+        recorded. While there is no evidence, the rollout stays as it was `before`: the weight of a stage
+        that was entered without an intention would look like one that somebody has changed."""
         session = self._session
         weight, mirror = rollout.wanted(session.config)
         try:
             counters = session.connections.observer.mark()
         except ChurnError as error:
-            return session.journal.failed(rollout, f"evidence: {error}", seen.at)
+            return session.journal.failed(before, f"evidence: {error}", seen.at)
         fresh = rollout.opened(weight, mirror, seen.at, counters)
         if decision.action != "correct":
             fresh = replace(fresh, since=seen.at)

@@ -48,7 +48,8 @@ class Turns:
     def promote(self, meanwhile: Callable[[], None]) -> Requests:
         """A rollout of the other model; `meanwhile` is called when it has begun."""
         before = self.service.served
-        self._models.reverse()
+        if before.rpartition("/")[2].startswith(self._models[0].version):
+            self._models.reverse()
         with Requests(self.service, PER_SECOND) as requests:
             self.service.churn.deploy(self._models[0], "a drill")
             meanwhile()

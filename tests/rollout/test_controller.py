@@ -339,6 +339,16 @@ def test_while_unreachable_the_weight_stays_then_it_continues(trial: Trial, fold
     assert [a for a in trial.actions() if a in ("unreachable", "reachable")] == ["unreachable", "reachable"]
 
 
+def test_evidence_that_is_out_of_reach_before_the_first_stage_delays_it(trial: Trial) -> None:
+    """Nothing was asked of it before: the stage is entered only when its window can be opened."""
+    trial.observer.unreachable.touch()
+    waiting = trial.ticks(4)
+    assert (waiting.phase, trial.target.observe().weight) == ("starting", 0)
+    trial.observer.unreachable.unlink()
+    assert trial.controller.run(trial.id).phase == "promoted"
+    assert "unreachable" in trial.actions()
+
+
 @pytest.mark.parametrize("what", ["target", "observer"])
 def test_out_of_reach_for_too_long_is_given_up(trial: Trial, what: str) -> None:
     trial.until("stage", 1)

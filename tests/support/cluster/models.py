@@ -26,6 +26,10 @@ class Packaged:
     archive: Path
     report: Path
 
+    @property
+    def version(self) -> str:
+        return self.archive.stem.rpartition("-")[2]
+
 
 class Commands:
     """The command line of a person, on this machine, with the profile of one cluster's stores."""
