@@ -119,7 +119,7 @@ def test_nothing_is_lost_when_a_pod_of_the_canary_is_deleted(turns: Turns) -> No
     service = turns.service
 
     def meanwhile() -> None:
-        within(300, lambda: (service.status().get("weight") or 0) > 0)
+        within(300, lambda: service.status()["phase"] == "stage")
         newest = max(service.pods(), key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
         done("delete", "pod", newest["metadata"]["name"], "-n", service.namespace, "--wait=false")
 
