@@ -43,6 +43,8 @@ class Exporters:
     """How many jobs scrape a pod."""
     url: str = ""
     """Of the Prometheus that scrapes them."""
+    scrapes: Counter[str] = field(default_factory=Counter)
+    """Requests for each page so far."""
 
     def worker(self, pod: str, worker: Telemetry) -> None:
         counters, _ = worker.snapshot()
@@ -50,7 +52,14 @@ class Exporters:
                         for (name, values), value in counters.items()})  # fmt: skip
 
     def page(self, pod: str, series: Mapping[tuple[Any, ...], float]) -> None:
-        """(name, (label, value), ...) -> count."""
+        """(name, (label, value), ...) -> count.
+
+        A sample has the time at which its scrape began. So that no sample of this page is from before this
+        call, scrapes that are under way get the page before it.
+        """
+        if self.targets[pod]:
+            enough = self.scrapes[pod] + 2 * self.targets[pod]
+            within(60, lambda: self.scrapes[pod] >= enough, f"{pod} is not scraped")
         number = self.numbers.get(pod, 0) + 1
         lines = []
         for (name, *labels), value in [*series.items(), ((PAGE_NUMBER,), number)]:
@@ -84,6 +93,7 @@ def exporters() -> Iterator[Exporters]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+            made.scrapes[pod] += 1
 
         def log_message(self, format: str, *args: Any) -> None:
             """Quiet."""
