@@ -138,7 +138,8 @@ def test_prometheus_scrapes_all_and_evaluates_each_rule(scraped: Scraped) -> Non
 
 
 def test_each_series_and_label_of_rules_and_dashboards_is_scraped(scraped: Scraped) -> None:
-    every = list(expressions().values())
+    """Without those of `churn stream`, which does not run here: tests/stream asks for its own."""
+    every = [one for one in expressions().values() if "churn_stream_" not in one]
     named = {name for expression in every for name in series_in(expression)}
     selected = {(name, label) for expression in every for name, label, _ in matchers_in(expression)}
     queries = [*named, *(f'{name}{{{label}!=""}}' for name, label in selected)]
