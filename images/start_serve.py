@@ -116,7 +116,7 @@ def prepare(environment: Mapping[str, str], settings: Path, memory_limit: int | 
     listen = environment.get("CHURN_LISTEN") or LISTEN
     alone = environment.get("CHURN_FRONT") == "off" or find_spec("envoy") is None
     address = listen if alone else f"127.0.0.1:{free_port()}"
-    envoy = None if address == listen else front(settings, archive, listen, address, server)
+    envoy = None if alone else front(settings, archive, listen, address, server)
     template = Template((settings / "kserve.properties").read_text(encoding="utf-8"))
     text = template.substitute(
         model_store=own_store,

@@ -136,7 +136,7 @@ def _until_accepted(settings: Settings, key: str) -> None:
             return
     except ServingError:
         return  # no server runs, and the next one reads the list at its start
-    console.err.print("The running gateway does not accept the key yet; churn doctor says why.")
+    console.err.print("The running gateway does not accept the key yet; see serving/logs/envoy.log.")
 
 
 def _show_once(key: str) -> None:

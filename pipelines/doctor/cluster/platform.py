@@ -72,8 +72,7 @@ def routing(read: Read, mode: str) -> Result:
             f"the Gateway {where}/{name}, which KServe's ConfigMap names, does not exist",
             "make it, or correct kserveIngressGateway there",
         )
-    programmed = {one["type"]: one["status"] for one in gateway.get("status", {}).get("conditions", [])}
-    if programmed.get("Programmed") != "True":
+    if _conditions(gateway).get("Programmed") != "True":
         return broken(
             f"the Gateway {where}/{name} is not programmed", f"kubectl -n {where} describe gateway {name}"
         )
