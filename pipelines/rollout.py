@@ -69,6 +69,7 @@ def start(context: Context, candidate: Candidate, reason: str, fence: "Fence | N
     """
     settings, here = context.settings, context.settings.rollout.target == ON_THIS_MACHINE
     store, model = open_store(settings), settings.serving.model_name
+    store.refuse_while_running(model)  # whose canary the cluster would show as one of no rollout
     previous = _served_here(settings, store) if here else _stable_on_cluster(context, store)
     if previous.sha256 == candidate.sha256:
         raise RolloutError(f"version {candidate.version} is stable already; there is nothing to roll out")

@@ -15,7 +15,6 @@ from pipelines.candidates import candidate_at, champion, found_here, stored
 from pipelines.context import Stages
 from pipelines.live import archive_record
 from pipelines.rollout import open_store
-from rollout.errors import RolloutError
 from rollout.targets.target import Candidate
 
 log = logging.getLogger("churn.rollout")
@@ -53,11 +52,7 @@ class Served:
         return self._recorded(first, "served when nothing had been recorded as stable")
 
     def _change(self) -> Candidate:
-        running = self._store.current(self._model)
-        if running is not None:
-            raise RolloutError(
-                f"rollout {running.id} is running; wait for its end or `churn rollout abort --reason ...`"
-            )
+        self._store.refuse_while_running(self._model)
         return self._newest()
 
     def _newest(self) -> Candidate:

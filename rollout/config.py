@@ -79,10 +79,10 @@ class KServeConfig(Config):
     """The context of kubeconfig; null: the current one, or the pod's own account."""
     runtime: str = "churn-torchserve"
     """Name of the ServingRuntime."""
-    gateway_url: str | None = None
+    gateway_url: str | None = Field(None, pattern=r"^https?://[^\s]+$")
     """The URL of Knative's ingress. With it, a canary is ready when it has answered a prediction request to
     its own host (tag `latest`); null: the probes of its pods decide, as in Standard mode."""
-    prometheus_url: str | None = None
+    prometheus_url: str | None = Field(None, pattern=r"^https?://[^\s]+$")
     """The Prometheus that scrapes the workers (kserve/base/metrics.yaml), the source of evidence."""
     prometheus: PrometheusConfig = PrometheusConfig()
     timeout_s: float = Field(10, gt=0)

@@ -35,7 +35,10 @@ class View:
         except ChurnError as error:
             trouble.append(f"target {self._connections.target.name}: {error}")
         try:
-            evidence = self._counts(rollout).observe(rollout.windows, now) if rollout.windows else Evidence()
+            if rollout.windows:
+                evidence = self._counts(rollout).observe(rollout.windows, now)
+            else:
+                evidence = self._before_the_first_window(rollout, target)
         except ChurnError as error:
             trouble.append(f"evidence: {error}")
         if evidence is not None and rollout.promoted:
@@ -44,6 +47,13 @@ class View:
         verdicts = judge_all(self._rules, evidence, self._config.alpha) if judged and evidence else ()
         can_mirror = self._connections.target.can_mirror
         return Observation(now, target, evidence, verdicts, "; ".join(trouble), can_mirror)
+
+    def _before_the_first_window(self, rollout: Rollout, target: TargetState | None) -> Evidence:
+        """No evidence yet. A canary that is ready gets its first window next, which begins with the counters
+        of that time: raises ChurnError while they cannot be read."""
+        if target is not None and target.ready and target.canary == rollout.candidate.sha256:
+            self._connections.observer.mark()
+        return Evidence()
 
     def unready_since(self, rollout: Rollout, seen: Observation) -> datetime | None:
         """Since when a canary that had been ready is not."""

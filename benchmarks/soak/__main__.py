@@ -25,7 +25,6 @@ from benchmarks.soak.report import faults, growth, latencies, plot
 from benchmarks.soak.sampling import Sampler
 from deploy.loopback import broker
 from support.servers.loopback import END, Loopback, loopback
-from support.waits import within
 
 PLAN = [{"weight": 0, "mirror": True, "min_s": 10, "max_s": 300, "min_requests": 50}] + [
     {"weight": weight, "min_s": 10, "max_s": 300, "min_requests": weight} for weight in (5, 25, 50, 100)
@@ -72,12 +71,11 @@ def main() -> int:
             time.sleep(max(until - time.time(), 0))
             load.stop(), sampler.stop()
             answered = {one.id for one in load.answers if one.status == 200}
-            within(
-                LOGGED_WITHIN_S,
-                lambda: answered <= {request for request, _ in logged(stores)},
-                lambda: len(logged(stores)),
-            )
-        log = logged(stores)
+            log = logged(stores)
+            patience = time.monotonic() + LOGGED_WITHIN_S
+            while not answered <= {request for request, _ in log} and time.monotonic() < patience:
+                time.sleep(1)
+                log = logged(stores)
     minutes, growths = latencies(load.answers), growth(sampler.samples)
     plot(sampler.samples, minutes, events, given.out / "soak.png")
     found = faults(growths, load.answers, log, events)

@@ -4,7 +4,7 @@ import httpx
 
 from deploy.loopback.object_store import NAME as S3
 from deploy.loopback.object_store import client_environment
-from deploy.loopback.place import HOST, Place, program
+from deploy.loopback.place import Place, program
 from deploy.loopback.postgresql import uri
 from deploy.loopback.processes import Launch
 
@@ -17,7 +17,7 @@ def prepare(place: Place) -> Launch:
     folder = place.of(NAME)
     folder.mkdir(exist_ok=True, mode=0o700)
     command = [program("mlflow", place.python.parent, package="make install"), "server",
-               "--artifacts-destination", ARTIFACTS, "--host", HOST, "--port", str(place.ports[NAME]),
+               "--artifacts-destination", ARTIFACTS, "--host", place.host, "--port", str(place.ports[NAME]),
                "--workers", "1"]  # fmt: skip
     environment = {
         **client_environment(place),

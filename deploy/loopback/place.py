@@ -34,11 +34,14 @@ class Place:
     folder: Path
     ports: dict[str, int]
     passwords: dict[str, str]
+    host: str = HOST
+    """Where PostgreSQL, Redis, S3 and MLflow listen."""
 
     @classmethod
-    def at(cls, folder: Path) -> "Place":
+    def at(cls, folder: Path, host: str = HOST) -> "Place":
         """The stores of `folder`; ports, passwords and certificate are made at the first call.
 
+        `host`: another address of this machine, where the pods of a cluster can reach it.
         Raises StoreError where PostgreSQL, which does not run as root, could not reach the folder.
         """
         folder = folder.absolute()
@@ -47,14 +50,14 @@ class Place:
         record = folder / "stores.json"
         if not record.exists():
             made = {
-                "ports": dict(zip(PORTS, _free_ports(len(PORTS)), strict=True)),
+                "ports": dict(zip(PORTS, _free_ports(host, len(PORTS)), strict=True)),
                 "passwords": {name: secrets.token_hex(32) for name in PASSWORDS},
             }
             make_private(record, json.dumps(made, indent=2))
         content = json.loads(read_private(record, "record of the stores", StoreError))
-        place = cls(folder, content["ports"], content["passwords"])
+        place = cls(folder, content["ports"], content["passwords"], host)
         if not place.certificate.exists():
-            chain, key = generated_pair(["localhost", HOST], datetime.now(UTC))
+            chain, key = generated_pair(sorted({"localhost", HOST, host}), datetime.now(UTC))
             make_private(place.key, key)
             make_private(place.chain_and_key, key + chain)
             place.certificate.write_text(chain, encoding="ascii")
@@ -85,7 +88,7 @@ class Place:
         return self.folder / "environment"
 
     def address(self, store: str) -> str:
-        return f"{HOST}:{self.ports[store]}"
+        return f"{self.host}:{self.ports[store]}"
 
     def log(self, store: str) -> Path:
         return self.folder / "logs" / f"{store}.log"
@@ -122,10 +125,10 @@ def _check_reachable(folder: Path) -> None:
             )
 
 
-def _free_ports(count: int) -> list[int]:
-    """Different ports of loopback that are free now."""
+def _free_ports(host: str, count: int) -> list[int]:
+    """Different ports that are free now."""
     with ExitStack() as held:
         probes = [held.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
-            probe.bind((HOST, 0))
+            probe.bind((host, 0))
         return [int(probe.getsockname()[1]) for probe in probes]

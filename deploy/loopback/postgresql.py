@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from urllib.parse import quote
 
-from deploy.loopback.place import HOST, USER, Place, StoreError, program, server_account
+from deploy.loopback.place import USER, Place, StoreError, program, server_account
 from deploy.loopback.processes import Launch
 
 NAME = "postgresql"
@@ -19,7 +19,7 @@ def uri(place: Place, database: str, driver: str = "+psycopg") -> str:
     """The address of a database. The client checks the server's certificate and name."""
     certificate = quote(str(place.certificate), safe="/")
     return (
-        f"postgresql{driver}://{USER}:{place.passwords[NAME]}@{HOST}:{place.ports[NAME]}/{database}"
+        f"postgresql{driver}://{USER}:{place.passwords[NAME]}@{place.address(NAME)}/{database}"
         f"?sslmode=verify-full&sslrootcert={certificate}"
     )
 
@@ -31,7 +31,7 @@ def prepare(place: Place) -> Launch:
         _initialise(place, folder)
     name = None if account is None else account.pw_name
     settings = {
-        "listen_addresses": HOST,
+        "listen_addresses": place.host,
         "port": str(place.ports[NAME]),
         "unix_socket_directories": "",
         "ssl": "on",
@@ -45,7 +45,7 @@ def prepare(place: Place) -> Launch:
 
 
 def is_ready(place: Place) -> bool:
-    command = [_binary("pg_isready"), "-h", HOST, "-p", str(place.ports[NAME]), "-q"]
+    command = [_binary("pg_isready"), "-h", place.host, "-p", str(place.ports[NAME]), "-q"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
@@ -83,7 +83,7 @@ def _initialise(place: Place, folder: Path) -> None:
         shutil.rmtree(folder)
         raise StoreError(f"initdb: {done.stderr.strip().splitlines()[-1]}")
     access = folder / "db" / "pg_hba.conf"
-    access.write_text(f"hostssl all {USER} {HOST}/32 scram-sha-256\n", encoding="ascii")  # no clear text
+    access.write_text(f"hostssl all {USER} all scram-sha-256\n", encoding="ascii")  # no clear text
 
 
 def _binary(name: str) -> str:

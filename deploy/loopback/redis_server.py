@@ -6,7 +6,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from core.private_file import make_private
-from deploy.loopback.place import HOST, USER, Place, program
+from deploy.loopback.place import USER, Place, program
 from deploy.loopback.processes import Launch
 
 NAME = "redis"
@@ -25,7 +25,7 @@ def connection_string(place: Place) -> str:
 
 def client(place: Place) -> Redis:
     return Redis(
-        host=HOST,
+        host=place.host,
         port=place.ports[NAME],
         username=USER,
         password=place.passwords[NAME],
@@ -39,7 +39,7 @@ def prepare(place: Place) -> Launch:
     folder.mkdir(exist_ok=True, mode=0o700)
     digest = hashlib.sha256(place.passwords[NAME].encode()).hexdigest()
     config = {
-        "bind": HOST,
+        "bind": place.host,
         "port": "0",
         "tls-port": str(place.ports[NAME]),
         "tls-cert-file": str(place.certificate),

@@ -123,6 +123,11 @@ class Rollouts(Database):
             raise self._already_running(rollout.model) from None
         return first
 
+    def refuse_while_running(self, model: str) -> None:
+        """Raises RolloutError where a rollout of the model runs."""
+        if self.current(model) is not None:
+            raise self._already_running(model)
+
     def _already_running(self, model: str) -> RolloutError:
         running = self.current(model)
         which = running.id if running else "another one"

@@ -4,13 +4,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from support.cluster.addresses import Addresses, addresses
 from support.cluster.inventory import Inventory, found, inventory
-from support.cluster.service import Service
+from support.cluster.service import Service, service_in
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,8 +30,15 @@ def cluster() -> Inventory:
 
 
 @pytest.fixture(scope="session")
-def stores(cluster: Inventory) -> Addresses:
-    return addresses()
+def stores(cluster: Inventory) -> Iterator[Addresses]:
+    with addresses() as found_ones:
+        yield found_ones
+
+
+@pytest.fixture(scope="session")
+def evidence(stores: Addresses) -> None:
+    """Skips where there is no Prometheus."""
+    stores.needs_prometheus()
 
 
 @pytest.fixture(scope="module", params=["standard", "knative"])
@@ -42,12 +48,8 @@ def service(
     stores: Addresses,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Service]:
-    """With its secrets, and nothing else yet. It leaves nothing behind."""
-    cluster.needs_standard() if request.param == "standard" else cluster.needs_knative()
-    made = Service(tmp_path_factory.mktemp("shop"), stores, f"churn-test-{uuid4().hex[:6]}", request.param)
-    try:
-        made.make_secrets()
+    """One for all tests of a file."""
+    cluster.needs(request.param)
+    with service_in(tmp_path_factory.mktemp("shop"), stores, request.param) as made:
         yield made
-    finally:
-        made.remove()
-        assert found("namespace", made.namespace) is None
+    assert found("namespace", made.namespace) is None

@@ -4,20 +4,20 @@ model is promoted in the end.
 Each is one rollout; the models of the two take turns.
 """
 
-import signal
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 
 import numpy as np
 import pytest
 
 from support.cluster.inventory import done
-from support.cluster.outages import hung, kserve_away, no_room
+from support.cluster.outages import database_away, hung, kserve_away, no_room
 from support.cluster.service import Requests, Service
+from support.cluster.turns import Turns
 from support.waits import within
 
-PER_SECOND = 40
+PER_SECOND = 70
 HANG = """
 import os, signal
 for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -25,42 +25,19 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
         os.kill(int(pid), signal.SIGSTOP)
         break
 """
-AWAY: dict[str, tuple[Callable[[], AbstractContextManager[None]], float]] = {
-    "the API server": (lambda: hung("apiserver"), 30),
-    "the gateway's control plane": (lambda: hung("contour"), 60),
-    "KServe": (kserve_away, 60),
-    "Prometheus": (lambda: hung("prometheus"), 60),
-    "room for a pod": (no_room, 150),
+AWAY: dict[str, tuple[Callable[[Service], AbstractContextManager[None]], float]] = {
+    "the API server": (lambda service: hung("apiserver"), 30),
+    "the gateway's control plane": (lambda service: hung("contour"), 60),
+    "KServe": (lambda service: kserve_away(), 60),
+    "Prometheus": (lambda service: hung("prometheus"), 60),
+    "the database": (lambda service: database_away(service.to, service.churn.rollouts), 60),
+    "room for a pod": (lambda service: no_room(), 300),
 }
 """What -> how it goes away, and for how many seconds."""
 
 
-class Turns:
-    """Two models of one service that are promoted in turn."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self._models = [service.first, service.churn.package(seed=2)]
-        assert service.apply() == 0
-        service.churn.deploy(self._models[0], "the first model")
-        within(120, lambda: len(service.ask()) > 0)
-
-    def promote(self, meanwhile: Callable[[], None]) -> Requests:
-        """A rollout of the other model; `meanwhile` is called when it has begun."""
-        before = self.service.served
-        if before.rpartition("/")[2].startswith(self._models[0].version):
-            self._models.reverse()
-        with Requests(self.service, PER_SECOND) as requests:
-            self.service.churn.deploy(self._models[0], "a drill")
-            meanwhile()
-            ended = self.service.ended(900)
-        assert ended["phase"] == "promoted", ended
-        assert self.service.served != before
-        return requests
-
-
 @pytest.fixture(scope="module")
-def turns(service: Service) -> Turns:
+def turns(evidence: None, service: Service) -> Turns:
     return Turns(service)
 
 
@@ -69,11 +46,11 @@ def test_nothing_is_lost_while_something_is_away(turns: Turns, what: str) -> Non
     away, for_s = AWAY[what]
 
     def meanwhile() -> None:
-        with away():
+        with away(turns.service):
             time.sleep(for_s)
 
     with turns.service.controller():
-        requests = turns.promote(meanwhile)
+        requests = turns.promote(PER_SECOND, meanwhile)
     print(f"{what} away for {for_s:g} s: {requests.summary}")
     assert requests.lost == []
 
@@ -102,28 +79,38 @@ def test_a_worker_that_hangs_fails_its_requests_for_five_seconds(turns: Turns) -
 
 
 def test_nothing_is_lost_when_the_controller_is_killed(turns: Turns) -> None:
-    with ExitStack() as controllers:
-        first = controllers.enter_context(turns.service.controller())
-
-        def meanwhile() -> None:
-            first.send_signal(signal.SIGKILL)
-            first.wait(10)
-            controllers.enter_context(turns.service.controller())
-
-        requests = turns.promote(meanwhile)
+    with turns.service.controller() as controller:
+        requests = turns.promote(PER_SECOND, controller.killed)
     print(f"the controller killed: {requests.summary}")
     assert requests.lost == []
 
 
 def test_nothing_is_lost_when_a_pod_of_the_canary_is_deleted(turns: Turns) -> None:
+    """It has a spare one as soon as it has a share."""
     service = turns.service
+    had: list[int] = []
 
     def meanwhile() -> None:
-        within(300, lambda: service.status()["phase"] == "stage")
-        newest = max(service.pods(), key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
-        done("delete", "pod", newest["metadata"]["name"], "-n", service.namespace, "--wait=false")
+        within(400, lambda: service.status()["look"]["target"]["weight"] > 0, ignored=(TypeError, KeyError))
+        pods = service.ready_pods_of_canary()
+        done("delete", "pod", pods[0], "-n", service.namespace, "--wait=false")
+        had.append(len(pods))
 
     with service.controller():
-        requests = turns.promote(meanwhile)
-    print(f"a pod of the canary deleted: {requests.summary}")
+        requests = turns.promote(PER_SECOND, meanwhile)
+    print(f"a pod of the canary's {had[0]} deleted: {requests.summary}")
+    assert had[0] >= 2
+    assert requests.lost == []
+
+
+def test_nothing_is_lost_when_a_person_ends_a_rollout(turns: Turns) -> None:
+    service = turns.service
+    with service.controller(), Requests(service, PER_SECOND) as requests:
+        before = turns.deploy("a drill")
+        within(300, lambda: service.share >= 50)
+        service.churn("rollout", "abort", "--reason", "a drill")
+        ended = service.ended()
+        within(60, lambda: service.share == 0)
+    print(f"ended by a person: {requests.summary}")
+    assert (ended["phase"], service.served) == ("aborted", before)
     assert requests.lost == []

@@ -61,6 +61,7 @@ def settings_of(pod: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tu
     for name in re.findall(r"\$\{(\w+)\}", PROFILE):
         monkeypatch.setenv(name, f"postgresql+psycopg://{name.lower()}/x")
     monkeypatch.setenv("CHURN_ROLLOUT_TARGET", "standard")
+    monkeypatch.setenv("CHURN_PROMETHEUS", "http://prometheus:9090")
     (tmp_path / "settings.yaml").write_text("tuning: {trials: 3}\n")
     values = {one["name"]: one.get("value", "shop") for one in container["env"]} | {
         "JOB_COMPLETION_INDEX": "0"

@@ -9,11 +9,12 @@ import pytest
 from churn.settings import load_settings
 from pipelines import rollout
 from pipelines.context import Context
+from rollout.errors import RolloutError
 from rollout.targets.kserve.standard import Standard
 from rollout.targets.target import NotYet
 from support.kube import standard
 from support.kube.api_server import ApiServer, Object
-from support.kube.cluster import FIRST, SECOND, client, cluster, config, service
+from support.kube.cluster import FIRST, SECOND, THIRD, client, cluster, config, service
 
 
 def empty() -> Object:
@@ -62,6 +63,17 @@ def test_one_that_does_not_start_is_not_recorded_and_another_may_follow(
     assert rollout.open_store(context.settings).stable("churn") is None
     assert rollout.begin(context, SECOND, "mended")
     assert rollout.open_store(context.settings).stable("churn") == SECOND
+
+
+def test_a_second_deploy_waits_for_the_end_of_the_first_one_s_rollout(
+    context: Context, server: ApiServer, kserve: standard.Standard
+) -> None:
+    """Its canary is not taken for one of no rollout, whose remedy would end it."""
+    assert rollout.begin(context, FIRST, "first")
+    rollout.start(context, SECOND, "second")
+    rollout.open_target(context.settings.rollout).deploy(SECOND)
+    with pytest.raises(RolloutError, match="is running; wait for its end"):
+        rollout.start(context, THIRD, "third")
 
 
 def test_what_serves_already_is_not_replaced_at_once(

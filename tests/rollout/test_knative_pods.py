@@ -3,10 +3,11 @@
 import pytest
 
 from rollout.targets.kserve.cluster import POD_AUTOSCALER
+from rollout.targets.kserve.knative import Knative
 from rollout.targets.kserve.marks import REPLICAS
 from rollout.targets.kserve.revision_pods import BEFORE, MIN_SCALE, RevisionPods, raised, restored
 from support.kube import knative
-from support.kube.cluster import client, cluster
+from support.kube.cluster import SECOND, client, cluster, config, found, service
 
 STABLE = "churn-predictor-00001"
 
@@ -44,10 +45,30 @@ def test_a_write_at_the_same_time_is_not_overwritten() -> None:
         calls = server.patches(POD_AUTOSCALER.plural)
         assert [call.code for call in calls] == [409, 200]
         assert all("resourceVersion" in call.body["metadata"] for call in calls)
-        found = server.store.get(*knative.AUTOSCALER, "churn", STABLE)
-        assert found is not None and found["metadata"]["annotations"][MIN_SCALE] == "9"
+        written = server.store.get(*knative.AUTOSCALER, "churn", STABLE)
+        assert written is not None and written["metadata"]["annotations"][MIN_SCALE] == "9"
         server.settle(3)
         assert (pods.running(STABLE), pods.few(STABLE, 9)) == (9, None)
         assert pods.few(STABLE, 10) == f"revision {STABLE}: 9 of 10 pods are up"
         pods.release(STABLE)
         pods.release("gone")
+
+
+@pytest.mark.parametrize(("minimum", "held"), [(4, "2"), (1, "1")])
+def test_a_canary_with_a_share_has_a_spare_pod_where_stable_has_one(minimum: int, held: str) -> None:
+    """Also where its autoscaler has fewer than the template asks for."""
+    content = service("Knative")
+    content["spec"]["predictor"]["minReplicas"] = minimum
+    with cluster(knative.Knative(), content) as server:
+        target = Knative(config(), client(server))
+        target.deploy(SECOND)
+        server.settle()
+        canary = found(server)["status"]["components"]["predictor"]["latestCreatedRevision"]
+        autoscaler = server.store.get(*knative.AUTOSCALER, "churn", canary)
+        assert autoscaler is not None
+        autoscaler["metadata"]["annotations"][MIN_SCALE] = "1"
+        server.store.put(*knative.AUTOSCALER, autoscaler)
+        server.settle()
+        target.set_weight(1)
+        raised_to = server.store.get(*knative.AUTOSCALER, "churn", canary)
+        assert raised_to is not None and raised_to["metadata"]["annotations"][MIN_SCALE] == held

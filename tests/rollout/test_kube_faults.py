@@ -213,7 +213,10 @@ def test_readiness_that_flaps_is_seen_and_never_promoted_over(setting: Setting) 
     setting.up()
     setting.target.set_weight(10)
     setting.controller.flapping.add(SECOND.archive)
-    looks = [setting.target.observe() for _ in range(10)]
+    looks = []
+    for number in range(10):
+        setting.server.settle(number % 2)  # whatever number of steps a look takes
+        looks.append(setting.target.observe())
     assert {look.ready for look in looks} == {True, False}
     assert all(look.canary == SECOND.sha256 and look.weight in (0, 10) for look in looks)
     assert all(look.detail for look in looks if not look.ready)

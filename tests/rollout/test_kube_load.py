@@ -87,14 +87,15 @@ def test_customers_who_come_meanwhile_are_carried_too(folder: Path, mode: str) -
 def test_pods_that_never_start_end_the_rollout_and_are_not_called_out_of_reach(
     folder: Path, mode: str
 ) -> None:
-    """A quarter is carried by the two pods that a Knative canary has from the beginning."""
-    fits, too_much = (25, 50) if mode == "knative" else (1, 25)
+    """A quarter is carried by the two pods that a Knative canary has from the beginning; in Standard mode it
+    has one, and needs two for any share."""
+    fits, too_much = (25, 50) if mode == "knative" else (0, 1)
     with under_load(folder, mode, Load(units=5.6), ready_timeout_s=3, reach_timeout_s=60) as trial:
         trial.model.starts_in = 10**6
         done = trial.run()
         assert done.phase == "rolled_back"
         assert re.match(
-            rf"{too_much} % could not be set within [34] s: churn: pods of the canary", done.outcome
+            rf"{too_much} % could not be set within \d+ s: churn: pods of the canary", done.outcome
         )
         assert "unreachable" not in actions(trial, done.id)
         assert max(trial.seen) == fits

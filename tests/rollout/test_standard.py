@@ -17,6 +17,7 @@ from support.kube.cluster import DOCUMENTED, FIRST, SECOND, THIRD, client, clust
 from support.kube.load import Load
 from support.kube.standard import DEPLOYMENT, ROUTE
 from support.kube.standard import Standard as Controller
+from support.waits import within
 
 NEW = predictor_name(SECOND)
 
@@ -75,7 +76,7 @@ def test_a_rollout_step_by_step(server: ApiServer, target: Standard) -> None:
     target.promote(SECOND)
 
     # pods before the share that needs them, and all of stable's number before promotion
-    assert entries(server) == [(0, 1), (1, 1), (10, 1), (10, 2), (50, 2), (50, 4), (100, 4), "promoted"]
+    assert entries(server) == [(0, 1), (0, 2), (1, 2), (10, 2), (50, 2), (50, 4), (100, 4), "promoted"]
     state = target.observe()
     assert (state.weight, state.canary, state.stable) == (0, None, SECOND.sha256)
     target.tidy()
@@ -97,8 +98,10 @@ def test_each_object_equals_the_documented_one(controller: Controller) -> None:
         up(target, SECOND)
         target.set_weight(10)
         during = _comparable(found(server)["spec"])
-        assert during["predictor"]["minReplicas"] == 5  # for stable's own four, beside the canary's one
+        assert during["predictor"]["minReplicas"] == 6  # for stable's own four, beside the canary's two
         during["predictor"]["minReplicas"] = 4
+        assert during["canary"][0]["predictor"]["minReplicas"] == 2  # with a spare one
+        during["canary"][0]["predictor"]["minReplicas"] = 1
         assert during == documented("2-canary10")
         target.promote(SECOND)
         target.tidy()
@@ -378,11 +381,13 @@ def test_weights_are_read_as_the_gateway_api_means_them(
     assert routed({"metadata": meta, "spec": {"rules": [{"backendRefs": backends}]}}).shares == shares
 
 
-def sized(percent: int, pods: int, at: int = 0, before: int = 8, most: int | None = 20) -> tuple[int, int]:
+def sized(
+    percent: int, pods: int, at: int = 0, before: int = 8, most: int | None = 20, minimum: int = 2
+) -> tuple[int, int]:
     """Of a canary with `at` percent that came when `before` pods ran, where `pods` of stable run now."""
     content = service("Standard")
-    content["spec"]["predictor"] |= {"minReplicas": 2, "maxReplicas": most}
-    annotations = {"churn.rollout/replicas": str(before), "churn.rollout/min-replicas": "2"}
+    content["spec"]["predictor"] |= {"minReplicas": minimum, "maxReplicas": most}
+    annotations = {"churn.rollout/replicas": str(before), "churn.rollout/min-replicas": str(minimum)}
     entry = {"trafficPercent": at, "predictor": {"annotations": annotations}}
     found_size = size(content, entry, percent, pods)
     return found_size.canary, found_size.minimum
@@ -390,12 +395,27 @@ def sized(percent: int, pods: int, at: int = 0, before: int = 8, most: int | Non
 
 @pytest.mark.parametrize(
     ("percent", "canary", "minimum"),
-    [(0, 1, 9), (1, 1, 9), (12, 1, 9), (13, 2, 10), (50, 4, 12), (100, 8, 16)],
+    [(0, 1, 9), (1, 2, 10), (25, 2, 10), (26, 3, 11), (50, 4, 12), (100, 8, 16)],
 )
 def test_a_share_has_the_pods_that_ran_for_it_and_stable_retains_its_own(
     percent: int, canary: int, minimum: int
 ) -> None:
     assert sized(percent, pods=8) == (canary, minimum)
+
+
+@pytest.mark.parametrize(
+    ("minimum", "most", "size_at_10"),
+    [
+        (2, 4, (2, 4)),
+        (2, None, (2, 4)),
+        (2, 3, (1, 3)),  # no room: stable would have one
+        (1, 10, (1, 3)),  # stable's only pod may be deleted too
+    ],
+)
+def test_a_canary_with_a_share_has_a_spare_pod_where_stable_has_one(
+    minimum: int, most: int | None, size_at_10: tuple[int, int]
+) -> None:
+    assert sized(10, pods=2, before=2, most=most, minimum=minimum) == size_at_10
 
 
 def test_a_size_follows_the_load_and_not_an_autoscaler_that_shrinks_late() -> None:
@@ -451,17 +471,59 @@ def test_all_customers_go_back_at_once_to_pods_that_are_still_there() -> None:
         assert load.overloaded == []
 
 
+def test_a_pod_of_a_canary_may_be_deleted(
+    server: ApiServer, target: Standard, controller: Controller
+) -> None:
+    """KServe takes the share away only after the gateway has found no pod for it."""
+    up(target, SECOND)
+    target.set_weight(1)
+    controller.deleted = {f"churn-{NEW}-predictor": 1}
+    server.settle(20)
+    state = target.observe()
+    assert (controller.unserved, state.weight, state.ready) == (0, 1, True)
+    controller.deleted = {}
+    target.set_weight(10)
+    assert target.observe().weight == 10
+
+
 def test_pods_that_take_long_to_start_are_waited_for_and_are_no_failure() -> None:
     controller = Controller(load=Load(units=2.8), starts_in=10**6)
     with cluster(controller) as server:
-        target = Standard(config(timeout_s=0.2), client(server))
+        target = Standard(config(timeout_s=1), client(server))
         up(target, SECOND)
-        with pytest.raises(NotYet, match=r"pods of the canary: not within 0\.2 s: .* 1 of 2 pods available"):
+        with pytest.raises(NotYet, match=r"pods of the canary: not within 1 s: .* 1 of 2 pods available"):
             target.set_weight(50)
         assert target.observe().weight == 0
         controller.starts_in = 1
         target.set_weight(50)
         assert target.observe().weight == 50
+
+
+def test_the_second_pod_that_waits_for_a_node_has_the_time_of_a_node_and_says_so() -> None:
+    """The first is ready: without this, it would have the time in which a pod has to start."""
+    controller = Controller(load=Load(units=1.4), starts_in=10**6)
+    with cluster(controller) as server:
+        target = Standard(config(timeout_s=0.2), client(server))
+        up(target, SECOND)
+        name = f"churn-{NEW}-predictor"
+        no_node = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}
+        pod = {
+            "metadata": {"name": f"{name}-2", "namespace": "churn", "labels": {"app": f"isvc.{name}"}},
+            "spec": {},
+            "status": {"conditions": [no_node]},
+        }
+        server.store.put("", "pods", pod)
+        said: list[str] = []
+
+        def waits_for_the_second() -> bool:
+            with pytest.raises(NotYet) as raised:
+                target.set_weight(1)
+            said.append(str(raised.value))
+            return "1 of 2 pods available" in said[-1] and said[-1].endswith("-2: Unschedulable: 0/1")
+
+        within(20, waits_for_the_second, lambda: said[-1])
+        state = target.observe()
+        assert (state.ready, state.weight, state.needs_node) == (True, 0, True)
 
 
 def test_two_archives_of_one_model_are_two_predictors() -> None:

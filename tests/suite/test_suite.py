@@ -68,7 +68,7 @@ def test_a_skip_that_is_not_listed_fails(tmp_path: Path, content: str, variable:
 def test_the_tests_of_listed_skips_exist() -> None:
     for tests, reason in allowed_skips():
         file, _, name = tests.partition("::")
-        assert (TESTS.parent / file).is_file(), f"{LIST.name}: {tests}"
+        assert any(TESTS.parent.glob(file)), f"{LIST.name}: {tests}"
         assert name and reason
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TAKEN_BACK, RUNNING, NEEDS_A_PERSON = 3, 4, 5
 """Exit codes. Of `status` and `watch`, with 0: promoted, or there has been no rollout. Each command that is
 recorded but not executed, because no controller runs, ends with NEEDS_A_PERSON."""
-TAKEN_WITHIN_S = 1.0
+TAKEN_WITHIN_S = 5.0
 """In addition to its tick: an idle controller finds a new rollout within this time."""
 
 

@@ -33,6 +33,10 @@ class Routes:
         found = [self._cluster.find(HTTP_ROUTE, name) for name in self.names]
         return tuple(routed(route) for route in found if route is not None) if all(found) else None
 
+    def share(self, name: str) -> float:
+        """Percent of the requests that Service `name` gets; where the two differ, the larger."""
+        return max((found.shares.get(name, 0.0) for found in self.read() or ()), default=0.0)
+
     def still_routed(self, name: str) -> str | None:
         """Why Service `name` may still get requests; None: it gets none."""
         for found in self.read() or ():

@@ -50,7 +50,7 @@ from rollout.targets.kserve.pods import Pods, PodTrouble
 from rollout.targets.kserve.probe import unanswered
 from rollout.targets.kserve.revision_pods import RevisionPods
 from rollout.targets.kserve.revisions import Revisions, shown
-from rollout.targets.kserve.sizes import most_replicas, pods_for, pods_for_all, stable_replicas
+from rollout.targets.kserve.sizes import least_pods, most_replicas, pods_for, pods_for_all, stable_replicas
 from rollout.targets.target import Candidate, TargetState
 
 REVISION_LABEL = "serving.knative.dev/revision"
@@ -150,12 +150,19 @@ class Knative:
         running = self._pods.running(stable)
         at_start = self._pods.stable_at_start(canary) or max(running, stable_replicas(service))
         total = pods_for_all(at_start, running, 100 - weight, most_replicas(service))
-        needed = pods_for(percent, total)
+        # each revision has an autoscaler of its own, so that there is room for both
+        needed = pods_for(percent, total, least_pods(stable_replicas(service), None))
         self._pods.hold(canary, needed, at_start)
         self._pods.hold(stable, total)  # for the way back
         timeout_s = min(self._timeout_s, PODS_AT_A_TIME_S)
         what = f"{self._service}: pods of the canary"
-        self._cluster.wait(lambda: self._pods.few(canary, needed), timeout_s, what, under_way=True)
+        self._cluster.wait(lambda: self._few(canary, needed), timeout_s, what, under_way=True)
+
+    def _few(self, revision: str, least: int) -> str | None:
+        """Why fewer than `least` pods are up, with the reason that they have."""
+        complaint = self._pods.few(revision, least)
+        pods = None if complaint is None else self._trouble(revision)
+        return f"{complaint}; {pods.words}" if pods else complaint
 
     def _release_pods(self) -> None:
         status = component(self._read())
@@ -292,7 +299,10 @@ class Knative:
             or self._revisions.unready(status["latestCreatedRevision"], status)
             or self._unanswered(status)
         )
-        pods = self._trouble(status["latestCreatedRevision"]) if complaint and created else None
+        revision = str(status.get("latestCreatedRevision"))
+        # one that is ready may wait for the further pods of its next share, which may need a node
+        lacking = created and (complaint or self._pods.are_lacking(revision))
+        pods = self._trouble(revision) if lacking else None
         return TargetState(
             weight,
             False,

@@ -46,6 +46,11 @@ class RevisionPods:
         status = self._status(revision)
         return max(int(status.get("actualReplicas") or 0), int(status.get("desiredReplicas") or 0))
 
+    def are_lacking(self, revision: str) -> bool:
+        """Whether its autoscaler has requested more than are up."""
+        status = self._status(revision)
+        return int(status.get("actualReplicas") or 0) < int(status.get("desiredReplicas") or 0)
+
     def few(self, revision: str, least: int) -> str | None:
         """Why fewer than `least` pods are up; None: there are enough."""
         pods = int(self._status(revision).get("actualReplicas") or 0)

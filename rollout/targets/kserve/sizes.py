@@ -6,6 +6,10 @@ from math import ceil
 from rollout.targets.kserve.cluster import Object
 from rollout.targets.kserve.marks import MINIMUM, REPLICAS, mark, predictor
 
+WITH_A_SPARE = 2
+"""Pods of which one may be deleted. Where the only one of a canary is, the gateway answers 503 until its
+route has changed."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -24,13 +28,13 @@ def size(service: Object, entry: Object, percent: int, stable_pods: int) -> Size
     That is the number that ran when the canary was deployed, when stable had all traffic. An autoscaler that
     has not removed pods yet is no sign of load. One that has added pods is, for the share that stable still
     has. Stable retains pods for all traffic, so that it can take it back, as far as maxReplicas allows beside
-    the canary's.
+    the canary's. A canary with a share has a spare pod where stable has one.
     """
-    most = most_replicas(service)
+    most, minimum = most_replicas(service), minimum_before(service, entry)
     at_start = int(mark(entry["predictor"], REPLICAS) or stable_replicas(service))
     total = pods_for_all(at_start, stable_pods, 100 - int(entry["trafficPercent"]), most)
-    pods = pods_for(percent, total)
-    together = max(total + pods, minimum_before(service, entry))
+    pods = pods_for(percent, total, least_pods(minimum, most))
+    together = max(total + pods, minimum)
     return Size(pods, max(pods, together if most is None else min(together, most)))
 
 
@@ -41,8 +45,16 @@ def pods_for_all(at_start: int, stable_pods: int, stable_share: int, most: int |
     return total if most is None else min(total, most)
 
 
-def pods_for(percent: int, total: int) -> int:
-    return max(1, ceil(total * percent / 100))
+def pods_for(percent: int, total: int, least: int) -> int:
+    """Of a canary with `percent` of the traffic; at least `least` where that is any."""
+    return max(least if percent else 1, ceil(total * percent / 100))
+
+
+def least_pods(minimum: int, most: int | None) -> int:
+    """Of a canary with a share: one more than it needs, where stable's `minimum` has that too, and `most` has
+    room for both."""
+    room = most is None or minimum + WITH_A_SPARE <= most
+    return WITH_A_SPARE if minimum >= WITH_A_SPARE and room else 1
 
 
 def most_replicas(service: Object) -> int | None:

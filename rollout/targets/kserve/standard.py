@@ -8,22 +8,20 @@ What a rollout changes in the InferenceService, and it changes nothing else:
     set_weight  minReplicas of canary and predictor where the share needs more pods; when they are ready,
                 trafficPercent: N
     promote     once N is 100: predictor.name, .model and .annotations of the canary; what was stable is the
-    entry
-                of canary, at 0 %, until the rollout's watch is over; minReplicas of both
+                entry of canary, at 0 %, until the rollout's watch is over; minReplicas of both
     rollback    trafficPercent: 0; when traffic has moved, canary: [] and minReplicas in the same way
-    restore     during the watch 100 for that entry, and then its place as predictor; later deploy, 100 and
-    promote of
-                the earlier one, since KServe stores no previous one in this mode
+    restore     during the watch that entry and the predictor exchange their places, then rollback; later
+                deploy, 100 and promote of the earlier one, since KServe stores no previous one in this mode
     tidy        canary: [] and minReplicas as declared
 
 Shares are read from the HTTPRoutes and archives from the Deployments. `status.canaryStatuses` is not used:
 its percentage is that of the spec, and KServe 0.20 writes it while it routes nothing. KServe removes a canary
-that is not ready from the routes. Each request is assigned to a variant independently, and none is mirrored.
+that is not ready from the routes, and changes no route while the predictor's Deployment is not Available, for
+which one missing pod is enough. Each request is assigned to a variant independently, and none is mirrored.
 Requests to a predictor's Service are not split.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Self
 
 from rollout.config import KServeConfig
@@ -56,7 +54,6 @@ from rollout.targets.kserve.standard_patches import (
     standard_first,
     standard_promoted,
     standard_returned,
-    standard_returning,
     standard_weight,
     standard_withdrawn,
     workload,
@@ -106,9 +103,11 @@ class Standard:
                 0, False, None, stable, False, "there is no canary", serves=serves, unmarked=unmarked
             )
         name = workload(service, entry["predictor"])
-        weight = max((routed.shares.get(name, 0) for routed in self._routes.read() or ()), default=0)
+        weight = self._routes.share(name)
         complaint = self._unready(name, entry)
-        pods = None if complaint is None else self._trouble(name)
+        # one that is ready may wait for the further pods of its next share, which may need a node
+        lacking = complaint or self._unready(name, entry, int(entry["predictor"].get("minReplicas") or 1))
+        pods = None if lacking is None else self._trouble(name)
         if complaint is not None and pods is not None:
             complaint = f"{complaint}; {pods.words}"
         # at least 1 % where there is any share, since 0 means none
@@ -169,9 +168,10 @@ class Standard:
         """First start the pods that the share needs, by the pods of stable; when they are ready, set the
         share.
 
-        Raises NotYet while they start, which may take minutes where the cluster has to add a node. KServe
-        cannot mirror: with `mirror` the weight is set, and `observe` returns mirror False. Raises
-        ClusterError for a canary that is not ready, and for a KServe that does not route it.
+        Raises NotYet while they start, or stable's do, for which KServe waits before it changes a share. That
+        may take minutes where the cluster has to add a node. KServe cannot mirror: with `mirror` the weight
+        is set, and `observe` returns mirror False. Raises ClusterError for a canary that is not ready, and
+        for a KServe that does not route it.
         """
         service = self._read()
         entry = canary_of(service)
@@ -180,22 +180,32 @@ class Standard:
                 raise ClusterError(f"{self._service}: there is no canary to give {percent} % to")
             return
         canary = sha256_of(entry["predictor"])
-        if percent and (complaint := self._unready(workload(service, entry["predictor"]), entry)):
-            raise ClusterError(f"{self._service}: the canary gets nothing: {complaint}")
+        if percent:  # for a moment it is not ready whenever the number of its pods has been changed
+            self._wait("the canary gets nothing", self._canary_unready, PODS_AT_A_TIME_S)
+        needed = self._start_pods(service, entry, percent)
+        if percent > entry["trafficPercent"]:
+            self._wait("pods of stable", self._frozen, PODS_AT_A_TIME_S, True)
+        self._weigh(canary, percent, needed)
+        self._wait(f"{percent} % for the canary", lambda: self._unrouted(percent), ROUTED_WITHIN_S)
+
+    def _start_pods(self, service: Object, entry: Object, percent: int) -> Size:
+        """Raises NotYet while they start."""
         needed = size(service, entry, percent, self._pods(workload(service, predictor(service))))
         if percent > entry["trafficPercent"]:
             if needed.canary > entry["predictor"]["minReplicas"]:
-                self._weigh(canary, entry["trafficPercent"], needed)
+                self._weigh(sha256_of(entry["predictor"]), entry["trafficPercent"], needed)
             self._wait(
                 "pods of the canary", lambda: self._canary_unready(needed.canary), PODS_AT_A_TIME_S, True
             )
-        self._weigh(canary, percent, needed)
-        self._wait(f"{percent} % for the canary", lambda: self._unrouted(percent), ROUTED_WITHIN_S)
+        return needed
 
     def promote(self, candidate: Candidate) -> None:
         """Through 100 % first, so that stable's pods are stopped only when they get no requests."""
         if self.observe().canary == candidate.sha256:
             self.set_weight(100)
+        self._make_stable(candidate)
+
+    def _make_stable(self, candidate: Candidate) -> None:
         service = self._read()
         stable_pods = self._pods(workload(service, predictor(service)), True)
         self._cluster.change(
@@ -206,6 +216,8 @@ class Standard:
         self._wait(f"promotion of {candidate.version}", self._unsettled)
 
     def rollback(self) -> None:
+        """Raises ClusterError while the canary's share is in the routes: KServe changes none as long as pods
+        of stable are missing, and without the canary's pods that share would be lost."""
         service = self._read()
         entry = canary_of(service)
         if entry is not None:
@@ -214,8 +226,11 @@ class Standard:
             name = workload(service, entry["predictor"])
             # while its pods start and stop, the routes change all the time without a share for it: the entry
             # is removed all the same, and the last wait decides
-            with suppress(ClusterError):
+            try:
                 self._wait("traffic away", lambda: self._routes.still_routed(name), ROUTED_WITHIN_S)
+            except ClusterError:
+                if self._routes.share(name):
+                    raise
         self._cluster.change(INFERENCE_SERVICE, self._service, standard_withdrawn, urgent=True)
         self._wait("traffic back to stable", self._unsettled)
 
@@ -230,11 +245,16 @@ class Standard:
             self.rollback()
         self.deploy(candidate)
         self._wait(candidate.version, self._canary_unready)
-        self.promote(candidate)
+        service = self._read()
+        entry = canary_of(service)
+        if entry is not None and self._frozen():
+            self._start_pods(service, entry, 100)
+            self._make_stable(candidate)
+        else:
+            self.promote(candidate)
 
     def _returned(self, candidate: Candidate) -> bool:
-        """Back to the pods of the former stable, while they are there: traffic first, and no pod is
-        started."""
+        """Back to the pods of the former stable, while they are there. No pod is started."""
         service = self._read()
         former = former_of(service)
         if former is None or sha256_of(former["predictor"]) != candidate.sha256:
@@ -242,12 +262,29 @@ class Standard:
         name = workload(service, former["predictor"])
         if self._unready(name, former):
             return False
-        change, sha256 = self._cluster.change, candidate.sha256
-        change(INFERENCE_SERVICE, self._service, lambda found: standard_returning(found, sha256), urgent=True)
-        self._wait(f"return of {candidate.version}", lambda: self._routes.unsettled(name))
-        change(INFERENCE_SERVICE, self._service, lambda found: standard_returned(found, sha256), urgent=True)
-        self._wait(f"{candidate.version} as stable", self._unsettled)
+        serves = self._pods(workload(service, predictor(service)), True) > 0
+        self._cluster.change(
+            INFERENCE_SERVICE,
+            self._service,
+            lambda service: standard_returned(service, candidate.sha256, serves),
+            urgent=True,
+        )
+        self._wait(f"return of {candidate.version}", self._unsettled)
+        self.rollback()
         return True
+
+    def _frozen(self) -> str | None:
+        """Why KServe changes no route: more pods of the predictor are missing than its Deployment allows."""
+        service = self._read()
+        name = workload(service, predictor(service))
+        deployment = self._cluster.find(DEPLOYMENT, name)
+        conditions = ((deployment or {}).get("status") or {}).get("conditions") or []
+        if not any((one.get("type"), one.get("status")) == ("Available", "False") for one in conditions):
+            return None
+        pods = self._trouble(name)
+        return f"KServe changes no share while pods of {name} are missing" + (
+            f"; {pods.words}" if pods else ""
+        )
 
     def _read(self) -> Object:
         service = self._cluster.get(INFERENCE_SERVICE, self._service)
@@ -268,8 +305,7 @@ class Standard:
         name = workload(service, part)
         complaint = self._unready(name, {"predictor": part})
         if complaint is not None:
-            pods = self._trouble(name)
-            return f"{complaint}; {pods.words}" if pods else complaint
+            return self._with_words(complaint, name)
         return None if self._routes.read() else f"{name} is ready, and has no HTTPRoutes yet"
 
     def _pods(self, name: str, only_available: bool = False) -> int:
@@ -310,6 +346,11 @@ class Standard:
             f" ({conditions})" if conditions else ""
         )
 
+    def _with_words(self, complaint: str, name: str) -> str:
+        """With the reason that its pods have."""
+        pods = self._trouble(name)
+        return complaint if pods is None else f"{complaint}; {pods.words}"
+
     def _trouble(self, name: str) -> PodTrouble | None:
         deployment = self._cluster.find(DEPLOYMENT, name)
         if deployment is None:
@@ -322,7 +363,9 @@ class Standard:
         entry = canary_of(service)
         if entry is None:
             raise ClusterError(f"{self._service}: the canary is gone: somebody took it away")
-        return self._unready(workload(service, entry["predictor"]), entry, least)
+        name = workload(service, entry["predictor"])
+        complaint = self._unready(name, entry, least)
+        return None if complaint is None else self._with_words(complaint, name)
 
     def _unrouted(self, percent: int) -> str | None:
         service = self._read()

@@ -163,41 +163,32 @@ def standard_promoted(service: Object, sha256: str, stable_pods: int) -> Patch |
         return {"spec": {"predictor": content, "canary": []}}
     # KServe subtracts their number from the predictor's minimum, and takes no canary with more than that
     most = most_replicas(service)
-    together = max(2 * stable_pods, content["minReplicas"])
+    together = max(chosen["minReplicas"] + stable_pods, content["minReplicas"])
     content["minReplicas"] = max(stable_pods, together if most is None else min(together, most))
-    former = {
-        "name": part["name"],
-        "minReplicas": stable_pods,
-        "annotations": dict(part.get("annotations") or {}),
-        "model": {**part["model"], "name": ""},
-    }
-    return {"spec": {"predictor": content, "canary": [{"trafficPercent": 0, "predictor": former}]}}
+    return {"spec": {"predictor": content, "canary": [_at_nothing(part, stable_pods)]}}
 
 
-def standard_returning(service: Object, sha256: str) -> Patch | None:
-    """All requests to the pods of the former stable. None: they get them, or it is the predictor again."""
-    former = former_of(service)
-    if former is None or sha256_of(former["predictor"]) != sha256 or former["trafficPercent"] == 100:
-        return None
-    return {"spec": {"canary": [{**former, "trafficPercent": 100}]}}
+def standard_returned(service: Object, sha256: str, serves: bool) -> Patch | None:
+    """The former stable is the predictor again, with the pods that it has. One change of the routes gives it
+    all requests, and KServe makes it even where pods of the other fail: the new predictor's have to be up.
 
-
-def standard_returned(service: Object, sha256: str) -> Patch | None:
-    """The former stable is the predictor again, with the pods that it has."""
+    `serves`: pods of the other are up. They stay at 0 %, until `standard_withdrawn`, so that none of their
+    requests is lost."""
     former = former_of(service)
     if former is None or sha256_of(former["predictor"]) != sha256:
         return None
-    chosen = former["predictor"]
+    part, chosen = predictor(service), former["predictor"]
     model = {key: value for key, value in chosen["model"].items() if key != "name"}
     # annotations that it did not have are removed: it is the same pod template then
-    annotations = dict.fromkeys(predictor(service).get("annotations") or {}) | chosen["annotations"]
-    content = {
-        "name": chosen["name"],
-        "annotations": annotations,
-        "model": model,
-        "minReplicas": minimum_before(service, {"predictor": predictor(service)}),
-    }
-    return {"spec": {"predictor": content, "canary": []}}
+    annotations = dict.fromkeys(part.get("annotations") or {}) | chosen["annotations"]
+    content = {"name": chosen["name"], "annotations": annotations, "model": model}
+    if not serves:
+        content["minReplicas"] = minimum_before(service, {"predictor": part})
+        return {"spec": {"predictor": content, "canary": []}}
+    # KServe subtracts the one of the other
+    together, most = chosen["minReplicas"] + 1, most_replicas(service)
+    content["minReplicas"] = together if most is None else min(together, most)
+    return {"spec": {"predictor": content, "canary": [_at_nothing(part, 1)]}}
 
 
 def standard_withdrawn(service: Object) -> Patch | None:
@@ -207,6 +198,17 @@ def standard_withdrawn(service: Object) -> Patch | None:
         return None
     minimum = minimum_before(service, entries[0])
     return {"spec": {"predictor": {"minReplicas": minimum}, "canary": []}}
+
+
+def _at_nothing(part: Object, pods: int) -> Object:
+    """An entry of spec.canary with the pods of what has been the predictor, and no requests."""
+    kept = {
+        "name": part["name"],
+        "minReplicas": pods,
+        "annotations": dict(part.get("annotations") or {}),
+        "model": {**part["model"], "name": ""},
+    }
+    return {"trafficPercent": 0, "predictor": kept}
 
 
 def _entry(service: Object, sha256: str | None) -> Object:

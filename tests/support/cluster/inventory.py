@@ -39,6 +39,10 @@ class Inventory:
     knative: bool
     metrics: bool
 
+    def needs(self, mode: str) -> None:
+        """Skips with the name of what is missing. `mode`: standard or knative."""
+        self.needs_standard() if mode == "standard" else self.needs_knative()
+
     def needs_standard(self) -> None:
         if not self.kserve:
             pytest.skip("cluster: KServe is not installed")

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy
 import yaml
 
+from support.cluster import certificate
 from support.cluster.addresses import Addresses
 from support.cluster.inventory import done, found, kubectl
 from support.cluster.models import REPOSITORY
+from support.cluster.namespaces import remove_namespace
 from support.retraining_runs import FAST, make_log
 
-REMOVED_WITHIN_S = 180
 USER = 1000
 """Of the pods."""
 KEY = "k" * 64
@@ -63,17 +63,13 @@ class Jobs:
         self._write_log("2025-02-01")
 
     def database(self, name: str) -> str:
-        return f"{self.to.postgres}/{self.namespace.replace('-', '_')}_{name}"
+        return self.to.database(self._name(name))
+
+    def _name(self, database: str) -> str:
+        return f"{self.namespace.replace('-', '_')}_{database}"
 
     def _make_databases(self) -> None:
-        self._administer(*(f"CREATE DATABASE {self.database(name).rpartition('/')[2]}" for name in DATABASES))
-
-    def _administer(self, *statements: str) -> None:
-        engine = sqlalchemy.create_engine(f"{self.to.postgres}/postgres", isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            for statement in statements:
-                connection.execute(sqlalchemy.text(statement))
-        engine.dispose()
+        self.to.administer(*(f"CREATE DATABASE {self._name(name)}" for name in DATABASES))
 
     def variables(self, root: str) -> dict[str, str]:
         """Of the production profile, for a workspace at `root`."""
@@ -168,6 +164,7 @@ class Jobs:
             literals = [f"--from-literal={key}={value}" for key, value in content.items()]
             done("create", "secret", "generic", name, "-n", self.namespace, *literals)
         self.update_settings()
+        certificate.make(self.to.certificate, self.namespace)
         own = self.folder / "own"
         own.mkdir()
         components = [
@@ -211,9 +208,11 @@ class Jobs:
             {"op": "add", "path": "/spec/jobTemplate/spec/template/spec/containers/0/args/-", "value": word}
             for word in flags
         ]
+        trusted = certificate.mounted(self.to.certificate, "/spec/jobTemplate/spec/template/spec")
         paused = [{"op": "replace", "path": "/spec/replicas", "value": 0},
                   {"op": "replace", "path": "/spec/template/spec/containers/0/resources/requests",
                    "value": {"cpu": "200m", "memory": "500Mi"}}]  # fmt: skip
+        paused += certificate.mounted(self.to.certificate, "/spec/template/spec")
         paused += [
             {"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": word} for word in flags
         ]
@@ -223,7 +222,7 @@ class Jobs:
             "components": components,
             "images": [{"name": "registry.example.com/churn-train", "newName": name, "newTag": tag}],
             "patches": [
-                {"target": {"kind": "CronJob"}, "patch": yaml.safe_dump(small + tiny)},
+                {"target": {"kind": "CronJob"}, "patch": yaml.safe_dump(small + tiny + trusted)},
                 {"target": {"kind": "CronJob", "name": "churn-tune"}, "patch": yaml.safe_dump(three)},
                 {"target": {"kind": "CronJob", "name": "churn-score"}, "patch": yaml.safe_dump(three)},
                 {"patch": yaml.safe_dump(parts)},
@@ -286,11 +285,8 @@ class Jobs:
 
     def remove(self) -> None:
         if found("namespace", self.namespace) is not None:
-            done("delete", "namespace", self.namespace, "--wait=false")
-            deadline = time.monotonic() + REMOVED_WITHIN_S
-            while found("namespace", self.namespace) is not None:
-                assert time.monotonic() < deadline, f"namespace {self.namespace} is still there"
-                time.sleep(2)
+            remove_namespace(self.namespace)
         done("delete", "persistentvolume", self.namespace, "--ignore-not-found")
-        names = [self.database(name).rpartition("/")[2] for name in DATABASES]
-        self._administer(*(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)" for name in names))
+        self.to.administer(
+            *(f"DROP DATABASE IF EXISTS {self._name(name)} WITH (FORCE)" for name in DATABASES)
+        )

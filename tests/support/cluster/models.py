@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,35 +54,48 @@ class Commands:
                 {
                     "features": {
                         "online_store": {"type": "redis", "connection_string": to.redis},
-                        "registry": {"registry_type": "sql", "path": f"{to.postgres}/feast"},
+                        "registry": {"registry_type": "sql", "path": to.database("feast")},
+                        "project": namespace.replace("-", "_"),
                     },
+                    "training": self._tracking(),
                     "rollout": {
                         "target": target,
-                        "database": f"sqlite:///{folder}/rollout.db",
+                        "database": to.database(self.rollouts),
                         "store": f"{to.store}/{namespace}",
                         "stages": stages,
                         "watch_s": 45,
                         "ready_timeout_s": 240,  # a node that other programs use too
                         # two small models differ, on purpose; a canary here is judged by errors
                         "rules": {"score_shift": None, "decision_rate": None, "latency": None},
-                        "kserve": {"namespace": namespace, "prometheus_url": to.prometheus},
+                        "kserve": {"namespace": namespace, "prometheus_url": to.prometheus or None},
                     },
                 }
             )
         )
 
     @property
+    def rollouts(self) -> str:
+        """The database of this service's rollouts."""
+        return f"{self.namespace.replace('-', '_')}_rollout"
+
+    def _tracking(self) -> dict[str, str]:
+        """MLflow's server where a pod has to reach it, else files of the workspace."""
+        named = {"model_name": self.namespace, "experiment": self.namespace}
+        return {**named, "tracking_uri": self.to.mlflow} if self.to.mlflow else named
+
+    @property
     def environment(self) -> dict[str, str]:
         return {**os.environ, **self.to.aws, "PYTHONPATH": str(REPOSITORY), "CHURN_MASK_KEY": MASK_KEY}
 
-    def line(self, *words: str) -> list[str]:
-        flags = [word for value in self.given for word in ("--set", value)]
+    def line(self, *words: str, given: Sequence[str] = ()) -> list[str]:
+        """`given`: settings that replace the others, as `key=value`."""
+        flags = [word for value in (*self.given, *given) for word in ("--set", value)]
         return [sys.executable, "-m", "churn", *words, *flags, "--config", str(self.profile)]
 
-    def __call__(self, *words: str, code: int = 0) -> str:
+    def __call__(self, *words: str, code: int = 0, given: Sequence[str] = ()) -> str:
         """Its output; it has to end with this exit code."""
         ran = subprocess.run(
-            self.line(*words),
+            self.line(*words, given=given),
             capture_output=True,
             text=True,
             env=self.environment,
@@ -96,11 +110,11 @@ class Commands:
         for words in (["ingest"], ["features", "build"], ["features", "materialize"]):
             self(*words)
 
-    def package(self, seed: int) -> Packaged:
+    def package(self, seed: int, given: Sequence[str] = ()) -> Packaged:
         """A model that differs from that of another seed, stored beside those of others."""
-        self("train", "--set", f"training.seed={seed}")
-        self("gates")
-        self("package")
+        self("train", given=(*given, f"training.seed={seed}"))
+        self("gates", given=given)
+        self("package", given=given)
         files, folder = Workspace(self.folder / "var"), self.folder / "packaged" / str(seed)
         folder.mkdir(parents=True)
         archive = Path(json.loads(files.archive_record.read_text())["path"])
@@ -109,7 +123,7 @@ class Commands:
         shutil.copytree(files.gate_report.resolve(), folder / "gates")
         return Packaged(folder / archive.name, folder / "gates" / "gate_report.json")
 
-    def deploy(self, model: Packaged, reason: str, code: int = 0) -> str:
-        return self(
-            "deploy", str(model.archive), "--report", str(model.report), "--reason", reason, code=code
-        )
+    def deploy(self, model: Packaged, reason: str, code: int = 0, given: Sequence[str] = ()) -> str:
+        """`given`: of the plan, which a rollout keeps to its end."""
+        words = ("deploy", str(model.archive), "--report", str(model.report), "--reason", reason)
+        return self(*words, code=code, given=given)

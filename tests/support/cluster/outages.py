@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from support.cluster.addresses import Addresses
 from support.cluster.inventory import done, found
 
 MANAGER = ("deployment/kserve-controller-manager", "-n", "kserve")
@@ -57,3 +58,16 @@ def no_room() -> Iterator[None]:
     finally:
         for name in ready:
             done("uncordon", name)
+
+
+@contextmanager
+def database_away(to: Addresses, name: str) -> Iterator[None]:
+    """Its connections end, and it accepts none."""
+    to.administer(
+        f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false",
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+    )
+    try:
+        yield
+    finally:
+        to.administer(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")

@@ -2,95 +2,88 @@
 
 import json
 import os
-import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Protocol
+from uuid import uuid4
 
 import httpx
 import yaml
 
+from support.cluster import certificate
 from support.cluster.addresses import Addresses
+from support.cluster.controllers import DEPLOYMENT, Controller, controller
 from support.cluster.inventory import done, found, kubectl
 from support.cluster.models import CUSTOMERS, MASK_KEY, NOW, REPOSITORY, Commands
-from support.waits import within
-
-REMOVED_WITHIN_S = 180
-LEAST_MEMORY, MOST_PODS = "800Mi", 3
-"""Small enough for a node of two cores."""
+from support.cluster.namespaces import make_storage_secret, remove_namespace
+from support.cluster.own_overlay import SMALL, Size, images, offset_s, patches
 
 
 class Service:
     """`mode`: the overlay of kserve/."""
 
-    def __init__(self, folder: Path, to: Addresses, namespace: str, mode: str) -> None:
+    def __init__(self, folder: Path, to: Addresses, namespace: str, mode: str, size: Size = SMALL) -> None:
         self.folder, self.to, self.namespace, self.mode = folder, to, namespace, mode
+        self.size = size
         self.churn = Commands(folder, to, namespace, mode)
+        to.administer(f"CREATE DATABASE {self.churn.rollouts}")
+        self._applied = False
         self.churn.prepare()
         self.first = self.churn.package(seed=1)
-        self._overlay()
+        # once: another value would start new pods at the next apply
+        self._clock_offset_s = offset_s(NOW)
+        self._overlay(to.image)
 
-    def _overlay(self) -> None:
-        """A company's own overlay: namespace, image, smaller pods, and the time that the shop's log ends."""
-        offset = (datetime.fromisoformat(NOW) - datetime.now(UTC)).total_seconds()
-        name, _, tag = self.to.image.rpartition(":")
-        clock = {"name": "CHURN_CLOCK_OFFSET_S", "value": str(offset)}
-        runtime = [
-            {"op": "add", "path": "/spec/containers/0/env/-", "value": clock},
-            {
-                "op": "replace",
-                "path": "/spec/containers/0/resources/requests",
-                "value": {"cpu": "200m", "memory": "600Mi"},
-            },
-            {"op": "replace", "path": "/spec/containers/0/resources/limits/memory", "value": LEAST_MEMORY},
-        ]
-        # the controller runs on this machine, with the account's token: there may be no churn-train
-        paused = [{"op": "replace", "path": "/spec/replicas", "value": 0}]
-        fewer = [{"op": "replace", "path": "/spec/predictor/maxReplicas", "value": MOST_PODS}]
+    def _overlay(self, image: str) -> None:
+        """A company's own overlay."""
+        own = self.folder / "own"
+        flags = ("--set", f"training.model_name={self.namespace}")
         content = {
-            "resources": [
-                os.path.relpath(REPOSITORY / "kserve" / "overlays" / self.mode, self.folder / "own")
-            ],
+            "resources": [os.path.relpath(REPOSITORY / "kserve" / "overlays" / self.mode, own)],
             "namespace": self.namespace,
-            "images": [{"name": "registry.example.com/churn-serve", "newName": name, "newTag": tag}],
-            "patches": [
-                {"target": {"kind": "ServingRuntime"}, "patch": yaml.safe_dump(runtime)},
-                {"target": {"kind": "InferenceService"}, "patch": yaml.safe_dump(fewer)},
-                {"target": {"kind": "Deployment", "name": "churn-rollout"}, "patch": yaml.safe_dump(paused)},
-            ],
+            "images": images(self.to, image),
+            "patches": patches(self.to, self._clock_offset_s, self.size, flags),
         }
-        (self.folder / "own").mkdir(exist_ok=True)
-        (self.folder / "own" / "kustomization.yaml").write_text(yaml.safe_dump(content))
+        own.mkdir(exist_ok=True)
+        (own / "kustomization.yaml").write_text(yaml.safe_dump(content))
 
     def apply(self) -> int:
         """As a pipeline does it at each merge. Returns the exit code."""
         applied = kubectl("apply", "--server-side", "-k", str(self.folder / "own"))
         if applied.returncode:
             print(applied.stderr)
+        elif not self._applied:
+            done("scale", DEPLOYMENT, "-n", self.namespace, "--replicas=0")
+            self._applied = True
         return applied.returncode
+
+    @contextmanager
+    def another_image(self, tag: str) -> Iterator[None]:
+        """Applied meanwhile."""
+        self._overlay(f"{self.to.image.rpartition(':')[0]}:{tag}")
+        assert self.apply() == 0
+        try:
+            yield
+        finally:
+            self._overlay(self.to.image)
+            assert self.apply() == 0
 
     def make_secrets(self) -> None:
         done("create", "namespace", self.namespace)
-        aws, files = self.to.aws, self.folder / "var"
-        host = aws["AWS_ENDPOINT_URL"].partition("://")
-        self._secret("churn-features", online=self.to.redis, registry=f"{self.to.postgres}/feast")
+        make_storage_secret(self.namespace, self.to)
+        self._secret("churn-features", online=self.to.redis, registry=self.to.database("feast"))
         self._secret("churn-mask-key", key=MASK_KEY)
-        self._secret("churn-rollout", **{"database": "unused", "tracking-uri": "unused"})
-        keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-        self._secret("churn-storage", **{key: aws[key] for key in keys})
-        done(
-            "annotate", "secret", "churn-storage", "-n", self.namespace,
-            f"serving.kserve.io/s3-endpoint={host[2]}", "serving.kserve.io/s3-region=us-east-1",
-            f"serving.kserve.io/s3-usehttps={int(host[0] == 'https')}",
-        )  # fmt: skip
-        self._create("configmap", "churn-trusted-signers", f"--from-file={files / 'trusted-signers'}")
+        database = self.to.database(self.churn.rollouts)
+        self._secret("churn-rollout", **{"database": database, "tracking-uri": self.to.mlflow or "unused"})
+        trusted = self.folder / "var" / "trusted-signers"
+        self._create("configmap", "churn-trusted-signers", f"--from-file={trusted}")
+        certificate.make(self.to.certificate, self.namespace)
 
     def _secret(self, name: str, **values: str) -> None:
         lines = "".join(f"{key}={value}\n" for key, value in values.items())
@@ -107,6 +100,14 @@ class Service:
     def _spec(self) -> Any:
         return found("inferenceservice", "churn", "-n", self.namespace)["spec"]
 
+    @property
+    def share(self) -> int:
+        """Percent of the requests that the canary gets by the InferenceService; 0 without a canary."""
+        spec = self._spec()
+        if self.mode == "knative":
+            return int(spec["predictor"].get("canaryTrafficPercent", 0))
+        return sum(int(entry.get("trafficPercent", 0)) for entry in spec.get("canary", []))
+
     def pods(self) -> list[Any]:
         return list(found("pods", "-n", self.namespace)["items"])
 
@@ -118,6 +119,15 @@ class Service:
             if "deletionTimestamp" not in pod["metadata"]
             and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"])
         ]
+
+    def ready_pods_of_canary(self) -> list[str]:
+        """Of the newest rollout."""
+        if self.mode == "knative":
+            status = found("inferenceservice", "churn", "-n", self.namespace)["status"]
+            begins = status["components"]["predictor"]["latestCreatedRevision"]
+        else:
+            begins = f"churn-v{self.status()['version']}"
+        return [name for name in self.ready_pods() if name.startswith(begins)]
 
     @property
     def host(self) -> str:
@@ -133,32 +143,9 @@ class Service:
         assert answer.status_code == 200, answer.text
         return list(answer.json()["predictions"])
 
-    @contextmanager
-    def controller(self) -> "Iterator[subprocess.Popen[bytes]]":
-        """`churn rollout run` with the rights of ServiceAccount churn-rollout and no others."""
-        token = done("create", "token", "churn-rollout", "-n", self.namespace, "--duration=2h").strip()
-        config = yaml.safe_load(done("config", "view", "--minify", "--raw", "--flatten"))
-        config["users"][0]["user"] = {"token": token}
-        account = self.folder / "account.kubeconfig"
-        account.write_text(yaml.safe_dump(config))
-        log = self.folder / "controller.log"
-        begins = len(log.read_text()) if log.exists() else 0
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                self.churn.line("rollout", "run"),
-                env={**self.churn.environment, "KUBECONFIG": str(account)},
-                cwd=self.folder,
-                stdout=output,
-                stderr=output,
-            )
-        try:
-            # else a command that comes sooner ends with "no controller runs"
-            within(120, lambda: " rollout: " in log.read_text()[begins:])
-            yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                process.wait(60)
+    def controller(self, *given: str) -> AbstractContextManager[Controller]:
+        """`given`: settings that are not of a rollout's plan."""
+        return controller(self.churn, given)
 
     def status(self) -> Any:
         ran = subprocess.run(
@@ -182,11 +169,8 @@ class Service:
             time.sleep(2)
 
     def remove(self) -> None:
-        done("delete", "namespace", self.namespace, "--wait=false")
-        deadline = time.monotonic() + REMOVED_WITHIN_S
-        while found("namespace", self.namespace) is not None:
-            assert time.monotonic() < deadline, f"namespace {self.namespace} is still there"
-            time.sleep(2)
+        self.to.administer(f"DROP DATABASE IF EXISTS {self.churn.rollouts} WITH (FORCE)")
+        remove_namespace(self.namespace)
 
 
 @dataclass(frozen=True)
@@ -198,16 +182,30 @@ class Sent:
     trouble: str
 
 
-class Requests:
-    """Steady requests of customers through the gateway, counted by the model that answered."""
+class Asked(Protocol):
+    """What is asked about customers."""
 
-    def __init__(self, service: Service, per_second: float = 20) -> None:
-        self._service, self._pause = service, 1 / per_second
+    @property
+    def to(self) -> Addresses: ...
+    @property
+    def host(self) -> str: ...
+
+
+class Requests:
+    """Steady requests of customers through the gateway, counted by the model that answered.
+
+    They are sent at their times, whether those before them are answered or not, by THREADS at the most.
+    """
+
+    THREADS = 8
+
+    def __init__(self, service: Asked, per_second: float = 20) -> None:
+        self._service, self._every_s = service, self.THREADS / per_second
         self.answers: Counter[str] = Counter()
         self.lost: list[str] = []
         self.sent: list[Sent] = []
         self._over = Event()
-        self._threads = [Thread(target=self._run, args=(first,)) for first in range(4)]
+        self._threads = [Thread(target=self._run, args=(first,)) for first in range(self.THREADS)]
 
     @property
     def summary(self) -> str:
@@ -228,7 +226,9 @@ class Requests:
     def _run(self, customer: int) -> None:
         url = f"{self._service.to.gateway}/v1/models/churn:predict"
         with httpx.Client(headers={"Host": self._service.host}, timeout=30) as client:
-            while not self._over.wait(self._pause * len(self._threads)):
+            due = time.monotonic() + customer * self._every_s / self.THREADS
+            while not self._over.wait(max(0.0, due - time.monotonic())):
+                due = max(due + self._every_s, time.monotonic() - 1)
                 customer = customer % CUSTOMERS + 1
                 began = time.monotonic()
                 try:
@@ -244,8 +244,8 @@ class Requests:
 
 
 @contextmanager
-def applied_again(service: Service, every_s: float = 10) -> Iterator[list[int]]:
-    """What a self-heal loop does: the same apply again and again. The exit codes."""
+def applied_again(service: Service, every_s: float = 10) -> Iterator[None]:
+    """What a self-heal loop does: the same apply again and again, each of which has to end with 0."""
     codes: list[int] = []
     over = Event()
 
@@ -258,7 +258,19 @@ def applied_again(service: Service, every_s: float = 10) -> Iterator[list[int]]:
     thread = Thread(target=run)
     thread.start()
     try:
-        yield codes
+        yield
     finally:
         over.set()
         thread.join()
+    assert set(codes) == {0}, codes
+
+
+@contextmanager
+def service_in(folder: Path, to: Addresses, mode: str, size: Size = SMALL) -> Iterator[Service]:
+    """In a namespace of its own, with its secrets and nothing else yet. It leaves nothing behind."""
+    made = Service(folder, to, f"churn-test-{uuid4().hex[:6]}", mode, size)
+    try:
+        made.make_secrets()
+        yield made
+    finally:
+        made.remove()

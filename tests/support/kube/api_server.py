@@ -1,9 +1,10 @@
 """A Kubernetes API server for tests: real HTTP on loopback, for whatever kinds are put into it.
 
-It does what a rollout can notice of a real one: JSON merge patches (RFC 7386), resourceVersion and 409,
-generation, a status that only controllers write, 404, 422 from CRD schemas, 400 for unknown fields under
-strict validation, 403 from admission and from RBAC, answers that never come. Controllers (knative.py,
-standard.py) run one step before each request, so that everything happens at last and nothing by the clock.
+It does what a rollout can notice of a real one: JSON merge patches (RFC 7386), server-side apply (apply.py),
+resourceVersion and 409, generation, a status that only controllers write, 404, 422 from CRD schemas, 400 for
+unknown fields under strict validation, 403 from admission and from RBAC, answers that never come. Controllers
+(knative.py, standard.py) run one step before each request, so that everything happens at last and nothing by
+the clock.
 
 Instead of it: kmock 0.8 serves the API over HTTP, but has neither resourceVersion nor generation nor
 admission; mockernetes patches the Python client in the process; kwok, envtest and kind (not tried) need
@@ -22,6 +23,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from jsonschema import Draft202012Validator
+
+from support.kube.apply import Conflict, Owners, applied, changed
 
 Object = dict[str, Any]
 Key = tuple[str, str, str, str]
@@ -56,6 +59,8 @@ class Store:
     objects: dict[Key, Object] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     version: int = 0
+    watchers: list[Callable[[Key, Object], None]] = field(default_factory=list)
+    """Called with each version of each object."""
 
     def get(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
         return self.objects.get((group, plural, namespace, name))
@@ -100,6 +105,8 @@ class Store:
         self.version += 1
         content = {**content, "metadata": {**content["metadata"], "resourceVersion": str(self.version)}}
         self.objects[key] = content
+        for watcher in self.watchers:
+            watcher(key, content)
 
 
 Admission = Callable[[Object, Object | None], None]
@@ -134,6 +141,7 @@ class ApiServer:
         }
         self._admission = admission or {}
         self._tried: set[str] = set()
+        self._owners: dict[Key, Owners] = {}
         self._http: ThreadingHTTPServer | None = None
 
     def __enter__(self) -> "ApiServer":
@@ -221,6 +229,8 @@ class ApiServer:
             body["metadata"]["namespace"] = namespace
             body.pop("status", None)
             return self.store.put(group, plural, body)
+        if kind == "application/apply-patch+yaml":
+            return self._apply(key, query, body)
         found = self.store.get(*key)
         if found is None:
             raise Refused(404, "NotFound", f'{plural}.{group} "{name}" not found')
@@ -253,7 +263,24 @@ class ApiServer:
         fresh = merged(found, body)
         fresh["status"] = found.get("status", {})
         self._validate(key[1], fresh, found, query)
+        changed(self._owners.setdefault(key, {}), query.get("fieldManager", [""])[0], found, fresh)
         return self.store.put(key[0], key[1], fresh)
+
+    def _apply(self, key: Key, query: Mapping[str, list[str]], body: Any) -> Object:
+        group, plural, namespace, name = key
+        found = self.store.get(*key)
+        empty = {key: body[key] for key in ("apiVersion", "kind")} | {
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {},
+        }
+        owners = copy.deepcopy(self._owners.get(key, {}))
+        try:
+            fresh = applied(owners, query["fieldManager"][0], found or empty, body)
+        except Conflict as conflict:
+            raise Refused(409, "Conflict", str(conflict)) from None
+        self._validate(plural, fresh, found, query)
+        self._owners[key] = owners
+        return self.store.put(group, plural, fresh)
 
     def _validate(
         self, plural: str, fresh: Object, before: Object | None, query: Mapping[str, list[str]]

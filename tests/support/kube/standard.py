@@ -34,8 +34,10 @@ class Standard:
     """storageUri -> percent at the public host, whenever it changed."""
     unserved: int = 0
     """Steps at which a route sent a share to a backend without an available pod."""
+    deleted: dict[str, int] = field(default_factory=dict)
+    """Deployment -> pods that were deleted, and whose replacements are still starting."""
     load: Load | None = None
-    """With it an autoscaler sizes stable, and pods take `starts_in` steps to start."""
+    """With it the autoscaler has work to follow, and pods take `starts_in` steps to start."""
     starts_in: int = 6
     _requested: dict[str, list[int]] = field(default_factory=dict)
     """Deployment -> the pods that were requested, step by step."""
@@ -47,6 +49,7 @@ class Standard:
             mode = service["metadata"].get("annotations", {}).get("serving.kserve.io/deploymentMode")
             if mode == "Standard":
                 self._kubelet(store)
+                self._autoscaler(store, service)
                 self._gateway(store, service)
                 self._reconcile(store, service)
 
@@ -55,30 +58,32 @@ class Standard:
     def _reconcile(self, store: Store, service: Object) -> None:
         stable, canaries = service["spec"]["predictor"], service["spec"].get("canary") or []
         least = stable.get("minReplicas", 1)
-        wanted: dict[str, tuple[Object, int]] = {}
+        wanted: dict[str, tuple[Object, int, int]] = {}
+        """Deployment -> its predictor, and its fewest and most pods."""
         statuses, ready = [], []
         for entry in canaries:
             part = overridden(stable, entry["predictor"])
             name = workload(service, part)
             percent = entry["trafficPercent"]
             pods = entry["predictor"].get("minReplicas", ceil(least * percent / 100))
-            wanted[name] = part, pods
+            wanted[name] = part, pods, pods
             up = _available(store, service, name) > 0
             statuses.append({"name": part["name"], "ready": up, "trafficPercent": percent})
             if up:
                 ready.append((name, percent, pods))
         main = workload(service, stable)
         floor = max(1, least - sum(pods for _, _, pods in ready))
-        wanted[main] = stable, self._autoscaled(store, service, main, floor)
-        for name, (part, pods) in wanted.items():
-            self._deploy(store, service, name, part, pods)
+        wanted[main] = stable, floor, stable.get("maxReplicas", 0)
+        for name, (part, fewest, most) in wanted.items():
+            self._deploy(store, service, name, part, fewest, most)
         owned = [found for found in store.of(*DEPLOYMENT) if found["metadata"]["owner"] == _uid(service)]
         for found in owned:
             name = found["metadata"]["name"]
             if name not in wanted:
                 store.delete(*DEPLOYMENT, found["metadata"]["namespace"], name)
                 self._pods.pop(name, None)
-        if self.gateway_api and _available(store, service, main):
+        # KServe changes no route while the predictor is not ready, also not to take a canary's share away
+        if self.gateway_api and _ready(store, service, main):
             routed = [] if self.release == "0.20" else ready
             self._route(store, service, main, routed)
         status: Object = {"deploymentMode": "Standard", "components": {"predictor": {}}}
@@ -86,32 +91,30 @@ class Standard:
             status["canaryStatuses"] = statuses
         store.put_status(service, status)
 
-    def _autoscaled(self, store: Store, service: Object, main: str, floor: int) -> int:
-        if self.load is None:
-            return floor
-        route = store.get(*ROUTE, service["metadata"]["namespace"], service["metadata"]["name"])
-        shares = {} if route is None else split_of(route)
-        found = store.get(*DEPLOYMENT, service["metadata"]["namespace"], main)
-        now = 0 if found is None else found["spec"]["replicas"]
-        most = service["spec"]["predictor"].get("maxReplicas", 1000)
-        return self.load.replicas(main, shares.get(main, 100.0), now, floor, most)
-
-    def _deploy(self, store: Store, service: Object, name: str, part: Object, pods: int) -> None:
-        annotations = service["metadata"].get("annotations", {}) | part.get("annotations", {})
+    def _deploy(self, store: Store, service: Object, name: str, part: Object, fewest: int, most: int) -> None:
+        own = service["metadata"].get("annotations", {})
+        scaled = own.get("serving.kserve.io/autoscalerClass", "hpa") == "hpa"
+        annotations = own | part.get("annotations", {})
         if uri := part["model"].get("storageUri"):
             annotations |= {SOURCE: uri}
         template = {"metadata": {"annotations": annotations}, "spec": {"model": _without_name(part["model"])}}
         meta = {"name": name, "namespace": service["metadata"]["namespace"], "owner": _uid(service)}
+        found = store.get(*DEPLOYMENT, meta["namespace"], name)
+        # KServe leaves the number to the autoscaler, and a new Deployment has one pod
+        now = 1 if found is None else found["spec"]["replicas"]
         spec = {
-            "replicas": pods,
+            "replicas": now if scaled else fewest,
             "selector": {"matchLabels": {"app": f"isvc.{name}"}},
             "template": template,
         }
         store.put(*DEPLOYMENT, {"metadata": meta, "spec": spec})
+        if not scaled:
+            return
         owner = {"kind": "InferenceService", "name": service["metadata"]["name"]}
-        own = {"name": name, "namespace": meta["namespace"], "ownerReferences": [owner]}
+        meta = {"name": name, "namespace": meta["namespace"], "ownerReferences": [owner]}
+        bounds = {"minReplicas": max(1, fewest), "maxReplicas": max(1, fewest, most)}
         # it stays when its Deployment goes, as with KServe of August 2026
-        store.put(*AUTOSCALER, {"metadata": own, "spec": {"scaleTargetRef": {"name": name}}})
+        store.put(*AUTOSCALER, {"metadata": meta, "spec": {"scaleTargetRef": {"name": name}, **bounds}})
 
     def _route(self, store: Store, service: Object, main: str, ready: list[tuple[str, int, int]]) -> None:
         backends: list[Object] = [{"kind": "Service", "name": main, "port": 80}]
@@ -137,6 +140,11 @@ class Standard:
             before = (deployment.get("status") or {}).get("availableReplicas", 0)
             # a rolling update: old pods stay until new ones are available, and count as available
             available = self._started(name, spec["replicas"]) if up else before if of != uri else 0
+            if missing := self.deleted.get(name, 0):
+                # fewer pods: those that are not ready go first
+                fewer = max(0, (deployment.get("status") or {}).get("replicas", 0) - spec["replicas"])
+                self.deleted[name] = max(0, missing - fewer)
+                available = max(0, available - self.deleted[name])
             self._pods[name] = (uri if up else of, age + 1) if of == uri or up else (of, age + 1)
             status = {
                 "observedGeneration": deployment["metadata"]["generation"],
@@ -144,12 +152,29 @@ class Standard:
                 "updatedReplicas": spec["replicas"] if up else 0,
                 "availableReplicas": available,
             }
-            if not up:
+            if available < fewest_available(spec["replicas"]):
                 status["conditions"] = [
                     {"type": "Available", "status": "False", "reason": "MinimumReplicasUnavailable",
                      "message": "Deployment does not have minimum availability."}
                 ]  # fmt: skip
             store.put_status(deployment, status)
+
+    def _autoscaler(self, store: Store, service: Object) -> None:
+        """A HorizontalPodAutoscaler keeps the pods within its bounds. It takes pods away only after minutes,
+        which without load never pass here."""
+        route = store.get(*ROUTE, service["metadata"]["namespace"], service["metadata"]["name"])
+        shares = {} if route is None else split_of(route)
+        for found in store.of(*AUTOSCALER):
+            name, bounds = found["metadata"]["name"], found["spec"]
+            deployment = store.get(*DEPLOYMENT, found["metadata"]["namespace"], name)
+            if deployment is None:
+                continue
+            least, most = bounds["minReplicas"], bounds["maxReplicas"]
+            now = deployment["spec"]["replicas"]
+            wanted = min(max(now, least), most)
+            if self.load is not None and least < most:
+                wanted = self.load.replicas(name, shares.get(name, 100.0), now, least, most)
+            store.put(*DEPLOYMENT, {**deployment, "spec": {**deployment["spec"], "replicas": wanted}})
 
     def _started(self, name: str, requested: int) -> int:
         """Pods that were requested long enough ago; the first come with the Deployment itself."""
@@ -188,7 +213,8 @@ class Standard:
 def split_of(route: Object) -> dict[str, float]:
     """Backend -> percent."""
     weights = {b["name"]: b.get("weight", 100) for b in route["spec"]["rules"][0]["backendRefs"]}
-    return {name: 100.0 * weight / sum(weights.values()) for name, weight in weights.items()}
+    total = sum(weights.values()) or 1
+    return {name: 100.0 * weight / total for name, weight in weights.items()}
 
 
 def workload(service: Object, part: Object) -> str:
@@ -251,6 +277,18 @@ def _deny(message: str) -> None:
 def _available(store: Store, service: Object, name: str) -> int:
     found = store.get(*DEPLOYMENT, service["metadata"]["namespace"], name)
     return int(((found or {}).get("status") or {}).get("availableReplicas", 0))
+
+
+def fewest_available(replicas: int) -> int:
+    """With fewer pods a Deployment is not Available: maxUnavailable is 25 %, rounded down."""
+    return replicas - replicas // 4
+
+
+def _ready(store: Store, service: Object, name: str) -> bool:
+    """KServe's condition PredictorReady, which is the Deployment's Available."""
+    found = store.get(*DEPLOYMENT, service["metadata"]["namespace"], name)
+    available = _available(store, service, name)
+    return found is not None and available >= max(1, fewest_available(found["spec"]["replicas"]))
 
 
 def _uid(service: Object) -> str:
