@@ -24,7 +24,7 @@ WORKER = (
 DASHBOARD = (
     *SYSTEM,
     *CERTIFICATES,
-    "TMPDIR",
+    *("TMPDIR", "DO_NOT_TRACK"),
     *("MLFLOW_*", "OPTUNA_*", "PG*", "AWS_*", "AZURE_*", "GOOGLE_*"),  # studies, runs and their artifacts
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 )

@@ -24,6 +24,7 @@ def prepare(place: Place) -> Launch:
         "MLFLOW_BACKEND_STORE_URI": uri(place, "mlflow"),  # not an argument: those are visible to all
         "MLFLOW_S3_ENDPOINT_URL": f"http://{place.address(S3)}",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     return Launch(command, folder, environment)
 

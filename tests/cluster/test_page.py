@@ -24,7 +24,7 @@ from support.cluster import certificate
 from support.cluster.addresses import Addresses
 from support.cluster.inventory import Inventory, found
 from support.cluster.namespaces import remove_namespace
-from support.cluster.own_overlay import images, offset_s, patches
+from support.cluster.own_overlay import SMALL, images, offset_s, patches
 from support.cluster.service import Requests
 from support.documents import Block, blocks
 from support.servers.loopback import END, REPOSITORY
@@ -34,7 +34,7 @@ NAMESPACE = "churn"
 """As on the page."""
 PER_SECOND = 30
 STAGES = [{"weight": weight, "min_s": 5, "max_s": 300, "min_requests": 50} for weight in (10, 50, 100)]
-SMALL = {
+SETTINGS = {
     "tuning": {"trials": 1},
     "model": {"seeds": [0], "trees": False},
     "training": {"epochs": 1, "baselines": ["base_rate", "logistic_regression"], "cross_validation": 1},
@@ -58,7 +58,7 @@ class Page:
 
     def __post_init__(self) -> None:
         self.settings = self.folder / "small.yaml"
-        self.settings.write_text(yaml.safe_dump(SMALL))
+        self.settings.write_text(yaml.safe_dump(SETTINGS))
         shutil.copytree(REPOSITORY / "kserve", self.folder / "kserve")
         self.ran: list[tuple[str, float]] = []
         self.exports: list[str] = []
@@ -94,7 +94,7 @@ class Page:
         content = yaml.safe_load(block.text.replace("overlays/standard", f"overlays/{self.mode}"))
         content["components"] = []  # of the Prometheus operator and a network plugin
         content["images"] = images(self.to, self.to.image)
-        content["patches"] = patches(self.to, offset_s(f"{END}T00:00:00+00:00"))
+        content["patches"] = patches(self.to, offset_s(f"{END}T00:00:00+00:00"), SMALL[self.mode])
         to = self.folder / "overlays" / "shop" / "kustomization.yaml"
         to.parent.mkdir(parents=True)
         to.write_text(yaml.safe_dump(content))

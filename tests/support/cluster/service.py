@@ -28,9 +28,11 @@ from support.cluster.own_overlay import SMALL, Size, images, offset_s, patches
 class Service:
     """`mode`: the overlay of kserve/."""
 
-    def __init__(self, folder: Path, to: Addresses, namespace: str, mode: str, size: Size = SMALL) -> None:
+    def __init__(
+        self, folder: Path, to: Addresses, namespace: str, mode: str, size: Size | None = None
+    ) -> None:
         self.folder, self.to, self.namespace, self.mode = folder, to, namespace, mode
-        self.size = size
+        self.size = size or SMALL[mode]
         self.churn = Commands(folder, to, namespace, mode)
         to.administer(f"CREATE DATABASE {self.churn.rollouts}")
         self._applied = False
@@ -266,7 +268,7 @@ def applied_again(service: Service, every_s: float = 10) -> Iterator[None]:
 
 
 @contextmanager
-def service_in(folder: Path, to: Addresses, mode: str, size: Size = SMALL) -> Iterator[Service]:
+def service_in(folder: Path, to: Addresses, mode: str, size: Size | None = None) -> Iterator[Service]:
     """In a namespace of its own, with its secrets and nothing else yet. It leaves nothing behind."""
     made = Service(folder, to, f"churn-test-{uuid4().hex[:6]}", mode, size)
     try:
