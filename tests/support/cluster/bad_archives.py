@@ -68,7 +68,7 @@ def altered(good: Packaged, folder: Path, workspace: Path, bad: Bad) -> Packaged
         entries[name] = text.encode()
     bundle, manifest = json.loads(entries["bundle.json"]), json.loads(entries[MANIFEST])
     bad.bundle(bundle)
-    # on a cluster the version is what tells the metrics of two archives apart
+    # on a cluster the metrics of an archive are labelled with its version
     version = hashlib.sha256(json.dumps([bundle, str(folder)]).encode()).hexdigest()[:12]
     bundle["model_version"] = manifest["model"]["modelVersion"] = version
     entries |= {"bundle.json": json.dumps(bundle).encode(), MANIFEST: json.dumps(manifest).encode()}

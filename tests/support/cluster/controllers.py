@@ -48,7 +48,11 @@ class Here:
                 stdout=output,
                 stderr=output,
             )
-        within(120, lambda: BEGUN.search(self._log.read_text()[begins:]) is not None)
+        try:
+            within(120, lambda: BEGUN.search(self._log.read_text()[begins:]) is not None)
+        except AssertionError:
+            self.stop()
+            raise
 
     def killed(self) -> None:
         self._process.kill()
