@@ -13,10 +13,11 @@ import yaml
 from handlers.identity import PROBE_HEADER, PROBE_ID, THROUGH_GATEWAY
 from rollout.targets.kserve.cluster import ClusterError
 from rollout.targets.kserve.knative import Knative
-from rollout.targets.target import Candidate
+from rollout.targets.target import Candidate, NotYet
 from support.kube.api_server import ApiServer, Object
 from support.kube.cluster import DOCUMENTED, FIRST, SECOND, THIRD, client, cluster, config, found, service
 from support.kube.knative import Knative as Controller
+from support.kube.load import Load
 
 
 @pytest.fixture
@@ -193,6 +194,56 @@ def test_restore_brings_the_previous_revision_back_without_a_new_pod(
     assert (target.observe().stable, target.observe().canary) == (FIRST.sha256, None)
     target.restore(FIRST)
     assert target.observe().stable == FIRST.sha256
+
+
+def pods(server: ApiServer, number: int) -> int:
+    """Of a revision, by its number."""
+    server.settle()
+    found = server.store.get("serving.knative.dev", "revisions", "churn", f"churn-predictor-{number:05d}")
+    assert found is not None
+    return int(found["status"]["actualReplicas"])
+
+
+def test_stable_keeps_its_pods_until_the_watch_is_over(server: ApiServer, target: Knative) -> None:
+    up(target, SECOND)
+    target.set_weight(100)
+    assert (pods(server, 1), pods(server, 2)) == (4, 4)
+    target.promote(SECOND)
+    assert pods(server, 1) == 4
+    target.tidy()
+    assert (pods(server, 1), pods(server, 2)) == (0, 4)
+    assert server.store.of("serving.knative.dev", "routes") == []
+
+
+def test_after_the_watch_no_request_goes_to_a_model_before_its_pods_are_up(
+    server: ApiServer, target: Knative, controller: Controller
+) -> None:
+    """Knative would keep the requests while the pods start, for longer than their clients wait."""
+    up(target, SECOND)
+    target.promote(SECOND)
+    target.tidy()
+    controller.load = Load(units=1)  # with it pods take their time
+    controller.starts_in = 10_000
+    assert pods(server, 1) == 0
+    with pytest.raises(NotYet, match=r"pods of the former model: .* 0 of 4 pods are up"):
+        target.restore(FIRST)
+    assert {k: v for k, v in controller.traffic[-1].items() if v} == {SECOND.archive: 100}
+    controller.starts_in = 1
+    target.restore(FIRST)
+    assert {k: v for k, v in controller.traffic[-1].items() if v} == {FIRST.archive: 100}
+    assert (target.observe().stable, target.observe().canary) == (FIRST.sha256, None)
+    assert server.store.of("serving.knative.dev", "routes") == []
+
+
+def test_a_promoted_model_without_pods_is_not_waited_for(
+    server: ApiServer, target: Knative, controller: Controller
+) -> None:
+    up(target, SECOND)
+    target.promote(SECOND)
+    target.tidy()
+    controller.flapping = {SECOND.archive}
+    target.restore(FIRST)
+    assert {k: v for k, v in controller.traffic[-1].items() if v} == {FIRST.archive: 100}
 
 
 def test_restore_of_an_older_one_is_a_rollout_without_judgement(

@@ -56,6 +56,7 @@ POD_AUTOSCALER = Kind(
     "podautoscalers",
     "Knative makes one for each Revision",
 )
+KNATIVE_ROUTE = Kind("Route", "serving.knative.dev", "v1", "routes", "a rollout makes it")
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", "look at the events of the InferenceService")
 AUTOSCALER = Kind(
     "HorizontalPodAutoscaler", "autoscaling", "v2", "horizontalpodautoscalers", "KServe makes it"
@@ -119,6 +120,25 @@ class Cluster:
             raise self._explained(error, kind, "", "list") from None
         found: list[Object] = answer.get("items") or []
         return found
+
+    def apply(self, kind: Kind, name: str, content: Object) -> None:
+        """Create an object that is ours alone, or make it so again, by server-side apply. Raises
+        ClusterError."""
+        meta = {"name": name, "namespace": self.namespace, **content["metadata"]}
+        whole = {**content, "apiVersion": f"{kind.group}/{kind.version}", "kind": kind.name, "metadata": meta}
+        try:
+            self._ask(
+                self._api.patch_namespaced_custom_object,
+                kind,
+                name,
+                whole,
+                field_manager=MANAGER,
+                force=True,
+                field_validation="Strict",
+                _content_type="application/apply-patch+yaml",
+            )
+        except ApiException as error:
+            raise self._explained(error, kind, name, "patch") from None
 
     def delete(self, kind: Kind, name: str) -> None:
         """Raises ClusterError, but not where it is gone already."""

@@ -8,13 +8,12 @@ What a rollout changes in `spec.predictor`, and it changes nothing else:
     promote     canaryTrafficPercent: null, once N is 100
     rollback    canaryTrafficPercent: 0; when traffic has moved, storageUri and annotations of what is stable
     restore     after a promotion canaryTrafficPercent: 0, which brings the revision before it back (KServe
-                stores one); an older one is deployed, set to 100 and promoted
+                stores one), once its pods are up; an older one is deployed, set to 100 and promoted
 
 Traffic is read from the Revisions that get it (revisions.py). A revision that never becomes ready gets none,
-while `latestRevision` in the status is healthy, because that is the old one. At 100 % Knative stops stable's
-pods; after that, going back waits until one has started, and so do the requests of that moment. Until then
-stable has pods for all traffic, and the canary for its share (revision_pods.py). Each request is assigned to
-a variant independently, and none is mirrored.
+while `latestRevision` in the status is healthy, because that is the old one. Stable has pods for all traffic
+until the watch is over, and the canary for its share (revision_pods.py, standby.py). Each request is assigned
+to a variant independently, and none is mirrored.
 """
 
 from collections.abc import Callable
@@ -51,6 +50,7 @@ from rollout.targets.kserve.probe import unanswered
 from rollout.targets.kserve.revision_pods import RevisionPods
 from rollout.targets.kserve.revisions import Revisions, shown
 from rollout.targets.kserve.sizes import least_pods, most_replicas, pods_for, pods_for_all, stable_replicas
+from rollout.targets.kserve.standby import Standby
 from rollout.targets.target import Candidate, TargetState
 
 REVISION_LABEL = "serving.knative.dev/revision"
@@ -68,6 +68,7 @@ class Knative:
         self._timeout_s = config.timeout_s
         self._cluster = cluster
         self._pods, self._revisions = RevisionPods(cluster), Revisions(cluster)
+        self._standby = Standby(cluster, config.name)
         self._answering: set[str] = set()
         """Revisions that have answered a prediction request; they get no further one."""
 
@@ -97,7 +98,10 @@ class Knative:
         self._wait(f"first model {candidate.version}", self._first_unready, under_way=True)
 
     def tidy(self) -> None:
-        """Nothing is left behind in this mode."""
+        """The pods of the former stable model end with the rollout that replaced it."""
+        if self._standby.exists():
+            self._release_pods()
+            self._standby.end()
 
     def deploy(self, candidate: Candidate) -> None:
         """Returns when KServe has made the revision, which may be long before it is ready.
@@ -154,6 +158,9 @@ class Knative:
         needed = pods_for(percent, total, least_pods(stable_replicas(service), None))
         self._pods.hold(canary, needed, at_start)
         self._pods.hold(stable, total)  # for the way back
+        if percent == 100:
+            # a way back while the candidate is watched goes to the pods that there are
+            self._standby.keep(stable, 1, service)
         timeout_s = min(self._timeout_s, PODS_AT_A_TIME_S)
         what = f"{self._service}: pods of the canary"
         self._cluster.wait(lambda: self._few(canary, needed), timeout_s, what, under_way=True)
@@ -164,9 +171,11 @@ class Knative:
         pods = None if complaint is None else self._trouble(revision)
         return f"{complaint}; {pods.words}" if pods else complaint
 
-    def _release_pods(self) -> None:
+    def _release_pods(self, former: bool = True) -> None:
+        """`former`: also those of the revision that was stable before."""
         status = component(self._read())
-        names = ("latestCreatedRevision", "latestRolledoutRevision", "previousRolledoutRevision")
+        names = ["latestCreatedRevision", "latestRolledoutRevision"]
+        names += ["previousRolledoutRevision"] if former else []
         for revision in dict.fromkeys(status.get(name) for name in names):
             if revision:
                 self._pods.release(revision)
@@ -179,11 +188,12 @@ class Knative:
             INFERENCE_SERVICE, self._service, lambda service: knative_promoted(service, candidate.sha256)
         )
         self._wait(f"promotion of {candidate.version}", lambda service: self._unpromoted(service, candidate))
-        self._release_pods()
+        self._release_pods(former=False)
 
     def rollback(self) -> None:
         self._roll_back()
         self._release_pods()
+        self._standby.end()
 
     def _roll_back(self) -> None:
         service = self._read()
@@ -206,6 +216,7 @@ class Knative:
             self.promote(last_good)
 
     def restore(self, candidate: Candidate) -> None:
+        """Raises NotYet while pods of the revision before start."""
         service = self._read()
         state, part = self._seen(service), predictor(service)
         if state.stable == candidate.sha256 and state.weight == 0:
@@ -217,6 +228,7 @@ class Knative:
             and before
             and self._revisions.sha256(before) == candidate.sha256
         ):
+            self._start_former(service, before)
             promoted = sha256_of(part)
             self._cluster.change(
                 INFERENCE_SERVICE, self._service, lambda service: knative_weight(service, promoted, 0)
@@ -224,6 +236,7 @@ class Knative:
             self._wait(f"return of {candidate.version}", lambda service: self._not_back(service, candidate))
             self._withdraw(candidate)
             self._release_pods()
+            self._standby.end()
             return
         if sha256_of(part) != candidate.sha256:
             self.rollback()
@@ -235,6 +248,18 @@ class Knative:
             self.deploy(candidate)
             self._cluster.wait(self._unready, self._timeout_s, f"{self._service}: {candidate.version}")
         self.promote(candidate)
+
+    def _start_former(self, service: Object, before: str) -> None:
+        """After the watch the former stable revision has no pods: start as many as the present one has.
+        Raises NotYet while they start."""
+        needed = self._standby.needed(before)
+        if needed is None:
+            needed = max(1, self._pods.up(component(service)["latestRolledoutRevision"]))
+            self._pods.hold(before, max(needed, stable_replicas(service)))
+            self._standby.keep(before, needed, service)
+        timeout_s = min(self._timeout_s, PODS_AT_A_TIME_S)
+        what = f"{self._service}: pods of the former model"
+        self._cluster.wait(lambda: self._few(before, needed), timeout_s, what, under_way=True)
 
     def _serves_another(self, service: Object, candidate: Candidate) -> bool:
         status = component(service)

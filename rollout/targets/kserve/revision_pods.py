@@ -51,9 +51,12 @@ class RevisionPods:
         status = self._status(revision)
         return int(status.get("actualReplicas") or 0) < int(status.get("desiredReplicas") or 0)
 
+    def up(self, revision: str) -> int:
+        return int(self._status(revision).get("actualReplicas") or 0)
+
     def few(self, revision: str, least: int) -> str | None:
         """Why fewer than `least` pods are up; None: there are enough."""
-        pods = int(self._status(revision).get("actualReplicas") or 0)
+        pods = self.up(revision)
         return None if pods >= least else f"revision {revision}: {pods} of {least} pods are up"
 
     def stable_at_start(self, canary: str) -> int | None:

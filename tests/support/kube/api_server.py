@@ -26,6 +26,8 @@ from jsonschema import Draft202012Validator
 
 from support.kube.apply import Conflict, Owners, applied, changed
 
+APPLY = "application/apply-patch+yaml"
+
 Object = dict[str, Any]
 Key = tuple[str, str, str, str]
 """Group, plural, namespace, name."""
@@ -209,6 +211,13 @@ class ApiServer:
             ]
             try:
                 self._authorize(verb, group, plural, name)
+                if (
+                    verb == "patch"
+                    and kind == APPLY
+                    and self.store.get(group, plural, namespace, name) is None
+                ):
+                    verb = "create"  # it needs the right to both
+                    self._authorize(verb, group, plural, name)
                 result, code = self._do(verb, (group, plural, namespace, name), query, body, kind), 200
             except Refused as refused:
                 self.calls.append(Call(verb, group, plural, name, copy.deepcopy(body), refused.code))
@@ -222,6 +231,8 @@ class ApiServer:
         if verb == "list":
             found_all = [one for one in self.store.of(group, plural) if _selected(one, query)]
             return {"kind": "List", "items": found_all, "metadata": {}}
+        if kind == APPLY:
+            return self._apply(key, query, body)
         if verb == "create":
             self._validate(plural, body, None, query)
             if self.store.get(group, plural, namespace, body["metadata"]["name"]) is not None:
@@ -229,8 +240,6 @@ class ApiServer:
             body["metadata"]["namespace"] = namespace
             body.pop("status", None)
             return self.store.put(group, plural, body)
-        if kind == "application/apply-patch+yaml":
-            return self._apply(key, query, body)
         found = self.store.get(*key)
         if found is None:
             raise Refused(404, "NotFound", f'{plural}.{group} "{name}" not found')

@@ -15,6 +15,7 @@ from support.kube.api_server import Object, Refused, Store
 from support.kube.load import Load
 
 ISVC = ("serving.kserve.io", "inferenceservices")
+ROUTE = ("serving.knative.dev", "routes")
 REVISION = ("serving.knative.dev", "revisions")
 AUTOSCALER = ("autoscaling.internal.knative.dev", "podautoscalers")
 MIN_SCALE = "autoscaling.knative.dev/min-scale"
@@ -129,7 +130,9 @@ class Knative:
         name, uri = revision["metadata"]["name"], revision["spec"]["model"].get("storageUri", "")
         age = self._ages[name] = self._ages.get(name, 0) + 1
         after = self.ready_after(uri) if uri else None
-        up = after is not None and age >= after and not (uri in self.flapping and age % 2)
+        before = (revision.get("status") or {}).get("conditions") or [{}]
+        started = before[0].get("status") == "True" or (after is not None and age >= after)
+        up = started and not (uri in self.flapping and age % 2)
         condition = {"type": "Ready", "status": "True" if up else "Unknown"}
         if not up:
             condition |= {"reason": "Deploying", "message": "container is not ready"}
@@ -143,7 +146,8 @@ class Knative:
         """Pods that the autoscaler requests, and those that have had the time to start."""
         meta, spec = revision["metadata"], revision["spec"]
         routed = [part["percent"] for part in ksvc["status"] if part["revisionName"] == meta["name"]]
-        reachable = bool(routed) or meta["name"] == ksvc["created"]
+        others = [part["revisionName"] for route in store.of(*ROUTE) for part in route["spec"]["traffic"]]
+        reachable = bool(routed) or meta["name"] in (ksvc["created"], *others)
         autoscaler = store.get(*AUTOSCALER, meta["namespace"], meta["name"])
         assert autoscaler is not None
         least = int(autoscaler["metadata"]["annotations"].get(MIN_SCALE, 0)) if reachable else 0
