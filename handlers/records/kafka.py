@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("churn.prediction_log")
 
 FLUSH_TIMEOUT_S = 3.0
+RECONNECT_MS = 1_000
+"""A broker that has come back is found within about this time, which is within FLUSH_TIMEOUT_S."""
 GIVE_UP_MS = 60_000
 """A record that no broker accepts within this time is lost; the client's delivery report counts it."""
 
@@ -67,7 +69,10 @@ class KafkaTopic:
         self._poll(0)
 
     def close(self) -> None:
-        self._lost += self._producer.flush(FLUSH_TIMEOUT_S)
+        left = self._producer.flush(FLUSH_TIMEOUT_S)
+        if left:
+            log.error("kafka: no broker has acknowledged %d records before the end; they are lost", left)
+        self._lost += left
 
     def abandon(self) -> None:
         """Discards the records that are not delivered yet; their delivery reports count them as lost."""
@@ -92,6 +97,7 @@ class KafkaTopic:
                 "bootstrap.servers": self._brokers,
                 "enable.idempotence": True,  # a retry makes no second record
                 "message.timeout.ms": GIVE_UP_MS,
+                "reconnect.backoff.max.ms": RECONNECT_MS,
                 "linger.ms": 50,
                 "compression.type": "zstd",
                 "log_level": 2,  # at a higher level two lines each second while no broker answers

@@ -76,13 +76,15 @@ def test_kafka_gets_every_record_as_json(broker: str) -> None:
     assert datetime.fromisoformat(values[0]["time"]) == NOW
 
 
-def test_records_without_a_broker_are_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_records_without_a_broker_are_counted_and_two_lines_say_so(caplog: pytest.LogCaptureFixture) -> None:
     topic = KafkaTopic("127.0.0.1:1", "predictions")
     log = PredictionLog(lambda: topic, ORIGIN)
     log.append(records(1, 2))
     log.close()
     assert log.counts() == {"handed": 2, "written": 0, "dropped": 2, "waiting": 0}
-    assert caplog.text.count("kafka: ") == 1
+    assert caplog.text.count("; trying again") == 1
+    assert "no broker has acknowledged 2 records before the end; they are lost" in caplog.text
+    assert caplog.text.count("kafka: ") == 2
 
 
 def consumed(broker: str, count: int) -> list[Any]:
