@@ -13,6 +13,7 @@ from rollout.targets.kserve.cluster import (
     AUTOSCALER,
     DEPLOYMENT,
     INFERENCE_SERVICE,
+    KNATIVE_ROUTE,
     POD_AUTOSCALER,
     REVISION,
     Cluster,
@@ -91,7 +92,13 @@ def state_of(cluster: Cluster, target: Standard | Knative, names: Names) -> Stat
             number: f"{models[one]} ({_least(cluster, one)})" for number, one in enumerate(models, 1)
         },
         "rolled_out": _numbers(status, list(models)),
+        "standby": _standby(cluster, models),
     }
+
+
+def _standby(cluster: Cluster, models: Mapping[str, str]) -> str | None:
+    route = cluster.find(KNATIVE_ROUTE, f"{SERVICE}-standby")
+    return models[route["spec"]["traffic"][0]["revisionName"]] if route else None
 
 
 def route_split(route: Object, names: Names) -> dict[str, int]:
