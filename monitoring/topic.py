@@ -3,14 +3,20 @@
 Each call reads what arrived since the last one. The position is a file that is replaced after the segments of
 a chunk are complete; segments that an interrupted call left behind it are removed. So every record of the
 topic is in the segments once. Old segments stay when the topic's retention removes their records.
+
+Where the last record that was copied is not in its place any more, the brokers have lost the end of the topic
+or it was made anew. It is then copied again from its start, without the records that the segments have.
 """
 
+import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
@@ -23,6 +29,8 @@ CHUNK = 50_000
 IDLE_S = 20.0
 """How long a broker may take for the next record that it has announced."""
 POSITION = ".topic.json"
+IDENTITY = ("request_id", "user_id", "time")
+"""Of a record: a request may be about several customers."""
 
 log = logging.getLogger("churn.monitor")
 
@@ -57,28 +65,54 @@ def copy_topic(
 
 
 class _Position:
-    """Where the next call continues: for each partition of a topic the next offset and a generation, which
-    is raised when the broker has lost records that are already copied."""
+    """Where the next call continues: for each partition of a topic a generation, which is raised when the
+    partition is copied again from its start, the next offset, and the digest of the record before it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file = folder / POSITION
-        self._known: dict[str, list[int]] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._known: dict[str, list[Any]] = json.loads(self._file.read_text()) if self._file.exists() else {}
 
-    def start(self, name: str, low: int, high: int) -> tuple[int, int]:
-        """(generation, offset) from which the partition `name` with records in [low, high) is read."""
-        generation, offset = self._known.get(name, [0, low])
-        if offset > high:
-            log.warning("%s: the topic has lost records that are copied; copying continues at its end", name)
-            generation, offset = generation + 1, high
+    def start(self, name: str, low: int, digest_at: Callable[[int], str | None]) -> tuple[int, int]:
+        """(generation, offset) from which the partition `name`, which begins at `low`, is read. `digest_at`:
+        of the record at an offset; None: there is none."""
+        generation, offset, *digest = self._known.get(name, [0, low])
+        # a position of an earlier release has no digest, and retention may have removed the record
+        if digest and offset > low and digest_at(offset - 1) != digest[0]:
+            log.warning(
+                "%s: the topic has lost records that are copied; it is copied again without these", name
+            )
+            generation, offset = generation + 1, low
         for left in self.folder.glob(f"date=*/topic-{name}-{generation:04d}-*.parquet"):
             if int(left.stem.rsplit("-", 1)[1]) >= offset:
                 left.unlink()
         return generation, max(offset, low)
 
-    def move(self, name: str, generation: int, offset: int) -> None:
-        self._known[name] = [generation, offset]
+    def move(self, name: str, generation: int, offset: int, digest: str) -> None:
+        self._known[name] = [generation, offset, digest]
         write_atomically(self._file, json.dumps(self._known))
+
+    def without_copied(
+        self, name: str, generation: int, records: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """The records that no segment of an earlier generation has."""
+        earlier = [
+            str(file)
+            for file in self.folder.glob(f"date=*/topic-{name}-*.parquet")
+            if int(file.stem.rsplit("-", 2)[1]) < generation
+        ]
+        if not earlier or not records:
+            return [*records]
+        arrived = pa.table({key: [record[key] for record in records] for key in IDENTITY})
+        arrived = arrived.append_column("row", pa.array(range(len(records))))
+        with duckdb.connect() as connection:
+            connection.register("arrived", arrived)
+            found = connection.execute(
+                f"SELECT row FROM arrived ANTI JOIN read_parquet(?, hive_partitioning = false)"
+                f" USING ({', '.join(IDENTITY)}) ORDER BY row",
+                [earlier],
+            ).fetchall()
+        return [records[row] for (row,) in found]
 
 
 def _partitions(client: Any, topic: str) -> list[Any]:
@@ -99,7 +133,14 @@ def _copy(client: Any, topic: str, partition: Any, types: Mapping[str, str], pos
 
     name = f"{topic}-{partition.partition}"
     low, high = client.get_watermark_offsets(partition, timeout=IDLE_S)
-    generation, offset = position.start(name, low, high)
+
+    def digest_at(offset: int) -> str | None:
+        if offset >= high:
+            return None
+        client.assign([TopicPartition(topic, partition.partition, offset)])
+        return _digest(next(_messages(client, 1)))
+
+    generation, offset = position.start(name, low, digest_at)
     client.assign([TopicPartition(topic, partition.partition, offset)])
     copied = skipped = 0
     while offset < high:
@@ -113,17 +154,22 @@ def _copy(client: Any, topic: str, partition: Any, types: Mapping[str, str], pos
                 records.append(record)
             if offset >= high:
                 break
+        records = position.without_copied(name, generation, records)
         for day, rows in _by_day(records):
             _write(
                 position.folder / f"date={day}" / f"topic-{name}-{generation:04d}-{first}.parquet",
                 rows,
                 types,
             )
-        position.move(name, generation, offset)
+        position.move(name, generation, offset, _digest(message))
         copied += len(records)
     if skipped:
         log.warning("%s: %d messages are no records of predictions; left out", name, skipped)
     return copied
+
+
+def _digest(message: Any) -> str:
+    return hashlib.sha256(message.value() or b"").hexdigest()
 
 
 def _messages(client: Any, count: int) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,18 @@ kafka = pytest.importorskip("confluent_kafka")
 TOPIC = "predictions"
 
 
-@pytest.fixture
-def broker() -> Iterator[str]:
+@contextmanager
+def running() -> Iterator[str]:
     producer = kafka.Producer({"test.mock.num.brokers": 1})
     [address] = [f"{b.host}:{b.port}" for b in producer.list_topics(timeout=10).brokers.values()]
     yield address
     producer.flush(1)
+
+
+@pytest.fixture
+def broker() -> Iterator[str]:
+    with running() as address:
+        yield address
 
 
 def written(broker: str, *numbers: int, at: datetime = NOW) -> None:
@@ -93,6 +100,28 @@ def test_an_interrupted_copy_is_repeated_and_doubles_nothing(
     written(broker, 5)
     copied(broker, tmp_path)
     assert request_ids(tmp_path) == ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [(1, 2, 3), (1, 2, 7), (1, 2, 7, 8, 9, 10, 11), (7, 8), (7, 8, 9, 10, 11, 12, 13), ()],
+    ids=["same", "end", "end, longer", "new", "new, longer", "empty"],
+)
+def test_a_topic_that_lost_its_end_or_was_made_anew_is_copied_again_without_what_is_there(
+    broker: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, kept: tuple[int, ...]
+) -> None:
+    for number in (1, 2, 3):
+        written(broker, number)
+    copied(broker, tmp_path)
+    with running() as restored:
+        for number in kept:
+            written(restored, number)
+        assert copied(restored, tmp_path) == len({*kept} - {1, 2, 3})
+        assert request_ids(tmp_path) == sorted(map(str, {1, 2, 3, *kept}))
+        assert copied(restored, tmp_path) == 0
+        written(restored, 20)
+        assert copied(restored, tmp_path) == 1
+    assert ("copied again without these" in caplog.text) == (kept != (1, 2, 3))
 
 
 def test_rows_are_in_the_folder_of_their_day(broker: str, tmp_path: Path) -> None:
