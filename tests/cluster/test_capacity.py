@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Event, Thread
 
 import httpx
@@ -18,8 +18,10 @@ from support.waits import within
 
 PER_SECOND = 70
 PODS = 6
-SIZE = Size(cpu="30m", memory="450Mi", most_pods=2 * PODS, target=70)
-"""So little CPU that the autoscaler adds pods under this load."""
+SIZE = Size(cpu="50m", memory="450Mi", most_pods=16, target=300)
+"""The autoscaler adds pods until each uses 150m: measured, 50m for its probes and 10m for each request a
+second, which are seven pods under this load."""
+STEADY_S = 60.0
 SHARES = (10, 50, 100)
 BEFORE_S, EVERY_S = 30.0, 6.0
 MOST_RATIO = 1.5
@@ -39,8 +41,7 @@ def large(
 def test_canary_and_stable_have_the_same_load_by_pod(large: Service) -> None:
     turns = Turns(large)
     with large.controller(), Requests(large, PER_SECOND) as requests:
-        within(600, lambda: len(large.ready_pods()) >= PODS, lambda: large.ready_pods())
-        stable_pods = len(large.ready_pods())
+        stable_pods = within(900, scaled(large), lambda: large.ready_pods())
         with Loads(large) as loads:
             time.sleep(BEFORE_S)
             turns.deploy("a drill")
@@ -54,6 +55,20 @@ def test_canary_and_stable_have_the_same_load_by_pod(large: Service) -> None:
         assert canary <= MOST_RATIO * stable, loads.table()
         # two pods are the least of a canary, which may be more than a small share needs
         assert share == SHARES[0] or stable <= MOST_RATIO * canary, loads.table()
+
+
+def scaled(service: Service) -> Callable[[], int]:
+    """The number of pods when the autoscaler has added enough and changes it no more; 0: not yet."""
+    last, since = 0, time.monotonic()
+
+    def found() -> int:
+        nonlocal last, since
+        now = len(service.ready_pods())
+        if now != last:
+            last, since = now, time.monotonic()
+        return last if last >= PODS and time.monotonic() - since >= STEADY_S else 0
+
+    return found
 
 
 class Loads:
