@@ -9,11 +9,14 @@ import pytest
 
 from support.cluster.addresses import Addresses
 from support.cluster.inventory import Inventory
+from support.cluster.own_overlay import Size
 from support.cluster.service import Service, applied_again, service_in
 from support.cluster.turns import Turns
 
 ROLLOUTS = 3
 PER_SECOND = 10
+SIZES = {"standard": Size(cpu="50m", target=300), "knative": Size(cpu="20m")}
+"""Two services with their canaries have room on a node of two cores, beside Knative's pods without a model."""
 
 
 @pytest.mark.parametrize("mode", ["standard", "knative"])
@@ -27,7 +30,7 @@ def test_applied_in_two_namespaces_through_three_rollouts(
     cluster.needs(mode)
     with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
         shops = [tmp_path_factory.mktemp("shop") for _ in range(2)]
-        services = [stack.enter_context(service_in(shop, stores, mode)) for shop in shops]
+        services = [stack.enter_context(service_in(shop, stores, mode, SIZES[mode])) for shop in shops]
         for answered in pool.map(three_rollouts, services):
             print(f"{mode}: {answered}")
 
