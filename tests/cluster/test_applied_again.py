@@ -16,7 +16,7 @@ from support.cluster.turns import Turns
 ROLLOUTS = 3
 PER_SECOND = 10
 SIZES = {"standard": Size(cpu="50m", target=300), "knative": Size(cpu="20m")}
-"""Two services with their canaries have room on a node of two cores, beside Knative's pods without a model."""
+"""Two services and their canaries have room on a node of two cores, beside Knative's pods without a model."""
 
 
 @pytest.mark.parametrize("mode", ["standard", "knative"])
