@@ -51,7 +51,9 @@ def copy_topic(
         position = _Position(folder)
         client = Consumer({
             "bootstrap.servers": brokers, "group.id": "churn-monitor", "enable.auto.commit": False,
-            "auto.offset.reset": "error", "log_level": 0, **security,
+            "auto.offset.reset": "error", "log_level": 0,
+            "fetch.wait.max.ms": 20,  # a request at the end of a partition delays the one for the next
+            **security,
         })  # fmt: skip
         try:
             return sum(_copy(client, topic, part, types, position) for part in _partitions(client, topic))

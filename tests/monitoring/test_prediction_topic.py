@@ -110,12 +110,10 @@ def test_an_interrupted_copy_is_repeated_and_doubles_nothing(
 def test_a_topic_that_lost_its_end_or_was_made_anew_is_copied_again_without_what_is_there(
     broker: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, kept: tuple[int, ...]
 ) -> None:
-    for number in (1, 2, 3):
-        written(broker, number)
+    written(broker, 1, 2, 3)
     copied(broker, tmp_path)
     with running() as restored:
-        for number in kept:
-            written(restored, number)
+        written(restored, *kept)
         assert copied(restored, tmp_path) == len({*kept} - {1, 2, 3})
         assert request_ids(tmp_path) == sorted(map(str, {1, 2, 3, *kept}))
         assert copied(restored, tmp_path) == 0
