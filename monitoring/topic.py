@@ -2,7 +2,8 @@
 
 Each call reads what arrived since the last one. The position is a file that is replaced after the segments of
 a chunk are complete; segments that an interrupted call left behind it are removed. So every record of the
-topic is in the segments once. Old segments stay when the topic's retention removes their records.
+topic is in the segments once, also one that a producer wrote twice. Old segments stay when the topic's
+retention removes their records.
 
 Where the last record that was copied is not in its place any more, the brokers have lost the end of the topic
 or it was made anew. It is then copied again from its start, without the records that the segments have.
@@ -30,7 +31,7 @@ IDLE_S = 20.0
 """How long a broker may take for the next record that it has announced."""
 POSITION = ".topic.json"
 IDENTITY = ("request_id", "user_id", "time")
-"""Of a record: a request may be about several customers."""
+"""Of a record. A request may be about several customers; one that names a customer twice counts once."""
 
 log = logging.getLogger("churn.monitor")
 
@@ -94,25 +95,24 @@ class _Position:
         self._known[name] = [generation, offset, digest]
         write_atomically(self._file, json.dumps(self._known))
 
-    def without_copied(
-        self, name: str, generation: int, records: Sequence[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        """The records that no segment of an earlier generation has."""
-        earlier = [
+    def without_copied(self, name: str, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Each record once, and none that a segment has."""
+        if not records:
+            return []
+        segments = [
             str(file)
-            for file in self.folder.glob(f"date=*/topic-{name}-*.parquet")
-            if int(file.stem.rsplit("-", 2)[1]) < generation
+            for day, _ in _by_day(records)
+            for file in self.folder.glob(f"date={day}/topic-{name}-*.parquet")
         ]
-        if not earlier or not records:
-            return [*records]
         arrived = pa.table({key: [record[key] for record in records] for key in IDENTITY})
         arrived = arrived.append_column("row", pa.array(range(len(records))))
+        keys = ", ".join(IDENTITY)
+        known = f"ANTI JOIN read_parquet(?, hive_partitioning = false) USING ({keys})" if segments else ""
         with duckdb.connect() as connection:
             connection.register("arrived", arrived)
             found = connection.execute(
-                f"SELECT row FROM arrived ANTI JOIN read_parquet(?, hive_partitioning = false)"
-                f" USING ({', '.join(IDENTITY)}) ORDER BY row",
-                [earlier],
+                f"SELECT min(row) FROM arrived {known} GROUP BY {keys} ORDER BY 1",
+                [segments] if segments else [],
             ).fetchall()
         return [records[row] for (row,) in found]
 
@@ -144,7 +144,7 @@ def _copy(client: Any, topic: str, partition: Any, types: Mapping[str, str], pos
 
     generation, offset = position.start(name, low, digest_at)
     client.assign([TopicPartition(topic, partition.partition, offset)])
-    copied = skipped = 0
+    copied = skipped = repeated = 0
     while offset < high:
         records: list[dict[str, Any]] = []
         first = offset
@@ -156,7 +156,8 @@ def _copy(client: Any, topic: str, partition: Any, types: Mapping[str, str], pos
                 records.append(record)
             if offset >= high:
                 break
-        records = position.without_copied(name, generation, records)
+        read = len(records)
+        records = position.without_copied(name, records)
         for day, rows in _by_day(records):
             _write(
                 position.folder / f"date={day}" / f"topic-{name}-{generation:04d}-{first}.parquet",
@@ -165,6 +166,9 @@ def _copy(client: Any, topic: str, partition: Any, types: Mapping[str, str], pos
             )
         position.move(name, generation, offset, _digest(message))
         copied += len(records)
+        repeated += read - len(records)
+    if repeated:
+        log.info("%s: %d records were copied already or are in the topic twice; left out", name, repeated)
     if skipped:
         log.warning("%s: %d messages are no records of predictions; left out", name, skipped)
     return copied

@@ -19,8 +19,11 @@ log = logging.getLogger("churn.prediction_log")
 FLUSH_TIMEOUT_S = 3.0
 RECONNECT_MS = 1_000
 """A broker that has come back is found within about this time, which is within FLUSH_TIMEOUT_S."""
-GIVE_UP_MS = 60_000
-"""A record that no broker accepts within this time is lost; the client's delivery report counts it."""
+GIVE_UP_MS = 300_000
+"""A record that no broker accepts within this time is lost; the client's delivery report counts it. Records
+after it may then be in the topic twice, since the client begins a new sequence; readers leave them out."""
+BUFFER_KB = 65_536
+"""Of records that wait for a broker. Where it is full, later records wait in the worker's bounded queue."""
 
 
 class KafkaTopic:
@@ -97,6 +100,7 @@ class KafkaTopic:
                 "bootstrap.servers": self._brokers,
                 "enable.idempotence": True,  # a retry makes no second record
                 "message.timeout.ms": GIVE_UP_MS,
+                "queue.buffering.max.kbytes": BUFFER_KB,
                 "reconnect.backoff.max.ms": RECONNECT_MS,
                 "linger.ms": 50,
                 "compression.type": "zstd",

@@ -102,6 +102,15 @@ def test_an_interrupted_copy_is_repeated_and_doubles_nothing(
     assert request_ids(tmp_path) == ["1", "2", "3", "4", "5"]
 
 
+def test_a_record_that_is_in_the_topic_twice_is_copied_once(broker: str, tmp_path: Path) -> None:
+    """As a producer writes some after it has given others up."""
+    written(broker, 1, 2, 2)
+    assert copied(broker, tmp_path) == 2
+    written(broker, 2, 3)
+    assert copied(broker, tmp_path) == 1
+    assert request_ids(tmp_path) == ["1", "2", "3"]
+
+
 @pytest.mark.parametrize(
     "kept",
     [(1, 2, 3), (1, 2, 7), (1, 2, 7, 8, 9, 10, 11), (7, 8), (7, 8, 9, 10, 11, 12, 13), ()],
