@@ -9,6 +9,9 @@ from rollout.targets.kserve.marks import MINIMUM, REPLICAS, mark, predictor
 WITH_A_SPARE = 2
 """Pods of which one may be deleted. Where the only one of a canary is, the gateway answers 503 until its
 route has changed."""
+MOST_TIMES_STABLE = 1.5
+"""Load of a canary's pod by that of a pod of stable, which retains pods for all traffic. With more load the
+canary would look slower than it is."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Size:
 
 
 def size(service: Object, entry: Object, percent: int, stable_pods: int) -> Size:
-    """The canary gets its share of the pods that all traffic needs.
+    """The canary gets its share of the pods that all traffic needs, and so many that a pod of it has not much
+    more load than one of stable.
 
     That is the number that ran when the canary was deployed, when stable had all traffic. An autoscaler that
     has not removed pods yet is no sign of load. One that has added pods is, for the share that stable still
@@ -46,8 +50,12 @@ def pods_for_all(at_start: int, stable_pods: int, stable_share: int, most: int |
 
 
 def pods_for(percent: int, total: int, least: int) -> int:
-    """Of a canary with `percent` of the traffic; at least `least` where that is any."""
-    return max(least if percent else 1, ceil(total * percent / 100))
+    """Of a canary with `percent` of the traffic, beside `total` pods of stable; at least `least` where that
+    is any."""
+    if percent == 100:
+        return max(least, total)
+    as_loaded = ceil(total * percent / (100 - percent) / MOST_TIMES_STABLE)
+    return max(least if percent else 1, ceil(total * percent / 100), min(as_loaded, total))
 
 
 def least_pods(minimum: int, most: int | None) -> int:
