@@ -8,7 +8,7 @@ import yaml
 
 from rollout.targets.kserve.cluster import ClusterError
 from rollout.targets.kserve.http_routes import routed
-from rollout.targets.kserve.sizes import size
+from rollout.targets.kserve.sizes import pods_for, size
 from rollout.targets.kserve.standard import Standard
 from rollout.targets.kserve.standard_patches import predictor_name
 from rollout.targets.target import Candidate, NotYet
@@ -76,7 +76,9 @@ def test_a_rollout_step_by_step(server: ApiServer, target: Standard) -> None:
     target.promote(SECOND)
 
     # pods before the share that needs them, and all of stable's number before promotion
-    assert entries(server) == [(0, 1), (0, 2), (1, 2), (10, 2), (50, 2), (50, 4), (100, 4), "promoted"]
+    assert entries(server) == [
+        (0, 1), (0, 2), (1, 2), (10, 2), (10, 3), (50, 3), (50, 4), (100, 4), "promoted",
+    ]  # fmt: skip
     state = target.observe()
     assert (state.weight, state.canary, state.stable) == (0, None, SECOND.sha256)
     target.tidy()
@@ -214,7 +216,7 @@ def test_a_rollback_moves_traffic_first_and_then_takes_the_pods(
     up(target, SECOND)
     target.set_weight(50)
     target.rollback()
-    assert entries(server)[-2:] == [(0, 2), "none"]
+    assert entries(server)[-2:] == [(0, 3), "none"]
     assert controller.traffic[-1] == {FIRST.archive: 100}
     assert controller.unserved == 0
     state = target.observe()
@@ -395,12 +397,21 @@ def sized(
 
 @pytest.mark.parametrize(
     ("percent", "canary", "minimum"),
-    [(0, 1, 9), (1, 2, 10), (25, 2, 10), (26, 3, 11), (50, 4, 12), (100, 8, 16)],
+    [(0, 1, 9), (1, 2, 10), (25, 2, 10), (26, 3, 11), (50, 6, 14), (100, 8, 16)],
 )
 def test_a_share_has_the_pods_that_ran_for_it_and_stable_retains_its_own(
     percent: int, canary: int, minimum: int
 ) -> None:
     assert sized(percent, pods=8) == (canary, minimum)
+
+
+@pytest.mark.parametrize("pods", [1, 2, 3, 6, 17])
+def test_a_pod_of_the_canary_has_not_much_more_load_than_one_of_stable(pods: int) -> None:
+    for percent in range(1, 100):
+        canary = pods_for(percent, pods, least=1)
+        assert canary <= pods
+        stable_load = (100 - percent) / pods
+        assert percent / canary <= 1.5 * stable_load + 1e-9 or canary == pods
 
 
 @pytest.mark.parametrize(
@@ -419,7 +430,7 @@ def test_a_canary_with_a_share_has_a_spare_pod_where_stable_has_one(
 
 
 def test_a_size_follows_the_load_and_not_an_autoscaler_that_shrinks_late() -> None:
-    assert sized(50, pods=8, at=25) == (4, 12)  # as many as before, for less: it has not shrunk yet
+    assert sized(50, pods=8, at=25) == (6, 14)  # as many as before, for less: it has not shrunk yet
     assert sized(100, pods=9, at=50) == (18, 20)  # more than before for half of it: twice the load
     assert sized(100, pods=8, most=10) == (8, 10)  # what the platform allows, and stable has what is left
     assert sized(100, pods=3, before=3, most=None) == (3, 6)  # no autoscaler
@@ -491,7 +502,7 @@ def test_pods_that_take_long_to_start_are_waited_for_and_are_no_failure() -> Non
     with cluster(controller) as server:
         target = Standard(config(timeout_s=1), client(server))
         up(target, SECOND)
-        with pytest.raises(NotYet, match=r"pods of the canary: not within 1 s: .* 1 of 2 pods available"):
+        with pytest.raises(NotYet, match=r"pods of the canary: not within 1 s: .* 1 of 3 pods available"):
             target.set_weight(50)
         assert target.observe().weight == 0
         controller.starts_in = 1
