@@ -15,7 +15,7 @@ from support.cluster.turns import Turns
 
 ROLLOUTS = 3
 PER_SECOND = 10
-SIZES = {"standard": Size(cpu="50m", target=300), "knative": Size(cpu="20m")}
+SIZES = {"standard": Size(cpu="100m"), "knative": Size(cpu="20m", least_pods=1)}
 """Two services and their canaries have room on a node of two cores, beside Knative's pods without a model."""
 
 

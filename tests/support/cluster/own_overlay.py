@@ -25,6 +25,8 @@ class Size:
     most_memory: str = "800Mi"
     most_pods: int = 4
     target: int = 100
+    least_pods: int | None = None
+    """None: as the overlay has it."""
 
 
 # no autoscaler of Knative looks at CPU here, and its revisions have more pods
@@ -73,6 +75,8 @@ def patches(
         _replaced("/spec/predictor/maxReplicas", size.most_pods),
         _replaced("/spec/predictor/scaleTarget", size.target),
     ]
+    if size.least_pods is not None:
+        service.append(_replaced("/spec/predictor/minReplicas", size.least_pods))
     return [
         {"target": {"kind": "ServingRuntime"}, "patch": yaml.safe_dump(runtime)},
         {"target": {"kind": "InferenceService"}, "patch": yaml.safe_dump(service)},
