@@ -1,6 +1,7 @@
 """For all tests: one thread a worker, no deadline of hypothesis, `--fast`, and skips that are listed."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ if (
 ):  # workers share the cores; threads of OpenMP wait for each other busily
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell script starts it so in the background, and the programs that tests interrupt would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("churn", deadline=None)  # a machine that is full takes longer for the same
 settings.load_profile("churn")
