@@ -101,7 +101,6 @@ class Knative:
         """The pods of the former stable model end with the rollout that replaced it."""
         if self._standby.exists():
             self._release_pods()
-            self._standby.end()
 
     def deploy(self, candidate: Candidate) -> None:
         """Returns when KServe has made the revision, which may be long before it is ready.
@@ -179,6 +178,8 @@ class Knative:
         for revision in dict.fromkeys(status.get(name) for name in names):
             if revision:
                 self._pods.release(revision)
+        if former:
+            self._standby.end()
 
     def promote(self, candidate: Candidate) -> None:
         """Through 100 % if it is not there yet."""
@@ -193,7 +194,6 @@ class Knative:
     def rollback(self) -> None:
         self._roll_back()
         self._release_pods()
-        self._standby.end()
 
     def _roll_back(self) -> None:
         service = self._read()
@@ -236,7 +236,6 @@ class Knative:
             self._wait(f"return of {candidate.version}", lambda service: self._not_back(service, candidate))
             self._withdraw(candidate)
             self._release_pods()
-            self._standby.end()
             return
         if sha256_of(part) != candidate.sha256:
             self.rollback()
