@@ -46,9 +46,10 @@ class TargetState:
     """The weight that was set last, where the target stores it separately. A canary with an intended weight
     of 0 is being taken back; one with 0 instead of an intended 10 has failed and may recover."""
     needs_node: bool = False
-    """A pod of the canary waits for a node. The cluster may add one, which takes minutes."""
+    """A pod of the canary waits for a node, or one of stable without which the next share cannot be set. The
+    cluster may add one, which takes minutes."""
     starting_since: datetime | None = None
-    """When a pod of the canary that is not ready yet got its node, if nothing of it has failed since."""
+    """When such a pod got its node, if nothing of it has failed since."""
     serves: bool = True
     """Whether the stable archive has servers that are up."""
     unmarked: str = ""

@@ -180,9 +180,9 @@ def test_a_store_is_killed_while_training_and_the_next_run_continues(
 def test_kafka_is_killed_while_training_and_no_step_needs_it(
     stores: Loopback, ran: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Scores are those of the run before."""
+    """Scores are those of the run before, and its answers are in the topic once Kafka is back."""
     log, files = tmp_path / "run.log", stores.files
-    before = files.steps.read_text()
+    before, logged = files.steps.read_text(), len(stores.messages(broker.PREDICTIONS))
     process = stores.started("run", "--force", "--no-rollout", log=log)
     within(240, lambda: _is_done(files, "training set", before), log.read_text)
     stores.kill("kafka")
@@ -190,6 +190,7 @@ def test_kafka_is_killed_while_training_and_no_step_needs_it(
     stores.up("kafka")
     assert process.wait(400) == 0, log.read_text()
     assert scores(record_of(files)["answers"]) == scores(ran["answers"])
+    within(60, lambda: len(stores.messages(broker.PREDICTIONS)) == logged + len(CUSTOMERS))
 
 
 def _is_done(files: Workspace, step: str, before: str) -> bool:

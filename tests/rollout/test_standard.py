@@ -516,14 +516,7 @@ def test_the_second_pod_that_waits_for_a_node_has_the_time_of_a_node_and_says_so
     with cluster(controller) as server:
         target = Standard(config(timeout_s=0.2), client(server))
         up(target, SECOND)
-        name = f"churn-{NEW}-predictor"
-        no_node = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}
-        pod = {
-            "metadata": {"name": f"{name}-2", "namespace": "churn", "labels": {"app": f"isvc.{name}"}},
-            "spec": {},
-            "status": {"conditions": [no_node]},
-        }
-        server.store.put("", "pods", pod)
+        server.store.put("", "pods", without_a_node(f"churn-{NEW}-predictor"))
         said: list[str] = []
 
         def waits_for_the_second() -> bool:
@@ -535,6 +528,42 @@ def test_the_second_pod_that_waits_for_a_node_has_the_time_of_a_node_and_says_so
         within(20, waits_for_the_second, lambda: said[-1])
         state = target.observe()
         assert (state.ready, state.weight, state.needs_node) == (True, 0, True)
+
+
+def without_a_node(deployment: str) -> Object:
+    """A pod of it."""
+    no_node = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}
+    labels = {"app": f"isvc.{deployment}"}
+    return {
+        "metadata": {"name": f"{deployment}-2", "namespace": "churn", "labels": labels},
+        "spec": {},
+        "status": {"conditions": [no_node]},
+    }
+
+
+def test_a_pod_of_stable_that_waits_for_a_node_has_the_time_of_a_node_too(
+    server: ApiServer, controller: Controller
+) -> None:
+    """KServe changes no share meanwhile, and the canary is good."""
+    target = Standard(config(timeout_s=0.2), client(server))
+    up(target, SECOND)
+    target.set_weight(1)
+    assert not target.observe().needs_node
+    stable = server.store.of(*DEPLOYMENT)[0]["metadata"]["name"]
+    assert NEW not in stable
+    controller.deleted = {stable: 2}  # of 4, of which one may be missing
+    pod = without_a_node(stable)
+    server.store.put("", "pods", pod)
+    server.settle()
+    with pytest.raises(NotYet, match=r"pods of stable: .* are missing; .*-2: Unschedulable: 0/1"):
+        target.set_weight(10)
+    state = target.observe()
+    assert (state.ready, state.weight, state.needs_node, state.detail) == (True, 1, True, "")
+    controller.deleted = {}
+    server.store.delete("", "pods", "churn", pod["metadata"]["name"])
+    target.set_weight(10)
+    state = target.observe()
+    assert (state.weight, state.needs_node) == (10, False)
 
 
 def test_two_archives_of_one_model_are_two_predictors() -> None:

@@ -107,7 +107,8 @@ class Standard:
         complaint = self._unready(name, entry)
         # one that is ready may wait for the further pods of its next share, which may need a node
         lacking = complaint or self._unready(name, entry, int(entry["predictor"].get("minReplicas") or 1))
-        pods = None if lacking is None else self._trouble(name)
+        # and as long as KServe changes no share, for pods of stable
+        pods = self._trouble(name) if lacking else self._missing_of_stable(service)
         if complaint is not None and pods is not None:
             complaint = f"{complaint}; {pods.words}"
         # at least 1 % where there is any share, since 0 means none
@@ -274,17 +275,22 @@ class Standard:
         return True
 
     def _frozen(self) -> str | None:
-        """Why KServe changes no route: more pods of the predictor are missing than its Deployment allows."""
+        """Why KServe changes no route."""
         service = self._read()
         name = workload(service, predictor(service))
+        if not self._lacks_pods(name):
+            return None
+        return self._with_words(f"KServe changes no share while pods of {name} are missing", name)
+
+    def _missing_of_stable(self, service: Object) -> PodTrouble | None:
+        name = workload(service, predictor(service))
+        return self._trouble(name) if self._lacks_pods(name) else None
+
+    def _lacks_pods(self, name: str) -> bool:
+        """Whether more pods of the Deployment are missing than it allows."""
         deployment = self._cluster.find(DEPLOYMENT, name)
         conditions = ((deployment or {}).get("status") or {}).get("conditions") or []
-        if not any((one.get("type"), one.get("status")) == ("Available", "False") for one in conditions):
-            return None
-        pods = self._trouble(name)
-        return f"KServe changes no share while pods of {name} are missing" + (
-            f"; {pods.words}" if pods else ""
-        )
+        return any((one.get("type"), one.get("status")) == ("Available", "False") for one in conditions)
 
     def _read(self) -> Object:
         service = self._cluster.get(INFERENCE_SERVICE, self._service)

@@ -204,7 +204,7 @@ class Requests:
     def __init__(self, service: Asked, per_second: float = 20) -> None:
         self._service, self._every_s = service, self.THREADS / per_second
         self.answers: Counter[str] = Counter()
-        self.lost: list[str] = []
+        self.lost: list[str] = []  # what went wrong, and when: to be read beside the cluster's events
         self.sent: list[Sent] = []
         self._over = Event()
         self._threads = [Thread(target=self._run, args=(first,)) for first in range(self.THREADS)]
@@ -240,7 +240,7 @@ class Requests:
                     trouble = type(error).__name__
                 self.sent.append(Sent(began, time.monotonic() - began, trouble))
                 if trouble:
-                    self.lost.append(trouble)
+                    self.lost.append(f"{trouble} at {datetime.now(UTC):%H:%M:%S}")
                     continue
                 self.answers[str(answer.json()["predictions"][0].get("model_version"))] += 1
 
