@@ -3,8 +3,6 @@ of this session on the address of this machine that pods reach.
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,8 +13,8 @@ import pytest
 import sqlalchemy
 
 from deploy.loopback import environment, mlflow_server, object_store, postgresql, redis_server
-from deploy.loopback.place import USER, Place, StoreError
-from deploy.loopback.stores import down, up
+from deploy.loopback.place import USER, Place
+from support.servers.loopback import running_stores
 
 STORES = ("redis", "postgres", "s3")
 OWN = ("postgresql", "redis", "s3", "mlflow")
@@ -97,7 +95,7 @@ def addresses() -> Iterator[Addresses]:
         **given,
     )
     if here := os.environ.get("CHURN_CLUSTER_HERE"):
-        with _own_stores(here) as place:
+        with running_stores(OWN, here) as place:
             yield replace(
                 found,
                 redis=redis_server.connection_string(place),
@@ -120,23 +118,3 @@ def _server(place: Place) -> str:
     login = f"{USER}:{place.passwords[postgresql.NAME]}@{place.address(postgresql.NAME)}"
     certificate = quote(str(place.certificate), safe="/")
     return f"postgresql+psycopg://{login}?sslmode=verify-full&sslrootcert={certificate}"
-
-
-@contextmanager
-def _own_stores(host: str) -> Iterator[Place]:
-    """Those of `make production-up`, with TLS and passwords, stopped and removed at the end."""
-    # PostgreSQL runs as another account, which cannot enter pytest's own folders
-    folder = Path(tempfile.mkdtemp(prefix="stores-", dir="/tmp"))
-    folder.chmod(0o755)
-    place = Place.at(folder, host)
-    try:
-        try:
-            up(place, OWN, lambda line: None)
-        except StoreError as error:
-            if "not installed" in str(error):
-                pytest.skip(f"cluster: {error}")
-            raise
-        yield place
-    finally:
-        down(place, OWN, lambda line: None, force=True)
-        shutil.rmtree(folder, ignore_errors=True)

@@ -19,7 +19,7 @@ import sqlalchemy
 
 from core.workspace import Workspace
 from deploy.loopback import broker, environment, postgresql
-from deploy.loopback.place import Place, StoreError
+from deploy.loopback.place import HOST, Place, StoreError
 from deploy.loopback.stores import NAMES, down, up
 from support.waits import within
 
@@ -143,19 +143,26 @@ class Loopback:
 
 @contextmanager
 def loopback(settings: Sequence[str] = ()) -> Iterator[Loopback]:
-    """All stores, started; stopped and removed at the end. Skips where a program is not installed."""
+    """All stores."""
+    with running_stores(NAMES) as place:
+        yield Loopback(place, settings)
+
+
+@contextmanager
+def running_stores(names: Sequence[str], host: str = HOST) -> Iterator[Place]:
+    """Those of `make production-up`, removed at the end. Skips where a program is not installed."""
     # PostgreSQL runs as another account, which cannot enter pytest's own folders
     folder = Path(tempfile.mkdtemp(prefix="stores-", dir="/tmp"))
     folder.chmod(0o755)
-    stores = Loopback(Place.at(folder), settings)
+    place = Place.at(folder, host)
     try:
         try:
-            stores.up()
+            up(place, names, lambda line: None)
         except StoreError as error:
             if "not installed" in str(error):
                 pytest.skip(str(error))
             raise
-        yield stores
+        yield place
     finally:
-        stores.kill(*NAMES)
+        down(place, names, lambda line: None, force=True)
         shutil.rmtree(folder, ignore_errors=True)
