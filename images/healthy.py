@@ -6,6 +6,7 @@ TorchServe's /ping reports "Healthy" long before that, and its management API ca
 import json
 import os
 import sys
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -31,11 +32,16 @@ def models() -> list[str]:
 
 def has_ready_worker() -> bool:
     """Whether each model has one, by the management API."""
+    return bool(_ready_models())
+
+
+def _ready_models() -> list[str]:
+    """All models; none where one of them has no ready worker."""
     try:
         names = models()
-        return bool(names) and all(ready_workers(name) for name in names)
-    except (OSError, ValueError, KeyError):
-        return False
+        return names if all(ready_workers(name) for name in names) else []
+    except (OSError, HTTPException, ValueError, KeyError):
+        return []
 
 
 def answers(model: str) -> bool:
@@ -49,16 +55,15 @@ def answers(model: str) -> bool:
             return True
     except HTTPError:
         return True
-    except OSError:
+    except (OSError, HTTPException):
         return False
 
 
-def main() -> int:
-    try:
-        return 0 if has_ready_worker() and all(answers(name) for name in models()) else 1
-    except (OSError, ValueError, KeyError):
-        return 1
+def passes() -> bool:
+    """Whether each model has a ready worker, and one has answered."""
+    names = _ready_models()
+    return bool(names) and all(answers(name) for name in names)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(0 if passes() else 1)

