@@ -113,6 +113,8 @@ def plot(samples: Sequence[Sample], minutes: pd.DataFrame, events: Sequence[Even
     axes[2].plot(minutes.index, minutes["p50_ms"], label="p50")
     axes[2].plot(minutes.index, minutes["p99_ms"], label="p99")
     axes[2].set(ylabel="latency, ms", xlabel="minutes", yscale="log")
+    axes[2].yaxis.set_major_formatter("{x:g}")
+    axes[2].yaxis.set_minor_formatter("{x:g}")
     for axis in axes:
         axis.legend(loc="upper left", fontsize=8)
         axis.grid(alpha=0.3)
