@@ -1,4 +1,8 @@
-"""Reads from a store through the circuit breaker (`breaker`), and counts reads and failures."""
+"""Reads from a store through the circuit breaker (`breaker`), and counts reads and failures.
+
+The first read that fails after one that succeeded is made again, once: a lost packet or a process that got no
+processor for a moment delays one read, and a store that is away fails the second one too.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +12,8 @@ from handlers.store import breaker
 from handlers.store.stored import FeatureStoreUnavailable, Reader, Stored
 
 CONCLUSIVE_CUSTOMERS = 64
-"""A timeout counts as a failure of the store only for a read of at most this many customers."""
+"""A timeout counts as a failure of the store, and is tried again, only for a read of at most this many
+customers."""
 
 
 class GuardedReader:
@@ -25,21 +30,29 @@ class GuardedReader:
         self._state = breaker.State()
         self._latest_failure: str | None = None
         """Reason of the latest read's failure; None when it succeeded, or before the first read."""
-        self._counts = dict.fromkeys(("reads", "read_seconds", "failures", "refused_fast"), 0.0)
+        self._counts = dict.fromkeys(("reads", "read_seconds", "failures", "repeated", "refused_fast"), 0.0)
 
     def read(self, ids: Sequence[str], end: float) -> Stored:
-        """Read within the timeout, until `end` (of time.monotonic) at the latest.
+        """Read within the timeout, or twice the timeout where the read before this one succeeded, until `end`
+        (of time.monotonic) at the latest.
 
         Raises FeatureStoreUnavailable.
         """
-        deadline = min(time.monotonic() + self._timeout_s, end)
         decision = breaker.decide(self._state, self._clock())
         if not decision.may_read:
             self._counts["refused_fast"] += 1
             raise FeatureStoreUnavailable("the breaker is open", decision.retry_after_s)
         began = time.monotonic()
+        deadline = self._deadline(end)
         try:
-            stored = self.reader.read(ids, deadline)
+            try:
+                stored = self.reader.read(ids, deadline)
+            except FeatureStoreUnavailable:
+                if not self.healthy or len(ids) > CONCLUSIVE_CUSTOMERS:
+                    raise
+                self._counts["repeated"] += 1
+                deadline = self._deadline(end)
+                stored = self.reader.read(ids, deadline)
         except FeatureStoreUnavailable as error:
             self._counts["failures"] += 1
             self._latest_failure = str(error)
@@ -56,6 +69,9 @@ class GuardedReader:
         self._latest_failure = None
         self._record(succeeded=True)
         return stored
+
+    def _deadline(self, end: float) -> float:
+        return min(time.monotonic() + self._timeout_s, end)
 
     @property
     def healthy(self) -> bool:

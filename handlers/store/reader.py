@@ -52,7 +52,7 @@ class OnlineFeatures:
     def read(self, ids: Sequence[str], now: datetime) -> Vectors:
         """Vectors of the distinct masked `ids` at `now`. The first ids are read first.
 
-        CUSTOMERS_PER_READ ids are read at a time, each time within `timeout_s`, and all within
+        CUSTOMERS_PER_READ ids are read at a time, each time as guarded_reader says, and all within
         BATCH_TIMEOUT_S. The deadline of a customer therefore does not depend on the number of others. When a
         read fails, last known vectors replace it and all later ones. Raises FeatureStoreUnavailable when no
         customer can be read and none has a last known vector.
@@ -60,7 +60,7 @@ class OnlineFeatures:
         if not ids:
             return Vectors((), dict.fromkeys(self._inputs, ()), (), ())
         end = time.monotonic() + max(BATCH_TIMEOUT_S, self.timeout_s)
-        if not self._turn.acquire(timeout=self.timeout_s):
+        if not self._turn.acquire(timeout=2 * self.timeout_s):  # a read may be made twice
             raise FeatureStoreUnavailable("timeout: other reads still wait for the store")
         parts: list[Stored] = []
         failure: FeatureStoreUnavailable | None = None
