@@ -22,6 +22,7 @@ from support.clients.documented import IDS, documented, is_right, outcomes, wron
 from support.served_bundle import KEY, UNKNOWN, ServedBundle
 from support.servers.container import Container
 from support.servers.stack import Stack, supervisor_of
+from support.waits import within
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,8 @@ def test_every_call_of_each_client_to_a_pod(
 ) -> None:
     container = Container(bundle.archive, tmp_path_factory.mktemp("pod"))
     with container.running(bundle.environment):
+        # Envoy's next check comes after the first answer
+        within(5, lambda: httpx.get(f"{container.url}/v2/health/ready", trust_env=False).status_code == 200)
         found = outcomes(container.address, {}, container.address, MASKED)
     assert wrong(found, expected) == {}
 
