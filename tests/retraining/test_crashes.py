@@ -14,7 +14,6 @@ from support.retraining_runs import Shop, finished
 
 STEPS = [*(step.name for step in RUN_STEPS), "rollout"]
 POINTS = [(name, what) for name in STEPS for what in ("began", "ended")]
-QUICK = {("train", "began")}
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +55,8 @@ def main_code(shop: Shop, *command: str) -> int:
     return main(["retrain", *command, *shop.flags])
 
 
-@pytest.mark.parametrize(
-    ("step", "what"),
-    [pytest.param(*point, marks=() if point in QUICK else pytest.mark.slow) for point in POINTS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("step", "what"), POINTS)
 def test_killed_in_or_after_a_step(shop: Shop, reference: Run, step: str, what: str) -> None:
     before = shop.rollouts()
     process = shop.force()
