@@ -189,18 +189,27 @@ def test_a_restart_between_two_reads_fails_no_read(redis_store: FilledStore, ser
     assert features.stats()["failures"] == 0
 
 
+@contextmanager
+def hanging(server: RedisServer) -> Iterator[int]:
+    """Its process id, while it does not respond."""
+    assert server.process is not None
+    pid = server.process.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_a_redis_that_hangs_for_a_moment_refuses_nobody(
     redis_store: FilledStore, server: RedisServer
 ) -> None:
     features = opened(redis_store)
     assert features.read(["a"], NOW).status == ("ok",)
-    assert server.process is not None
-    os.kill(server.process.pid, signal.SIGSTOP)
-    again = threading.Timer(1.2 * TIMEOUT_MS / 1000, os.kill, (server.process.pid, signal.SIGCONT))
-    again.start()
-    try:
+    with hanging(server) as pid:
+        again = threading.Timer(1.2 * TIMEOUT_MS / 1000, os.kill, (pid, signal.SIGCONT))
+        again.start()
         assert features.read(["b"], NOW).status == ("ok",)
-    finally:
         again.join()
     assert (features.stats()["repeated"], features.stats()["failures"]) == (1, 0)
 
@@ -210,9 +219,7 @@ def test_a_redis_that_hangs_delays_one_read_by_two_timeouts_and_no_other_by_more
 ) -> None:
     features = opened(redis_store)
     assert features.read(["a"], NOW).status == ("ok",)
-    assert server.process is not None
-    os.kill(server.process.pid, signal.SIGSTOP)
-    try:
+    with hanging(server):
         refused_within(features, 2 * TIMEOUT_MS / 1000, "b")
         hung = time.monotonic()
         while time.monotonic() - hung < 5:
@@ -228,8 +235,6 @@ def test_a_redis_that_hangs_delays_one_read_by_two_timeouts_and_no_other_by_more
         # nearly all reads were refused by the breaker without a wait
         assert features.stats()["failures"] < 15 < features.stats()["refused_fast"]
         assert features.stats()["repeated"] == 1
-    finally:
-        os.kill(server.process.pid, signal.SIGCONT)
     assert wait_until_read(features, "a", "b") < 2.0 + TIMEOUT_MS / 1000 + SLACK_S
 
 
