@@ -204,10 +204,10 @@ def hanging(server: RedisServer) -> Iterator[int]:
 def test_a_redis_that_hangs_for_a_moment_refuses_nobody(
     redis_store: FilledStore, server: RedisServer
 ) -> None:
-    features = opened(redis_store)
+    features = opened(redis_store, timeout_ms=1000)
     assert features.read(["a"], NOW).status == ("ok",)
     with hanging(server) as pid:
-        again = threading.Timer(1.2 * TIMEOUT_MS / 1000, os.kill, (pid, signal.SIGCONT))
+        again = threading.Timer(1.3, os.kill, (pid, signal.SIGCONT))
         again.start()
         assert features.read(["b"], NOW).status == ("ok",)
         again.join()
