@@ -1,7 +1,7 @@
 """GET /readyz, which Kubernetes asks for: whether the check of healthy.py passes.
 
-In process 1, because a probe that runs a command starts Python for each look. Where a node was full that took
-longer than a probe may, and pods that answered got no requests.
+In process 1, because a probe that runs a command starts Python for each look: processor time that autoscalers
+take for load, and on a full node more seconds than a probe has.
 """
 
 import threading
