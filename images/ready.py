@@ -1,7 +1,7 @@
 """GET /readyz, which Kubernetes asks for: whether the check of healthy.py passes.
 
 In process 1, because a probe that runs a command starts Python for each look: processor time that autoscalers
-take for load, and on a full node more seconds than a probe has.
+take for load, and more seconds where a node is full.
 """
 
 import threading

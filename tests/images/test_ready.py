@@ -1,27 +1,15 @@
 """What Kubernetes asks process 1 of the serving image."""
 
-import importlib.util
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 
 import httpx
 import pytest
 
-FILE = Path(__file__).resolve().parents[2] / "images" / "ready.py"
+from support.image_scripts import image_script
 
-
-def _module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ready", FILE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-ready = _module()
+ready = image_script("ready")
 
 
 class Pod:

@@ -1,6 +1,5 @@
 """What a container loads is the signed archive alone: write access to its bucket starts no code."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -10,29 +9,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from serving.config import ServingConfig
+from support.image_scripts import image_script
 from support.served_bundle import ServedBundle
 from support.servers.container import SCRIPT, Container
 from training.archive.signing import sign
 
-
-def _module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPT.with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-start_serve = _module("start_serve")
-supervise = _module("supervise")
+start_serve = image_script("start_serve")
+supervise = image_script("supervise")
 
 
 def prepare(container: Container, memory_limit: int | None = None) -> list[str]:

@@ -1,28 +1,17 @@
 """Process 1 of the serving image reports why workers end, and gives up where none becomes ready."""
 
-import importlib.util
 import json
 import sys
 import textwrap
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-IMAGES = Path(__file__).resolve().parents[2] / "images"
+from support.image_scripts import image_script
+
 MIB = 1 << 20
 
-
-def _module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("supervise", IMAGES / "supervise.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["supervise"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-supervise = _module()
+supervise = image_script("supervise")
 
 
 def memory(killed: int = 0) -> object:
